@@ -1,0 +1,203 @@
+//! The ROCKETMQ binary header, serialization type 1. Spec §1.4. Java: `RocketMQSerializable`.
+//!
+//! `code i16, language u8, version i16, opaque i32, flag i32, remark (i32 length), map block (i32 length)`, where the
+//! map block is `key (i16 length), value (i32 length)` over and over. Every length is checked against what is there.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use bytestring::ByteString;
+
+use crate::command::{Flags, Head, Serialization};
+use crate::fields::{EncodeFields, FieldWriter, Fields};
+use crate::frame::FrameError;
+use crate::language::Language;
+
+/// Reads a header; `header` is exactly the header's bytes.
+pub(crate) fn parse(header: &Bytes) -> Result<Head, FrameError> {
+    let mut reader = Reader {
+        bytes: header,
+        at: 0,
+    };
+    let code = i32::from(reader.i16("code")?);
+    let language = Language(reader.take(1, "language")?[0]);
+    let version = i32::from(reader.i16("version")?);
+    let opaque = reader.i32("opaque")?;
+    let flags = Flags(reader.i32("flag")?);
+    let remark = match reader.block("remark")? {
+        [] => None,
+        text => Some(shared_text(header, text)),
+    };
+    let fields = match reader.block("ext fields")? {
+        [] => Fields::default(),
+        block => {
+            let mut entries = Entries::new(block);
+            while entries.next_entry()?.is_some() {}
+            Fields::from_checked_binary(header.slice_ref(block))
+        }
+    };
+    Ok(Head {
+        code,
+        language,
+        version,
+        opaque,
+        flags,
+        remark,
+        fields,
+    })
+}
+
+/// Text as a slice of the frame; bytes that are not UTF-8 are replaced, as Java does.
+fn shared_text(frame: &Bytes, text: &[u8]) -> ByteString {
+    ByteString::try_from(frame.slice_ref(text))
+        .unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned().into())
+}
+
+/// What goes into a header, whoever answers or asks.
+pub(crate) fn write(
+    out: &mut BytesMut,
+    head: &crate::command::HeadParts<'_>,
+    fields: Option<&dyn EncodeFields>,
+) -> Result<(), FrameError> {
+    let narrow = |field, value: i32| {
+        i16::try_from(value).map_err(|_| FrameError::NotBinary { field, value })
+    };
+    out.put_i16(narrow("code", head.code)?);
+    out.put_u8(head.language.0);
+    out.put_i16(narrow("version", head.version)?);
+    out.put_i32(head.opaque);
+    out.put_i32(head.flags.0);
+    let start = out.len();
+    out.put_i32(0);
+    out.put_slice(head.remark.unwrap_or_default().as_bytes());
+    patch_len(out, start);
+    let start = out.len();
+    out.put_i32(0);
+    if let Some(fields) = fields {
+        let mut writer = FieldWriter::new(out, Serialization::Binary);
+        fields.encode_fields(&mut writer);
+        if writer.name_too_long() {
+            return Err(FrameError::NameTooLong);
+        }
+    }
+    patch_len(out, start);
+    Ok(())
+}
+
+/// Fills the length word at `start` with the number of bytes after it. Frames over the limit are refused later on, as
+/// a whole, so a length that does not fit here never leaves.
+pub(crate) fn patch_len(out: &mut BytesMut, start: usize) {
+    let len = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+/// Walks a map block. An entry whose length lies is an error, before anything is allocated.
+pub(crate) struct Entries<'a>(Reader<'a>);
+
+impl<'a> Entries<'a> {
+    pub(crate) fn new(block: &'a [u8]) -> Self {
+        Self(Reader {
+            bytes: block,
+            at: 0,
+        })
+    }
+
+    /// The next key and value; `None` at the end of the block.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry<'a>>, FrameError> {
+        if self.0.at == self.0.bytes.len() {
+            return Ok(None);
+        }
+        let len = usize::try_from(self.0.i16("key length")?)
+            .map_err(|_| FrameError::Binary("key length"))?;
+        let key = self.0.take(len, "key")?;
+        let value = self.0.block("value")?;
+        Ok(Some((key, value)))
+    }
+}
+
+/// A cursor that cannot run past the end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], FrameError> {
+        let end = self.at.checked_add(len).ok_or(FrameError::Binary(what))?;
+        let taken = self
+            .bytes
+            .get(self.at..end)
+            .ok_or(FrameError::Binary(what))?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn i16(&mut self, what: &'static str) -> Result<i16, FrameError> {
+        let bytes = self.take(2, what)?;
+        Ok(i16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    fn i32(&mut self, what: &'static str) -> Result<i32, FrameError> {
+        let bytes = self.take(4, what)?;
+        Ok(i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    }
+
+    /// A 32-bit length and that many bytes.
+    fn block(&mut self, what: &'static str) -> Result<&'a [u8], FrameError> {
+        let len = usize::try_from(self.i32(what)?).map_err(|_| FrameError::Binary(what))?;
+        self.take(len, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Bytes {
+        // The spec's example, §1.4.
+        Bytes::from_static(b"\x00\x0b\x00\x01\xdf\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x02hi\x00\x00\x00\x0c\x00\x05topic\x00\x00\x00\x01T")
+    }
+
+    #[test]
+    fn the_specs_example() {
+        let head = parse(&example()).unwrap();
+        assert_eq!(
+            (head.code, head.language, head.version, head.opaque),
+            (11, Language::JAVA, 479, 7)
+        );
+        assert_eq!(head.remark.as_deref(), Some("hi"));
+        assert_eq!(head.fields.text("topic").as_deref(), Some("T"));
+        let mut out = BytesMut::new();
+        write(&mut out, &head.parts(), Some(&head.fields)).unwrap();
+        assert_eq!(out, example());
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let whole = example();
+        for len in 0..whole.len() {
+            assert!(parse(&whole.slice(..len)).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie() {
+        for lie in [-5i32, 5000, i32::MAX, i32::MIN] {
+            let mut bytes = example().to_vec();
+            bytes[13..17].copy_from_slice(&lie.to_be_bytes());
+            assert!(parse(&bytes.into()).is_err(), "remark {lie}");
+            let mut bytes = example().to_vec();
+            bytes[19..23].copy_from_slice(&lie.to_be_bytes());
+            assert!(parse(&bytes.into()).is_err(), "map {lie}");
+        }
+    }
+
+    #[test]
+    fn an_empty_value_is_present() {
+        let mut bytes = example().to_vec();
+        bytes.truncate(19);
+        bytes.extend_from_slice(b"\x00\x00\x00\x07\x00\x01a\x00\x00\x00\x00");
+        let head = parse(&bytes.into()).unwrap();
+        assert_eq!(head.fields.text("a").as_deref(), Some(""));
+    }
+}

@@ -1,0 +1,69 @@
+//! JSON as RocketMQ's peers really write it: a lenient reader and a writer for each textual form they accept.
+//!
+//! Java's serializer (fastjson 1.x) prints integer map keys bare and object map keys as object literals, prints one
+//! object twice as a reference, and reads far more than the standard allows; Go and C++ clients lean on that. The
+//! reader takes all of it; the types are plain serde types. Forms and who needs which: protocol.md §2.1–2.3.
+
+mod key;
+mod number;
+mod object;
+mod read;
+mod reference;
+mod scan;
+mod write;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use scan::{DEPTH_MAX, OBJECTS_MAX, REFERENCES_MAX};
+pub use write::inline;
+
+/// Why a text could not be read into the wanted type. `at` is a byte position.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    #[error("empty JSON text")]
+    Empty,
+    #[error("JSON syntax: {expected} expected at byte {at}")]
+    Syntax { at: usize, expected: &'static str },
+    #[error("JSON nests deeper than {DEPTH_MAX} levels at byte {at}")]
+    TooDeep { at: usize },
+    #[error("JSON holds more than {OBJECTS_MAX} objects")]
+    TooManyObjects,
+    #[error("JSON reference at byte {at} leads nowhere or too far")]
+    Reference { at: usize },
+    #[error("JSON value at byte {at}: {reason}")]
+    Value { at: usize, reason: String },
+}
+
+/// Reads a body or config file. Unknown members are ignored; a null or absent member takes the type's default when it
+/// has `#[serde(default)]`; null elements and null map values are left out; numbers, booleans and strings stand for
+/// each other; enum values may be names or ordinals; member names match ignoring case, `_` and `-`.
+///
+/// Nothing is allocated ahead of the text that asks for it; nesting, objects and references are bounded.
+pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
+    read::from_slice(text)
+}
+
+/// Compact, integer keys quoted: what every client reads. Object keys are object literals.
+pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    write::to_vec(value, write::Style::COMPACT)
+}
+
+/// Compact as Java prints it: like [`to_vec`] with integer keys bare. Route data for clients before 4.9.4.
+pub fn to_vec_bare_keys<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    write::to_vec(value, write::Style::BARE_KEYS)
+}
+
+/// Compact, ASCII only, `/` escaped: the strict form of route data, byte for byte.
+pub fn to_vec_ascii<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    write::to_vec(value, write::Style::ASCII)
+}
+
+/// Java's config file form: tabs, integer keys bare on the line of their brace, sets (see [`inline`]) on one line.
+pub fn to_vec_pretty<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    write::to_vec(value, write::Style::PRETTY)
+}
+
+#[cfg(test)]
+#[path = "json_test.rs"]
+mod tests;

@@ -1,0 +1,667 @@
+//! The JSON header, serialization type 0. Spec §1.3. Java: `RemotingSerializable` over fastjson.
+//!
+//! Our own scanner: headers are read on every request, and what clients send is wider than JSON (unquoted and
+//! single-quoted keys, any commas, numbers and booleans where texts belong). It walks the text once, keeps slices of it,
+//! allocates only to undo escapes, and does not recurse.
+
+use std::borrow::Cow;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use bytestring::ByteString;
+
+use crate::command::{Flags, Head, HeadParts, Serialization};
+use crate::fields::{EncodeFields, FieldWriter, Fields};
+use crate::frame::FrameError;
+use crate::language::Language;
+
+/// Reads a header; `header` is exactly the header's bytes. Bytes that are not UTF-8 are replaced, as Java does.
+pub(crate) fn parse(header: Bytes) -> Result<Head, FrameError> {
+    let text = match ByteString::try_from(header.clone()) {
+        Ok(text) => text,
+        Err(_) => ByteString::from(String::from_utf8_lossy(&header).into_owned()),
+    };
+    let mut head = Head {
+        code: 0,
+        language: Language::JAVA,
+        version: 0,
+        opaque: 0,
+        flags: Flags::default(),
+        remark: None,
+        fields: Fields::default(),
+    };
+    let mut members = Members::open(&text)?;
+    loop {
+        let at = members.scanner.at;
+        let Some((name, value)) = members.next_member()? else {
+            break;
+        };
+        let bad = |problem| FrameError::Json { problem, at };
+        match &*name {
+            "code" => head.code = value.int().ok_or(bad("code is not a number"))?,
+            "version" => head.version = value.int().ok_or(bad("version is not a number"))?,
+            "opaque" => head.opaque = value.int().ok_or(bad("opaque is not a number"))?,
+            "flag" => head.flags = Flags(value.int().ok_or(bad("flag is not a number"))?),
+            "language" => {
+                head.language = value
+                    .language()
+                    .ok_or(bad("language is not in the table"))?
+            }
+            "remark" => {
+                head.remark = value.into_text().map(|remark| match remark {
+                    Cow::Borrowed(remark) => text.slice_ref(remark),
+                    Cow::Owned(remark) => remark.into(),
+                });
+            }
+            "extFields" => {
+                head.fields = ext_fields(&text, &value).ok_or(bad("extFields is not an object"))?
+            }
+            _ => {}
+        }
+    }
+    members.scanner.expect_end()?;
+    Ok(head)
+}
+
+/// The `extFields` member, walked once so that later walks cannot fail.
+fn ext_fields(text: &ByteString, value: &Value<'_>) -> Option<Fields> {
+    match *value {
+        Value::Bare("null") => Some(Fields::default()),
+        Value::Nested(object) => {
+            let mut members = Members::open(object).ok()?;
+            while members.next_member().ok()?.is_some() {}
+            Some(Fields::from_checked_json(text.slice_ref(object)))
+        }
+        _ => None,
+    }
+}
+
+/// Writes a header as Java does: members in alphabetical order, absent ones left out, compact.
+pub(crate) fn write(out: &mut BytesMut, head: &HeadParts<'_>, fields: Option<&dyn EncodeFields>) {
+    out.put_slice(b"{\"code\":");
+    put_int(out, head.code);
+    if let Some(fields) = fields {
+        out.put_slice(b",\"extFields\":");
+        write_fields(out, fields);
+    }
+    out.put_slice(b",\"flag\":");
+    put_int(out, head.flags.0);
+    if let Some(language) = head.language.name() {
+        out.put_slice(b",\"language\":\"");
+        out.put_slice(language.as_bytes());
+        out.put_u8(b'"');
+    }
+    out.put_slice(b",\"opaque\":");
+    put_int(out, head.opaque);
+    if let Some(remark) = head.remark {
+        out.put_slice(b",\"remark\":\"");
+        write_escaped(out, remark);
+        out.put_u8(b'"');
+    }
+    out.put_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+    put_int(out, head.version);
+    out.put_u8(b'}');
+}
+
+/// Writes the ext fields' object, braces included.
+pub(crate) fn write_fields(out: &mut BytesMut, fields: &dyn EncodeFields) {
+    out.put_u8(b'{');
+    fields.encode_fields(&mut FieldWriter::new(out, Serialization::Json));
+    out.put_u8(b'}');
+}
+
+fn put_int(out: &mut BytesMut, value: i32) {
+    // The longest is "-2147483648".
+    let mut digits = [0; 11];
+    let mut at = digits.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789"[(rest % 10) as usize];
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        at -= 1;
+        digits[at] = b'-';
+    }
+    out.put_slice(&digits[at..]);
+}
+
+/// Writes text the way fastjson escapes it: quotes, backslashes, control characters up to U+009F, U+2028 and U+2029.
+pub(crate) fn write_escaped(out: &mut BytesMut, text: &str) {
+    let mut plain_from = 0;
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(step) = bytes[at..]
+        .iter()
+        .position(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\' | 0x7f | 0xc2 | 0xe2))
+    {
+        at += step;
+        // `at` is on the first byte of a character: the bytes looked for never continue one.
+        let Some(character) = text[at..].chars().next() else {
+            break;
+        };
+        let len = character.len_utf8();
+        let short = match character {
+            '"' => Some(b'"'),
+            '\\' => Some(b'\\'),
+            '\u{8}' => Some(b'b'),
+            '\u{c}' => Some(b'f'),
+            '\n' => Some(b'n'),
+            '\r' => Some(b'r'),
+            '\t' => Some(b't'),
+            '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => None,
+            _ => {
+                at += len;
+                continue;
+            }
+        };
+        out.put_slice(&bytes[plain_from..at]);
+        out.put_u8(b'\\');
+        match short {
+            Some(letter) => out.put_u8(letter),
+            None => {
+                let unit = u32::from(character);
+                out.put_u8(b'u');
+                for shift in [12, 8, 4, 0] {
+                    out.put_u8(b"0123456789ABCDEF"[(unit >> shift & 0xf) as usize]);
+                }
+            }
+        }
+        at += len;
+        plain_from = at;
+    }
+    out.put_slice(&bytes[plain_from..]);
+}
+
+/// One value in the text.
+pub(crate) enum Value<'a> {
+    /// Between quotes.
+    Quoted { inner: &'a str, escaped: bool },
+    /// Number, `true`, `false` or `null`, as written.
+    Bare(&'a str),
+    /// An object or a list, as written.
+    Nested(&'a str),
+}
+
+impl<'a> Value<'a> {
+    /// As text, the way fastjson fills a map of strings; `None` for null.
+    pub(crate) fn into_text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Value::Quoted {
+                inner,
+                escaped: false,
+            } => Some(Cow::Borrowed(inner)),
+            Value::Quoted {
+                inner,
+                escaped: true,
+            } => Some(Cow::Owned(unescape(inner))),
+            Value::Bare("null") => None,
+            Value::Bare(text) | Value::Nested(text) => Some(Cow::Borrowed(text)),
+        }
+    }
+
+    /// As an integer, quoted or not; null and the empty text are 0.
+    fn int(&self) -> Option<i32> {
+        match *self {
+            Value::Bare("null")
+            | Value::Quoted {
+                inner: "" | "null", ..
+            } => Some(0),
+            Value::Bare(text)
+            | Value::Quoted {
+                inner: text,
+                escaped: false,
+            } => text.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// A name or an ordinal of the table. Unknown names are unknown languages, unknown ordinals are errors: as in Java.
+    fn language(&self) -> Option<Language> {
+        match *self {
+            Value::Bare("null") => Some(Language::JAVA),
+            Value::Quoted { inner, .. } => Some(Language::from_name(inner)),
+            Value::Bare(ordinal) => ordinal
+                .parse()
+                .ok()
+                .map(Language)
+                .filter(|language| language.name().is_some()),
+            Value::Nested(_) => None,
+        }
+    }
+}
+
+/// Undoes the escapes of text that [`Scanner::quoted`] has checked.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    // The first half of a surrogate pair, waiting for the second.
+    let mut high: Option<u16> = None;
+    while let Some(at) = rest.find('\\') {
+        if at > 0 && high.take().is_some() {
+            out.push(char::REPLACEMENT_CHARACTER);
+        }
+        out.push_str(&rest[..at]);
+        let (unit, len) = escape(&rest.as_bytes()[at..]).unwrap_or((u16::from(b'\\'), 1));
+        rest = &rest[at + len..];
+        if let Some(first) = high.take() {
+            if let Some(Ok(character)) = char::decode_utf16([first, unit]).next() {
+                out.push(character);
+                continue;
+            }
+            out.push(char::REPLACEMENT_CHARACTER);
+        }
+        match unit {
+            0xd800..=0xdbff => high = Some(unit),
+            _ => out.push(char::from_u32(u32::from(unit)).unwrap_or(char::REPLACEMENT_CHARACTER)),
+        }
+    }
+    if high.is_some() {
+        out.push(char::REPLACEMENT_CHARACTER);
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The UTF-16 unit an escape stands for, and its length; `escape` begins with the backslash. Those of fastjson, which
+/// knows more than JSON does. All of them are ASCII, so what follows is a whole character.
+fn escape(escape: &[u8]) -> Option<(u16, usize)> {
+    let hex = |digits: usize| {
+        let digits = escape.get(2..2 + digits)?;
+        let mut unit = 0;
+        for digit in digits {
+            unit = unit << 4 | char::from(*digit).to_digit(16)?;
+        }
+        u16::try_from(unit).ok()
+    };
+    let letter = *escape.get(1)?;
+    let unit = match letter {
+        b'0'..=b'7' => letter - b'0',
+        b'b' => 8,
+        b't' => b'\t',
+        b'n' => b'\n',
+        b'v' => 0x0b,
+        b'f' | b'F' => 0x0c,
+        b'r' => b'\r',
+        b'"' | b'\'' | b'/' | b'\\' => letter,
+        b'x' => return Some((hex(2)?, 4)),
+        b'u' => return Some((hex(4)?, 6)),
+        _ => return None,
+    };
+    Some((u16::from(unit), 2))
+}
+
+/// Walks the members of one object.
+#[derive(Clone)]
+pub(crate) struct Members<'a> {
+    scanner: Scanner<'a>,
+    done: bool,
+}
+
+impl<'a> Members<'a> {
+    /// `text` begins, after white space, with an object.
+    fn open(text: &'a str) -> Result<Self, FrameError> {
+        let mut scanner = Scanner { text, at: 0 };
+        scanner.skip_space();
+        scanner.expect(b'{', "not an object")?;
+        Ok(Self {
+            scanner,
+            done: false,
+        })
+    }
+
+    /// `object` has been walked to its end before.
+    pub(crate) fn of_checked(object: &'a str) -> Self {
+        // The brace is there, or nothing is.
+        Self {
+            scanner: Scanner {
+                text: object,
+                at: 1,
+            },
+            done: object.is_empty(),
+        }
+    }
+
+    /// The next member; `None` after the closing brace.
+    pub(crate) fn next_member(&mut self) -> Result<Option<(Cow<'a, str>, Value<'a>)>, FrameError> {
+        if self.done {
+            return Ok(None);
+        }
+        let scanner = &mut self.scanner;
+        scanner.skip_space();
+        // Any number of commas, as fastjson allows them.
+        while scanner.peek() == Some(b',') {
+            scanner.at += 1;
+            scanner.skip_space();
+        }
+        if scanner.peek() == Some(b'}') {
+            scanner.at += 1;
+            self.done = true;
+            return Ok(None);
+        }
+        let name = scanner.name()?;
+        scanner.skip_space();
+        scanner.expect(b':', "no colon after a name")?;
+        scanner.skip_space();
+        let value = scanner.value()?;
+        scanner.skip_space();
+        if !matches!(scanner.peek(), Some(b',' | b'}')) {
+            return Err(scanner.problem("no comma or brace after a value"));
+        }
+        Ok(Some((name, value)))
+    }
+}
+
+/// A cursor over the text. `at` is always on a character boundary.
+#[derive(Clone)]
+struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn problem(&self, problem: &'static str) -> FrameError {
+        FrameError::Json {
+            problem,
+            at: self.at,
+        }
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | 0x08) = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn expect(&mut self, byte: u8, problem: &'static str) -> Result<(), FrameError> {
+        if self.peek() != Some(byte) {
+            return Err(self.problem(problem));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Nothing but white space may follow.
+    fn expect_end(&mut self) -> Result<(), FrameError> {
+        self.skip_space();
+        if self.at == self.text.len() {
+            Ok(())
+        } else {
+            Err(self.problem("text after the object"))
+        }
+    }
+
+    fn name(&mut self) -> Result<Cow<'a, str>, FrameError> {
+        match self.peek() {
+            Some(quote @ (b'"' | b'\'')) => {
+                let (inner, escaped) = self.quoted(quote)?;
+                Ok(if escaped {
+                    Cow::Owned(unescape(inner))
+                } else {
+                    Cow::Borrowed(inner)
+                })
+            }
+            _ => {
+                let name = self.run(|byte| {
+                    byte.is_ascii_alphanumeric()
+                        || matches!(byte, b'_' | b'$' | b'-' | b'.' | 0x80..)
+                });
+                if name.is_empty() {
+                    Err(self.problem("no name"))
+                } else {
+                    Ok(Cow::Borrowed(name))
+                }
+            }
+        }
+    }
+
+    fn value(&mut self) -> Result<Value<'a>, FrameError> {
+        match self.peek() {
+            Some(quote @ (b'"' | b'\'')) => {
+                let (inner, escaped) = self.quoted(quote)?;
+                Ok(Value::Quoted { inner, escaped })
+            }
+            Some(b'{' | b'[') => self.nested().map(Value::Nested),
+            _ => {
+                let word = self
+                    .run(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'));
+                let number = word.starts_with(|first: char| {
+                    first.is_ascii_digit() || matches!(first, '-' | '+' | '.')
+                });
+                if number || matches!(word, "true" | "false" | "null") {
+                    Ok(Value::Bare(word))
+                } else {
+                    Err(self.problem("not a value"))
+                }
+            }
+        }
+    }
+
+    /// The longest run of such bytes. The predicate must take either all or no bytes from 0x80 up.
+    fn run(&mut self, wanted: impl Fn(u8) -> bool) -> &'a str {
+        let rest = &self.text[self.at..];
+        let len = rest
+            .bytes()
+            .position(|byte| !wanted(byte))
+            .unwrap_or(rest.len());
+        self.at += len;
+        &rest[..len]
+    }
+
+    /// What is between the quotes, and whether it has escapes. Leaves the cursor after the closing quote.
+    fn quoted(&mut self, quote: u8) -> Result<(&'a str, bool), FrameError> {
+        let start = self.at + 1;
+        let bytes = self.text.as_bytes();
+        let mut at = start;
+        let mut escaped = false;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let Some(step) = rest
+                .iter()
+                .position(|byte| *byte == quote || *byte == b'\\')
+            else {
+                return Err(self.problem("a text without end"));
+            };
+            at += step;
+            if bytes[at] == quote {
+                self.at = at + 1;
+                return Ok((&self.text[start..at], escaped));
+            }
+            let Some((_, len)) = escape(&bytes[at..]) else {
+                self.at = at;
+                return Err(self.problem("an unknown escape"));
+            };
+            escaped = true;
+            at += len;
+        }
+    }
+
+    /// An object or a list, passed over by counting brackets outside of texts.
+    fn nested(&mut self) -> Result<&'a str, FrameError> {
+        let start = self.at;
+        let mut depth = 0usize;
+        loop {
+            match self.peek() {
+                None => return Err(self.problem("an object or list without end")),
+                Some(quote @ (b'"' | b'\'')) => {
+                    self.quoted(quote)?;
+                    continue;
+                }
+                Some(b'{' | b'[') => depth += 1,
+                Some(b'}' | b']') => depth -= 1,
+                Some(_) => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Ok(&self.text[start..self.at]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Result<Head, FrameError> {
+        parse(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn list(head: &Head) -> Vec<(String, String)> {
+        head.fields
+            .iter()
+            .map(|(name, value)| (name.into_owned(), value.into_text().into_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn what_java_sends_comes_back_the_same() {
+        for text in [
+            r#"{"code":105,"extFields":{"topic":"TopicA"},"flag":0,"language":"JAVA","opaque":0,"serializeTypeCurrentRPC":"JSON","version":479}"#,
+            r#"{"code":0,"flag":1,"language":"JAVA","opaque":-12,"remark":"a\"b\\c\n\u0001","serializeTypeCurrentRPC":"JSON","version":479}"#,
+            r#"{"code":22,"extFields":{},"flag":1,"language":"GO","opaque":2147483647,"serializeTypeCurrentRPC":"JSON","version":479}"#,
+        ] {
+            let head = head(text).unwrap();
+            let mut out = BytesMut::new();
+            let fields = head
+                .fields
+                .is_present()
+                .then_some(&head.fields as &dyn EncodeFields);
+            write(&mut out, &head.parts(), fields);
+            assert_eq!(std::str::from_utf8(&out).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn variations_clients_send() {
+        let head = head(
+            "{code:206,'flag':0,language:'JAVA',\"opaque\":\"77\",,version:479,x:{a:[1,'}']},}\n",
+        )
+        .unwrap();
+        assert_eq!(
+            (head.code, head.opaque, head.version, head.language),
+            (206, 77, 479, Language::JAVA)
+        );
+        assert_eq!(head.remark, None);
+    }
+
+    #[test]
+    fn absent_members() {
+        let head = head("{}").unwrap();
+        assert_eq!(
+            (
+                head.code,
+                head.opaque,
+                head.version,
+                head.flags,
+                head.language
+            ),
+            (0, 0, 0, Flags(0), Language::JAVA)
+        );
+        assert!(!head.fields.is_present());
+        assert!(
+            !super::parse(Bytes::from_static(b"{\"extFields\":null}"))
+                .unwrap()
+                .fields
+                .is_present()
+        );
+    }
+
+    #[test]
+    fn languages() {
+        assert_eq!(
+            head(r#"{"language":"KLINGON"}"#).unwrap().language,
+            Language::UNKNOWN
+        );
+        assert_eq!(head(r#"{"language":9}"#).unwrap().language, Language::GO);
+        assert_eq!(
+            head(r#"{"language":null}"#).unwrap().language,
+            Language::JAVA
+        );
+        assert!(head(r#"{"language":99}"#).is_err());
+    }
+
+    #[test]
+    fn ext_values_become_text() {
+        let head = head(r#"{"extFields":{"a":1,"b":true,"c":null,"d":{"x":1},"e":"\u0001\ud83d\ude00\x41","f":-2.5}}"#).unwrap();
+        let want = [
+            ("a", "1"),
+            ("b", "true"),
+            ("d", r#"{"x":1}"#),
+            ("e", "\u{1}😀A"),
+            ("f", "-2.5"),
+        ];
+        assert_eq!(
+            list(&head),
+            want.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+    }
+
+    #[test]
+    fn lone_surrogates_are_replaced() {
+        let head = head(
+            r#"{"extFields":{"a":"\ud83dx","b":"\ude00","c":"\ud83d\ud83d\ude00","d":"\ud83d"}}"#,
+        )
+        .unwrap();
+        let values: Vec<_> = list(&head).into_iter().map(|(_, value)| value).collect();
+        assert_eq!(values, ["\u{fffd}x", "\u{fffd}", "\u{fffd}😀", "\u{fffd}"]);
+    }
+
+    #[test]
+    fn what_closes_the_connection() {
+        for text in [
+            "",
+            " ",
+            "[]",
+            "null",
+            "{",
+            "{bad json}",
+            r#"{"code":206"#,
+            r#"{"code":x}"#,
+            r#"{"code":1}}"#,
+            r#"{"code":1} x"#,
+            r#"{"extFields":[1]}"#,
+            r#"{"extFields":"x"}"#,
+            r#"{"extFields":{"a" 1}}"#,
+            r#"{"remark":"\q"}"#,
+            r#"{"code":1e99}"#,
+            r#"{"remark":"\u12"}"#,
+            r#"{"a":[}"#,
+            r#"{"code":99999999999}"#,
+            "{\"a\":\"\\",
+            "{'a':{",
+            r#"{"a":1"b":2}"#,
+        ] {
+            // A list closed by a brace is not seen as long as nobody looks into it; the frame's end then is.
+            assert!(head(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_fastjsons() {
+        let mut out = BytesMut::new();
+        write_escaped(
+            &mut out,
+            "\u{1}\u{b}\u{1f}\u{7f}\u{80}\u{9f}\u{a0}é/'\u{2028}\u{2026}订😀\"\\\t",
+        );
+        let want =
+            "\\u0001\\u000B\\u001F\\u007F\\u0080\\u009F\u{a0}é/'\\u2028\u{2026}订😀\\\"\\\\\\t";
+        assert_eq!(std::str::from_utf8(&out).unwrap(), want);
+    }
+
+    #[test]
+    fn integers() {
+        for value in [0, 7, -1, i32::MAX, i32::MIN] {
+            let mut out = BytesMut::new();
+            put_int(&mut out, value);
+            assert_eq!(std::str::from_utf8(&out).unwrap(), value.to_string());
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Any bytes as a run of message records: every accessor is used, and what parses is written again to the same bytes.
+#![no_main]
+
+use ferromq_protocol::message::{NewMessage, Properties, Records, stamp_record};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    for record in Records::new(bytes).map_while(Result::ok) {
+        let properties = record.properties();
+        let _ = (
+            record.check_crc(),
+            record.property("TAGS"),
+            Properties::parse(&properties),
+        );
+        let message = NewMessage {
+            topic: record.topic(),
+            queue_id: record.queue_id(),
+            flag: record.flag(),
+            sys_flag: record.sys_flag(),
+            born_timestamp: record.born_timestamp(),
+            born_host: record.born_host(),
+            store_host: record.store_host(),
+            reconsume_times: record.reconsume_times(),
+            prepared_transaction_offset: record.prepared_transaction_offset(),
+            body: record.body(),
+            properties: &properties,
+        };
+        let mut copy = Vec::new();
+        if message.encode(&mut copy).is_ok() {
+            stamp_record(
+                &mut copy,
+                record.queue_offset(),
+                record.physical_offset(),
+                record.store_timestamp(),
+            );
+            let again = Records::new(&copy)
+                .next()
+                .expect("a record")
+                .expect("what we wrote");
+            assert_eq!(again.body(), record.body());
+            assert_eq!(again.properties(), properties);
+            assert_eq!(again.queue_offset(), record.queue_offset());
+        }
+    }
+});
