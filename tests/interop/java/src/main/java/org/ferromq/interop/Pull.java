@@ -1,0 +1,43 @@
+// `pull`: reads every queue of a topic once, from an offset up to its end, with the classic pull consumer.
+package org.ferromq.interop;
+
+import java.util.TreeSet;
+
+import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
+import org.apache.rocketmq.client.consumer.PullResult;
+import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.common.message.MessageQueue;
+
+final class Pull {
+    private Pull() {
+    }
+
+    static void run(Options options, Lines lines) throws Exception {
+        DefaultMQPullConsumer consumer = new DefaultMQPullConsumer(options.required("group"));
+        Clients.configure(consumer, options);
+        consumer.start();
+        long received = 0;
+        String topic = options.required("topic");
+        for (MessageQueue queue : new TreeSet<>(consumer.fetchSubscribeMessageQueues(topic))) {
+            long end = consumer.maxOffset(queue);
+            long next = Math.max(options.number("from-offset", 0), consumer.minOffset(queue));
+            while (next < end) {
+                PullResult result = consumer.pull(queue, options.text("tags", "*"), next,
+                    options.count("batch-size", 32));
+                if (result.getMsgFoundList() != null) {
+                    for (MessageExt message : result.getMsgFoundList()) {
+                        lines.received(message, queue.getBrokerName());
+                        received++;
+                    }
+                }
+                if (result.getNextBeginOffset() <= next) {
+                    throw new IllegalStateException(queue + " is stuck at " + next + " of " + end + ": "
+                        + result.getPullStatus());
+                }
+                next = result.getNextBeginOffset();
+            }
+        }
+        lines.print("DONE", received);
+        consumer.shutdown();
+    }
+}
