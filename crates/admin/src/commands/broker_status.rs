@@ -1,0 +1,39 @@
+//! `brokerStatus`: the whole runtime table of a broker. Java: `BrokerStatusSubCommand`.
+
+use super::{Command, Context};
+use crate::failure::Failure;
+use crate::options::value;
+
+pub const COMMAND: Command = Command {
+    name: "brokerStatus",
+    description: "Fetch broker runtime status data.",
+    options: &[
+        value("b", "brokerAddr", "Broker address").one_of(0),
+        value("c", "clusterName", "which cluster").one_of(0),
+    ],
+    failure: Some(
+        "org.apache.rocketmq.tools.command.SubCommandException: BrokerStatusSubCommand command failed",
+    ),
+    run: |context| Box::pin(run(context)),
+};
+
+async fn run(context: &mut Context) -> Result<(), Failure> {
+    if let Some(addr) = context.given.value("b").map(str::to_owned) {
+        for (key, value) in context.admin.runtime_info(&addr).await? {
+            context.line(format!("{key:<32}: {value}"));
+        }
+        return Ok(());
+    }
+    let cluster = context.required("c");
+    for addr in context.replicas(&cluster).await? {
+        match context.admin.runtime_info(&addr).await {
+            Ok(table) => {
+                for (key, value) in table {
+                    context.line(format!("{addr:<24} {key:<32}: {value}"));
+                }
+            }
+            Err(error) => eprintln!("{}", Failure::from(error)),
+        }
+    }
+    Ok(())
+}

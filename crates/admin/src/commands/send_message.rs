@@ -1,0 +1,68 @@
+//! `sendMessage`: sends one message. Java: `SendMessageCommand`.
+
+use ferromq_client::{OutgoingMessage, Producer};
+
+use super::{Command, Context};
+use crate::failure::{Failure, number};
+use crate::options::value;
+
+pub const COMMAND: Command = Command {
+    name: "sendMessage",
+    description: "Send a message.",
+    options: &[
+        value("t", "topic", "Topic name").required(),
+        value("p", "body", "UTF-8 string format of the message body").required(),
+        value("k", "key", "Message keys"),
+        value("c", "tags", "Message tags"),
+        value("b", "broker", "Send message to target broker"),
+        value("i", "qid", "Send message to target queue"),
+        value(
+            "m",
+            "msgTraceEnable",
+            "Message Trace Enable, Default: false",
+        ),
+    ],
+    failure: Some("java.lang.RuntimeException: SendMessageCommand command failed"),
+    run: |context| Box::pin(run(context)),
+};
+
+async fn run(context: &mut Context) -> Result<(), Failure> {
+    let given = &context.given;
+    let queue = match (given.value("b"), given.value("i")) {
+        (Some(broker), Some(id)) => Some((broker.to_owned(), number(id)?)),
+        (None, Some(_)) => {
+            context.text("Broker name must be set if the queue is chosen!");
+            return Ok(());
+        }
+        (_, None) => None,
+    };
+    if given.flag("m", false) {
+        return Err(Failure::Runtime(
+            "writing message traces (-m true) is not supported yet".to_owned(),
+        ));
+    }
+    let (topic, body) = (context.required("t"), context.required("p"));
+    let message = OutgoingMessage {
+        topic: &topic,
+        body: body.as_bytes(),
+        keys: given.value("k"),
+        tags: given.value("c"),
+    };
+    let sent = Producer::new(&context.admin, "PID_SMSC")
+        .send(&message, queue)
+        .await?;
+    let line = |cells: [&str; 4]| {
+        format!(
+            "{:<32}  {:<4}  {:<20}    {}",
+            cells[0], cells[1], cells[2], cells[3]
+        )
+    };
+    context.line(line(["#Broker Name", "#QID", "#Send Result", "#MsgId"]));
+    context.line(line([
+        &sent.broker_name,
+        &sent.queue_id.to_string(),
+        sent.status,
+        &sent.message_id,
+    ]));
+    Ok(())
+}
