@@ -1,0 +1,366 @@
+//! The task of one connection: it alone reads, decodes, calls the service, and writes.
+//!
+//! Per wake-up: take what other threads queued, handle the whole frames that are here, write everything with one vectored write,
+//! read once more. tokio forgets readiness after a short read or write, so a steady wake-up costs one read and one write.
+//! Work per wake-up is bounded; what is left waits for the other tasks to have their turn.
+
+use std::any::Any;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ferromq_protocol::{Command, Reply, ResponseCode};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::{debug, error, info, warn};
+
+use crate::connection::Connection;
+use crate::inbound::{Inbound, Malformed};
+use crate::outbound::{Outbound, SLICES_MAX};
+use crate::service::{Outcome, Service};
+
+/// Frames handled in one go before the replies are written.
+const FRAMES_PER_ROUND: usize = 256;
+
+/// Rounds (read, handle, write) in one wake-up before other tasks have their turn.
+const ROUNDS_PER_WAKE: usize = 8;
+
+/// A connection that neither read nor wrote for this long gives its buffers back.
+const SHRINK_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a drained connection waits for the peer to close its side. Closing at once, with unread bytes here, would make the
+/// kernel send a reset that can overtake the last replies.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// What bounds one connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) idle_max: Duration,
+    pub(crate) stall_max: Duration,
+    pub(crate) frame_len_max: usize,
+    pub(crate) outbound_bytes_max: usize,
+}
+
+pub(crate) struct Driver {
+    stream: TcpStream,
+    connection: Connection,
+    service: Option<Arc<dyn Service>>,
+    limits: Limits,
+    inbound: Inbound,
+    outbound: Outbound,
+    timer: Pin<Box<Sleep>>,
+    /// When the last bytes came or went.
+    active: Instant,
+    /// Since when the socket takes nothing of what is queued.
+    stalled: Option<Instant>,
+    /// The buffers were given back and not needed since.
+    shrunk: bool,
+    /// Whole frames may still be in the read buffer.
+    frames_left: bool,
+    /// Everything is answered and our side is shut down; what still comes is thrown away until then.
+    lingering: Option<Instant>,
+    opened: bool,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("closed by the peer")]
+    Peer,
+    #[error("closed by this side")]
+    Local,
+    #[error("drained")]
+    Drained,
+    #[error("idle")]
+    Idle,
+    #[error("the peer reads nothing while replies wait for it")]
+    Stalled,
+    #[error("too many deferred replies wait for the peer to read")]
+    Overflow,
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Driver {
+    pub(crate) fn new(stream: TcpStream, connection: Connection, service: Option<Arc<dyn Service>>, limits: Limits) -> Self {
+        Self {
+            stream,
+            connection,
+            service,
+            limits,
+            inbound: Inbound::new(limits.frame_len_max),
+            outbound: Outbound::default(),
+            timer: Box::pin(sleep(limits.idle_max.min(SHRINK_AFTER))),
+            active: Instant::now(),
+            stalled: None,
+            shrunk: false,
+            frames_left: false,
+            lingering: None,
+            opened: false,
+        }
+    }
+
+    /// One pass over all work there is. `Ok(true)`: there is more; `Ok(false)`: sleep, the waker is registered everywhere.
+    fn round(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+        let handled = self.handle_frames();
+        let signals = self.connection.collect(&mut self.outbound);
+        self.write(context)?;
+        handled?;
+        if signals.overflow {
+            return Err(Ended::Overflow);
+        }
+        if signals.close {
+            return Err(Ended::Local);
+        }
+        let has_room = self.outbound.len() <= self.limits.outbound_bytes_max;
+        if self.frames_left && has_room {
+            return Ok(true);
+        }
+        if signals.drain {
+            self.drained(context)?;
+        }
+        if has_room && (!signals.drain || self.lingering.is_some()) && self.read(context)? {
+            return Ok(true);
+        }
+        self.check_time(context)?;
+        let awaits_slots = signals.drain && self.lingering.is_none() && self.outbound.is_empty();
+        Ok(!self.connection.sleep(context.waker(), self.outbound.len(), signals, awaits_slots))
+    }
+
+    /// Decodes and handles the frames that are here, up to the bounds of a round.
+    fn handle_frames(&mut self) -> Result<(), Malformed> {
+        for _ in 0..FRAMES_PER_ROUND {
+            if self.outbound.len() > self.limits.outbound_bytes_max || !self.frames_left {
+                return Ok(());
+            }
+            match self.inbound.next_frame()? {
+                Some(command) => self.handle(command),
+                None => self.frames_left = false,
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, command: Command) {
+        if command.flags.is_response() {
+            let opaque = command.opaque;
+            if !self.connection.resolve(command) {
+                debug!(peer = %self.connection.peer_addr(), opaque, "reply that nobody waits for");
+            }
+            return;
+        }
+        let id = command.id();
+        let code = command.code;
+        let oneway = command.flags.is_oneway();
+        let outcome = match &self.service {
+            Some(service) => catch_unwind(AssertUnwindSafe(|| service.handle(&self.connection, command))),
+            None => Ok(Outcome::Reply(not_supported(code))),
+        };
+        let reply = match outcome {
+            Ok(Outcome::Reply(reply)) => reply,
+            Ok(Outcome::Deferred) => return,
+            Err(panic) => {
+                let cause = panic_text(panic.as_ref());
+                error!(peer = %self.connection.peer_addr(), code, cause, "the handler of a request panicked");
+                Reply::error(ResponseCode::SYSTEM_ERROR, format!("internal error in request {code}: {cause}"))
+            }
+        };
+        if !oneway {
+            self.outbound.push_reply(id, reply);
+        }
+    }
+
+    /// Writes until all is gone or the socket takes no more.
+    fn write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while !self.outbound.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let used = self.outbound.slices(&mut slices);
+            let stream = Pin::new(&mut self.stream);
+            let written = match &slices[..used] {
+                [one] => stream.poll_write(context, one),
+                many => stream.poll_write_vectored(context, many),
+            };
+            match written {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.outbound.written(count);
+                    self.active = Instant::now();
+                    self.shrunk = false;
+                    self.stalled = None;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    if self.stalled.is_none() {
+                        let now = Instant::now();
+                        self.stalled = Some(now);
+                        self.wake_by(now + self.limits.stall_max);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once. True: something came. What comes while lingering is thrown away.
+    fn read(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+        let room = self.inbound.make_room();
+        let read = pin!(self.stream.read_buf(&mut self.inbound.buffer)).poll(context);
+        match read {
+            Poll::Ready(Ok(0)) => Err(Ended::Peer),
+            Poll::Ready(Ok(count)) => {
+                if self.lingering.is_some() {
+                    self.inbound.buffer.clear();
+                    return Ok(true);
+                }
+                self.inbound.arrived(count, room);
+                self.active = Instant::now();
+                self.shrunk = false;
+                self.frames_left = true;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Draining: once every request is answered and written, says so to the peer and waits for it to close.
+    fn drained(&mut self, context: &mut Context<'_>) -> Result<(), Ended> {
+        if self.lingering.is_some() || !self.outbound.is_empty() || self.connection.open_slots() > 0 {
+            return Ok(());
+        }
+        // The last slot queues its reply before it is counted off: look once more.
+        self.connection.collect(&mut self.outbound);
+        self.write(context)?;
+        if !self.outbound.is_empty() {
+            return Ok(());
+        }
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_shutdown(context) {
+            return Err(error.into());
+        }
+        let until = Instant::now() + LINGER_MAX;
+        self.lingering = Some(until);
+        self.wake_by(until);
+        Ok(())
+    }
+
+    /// Ends a connection that is idle, stalled or has lingered long enough; gives the memory of a quiet one back.
+    fn check_time(&mut self, context: &mut Context<'_>) -> Result<(), Ended> {
+        while self.timer.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            let idle_at = self.active + self.limits.idle_max;
+            if now >= idle_at {
+                return Err(Ended::Idle);
+            }
+            let mut next = idle_at;
+            if let Some(since) = self.stalled {
+                let stalled_at = since + self.limits.stall_max;
+                if now >= stalled_at {
+                    return Err(Ended::Stalled);
+                }
+                next = next.min(stalled_at);
+            }
+            if let Some(until) = self.lingering {
+                if now >= until {
+                    return Err(Ended::Drained);
+                }
+                next = next.min(until);
+            }
+            if !self.shrunk {
+                let shrink_at = self.active + SHRINK_AFTER;
+                if now >= shrink_at {
+                    self.inbound.shrink();
+                    self.outbound.shrink();
+                    self.connection.shrink();
+                    self.shrunk = true;
+                } else {
+                    next = next.min(shrink_at);
+                }
+            }
+            self.timer.as_mut().reset(next);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that [`Self::check_time`] looks at `at`.
+    fn wake_by(&mut self, at: Instant) {
+        if self.timer.deadline() > at {
+            self.timer.as_mut().reset(at);
+        }
+    }
+
+    fn log_end(&self, ended: &Ended) {
+        let peer = self.connection.peer_addr();
+        match ended {
+            Ended::Peer | Ended::Local | Ended::Drained => debug!(%peer, reason = %ended, "connection closed"),
+            Ended::Io(error) => debug!(%peer, %error, "connection lost"),
+            Ended::Idle => info!(%peer, idle_ms = self.limits.idle_max.as_millis() as u64, "connection closed: idle"),
+            Ended::Malformed(cause) => warn!(%peer, %cause, "connection closed: malformed input"),
+            Ended::Stalled | Ended::Overflow => {
+                warn!(%peer, unsent_bytes = self.outbound.len(), reason = %ended, "connection closed");
+            }
+        }
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let driver = self.get_mut();
+        if !driver.opened {
+            driver.opened = true;
+            if let Some(service) = &driver.service {
+                service.opened(&driver.connection);
+            }
+        }
+        for _ in 0..ROUNDS_PER_WAKE {
+            match driver.round(context) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(ended) => {
+                    driver.log_end(&ended);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        // Others have their turn before this goes on.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    /// However the task ends (also when it is aborted), waiting callers and the service learn it.
+    fn drop(&mut self) {
+        self.connection.mark_closed();
+        if let (true, Some(service)) = (self.opened, &self.service) {
+            // A second panic while the first one unwinds would end the process.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| service.closed(&self.connection))) {
+                error!(peer = %self.connection.peer_addr(), cause = panic_text(panic.as_ref()), "the close handler panicked");
+            }
+        }
+    }
+}
+
+/// The answer of a side that serves no requests. Java: `NettyRemotingAbstract.processRequestCommand`.
+fn not_supported(code: i32) -> Reply {
+    Reply::error(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, format!(" request type {code} not supported"))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "panic without a message"
+    }
+}

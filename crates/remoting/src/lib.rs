@@ -1,0 +1,22 @@
+//! The transport: remoting frames over TCP, either direction, on tokio.
+//!
+//! Knows `ferromq-protocol` and nothing of topics, stores or routes. A server hands every request to one [`Service`] and
+//! pairs replies with the requests it sent itself; a client does the same on connections that it opened. One task per connection
+//! does all of its work (`driver`): read what is there, decode whole frames, call the service, write all replies with one
+//! vectored write. Nothing is handed to a worker pool.
+//!
+//! Bounds, all stated in [`ServerConfig`]: connections, bytes waiting to be written per connection, frame length, idle time
+//! and the time a peer may refuse to read.
+
+mod client;
+mod connection;
+mod driver;
+mod inbound;
+mod outbound;
+mod server;
+mod service;
+
+pub use client::{Client, ClientConfig, ConnectError};
+pub use connection::{Connection, ConnectionId, InvokeError, ReplySlot};
+pub use server::{BindError, Server, ServerConfig};
+pub use service::{Outcome, Service};
