@@ -1,0 +1,160 @@
+//! The nameserver as a process part: builds its parts, listens, looks for silent brokers, stops.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ferromq_protocol::header::MinBrokerIdChange;
+use ferromq_protocol::{Command, RequestCode};
+use ferromq_remoting::{BindError, Client, ClientConfig, Connection, ConnectionId, Outcome, Server, ServerConfig, Service};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::dispatch;
+use crate::kv::{KvConfig, KvError};
+use crate::live_config::LiveConfig;
+use crate::routes::{MinBrokerChange, Policy, Routes};
+
+/// How long open answers may take to leave at shutdown.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Why the nameserver does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("bindAddress is `{0}`, but must be an IP address of this machine, or 0.0.0.0 for all of them")]
+    BindAddress(String),
+    #[error("{0}; choose another listenPort or bindAddress, or stop the process that uses it")]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Kv(#[from] KvError),
+}
+
+/// A running nameserver. Dropped without [`shutdown`](Self::shutdown), it stops at once.
+pub struct Nameserver {
+    server: Server,
+    scan: JoinHandle<()>,
+    outbound: Client,
+}
+
+/// What requests are answered from.
+pub(crate) struct Parts {
+    pub config: LiveConfig,
+    pub routes: Mutex<Routes>,
+    pub kv: KvConfig,
+    pub started: Instant,
+    pub notices: Notices,
+}
+
+impl Nameserver {
+    /// Reads the key-value configuration and listens. Requests are served on the current tokio runtime.
+    pub async fn start(config: Config) -> Result<Nameserver, StartError> {
+        let address: IpAddr = config.bind_address.parse().map_err(|_| StartError::BindAddress(config.bind_address.clone()))?;
+        let server_config = ServerConfig {
+            listen: SocketAddr::new(address, config.listen_port),
+            idle_max: Duration::from_secs(config.server_channel_max_idle_time_seconds),
+            send_buffer_len: Some(config.server_socket_snd_buf_size).filter(|&len| len > 0),
+            receive_buffer_len: Some(config.server_socket_rcv_buf_size).filter(|&len| len > 0),
+            ..ServerConfig::default()
+        };
+        let kv = KvConfig::open(&config.kv_config_path)?;
+        let outbound = Client::new(ClientConfig::default(), None);
+        let parts = Arc::new(Parts {
+            routes: Mutex::new(Routes::new(Policy::from(&config))),
+            config: LiveConfig::new(config),
+            kv,
+            started: Instant::now(),
+            notices: Notices { outbound: outbound.clone() },
+        });
+        let front = Arc::new(Front { parts: Arc::clone(&parts), connections: Mutex::default() });
+        let server = Server::bind(server_config, Arc::clone(&front) as Arc<dyn Service>).await?;
+        Ok(Nameserver { server, scan: tokio::spawn(front.expire_silent_brokers()), outbound })
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Stops looking for silent brokers, then stops accepting, lets open answers leave and closes the connections. There is nothing to save.
+    pub async fn shutdown(self) {
+        self.scan.abort();
+        // The task was told to stop; whether it had finished by itself makes no difference.
+        let _ = self.scan.await;
+        self.server.shutdown(DRAIN).await;
+        self.outbound.shutdown().await;
+    }
+}
+
+/// The transport's side of the nameserver.
+struct Front {
+    parts: Arc<Parts>,
+    /// To close those of brokers that fell silent; the transport bounds their number.
+    connections: Mutex<HashMap<ConnectionId, Connection>>,
+}
+
+impl Service for Front {
+    fn handle(&self, connection: &Connection, request: Command) -> Outcome {
+        dispatch::answer(&self.parts, connection, request)
+    }
+
+    fn opened(&self, connection: &Connection) {
+        self.connections.lock().insert(connection.id(), connection.clone());
+    }
+
+    fn closed(&self, connection: &Connection) {
+        self.connections.lock().remove(&connection.id());
+        let changes = self.parts.routes.lock().closed(connection.id());
+        self.parts.notices.send(changes);
+    }
+}
+
+impl Front {
+    async fn expire_silent_brokers(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(self.parts.config.current().scan_not_active_broker_interval)).await;
+            let (silent, changes) = self.parts.routes.lock().expire(now_ms());
+            for id in silent {
+                if let Some(connection) = self.connections.lock().get(&id) {
+                    connection.close();
+                }
+            }
+            self.parts.notices.send(changes);
+        }
+    }
+}
+
+/// Tells brokers that the smallest id of their group changed.
+pub(crate) struct Notices {
+    outbound: Client,
+}
+
+impl Notices {
+    /// One-way and without waiting: a broker that cannot be reached finds out by itself when it asks for its group.
+    pub fn send(&self, changes: impl IntoIterator<Item = MinBrokerChange>) {
+        for change in changes {
+            let header = MinBrokerIdChange {
+                min_broker_id: Some(change.min_id),
+                broker_name: Some(change.broker_name.into()),
+                min_broker_addr: Some(change.min_address.into()),
+                offline_broker_addr: change.offline_address.map(Into::into),
+                ha_broker_addr: change.ha_address.map(Into::into),
+            };
+            let request = Command::request(RequestCode::NOTIFY_MIN_BROKER_ID_CHANGE, &header).oneway();
+            for address in change.to {
+                let (outbound, request) = (self.outbound.clone(), request.clone());
+                // Ends by itself within the client's connect timeout.
+                tokio::spawn(async move {
+                    if let Err(error) = outbound.oneway(&address, &request).await {
+                        tracing::warn!(%address, %error, "broker not told of its group's new smallest id");
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,182 @@
+//! The route table: which brokers are alive, and which queues of which topics they hold. Java: `RouteInfoManager`; spec broker §A.1 – §A.6.
+//!
+//! Synchronous and deterministic: time comes in as `now` (milliseconds), connections are only ids, and what is to be told to others goes out
+//! as values. Nothing is kept on disk; brokers register again within 30 seconds.
+
+mod lookup;
+mod register;
+#[cfg(test)]
+#[path = "routes_test.rs"]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use ferromq_protocol::body::{DataVersion, TopicQueueMappingInfo};
+use ferromq_remoting::ConnectionId;
+
+pub use lookup::{RouteLookup, Zone};
+pub use register::{Registered, Registration, TopicTable};
+
+use crate::config::Config;
+
+/// The id of a master.
+pub const MASTER_ID: i64 = 0;
+/// How long a broker that does not say otherwise may be silent, in milliseconds.
+pub const BROKER_TIMEOUT_MS: i64 = 120_000;
+
+const PERM_READ: i32 = 4;
+const PERM_WRITE: i32 = 2;
+
+/// The part of the configuration that the table obeys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    pub acting_master: bool,
+    pub delete_unlisted_topics: bool,
+    pub notify_min_broker_id: bool,
+}
+
+impl From<&Config> for Policy {
+    fn from(config: &Config) -> Policy {
+        Policy {
+            acting_master: config.support_acting_master,
+            delete_unlisted_topics: config.delete_topic_with_broker_registration,
+            notify_min_broker_id: config.notify_min_broker_id_changed,
+        }
+    }
+}
+
+/// Queues that one broker holds of a topic. Java: `QueueData`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    pub read: i32,
+    pub write: i32,
+    pub perm: i32,
+    pub sys_flag: i32,
+}
+
+/// All processes that share a broker name. Java: `BrokerData`.
+#[derive(Clone, Debug, Default)]
+struct Group {
+    cluster: String,
+    /// Broker id → address; 0 is the master.
+    addresses: BTreeMap<i64, String>,
+    zone: Option<String>,
+    acting_master: bool,
+}
+
+/// Cluster and address, which name one broker process. Java: `BrokerAddrInfo`.
+type ProcessKey = (String, String);
+
+/// One broker process. Java: `BrokerLiveInfo`.
+struct Process {
+    broker_name: String,
+    heard_at_ms: i64,
+    timeout_ms: i64,
+    version: DataVersion,
+    connection: ConnectionId,
+    ha_address: String,
+}
+
+/// The smallest broker id of a group is another one now: NOTIFY_MIN_BROKER_ID_CHANGE for each address in `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MinBrokerChange {
+    pub broker_name: String,
+    pub min_id: i64,
+    pub min_address: String,
+    /// Who went away, if that was the reason.
+    pub offline_address: Option<String>,
+    pub ha_address: Option<String>,
+    pub to: Vec<String>,
+}
+
+/// Owner of all route tables; share it behind one short lock.
+#[derive(Default)]
+pub struct Routes {
+    policy: Policy,
+    /// Cluster → broker names.
+    clusters: BTreeMap<String, BTreeSet<String>>,
+    groups: BTreeMap<String, Group>,
+    processes: HashMap<ProcessKey, Process>,
+    /// Topic → broker name → queues.
+    topics: BTreeMap<String, BTreeMap<String, Queues>>,
+    /// Static topics: topic → broker name → mapping.
+    mappings: BTreeMap<String, BTreeMap<String, TopicQueueMappingInfo>>,
+    /// Legacy; normally empty.
+    filter_servers: BTreeMap<ProcessKey, Vec<String>>,
+    /// Encoded answers per topic, legacy and strict; emptied by every change of what they show.
+    encoded: HashMap<String, [Option<Bytes>; 2]>,
+}
+
+impl Routes {
+    pub fn new(policy: Policy) -> Routes {
+        Routes { policy, ..Routes::default() }
+    }
+
+    /// After a change of the configuration.
+    pub fn obey(&mut self, policy: Policy) {
+        self.policy = policy;
+        self.changed();
+    }
+
+    /// A sign of life of a process that has registered; false if it has not. BROKER_HEARTBEAT.
+    pub fn heard(&mut self, cluster: &str, address: &str, now_ms: i64) -> bool {
+        match self.processes.get_mut(&(cluster.to_owned(), address.to_owned())) {
+            Some(process) => {
+                process.heard_at_ms = now_ms;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What the process registered last. QUERY_DATA_VERSION.
+    pub fn data_version(&self, cluster: &str, address: &str) -> Option<&DataVersion> {
+        self.processes.get(&(cluster.to_owned(), address.to_owned())).map(|process| &process.version)
+    }
+
+    /// Takes a broker's write permission away in all its topics, or gives all of them read and write. Answers with how many topics it has.
+    /// Lasts until the broker registers a changed DataVersion.
+    pub fn set_writable(&mut self, broker_name: &str, writable: bool) -> i32 {
+        let mut count = 0;
+        for queues in self.topics.values_mut().filter_map(|brokers| brokers.get_mut(broker_name)) {
+            queues.perm = if writable { PERM_READ | PERM_WRITE } else { queues.perm & !PERM_WRITE };
+            count += 1;
+        }
+        self.changed();
+        count
+    }
+
+    /// Adds or replaces queues of one topic; ignored from the first unknown broker name on, as in Java.
+    pub fn register_topic(&mut self, topic: &str, queues: impl IntoIterator<Item = (String, Queues)>) {
+        for (broker_name, queues) in queues {
+            if !self.groups.contains_key(&broker_name) {
+                tracing::warn!(topic, broker_name, "queues of an unknown broker are not registered");
+                return;
+            }
+            self.topics.entry(topic.into()).or_default().insert(broker_name, queues);
+            self.changed();
+        }
+    }
+
+    /// Forgets a topic, with a cluster only the queues of that cluster's brokers.
+    pub fn delete_topic(&mut self, topic: &str, cluster: Option<&str>) {
+        let Some(brokers) = self.topics.get_mut(topic) else { return };
+        match cluster {
+            None => brokers.clear(),
+            Some(cluster) => {
+                let of_cluster = self.clusters.get(cluster);
+                brokers.retain(|broker_name, _| !of_cluster.is_some_and(|names| names.contains(broker_name)));
+            }
+        }
+        if brokers.is_empty() {
+            self.topics.remove(topic);
+            self.mappings.remove(topic);
+        }
+        self.changed();
+    }
+
+    fn changed(&mut self) {
+        self.encoded.clear();
+    }
+}
