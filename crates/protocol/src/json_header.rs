@@ -32,47 +32,34 @@ pub(crate) fn parse(header: Bytes) -> Result<Head, FrameError> {
     let mut members = Members::open(&text)?;
     loop {
         let at = members.scanner.at;
-        let Some((name, value)) = members.next_member()? else {
-            break;
-        };
+        let Some(name) = members.next_name()? else { break };
+        if &*name == "extFields" && members.scanner.peek() == Some(b'{') {
+            head.fields = Fields::from_checked_json(text.slice_ref(members.object()?));
+            continue;
+        }
+        let value = members.value()?;
         let bad = |problem| FrameError::Json { problem, at };
         match &*name {
             "code" => head.code = value.int().ok_or(bad("code is not a number"))?,
             "version" => head.version = value.int().ok_or(bad("version is not a number"))?,
             "opaque" => head.opaque = value.int().ok_or(bad("opaque is not a number"))?,
             "flag" => head.flags = Flags(value.int().ok_or(bad("flag is not a number"))?),
-            "language" => {
-                head.language = value
-                    .language()
-                    .ok_or(bad("language is not in the table"))?
-            }
+            "language" => head.language = value.language().ok_or(bad("language is not in the table"))?,
             "remark" => {
                 head.remark = value.into_text().map(|remark| match remark {
                     Cow::Borrowed(remark) => text.slice_ref(remark),
                     Cow::Owned(remark) => remark.into(),
                 });
             }
-            "extFields" => {
-                head.fields = ext_fields(&text, &value).ok_or(bad("extFields is not an object"))?
-            }
+            "extFields" => match value {
+                Value::Bare("null") => head.fields = Fields::default(),
+                _ => return Err(bad("extFields is not an object")),
+            },
             _ => {}
         }
     }
     members.scanner.expect_end()?;
     Ok(head)
-}
-
-/// The `extFields` member, walked once so that later walks cannot fail.
-fn ext_fields(text: &ByteString, value: &Value<'_>) -> Option<Fields> {
-    match *value {
-        Value::Bare("null") => Some(Fields::default()),
-        Value::Nested(object) => {
-            let mut members = Members::open(object).ok()?;
-            while members.next_member().ok()?.is_some() {}
-            Some(Fields::from_checked_json(text.slice_ref(object)))
-        }
-        _ => None,
-    }
 }
 
 /// Writes a header as Java does: members in alphabetical order, absent ones left out, compact.
@@ -327,6 +314,14 @@ impl<'a> Members<'a> {
 
     /// The next member; `None` after the closing brace.
     pub(crate) fn next_member(&mut self) -> Result<Option<(Cow<'a, str>, Value<'a>)>, FrameError> {
+        match self.next_name()? {
+            Some(name) => Ok(Some((name, self.value()?))),
+            None => Ok(None),
+        }
+    }
+
+    /// The next member's name, leaving the cursor on its value; `None` after the closing brace.
+    fn next_name(&mut self) -> Result<Option<Cow<'a, str>>, FrameError> {
         if self.done {
             return Ok(None);
         }
@@ -346,12 +341,24 @@ impl<'a> Members<'a> {
         scanner.skip_space();
         scanner.expect(b':', "no colon after a name")?;
         scanner.skip_space();
-        let value = scanner.value()?;
-        scanner.skip_space();
-        if !matches!(scanner.peek(), Some(b',' | b'}')) {
-            return Err(scanner.problem("no comma or brace after a value"));
-        }
-        Ok(Some((name, value)))
+        Ok(Some(name))
+    }
+
+    /// The value the cursor is on.
+    fn value(&mut self) -> Result<Value<'a>, FrameError> {
+        let value = self.scanner.value()?;
+        self.scanner.expect_separator()?;
+        Ok(value)
+    }
+
+    /// The object the cursor is on, all of whose members are walked here, so that later walks cannot fail.
+    fn object(&mut self) -> Result<&'a str, FrameError> {
+        let start = self.scanner.at;
+        let mut inner = Members { scanner: Scanner { text: self.scanner.text, at: start + 1 }, done: false };
+        while inner.next_member()?.is_some() {}
+        self.scanner.at = inner.scanner.at;
+        self.scanner.expect_separator()?;
+        Ok(&self.scanner.text[start..inner.scanner.at])
     }
 }
 
@@ -386,6 +393,16 @@ impl<'a> Scanner<'a> {
         }
         self.at += 1;
         Ok(())
+    }
+
+    /// What follows a value.
+    fn expect_separator(&mut self) -> Result<(), FrameError> {
+        self.skip_space();
+        if matches!(self.peek(), Some(b',' | b'}')) {
+            Ok(())
+        } else {
+            Err(self.problem("no comma or brace after a value"))
+        }
     }
 
     /// Nothing but white space may follow.
@@ -463,10 +480,7 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
-            let Some(step) = rest
-                .iter()
-                .position(|byte| *byte == quote || *byte == b'\\')
-            else {
+            let Some(step) = memchr::memchr2(quote, b'\\', rest) else {
                 return Err(self.problem("a text without end"));
             };
             at += step;

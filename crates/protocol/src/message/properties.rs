@@ -83,15 +83,24 @@ pub mod names {
 
 /// The well-formed pairs of a property string, in order, duplicates included.
 pub fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(PROPERTY_SEPARATOR).filter_map(pair)
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            // Both separators are ASCII, so a cut beside one is on a character boundary.
+            let end = memchr::memchr(PROPERTY_SEPARATOR as u8, rest.as_bytes()).unwrap_or(rest.len());
+            let found = pair(&rest[..end]);
+            rest = rest.get(end + 1..).unwrap_or_default();
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    })
 }
 
 /// The value of a property; with duplicates the last one counts. Empty values do not exist.
 pub fn property<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.rsplit(PROPERTY_SEPARATOR)
-        .filter_map(pair)
-        .find(|(found, _)| *found == name)
-        .map(|(_, value)| value)
+    pairs(text).filter(|(found, _)| *found == name).last().map(|(_, value)| value)
 }
 
 /// The keys a KEYS value stands for: separated by single spaces, empty ones skipped.
