@@ -11,10 +11,7 @@ pub enum Failure {
     #[error("{}", describe(.0))]
     Admin(#[from] AdminError),
     /// A client-side refusal with a response code, as Java's `MQClientException(code, text)`.
-    #[error(
-        "org.apache.rocketmq.client.exception.MQClientException: CODE: {code}  DESC: {text}{}",
-        faq(text)
-    )]
+    #[error("org.apache.rocketmq.client.exception.MQClientException: CODE: {code}  DESC: {text}{}", faq(text))]
     Client { code: i32, text: String },
     /// A client-side refusal without code.
     #[error("org.apache.rocketmq.client.exception.MQClientException: {}{}", .0, faq(.0))]
@@ -33,28 +30,40 @@ pub fn number<T: std::str::FromStr>(text: &str) -> Result<T, Failure> {
 }
 
 fn faq(text: &str) -> String {
-    if text.contains(FAQ) {
-        String::new()
-    } else {
-        format!("\nFor more information, please visit the url, {FAQ}")
-    }
+    if text.contains(FAQ) { String::new() } else { format!("\nFor more information, please visit the url, {FAQ}") }
 }
 
 fn describe(error: &AdminError) -> String {
     match error {
-        AdminError::Connect { addr, .. } => format!("org.apache.rocketmq.remoting.exception.RemotingConnectException: connect to {addr} failed"),
-        AdminError::NoNameserver => "org.apache.rocketmq.remoting.exception.RemotingConnectException: connect to null failed".to_owned(),
+        AdminError::Connect { addr, .. } => {
+            format!("org.apache.rocketmq.remoting.exception.RemotingConnectException: connect to {addr} failed")
+        }
+        AdminError::NoNameserver => {
+            "org.apache.rocketmq.remoting.exception.RemotingConnectException: connect to null failed".to_owned()
+        }
         AdminError::Timeout { addr, timeout } => format!(
             "org.apache.rocketmq.remoting.exception.RemotingTimeoutException: wait response on the channel <{addr}> timeout, {}(ms)",
             timeout.as_millis()
         ),
-        AdminError::Send { addr, .. } => format!("org.apache.rocketmq.remoting.exception.RemotingSendRequestException: send request to <{addr}> failed"),
+        AdminError::Send { addr, .. } => format!(
+            "org.apache.rocketmq.remoting.exception.RemotingSendRequestException: send request to <{addr}> failed"
+        ),
         AdminError::Refused { code, remark, broker: Some(addr) } => {
-            format!("org.apache.rocketmq.client.exception.MQBrokerException: CODE: {code}  DESC: {remark} BROKER: {addr}{}", faq(remark), code = code.0)
+            format!(
+                "org.apache.rocketmq.client.exception.MQBrokerException: CODE: {code}  DESC: {remark} BROKER: {addr}{}",
+                faq(remark),
+                code = code.0
+            )
         }
         AdminError::Refused { code, remark, broker: None } => {
-            format!("org.apache.rocketmq.client.exception.MQClientException: CODE: {code}  DESC: {remark}{}", faq(remark), code = code.0)
+            format!(
+                "org.apache.rocketmq.client.exception.MQClientException: CODE: {code}  DESC: {remark}{}",
+                faq(remark),
+                code = code.0
+            )
         }
-        AdminError::Malformed { .. } => format!("org.apache.rocketmq.remoting.exception.RemotingCommandException: {error}"),
+        AdminError::Malformed { .. } => {
+            format!("org.apache.rocketmq.remoting.exception.RemotingCommandException: {error}")
+        }
     }
 }

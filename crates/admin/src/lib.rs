@@ -55,10 +55,7 @@ async fn execute(command: &Command, words: &[String]) -> u8 {
         print(&usage(command.name, &specs));
         return 0;
     }
-    let namesrv = given
-        .value("n")
-        .map(str::to_owned)
-        .or_else(|| std::env::var("NAMESRV_ADDR").ok());
+    let namesrv = given.value("n").map(str::to_owned).or_else(|| std::env::var("NAMESRV_ADDR").ok());
     let admin = Admin::new(AdminConfig::new(namesrv.as_deref().unwrap_or_default()));
     let mut context = Context::new(admin, given, usage(command.name, &specs));
     let result = (command.run)(&mut context).await;
@@ -80,9 +77,7 @@ fn print(text: &str) {
 }
 
 fn find(name: &str) -> Option<&'static Command> {
-    COMMANDS
-        .iter()
-        .find(|command| command.name.eq_ignore_ascii_case(name))
+    COMMANDS.iter().find(|command| command.name.eq_ignore_ascii_case(name))
 }
 
 fn unknown(name: &str) -> String {
@@ -96,10 +91,7 @@ fn all_options(command: &Command) -> Vec<OptionSpec> {
 fn command_list() -> String {
     let mut text = String::from("The most commonly used mqadmin commands are:\n");
     for command in COMMANDS {
-        text.push_str(&format!(
-            "   {:<35} {}\n",
-            command.name, command.description
-        ));
+        text.push_str(&format!("   {:<35} {}\n", command.name, command.description));
     }
     text.push_str("\nSee 'mqadmin help <command>' for more information on a specific command.\n");
     text
@@ -117,19 +109,12 @@ mod tests {
             let (name, text) = block.split_once('\n').expect("a name and a text");
             let text = text.trim_end();
             if name == "(list)" {
-                let listed: Vec<String> = command_list()
-                    .lines()
-                    .filter(|line| line.starts_with("   "))
-                    .map(str::to_owned)
-                    .collect();
+                let listed: Vec<String> =
+                    command_list().lines().filter(|line| line.starts_with("   ")).map(str::to_owned).collect();
                 assert_eq!(listed.join("\n"), text);
             } else {
                 let command = find(name).unwrap_or_else(|| panic!("{name} is one of our commands"));
-                assert_eq!(
-                    usage(command.name, &all_options(command)).trim_end(),
-                    text,
-                    "{name}"
-                );
+                assert_eq!(usage(command.name, &all_options(command)).trim_end(), text, "{name}");
                 compared += 1;
             }
         }

@@ -22,77 +22,41 @@ pub struct OptionSpec {
 }
 
 /// An optional option with a value.
-pub const fn value(
-    short: &'static str,
-    long: &'static str,
-    description: &'static str,
-) -> OptionSpec {
-    OptionSpec {
-        short,
-        long,
-        takes_value: true,
-        required: false,
-        group: None,
-        description,
-    }
+pub const fn value(short: &'static str, long: &'static str, description: &'static str) -> OptionSpec {
+    OptionSpec { short, long, takes_value: true, required: false, group: None, description }
 }
 
 /// An optional switch.
-pub const fn switch(
-    short: &'static str,
-    long: &'static str,
-    description: &'static str,
-) -> OptionSpec {
-    OptionSpec {
-        takes_value: false,
-        ..value(short, long, description)
-    }
+pub const fn switch(short: &'static str, long: &'static str, description: &'static str) -> OptionSpec {
+    OptionSpec { takes_value: false, ..value(short, long, description) }
 }
 
 impl OptionSpec {
     pub const fn required(self) -> OptionSpec {
-        OptionSpec {
-            required: true,
-            ..self
-        }
+        OptionSpec { required: true, ..self }
     }
 
     /// Makes this one of the alternatives of which exactly one must be given.
     pub const fn one_of(self, group: u8) -> OptionSpec {
-        OptionSpec {
-            group: Some(group),
-            ..self
-        }
+        OptionSpec { group: Some(group), ..self }
     }
 
     fn key(&self) -> &'static str {
-        if self.short.is_empty() {
-            self.long
-        } else {
-            self.short
-        }
+        if self.short.is_empty() { self.long } else { self.short }
     }
 
     /// How the option stands in the synopsis.
     fn synopsis(&self, bare: bool) -> String {
         let dash = if self.short.is_empty() { "--" } else { "-" };
         let argument = if self.takes_value { " <arg>" } else { "" };
-        if bare {
-            format!("{dash}{}{argument}", self.key())
-        } else {
-            format!("[{dash}{}{argument}]", self.key())
-        }
+        if bare { format!("{dash}{}{argument}", self.key()) } else { format!("[{dash}{}{argument}]", self.key()) }
     }
 }
 
 /// The two options that every command has.
 pub const COMMON: [OptionSpec; 2] = [
     switch("h", "help", "Print help"),
-    value(
-        "n",
-        "namesrvAddr",
-        "Name server address list, eg: '192.168.0.1:9876;192.168.0.2:9876'",
-    ),
+    value("n", "namesrvAddr", "Name server address list, eg: '192.168.0.1:9876;192.168.0.2:9876'"),
 ];
 
 /// Why a command line was not understood; the text is commons-cli's.
@@ -106,9 +70,7 @@ pub enum UsageError {
     MissingArgument(String),
     #[error("Missing required option{}: {}", if .0.len() == 1 { "" } else { "s" }, .0.join(", "))]
     MissingRequired(Vec<String>),
-    #[error(
-        "The option '{0}' was specified but an option from this group has already been selected: '{1}'"
-    )]
+    #[error("The option '{0}' was specified but an option from this group has already been selected: '{1}'")]
     AlreadySelected(String, String),
 }
 
@@ -131,18 +93,12 @@ impl Given {
 
     /// `true` only for the word "true", ignoring case, as `Boolean.parseBoolean`.
     pub fn flag(&self, key: &str, default: bool) -> bool {
-        self.value(key)
-            .map_or(default, |text| text.eq_ignore_ascii_case("true"))
+        self.value(key).map_or(default, |text| text.eq_ignore_ascii_case("true"))
     }
 
     /// Parses `words` against `specs`, which must include [`COMMON`].
     pub fn parse(specs: &[OptionSpec], words: &[String]) -> Result<Given, UsageError> {
-        let mut parser = Parser {
-            specs,
-            given: Given::default(),
-            selected: HashMap::new(),
-            pending: None,
-        };
+        let mut parser = Parser { specs, given: Given::default(), selected: HashMap::new(), pending: None };
         let mut words = words.iter();
         for word in words.by_ref() {
             if parser.pending.is_none() && word == "--" {
@@ -205,10 +161,7 @@ impl Parser<'_> {
             return self.take(spec, None);
         }
         // `-tTopic`: a one-letter option with its value attached.
-        let first = name
-            .char_indices()
-            .nth(1)
-            .map_or(name, |(at, _)| &name[..at]);
+        let first = name.char_indices().nth(1).map_or(name, |(at, _)| &name[..at]);
         match self.find_short(first) {
             Some(spec) if spec.takes_value => self.take(spec, Some(&name[first.len()..])),
             _ => Err(UsageError::Unknown(word.to_owned())),
@@ -219,10 +172,7 @@ impl Parser<'_> {
         if let Some(group) = spec.group {
             match self.selected.get(&group) {
                 Some(other) if *other != spec.key() => {
-                    return Err(UsageError::AlreadySelected(
-                        spec.key().to_owned(),
-                        (*other).to_owned(),
-                    ));
+                    return Err(UsageError::AlreadySelected(spec.key().to_owned(), (*other).to_owned()));
                 }
                 _ => {
                     self.selected.insert(group, spec.key());
@@ -237,10 +187,7 @@ impl Parser<'_> {
     }
 
     fn store(&mut self, spec: OptionSpec, text: Option<&str>) {
-        self.given
-            .values
-            .entry(spec.key())
-            .or_insert_with(|| text.map(|text| text.trim().to_owned()));
+        self.given.values.entry(spec.key()).or_insert_with(|| text.map(|text| text.trim().to_owned()));
     }
 
     fn finish(mut self) -> Result<Given, UsageError> {
@@ -264,17 +211,11 @@ impl Parser<'_> {
                         missing.push(format!("[{}]", members.join(", ")));
                     }
                 }
-                None if spec.required && !self.given.has(spec.key()) => {
-                    missing.push(spec.key().to_owned())
-                }
+                None if spec.required && !self.given.has(spec.key()) => missing.push(spec.key().to_owned()),
                 None => {}
             }
         }
-        if missing.is_empty() {
-            Ok(self.given)
-        } else {
-            Err(UsageError::MissingRequired(missing))
-        }
+        if missing.is_empty() { Ok(self.given) } else { Err(UsageError::MissingRequired(missing)) }
     }
 
     /// Whether a word that follows an option is an option of its own and not that option's value.
@@ -282,26 +223,17 @@ impl Parser<'_> {
         match word.strip_prefix("--") {
             Some(long) => {
                 let name = long.split('=').next().unwrap_or(long);
-                word == "--"
-                    || !name.is_empty()
-                        && self
-                            .specs
-                            .iter()
-                            .any(|spec| spec.long.trim().starts_with(name))
+                word == "--" || !name.is_empty() && self.specs.iter().any(|spec| spec.long.trim().starts_with(name))
             }
             None => word.strip_prefix('-').is_some_and(|name| {
                 !name.is_empty()
-                    && (self.find_short(name).is_some()
-                        || self.specs.iter().any(|spec| spec.long.trim() == name))
+                    && (self.find_short(name).is_some() || self.specs.iter().any(|spec| spec.long.trim() == name))
             }),
         }
     }
 
     fn find_short(&self, name: &str) -> Option<OptionSpec> {
-        self.specs
-            .iter()
-            .find(|spec| !spec.short.is_empty() && spec.short == name)
-            .copied()
+        self.specs.iter().find(|spec| !spec.short.is_empty() && spec.short == name).copied()
     }
 
     fn find_long(&self, name: &str) -> Result<Option<OptionSpec>, UsageError> {
@@ -311,19 +243,12 @@ impl Parser<'_> {
         if let Some(exact) = self.specs.iter().find(|spec| spec.long.trim() == name) {
             return Ok(Some(*exact));
         }
-        let matching: Vec<&OptionSpec> = self
-            .specs
-            .iter()
-            .filter(|spec| spec.long.starts_with(name))
-            .collect();
+        let matching: Vec<&OptionSpec> = self.specs.iter().filter(|spec| spec.long.starts_with(name)).collect();
         match matching.as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(**one)),
             several => {
-                let names: Vec<String> = several
-                    .iter()
-                    .map(|spec| format!("'{}'", spec.long))
-                    .collect();
+                let names: Vec<String> = several.iter().map(|spec| format!("'{}'", spec.long)).collect();
                 Err(UsageError::Ambiguous(format!("--{name}"), names.join(", ")))
             }
         }
@@ -366,20 +291,12 @@ pub fn usage(command: &str, specs: &[OptionSpec]) -> String {
             } else {
                 format!(" -{},--{}", spec.short, spec.long)
             };
-            if spec.takes_value {
-                name + " <arg>"
-            } else {
-                name
-            }
+            if spec.takes_value { name + " <arg>" } else { name }
         })
         .collect();
     let widest = heads.iter().map(String::len).max().unwrap_or(0);
     for (head, spec) in heads.iter().zip(&sorted) {
-        wrap(
-            &mut text,
-            &format!("{head:widest$}   {}", spec.description),
-            widest + 3,
-        );
+        wrap(&mut text, &format!("{head:widest$}   {}", spec.description), widest + 3);
     }
     text
 }
@@ -401,10 +318,7 @@ fn wrap_position(text: &str, indent: usize) -> Option<usize> {
         return None;
     }
     // All usage texts are ASCII, so byte positions are columns.
-    match text.as_bytes()[..=USAGE_WIDTH]
-        .iter()
-        .rposition(|byte| *byte == b' ')
-    {
+    match text.as_bytes()[..=USAGE_WIDTH].iter().rposition(|byte| *byte == b' ') {
         Some(at) if at >= indent => Some(at),
         _ => Some(USAGE_WIDTH),
     }
@@ -418,13 +332,7 @@ mod tests {
 
     fn parse(specs: &[OptionSpec], line: &[&str]) -> Result<Given, UsageError> {
         let all: Vec<OptionSpec> = COMMON.iter().chain(specs).copied().collect();
-        Given::parse(
-            &all,
-            &line
-                .iter()
-                .map(|word| (*word).to_owned())
-                .collect::<Vec<_>>(),
-        )
+        Given::parse(&all, &line.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
@@ -440,16 +348,9 @@ mod tests {
             &["foo", "-t", " T ", "bar"],
             &["-t", "T", "-t", "U"],
         ] {
-            assert_eq!(
-                parse(&[TOPIC], line).unwrap().value("t"),
-                Some("T"),
-                "{line:?}"
-            );
+            assert_eq!(parse(&[TOPIC], line).unwrap().value("t"), Some("T"), "{line:?}");
         }
-        assert_eq!(
-            parse(&[TOPIC], &["-t", "-1"]).unwrap().value("t"),
-            Some("-1")
-        );
+        assert_eq!(parse(&[TOPIC], &["-t", "-1"]).unwrap().value("t"), Some("-1"));
     }
 
     #[test]
@@ -471,29 +372,19 @@ mod tests {
                 &["-t", "T", "-b", "x", "-c", "y"],
                 "The option 'c' was specified but an option from this group has already been selected: 'b'",
             ),
-            (
-                &[],
-                "Missing required options: [-b create topic to which broker, -c create topic to which cluster], t",
-            ),
+            (&[], "Missing required options: [-b create topic to which broker, -c create topic to which cluster], t"),
             (
                 &["--", "-t", "T", "-b", "x"],
                 "Missing required options: [-b create topic to which broker, -c create topic to which cluster], t",
             ),
         ] {
-            assert_eq!(
-                parse(&group, line).unwrap_err().to_string(),
-                text,
-                "{line:?}"
-            );
+            assert_eq!(parse(&group, line).unwrap_err().to_string(), text, "{line:?}");
         }
         let print = [value("p", "print msg", ""), value("d", "printBody ", "")];
         assert_eq!(
             parse(&print, &["--print", "true"]).unwrap_err().to_string(),
             "Ambiguous option: '--print'  (could be: 'print msg', 'printBody ')"
         );
-        assert_eq!(
-            parse(&print, &["--printBody", "true"]).unwrap().value("d"),
-            Some("true")
-        );
+        assert_eq!(parse(&print, &["--printBody", "true"]).unwrap().value("d"), Some("true"));
     }
 }

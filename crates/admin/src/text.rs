@@ -15,10 +15,7 @@ pub fn time_of_day(ms: i64) -> String {
 fn format_time(ms: i64, pattern: &str) -> String {
     match Timestamp::from_millisecond(ms) {
         // strftime's %3f keeps the dot of the fraction out of the text, as the pattern has its own separator.
-        Ok(time) => time
-            .to_zoned(TimeZone::system())
-            .strftime(pattern)
-            .to_string(),
+        Ok(time) => time.to_zoned(TimeZone::system()).strftime(pattern).to_string(),
         Err(_) => ms.to_string(),
     }
 }
@@ -31,46 +28,28 @@ pub fn parse_time(text: &str) -> Option<i64> {
     let (whole, millis) = text.rsplit_once(':')?;
     let time = jiff::civil::DateTime::strptime("%Y-%m-%d#%H:%M:%S", whole).ok()?;
     let millis: i64 = millis.parse().ok().filter(|ms| (0..1000).contains(ms))?;
-    Some(
-        time.to_zoned(TimeZone::system())
-            .ok()?
-            .timestamp()
-            .as_millisecond()
-            + millis,
-    )
+    Some(time.to_zoned(TimeZone::system()).ok()?.timestamp().as_millisecond() + millis)
 }
 
 /// The first `columns` characters: some columns are cut before they are padded.
 pub fn cut(text: &str, columns: usize) -> &str {
-    text.char_indices()
-        .nth(columns)
-        .map_or(text, |(at, _)| &text[..at])
+    text.char_indices().nth(columns).map_or(text, |(at, _)| &text[..at])
 }
 
 /// `RW-`, as `PermName.perm2String`.
 pub fn permission(perm: i32) -> String {
-    [(4, 'R'), (2, 'W'), (1, 'X')]
-        .iter()
-        .map(|(bit, letter)| if perm & bit != 0 { *letter } else { '-' })
-        .collect()
+    [(4, 'R'), (2, 'W'), (1, 'X')].iter().map(|(bit, letter)| if perm & bit != 0 { *letter } else { '-' }).collect()
 }
 
 /// `{a=1, b=2}` in the order in which a Java `HashMap` of that initial capacity would list the entries.
 pub fn java_map(entries: &[(&str, &str)], initial_capacity: usize) -> String {
     let entries = java_hash_order(entries, initial_capacity, |entry| entry.0);
-    let items: Vec<String> = entries
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let items: Vec<String> = entries.iter().map(|(key, value)| format!("{key}={value}")).collect();
     format!("{{{}}}", items.join(", "))
 }
 
 /// Entries in the iteration order of `java.util.HashMap`: by bucket, then by insertion.
-pub fn java_hash_order<T: Clone>(
-    entries: &[T],
-    initial_capacity: usize,
-    key: impl Fn(&T) -> &str,
-) -> Vec<T> {
+pub fn java_hash_order<T: Clone>(entries: &[T], initial_capacity: usize, key: impl Fn(&T) -> &str) -> Vec<T> {
     let mut buckets = initial_capacity.next_power_of_two().max(1);
     while entries.len() * 4 > buckets * 3 {
         buckets *= 2;

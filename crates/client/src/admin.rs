@@ -19,10 +19,7 @@ pub struct AdminConfig {
 
 impl AdminConfig {
     pub fn new(namesrv: &str) -> AdminConfig {
-        AdminConfig {
-            namesrv: namesrv.to_owned(),
-            timeout: Duration::from_secs(5),
-        }
+        AdminConfig { namesrv: namesrv.to_owned(), timeout: Duration::from_secs(5) }
     }
 }
 
@@ -38,11 +35,7 @@ impl Admin {
     pub fn new(config: AdminConfig) -> Admin {
         let client = Client::new(ClientConfig::default(), None);
         let name_servers = NameServers::new(&config.namesrv, client.clone(), config.timeout);
-        Admin {
-            client,
-            name_servers,
-            timeout: config.timeout,
-        }
+        Admin { client, name_servers, timeout: config.timeout }
     }
 
     pub fn nameservers(&self) -> &[String] {
@@ -68,17 +61,11 @@ impl Admin {
     }
 
     /// A request to a broker whose refusal names the broker. Java: `MQBrokerException`.
-    pub(crate) async fn ask_named(
-        &self,
-        addr: &str,
-        request: Command,
-    ) -> Result<Command, AdminError> {
+    pub(crate) async fn ask_named(&self, addr: &str, request: Command) -> Result<Command, AdminError> {
         self.ask(addr, request).await.map_err(|error| match error {
-            AdminError::Refused { code, remark, .. } => AdminError::Refused {
-                code,
-                remark,
-                broker: Some(addr.to_owned()),
-            },
+            AdminError::Refused { code, remark, .. } => {
+                AdminError::Refused { code, remark, broker: Some(addr.to_owned()) }
+            }
             other => other,
         })
     }
@@ -90,10 +77,7 @@ impl Admin {
         code: RequestCode,
         header: &dyn EncodeFields,
     ) -> Result<T, AdminError> {
-        body(
-            addr,
-            &self.ask_named(addr, Command::request(code, header)).await?,
-        )
+        body(addr, &self.ask_named(addr, Command::request(code, header)).await?)
     }
 
     /// A request to any nameserver whose answer is JSON.
@@ -102,20 +86,13 @@ impl Admin {
         code: RequestCode,
         header: &dyn EncodeFields,
     ) -> Result<T, AdminError> {
-        let (reply, addr) = self
-            .name_servers
-            .invoke(Command::request(code, header))
-            .await?;
+        let (reply, addr) = self.name_servers.invoke(Command::request(code, header)).await?;
         body(addr, &succeeded(reply)?)
     }
 }
 
 pub(crate) fn succeeded(reply: Command) -> Result<Command, AdminError> {
-    if reply.response_code() == ResponseCode::SUCCESS {
-        Ok(reply)
-    } else {
-        Err(AdminError::refused(&reply))
-    }
+    if reply.response_code() == ResponseCode::SUCCESS { Ok(reply) } else { Err(AdminError::refused(&reply)) }
 }
 
 pub(crate) fn body<T: DeserializeOwned>(addr: &str, reply: &Command) -> Result<T, AdminError> {

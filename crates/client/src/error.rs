@@ -49,22 +49,12 @@ impl AdminError {
 
     /// A refusal, not yet saying who refused.
     pub(crate) fn refused(reply: &Command) -> AdminError {
-        let remark = reply
-            .remark
-            .as_ref()
-            .map_or_else(|| "null".to_owned(), ToString::to_string);
-        AdminError::Refused {
-            code: reply.response_code(),
-            remark,
-            broker: None,
-        }
+        let remark = reply.remark.as_ref().map_or_else(|| "null".to_owned(), ToString::to_string);
+        AdminError::Refused { code: reply.response_code(), remark, broker: None }
     }
 
     pub(crate) fn malformed(addr: &str, reason: impl std::fmt::Display) -> AdminError {
-        AdminError::Malformed {
-            addr: addr.to_owned(),
-            reason: reason.to_string(),
-        }
+        AdminError::Malformed { addr: addr.to_owned(), reason: reason.to_string() }
     }
 
     pub(crate) fn header(addr: &str) -> impl Fn(HeaderError) -> AdminError + '_ {

@@ -2,36 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use ferromq_protocol::body::{
-    ConsumeStats, ConsumerConnection, ConsumerRunningInfo, MessageQueue, SubscriptionGroup,
-};
-use ferromq_protocol::header::{
-    ConsumeStatsRequest, ConsumerConnectionRequest, ConsumerRunningInfoRequest,
-};
+use ferromq_protocol::body::{ConsumeStats, ConsumerConnection, ConsumerRunningInfo, MessageQueue, SubscriptionGroup};
+use ferromq_protocol::header::{ConsumeStatsRequest, ConsumerConnectionRequest, ConsumerRunningInfoRequest};
 use ferromq_protocol::{Command, NoFields, RequestCode, ResponseCode, topics};
 
 use crate::{Admin, AdminError};
 
 impl Admin {
     /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP (200).
-    pub async fn update_group(
-        &self,
-        addr: &str,
-        group: &SubscriptionGroup,
-    ) -> Result<(), AdminError> {
-        let request = Command::request(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &NoFields)
-            .with_json_body(group);
+    pub async fn update_group(&self, addr: &str, group: &SubscriptionGroup) -> Result<(), AdminError> {
+        let request =
+            Command::request(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &NoFields).with_json_body(group);
         self.ask(addr, request).await.map(drop)
     }
 
     /// The clients of a group, asked at one broker of its retry topic.
     pub async fn consumer_connection(&self, group: &str) -> Result<ConsumerConnection, AdminError> {
         let route = self.route(&topics::retry_topic(group)).await?;
-        match route
-            .broker_datas
-            .iter()
-            .find_map(|broker| broker.replica())
-        {
+        match route.broker_datas.iter().find_map(|broker| broker.replica()) {
             Some(addr) => {
                 let connection = self.consumer_connection_at(addr, group).await?;
                 if connection.connection_set.is_empty() {
@@ -44,24 +32,13 @@ impl Admin {
     }
 
     /// GET_CONSUMER_CONNECTION_LIST (203).
-    pub async fn consumer_connection_at(
-        &self,
-        addr: &str,
-        group: &str,
-    ) -> Result<ConsumerConnection, AdminError> {
-        let header = ConsumerConnectionRequest {
-            consumer_group: group.into(),
-        };
-        self.ask_json(addr, RequestCode::GET_CONSUMER_CONNECTION_LIST, &header)
-            .await
+    pub async fn consumer_connection_at(&self, addr: &str, group: &str) -> Result<ConsumerConnection, AdminError> {
+        let header = ConsumerConnectionRequest { consumer_group: group.into() };
+        self.ask_json(addr, RequestCode::GET_CONSUMER_CONNECTION_LIST, &header).await
     }
 
     /// GET_CONSUME_STATS (208) over every broker that serves the group (or the topic), added up. Java: `DefaultMQAdminExtImpl.examineConsumeStats`.
-    pub async fn consume_stats(
-        &self,
-        group: &str,
-        topic: Option<&str>,
-    ) -> Result<ConsumeStats, AdminError> {
+    pub async fn consume_stats(&self, group: &str, topic: Option<&str>) -> Result<ConsumeStats, AdminError> {
         let route = match self.route(&topics::retry_topic(group)).await {
             Ok(route) => route,
             Err(error) => match topic {
@@ -70,19 +47,10 @@ impl Admin {
             },
         };
         let mut total = ConsumeStats::default();
-        for addr in route
-            .broker_datas
-            .iter()
-            .filter_map(|broker| broker.replica())
-        {
-            let header = ConsumeStatsRequest {
-                consumer_group: group.into(),
-                topic: topic.map(Into::into),
-                topic_list: None,
-            };
-            let stats: ConsumeStats = self
-                .ask_json(addr, RequestCode::GET_CONSUME_STATS, &header)
-                .await?;
+        for addr in route.broker_datas.iter().filter_map(|broker| broker.replica()) {
+            let header =
+                ConsumeStatsRequest { consumer_group: group.into(), topic: topic.map(Into::into), topic_list: None };
+            let stats: ConsumeStats = self.ask_json(addr, RequestCode::GET_CONSUME_STATS, &header).await?;
             total.offset_table.extend(stats.offset_table);
             total.consume_tps += stats.consume_tps;
         }
@@ -106,34 +74,19 @@ impl Admin {
     }
 
     /// Which client holds which queue, from every client's running info (307). Clients that do not answer are left out.
-    pub async fn queue_owners(
-        &self,
-        group: &str,
-    ) -> Result<BTreeMap<MessageQueue, String>, AdminError> {
+    pub async fn queue_owners(&self, group: &str) -> Result<BTreeMap<MessageQueue, String>, AdminError> {
         let route = self.route(&topics::retry_topic(group)).await?;
         let mut owners = BTreeMap::new();
-        for addr in route
-            .broker_datas
-            .iter()
-            .filter_map(|broker| broker.replica())
-        {
-            for client in self
-                .consumer_connection_at(addr, group)
-                .await?
-                .connection_set
-            {
+        for addr in route.broker_datas.iter().filter_map(|broker| broker.replica()) {
+            for client in self.consumer_connection_at(addr, group).await?.connection_set {
                 let header = ConsumerRunningInfoRequest {
                     consumer_group: group.into(),
                     client_id: client.client_id.as_str().into(),
                     jstack_enable: false,
                 };
-                let info: Result<ConsumerRunningInfo, _> = self
-                    .ask_json(addr, RequestCode::GET_CONSUMER_RUNNING_INFO, &header)
-                    .await;
-                for queue in info
-                    .into_iter()
-                    .flat_map(|info| info.mq_table.into_iter().map(|(queue, _)| queue))
-                {
+                let info: Result<ConsumerRunningInfo, _> =
+                    self.ask_json(addr, RequestCode::GET_CONSUMER_RUNNING_INFO, &header).await;
+                for queue in info.into_iter().flat_map(|info| info.mq_table.into_iter().map(|(queue, _)| queue)) {
                     owners.insert(queue, client.client_id.clone());
                 }
             }

@@ -31,18 +31,12 @@ impl FoundMessage {
             // Other algorithms are shown as they are.
             _ => plain,
         };
-        Ok(FoundMessage {
-            record,
-            body,
-            added: Vec::new(),
-        })
+        Ok(FoundMessage { record, body, added: Vec::new() })
     }
 
     /// All records of a reply's body.
     pub fn all(body: &Bytes) -> Result<Vec<FoundMessage>, RecordError> {
-        Records::new(body)
-            .map(|record| FoundMessage::new(body.slice_ref(record?.bytes())))
-            .collect()
+        Records::new(body).map(|record| FoundMessage::new(body.slice_ref(record?.bytes()))).collect()
     }
 
     pub(crate) fn add_property(&mut self, name: &'static str, value: impl ToString) {
@@ -55,10 +49,7 @@ impl FoundMessage {
     }
 
     pub fn property(&self, name: &str) -> Option<&str> {
-        self.properties()
-            .into_iter()
-            .rfind(|(key, _)| *key == name)
-            .map(|(_, value)| value)
+        self.properties().into_iter().rfind(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     /// In the order of the record; a repeated name counts with its last value.
@@ -66,16 +57,13 @@ impl FoundMessage {
         let text = match std::str::from_utf8(self.record().properties_bytes()) {
             Ok(text) => text,
             Err(error) => {
-                std::str::from_utf8(&self.record().properties_bytes()[..error.valid_up_to()])
-                    .unwrap_or_default()
+                std::str::from_utf8(&self.record().properties_bytes()[..error.valid_up_to()]).unwrap_or_default()
             }
         };
         let mut all: Vec<(&str, &str)> = Vec::new();
-        for (name, value) in properties::pairs(text).chain(
-            self.added
-                .iter()
-                .map(|(name, value)| (*name, value.as_str())),
-        ) {
+        for (name, value) in
+            properties::pairs(text).chain(self.added.iter().map(|(name, value)| (*name, value.as_str())))
+        {
             match all.iter_mut().find(|(known, _)| *known == name) {
                 Some(entry) => entry.1 = value,
                 None => all.push((name, value)),
@@ -86,16 +74,11 @@ impl FoundMessage {
 
     /// The unique key, or the offset message id of a message without one. Java: `MessageClientExt.getMsgId`.
     pub fn message_id(&self) -> String {
-        self.property(names::UNIQUE_KEY)
-            .map_or_else(|| self.offset_message_id(), str::to_owned)
+        self.property(names::UNIQUE_KEY).map_or_else(|| self.offset_message_id(), str::to_owned)
     }
 
     pub fn offset_message_id(&self) -> String {
-        OffsetMessageId {
-            host: self.store_host(),
-            physical_offset: self.physical_offset(),
-        }
-        .to_string()
+        OffsetMessageId { host: self.store_host(), physical_offset: self.physical_offset() }.to_string()
     }
 
     pub fn topic(&self) -> &str {
@@ -138,9 +121,6 @@ impl FoundMessage {
 
 fn decompress(body: &[u8]) -> Option<Bytes> {
     let mut out = Vec::new();
-    flate2::read::ZlibDecoder::new(body)
-        .take(BODY_LEN_MAX)
-        .read_to_end(&mut out)
-        .ok()?;
+    flate2::read::ZlibDecoder::new(body).take(BODY_LEN_MAX).read_to_end(&mut out).ok()?;
     Some(out.into())
 }

@@ -42,28 +42,17 @@ pub struct Pulled {
 
 impl Admin {
     /// By offset id (asks the broker named in it) or by unique key (asks every broker of the topic). `None`: there is no such message.
-    pub async fn message_by_id(
-        &self,
-        topic: &str,
-        id: &str,
-    ) -> Result<Option<FoundMessage>, AdminError> {
+    pub async fn message_by_id(&self, topic: &str, id: &str) -> Result<Option<FoundMessage>, AdminError> {
         if let Ok(place) = id.parse::<OffsetMessageId>()
             && let Ok(message) = self.view_message(&place, topic).await
         {
             return Ok(Some(message));
         }
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |age| age.as_millis() as i64);
-        let mut found = self
-            .query(topic, id, 32, (now - UNIQUE_KEY_RANGE_MS, i64::MAX), true)
-            .await?;
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
+        let mut found = self.query(topic, id, 32, (now - UNIQUE_KEY_RANGE_MS, i64::MAX), true).await?;
         found.retain(|message| message.property(names::UNIQUE_KEY) == Some(id));
-        Ok(if found.is_empty() {
-            None
-        } else {
-            Some(found.swap_remove(0))
-        })
+        Ok(if found.is_empty() { None } else { Some(found.swap_remove(0)) })
     }
 
     /// By business key: QUERY_MESSAGE (12) at every broker of the topic. Hash collisions are dropped.
@@ -75,14 +64,10 @@ impl Admin {
         begin: i64,
         end: i64,
     ) -> Result<Vec<FoundMessage>, AdminError> {
-        let mut found = self
-            .query(topic, key, count_max, (begin, end), false)
-            .await?;
+        let mut found = self.query(topic, key, count_max, (begin, end), false).await?;
         found.retain(|message| {
             message.topic() == topic
-                && message
-                    .property(names::KEYS)
-                    .is_some_and(|keys| keys.split(' ').any(|known| known == key))
+                && message.property(names::KEYS).is_some_and(|keys| keys.split(' ').any(|known| known == key))
         });
         Ok(found)
     }
@@ -96,13 +81,7 @@ impl Admin {
         unique: bool,
     ) -> Result<Vec<FoundMessage>, AdminError> {
         let mut found = Vec::new();
-        for addr in self
-            .route(topic)
-            .await?
-            .broker_datas
-            .iter()
-            .filter_map(|broker| broker.replica())
-        {
+        for addr in self.route(topic).await?.broker_datas.iter().filter_map(|broker| broker.replica()) {
             let header = QueryMessageRequest {
                 topic: topic.into(),
                 key: key.into(),
@@ -115,10 +94,9 @@ impl Admin {
                 request = request.with_field("_UNIQUE_KEY_QUERY", "true");
             }
             match self.ask_named(addr, request).await {
-                Ok(reply) => found.extend(
-                    FoundMessage::all(&reply.body)
-                        .map_err(|error| AdminError::malformed(addr, error))?,
-                ),
+                Ok(reply) => {
+                    found.extend(FoundMessage::all(&reply.body).map_err(|error| AdminError::malformed(addr, error))?)
+                }
                 Err(error) if error.code() == Some(ResponseCode::QUERY_NOT_FOUND) => {}
                 Err(error) => return Err(error),
             }
@@ -127,22 +105,10 @@ impl Admin {
     }
 
     /// VIEW_MESSAGE_BY_ID (33).
-    pub async fn view_message(
-        &self,
-        place: &OffsetMessageId,
-        topic: &str,
-    ) -> Result<FoundMessage, AdminError> {
+    pub async fn view_message(&self, place: &OffsetMessageId, topic: &str) -> Result<FoundMessage, AdminError> {
         let addr = place.host.to_string();
-        let header = ViewMessageRequest {
-            offset: place.physical_offset.as_i64(),
-            topic: Some(topic.into()),
-        };
-        let reply = self
-            .ask_named(
-                &addr,
-                Command::request(RequestCode::VIEW_MESSAGE_BY_ID, &header),
-            )
-            .await?;
+        let header = ViewMessageRequest { offset: place.physical_offset.as_i64(), topic: Some(topic.into()) };
+        let reply = self.ask_named(&addr, Command::request(RequestCode::VIEW_MESSAGE_BY_ID, &header)).await?;
         FoundMessage::new(reply.body).map_err(|error| AdminError::malformed(&addr, error))
     }
 
@@ -173,9 +139,7 @@ impl Admin {
             request_source: None,
             proxy_froward_client_id: None,
         };
-        let reply = self
-            .invoke_broker(addr, Command::request(RequestCode::PULL_MESSAGE, &header))
-            .await?;
+        let reply = self.invoke_broker(addr, Command::request(RequestCode::PULL_MESSAGE, &header)).await?;
         let status = match reply.response_code() {
             ResponseCode::SUCCESS => PullStatus::Found,
             ResponseCode::PULL_NOT_FOUND => PullStatus::NoNewMessage,
@@ -184,18 +148,13 @@ impl Admin {
             _ => {
                 return Err(AdminError::Refused {
                     code: reply.response_code(),
-                    remark: reply
-                        .remark
-                        .as_ref()
-                        .map(ToString::to_string)
-                        .unwrap_or_default(),
+                    remark: reply.remark.as_ref().map(ToString::to_string).unwrap_or_default(),
                     broker: Some(addr.to_owned()),
                 });
             }
         };
         let fields: PullReply = reply.header().map_err(AdminError::header(addr))?;
-        let mut messages =
-            FoundMessage::all(&reply.body).map_err(|error| AdminError::malformed(addr, error))?;
+        let mut messages = FoundMessage::all(&reply.body).map_err(|error| AdminError::malformed(addr, error))?;
         for message in &mut messages {
             message.add_property(names::MIN_OFFSET, fields.min_offset);
             message.add_property(names::MAX_OFFSET, fields.max_offset);

@@ -19,18 +19,9 @@ pub struct NameServers {
 impl NameServers {
     /// `list` is `host:port;host:port`; blanks and empty parts are ignored.
     pub fn new(list: &str, client: Client, timeout: Duration) -> NameServers {
-        let addrs: Vec<String> = list
-            .split(';')
-            .map(str::trim)
-            .filter(|addr| !addr.is_empty())
-            .map(str::to_owned)
-            .collect();
-        NameServers {
-            addrs,
-            client,
-            timeout,
-            current: AtomicUsize::new(0),
-        }
+        let addrs: Vec<String> =
+            list.split(';').map(str::trim).filter(|addr| !addr.is_empty()).map(str::to_owned).collect();
+        NameServers { addrs, client, timeout, current: AtomicUsize::new(0) }
     }
 
     pub fn addrs(&self) -> &[String] {
@@ -46,11 +37,7 @@ impl NameServers {
         for step in 0..self.addrs.len() {
             let at = (start + step) % self.addrs.len();
             let addr = &self.addrs[at];
-            match self
-                .client
-                .invoke(addr, request.clone(), self.timeout)
-                .await
-            {
+            match self.client.invoke(addr, request.clone(), self.timeout).await {
                 Ok(reply) => {
                     self.current.store(at, Ordering::Relaxed);
                     return Ok((reply, addr));

@@ -2,8 +2,7 @@
 
 use ferromq_protocol::body::{MessageQueue, ResetOffsetBody};
 use ferromq_protocol::header::{
-    MaxOffsetRequest, MinOffsetRequest, OffsetReply, ResetOffsetRequest, SearchOffsetRequest,
-    UpdateOffsetRequest,
+    MaxOffsetRequest, MinOffsetRequest, OffsetReply, ResetOffsetRequest, SearchOffsetRequest, UpdateOffsetRequest,
 };
 use ferromq_protocol::{Command, EncodeFields, QueueId, QueueOffset, RequestCode};
 
@@ -27,23 +26,15 @@ pub struct ResetOffset<'a> {
 impl Admin {
     /// GET_MIN_OFFSET (31).
     pub async fn min_offset(&self, queue: &Queue) -> Result<u64, AdminError> {
-        let header = MinOffsetRequest {
-            topic: queue.topic.as_str().into(),
-            queue_id: QueueId(queue.queue_id),
-        };
-        self.offset(&queue.addr, RequestCode::GET_MIN_OFFSET, &header)
-            .await
+        let header = MinOffsetRequest { topic: queue.topic.as_str().into(), queue_id: QueueId(queue.queue_id) };
+        self.offset(&queue.addr, RequestCode::GET_MIN_OFFSET, &header).await
     }
 
     /// GET_MAX_OFFSET (30).
     pub async fn max_offset(&self, queue: &Queue) -> Result<u64, AdminError> {
-        let header = MaxOffsetRequest {
-            topic: queue.topic.as_str().into(),
-            queue_id: QueueId(queue.queue_id),
-            committed: true,
-        };
-        self.offset(&queue.addr, RequestCode::GET_MAX_OFFSET, &header)
-            .await
+        let header =
+            MaxOffsetRequest { topic: queue.topic.as_str().into(), queue_id: QueueId(queue.queue_id), committed: true };
+        self.offset(&queue.addr, RequestCode::GET_MAX_OFFSET, &header).await
     }
 
     /// SEARCH_OFFSET_BY_TIMESTAMP (29): the first message stored at or after `timestamp`.
@@ -54,20 +45,10 @@ impl Admin {
             timestamp,
             boundary_type: None,
         };
-        self.offset(
-            &queue.addr,
-            RequestCode::SEARCH_OFFSET_BY_TIMESTAMP,
-            &header,
-        )
-        .await
+        self.offset(&queue.addr, RequestCode::SEARCH_OFFSET_BY_TIMESTAMP, &header).await
     }
 
-    async fn offset(
-        &self,
-        addr: &str,
-        code: RequestCode,
-        header: &dyn EncodeFields,
-    ) -> Result<u64, AdminError> {
+    async fn offset(&self, addr: &str, code: RequestCode, header: &dyn EncodeFields) -> Result<u64, AdminError> {
         let reply = self.ask_named(addr, Command::request(code, header)).await?;
         let reply: OffsetReply = reply.header().map_err(AdminError::header(addr))?;
         Ok(reply.offset.0)
@@ -88,12 +69,7 @@ impl Admin {
             queue_id: Some(QueueId(queue_id)),
             commit_offset: Some(offset as i64),
         };
-        self.ask_named(
-            addr,
-            Command::request(RequestCode::UPDATE_CONSUMER_OFFSET, &header),
-        )
-        .await
-        .map(drop)
+        self.ask_named(addr, Command::request(RequestCode::UPDATE_CONSUMER_OFFSET, &header)).await.map(drop)
     }
 
     /// INVOKE_BROKER_TO_RESET_OFFSET (222): online members are told to start over. Returns the new offsets.
@@ -110,12 +86,7 @@ impl Admin {
             queue_id: reset.queue_id.map_or(-1, |id| id as i32),
             offset: reset.offset.map(|offset| offset as i64),
         };
-        let reply = self
-            .ask(
-                addr,
-                Command::request(RequestCode::INVOKE_BROKER_TO_RESET_OFFSET, &header),
-            )
-            .await?;
+        let reply = self.ask(addr, Command::request(RequestCode::INVOKE_BROKER_TO_RESET_OFFSET, &header)).await?;
         if reply.body.is_empty() {
             return Ok(Vec::new());
         }
@@ -124,11 +95,7 @@ impl Admin {
     }
 
     /// Whether a group has consumed a message: its committed offset in the message's queue lies beyond it. Java: `consumed`.
-    pub async fn is_consumed(
-        &self,
-        message: &FoundMessage,
-        group: &str,
-    ) -> Result<bool, AdminError> {
+    pub async fn is_consumed(&self, message: &FoundMessage, group: &str) -> Result<bool, AdminError> {
         let stats = self.consume_stats(group, None).await?;
         let info = self.cluster_info().await?;
         let stored_at = message.store_host().to_string();

@@ -47,43 +47,25 @@ impl<'a> Producer<'a> {
         let unique_keys = UniqueKeySource::new(own_address(), std::process::id(), now_ms() as u32);
         // Different processes start at different queues.
         let start = now_ms() as usize;
-        Producer {
-            admin,
-            group: group.to_owned(),
-            unique_keys,
-            next_queue: AtomicUsize::new(start),
-        }
+        Producer { admin, group: group.to_owned(), unique_keys, next_queue: AtomicUsize::new(start) }
     }
 
     /// Sends to the given (broker name, queue id), or to the topic's queues in turn.
-    pub async fn send(
-        &self,
-        message: &OutgoingMessage<'_>,
-        queue: Option<(String, u32)>,
-    ) -> Result<Sent, AdminError> {
+    pub async fn send(&self, message: &OutgoingMessage<'_>, queue: Option<(String, u32)>) -> Result<Sent, AdminError> {
         let queues = self.admin.publish_queues(message.topic).await?;
         let chosen = match &queue {
             Some((broker, id)) => queues
                 .iter()
                 .find(|queue| queue.broker_name == *broker)
-                .map(|found| crate::Queue {
-                    queue_id: *id,
-                    ..found.clone()
-                }),
-            None => queues
-                .get(self.next_queue.fetch_add(1, Ordering::Relaxed) % queues.len().max(1))
-                .cloned(),
+                .map(|found| crate::Queue { queue_id: *id, ..found.clone() }),
+            None => queues.get(self.next_queue.fetch_add(1, Ordering::Relaxed) % queues.len().max(1)).cloned(),
         };
         let Some(chosen) = chosen else {
             let remark = match queue {
                 Some((broker, _)) => format!("The broker[{broker}] not exist"),
                 None => format!("No route info of this topic: {}", message.topic),
             };
-            return Err(AdminError::Refused {
-                code: ResponseCode(10005),
-                remark,
-                broker: None,
-            });
+            return Err(AdminError::Refused { code: ResponseCode(10005), remark, broker: None });
         };
         let key = self.unique_keys.next(millis_in_month()).to_string();
         let mut properties = Properties::new();
@@ -111,8 +93,8 @@ impl<'a> Producer<'a> {
             batch: false,
             broker_name: None,
         };
-        let request = Command::request(RequestCode::SEND_MESSAGE_V2, &header.short_names())
-            .with_body(message.body.to_vec());
+        let request =
+            Command::request(RequestCode::SEND_MESSAGE_V2, &header.short_names()).with_body(message.body.to_vec());
         let reply = self.admin.invoke_broker(&chosen.addr, request).await?;
         let status = match reply.response_code() {
             ResponseCode::SUCCESS => "SEND_OK",
@@ -120,16 +102,8 @@ impl<'a> Producer<'a> {
             ResponseCode::FLUSH_SLAVE_TIMEOUT => "FLUSH_SLAVE_TIMEOUT",
             ResponseCode::SLAVE_NOT_AVAILABLE => "SLAVE_NOT_AVAILABLE",
             code => {
-                let remark = reply
-                    .remark
-                    .as_ref()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                return Err(AdminError::Refused {
-                    code,
-                    remark,
-                    broker: Some(chosen.addr),
-                });
+                let remark = reply.remark.as_ref().map(ToString::to_string).unwrap_or_default();
+                return Err(AdminError::Refused { code, remark, broker: Some(chosen.addr) });
             }
         };
         let fields: SendReply = reply.header().map_err(AdminError::header(&chosen.addr))?;
@@ -145,9 +119,7 @@ impl<'a> Producer<'a> {
 }
 
 fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The time part of a unique key: milliseconds since the first of the month, as far as a reader cares only about order.

@@ -1,11 +1,9 @@
 //! Topics and routes.
 
-use ferromq_protocol::body::{
-    ClusterInfo, GroupList, TopicConfig, TopicList, TopicRoute, TopicStats,
-};
+use ferromq_protocol::body::{ClusterInfo, GroupList, TopicConfig, TopicList, TopicRoute, TopicStats};
 use ferromq_protocol::header::{
-    CreateTopicRequest, DeleteTopicInNamesrvRequest, DeleteTopicRequest, KvGetReply, KvKeyRequest,
-    KvPutRequest, RouteRequest, TopicConsumersRequest, TopicStatsRequest,
+    CreateTopicRequest, DeleteTopicInNamesrvRequest, DeleteTopicRequest, KvGetReply, KvKeyRequest, KvPutRequest,
+    RouteRequest, TopicConsumersRequest, TopicStatsRequest,
 };
 use ferromq_protocol::{Command, NoFields, RequestCode, topics};
 
@@ -24,43 +22,31 @@ pub struct Queue {
 impl Admin {
     /// GET_ROUTEINFO_BY_TOPIC (105). An unknown topic is `Refused` with code 17.
     pub async fn route(&self, topic: &str) -> Result<TopicRoute, AdminError> {
-        let header = RouteRequest {
-            topic: topic.into(),
-            accept_standard_json_only: Some(true),
-        };
-        self.ask_nameserver(RequestCode::GET_ROUTEINFO_BY_TOPIC, &header)
-            .await
+        let header = RouteRequest { topic: topic.into(), accept_standard_json_only: Some(true) };
+        self.ask_nameserver(RequestCode::GET_ROUTEINFO_BY_TOPIC, &header).await
     }
 
     /// GET_BROKER_CLUSTER_INFO (106).
     pub async fn cluster_info(&self) -> Result<ClusterInfo, AdminError> {
-        self.ask_nameserver(RequestCode::GET_BROKER_CLUSTER_INFO, &NoFields)
-            .await
+        self.ask_nameserver(RequestCode::GET_BROKER_CLUSTER_INFO, &NoFields).await
     }
 
     /// GET_ALL_TOPIC_LIST_FROM_NAMESERVER (206), in the nameserver's order.
     pub async fn topics(&self) -> Result<Vec<String>, AdminError> {
-        let list: TopicList = self
-            .ask_nameserver(RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &NoFields)
-            .await?;
+        let list: TopicList = self.ask_nameserver(RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &NoFields).await?;
         Ok(list.topic_list.iter().map(ToString::to_string).collect())
     }
 
     /// The readable queues of a topic.
     pub async fn subscribe_queues(&self, topic: &str) -> Result<Vec<Queue>, AdminError> {
-        Ok(queues(topic, &self.route(topic).await?, 4, |data| {
-            data.read_queue_nums
-        }))
+        Ok(queues(topic, &self.route(topic).await?, 4, |data| data.read_queue_nums))
     }
 
     /// The writable queues of a topic; a topic that does not exist yet gives those of the auto-create topic, as Java's producer does.
     pub async fn publish_queues(&self, topic: &str) -> Result<Vec<Queue>, AdminError> {
         let route = match self.route(topic).await {
             Err(error) if error.code() == Some(ferromq_protocol::ResponseCode::TOPIC_NOT_EXIST) => {
-                let mut template = self
-                    .route(topics::AUTO_CREATE_TOPIC)
-                    .await
-                    .map_err(|_| error)?;
+                let mut template = self.route(topics::AUTO_CREATE_TOPIC).await.map_err(|_| error)?;
                 for data in &mut template.queue_datas {
                     data.write_queue_nums = data.write_queue_nums.min(4);
                 }
@@ -79,13 +65,7 @@ impl Admin {
         let attributes: Vec<String> = topic
             .attributes
             .iter()
-            .map(|(key, value)| {
-                if key.starts_with('-') {
-                    key.clone()
-                } else {
-                    format!("{key}={value}")
-                }
-            })
+            .map(|(key, value)| if key.starts_with('-') { key.clone() } else { format!("{key}={value}") })
             .collect();
         let header = CreateTopicRequest {
             topic: topic.topic_name.clone(),
@@ -99,25 +79,13 @@ impl Admin {
             attributes: (!attributes.is_empty()).then(|| attributes.join(",").into()),
             force: None,
         };
-        self.ask(
-            addr,
-            Command::request(RequestCode::UPDATE_AND_CREATE_TOPIC, &header),
-        )
-        .await
-        .map(drop)
+        self.ask(addr, Command::request(RequestCode::UPDATE_AND_CREATE_TOPIC, &header)).await.map(drop)
     }
 
     /// DELETE_TOPIC_IN_BROKER (215).
     pub async fn delete_topic(&self, addr: &str, topic: &str) -> Result<(), AdminError> {
-        let header = DeleteTopicRequest {
-            topic: topic.into(),
-        };
-        self.ask(
-            addr,
-            Command::request(RequestCode::DELETE_TOPIC_IN_BROKER, &header),
-        )
-        .await
-        .map(drop)
+        let header = DeleteTopicRequest { topic: topic.into() };
+        self.ask(addr, Command::request(RequestCode::DELETE_TOPIC_IN_BROKER, &header)).await.map(drop)
     }
 
     /// DELETE_TOPIC_IN_NAMESRV (216) on one nameserver.
@@ -127,88 +95,50 @@ impl Admin {
         topic: &str,
         cluster: &str,
     ) -> Result<(), AdminError> {
-        let header = DeleteTopicInNamesrvRequest {
-            topic: topic.into(),
-            cluster_name: Some(cluster.into()),
-        };
+        let header = DeleteTopicInNamesrvRequest { topic: topic.into(), cluster_name: Some(cluster.into()) };
         let reply = self
             .name_servers
-            .invoke_at(
-                nameserver,
-                Command::request(RequestCode::DELETE_TOPIC_IN_NAMESRV, &header),
-            )
+            .invoke_at(nameserver, Command::request(RequestCode::DELETE_TOPIC_IN_NAMESRV, &header))
             .await?;
         succeeded(reply).map(drop)
     }
 
     /// GET_TOPIC_STATS_INFO (202).
     pub async fn topic_stats(&self, addr: &str, topic: &str) -> Result<TopicStats, AdminError> {
-        let header = TopicStatsRequest {
-            topic: topic.into(),
-        };
-        self.ask_json(addr, RequestCode::GET_TOPIC_STATS_INFO, &header)
-            .await
+        let header = TopicStatsRequest { topic: topic.into() };
+        self.ask_json(addr, RequestCode::GET_TOPIC_STATS_INFO, &header).await
     }
 
     /// QUERY_TOPIC_CONSUME_BY_WHO (300).
-    pub async fn groups_of_topic(
-        &self,
-        addr: &str,
-        topic: &str,
-    ) -> Result<Vec<String>, AdminError> {
-        let header = TopicConsumersRequest {
-            topic: topic.into(),
-        };
-        let list: GroupList = self
-            .ask_json(addr, RequestCode::QUERY_TOPIC_CONSUME_BY_WHO, &header)
-            .await?;
+    pub async fn groups_of_topic(&self, addr: &str, topic: &str) -> Result<Vec<String>, AdminError> {
+        let header = TopicConsumersRequest { topic: topic.into() };
+        let list: GroupList = self.ask_json(addr, RequestCode::QUERY_TOPIC_CONSUME_BY_WHO, &header).await?;
         Ok(list.group_list.iter().map(ToString::to_string).collect())
     }
 
     /// GET_KV_CONFIG (101). A missing entry is `Refused` with code 22.
     pub async fn kv_get(&self, namespace: &str, key: &str) -> Result<String, AdminError> {
-        let header = KvKeyRequest {
-            namespace: namespace.into(),
-            key: key.into(),
-        };
-        let (reply, addr) = self
-            .name_servers
-            .invoke(Command::request(RequestCode::GET_KV_CONFIG, &header))
-            .await?;
-        let reply: KvGetReply = succeeded(reply)?
-            .header()
-            .map_err(AdminError::header(addr))?;
+        let header = KvKeyRequest { namespace: namespace.into(), key: key.into() };
+        let (reply, addr) = self.name_servers.invoke(Command::request(RequestCode::GET_KV_CONFIG, &header)).await?;
+        let reply: KvGetReply = succeeded(reply)?.header().map_err(AdminError::header(addr))?;
         Ok(reply.value.unwrap_or_default().to_string())
     }
 
     /// PUT_KV_CONFIG (100) on every nameserver.
     pub async fn kv_put(&self, namespace: &str, key: &str, value: &str) -> Result<(), AdminError> {
-        let header = KvPutRequest {
-            namespace: namespace.into(),
-            key: key.into(),
-            value: value.into(),
-        };
-        self.on_every_nameserver(Command::request(RequestCode::PUT_KV_CONFIG, &header))
-            .await
+        let header = KvPutRequest { namespace: namespace.into(), key: key.into(), value: value.into() };
+        self.on_every_nameserver(Command::request(RequestCode::PUT_KV_CONFIG, &header)).await
     }
 
     /// DELETE_KV_CONFIG (102) on every nameserver.
     pub async fn kv_delete(&self, namespace: &str, key: &str) -> Result<(), AdminError> {
-        let header = KvKeyRequest {
-            namespace: namespace.into(),
-            key: key.into(),
-        };
-        self.on_every_nameserver(Command::request(RequestCode::DELETE_KV_CONFIG, &header))
-            .await
+        let header = KvKeyRequest { namespace: namespace.into(), key: key.into() };
+        self.on_every_nameserver(Command::request(RequestCode::DELETE_KV_CONFIG, &header)).await
     }
 
     async fn on_every_nameserver(&self, request: Command) -> Result<(), AdminError> {
         for nameserver in self.nameservers() {
-            succeeded(
-                self.name_servers
-                    .invoke_at(nameserver, request.clone())
-                    .await?,
-            )?;
+            succeeded(self.name_servers.invoke_at(nameserver, request.clone()).await?)?;
         }
         Ok(())
     }
@@ -222,23 +152,11 @@ fn queues(
     count: impl Fn(&ferromq_protocol::body::QueueData) -> i32,
 ) -> Vec<Queue> {
     let mut all = Vec::new();
-    for data in route
-        .queue_datas
-        .iter()
-        .filter(|data| data.perm & perm != 0)
-    {
-        let Some(broker) = route
-            .broker_datas
-            .iter()
-            .find(|broker| broker.broker_name == data.broker_name)
-        else {
+    for data in route.queue_datas.iter().filter(|data| data.perm & perm != 0) {
+        let Some(broker) = route.broker_datas.iter().find(|broker| broker.broker_name == data.broker_name) else {
             continue;
         };
-        let Some(addr) = (if perm == 2 {
-            broker.master()
-        } else {
-            broker.replica()
-        }) else {
+        let Some(addr) = (if perm == 2 { broker.master() } else { broker.replica() }) else {
             continue;
         };
         for queue_id in 0..count(data).max(0) as u32 {

@@ -118,8 +118,15 @@ pub trait Configuration: Clone + Default {
 
     /// Reads text over the defaults; `file` is only for messages. Where a key stands twice, the later one wins.
     fn parse(text: &str, file: &Path) -> Result<Loaded<Self>, ConfigError> {
-        let entries = parse_properties(text).map_err(|malformed| ConfigError::Malformed { file: file.into(), line: malformed.line })?;
-        let mut loaded = Loaded { config: Self::default(), unknown: Vec::new(), inert: Vec::new(), file: file.into(), lines: HashMap::new() };
+        let entries = parse_properties(text)
+            .map_err(|malformed| ConfigError::Malformed { file: file.into(), line: malformed.line })?;
+        let mut loaded = Loaded {
+            config: Self::default(),
+            unknown: Vec::new(),
+            inert: Vec::new(),
+            file: file.into(),
+            lines: HashMap::new(),
+        };
         for entry in entries {
             let at = KeyAt { line: entry.line, key: entry.key };
             match loaded.config.assign(&at.key, &entry.value) {
@@ -144,7 +151,12 @@ pub trait Configuration: Clone + Default {
                 next = with_it;
             }
         }
-        let changed = next.listing().into_iter().filter(|(key, text)| before.get(key) != Some(text)).map(|(key, _)| key).collect();
+        let changed = next
+            .listing()
+            .into_iter()
+            .filter(|(key, text)| before.get(key) != Some(text))
+            .map(|(key, _)| key)
+            .collect();
         *self = next;
         Ok(changed)
     }

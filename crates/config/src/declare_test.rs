@@ -40,7 +40,10 @@ fn error(text: &str) -> String {
 
 #[test]
 fn defaults_are_listed_sorted_and_without_unset_keys() {
-    assert_eq!(Sample::default().to_properties(), "fast=true\nflushDiskType=ASYNC_FLUSH\nlistenPort=9876\nplugin=\nratio=75\nthreads=8\n");
+    assert_eq!(
+        Sample::default().to_properties(),
+        "fast=true\nflushDiskType=ASYNC_FLUSH\nlistenPort=9876\nplugin=\nratio=75\nthreads=8\n"
+    );
 }
 
 #[test]
@@ -52,7 +55,10 @@ fn later_key_wins_and_values_are_trimmed() {
 
 #[test]
 fn errors_name_file_line_key_and_remedy() {
-    assert_eq!(error("\nlistenPort=port"), "x.conf:2: listenPort is `port`, but must be a whole number from 0 to 65535");
+    assert_eq!(
+        error("\nlistenPort=port"),
+        "x.conf:2: listenPort is `port`, but must be a whole number from 0 to 65535"
+    );
     assert_eq!(error("ratio=5"), "x.conf:1: ratio is `5`, but must be a whole number from 10 to 95");
     assert_eq!(error("flushDiskType=sync"), "x.conf:1: flushDiskType is `sync`, but must be ASYNC_FLUSH or SYNC_FLUSH");
     assert_eq!(error("a=\\uX"), "x.conf:1: `\\u` must be followed by four hexadecimal digits");
@@ -68,7 +74,12 @@ fn errors_name_file_line_key_and_remedy() {
 #[test]
 fn change_is_all_or_nothing_and_skips_unknown_keys() {
     let mut config = Sample::default();
-    assert_eq!(config.apply(&[("ratio", "80"), ("noSuchKey", "1"), ("threads", "9"), ("listenPort", "9876"), ("home", "/h")]).unwrap(), ["home", "ratio", "threads"]);
+    assert_eq!(
+        config
+            .apply(&[("ratio", "80"), ("noSuchKey", "1"), ("threads", "9"), ("listenPort", "9876"), ("home", "/h")])
+            .unwrap(),
+        ["home", "ratio", "threads"]
+    );
     assert_eq!((config.ratio, config.passive.unknown.len()), (80, 0));
     let before = config.clone();
     assert_eq!(config.apply(&[("ratio", "70"), ("listenPort", "x")]).unwrap_err().key, "listenPort");

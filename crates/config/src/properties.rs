@@ -68,7 +68,12 @@ fn entry(chars: &mut Peekable<Chars<'_>>, line: &mut usize) -> Result<Entry, Mal
     Ok(Entry { line: start, key, value })
 }
 
-fn plain_or_escaped(c: char, chars: &mut Peekable<Chars<'_>>, line: &mut usize, out: &mut String) -> Result<(), MalformedProperties> {
+fn plain_or_escaped(
+    c: char,
+    chars: &mut Peekable<Chars<'_>>,
+    line: &mut usize,
+    out: &mut String,
+) -> Result<(), MalformedProperties> {
     if c != '\\' {
         out.push(c);
         return Ok(());
@@ -160,7 +165,14 @@ mod tests {
     #[test]
     fn separators_comments_and_lines() {
         let text = "# comment\n  ! another = x\n\na=1\n b : 2\r\nc 3\rd\ne = \n=f\n";
-        let expected = [entry(4, "a", "1"), entry(5, "b", "2"), entry(6, "c", "3"), entry(7, "d", ""), entry(8, "e", ""), entry(9, "", "f")];
+        let expected = [
+            entry(4, "a", "1"),
+            entry(5, "b", "2"),
+            entry(6, "c", "3"),
+            entry(7, "d", ""),
+            entry(8, "e", ""),
+            entry(9, "", "f"),
+        ];
         assert_eq!(entries(text), expected);
     }
 
@@ -176,7 +188,10 @@ mod tests {
         ];
         assert_eq!(entries(text), expected);
         // Two backslashes are one character, not a continuation; a comment is never continued.
-        assert_eq!(entries("a=x\\\\\nb=1\n# c \\\nd=2"), [entry(1, "a", "x\\"), entry(2, "b", "1"), entry(4, "d", "2")]);
+        assert_eq!(
+            entries("a=x\\\\\nb=1\n# c \\\nd=2"),
+            [entry(1, "a", "x\\"), entry(2, "b", "1"), entry(4, "d", "2")]
+        );
         assert_eq!(entries("a=\\uD83D\\uDE00 \\uD83D"), [entry(1, "a", "😀 \u{fffd}")]);
     }
 

@@ -17,18 +17,24 @@ pub(crate) fn answer(parts: &Arc<Parts>, connection: &Connection, request: Comma
 fn handle(parts: &Arc<Parts>, connection: &Connection, request: &Command) -> Result<Outcome, Refusal> {
     let Parts { routes, kv, notices, .. } = &**parts;
     match request.request_code() {
-        RequestCode::GET_ROUTEINFO_BY_TOPIC => topics::route(routes, kv, &parts.config.current(), parts.started, request),
+        RequestCode::GET_ROUTEINFO_BY_TOPIC => {
+            topics::route(routes, kv, &parts.config.current(), parts.started, request)
+        }
         RequestCode::GET_BROKER_CLUSTER_INFO => topics::cluster_info(routes),
         RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => topics::all(routes, &parts.config.current()),
         RequestCode::GET_TOPICS_BY_CLUSTER => topics::of_cluster(routes, &parts.config.current(), request),
         RequestCode::GET_SYSTEM_TOPIC_LIST_FROM_NS => topics::system(routes, &parts.config.current()),
         RequestCode::GET_UNIT_TOPIC_LIST => topics::unit(routes, &parts.config.current()),
         RequestCode::GET_HAS_UNIT_SUB_TOPIC_LIST => topics::with_unit_subscription(routes, &parts.config.current()),
-        RequestCode::GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST => topics::plain_with_unit_subscription(routes, &parts.config.current()),
+        RequestCode::GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST => {
+            topics::plain_with_unit_subscription(routes, &parts.config.current())
+        }
         RequestCode::DELETE_TOPIC_IN_NAMESRV => topics::delete(routes, request),
         RequestCode::REGISTER_TOPIC_IN_NAMESRV => topics::register(routes, request),
 
-        RequestCode::REGISTER_BROKER => brokers::register(routes, kv, notices, &parts.config.current(), connection, request, now_ms()),
+        RequestCode::REGISTER_BROKER => {
+            brokers::register(routes, kv, notices, &parts.config.current(), connection, request, now_ms())
+        }
         RequestCode::UNREGISTER_BROKER => brokers::unregister(routes, notices, request),
         RequestCode::BROKER_HEARTBEAT => brokers::heartbeat(routes, request, now_ms()),
         RequestCode::QUERY_DATA_VERSION => brokers::data_version(routes, request, now_ms()),
@@ -44,6 +50,9 @@ fn handle(parts: &Arc<Parts>, connection: &Connection, request: &Command) -> Res
         RequestCode::UPDATE_NAMESRV_CONFIG => config::update(parts, connection, request),
         RequestCode::GET_NAMESRV_CONFIG => config::listing(&parts.config.current()),
 
-        other => Err(Refusal::new(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, format!(" request type {} not supported", other.0))),
+        other => Err(Refusal::new(
+            ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
+            format!(" request type {} not supported", other.0),
+        )),
     }
 }

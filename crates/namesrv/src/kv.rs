@@ -49,7 +49,9 @@ impl KvConfig {
             Some(Err(reason)) => {
                 let mut backup = file.as_os_str().to_owned();
                 backup.push(".bak");
-                let Some(Ok(namespaces)) = read(backup.as_ref())? else { return Err(KvError::Damaged { file: file.into(), reason }) };
+                let Some(Ok(namespaces)) = read(backup.as_ref())? else {
+                    return Err(KvError::Damaged { file: file.into(), reason });
+                };
                 tracing::error!(file = %file.display(), %reason, "the key-value configuration is damaged; its .bak is used instead");
                 namespaces
             }
@@ -95,7 +97,9 @@ impl KvConfig {
 /// `None`: no such file. `Some(Err)`: not what it should be, and why.
 fn read(file: &Path) -> Result<Option<Result<Namespaces, String>>, KvError> {
     match std::fs::read(file) {
-        Ok(bytes) => Ok(Some(json::from_slice::<KvFile>(&bytes).map(|file| file.config_table).map_err(|error| error.to_string()))),
+        Ok(bytes) => Ok(Some(
+            json::from_slice::<KvFile>(&bytes).map(|file| file.config_table).map_err(|error| error.to_string()),
+        )),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(KvError::Unreadable { file: file.into(), source }),
     }
@@ -114,7 +118,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kvConfig.json");
         // reference/store/kvConfig.json
-        std::fs::write(&file, r#"{"configTable":{"NSX":{},"ORDER_TOPIC_CONFIG":{"TopicOrder2":"broker-a:2"},"NSW":{}}}"#).unwrap();
+        std::fs::write(
+            &file,
+            r#"{"configTable":{"NSX":{},"ORDER_TOPIC_CONFIG":{"TopicOrder2":"broker-a:2"},"NSW":{}}}"#,
+        )
+        .unwrap();
         let kv = open(&file);
         assert_eq!(kv.value(ORDER_TOPIC_CONFIG, "TopicOrder2").as_deref(), Some("broker-a:2"));
         assert_eq!(kv.namespace("NSX"), Some(BTreeMap::new()));

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ferromq_protocol::header::MinBrokerIdChange;
 use ferromq_protocol::{Command, RequestCode};
-use ferromq_remoting::{BindError, Client, ClientConfig, Connection, ConnectionId, Outcome, Server, ServerConfig, Service};
+use ferromq_remoting::{
+    BindError, Client, ClientConfig, Connection, ConnectionId, Outcome, Server, ServerConfig, Service,
+};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -50,7 +52,8 @@ pub(crate) struct Parts {
 impl Nameserver {
     /// Reads the key-value configuration and listens. Requests are served on the current tokio runtime.
     pub async fn start(config: Config) -> Result<Nameserver, StartError> {
-        let address: IpAddr = config.bind_address.parse().map_err(|_| StartError::BindAddress(config.bind_address.clone()))?;
+        let address: IpAddr =
+            config.bind_address.parse().map_err(|_| StartError::BindAddress(config.bind_address.clone()))?;
         let server_config = ServerConfig {
             listen: SocketAddr::new(address, config.listen_port),
             idle_max: Duration::from_secs(config.server_channel_max_idle_time_seconds),
@@ -112,7 +115,8 @@ impl Service for Front {
 impl Front {
     async fn expire_silent_brokers(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(Duration::from_millis(self.parts.config.current().scan_not_active_broker_interval)).await;
+            tokio::time::sleep(Duration::from_millis(self.parts.config.current().scan_not_active_broker_interval))
+                .await;
             let (silent, changes) = self.parts.routes.lock().expire(now_ms());
             for id in silent {
                 if let Some(connection) = self.connections.lock().get(&id) {
@@ -156,5 +160,7 @@ impl Notices {
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }

@@ -20,7 +20,13 @@ fn config(dir: &Path) -> Config {
     }
 }
 
-async fn ask(nameserver: &Nameserver, client: &Client, code: RequestCode, header: &dyn EncodeFields, body: &str) -> Command {
+async fn ask(
+    nameserver: &Nameserver,
+    client: &Client,
+    code: RequestCode,
+    header: &dyn EncodeFields,
+    body: &str,
+) -> Command {
     let request = Command::request(code, header).with_body(body.to_owned());
     client.invoke(&nameserver.local_addr().to_string(), request, TIMEOUT).await.unwrap()
 }
@@ -52,8 +58,10 @@ async fn configuration_changes_take_effect_and_are_saved() {
     let dir = tempfile::tempdir().unwrap();
     let nameserver = Nameserver::start(config(dir.path())).await.unwrap();
     let client = client();
-    let change = async |text: &str| ask(&nameserver, &client, RequestCode::UPDATE_NAMESRV_CONFIG, &NoFields, text).await;
-    let topics = async || ask(&nameserver, &client, RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &NoFields, "").await;
+    let change =
+        async |text: &str| ask(&nameserver, &client, RequestCode::UPDATE_NAMESRV_CONFIG, &NoFields, text).await;
+    let topics =
+        async || ask(&nameserver, &client, RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &NoFields, "").await;
 
     assert_eq!(topics().await.response_code(), ResponseCode::SUCCESS);
     assert_eq!(change("enableAllTopicList=false\n").await.response_code(), ResponseCode::SUCCESS);
@@ -61,7 +69,11 @@ async fn configuration_changes_take_effect_and_are_saved() {
     assert_eq!((refused.response_code(), refused.remark.as_deref()), (ResponseCode::SYSTEM_ERROR, Some("disable")));
     let impossible = change("enableTopicList=false\nwaitSecondsForService=soon\n").await;
     assert_eq!(impossible.response_code(), ResponseCode::SYSTEM_ERROR);
-    assert!(impossible.remark.as_deref().unwrap().contains("waitSecondsForService is `soon`"), "{:?}", impossible.remark);
+    assert!(
+        impossible.remark.as_deref().unwrap().contains("waitSecondsForService is `soon`"),
+        "{:?}",
+        impossible.remark
+    );
     assert_eq!(change("rocketmqHome=/x").await.response_code(), ResponseCode::NO_PERMISSION);
 
     let saved = Config::load(&dir.path().join("namesrv.properties")).unwrap();
@@ -74,7 +86,10 @@ async fn configuration_changes_take_effect_and_are_saved() {
 #[tokio::test]
 async fn routes_wait_for_brokers_if_told_to() {
     let dir = tempfile::tempdir().unwrap();
-    let nameserver = Nameserver::start(Config { need_wait_for_service: true, order_message_enable: true, ..config(dir.path()) }).await.unwrap();
+    let nameserver =
+        Nameserver::start(Config { need_wait_for_service: true, order_message_enable: true, ..config(dir.path()) })
+            .await
+            .unwrap();
     let client = client();
     let broker = RegisterBrokerRequest {
         broker_name: "broker-a".into(),
@@ -106,7 +121,12 @@ async fn what_keeps_it_from_starting_says_what_to_do() {
     let taken = Config { listen_port: running.local_addr().port(), ..config(dir.path()) };
     let error = Nameserver::start(taken).await.err().unwrap();
     let port = running.local_addr().port().to_string();
-    assert!(matches!(error, StartError::Bind(_)) && error.to_string().contains(&port) && error.to_string().contains("listenPort"), "{error}");
+    assert!(
+        matches!(error, StartError::Bind(_))
+            && error.to_string().contains(&port)
+            && error.to_string().contains("listenPort"),
+        "{error}"
+    );
     running.shutdown().await;
 
     let error = Nameserver::start(Config { bind_address: "here".into(), ..config(dir.path()) }).await.err().unwrap();

@@ -21,7 +21,9 @@ fn cases() -> Vec<Case<'static>> {
     let (mut title, mut close, mut connection) = ("", None, "admin");
     let mut lines = CAPTURE.lines().peekable();
     // A body stands on the line after its header; `(no body)` is an empty one.
-    let body = |lines: &mut std::iter::Peekable<std::str::Lines<'static>>| match lines.next_if(|line| line.starts_with("   body: ")) {
+    let body = |lines: &mut std::iter::Peekable<std::str::Lines<'static>>| match lines
+        .next_if(|line| line.starts_with("   body: "))
+    {
         Some(line) if !line.ends_with("(no body)") => &line[9..],
         _ => "",
     };
@@ -88,7 +90,12 @@ async fn answers_are_javas() {
             // Our own words.
             Some((before, after)) => {
                 let remark = answer.0.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-                assert!(remark.is_some_and(|remark| remark.contains("RegisterBrokerBody")), "{}: {}", case.title, answer.0);
+                assert!(
+                    remark.is_some_and(|remark| remark.contains("RegisterBrokerBody")),
+                    "{}: {}",
+                    case.title,
+                    answer.0
+                );
                 answer.0.clone()
             }
         };

@@ -16,16 +16,13 @@ use proc_macro::TokenStream;
 use quote::{format_ident, quote};
 use syn::punctuated::Punctuated;
 use syn::{
-    Data, DeriveInput, Expr, Field, Fields, GenericArgument, LitStr, PathArguments, Token, Type,
-    parse_macro_input,
+    Data, DeriveInput, Expr, Field, Fields, GenericArgument, LitStr, PathArguments, Token, Type, parse_macro_input,
 };
 
 #[proc_macro_derive(Header, attributes(header))]
 pub fn derive_header(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    expand(&input)
-        .unwrap_or_else(|error| error.to_compile_error())
-        .into()
+    expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
 }
 
 /// What the attributes on one field say.
@@ -45,17 +42,10 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         return Err(syn::Error::new_spanned(input, "a header is a struct"));
     };
     let Fields::Named(fields) = &data.fields else {
-        return Err(syn::Error::new_spanned(
-            input,
-            "a header's fields have names",
-        ));
+        return Err(syn::Error::new_spanned(input, "a header's fields have names"));
     };
     let mut short_codes = Vec::new();
-    for attribute in input
-        .attrs
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("header"))
-    {
+    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("header")) {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("short_codes") {
                 return Err(meta.error("expected `short_codes(…)`"));
@@ -66,11 +56,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             Ok(())
         })?;
     }
-    let members = fields
-        .named
-        .iter()
-        .map(member)
-        .collect::<syn::Result<Vec<_>>>()?;
+    let members = fields.named.iter().map(member).collect::<syn::Result<Vec<_>>>()?;
 
     let ident = &input.ident;
     let decode = decode_body(ident, &members, false, |member| {
@@ -79,11 +65,8 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         names
     });
     let encode = encode_body(&members, |member| member.name.clone());
-    let (decode_command, short_names) = if short_codes.is_empty() {
-        (quote!(), quote!())
-    } else {
-        short_names(ident, &members, &short_codes)?
-    };
+    let (decode_command, short_names) =
+        if short_codes.is_empty() { (quote!(), quote!()) } else { short_names(ident, &members, &short_codes)? };
     Ok(quote! {
         impl ::ferromq_protocol::DecodeFields for #ident {
             fn decode_fields(
@@ -165,11 +148,7 @@ fn decode_body(
         let slot = format_ident!("slot_{}", ident);
         let names = names(member);
         let name = &names[0];
-        let read = if member.optional {
-            quote!(read_optional)
-        } else {
-            quote!(read)
-        };
+        let read = if member.optional { quote!(read_optional) } else { quote!(read) };
         slots.push(quote!(let mut #slot: ::std::option::Option<#value> = None;));
         arms.push(quote! {
             #(#names)|* => #slot = ::ferromq_protocol::derive::#read(#header, #name, #strict, value)?,
@@ -192,10 +171,7 @@ fn decode_body(
     }
 }
 
-fn encode_body(
-    members: &[Member<'_>],
-    name: impl Fn(&Member<'_>) -> String,
-) -> proc_macro2::TokenStream {
+fn encode_body(members: &[Member<'_>], name: impl Fn(&Member<'_>) -> String) -> proc_macro2::TokenStream {
     let writes = members.iter().map(|member| {
         let ident = member.ident;
         let name = name(member);
@@ -213,10 +189,7 @@ fn encode_body(
 }
 
 fn member(field: &Field) -> syn::Result<Member<'_>> {
-    let ident = field
-        .ident
-        .as_ref()
-        .ok_or_else(|| syn::Error::new_spanned(field, "a header's fields have names"))?;
+    let ident = field.ident.as_ref().ok_or_else(|| syn::Error::new_spanned(field, "a header's fields have names"))?;
     let inner = option_inner(&field.ty);
     let mut member = Member {
         ident,
@@ -227,11 +200,7 @@ fn member(field: &Field) -> syn::Result<Member<'_>> {
         short: None,
         default: None,
     };
-    for attribute in field
-        .attrs
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("header"))
-    {
+    for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("header")) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("name") {
                 member.name = meta.value()?.parse::<LitStr>()?.value();
@@ -260,11 +229,7 @@ fn member(field: &Field) -> syn::Result<Member<'_>> {
 /// `T` of `Option<T>`.
 fn option_inner(ty: &Type) -> Option<&Type> {
     let Type::Path(path) = ty else { return None };
-    let last = path
-        .path
-        .segments
-        .last()
-        .filter(|segment| segment.ident == "Option")?;
+    let last = path.path.segments.last().filter(|segment| segment.ident == "Option")?;
     let PathArguments::AngleBracketed(arguments) = &last.arguments else {
         return None;
     };

@@ -13,10 +13,7 @@ use crate::language::Language;
 
 /// Reads a header; `header` is exactly the header's bytes.
 pub(crate) fn parse(header: &Bytes) -> Result<Head, FrameError> {
-    let mut reader = Reader {
-        bytes: header,
-        at: 0,
-    };
+    let mut reader = Reader { bytes: header, at: 0 };
     let code = i32::from(reader.i16("code")?);
     let language = Language(reader.take(1, "language")?[0]);
     let version = i32::from(reader.i16("version")?);
@@ -34,21 +31,12 @@ pub(crate) fn parse(header: &Bytes) -> Result<Head, FrameError> {
             Fields::from_checked_binary(header.slice_ref(block))
         }
     };
-    Ok(Head {
-        code,
-        language,
-        version,
-        opaque,
-        flags,
-        remark,
-        fields,
-    })
+    Ok(Head { code, language, version, opaque, flags, remark, fields })
 }
 
 /// Text as a slice of the frame; bytes that are not UTF-8 are replaced, as Java does.
 fn shared_text(frame: &Bytes, text: &[u8]) -> ByteString {
-    ByteString::try_from(frame.slice_ref(text))
-        .unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned().into())
+    ByteString::try_from(frame.slice_ref(text)).unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned().into())
 }
 
 /// What goes into a header, whoever answers or asks.
@@ -57,9 +45,7 @@ pub(crate) fn write(
     head: &crate::command::HeadParts<'_>,
     fields: Option<&dyn EncodeFields>,
 ) -> Result<(), FrameError> {
-    let narrow = |field, value: i32| {
-        i16::try_from(value).map_err(|_| FrameError::NotBinary { field, value })
-    };
+    let narrow = |field, value: i32| i16::try_from(value).map_err(|_| FrameError::NotBinary { field, value });
     out.put_i16(narrow("code", head.code)?);
     out.put_u8(head.language.0);
     out.put_i16(narrow("version", head.version)?);
@@ -96,10 +82,7 @@ pub(crate) struct Entries<'a>(Reader<'a>);
 
 impl<'a> Entries<'a> {
     pub(crate) fn new(block: &'a [u8]) -> Self {
-        Self(Reader {
-            bytes: block,
-            at: 0,
-        })
+        Self(Reader { bytes: block, at: 0 })
     }
 
     /// The next key and value; `None` at the end of the block.
@@ -107,8 +90,7 @@ impl<'a> Entries<'a> {
         if self.0.at == self.0.bytes.len() {
             return Ok(None);
         }
-        let len = usize::try_from(self.0.i16("key length")?)
-            .map_err(|_| FrameError::Binary("key length"))?;
+        let len = usize::try_from(self.0.i16("key length")?).map_err(|_| FrameError::Binary("key length"))?;
         let key = self.0.take(len, "key")?;
         let value = self.0.block("value")?;
         Ok(Some((key, value)))
@@ -124,10 +106,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], FrameError> {
         let end = self.at.checked_add(len).ok_or(FrameError::Binary(what))?;
-        let taken = self
-            .bytes
-            .get(self.at..end)
-            .ok_or(FrameError::Binary(what))?;
+        let taken = self.bytes.get(self.at..end).ok_or(FrameError::Binary(what))?;
         self.at = end;
         Ok(taken)
     }
@@ -161,10 +140,7 @@ mod tests {
     #[test]
     fn the_specs_example() {
         let head = parse(&example()).unwrap();
-        assert_eq!(
-            (head.code, head.language, head.version, head.opaque),
-            (11, Language::JAVA, 479, 7)
-        );
+        assert_eq!((head.code, head.language, head.version, head.opaque), (11, Language::JAVA, 479, 7));
         assert_eq!(head.remark.as_deref(), Some("hi"));
         assert_eq!(head.fields.text("topic").as_deref(), Some("T"));
         let mut out = BytesMut::new();

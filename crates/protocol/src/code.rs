@@ -290,10 +290,7 @@ mod tests {
 
     #[test]
     fn debug_prints_the_name_or_the_number() {
-        assert_eq!(
-            format!("{:?}", RequestCode::SEND_MESSAGE_V2),
-            "SEND_MESSAGE_V2"
-        );
+        assert_eq!(format!("{:?}", RequestCode::SEND_MESSAGE_V2), "SEND_MESSAGE_V2");
         assert_eq!(format!("{:?}", RequestCode(9999)), "9999");
         assert_eq!(ResponseCode(17), ResponseCode::TOPIC_NOT_EXIST);
     }

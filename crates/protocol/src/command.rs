@@ -96,11 +96,7 @@ impl Command {
             opaque: 0,
             flags: Flags::default(),
             remark: None,
-            fields: if fields.is_empty() {
-                Fields::default()
-            } else {
-                fields
-            },
+            fields: if fields.is_empty() { Fields::default() } else { fields },
             body: Bytes::new(),
             serialization: Serialization::Json,
         }
@@ -143,10 +139,7 @@ impl Command {
 
     /// What an answer to this request needs.
     pub fn id(&self) -> RequestId {
-        RequestId {
-            opaque: self.opaque,
-            serialization: self.serialization,
-        }
+        RequestId { opaque: self.opaque, serialization: self.serialization }
     }
 
     /// The typed header, read from the frame's bytes in one walk.
@@ -172,10 +165,7 @@ impl Command {
             flags: self.flags,
             remark: self.remark.as_deref(),
         };
-        let fields = self
-            .fields
-            .is_present()
-            .then_some(&self.fields as &dyn EncodeFields);
+        let fields = self.fields.is_present().then_some(&self.fields as &dyn EncodeFields);
         frame::encode_head(out, self.serialization, &head, fields, self.body.len())
     }
 }

@@ -37,8 +37,7 @@ impl Fields {
         let mut out = BytesMut::with_capacity(256);
         json_header::write_fields(&mut out, header);
         // The writer only ever writes whole `str`s, so this is UTF-8.
-        ByteString::try_from(out.freeze())
-            .map_or_else(|_| Self::default(), |text| Self(Form::Json(text)))
+        ByteString::try_from(out.freeze()).map_or_else(|_| Self::default(), |text| Self(Form::Json(text)))
     }
 
     /// `text` is a JSON object that [`json_header::parse`] has walked without error.
@@ -72,19 +71,14 @@ impl Fields {
 
     /// One field by name; the last one when the name repeats.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.iter()
-            .filter(|(key, _)| key == name)
-            .last()
-            .map(|(_, value)| value.text)
+        self.iter().filter(|(key, _)| key == name).last().map(|(_, value)| value.text)
     }
 }
 
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_present() {
-            f.debug_map()
-                .entries(self.iter().map(|(k, v)| (k, v.text)))
-                .finish()
+            f.debug_map().entries(self.iter().map(|(k, v)| (k, v.text))).finish()
         } else {
             f.write_str("none")
         }
@@ -118,25 +112,13 @@ impl<'a> Iterator for FieldIter<'a> {
                 // An error cannot happen in checked text; it would end the walk.
                 let (name, value) = members.next_member().ok()??;
                 if let Some(text) = value.into_text() {
-                    return Some((
-                        name,
-                        FieldText {
-                            text,
-                            source: Source::Json(source),
-                        },
-                    ));
+                    return Some((name, FieldText { text, source: Source::Json(source) }));
                 }
             },
             Walk::Binary(source, entries) => {
                 let (name, value) = entries.next_entry().ok()??;
                 let text = String::from_utf8_lossy(value);
-                Some((
-                    String::from_utf8_lossy(name),
-                    FieldText {
-                        text,
-                        source: Source::Binary(source),
-                    },
-                ))
+                Some((String::from_utf8_lossy(name), FieldText { text, source: Source::Binary(source) }))
             }
         }
     }
@@ -160,13 +142,7 @@ impl<'a> FieldText<'a> {
     /// The text, leaving an empty one.
     #[must_use]
     pub fn take(&mut self) -> FieldText<'a> {
-        std::mem::replace(
-            self,
-            FieldText {
-                text: Cow::Borrowed(""),
-                source: Source::Elsewhere,
-            },
-        )
+        std::mem::replace(self, FieldText { text: Cow::Borrowed(""), source: Source::Elsewhere })
     }
 
     /// The text itself; borrowed unless it had escapes.
@@ -179,8 +155,7 @@ impl<'a> FieldText<'a> {
         match (self.text, self.source) {
             (Cow::Borrowed(text), Source::Json(frame)) => frame.slice_ref(text),
             (Cow::Borrowed(text), Source::Binary(frame)) => {
-                ByteString::try_from(frame.slice_ref(text.as_bytes()))
-                    .unwrap_or_else(|_| ByteString::from(text))
+                ByteString::try_from(frame.slice_ref(text.as_bytes())).unwrap_or_else(|_| ByteString::from(text))
             }
             (text, _) => ByteString::from(text.into_owned()),
         }
@@ -197,10 +172,7 @@ impl std::ops::Deref for FieldText<'_> {
 
 impl<'a> From<&'a str> for FieldText<'a> {
     fn from(text: &'a str) -> Self {
-        Self {
-            text: Cow::Borrowed(text),
-            source: Source::Elsewhere,
-        }
+        Self { text: Cow::Borrowed(text), source: Source::Elsewhere }
     }
 }
 
@@ -284,12 +256,7 @@ pub struct FieldWriter<'a> {
 
 impl<'a> FieldWriter<'a> {
     pub(crate) fn new(out: &'a mut BytesMut, serialization: Serialization) -> Self {
-        Self {
-            out,
-            serialization,
-            first: true,
-            name_too_long: false,
-        }
+        Self { out, serialization, first: true, name_too_long: false }
     }
 
     pub(crate) fn name_too_long(&self) -> bool {
@@ -313,10 +280,7 @@ impl<'a> FieldWriter<'a> {
                 json_header::write_escaped(self.out, name);
                 self.out.put_slice(b"\":\"");
                 // Writing to a growing buffer cannot fail, and neither do the values' own encoders.
-                let _infallible = value(&mut ValueWriter {
-                    out: self.out,
-                    escape: true,
-                });
+                let _infallible = value(&mut ValueWriter { out: self.out, escape: true });
                 self.out.put_u8(b'"');
             }
             Serialization::Binary => {
@@ -328,10 +292,7 @@ impl<'a> FieldWriter<'a> {
                 self.out.put_slice(name.as_bytes());
                 let start = self.out.len();
                 self.out.put_i32(0);
-                let _infallible = value(&mut ValueWriter {
-                    out: self.out,
-                    escape: false,
-                });
+                let _infallible = value(&mut ValueWriter { out: self.out, escape: false });
                 binary_header::patch_len(self.out, start);
             }
         }
@@ -386,18 +347,10 @@ pub enum UnreadableValue {
 pub enum HeaderError {
     /// A required field is absent, or (most headers) its number cannot be read.
     #[error("the field {header}.{field} is missing")]
-    Missing {
-        header: &'static str,
-        field: &'static str,
-    },
+    Missing { header: &'static str, field: &'static str },
     /// A field is there and its value is no use.
     #[error("{}", invalid_text(header, field, value, *reason))]
-    Invalid {
-        header: &'static str,
-        field: &'static str,
-        value: String,
-        reason: UnreadableValue,
-    },
+    Invalid { header: &'static str, field: &'static str, value: String, reason: UnreadableValue },
 }
 
 fn invalid_text(header: &str, field: &str, value: &str, reason: UnreadableValue) -> String {
@@ -518,12 +471,7 @@ pub mod derive {
         match T::decode(&mut text) {
             Ok(value) => Ok(Some(value)),
             Err(UnreadableValue::Number) if !strict => Ok(None),
-            Err(reason) => Err(HeaderError::Invalid {
-                header,
-                field,
-                value: text.into_text().into_owned(),
-                reason,
-            }),
+            Err(reason) => Err(HeaderError::Invalid { header, field, value: text.into_text().into_owned(), reason }),
         }
     }
 
@@ -535,20 +483,13 @@ pub mod derive {
         text: FieldText<'_>,
     ) -> Result<Option<T>, HeaderError> {
         match read(header, field, strict, text) {
-            Err(HeaderError::Invalid {
-                reason: UnreadableValue::Negative,
-                ..
-            }) => Ok(None),
+            Err(HeaderError::Invalid { reason: UnreadableValue::Negative, .. }) => Ok(None),
             other => other,
         }
     }
 
     /// The value of a required field.
-    pub fn required<T>(
-        header: &'static str,
-        field: &'static str,
-        value: Option<T>,
-    ) -> Result<T, HeaderError> {
+    pub fn required<T>(header: &'static str, field: &'static str, value: Option<T>) -> Result<T, HeaderError> {
         value.ok_or(HeaderError::Missing { header, field })
     }
 }

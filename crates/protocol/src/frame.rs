@@ -39,10 +39,7 @@ pub enum FrameError {
 ///
 /// `frame_len_max` counts the length word in. A length over it is an error as soon as the length word is there.
 /// After an error the buffer's content is of no use and the connection must be closed.
-pub fn decode_frame(
-    buffer: &mut BytesMut,
-    frame_len_max: usize,
-) -> Result<Option<Command>, FrameError> {
+pub fn decode_frame(buffer: &mut BytesMut, frame_len_max: usize) -> Result<Option<Command>, FrameError> {
     let Some(word) = buffer.first_chunk::<4>() else {
         return Ok(None);
     };
@@ -52,16 +49,11 @@ pub fn decode_frame(
     let frame_len = match usize::try_from(frame_len) {
         Ok(len) if len <= frame_len_max => len,
         _ => {
-            return Err(FrameError::TooLong {
-                len: frame_len,
-                limit: frame_len_max,
-            });
+            return Err(FrameError::TooLong { len: frame_len, limit: frame_len_max });
         }
     };
     if frame_len <= PREFIX_LEN {
-        return Err(FrameError::TooShort {
-            total: frame_len - 4,
-        });
+        return Err(FrameError::TooShort { total: frame_len - 4 });
     }
     if buffer.len() < frame_len {
         return Ok(None);
@@ -72,10 +64,7 @@ pub fn decode_frame(
     let [serialization, ..] = word.to_be_bytes();
     let header_len = (word & 0x00ff_ffff) as usize;
     if header_len == 0 || header_len > frame.len() {
-        return Err(FrameError::HeaderLen {
-            header: header_len,
-            room: frame.len(),
-        });
+        return Err(FrameError::HeaderLen { header: header_len, room: frame.len() });
     }
     let header = frame.split_to(header_len);
     let (head, serialization) = match serialization {
@@ -117,20 +106,14 @@ fn try_encode_head(
         Serialization::Binary => binary_header::write(out, head, fields)?,
     }
     let header_len = out.len() - start - PREFIX_LEN;
-    let too_long = |len: usize| FrameError::TooLong {
-        len: len as u64,
-        limit: FRAME_LEN_MAX,
-    };
-    let frame_len = header_len
-        .saturating_add(PREFIX_LEN)
-        .saturating_add(body_len);
+    let too_long = |len: usize| FrameError::TooLong { len: len as u64, limit: FRAME_LEN_MAX };
+    let frame_len = header_len.saturating_add(PREFIX_LEN).saturating_add(body_len);
     if frame_len > FRAME_LEN_MAX {
         return Err(too_long(frame_len));
     }
     // Both are below 2^24 now.
     let total = u32::try_from(frame_len - 4).map_err(|_| too_long(frame_len))?;
-    let header_word = u32::try_from(header_len).map_err(|_| too_long(frame_len))?
-        | serialization.type_byte() << 24;
+    let header_word = u32::try_from(header_len).map_err(|_| too_long(frame_len))? | serialization.type_byte() << 24;
     out[start..start + 4].copy_from_slice(&total.to_be_bytes());
     out[start + 4..start + PREFIX_LEN].copy_from_slice(&header_word.to_be_bytes());
     Ok(())

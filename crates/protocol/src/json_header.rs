@@ -121,9 +121,8 @@ pub(crate) fn write_escaped(out: &mut BytesMut, text: &str) {
     let mut plain_from = 0;
     let bytes = text.as_bytes();
     let mut at = 0;
-    while let Some(step) = bytes[at..]
-        .iter()
-        .position(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\' | 0x7f | 0xc2 | 0xe2))
+    while let Some(step) =
+        bytes[at..].iter().position(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\' | 0x7f | 0xc2 | 0xe2))
     {
         at += step;
         // `at` is on the first byte of a character: the bytes looked for never continue one.
@@ -177,14 +176,8 @@ impl<'a> Value<'a> {
     /// As text, the way fastjson fills a map of strings; `None` for null.
     pub(crate) fn into_text(self) -> Option<Cow<'a, str>> {
         match self {
-            Value::Quoted {
-                inner,
-                escaped: false,
-            } => Some(Cow::Borrowed(inner)),
-            Value::Quoted {
-                inner,
-                escaped: true,
-            } => Some(Cow::Owned(unescape(inner))),
+            Value::Quoted { inner, escaped: false } => Some(Cow::Borrowed(inner)),
+            Value::Quoted { inner, escaped: true } => Some(Cow::Owned(unescape(inner))),
             Value::Bare("null") => None,
             Value::Bare(text) | Value::Nested(text) => Some(Cow::Borrowed(text)),
         }
@@ -193,15 +186,8 @@ impl<'a> Value<'a> {
     /// As an integer, quoted or not; null and the empty text are 0.
     fn int(&self) -> Option<i32> {
         match *self {
-            Value::Bare("null")
-            | Value::Quoted {
-                inner: "" | "null", ..
-            } => Some(0),
-            Value::Bare(text)
-            | Value::Quoted {
-                inner: text,
-                escaped: false,
-            } => text.parse().ok(),
+            Value::Bare("null") | Value::Quoted { inner: "" | "null", .. } => Some(0),
+            Value::Bare(text) | Value::Quoted { inner: text, escaped: false } => text.parse().ok(),
             _ => None,
         }
     }
@@ -211,11 +197,7 @@ impl<'a> Value<'a> {
         match *self {
             Value::Bare("null") => Some(Language::JAVA),
             Value::Quoted { inner, .. } => Some(Language::from_name(inner)),
-            Value::Bare(ordinal) => ordinal
-                .parse()
-                .ok()
-                .map(Language)
-                .filter(|language| language.name().is_some()),
+            Value::Bare(ordinal) => ordinal.parse().ok().map(Language).filter(|language| language.name().is_some()),
             Value::Nested(_) => None,
         }
     }
@@ -294,22 +276,13 @@ impl<'a> Members<'a> {
         let mut scanner = Scanner { text, at: 0 };
         scanner.skip_space();
         scanner.expect(b'{', "not an object")?;
-        Ok(Self {
-            scanner,
-            done: false,
-        })
+        Ok(Self { scanner, done: false })
     }
 
     /// `object` has been walked to its end before.
     pub(crate) fn of_checked(object: &'a str) -> Self {
         // The brace is there, or nothing is.
-        Self {
-            scanner: Scanner {
-                text: object,
-                at: 1,
-            },
-            done: object.is_empty(),
-        }
+        Self { scanner: Scanner { text: object, at: 1 }, done: object.is_empty() }
     }
 
     /// The next member; `None` after the closing brace.
@@ -362,6 +335,16 @@ impl<'a> Members<'a> {
     }
 }
 
+/// Where the next quote or backslash is. Most texts are shorter than what a vector search costs to begin.
+fn quote_or_escape(quote: u8, bytes: &[u8]) -> Option<usize> {
+    const SHORT: usize = 24;
+    let short = &bytes[..bytes.len().min(SHORT)];
+    match short.iter().position(|byte| *byte == quote || *byte == b'\\') {
+        None if bytes.len() > SHORT => memchr::memchr2(quote, b'\\', &bytes[SHORT..]).map(|at| at + SHORT),
+        found => found,
+    }
+}
+
 /// A cursor over the text. `at` is always on a character boundary.
 #[derive(Clone)]
 struct Scanner<'a> {
@@ -375,10 +358,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn problem(&self, problem: &'static str) -> FrameError {
-        FrameError::Json {
-            problem,
-            at: self.at,
-        }
+        FrameError::Json { problem, at: self.at }
     }
 
     fn skip_space(&mut self) {
@@ -408,33 +388,19 @@ impl<'a> Scanner<'a> {
     /// Nothing but white space may follow.
     fn expect_end(&mut self) -> Result<(), FrameError> {
         self.skip_space();
-        if self.at == self.text.len() {
-            Ok(())
-        } else {
-            Err(self.problem("text after the object"))
-        }
+        if self.at == self.text.len() { Ok(()) } else { Err(self.problem("text after the object")) }
     }
 
     fn name(&mut self) -> Result<Cow<'a, str>, FrameError> {
         match self.peek() {
             Some(quote @ (b'"' | b'\'')) => {
                 let (inner, escaped) = self.quoted(quote)?;
-                Ok(if escaped {
-                    Cow::Owned(unescape(inner))
-                } else {
-                    Cow::Borrowed(inner)
-                })
+                Ok(if escaped { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) })
             }
             _ => {
-                let name = self.run(|byte| {
-                    byte.is_ascii_alphanumeric()
-                        || matches!(byte, b'_' | b'$' | b'-' | b'.' | 0x80..)
-                });
-                if name.is_empty() {
-                    Err(self.problem("no name"))
-                } else {
-                    Ok(Cow::Borrowed(name))
-                }
+                let name =
+                    self.run(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'-' | b'.' | 0x80..));
+                if name.is_empty() { Err(self.problem("no name")) } else { Ok(Cow::Borrowed(name)) }
             }
         }
     }
@@ -447,11 +413,8 @@ impl<'a> Scanner<'a> {
             }
             Some(b'{' | b'[') => self.nested().map(Value::Nested),
             _ => {
-                let word = self
-                    .run(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'));
-                let number = word.starts_with(|first: char| {
-                    first.is_ascii_digit() || matches!(first, '-' | '+' | '.')
-                });
+                let word = self.run(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'));
+                let number = word.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '-' | '+' | '.'));
                 if number || matches!(word, "true" | "false" | "null") {
                     Ok(Value::Bare(word))
                 } else {
@@ -464,10 +427,7 @@ impl<'a> Scanner<'a> {
     /// The longest run of such bytes. The predicate must take either all or no bytes from 0x80 up.
     fn run(&mut self, wanted: impl Fn(u8) -> bool) -> &'a str {
         let rest = &self.text[self.at..];
-        let len = rest
-            .bytes()
-            .position(|byte| !wanted(byte))
-            .unwrap_or(rest.len());
+        let len = rest.bytes().position(|byte| !wanted(byte)).unwrap_or(rest.len());
         self.at += len;
         &rest[..len]
     }
@@ -480,7 +440,7 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
-            let Some(step) = memchr::memchr2(quote, b'\\', rest) else {
+            let Some(step) = quote_or_escape(quote, rest) else {
                 return Err(self.problem("a text without end"));
             };
             at += step;
@@ -529,10 +489,7 @@ mod tests {
     }
 
     fn list(head: &Head) -> Vec<(String, String)> {
-        head.fields
-            .iter()
-            .map(|(name, value)| (name.into_owned(), value.into_text().into_owned()))
-            .collect()
+        head.fields.iter().map(|(name, value)| (name.into_owned(), value.into_text().into_owned())).collect()
     }
 
     #[test]
@@ -544,10 +501,7 @@ mod tests {
         ] {
             let head = head(text).unwrap();
             let mut out = BytesMut::new();
-            let fields = head
-                .fields
-                .is_present()
-                .then_some(&head.fields as &dyn EncodeFields);
+            let fields = head.fields.is_present().then_some(&head.fields as &dyn EncodeFields);
             write(&mut out, &head.parts(), fields);
             assert_eq!(std::str::from_utf8(&out).unwrap(), text);
         }
@@ -555,14 +509,8 @@ mod tests {
 
     #[test]
     fn variations_clients_send() {
-        let head = head(
-            "{code:206,'flag':0,language:'JAVA',\"opaque\":\"77\",,version:479,x:{a:[1,'}']},}\n",
-        )
-        .unwrap();
-        assert_eq!(
-            (head.code, head.opaque, head.version, head.language),
-            (206, 77, 479, Language::JAVA)
-        );
+        let head = head("{code:206,'flag':0,language:'JAVA',\"opaque\":\"77\",,version:479,x:{a:[1,'}']},}\n").unwrap();
+        assert_eq!((head.code, head.opaque, head.version, head.language), (206, 77, 479, Language::JAVA));
         assert_eq!(head.remark, None);
     }
 
@@ -570,60 +518,32 @@ mod tests {
     fn absent_members() {
         let head = head("{}").unwrap();
         assert_eq!(
-            (
-                head.code,
-                head.opaque,
-                head.version,
-                head.flags,
-                head.language
-            ),
+            (head.code, head.opaque, head.version, head.flags, head.language),
             (0, 0, 0, Flags(0), Language::JAVA)
         );
         assert!(!head.fields.is_present());
-        assert!(
-            !super::parse(Bytes::from_static(b"{\"extFields\":null}"))
-                .unwrap()
-                .fields
-                .is_present()
-        );
+        assert!(!super::parse(Bytes::from_static(b"{\"extFields\":null}")).unwrap().fields.is_present());
     }
 
     #[test]
     fn languages() {
-        assert_eq!(
-            head(r#"{"language":"KLINGON"}"#).unwrap().language,
-            Language::UNKNOWN
-        );
+        assert_eq!(head(r#"{"language":"KLINGON"}"#).unwrap().language, Language::UNKNOWN);
         assert_eq!(head(r#"{"language":9}"#).unwrap().language, Language::GO);
-        assert_eq!(
-            head(r#"{"language":null}"#).unwrap().language,
-            Language::JAVA
-        );
+        assert_eq!(head(r#"{"language":null}"#).unwrap().language, Language::JAVA);
         assert!(head(r#"{"language":99}"#).is_err());
     }
 
     #[test]
     fn ext_values_become_text() {
-        let head = head(r#"{"extFields":{"a":1,"b":true,"c":null,"d":{"x":1},"e":"\u0001\ud83d\ude00\x41","f":-2.5}}"#).unwrap();
-        let want = [
-            ("a", "1"),
-            ("b", "true"),
-            ("d", r#"{"x":1}"#),
-            ("e", "\u{1}😀A"),
-            ("f", "-2.5"),
-        ];
-        assert_eq!(
-            list(&head),
-            want.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        );
+        let head = head(r#"{"extFields":{"a":1,"b":true,"c":null,"d":{"x":1},"e":"\u0001\ud83d\ude00\x41","f":-2.5}}"#)
+            .unwrap();
+        let want = [("a", "1"), ("b", "true"), ("d", r#"{"x":1}"#), ("e", "\u{1}😀A"), ("f", "-2.5")];
+        assert_eq!(list(&head), want.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     #[test]
     fn lone_surrogates_are_replaced() {
-        let head = head(
-            r#"{"extFields":{"a":"\ud83dx","b":"\ude00","c":"\ud83d\ud83d\ude00","d":"\ud83d"}}"#,
-        )
-        .unwrap();
+        let head = head(r#"{"extFields":{"a":"\ud83dx","b":"\ude00","c":"\ud83d\ud83d\ude00","d":"\ud83d"}}"#).unwrap();
         let values: Vec<_> = list(&head).into_iter().map(|(_, value)| value).collect();
         assert_eq!(values, ["\u{fffd}x", "\u{fffd}", "\u{fffd}😀", "\u{fffd}"]);
     }
@@ -661,12 +581,8 @@ mod tests {
     #[test]
     fn escapes_are_fastjsons() {
         let mut out = BytesMut::new();
-        write_escaped(
-            &mut out,
-            "\u{1}\u{b}\u{1f}\u{7f}\u{80}\u{9f}\u{a0}é/'\u{2028}\u{2026}订😀\"\\\t",
-        );
-        let want =
-            "\\u0001\\u000B\\u001F\\u007F\\u0080\\u009F\u{a0}é/'\\u2028\u{2026}订😀\\\"\\\\\\t";
+        write_escaped(&mut out, "\u{1}\u{b}\u{1f}\u{7f}\u{80}\u{9f}\u{a0}é/'\u{2028}\u{2026}订😀\"\\\t");
+        let want = "\\u0001\\u000B\\u001F\\u007F\\u0080\\u009F\u{a0}é/'\\u2028\u{2026}订😀\\\"\\\\\\t";
         assert_eq!(std::str::from_utf8(&out).unwrap(), want);
     }
 

@@ -7,8 +7,8 @@ use std::fmt;
 pub struct Language(pub u8);
 
 const NAMES: [&str; 14] = [
-    "JAVA", "CPP", "DOTNET", "PYTHON", "DELPHI", "ERLANG", "RUBY", "OTHER", "HTTP", "GO", "PHP",
-    "OMS", "RUST", "NODE_JS",
+    "JAVA", "CPP", "DOTNET", "PYTHON", "DELPHI", "ERLANG", "RUBY", "OTHER", "HTTP", "GO", "PHP", "OMS", "RUST",
+    "NODE_JS",
 ];
 
 impl Language {
@@ -36,10 +36,7 @@ impl Language {
 
     /// The code of a JSON name, [`Language::UNKNOWN`] for a name outside the table. Case matters.
     pub fn from_name(name: &str) -> Self {
-        let ordinal = NAMES
-            .iter()
-            .position(|known| *known == name)
-            .and_then(|at| u8::try_from(at).ok());
+        let ordinal = NAMES.iter().position(|known| *known == name).and_then(|at| u8::try_from(at).ok());
         ordinal.map_or(Self::UNKNOWN, Self)
     }
 }

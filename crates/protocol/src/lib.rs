@@ -38,8 +38,8 @@ pub use ferromq_protocol_derive::Header;
 #[doc(hidden)]
 pub use fields::derive;
 pub use fields::{
-    DecodeFields, EncodeFields, FieldIter, FieldText, FieldValue, FieldWriter, Fields, HeaderError,
-    NoFields, UnreadableValue,
+    DecodeFields, EncodeFields, FieldIter, FieldText, FieldValue, FieldWriter, Fields, HeaderError, NoFields,
+    UnreadableValue,
 };
 pub use frame::{FRAME_LEN_MAX, FrameError, decode_frame};
 pub use language::Language;

@@ -45,10 +45,7 @@ fn validate(name: &str, kind: NameKind, len_max: usize) -> Result<(), NameError>
     if name.trim().is_empty() {
         return Err(NameError::Blank(kind));
     }
-    if !name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'|' | b'_' | b'-'))
-    {
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'|' | b'_' | b'-')) {
         return Err(NameError::IllegalCharacters(kind));
     }
     // Only ASCII is left here, so bytes are UTF-16 units.
@@ -191,19 +188,13 @@ mod tests {
     #[test]
     fn topic_rules() {
         assert_eq!(TopicName::from("%RETRY%g_1-x|y").validate(), Ok(()));
-        assert_eq!(
-            TopicName::from(" ").validate().unwrap_err().to_string(),
-            "The specified topic is blank."
-        );
+        assert_eq!(TopicName::from(" ").validate().unwrap_err().to_string(), "The specified topic is blank.");
         assert_eq!(
             TopicName::from("a b").validate().unwrap_err().to_string(),
             "The specified topic contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
         );
         assert_eq!(
-            TopicName::from("t".repeat(128))
-                .validate()
-                .unwrap_err()
-                .to_string(),
+            TopicName::from("t".repeat(128)).validate().unwrap_err().to_string(),
             "The specified topic is longer than topic max length."
         );
         assert_eq!(TopicName::from("t".repeat(127)).validate(), Ok(()));

@@ -30,12 +30,7 @@ impl Reply {
 
     /// A code and nothing more.
     pub fn new(code: ResponseCode) -> Self {
-        Self {
-            code,
-            remark: None,
-            header: None,
-            body: Vec::new(),
-        }
+        Self { code, remark: None, header: None, body: Vec::new() }
     }
 
     /// A code that is not success, and why.
@@ -100,10 +95,7 @@ impl Reply {
             flags: Flags::RESPONSE,
             remark: self.remark.as_deref(),
         };
-        let fields = self
-            .header
-            .as_deref()
-            .map(|header| header as &dyn EncodeFields);
+        let fields = self.header.as_deref().map(|header| header as &dyn EncodeFields);
         frame::encode_head(out, to.serialization, &head, fields, self.body_len())
     }
 }

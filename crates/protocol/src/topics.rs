@@ -154,33 +154,19 @@ mod tests {
 
     #[test]
     fn what_belongs_to_the_system() {
-        for topic in [
-            "TBW102",
-            "SCHEDULE_TOPIC_XXXX",
-            "rmq_sys_wheel_timer",
-            &revive_topic("c"),
-        ] {
+        for topic in ["TBW102", "SCHEDULE_TOPIC_XXXX", "rmq_sys_wheel_timer", &revive_topic("c")] {
             assert!(is_system(topic), "{topic}");
         }
         for topic in ["TopicTest", "%RETRY%g", "RMQ_SYS_OTHER", "c_REPLY_TOPIC"] {
             assert!(!is_system(topic), "{topic}");
         }
-        assert!(
-            is_closed_to_producers(SELF_TEST_TOPIC) && !is_closed_to_producers(AUTO_CREATE_TOPIC)
-        );
-        assert!(
-            is_system_group("CID_RMQ_SYS_X")
-                && is_system_group(groups::TOOLS_CONSUMER)
-                && !is_system_group("G")
-        );
+        assert!(is_closed_to_producers(SELF_TEST_TOPIC) && !is_closed_to_producers(AUTO_CREATE_TOPIC));
+        assert!(is_system_group("CID_RMQ_SYS_X") && is_system_group(groups::TOOLS_CONSUMER) && !is_system_group("G"));
     }
 
     #[test]
     fn retry_and_dead_letter() {
-        assert_eq!(
-            (retry_topic("g"), dead_letter_topic("g")),
-            ("%RETRY%g".into(), "%DLQ%g".into())
-        );
+        assert_eq!((retry_topic("g"), dead_letter_topic("g")), ("%RETRY%g".into(), "%DLQ%g".into()));
         assert!(is_retry("%RETRY%g") && is_dead_letter("%DLQ%g") && !is_retry("g"));
         assert_eq!(group_of_retry_topic("%RETRY%ns%g"), Some("ns%g"));
         assert_eq!(group_of_retry_topic("g"), None);

@@ -21,16 +21,8 @@ pub fn version_name(ordinal: i32) -> String {
         _ => return "V3_0_X".to_owned(),
     };
     let release = (ordinal - start) / 2;
-    let suffix = if (ordinal - start) % 2 == 0 {
-        "_SNAPSHOT"
-    } else {
-        ""
-    };
-    format!(
-        "V{major}_{}_{}{suffix}",
-        minor + release / patches,
-        first_patch + release % patches
-    )
+    let suffix = if (ordinal - start) % 2 == 0 { "_SNAPSHOT" } else { "" };
+    format!("V{major}_{}_{}{suffix}", minor + release / patches, first_patch + release % patches)
 }
 
 #[cfg(test)]

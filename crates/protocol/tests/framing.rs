@@ -1,12 +1,10 @@
 //! Frames as official clients and careless ones send them: captured bytes, lists of fields there and back, malformed input.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use ferromq_protocol::header::{
-    MaxOffsetRequest, PullRequest, SendReply, SendRequest, UpdateOffsetRequest,
-};
+use ferromq_protocol::header::{MaxOffsetRequest, PullRequest, SendReply, SendRequest, UpdateOffsetRequest};
 use ferromq_protocol::{
-    Command, FRAME_LEN_MAX, Fields, FrameError, HeaderError, NoFields, QueueId, QueueOffset, Reply,
-    RequestCode, RequestId, ResponseCode, Serialization, UnreadableValue, decode_frame,
+    Command, FRAME_LEN_MAX, Fields, FrameError, HeaderError, NoFields, QueueId, QueueOffset, Reply, RequestCode,
+    RequestId, ResponseCode, Serialization, UnreadableValue, decode_frame,
 };
 use proptest::prelude::*;
 
@@ -24,16 +22,11 @@ fn decode(mut frame: BytesMut) -> Result<Option<Command>, FrameError> {
 }
 
 fn command(header: &str) -> Command {
-    decode(json_frame(header, b""))
-        .expect("well-formed")
-        .expect("whole")
+    decode(json_frame(header, b"")).expect("well-formed").expect("whole")
 }
 
 fn list(fields: &Fields) -> Vec<(String, String)> {
-    fields
-        .iter()
-        .map(|(name, value)| (name.into_owned(), value.into_text().into_owned()))
-        .collect()
+    fields.iter().map(|(name, value)| (name.into_owned(), value.into_text().into_owned())).collect()
 }
 
 fn encoded(command: &Command) -> BytesMut {
@@ -45,12 +38,9 @@ fn encoded(command: &Command) -> BytesMut {
 
 #[test]
 fn a_body_is_what_is_left() {
-    let command = decode(json_frame(
-        r#"{"code":310,"opaque":7,"version":317,"language":"GO","remark":""}"#,
-        b"hello",
-    ))
-    .unwrap()
-    .unwrap();
+    let command = decode(json_frame(r#"{"code":310,"opaque":7,"version":317,"language":"GO","remark":""}"#, b"hello"))
+        .unwrap()
+        .unwrap();
     assert_eq!(command.body, "hello");
     assert_eq!(command.remark.as_deref(), Some(""));
     assert_eq!(command.request_code(), RequestCode::SEND_MESSAGE_V2);
@@ -58,11 +48,7 @@ fn a_body_is_what_is_left() {
 
 #[test]
 fn frames_come_in_pieces() {
-    let whole = [
-        json_frame(r#"{"code":1}"#, b"x"),
-        json_frame(r#"{"code":2}"#, b""),
-    ]
-    .concat();
+    let whole = [json_frame(r#"{"code":1}"#, b"x"), json_frame(r#"{"code":2}"#, b"")].concat();
     let mut buffer = BytesMut::new();
     let mut codes = Vec::new();
     for byte in whole {
@@ -82,41 +68,17 @@ fn lengths_that_lie_are_seen_at_once() {
         words.iter().for_each(|word| frame.put_u32(*word));
         decode(frame)
     };
-    assert!(matches!(
-        start(&[0xffff_ffff]),
-        Err(FrameError::TooLong { .. })
-    ));
-    assert!(matches!(
-        start(&[16_777_213]),
-        Err(FrameError::TooLong {
-            len: 16_777_217,
-            ..
-        })
-    ));
-    assert_eq!(
-        start(&[16_777_212]).map(|command| command.is_none()),
-        Ok(true)
-    );
+    assert!(matches!(start(&[0xffff_ffff]), Err(FrameError::TooLong { .. })));
+    assert!(matches!(start(&[16_777_213]), Err(FrameError::TooLong { len: 16_777_217, .. })));
+    assert_eq!(start(&[16_777_212]).map(|command| command.is_none()), Ok(true));
     assert!(matches!(start(&[0]), Err(FrameError::TooShort { .. })));
     assert!(matches!(start(&[3]), Err(FrameError::TooShort { .. })));
     assert!(matches!(start(&[4, 0]), Err(FrameError::TooShort { .. })));
-    assert!(matches!(
-        start(&[8, 0, 0]),
-        Err(FrameError::HeaderLen { header: 0, .. })
-    ));
-    assert!(matches!(
-        start(&[8, 5000, 0]),
-        Err(FrameError::HeaderLen { header: 5000, .. })
-    ));
-    assert!(matches!(
-        start(&[8, 0x0700_0004, 0]),
-        Err(FrameError::Serialization(7))
-    ));
+    assert!(matches!(start(&[8, 0, 0]), Err(FrameError::HeaderLen { header: 0, .. })));
+    assert!(matches!(start(&[8, 5000, 0]), Err(FrameError::HeaderLen { header: 5000, .. })));
+    assert!(matches!(start(&[8, 0x0700_0004, 0]), Err(FrameError::Serialization(7))));
     // "GET /" read as a length.
-    assert!(matches!(
-        decode(BytesMut::from(&b"GET / HTTP/1.1\r\n"[..])),
-        Err(FrameError::TooLong { .. })
-    ));
+    assert!(matches!(decode(BytesMut::from(&b"GET / HTTP/1.1\r\n"[..])), Err(FrameError::TooLong { .. })));
 }
 
 #[test]
@@ -129,13 +91,9 @@ fn a_smaller_limit_counts_the_length_word() {
 
 #[test]
 fn frames_over_the_limit_are_not_written() {
-    let command =
-        Command::request(RequestCode::SEND_MESSAGE, &NoFields).with_body(vec![0; FRAME_LEN_MAX]);
+    let command = Command::request(RequestCode::SEND_MESSAGE, &NoFields).with_body(vec![0; FRAME_LEN_MAX]);
     let mut out = BytesMut::from(&b"before"[..]);
-    assert!(matches!(
-        command.encode_head(&mut out),
-        Err(FrameError::TooLong { .. })
-    ));
+    assert!(matches!(command.encode_head(&mut out), Err(FrameError::TooLong { .. })));
     assert_eq!(out, "before");
 }
 
@@ -154,40 +112,19 @@ const PULL: &str = r#"{"code":11,"extFields":{"commitOffset":"3","consumerGroup"
 fn a_pull_keeps_what_java_would_look_at() {
     let pull: PullRequest = command(PULL).header().unwrap();
     assert_eq!(
-        (
-            pull.topic.as_str(),
-            pull.consumer_group.as_str(),
-            pull.queue_id,
-            pull.queue_offset
-        ),
+        (pull.topic.as_str(), pull.consumer_group.as_str(), pull.queue_id, pull.queue_offset),
         ("T", "G", -1, -1)
     );
-    assert_eq!(
-        (
-            pull.subscription.as_deref(),
-            pull.expression_type,
-            pull.sub_version
-        ),
-        (Some("*"), None, 9)
-    );
+    assert_eq!((pull.subscription.as_deref(), pull.expression_type, pull.sub_version), (Some("*"), None, 9));
     assert_eq!(command(PULL).field("bname").as_deref(), Some("b"));
 }
 
 #[test]
 fn unreadable_numbers_count_as_absent() {
     for value in [r#""abc""#, r#""99999999999""#, r#""""#, r#"" 1""#, "null"] {
-        let command = command(&format!(
-            r#"{{"code":30,"extFields":{{"queueId":{value},"topic":"T"}}}}"#
-        ));
+        let command = command(&format!(r#"{{"code":30,"extFields":{{"queueId":{value},"topic":"T"}}}}"#));
         let error = command.header::<MaxOffsetRequest>().unwrap_err();
-        assert_eq!(
-            error,
-            HeaderError::Missing {
-                header: "MaxOffsetRequest",
-                field: "queueId"
-            },
-            "{value}"
-        );
+        assert_eq!(error, HeaderError::Missing { header: "MaxOffsetRequest", field: "queueId" }, "{value}");
     }
     let command = command(r#"{"code":30,"extFields":{"queueId":0,"topic":"T"}}"#);
     let header: MaxOffsetRequest = command.header().unwrap();
@@ -197,40 +134,20 @@ fn unreadable_numbers_count_as_absent() {
 #[test]
 fn negative_ids_are_none_or_an_error() {
     let fields = r#""extFields":{"queueId":"-1","topic":"T","consumerGroup":"G"}"#;
-    let optional: UpdateOffsetRequest = command(&format!(r#"{{"code":15,{fields}}}"#))
-        .header()
-        .unwrap();
+    let optional: UpdateOffsetRequest = command(&format!(r#"{{"code":15,{fields}}}"#)).header().unwrap();
     assert_eq!((optional.queue_id, optional.commit_offset), (None, None));
-    let error = command(&format!(r#"{{"code":30,{fields}}}"#))
-        .header::<MaxOffsetRequest>()
-        .unwrap_err();
-    assert!(matches!(
-        error,
-        HeaderError::Invalid {
-            field: "queueId",
-            reason: UnreadableValue::Negative,
-            ..
-        }
-    ));
+    let error = command(&format!(r#"{{"code":30,{fields}}}"#)).header::<MaxOffsetRequest>().unwrap_err();
+    assert!(matches!(error, HeaderError::Invalid { field: "queueId", reason: UnreadableValue::Negative, .. }));
 }
 
 #[test]
 fn short_names_are_strict() {
     let header = r#"{"code":310,"extFields":{"a":"PG","b":"T","c":"TBW102","d":"4","e":"0","f":"0","g":"1795220483806","h":"0","i":"KEYS\u0001k1\u0002TAGS\u0001TagA\u0002","j":"abc","k":"x"},"opaque":109}"#;
     let error = command(header).header::<SendRequest>().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "java.lang.NumberFormatException: For input string: \"abc\""
-    );
+    assert_eq!(error.to_string(), "java.lang.NumberFormatException: For input string: \"abc\"");
     let send: SendRequest = command(&header.replace("abc", "1")).header().unwrap();
-    assert_eq!(
-        send.properties.as_deref(),
-        Some("KEYS\u{1}k1\u{2}TAGS\u{1}TagA\u{2}")
-    );
-    assert_eq!(
-        (send.reconsume_times, send.unit_mode, send.batch),
-        (1, false, false)
-    );
+    assert_eq!(send.properties.as_deref(), Some("KEYS\u{1}k1\u{2}TAGS\u{1}TagA\u{2}"));
+    assert_eq!((send.reconsume_times, send.unit_mode, send.batch), (1, false, false));
 }
 
 #[test]
@@ -240,15 +157,7 @@ fn long_names_are_lenient() {
     )
     .header()
     .unwrap();
-    assert_eq!(
-        (
-            send.producer_group.as_str(),
-            send.queue_id,
-            send.reconsume_times,
-            send.batch
-        ),
-        ("PG", -1, 0, true)
-    );
+    assert_eq!((send.producer_group.as_str(), send.queue_id, send.reconsume_times, send.batch), ("PG", -1, 0, true));
 }
 
 #[test]
@@ -262,15 +171,7 @@ fn a_reply_as_java_writes_it() {
         ..SendReply::default()
     });
     let mut out = BytesMut::new();
-    reply
-        .encode_head(
-            RequestId {
-                opaque: 3,
-                serialization: Serialization::Json,
-            },
-            &mut out,
-        )
-        .unwrap();
+    reply.encode_head(RequestId { opaque: 3, serialization: Serialization::Json }, &mut out).unwrap();
     let text = r#"{"code":0,"extFields":{"msgId":"0A","queueId":"1","queueOffset":"2","MSG_REGION":"DefaultRegion","TRACE_ON":"true"},"flag":1,"language":"JAVA","opaque":3,"serializeTypeCurrentRPC":"JSON","version":479}"#;
     assert_eq!(std::str::from_utf8(&out[8..]).unwrap(), text);
     assert_eq!(out, json_frame(text, b""));
@@ -278,10 +179,7 @@ fn a_reply_as_java_writes_it() {
 
 #[test]
 fn replies_leave_as_the_request_came() {
-    let id = RequestId {
-        opaque: -7,
-        serialization: Serialization::Binary,
-    };
+    let id = RequestId { opaque: -7, serialization: Serialization::Binary };
     let reply = Reply::error(ResponseCode::QUERY_NOT_FOUND, "none")
         .empty_header()
         .body_chunks(vec![Bytes::from("ab"), Bytes::from("c")]);
@@ -290,35 +188,21 @@ fn replies_leave_as_the_request_came() {
     reply.body.iter().for_each(|chunk| out.put_slice(chunk));
     let command = decode(out).unwrap().unwrap();
     assert_eq!(
-        (
-            command.response_code(),
-            command.id(),
-            command.flags.is_response()
-        ),
+        (command.response_code(), command.id(), command.flags.is_response()),
         (ResponseCode::QUERY_NOT_FOUND, id, true)
     );
-    assert_eq!(
-        (command.remark.as_deref(), &command.body[..]),
-        (Some("none"), &b"abc"[..])
-    );
+    assert_eq!((command.remark.as_deref(), &command.body[..]), (Some("none"), &b"abc"[..]));
 }
 
 #[test]
 fn empty_and_absent_fields_differ_in_json() {
-    let id = RequestId {
-        opaque: 1,
-        serialization: Serialization::Json,
-    };
+    let id = RequestId { opaque: 1, serialization: Serialization::Json };
     for (reply, present) in [(Reply::ok(), false), (Reply::ok().empty_header(), true)] {
         let mut out = BytesMut::new();
         reply.encode_head(id, &mut out).unwrap();
         assert_eq!(decode(out).unwrap().unwrap().fields.is_present(), present);
     }
-    assert!(
-        !Command::request(RequestCode::HEART_BEAT, &NoFields)
-            .fields
-            .is_present()
-    );
+    assert!(!Command::request(RequestCode::HEART_BEAT, &NoFields).fields.is_present());
 }
 
 #[test]
@@ -328,10 +212,7 @@ fn codes_that_do_not_fit_the_binary_form_are_refused() {
     command.serialization = Serialization::Binary;
     assert!(matches!(
         command.encode_head(&mut BytesMut::new()),
-        Err(FrameError::NotBinary {
-            field: "code",
-            value: 200_050
-        })
+        Err(FrameError::NotBinary { field: "code", value: 200_050 })
     ));
 }
 
@@ -339,10 +220,7 @@ fn codes_that_do_not_fit_the_binary_form_are_refused() {
 fn the_last_of_repeated_names_counts() {
     let command = command(r#"{"code":30,"extFields":{"queueId":"1","topic":"A","queueId":"2"}}"#);
     assert_eq!(command.field("queueId").as_deref(), Some("2"));
-    assert_eq!(
-        command.header::<MaxOffsetRequest>().unwrap().queue_id,
-        QueueId(2)
-    );
+    assert_eq!(command.header::<MaxOffsetRequest>().unwrap().queue_id, QueueId(2));
 }
 
 /// Any text, but no empty names: Java has none in its binary form.
@@ -404,15 +282,12 @@ proptest! {
 
 /// A frame that was accepted can be read, shown and written, and what is written is the same frame.
 fn read_everything(command: &Command) {
-    let (pull, send): (Result<PullRequest, _>, Result<SendRequest, _>) =
-        (command.header(), command.header());
+    let (pull, send): (Result<PullRequest, _>, Result<SendRequest, _>) = (command.header(), command.header());
     let _shown = format!("{command:?} {pull:?} {send:?}");
     let mut out = BytesMut::new();
     if command.encode_head(&mut out).is_ok() {
         out.put_slice(&command.body);
-        let back = decode(out)
-            .expect("what we write can be read")
-            .expect("whole");
+        let back = decode(out).expect("what we write can be read").expect("whole");
         assert_eq!(list(&back.fields), list(&command.fields));
         assert_eq!(back.code, command.code);
     }

@@ -7,8 +7,8 @@ use std::path::Path;
 use bytes::BytesMut;
 use ferromq_protocol::header::*;
 use ferromq_protocol::{
-    Command, DecodeFields, EncodeFields, FRAME_LEN_MAX, FieldWriter, Fields, HeaderError,
-    RequestCode, Serialization, decode_frame,
+    Command, DecodeFields, EncodeFields, FRAME_LEN_MAX, FieldWriter, Fields, HeaderError, RequestCode, Serialization,
+    decode_frame,
 };
 
 /// One `[name]` block: its lines in order, and its bytes.
@@ -20,53 +20,33 @@ struct Vector {
 
 impl Vector {
     fn value(&self, key: &str) -> Option<&str> {
-        self.lines
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value.as_str())
+        self.lines.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     /// The lines under a prefix, in wire order.
     fn under(&self, prefix: &str) -> Vec<(String, String)> {
-        let stripped = self
-            .lines
-            .iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix(prefix)?.to_owned(), value.clone())));
+        let stripped =
+            self.lines.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?.to_owned(), value.clone())));
         stripped.collect()
     }
 }
 
 fn vectors(file: &str) -> Vec<Vector> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden")
-        .join(file);
-    let text =
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(file);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut vectors: Vec<Vector> = Vec::new();
-    for line in text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if let Some(name) = line.strip_prefix('[') {
-            vectors.push(Vector {
-                name: name.trim_end_matches(']').to_owned(),
-                lines: Vec::new(),
-                bytes: Vec::new(),
-            });
+            vectors.push(Vector { name: name.trim_end_matches(']').to_owned(), lines: Vec::new(), bytes: Vec::new() });
             continue;
         }
         let vector = vectors.last_mut().expect("a line before the first block");
         if let Some(hex) = line.strip_prefix("bytes = ") {
-            vector.bytes = (0..hex.len())
-                .step_by(2)
-                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex"))
-                .collect();
+            vector.bytes =
+                (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect();
         } else {
             let (key, value) = line.split_once(" = \"").expect("key = \"value\"");
-            vector.lines.push((
-                key.to_owned(),
-                serde_json::from_str(&format!("\"{value}")).expect("a JSON string"),
-            ));
+            vector.lines.push((key.to_owned(), serde_json::from_str(&format!("\"{value}")).expect("a JSON string")));
         }
     }
     assert!(!vectors.is_empty(), "{file} holds nothing");
@@ -75,17 +55,13 @@ fn vectors(file: &str) -> Vec<Vector> {
 
 fn decode(vector: &Vector) -> Command {
     let mut buffer = BytesMut::from(&vector.bytes[..]);
-    let command = decode_frame(&mut buffer, FRAME_LEN_MAX)
-        .unwrap_or_else(|error| panic!("{}: {error}", vector.name));
+    let command = decode_frame(&mut buffer, FRAME_LEN_MAX).unwrap_or_else(|error| panic!("{}: {error}", vector.name));
     assert!(buffer.is_empty(), "{}", vector.name);
     command.unwrap_or_else(|| panic!("{}: not a whole frame", vector.name))
 }
 
 fn fields(fields: &Fields) -> Vec<(String, String)> {
-    fields
-        .iter()
-        .map(|(name, value)| (name.into_owned(), value.into_text().into_owned()))
-        .collect()
+    fields.iter().map(|(name, value)| (name.into_owned(), value.into_text().into_owned())).collect()
 }
 
 /// Compares everything a block says about its frame and encodes the frame again.
@@ -93,50 +69,18 @@ fn check_frame(vector: &Vector, fields_prefix: &str) -> Command {
     let name = &vector.name;
     let command = decode(vector);
     let binary = vector.value("serialize") == Some("ROCKETMQ");
-    assert_eq!(
-        command.serialization,
-        if binary {
-            Serialization::Binary
-        } else {
-            Serialization::Json
-        },
-        "{name}"
-    );
-    assert_eq!(
-        Some(command.code.to_string().as_str()),
-        vector.value("code"),
-        "{name}"
-    );
+    assert_eq!(command.serialization, if binary { Serialization::Binary } else { Serialization::Json }, "{name}");
+    assert_eq!(Some(command.code.to_string().as_str()), vector.value("code"), "{name}");
     assert_eq!(command.language.name(), vector.value("language"), "{name}");
-    assert_eq!(
-        Some(command.version.to_string().as_str()),
-        vector.value("version"),
-        "{name}"
-    );
-    assert_eq!(
-        Some(command.opaque.to_string().as_str()),
-        vector.value("opaque"),
-        "{name}"
-    );
-    assert_eq!(
-        Some(command.flags.0.to_string().as_str()),
-        vector.value("flag"),
-        "{name}"
-    );
+    assert_eq!(Some(command.version.to_string().as_str()), vector.value("version"), "{name}");
+    assert_eq!(Some(command.opaque.to_string().as_str()), vector.value("opaque"), "{name}");
+    assert_eq!(Some(command.flags.0.to_string().as_str()), vector.value("flag"), "{name}");
     // The binary form cannot tell an empty remark from none.
-    let remark = vector
-        .value("remark")
-        .filter(|remark| !(binary && remark.is_empty()));
+    let remark = vector.value("remark").filter(|remark| !(binary && remark.is_empty()));
     assert_eq!(command.remark.as_deref(), remark, "{name}");
-    assert_eq!(
-        fields(&command.fields),
-        vector.under(fields_prefix),
-        "{name}"
-    );
+    assert_eq!(fields(&command.fields), vector.under(fields_prefix), "{name}");
     let mut out = BytesMut::new();
-    command
-        .encode_head(&mut out)
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    command.encode_head(&mut out).unwrap_or_else(|error| panic!("{name}: {error}"));
     out.extend_from_slice(&command.body);
     assert_eq!(out, vector.bytes, "{name}");
     command
@@ -154,246 +98,97 @@ fn frames() {
 /// What one typed header makes of a vector: its own fields again, as text.
 type Recode = fn(&Command) -> Result<BTreeMap<String, String>, HeaderError>;
 
-fn recode<H: DecodeFields + EncodeFields>(
-    command: &Command,
-) -> Result<BTreeMap<String, String>, HeaderError> {
+fn recode<H: DecodeFields + EncodeFields>(command: &Command) -> Result<BTreeMap<String, String>, HeaderError> {
     let header: H = command.header()?;
     Ok(fields(&Fields::from_header(&header)).into_iter().collect())
 }
 
 fn recode_short(command: &Command) -> Result<BTreeMap<String, String>, HeaderError> {
-    let header: SendRequest = Command {
-        code: RequestCode::SEND_MESSAGE_V2.0,
-        ..command.clone()
-    }
-    .header()?;
-    Ok(fields(&Fields::from_header(&header.short_names()))
-        .into_iter()
-        .collect())
+    let header: SendRequest = Command { code: RequestCode::SEND_MESSAGE_V2.0, ..command.clone() }.header()?;
+    Ok(fields(&Fields::from_header(&header.short_names())).into_iter().collect())
 }
 
 /// Java class to our struct. Headers without fields, and those of requests nobody answers yet, are not here.
 const CLASSES: &[(&str, Recode)] = &[
-    (
-        "AddWritePermOfBrokerRequestHeader",
-        recode::<AddWritePermRequest>,
-    ),
-    (
-        "AddWritePermOfBrokerResponseHeader",
-        recode::<AddWritePermReply>,
-    ),
-    (
-        "BrokerHeartbeatRequestHeader",
-        recode::<BrokerHeartbeatRequest>,
-    ),
-    (
-        "CheckRocksdbCqWriteProgressRequestHeader",
-        recode::<ConsumeQueueProgressRequest>,
-    ),
-    (
-        "CheckTransactionStateRequestHeader",
-        recode::<CheckTransactionRequest>,
-    ),
-    (
-        "CloneGroupOffsetRequestHeader",
-        recode::<CloneGroupOffsetRequest>,
-    ),
-    (
-        "ConsumeMessageDirectlyResultRequestHeader",
-        recode::<ConsumeDirectlyRequest>,
-    ),
-    (
-        "ConsumerSendMsgBackRequestHeader",
-        recode::<SendBackRequest>,
-    ),
+    ("AddWritePermOfBrokerRequestHeader", recode::<AddWritePermRequest>),
+    ("AddWritePermOfBrokerResponseHeader", recode::<AddWritePermReply>),
+    ("BrokerHeartbeatRequestHeader", recode::<BrokerHeartbeatRequest>),
+    ("CheckRocksdbCqWriteProgressRequestHeader", recode::<ConsumeQueueProgressRequest>),
+    ("CheckTransactionStateRequestHeader", recode::<CheckTransactionRequest>),
+    ("CloneGroupOffsetRequestHeader", recode::<CloneGroupOffsetRequest>),
+    ("ConsumeMessageDirectlyResultRequestHeader", recode::<ConsumeDirectlyRequest>),
+    ("ConsumerSendMsgBackRequestHeader", recode::<SendBackRequest>),
     ("CreateTopicRequestHeader", recode::<CreateTopicRequest>),
     ("DeleteKVConfigRequestHeader", recode::<KvKeyRequest>),
-    (
-        "DeleteSubscriptionGroupRequestHeader",
-        recode::<DeleteGroupRequest>,
-    ),
-    (
-        "DeleteTopicFromNamesrvRequestHeader",
-        recode::<DeleteTopicInNamesrvRequest>,
-    ),
+    ("DeleteSubscriptionGroupRequestHeader", recode::<DeleteGroupRequest>),
+    ("DeleteTopicFromNamesrvRequestHeader", recode::<DeleteTopicInNamesrvRequest>),
     ("DeleteTopicRequestHeader", recode::<DeleteTopicRequest>),
-    (
-        "EndTransactionRequestHeader",
-        recode::<EndTransactionRequest>,
-    ),
+    ("EndTransactionRequestHeader", recode::<EndTransactionRequest>),
     ("ExchangeHAInfoRequestHeader", recode::<HaInfoRequest>),
     ("ExchangeHAInfoResponseHeader", recode::<HaInfoRequest>),
-    (
-        "ExportRocksDBConfigToJsonRequestHeader",
-        recode::<ExportConfigRequest>,
-    ),
+    ("ExportRocksDBConfigToJsonRequestHeader", recode::<ExportConfigRequest>),
     ("GetBrokerConfigResponseHeader", recode::<BrokerConfigReply>),
-    (
-        "GetBrokerMemberGroupRequestHeader",
-        recode::<BrokerMemberGroupRequest>,
-    ),
-    (
-        "GetConsumeStatsInBrokerHeader",
-        recode::<BrokerConsumeStatsRequest>,
-    ),
-    (
-        "GetConsumeStatsRequestHeader",
-        recode::<ConsumeStatsRequest>,
-    ),
-    (
-        "GetConsumerConnectionListRequestHeader",
-        recode::<ConsumerConnectionRequest>,
-    ),
-    (
-        "GetConsumerListByGroupRequestHeader",
-        recode::<ConsumerListRequest>,
-    ),
-    (
-        "GetConsumerRunningInfoRequestHeader",
-        recode::<ConsumerRunningInfoRequest>,
-    ),
-    (
-        "GetConsumerStatusRequestHeader",
-        recode::<ConsumerStatusRequest>,
-    ),
-    (
-        "GetEarliestMsgStoretimeRequestHeader",
-        recode::<EarliestStoreTimeRequest>,
-    ),
-    (
-        "GetEarliestMsgStoretimeResponseHeader",
-        recode::<EarliestStoreTimeReply>,
-    ),
+    ("GetBrokerMemberGroupRequestHeader", recode::<BrokerMemberGroupRequest>),
+    ("GetConsumeStatsInBrokerHeader", recode::<BrokerConsumeStatsRequest>),
+    ("GetConsumeStatsRequestHeader", recode::<ConsumeStatsRequest>),
+    ("GetConsumerConnectionListRequestHeader", recode::<ConsumerConnectionRequest>),
+    ("GetConsumerListByGroupRequestHeader", recode::<ConsumerListRequest>),
+    ("GetConsumerRunningInfoRequestHeader", recode::<ConsumerRunningInfoRequest>),
+    ("GetConsumerStatusRequestHeader", recode::<ConsumerStatusRequest>),
+    ("GetEarliestMsgStoretimeRequestHeader", recode::<EarliestStoreTimeRequest>),
+    ("GetEarliestMsgStoretimeResponseHeader", recode::<EarliestStoreTimeReply>),
     ("GetKVConfigRequestHeader", recode::<KvKeyRequest>),
     ("GetKVConfigResponseHeader", recode::<KvGetReply>),
-    (
-        "GetKVListByNamespaceRequestHeader",
-        recode::<KvNamespaceRequest>,
-    ),
+    ("GetKVListByNamespaceRequestHeader", recode::<KvNamespaceRequest>),
     ("GetMaxOffsetRequestHeader", recode::<MaxOffsetRequest>),
     ("GetMaxOffsetResponseHeader", recode::<OffsetReply>),
     ("GetMinOffsetRequestHeader", recode::<MinOffsetRequest>),
     ("GetMinOffsetResponseHeader", recode::<OffsetReply>),
-    (
-        "GetProducerConnectionListRequestHeader",
-        recode::<ProducerConnectionRequest>,
-    ),
+    ("GetProducerConnectionListRequestHeader", recode::<ProducerConnectionRequest>),
     ("GetRouteInfoRequestHeader", recode::<RouteRequest>),
-    (
-        "GetSubscriptionGroupConfigRequestHeader",
-        recode::<GroupConfigRequest>,
-    ),
+    ("GetSubscriptionGroupConfigRequestHeader", recode::<GroupConfigRequest>),
     ("GetTopicConfigRequestHeader", recode::<TopicConfigRequest>),
-    (
-        "GetTopicStatsInfoRequestHeader",
-        recode::<TopicStatsRequest>,
-    ),
-    (
-        "GetTopicsByClusterRequestHeader",
-        recode::<TopicsByClusterRequest>,
-    ),
-    (
-        "NotifyConsumerIdsChangedRequestHeader",
-        recode::<ConsumerIdsChangedRequest>,
-    ),
-    (
-        "NotifyMinBrokerIdChangeRequestHeader",
-        recode::<MinBrokerIdChange>,
-    ),
+    ("GetTopicStatsInfoRequestHeader", recode::<TopicStatsRequest>),
+    ("GetTopicsByClusterRequestHeader", recode::<TopicsByClusterRequest>),
+    ("NotifyConsumerIdsChangedRequestHeader", recode::<ConsumerIdsChangedRequest>),
+    ("NotifyMinBrokerIdChangeRequestHeader", recode::<MinBrokerIdChange>),
     ("PullMessageRequestHeader", recode::<PullRequest>),
     ("PullMessageResponseHeader", recode::<PullReply>),
     ("PutKVConfigRequestHeader", recode::<KvPutRequest>),
-    (
-        "QueryConsumeQueueRequestHeader",
-        recode::<QueryConsumeQueueRequest>,
-    ),
-    (
-        "QueryConsumeTimeSpanRequestHeader",
-        recode::<ConsumeTimeSpanRequest>,
-    ),
-    (
-        "QueryConsumerOffsetRequestHeader",
-        recode::<QueryOffsetRequest>,
-    ),
+    ("QueryConsumeQueueRequestHeader", recode::<QueryConsumeQueueRequest>),
+    ("QueryConsumeTimeSpanRequestHeader", recode::<ConsumeTimeSpanRequest>),
+    ("QueryConsumerOffsetRequestHeader", recode::<QueryOffsetRequest>),
     ("QueryConsumerOffsetResponseHeader", recode::<OffsetReply>),
-    (
-        "QueryCorrectionOffsetHeader",
-        recode::<QueryCorrectionOffsetRequest>,
-    ),
-    (
-        "QueryDataVersionRequestHeader",
-        recode::<DataVersionRequest>,
-    ),
+    ("QueryCorrectionOffsetHeader", recode::<QueryCorrectionOffsetRequest>),
+    ("QueryDataVersionRequestHeader", recode::<DataVersionRequest>),
     ("QueryDataVersionResponseHeader", recode::<DataVersionReply>),
     ("QueryMessageRequestHeader", recode::<QueryMessageRequest>),
     ("QueryMessageResponseHeader", recode::<QueryMessageReply>),
-    (
-        "QuerySubscriptionByConsumerRequestHeader",
-        recode::<SubscriptionByConsumerRequest>,
-    ),
-    (
-        "QueryTopicConsumeByWhoRequestHeader",
-        recode::<TopicConsumersRequest>,
-    ),
-    (
-        "QueryTopicsByConsumerRequestHeader",
-        recode::<TopicsByConsumerRequest>,
-    ),
+    ("QuerySubscriptionByConsumerRequestHeader", recode::<SubscriptionByConsumerRequest>),
+    ("QueryTopicConsumeByWhoRequestHeader", recode::<TopicConsumersRequest>),
+    ("QueryTopicsByConsumerRequestHeader", recode::<TopicsByConsumerRequest>),
     ("RecallMessageRequestHeader", recode::<RecallRequest>),
     ("RecallMessageResponseHeader", recode::<RecallReply>),
-    (
-        "RegisterBrokerRequestHeader",
-        recode::<RegisterBrokerRequest>,
-    ),
-    (
-        "RegisterBrokerResponseHeader",
-        recode::<RegisterBrokerReply>,
-    ),
+    ("RegisterBrokerRequestHeader", recode::<RegisterBrokerRequest>),
+    ("RegisterBrokerResponseHeader", recode::<RegisterBrokerReply>),
     ("RegisterTopicRequestHeader", recode::<RegisterTopicRequest>),
     ("ReplyMessageRequestHeader", recode::<PushReplyRequest>),
-    (
-        "ResetMasterFlushOffsetHeader",
-        recode::<ResetFlushOffsetRequest>,
-    ),
+    ("ResetMasterFlushOffsetHeader", recode::<ResetFlushOffsetRequest>),
     ("ResetOffsetRequestHeader", recode::<ResetOffsetRequest>),
-    (
-        "ResumeCheckHalfMessageRequestHeader",
-        recode::<ResumeCheckHalfMessageRequest>,
-    ),
+    ("ResumeCheckHalfMessageRequestHeader", recode::<ResumeCheckHalfMessageRequest>),
     ("SearchOffsetRequestHeader", recode::<SearchOffsetRequest>),
     ("SearchOffsetResponseHeader", recode::<OffsetReply>),
     ("SendMessageRequestHeader", recode::<SendRequest>),
     ("SendMessageRequestHeaderV2", recode_short),
     ("SendMessageResponseHeader", recode::<SendReply>),
-    (
-        "UnRegisterBrokerRequestHeader",
-        recode::<UnregisterBrokerRequest>,
-    ),
-    (
-        "UnregisterClientRequestHeader",
-        recode::<UnregisterClientRequest>,
-    ),
-    (
-        "UpdateConsumerOffsetRequestHeader",
-        recode::<UpdateOffsetRequest>,
-    ),
-    (
-        "UpdateGroupForbiddenRequestHeader",
-        recode::<GroupForbiddenRequest>,
-    ),
-    (
-        "ViewBrokerStatsDataRequestHeader",
-        recode::<BrokerStatsRequest>,
-    ),
+    ("UnRegisterBrokerRequestHeader", recode::<UnregisterBrokerRequest>),
+    ("UnregisterClientRequestHeader", recode::<UnregisterClientRequest>),
+    ("UpdateConsumerOffsetRequestHeader", recode::<UpdateOffsetRequest>),
+    ("UpdateGroupForbiddenRequestHeader", recode::<GroupForbiddenRequest>),
+    ("ViewBrokerStatsDataRequestHeader", recode::<BrokerStatsRequest>),
     ("ViewMessageRequestHeader", recode::<ViewMessageRequest>),
-    (
-        "WipeWritePermOfBrokerRequestHeader",
-        recode::<WipeWritePermRequest>,
-    ),
-    (
-        "WipeWritePermOfBrokerResponseHeader",
-        recode::<WipeWritePermReply>,
-    ),
+    ("WipeWritePermOfBrokerRequestHeader", recode::<WipeWritePermRequest>),
+    ("WipeWritePermOfBrokerResponseHeader", recode::<WipeWritePermReply>),
 ];
 
 /// Fields of Java's base classes, which our structs leave to `Command::field`.
@@ -416,9 +211,7 @@ fn headers() {
             };
             seen.insert(*class);
             let mut ours = match recode(&command) {
-                Err(HeaderError::Missing { header, field })
-                    if STRICTER.contains(&(header, field)) =>
-                {
+                Err(HeaderError::Missing { header, field }) if STRICTER.contains(&(header, field)) => {
                     continue;
                 }
                 other => other.unwrap_or_else(|error| panic!("{}: {error}", vector.name)),
@@ -434,17 +227,12 @@ fn headers() {
             }
             // `committed` is from 5.0, and true without saying so.
             ours.retain(|name, value| {
-                java.contains_key(name)
-                    || !(FILLED_IN.contains(&value.as_str()) || name == "committed")
+                java.contains_key(name) || !(FILLED_IN.contains(&value.as_str()) || name == "committed")
             });
             assert_eq!(ours, java, "{}", vector.name);
         }
     }
-    let unseen: Vec<_> = CLASSES
-        .iter()
-        .filter(|(class, _)| !seen.contains(class))
-        .map(|(class, _)| class)
-        .collect();
+    let unseen: Vec<_> = CLASSES.iter().filter(|(class, _)| !seen.contains(class)).map(|(class, _)| class).collect();
     assert!(unseen.is_empty(), "no vectors for {unseen:?}");
 }
 

@@ -23,9 +23,7 @@ struct Block {
 
 impl Block {
     fn value(&self, key: &str) -> &str {
-        self.values
-            .get(key)
-            .unwrap_or_else(|| panic!("[{}] has no {key}", self.name))
+        self.values.get(key).unwrap_or_else(|| panic!("[{}] has no {key}", self.name))
     }
 
     fn number<T: std::str::FromStr<Err: Debug>>(&self, key: &str) -> T {
@@ -33,10 +31,7 @@ impl Block {
     }
 
     fn properties(&self) -> BTreeMap<&str, &str> {
-        self.values
-            .iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix("prop.")?, value.as_str())))
-            .collect()
+        self.values.iter().filter_map(|(key, value)| Some((key.strip_prefix("prop.")?, value.as_str()))).collect()
     }
 }
 
@@ -48,20 +43,12 @@ fn blocks(file: &str, prefix: &str) -> Vec<Block> {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         if let Some(name) = line.strip_prefix('[') {
             let name = name.strip_suffix(']').unwrap().to_owned();
-            blocks.push(Block {
-                name,
-                values: BTreeMap::new(),
-                bytes: Vec::new(),
-            });
+            blocks.push(Block { name, values: BTreeMap::new(), bytes: Vec::new() });
         } else if let Some(hex) = line.strip_prefix("bytes = ") {
             blocks.last_mut().unwrap().bytes = unhex(hex);
         } else if let Some((key, value)) = line.split_once(" = ") {
             let value = serde_json::from_str(value).unwrap();
-            blocks
-                .last_mut()
-                .unwrap()
-                .values
-                .insert(key.to_owned(), value);
+            blocks.last_mut().unwrap().values.insert(key.to_owned(), value);
         }
     }
     blocks.retain(|block| block.name.starts_with(prefix));
@@ -70,10 +57,7 @@ fn blocks(file: &str, prefix: &str) -> Vec<Block> {
 }
 
 fn unhex(hex: &str) -> Vec<u8> {
-    hex.as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
+    hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
 /// Reads a record, holds it against the block, and writes it again.
@@ -85,55 +69,24 @@ fn check_record(block: &Block) {
     assert_eq!(read.topic(), block.value("topic"), "{name}");
     assert_eq!(read.queue_id().0, block.number::<u32>("queueId"), "{name}");
     assert_eq!(read.flag(), block.number::<i32>("flag"), "{name}");
-    assert_eq!(
-        read.queue_offset().0,
-        block.number::<u64>("queueOffset"),
-        "{name}"
-    );
-    assert_eq!(
-        read.physical_offset().0,
-        block.number::<u64>("physicalOffset"),
-        "{name}"
-    );
+    assert_eq!(read.queue_offset().0, block.number::<u64>("queueOffset"), "{name}");
+    assert_eq!(read.physical_offset().0, block.number::<u64>("physicalOffset"), "{name}");
     assert_eq!(read.sys_flag(), SysFlag(block.number("sysFlag")), "{name}");
-    assert_eq!(
-        read.born_timestamp(),
-        block.number::<i64>("bornTimestamp"),
-        "{name}"
-    );
-    assert_eq!(
-        read.store_timestamp(),
-        block.number::<i64>("storeTimestamp"),
-        "{name}"
-    );
+    assert_eq!(read.born_timestamp(), block.number::<i64>("bornTimestamp"), "{name}");
+    assert_eq!(read.store_timestamp(), block.number::<i64>("storeTimestamp"), "{name}");
     assert_eq!(read.born_host(), host(block.value("bornHost")), "{name}");
     assert_eq!(read.store_host(), host(block.value("storeHost")), "{name}");
-    assert_eq!(
-        read.reconsume_times(),
-        block.number::<i32>("reconsumeTimes"),
-        "{name}"
-    );
-    assert_eq!(
-        read.prepared_transaction_offset(),
-        block.number::<i64>("preparedTransactionOffset"),
-        "{name}"
-    );
+    assert_eq!(read.reconsume_times(), block.number::<i32>("reconsumeTimes"), "{name}");
+    assert_eq!(read.prepared_transaction_offset(), block.number::<i64>("preparedTransactionOffset"), "{name}");
     assert_eq!(read.stored_crc(), block.number::<u32>("bodyCrc"), "{name}");
     // A compressed body is given unpacked; what is stored is the packed one.
     if !read.sys_flag().is_compressed() {
         assert_eq!(read.body(), unhex(block.value("bodyHex")), "{name}");
     }
     let text = read.properties();
-    assert_eq!(
-        properties::pairs(&text).collect::<BTreeMap<_, _>>(),
-        block.properties(),
-        "{name}"
-    );
+    assert_eq!(properties::pairs(&text).collect::<BTreeMap<_, _>>(), block.properties(), "{name}");
     if let Some(id) = block.values.get("msgId") {
-        let ours = OffsetMessageId {
-            host: read.store_host(),
-            physical_offset: read.physical_offset(),
-        };
+        let ours = OffsetMessageId { host: read.store_host(), physical_offset: read.physical_offset() };
         assert_eq!(&ours.to_string(), id, "{name}");
     }
 
@@ -152,12 +105,7 @@ fn check_record(block: &Block) {
     };
     let mut bytes = Vec::new();
     again.encode(&mut bytes).unwrap();
-    stamp_record(
-        &mut bytes,
-        read.queue_offset(),
-        read.physical_offset(),
-        read.store_timestamp(),
-    );
+    stamp_record(&mut bytes, read.queue_offset(), read.physical_offset(), read.store_timestamp());
     assert_eq!(bytes, block.bytes, "{name}");
 }
 
@@ -172,29 +120,16 @@ fn host(text: &str) -> SocketAddr {
 #[test]
 fn records() {
     for file in ["records-5.3.3.txt", "records-4.9.7.txt"] {
-        blocks(file, "decoder/")
-            .iter()
-            .chain(&blocks(file, "store/"))
-            .for_each(check_record);
+        blocks(file, "decoder/").iter().chain(&blocks(file, "store/")).for_each(check_record);
     }
-    blocks("store-5.3.3.txt", "append/")
-        .iter()
-        .for_each(check_record);
+    blocks("store-5.3.3.txt", "append/").iter().for_each(check_record);
 }
 
 #[test]
 fn batches() {
-    for block in ["records-5.3.3.txt", "records-4.9.7.txt"]
-        .iter()
-        .flat_map(|file| blocks(file, "batch/"))
-    {
+    for block in ["records-5.3.3.txt", "records-4.9.7.txt"].iter().flat_map(|file| blocks(file, "batch/")) {
         let items: Vec<BatchItem<'_>> = BatchItems::parse(&block.bytes).unwrap().collect();
-        assert_eq!(
-            items.len(),
-            block.number::<usize>("count"),
-            "{}",
-            block.name
-        );
+        assert_eq!(items.len(), block.number::<usize>("count"), "{}", block.name);
         let mut bytes = Vec::new();
         for (at, item) in items.iter().enumerate() {
             assert_eq!(item.flag, block.number::<i32>(&format!("{at}.flag")));
@@ -210,19 +145,9 @@ fn batches() {
 fn property_strings() {
     for block in blocks("records-5.3.3.txt", "parse-properties/") {
         let read = Properties::parse(block.value("text"));
-        assert_eq!(
-            read.iter().collect::<BTreeMap<_, _>>(),
-            block.properties(),
-            "{}",
-            block.name
-        );
+        assert_eq!(read.iter().collect::<BTreeMap<_, _>>(), block.properties(), "{}", block.name);
         for (name, value) in block.properties() {
-            assert_eq!(
-                properties::property(block.value("text"), name),
-                Some(value),
-                "{}",
-                block.name
-            );
+            assert_eq!(properties::property(block.value("text"), name), Some(value), "{}", block.name);
         }
     }
     for block in blocks("records-5.3.3.txt", "properties/") {
@@ -239,10 +164,7 @@ fn ids_and_hashes() {
     let file = "records-5.3.3.txt";
     for block in blocks(file, "message-id/") {
         let host = SocketAddr::new(block.number("host"), block.number("port"));
-        let id = OffsetMessageId {
-            host,
-            physical_offset: PhysicalOffset(block.number("offset")),
-        };
+        let id = OffsetMessageId { host, physical_offset: PhysicalOffset(block.number("offset")) };
         assert_eq!(id.to_string(), block.value("id"));
         assert_eq!(block.value("id").parse(), Ok(id));
     }
@@ -256,20 +178,12 @@ fn ids_and_hashes() {
         assert_eq!(id.to_string(), block.value("id"));
     }
     for block in blocks(file, "tag/") {
-        assert_eq!(
-            tags::tags_code(block.value("tag")),
-            block.number::<i64>("code"),
-            "{}",
-            block.name
-        );
+        assert_eq!(tags::tags_code(block.value("tag")), block.number::<i64>("code"), "{}", block.name);
     }
     for block in blocks(file, "crc32/") {
         assert_eq!(record::body_crc(&block.bytes), block.number::<u32>("crc32"));
     }
-    for block in blocks(file, "index-key/")
-        .iter()
-        .filter(|block| block.value("key").contains('#'))
-    {
+    for block in blocks(file, "index-key/").iter().filter(|block| block.value("key").contains('#')) {
         let (topic, key) = block.value("key").split_once('#').unwrap();
         let hash = tags::index_key_hash(topic, key);
         assert_eq!(hash, block.number::<i32>("hash"), "{}", block.name);
@@ -289,31 +203,18 @@ enum Expect {
 
 fn check_body<T: Serialize + DeserializeOwned + PartialEq + Debug>(block: &Block, expect: Expect) {
     let name = &block.name;
-    let value: T =
-        json::from_slice(&block.bytes).unwrap_or_else(|error| panic!("[{name}]: {error}"));
-    let written = if name.ends_with("/pretty") {
-        json::to_vec_pretty(&value)
-    } else {
-        json::to_vec_bare_keys(&value)
-    };
+    let value: T = json::from_slice(&block.bytes).unwrap_or_else(|error| panic!("[{name}]: {error}"));
+    let written = if name.ends_with("/pretty") { json::to_vec_pretty(&value) } else { json::to_vec_bare_keys(&value) };
     let text = String::from_utf8(written.clone()).unwrap();
     let java = std::str::from_utf8(&block.bytes).unwrap();
     match expect {
         Expect::SameBytes => assert_eq!(text, java, "{name}"),
-        Expect::Without(member) => assert_eq!(
-            text.replace(&format!("\"{member}\":{{}},"), "")
-                .replace("\t\n", ""),
-            java,
-            "{name}"
-        ),
+        Expect::Without(member) => {
+            assert_eq!(text.replace(&format!("\"{member}\":{{}},"), "").replace("\t\n", ""), java, "{name}")
+        }
         Expect::SameValue => {}
     }
-    for form in [
-        written,
-        json::to_vec(&value),
-        json::to_vec_ascii(&value),
-        json::to_vec_pretty(&value),
-    ] {
+    for form in [written, json::to_vec(&value), json::to_vec_ascii(&value), json::to_vec_pretty(&value)] {
         assert_eq!(json::from_slice::<T>(&form).as_ref(), Ok(&value), "{name}");
     }
 }
@@ -400,9 +301,7 @@ fn check_class(class: &str, block: &Block, expect: Expect) {
         "SubscriptionGroupWrapper" => check_body::<SubscriptionGroupTable>,
         "SyncStateSet" => check_body::<SyncStateSet>,
         "TopicConfig" => check_body::<TopicConfig>,
-        "TopicConfigAndMappingSerializeWrapper" | "TopicConfigSerializeWrapper" => {
-            check_body::<TopicConfigTable>
-        }
+        "TopicConfigAndMappingSerializeWrapper" | "TopicConfigSerializeWrapper" => check_body::<TopicConfigTable>,
         "TopicList" => check_body::<TopicList>,
         "TopicOffset" => check_body::<TopicOffset>,
         "TopicQueueMappingDetail" => check_body::<TopicQueueMappingDetail>,
@@ -425,114 +324,65 @@ fn is_spoken(block: &Block) -> bool {
 
 #[test]
 fn bodies() {
-    for block in blocks("bodies-5.3.3.txt", "")
-        .iter()
-        .filter(|block| is_spoken(block))
-    {
-        if block.name.ends_with("/compressed")
-            || block.name.ends_with("/line")
-            || block.name.ends_with("/strict")
-        {
+    for block in blocks("bodies-5.3.3.txt", "").iter().filter(|block| is_spoken(block)) {
+        if block.name.ends_with("/compressed") || block.name.ends_with("/line") || block.name.ends_with("/strict") {
             continue;
         }
         let class = class_of(block);
         let expect = match class {
             _ if block.name.ends_with("/empty") => Expect::SameValue,
-            _ if block.name.ends_with("/pretty") && class.starts_with("SubscriptionGroup") => {
-                Expect::SameValue
-            }
-            _ if block.name.ends_with("/pretty") && class.starts_with("ConsumerOffset") => {
-                Expect::SameValue
-            }
+            _ if block.name.ends_with("/pretty") && class.starts_with("SubscriptionGroup") => Expect::SameValue,
+            _ if block.name.ends_with("/pretty") && class.starts_with("ConsumerOffset") => Expect::SameValue,
             "ConsumerOffsetSerializeWrapper" => Expect::Without("groupTopicMap"),
             "SubscriptionGroupWrapper" => Expect::Without("forbiddenTable"),
             _ => Expect::SameBytes,
         };
         check_class(class, block, expect);
     }
-    for block in blocks("bodies-4.9.7.txt", "")
-        .iter()
-        .filter(|block| is_spoken(block))
-    {
+    for block in blocks("bodies-4.9.7.txt", "").iter().filter(|block| is_spoken(block)) {
         check_class(class_of(block), block, Expect::SameValue);
     }
 }
 
 #[test]
 fn pretty_tables_but_for_the_members_they_lack() {
-    for block in blocks("bodies-5.3.3.txt", "")
-        .iter()
-        .filter(|block| block.name.ends_with("/pretty"))
-    {
+    for block in blocks("bodies-5.3.3.txt", "").iter().filter(|block| block.name.ends_with("/pretty")) {
         let java = String::from_utf8(block.bytes.clone()).unwrap();
         let (ours, extra) = match class_of(block) {
             "SubscriptionGroupWrapper" => (
-                json::to_vec_pretty(
-                    &json::from_slice::<SubscriptionGroupTable>(&block.bytes).unwrap(),
-                ),
+                json::to_vec_pretty(&json::from_slice::<SubscriptionGroupTable>(&block.bytes).unwrap()),
                 "\t\"forbiddenTable\":{},\n",
             ),
             "ConsumerOffsetSerializeWrapper" => (
-                json::to_vec_pretty(
-                    &json::from_slice::<ConsumerOffsetTable>(&block.bytes).unwrap(),
-                ),
+                json::to_vec_pretty(&json::from_slice::<ConsumerOffsetTable>(&block.bytes).unwrap()),
                 "\t\"groupTopicMap\":{},\n",
             ),
             _ => continue,
         };
-        assert_eq!(
-            String::from_utf8(ours).unwrap().replace(extra, ""),
-            java,
-            "{}",
-            block.name
-        );
+        assert_eq!(String::from_utf8(ours).unwrap().replace(extra, ""), java, "{}", block.name);
     }
 }
 
 #[test]
 fn routes_in_both_forms() {
     for block in blocks("bodies-5.3.3.txt", "real/TopicRouteData") {
-        let form = if block.name.ends_with("/strict") {
-            RouteForm::Strict
-        } else {
-            RouteForm::Legacy
-        };
+        let form = if block.name.ends_with("/strict") { RouteForm::Strict } else { RouteForm::Legacy };
         let route: TopicRoute = json::from_slice(&block.bytes).unwrap();
-        assert_eq!(
-            String::from_utf8(route.encode(form)),
-            String::from_utf8(block.bytes),
-            "{}",
-            block.name
-        );
+        assert_eq!(String::from_utf8(route.encode(form)), String::from_utf8(block.bytes), "{}", block.name);
     }
 }
 
 #[test]
 fn registrations() {
-    for block in blocks("bodies-5.3.3.txt", "real/TopicConfig-")
-        .iter()
-        .filter(|block| block.name.ends_with("/line"))
-    {
-        assert_eq!(
-            TopicConfig::from_line(block.value("line"))
-                .unwrap()
-                .to_line(),
-            block.value("line")
-        );
+    for block in blocks("bodies-5.3.3.txt", "real/TopicConfig-").iter().filter(|block| block.name.ends_with("/line")) {
+        assert_eq!(TopicConfig::from_line(block.value("line")).unwrap().to_line(), block.value("line"));
     }
     for block in blocks("bodies-5.3.3.txt", "real/RegisterBrokerBody") {
         let body = RegisterBrokerBody::decode(&block.bytes, 479).unwrap();
         if block.name.ends_with("/compressed") {
             let mut inflated = Vec::new();
-            flate2::read::ZlibDecoder::new(&body.encode_compressed().unwrap()[..])
-                .read_to_end(&mut inflated)
-                .unwrap();
-            assert_eq!(
-                inflated,
-                unhex(block.value("inflatedHex")),
-                "{}",
-                block.name
-            );
+            flate2::read::ZlibDecoder::new(&body.encode_compressed().unwrap()[..]).read_to_end(&mut inflated).unwrap();
+            assert_eq!(inflated, unhex(block.value("inflatedHex")), "{}", block.name);
         } else {
             assert_eq!(body.encode(), block.bytes, "{}", block.name);
         }
@@ -545,8 +395,7 @@ fn tag_subscriptions() {
         let java: SubscriptionData = json::from_slice(&block.bytes).unwrap();
         let text = block.name.strip_prefix("real/SubscriptionData ").unwrap();
         let text = if text == "(empty)" { "" } else { text };
-        let mut ours =
-            SubscriptionData::from_tags(java.topic.clone(), text, java.sub_version).unwrap();
+        let mut ours = SubscriptionData::from_tags(java.topic.clone(), text, java.sub_version).unwrap();
         // Java's sets are in hash order.
         let mut java = java;
         for data in [&mut ours, &mut java] {

@@ -141,7 +141,9 @@ impl Client {
             return Err(ConnectError::ShutDown { addr: addr.to_owned() });
         }
         match state.peers.get(addr) {
-            Some(Peer::Connected(connection)) if !connection.is_closed() => return Ok(Peer::Connected(connection.clone())),
+            Some(Peer::Connected(connection)) if !connection.is_closed() => {
+                return Ok(Peer::Connected(connection.clone()));
+            }
             Some(Peer::Connecting(attempt)) => return Ok(Peer::Connecting(attempt.clone())),
             _ => {}
         }

@@ -89,7 +89,12 @@ enum Ended {
 }
 
 impl Driver {
-    pub(crate) fn new(stream: TcpStream, connection: Connection, service: Option<Arc<dyn Service>>, limits: Limits) -> Self {
+    pub(crate) fn new(
+        stream: TcpStream,
+        connection: Connection,
+        service: Option<Arc<dyn Service>>,
+        limits: Limits,
+    ) -> Self {
         Self {
             stream,
             connection,

@@ -176,10 +176,7 @@ impl Acceptor {
         for connection in self.connections.values() {
             connection.drain();
         }
-        let in_time = timeout_at(deadline, async {
-            while self.tasks.join_next().await.is_some() {}
-        })
-        .await;
+        let in_time = timeout_at(deadline, async { while self.tasks.join_next().await.is_some() {} }).await;
         if in_time.is_err() {
             info!(connections = self.tasks.len(), "cutting connections that did not finish in time");
         }
@@ -220,5 +217,8 @@ impl Acceptor {
 
 /// Errors of accept that concern only the connection that was to be accepted.
 fn is_the_peers(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
 }

@@ -227,7 +227,8 @@ async fn deferred_replies_that_pile_up_close_the_connection() {
 
 #[tokio::test]
 async fn a_slow_reader_gets_everything() {
-    let handler = Handler::new(|_, _| Outcome::Reply(Reply::ok().body_chunks(vec![vec![1; 50_000].into(), vec![2; 50].into()])));
+    let handler =
+        Handler::new(|_, _| Outcome::Reply(Reply::ok().body_chunks(vec![vec![1; 50_000].into(), vec![2; 50].into()])));
     let config = ServerConfig { outbound_bytes_max: 100_000, ..local() };
     let server = Server::bind(config, handler).await.expect("binds");
     let mut peer = Raw::connect(server.local_addr()).await;
@@ -270,7 +271,9 @@ async fn connections_beyond_the_limit_are_closed() {
     // The accept task may learn of it a little later than the service.
     loop {
         let mut third = Raw::connect(server.local_addr()).await;
-        if tokio::io::AsyncWriteExt::write_all(&mut third.stream, &frame(1, 1, b"x")).await.is_ok() && third.next().await.is_some() {
+        if tokio::io::AsyncWriteExt::write_all(&mut third.stream, &frame(1, 1, b"x")).await.is_ok()
+            && third.next().await.is_some()
+        {
             break;
         }
     }

@@ -11,9 +11,7 @@ pub const COMMAND: Command = Command {
         value("b", "brokerAddr", "Broker address").one_of(0),
         value("c", "clusterName", "which cluster").one_of(0),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: BrokerStatusSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: BrokerStatusSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 

@@ -14,16 +14,10 @@ pub const COMMAND: Command = Command {
     description: "List cluster infos.",
     options: &[
         switch("m", "moreStats", "Print more stats"),
-        value(
-            "i",
-            "interval",
-            "specify intervals numbers, it is in seconds",
-        ),
+        value("i", "interval", "specify intervals numbers, it is in seconds"),
         value("c", "clusterName", "which cluster"),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: ClusterListSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: ClusterListSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -36,11 +30,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         let info = context.admin.cluster_info().await?;
         let clusters: Vec<String> = match context.given.value("c") {
             Some(cluster) => vec![cluster.to_owned()],
-            None => info
-                .cluster_addr_table
-                .keys()
-                .map(ToString::to_string)
-                .collect(),
+            None => info.cluster_addr_table.keys().map(ToString::to_string).collect(),
         };
         if context.given.has("m") {
             print_totals(context, &info, &clusters).await
@@ -87,17 +77,22 @@ async fn replicas(
 async fn print_load(context: &mut Context, info: &ClusterInfo, clusters: &[String]) {
     context.line(format!(
         "{:<22}  {:<22}  {:<4}  {:<22} {:<16}  {:>16}  {:>30}  {:<22}  {:<11}  {:<12}  {:<8}  {:<10}",
-        "#Cluster Name", "#Broker Name", "#BID", "#Addr", "#Version", "#InTPS(LOAD)", "#OutTPS(LOAD)", "#Timer(Progress)", "#PCWait(ms)", "#Hour", "#SPACE", "#ACTIVATED"
+        "#Cluster Name",
+        "#Broker Name",
+        "#BID",
+        "#Addr",
+        "#Version",
+        "#InTPS(LOAD)",
+        "#OutTPS(LOAD)",
+        "#Timer(Progress)",
+        "#PCWait(ms)",
+        "#Hour",
+        "#SPACE",
+        "#ACTIVATED"
     ));
     for (cluster, name, id, addr, table) in replicas(context, info, clusters).await {
         let text = |key: &str| table.get(key).cloned().unwrap_or_default();
-        let first = |key: &str| {
-            text(key)
-                .split(' ')
-                .next()
-                .and_then(|word| word.parse().ok())
-                .unwrap_or(0.0_f64)
-        };
+        let first = |key: &str| text(key).split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0_f64);
         let float = |key: &str| text(key).parse().unwrap_or(0.0_f64);
         let whole = |key: &str| text(key).parse().unwrap_or(0_i64);
         let or_n = |key: &str| table.get(key).cloned().unwrap_or_else(|| "N".to_owned());
@@ -123,10 +118,7 @@ async fn print_load(context: &mut Context, info: &ClusterInfo, clusters: &[Strin
             float("timerEnqueueTps"),
             float("timerDequeueTps")
         );
-        let hour = match table
-            .get("earliestMessageTimeStamp")
-            .and_then(|text| text.parse::<i64>().ok())
-        {
+        let hour = match table.get("earliestMessageTimeStamp").and_then(|text| text.parse::<i64>().ok()) {
             Some(earliest) => format!("{:.2}", (now_ms() - earliest) as f64 / 3_600_000.0),
             None => "0.00".to_owned(),
         };
@@ -143,20 +135,10 @@ async fn print_load(context: &mut Context, info: &ClusterInfo, clusters: &[Strin
 async fn print_totals(context: &mut Context, info: &ClusterInfo, clusters: &[String]) {
     context.line(format!(
         "{:<16}  {:<32} {:>14} {:>14} {:>14} {:>14}",
-        "#Cluster Name",
-        "#Broker Name",
-        "#InTotalYest",
-        "#OutTotalYest",
-        "#InTotalToday",
-        "#OutTotalToday"
+        "#Cluster Name", "#Broker Name", "#InTotalYest", "#OutTotalYest", "#InTotalToday", "#OutTotalToday"
     ));
     for (cluster, name, _, _, table) in replicas(context, info, clusters).await {
-        let number = |key: &str| {
-            table
-                .get(key)
-                .and_then(|text| text.parse::<i64>().ok())
-                .unwrap_or(0)
-        };
+        let number = |key: &str| table.get(key).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
         let since = |kind: &str| {
             let morning = number(&format!("msg{kind}TotalTodayMorning"));
             (
@@ -165,7 +147,9 @@ async fn print_totals(context: &mut Context, info: &ClusterInfo, clusters: &[Str
             )
         };
         let ((in_yesterday, in_today), (out_yesterday, out_today)) = (since("Put"), since("Get"));
-        context.line(format!("{cluster:<16}  {name:<32} {in_yesterday:>14} {out_yesterday:>14} {in_today:>14} {out_today:>14}"));
+        context.line(format!(
+            "{cluster:<16}  {name:<32} {in_yesterday:>14} {out_yesterday:>14} {in_today:>14} {out_today:>14}"
+        ));
     }
 }
 

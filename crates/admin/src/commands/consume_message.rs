@@ -19,16 +19,8 @@ pub const COMMAND: Command = Command {
         value("i", "queueId", "Queue Id"),
         value("o", "offset", "Queue offset"),
         value("g", "consumerGroup", "Consumer group name"),
-        value(
-            "s",
-            "beginTimestamp ",
-            "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
-        ),
-        value(
-            "e",
-            "endTimestamp ",
-            "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
-        ),
+        value("s", "beginTimestamp ", "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]"),
+        value("e", "endTimestamp ", "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]"),
         value("c", "MessageNumber", "Number of message to be consumed"),
     ],
     failure: None,
@@ -45,61 +37,44 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
     let topic = context.required("t");
     let given = &context.given;
     let count: i64 = given.value("c").map_or(Ok(128), number)?;
-    let (begin, end) = (
-        given.value("s").map(time).transpose()?,
-        given.value("e").map(time).transpose()?,
-    );
+    let (begin, end) = (given.value("s").map(time).transpose()?, given.value("e").map(time).transpose()?);
     let broker = given.value("b").map(str::to_owned);
     let queue_id: Option<u32> = given.value("i").map(number).transpose()?;
     let offset: Option<u64> = given.value("o").map(number).transpose()?;
     let now = jiff::Timestamp::now().as_millisecond();
     let refusal = match () {
         () if count <= 0 => Some("Please input a positive messageNumber!"),
-        () if queue_id.is_some() && broker.is_none() => {
-            Some("Please set the brokerName before queueId!")
-        }
+        () if queue_id.is_some() && broker.is_none() => Some("Please set the brokerName before queueId!"),
         () if offset.is_some() && queue_id.is_none() => Some("Please set queueId before offset!"),
-        () if begin.is_some_and(|begin| begin > now) => {
-            Some("Please set the beginTimestamp before now!")
-        }
+        () if begin.is_some_and(|begin| begin > now) => Some("Please set the beginTimestamp before now!"),
         () if end.is_some_and(|end| end > now) => Some("Please set the endTimestamp before now!"),
-        () if end.is_some_and(|end| begin.is_some_and(|begin| begin > end)) => Some(
-            "Please make sure that the beginTimestamp is less than or equal to the endTimestamp",
-        ),
+        () if end.is_some_and(|end| begin.is_some_and(|begin| begin > end)) => {
+            Some("Please make sure that the beginTimestamp is less than or equal to the endTimestamp")
+        }
         () => None,
     };
     if let Some(text) = refusal {
         context.text(text);
         return Ok(());
     }
-    let mut reader = Reader {
-        group: given.value("g").unwrap_or(TOOLS_GROUP).to_owned(),
-        remaining: count.unsigned_abs(),
-    };
-    let queues = context.admin.subscribe_queues(&topic).await.map_err(|_| {
-        Failure::Plain(format!(
-            "Can not find Message Queue for this topic, {topic}"
-        ))
-    })?;
+    let mut reader =
+        Reader { group: given.value("g").unwrap_or(TOOLS_GROUP).to_owned(), remaining: count.unsigned_abs() };
+    let queues = context
+        .admin
+        .subscribe_queues(&topic)
+        .await
+        .map_err(|_| Failure::Plain(format!("Can not find Message Queue for this topic, {topic}")))?;
 
     if let (Some(broker), Some(queue_id)) = (&broker, queue_id) {
-        let Some(queue) = queues
-            .into_iter()
-            .find(|queue| queue.broker_name == *broker && queue.queue_id == queue_id)
+        let Some(queue) = queues.into_iter().find(|queue| queue.broker_name == *broker && queue.queue_id == queue_id)
         else {
             return Err(Failure::Plain(format!("The broker[{broker}] not exist")));
         };
-        let bounds = (
-            context.admin.min_offset(&queue).await?,
-            context.admin.max_offset(&queue).await?,
-        );
+        let bounds = (context.admin.min_offset(&queue).await?, context.admin.max_offset(&queue).await?);
         let (mut from, end) = range(context, &queue, bounds, (begin, end)).await?;
         match offset {
             Some(offset) if offset > bounds.1 => {
-                context.line(format!(
-                    "{} no matched msg, offset={offset}",
-                    describe(&queue)
-                ));
+                context.line(format!("{} no matched msg, offset={offset}", describe(&queue)));
                 return Ok(());
             }
             Some(offset) => from = offset,
@@ -107,28 +82,18 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         }
         let last = match reader.last_within(from, end) {
             Some(last) => {
-                context.line(format!(
-                    "The oldler {} message will be provided",
-                    reader.remaining
-                ));
+                context.line(format!("The oldler {} message will be provided", reader.remaining));
                 last
             }
             None => end,
         };
         return reader.read(context, &queue, from, last).await;
     }
-    for queue in queues.into_iter().filter(|queue| {
-        broker
-            .as_ref()
-            .is_none_or(|broker| queue.broker_name == *broker)
-    }) {
+    for queue in queues.into_iter().filter(|queue| broker.as_ref().is_none_or(|broker| queue.broker_name == *broker)) {
         if reader.remaining == 0 {
             break;
         }
-        let bounds = (
-            context.admin.min_offset(&queue).await?,
-            context.admin.max_offset(&queue).await?,
-        );
+        let bounds = (context.admin.min_offset(&queue).await?, context.admin.max_offset(&queue).await?);
         let (from, end) = range(context, &queue, bounds, (begin, end)).await?;
         let last = match reader.last_within(from, end) {
             Some(last) => {
@@ -174,27 +139,12 @@ impl Reader {
     }
 
     /// Reads up to and with `last`. When that is the queue's end, one more pull finds nothing new and says so, as in Java.
-    async fn read(
-        &mut self,
-        context: &mut Context,
-        queue: &Queue,
-        from: u64,
-        last: u64,
-    ) -> Result<(), Failure> {
+    async fn read(&mut self, context: &mut Context, queue: &Queue, from: u64, last: u64) -> Result<(), Failure> {
         let mut next = from;
         while next <= last {
             let count = (last - next + 1).min(32) as u32;
-            let pulled = context
-                .admin
-                .pull(
-                    &queue.addr,
-                    &self.group,
-                    &queue.topic,
-                    queue.queue_id,
-                    next,
-                    count,
-                )
-                .await?;
+            let pulled =
+                context.admin.pull(&queue.addr, &self.group, &queue.topic, queue.queue_id, next, count).await?;
             next = pulled.next_offset;
             match pulled.status {
                 PullStatus::Found => {
@@ -226,10 +176,7 @@ impl Reader {
 }
 
 fn describe(queue: &Queue) -> String {
-    format!(
-        "MessageQueue [topic={}, brokerName={}, queueId={}]",
-        queue.topic, queue.broker_name, queue.queue_id
-    )
+    format!("MessageQueue [topic={}, brokerName={}, queueId={}]", queue.topic, queue.broker_name, queue.queue_id)
 }
 
 /// Java: `MessageExt.toString` between the id and the body.

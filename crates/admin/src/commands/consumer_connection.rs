@@ -13,9 +13,7 @@ pub const COMMAND: Command = Command {
         value("g", "consumerGroup", "consumer group name").required(),
         value("b", "brokerAddr", "broker address"),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: ConsumerConnectionSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: ConsumerConnectionSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -25,10 +23,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         Some(addr) => context.admin.consumer_connection_at(addr, &group).await?,
         None => context.admin.consumer_connection(&group).await?,
     };
-    context.line(format!(
-        "{:<36} {:<22} {:<10} {}",
-        "#ClientId", "#ClientAddr", "#Language", "#Version"
-    ));
+    context.line(format!("{:<36} {:<22} {:<10} {}", "#ClientId", "#ClientAddr", "#Language", "#Version"));
     for client in &connection.connection_set {
         context.line(format!(
             "{:<36} {:<22} {:<10} {}",

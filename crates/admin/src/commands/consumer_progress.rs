@@ -17,15 +17,9 @@ pub const COMMAND: Command = Command {
         value("g", "groupName", "consumer group name"),
         value("t", "topicName", "topic name"),
         value("s", "showClientIP", "Show Client IP per Queue"),
-        value(
-            "c",
-            "cluster",
-            "Cluster name or lmq parent topic, lmq is used to find the route.",
-        ),
+        value("c", "cluster", "Cluster name or lmq parent topic, lmq is used to find the route."),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: ConsumerProgressSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: ConsumerProgressSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -38,21 +32,11 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
 
 async fn one_group(context: &mut Context, group: &str) -> Result<(), Failure> {
     let show_clients = context.given.flag("s", false);
-    let stats = context
-        .admin
-        .consume_stats(group, context.given.value("t"))
-        .await?;
-    let owners = if show_clients {
-        context.admin.queue_owners(group).await.unwrap_or_default()
-    } else {
-        BTreeMap::new()
-    };
+    let stats = context.admin.consume_stats(group, context.given.value("t")).await?;
+    let owners =
+        if show_clients { context.admin.queue_owners(group).await.unwrap_or_default() } else { BTreeMap::new() };
     let line = |cells: [&str; 9]| {
-        let client = if show_clients {
-            format!("{:<20}  ", cells[5])
-        } else {
-            String::new()
-        };
+        let client = if show_clients { format!("{:<20}  ", cells[5]) } else { String::new() };
         format!(
             "{:<64}  {:<32}  {:<4}  {:<20}  {:<20}  {client}{:<20} {:<20}{}",
             cells[0], cells[1], cells[2], cells[3], cells[4], cells[6], cells[7], cells[8]
@@ -75,14 +59,8 @@ async fn one_group(context: &mut Context, group: &str) -> Result<(), Failure> {
         let inflight = offsets.pull_offset - offsets.consumer_offset;
         diff_total += diff;
         inflight_total += inflight;
-        let client = owners
-            .get(queue)
-            .map_or("N/A", |id| id.split('@').next().unwrap_or(id));
-        let last = if offsets.last_timestamp == 0 {
-            "N/A".to_owned()
-        } else {
-            time_of_day(offsets.last_timestamp)
-        };
+        let client = owners.get(queue).map_or("N/A", |id| id.split('@').next().unwrap_or(id));
+        let last = if offsets.last_timestamp == 0 { "N/A".to_owned() } else { time_of_day(offsets.last_timestamp) };
         context.line(line([
             cut(&queue.topic, 64),
             cut(&queue.broker_name, 32),
@@ -95,16 +73,15 @@ async fn one_group(context: &mut Context, group: &str) -> Result<(), Failure> {
             &format!(" {last}"),
         ]));
     }
-    context.text(format!("\nConsume TPS: {:.2}\nConsume Diff Total: {diff_total}\nConsume Inflight Total: {inflight_total}\n", stats.consume_tps));
+    context.text(format!(
+        "\nConsume TPS: {:.2}\nConsume Diff Total: {diff_total}\nConsume Inflight Total: {inflight_total}\n",
+        stats.consume_tps
+    ));
     Ok(())
 }
 
 fn sorted(stats: &ConsumeStats) -> Vec<(&MessageQueue, &ferromq_protocol::body::OffsetWrapper)> {
-    let mut rows: Vec<_> = stats
-        .offset_table
-        .iter()
-        .map(|(queue, offsets)| (queue, offsets))
-        .collect();
+    let mut rows: Vec<_> = stats.offset_table.iter().map(|(queue, offsets)| (queue, offsets)).collect();
     rows.sort_by(|a, b| a.0.cmp(b.0));
     rows
 }
@@ -116,35 +93,16 @@ async fn all_groups(context: &mut Context) -> Result<(), Failure> {
             cells[0], cells[1], cells[2], cells[3], cells[4], cells[5], cells[6]
         )
     };
-    context.line(line([
-        "#Group",
-        "#Count",
-        "#Version",
-        "#Type",
-        "#Model",
-        "#TPS",
-        "#Diff Total",
-    ]));
+    context.line(line(["#Group", "#Count", "#Version", "#Type", "#Model", "#TPS", "#Diff Total"]));
     for topic in context.admin.topics().await? {
         let Some(group) = topic.strip_prefix("%RETRY%") else {
             continue;
         };
         // A group that cannot be asked still has its row, with zeros, as Java.
-        let stats = context
-            .admin
-            .consume_stats(group, None)
-            .await
-            .unwrap_or_default();
-        let connection = context
-            .admin
-            .consumer_connection(group)
-            .await
-            .unwrap_or_default();
-        let diff: i64 = stats
-            .offset_table
-            .iter()
-            .map(|(_, offsets)| offsets.broker_offset - offsets.consumer_offset)
-            .sum();
+        let stats = context.admin.consume_stats(group, None).await.unwrap_or_default();
+        let connection = context.admin.consumer_connection(group).await.unwrap_or_default();
+        let diff: i64 =
+            stats.offset_table.iter().map(|(_, offsets)| offsets.broker_offset - offsets.consumer_offset).sum();
         let (version, kind, model) = clients(&connection);
         context.line(line([
             cut(group, 64),
@@ -161,23 +119,12 @@ async fn all_groups(context: &mut Context) -> Result<(), Failure> {
 
 /// Lowest client version, consume type and message model of a group's clients.
 fn clients(connection: &ConsumerConnection) -> (String, &'static str, &'static str) {
-    let Some(version) = connection
-        .connection_set
-        .iter()
-        .map(|client| client.version)
-        .min()
-    else {
+    let Some(version) = connection.connection_set.iter().map(|client| client.version).min() else {
         return ("OFFLINE".to_owned(), "", "");
     };
     match connection.consume_type {
         Some(ConsumeType::Actively) => (version_name(version), "PULL", ""),
-        Some(_) => (
-            version_name(version),
-            "PUSH",
-            connection
-                .message_model
-                .map_or("", |model| model.java_name()),
-        ),
+        Some(_) => (version_name(version), "PUSH", connection.message_model.map_or("", |model| model.java_name())),
         None => (version_name(version), "", ""),
     }
 }

@@ -11,9 +11,7 @@ pub const COMMAND: Command = Command {
         value("t", "topic", "topic name").required(),
         value("c", "clusterName", "delete topic from which cluster").required(),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: DeleteTopicSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: DeleteTopicSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -22,14 +20,9 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
     for addr in context.masters(&cluster).await? {
         context.admin.delete_topic(&addr, &topic).await?;
     }
-    context.line(format!(
-        "delete topic [{topic}] from cluster [{cluster}] success."
-    ));
+    context.line(format!("delete topic [{topic}] from cluster [{cluster}] success."));
     for nameserver in context.admin.nameservers().to_vec() {
-        context
-            .admin
-            .delete_topic_in_nameserver(&nameserver, &topic, &cluster)
-            .await?;
+        context.admin.delete_topic_in_nameserver(&nameserver, &topic, &cluster).await?;
     }
     context.line(format!("delete topic [{topic}] from NameServer success."));
     Ok(())

@@ -7,13 +7,8 @@ use crate::options::value;
 pub const COMMAND: Command = Command {
     name: "getBrokerConfig",
     description: "Get broker config by cluster or special broker.",
-    options: &[
-        value("b", "brokerAddr", "get which broker"),
-        value("c", "clusterName", "get which cluster"),
-    ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: GetBrokerConfigCommand command failed",
-    ),
+    options: &[value("b", "brokerAddr", "get which broker"), value("c", "clusterName", "get which cluster")],
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: GetBrokerConfigCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -29,25 +24,12 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         let Some(broker) = info.broker_addr_table.get(name.as_str()) else {
             continue;
         };
-        let master = broker
-            .broker_addrs
-            .get(&0)
-            .map_or("NO_MASTER", String::as_str);
+        let master = broker.broker_addrs.get(&0).map_or("NO_MASTER", String::as_str);
         if let Some(addr) = broker.broker_addrs.get(&0) {
-            print(
-                context,
-                addr,
-                &format!("============Master: {addr}============"),
-            )
-            .await?;
+            print(context, addr, &format!("============Master: {addr}============")).await?;
         }
         for (_, slave) in broker.broker_addrs.iter().filter(|(id, _)| **id != 0) {
-            print(
-                context,
-                slave,
-                &format!("============My Master: {master}=====Slave: {slave}============"),
-            )
-            .await?;
+            print(context, slave, &format!("============My Master: {master}=====Slave: {slave}============")).await?;
         }
     }
     Ok(())

@@ -20,11 +20,7 @@ pub struct Style<'a> {
 }
 
 /// Prints the block, writes the body to its file, and lists the tracks.
-pub async fn print(
-    context: &mut Context,
-    message: &FoundMessage,
-    style: Style<'_>,
-) -> Result<(), Failure> {
+pub async fn print(context: &mut Context, message: &FoundMessage, style: Style<'_>) -> Result<(), Failure> {
     let shown = |name: &str| message.property(name).unwrap_or("null").to_owned();
     let body_path = format!("{BODY_DIRECTORY}/{}", message.message_id());
     std::fs::create_dir_all(BODY_DIRECTORY)?;
@@ -37,18 +33,9 @@ pub async fn print(
         ("Queue ID:", message.queue_id().to_string()),
         ("Queue Offset:", message.queue_offset().to_string()),
         ("CommitLog Offset:", message.physical_offset().to_string()),
-        (
-            "Reconsume Times:",
-            message.record().reconsume_times().to_string(),
-        ),
-        (
-            "Born Timestamp:",
-            time_with_millis(message.record().born_timestamp()),
-        ),
-        (
-            "Store Timestamp:",
-            time_with_millis(message.store_timestamp()),
-        ),
+        ("Reconsume Times:", message.record().reconsume_times().to_string()),
+        ("Born Timestamp:", time_with_millis(message.record().born_timestamp())),
+        ("Store Timestamp:", time_with_millis(message.store_timestamp())),
         ("Born Host:", message.record().born_host().to_string()),
         ("Store Host:", message.store_host().to_string()),
         ("System Flag:", message.sys_flag().to_string()),
@@ -60,15 +47,9 @@ pub async fn print(
     }
     if let Some(charset) = style.body_format {
         if !charset.eq_ignore_ascii_case("utf-8") && !charset.eq_ignore_ascii_case("utf8") {
-            return Err(Failure::Runtime(format!(
-                "the body format {charset} is not supported, only UTF-8 is"
-            )));
+            return Err(Failure::Runtime(format!("the body format {charset} is not supported, only UTF-8 is")));
         }
-        context.line(format!(
-            "{:<20} {}",
-            "Message Body:",
-            String::from_utf8_lossy(message.body())
-        ));
+        context.line(format!("{:<20} {}", "Message Body:", String::from_utf8_lossy(message.body())));
     }
     context.text("\n\n");
     let tracks = tracks(context, message).await?;
@@ -93,25 +74,17 @@ async fn tracks(context: &Context, message: &FoundMessage) -> Result<Vec<String>
     for group in groups {
         let (kind, remark) = match track(context, message, &group).await {
             Ok(kind) => (kind, "null".to_owned()),
-            Err(AdminError::Refused {
-                code: code @ ResponseCode::CONSUMER_NOT_ONLINE,
-                remark,
-                ..
-            }) => ("NOT_ONLINE", format!("CODE:{} DESC:{remark}", code.0)),
+            Err(AdminError::Refused { code: code @ ResponseCode::CONSUMER_NOT_ONLINE, remark, .. }) => {
+                ("NOT_ONLINE", format!("CODE:{} DESC:{remark}", code.0))
+            }
             Err(error) => ("UNKNOWN", Failure::from(error).to_string()),
         };
-        lines.push(format!(
-            "MessageTrack [consumerGroup={group}, trackType={kind}, exceptionDesc={remark}]"
-        ));
+        lines.push(format!("MessageTrack [consumerGroup={group}, trackType={kind}, exceptionDesc={remark}]"));
     }
     Ok(lines)
 }
 
-async fn track(
-    context: &Context,
-    message: &FoundMessage,
-    group: &str,
-) -> Result<&'static str, AdminError> {
+async fn track(context: &Context, message: &FoundMessage, group: &str) -> Result<&'static str, AdminError> {
     let connection = context.admin.consumer_connection(group).await?;
     if connection.consume_type == Some(ConsumeType::Actively) {
         return Ok("PULL");
@@ -127,13 +100,6 @@ async fn track(
     };
     let tag = message.property(names::TAGS).unwrap_or_default();
     let wanted = subscription.tags_set.is_empty()
-        || subscription
-            .tags_set
-            .iter()
-            .any(|wanted| *wanted == *tag || *wanted == "*");
-    Ok(if wanted {
-        "CONSUMED"
-    } else {
-        "CONSUMED_BUT_FILTERED"
-    })
+        || subscription.tags_set.iter().any(|wanted| *wanted == *tag || *wanted == "*");
+    Ok(if wanted { "CONSUMED" } else { "CONSUMED_BUT_FILTERED" })
 }

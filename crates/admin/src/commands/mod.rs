@@ -76,12 +76,7 @@ pub struct Context {
 
 impl Context {
     pub fn new(admin: Admin, given: Given, usage: String) -> Context {
-        Context {
-            admin,
-            given,
-            usage,
-            output: String::new(),
-        }
+        Context { admin, given, usage, output: String::new() }
     }
 
     /// Adds a line to the output.
@@ -121,13 +116,7 @@ impl Context {
         match broker_names(&info, cluster) {
             Some(names) => Ok(names
                 .iter()
-                .filter_map(|name| {
-                    info.broker_addr_table
-                        .get(name)?
-                        .broker_addrs
-                        .get(&0)
-                        .cloned()
-                })
+                .filter_map(|name| info.broker_addr_table.get(name)?.broker_addrs.get(&0).cloned())
                 .collect()),
             None => {
                 self.text(UNKNOWN_CLUSTER);
@@ -153,16 +142,12 @@ impl Context {
     }
 }
 
-const UNKNOWN_CLUSTER: &str = "[error] Make sure the specified clusterName exists or the name server connected to is correct.";
+const UNKNOWN_CLUSTER: &str =
+    "[error] Make sure the specified clusterName exists or the name server connected to is correct.";
 
 /// The broker names of a cluster, sorted.
 pub fn broker_names(info: &ClusterInfo, cluster: &str) -> Option<Vec<String>> {
-    let mut names: Vec<String> = info
-        .cluster_addr_table
-        .get(cluster)?
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let mut names: Vec<String> = info.cluster_addr_table.get(cluster)?.iter().map(ToString::to_string).collect();
     names.sort();
     Some(names)
 }

@@ -10,30 +10,12 @@ pub const COMMAND: Command = Command {
     options: &[
         value("t", "topic", "Topic name").required(),
         value("k", "msgKey", "Message Key").required(),
-        value(
-            "b",
-            "beginTimestamp",
-            "Begin timestamp(ms). default:0, eg:1676730526212",
-        ),
-        value(
-            "e",
-            "endTimestamp",
-            "End timestamp(ms). default:Long.MAX_VALUE, eg:1676730526212",
-        ),
-        value(
-            "m",
-            "maxNum",
-            "The maximum number of messages returned by the query, default:64",
-        ),
-        value(
-            "c",
-            "cluster",
-            "Cluster name or lmq parent topic, lmq is used to find the route.",
-        ),
+        value("b", "beginTimestamp", "Begin timestamp(ms). default:0, eg:1676730526212"),
+        value("e", "endTimestamp", "End timestamp(ms). default:Long.MAX_VALUE, eg:1676730526212"),
+        value("m", "maxNum", "The maximum number of messages returned by the query, default:64"),
+        value("c", "cluster", "Cluster name or lmq parent topic, lmq is used to find the route."),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: QueryMsgByKeySubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: QueryMsgByKeySubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -43,32 +25,16 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
     let begin = given.value("b").map_or(Ok(0), number)?;
     let end = given.value("e").map_or(Ok(i64::MAX), number)?;
     let count_max = given.value("m").map_or(Ok(64), number)?;
-    let messages = match context
-        .admin
-        .messages_by_key(&topic, &key, count_max, begin, end)
-        .await
-    {
-        Err(ferromq_client::AdminError::Refused {
-            code: ferromq_protocol::ResponseCode::TOPIC_NOT_EXIST,
-            ..
-        }) => {
-            return Err(Failure::Client {
-                code: 17,
-                text: format!("The topic[{topic}] not matched route info"),
-            });
+    let messages = match context.admin.messages_by_key(&topic, &key, count_max, begin, end).await {
+        Err(ferromq_client::AdminError::Refused { code: ferromq_protocol::ResponseCode::TOPIC_NOT_EXIST, .. }) => {
+            return Err(Failure::Client { code: 17, text: format!("The topic[{topic}] not matched route info") });
         }
         other => other?,
     };
     if messages.is_empty() {
-        return Err(Failure::Client {
-            code: 208,
-            text: "query message by key finished, but no message.".to_owned(),
-        });
+        return Err(Failure::Client { code: 208, text: "query message by key finished, but no message.".to_owned() });
     }
-    context.line(format!(
-        "{:<50} {:>4} {:>40}",
-        "#Message ID", "#QID", "#Offset"
-    ));
+    context.line(format!("{:<50} {:>4} {:>40}", "#Message ID", "#QID", "#Offset"));
     for message in messages {
         context.line(format!(
             "{:<50} {:>4} {:>40}",

@@ -14,15 +14,9 @@ pub const COMMAND: Command = Command {
         value("b", "brokerName", "Broker Name").required(),
         value("i", "queueId", "Queue Id").required(),
         value("o", "offset", "Queue Offset").required(),
-        value(
-            "f",
-            "bodyFormat",
-            "print message body by the specified format",
-        ),
+        value("f", "bodyFormat", "print message body by the specified format"),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: QueryMsgByOffsetSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: QueryMsgByOffsetSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -40,27 +34,11 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
     else {
         return Err(Failure::Plain(format!("The broker[{broker}] not exist")));
     };
-    let Pulled { messages, .. } = context
-        .admin
-        .pull(
-            &addr,
-            super::consume_message::TOOLS_GROUP,
-            &topic,
-            queue_id,
-            offset,
-            1,
-        )
-        .await?;
+    let Pulled { messages, .. } =
+        context.admin.pull(&addr, super::consume_message::TOOLS_GROUP, &topic, queue_id, offset, 1).await?;
     if let Some(message) = messages.first() {
         let format = context.given.value("f").map(str::to_owned);
-        message_block::print(
-            context,
-            message,
-            message_block::Style {
-                body_format: format.as_deref(),
-            },
-        )
-        .await?;
+        message_block::print(context, message, message_block::Style { body_format: format.as_deref() }).await?;
     }
     Ok(())
 }

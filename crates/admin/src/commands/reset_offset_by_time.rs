@@ -13,76 +13,35 @@ pub const COMMAND: Command = Command {
     options: &[
         value("g", "group", "set the consumer group").required(),
         value("t", "topic", "set the topic").required(),
-        value(
-            "s",
-            "timestamp",
-            "set the timestamp[now|currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
-        )
-        .required(),
-        value(
-            "f",
-            "force",
-            "set the force rollback by timestamp switch[true|false]. Deprecated.",
-        ),
-        value(
-            "c",
-            "cluster",
-            "Cluster name or lmq parent topic, lmq is used to find the route.",
-        ),
+        value("s", "timestamp", "set the timestamp[now|currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]").required(),
+        value("f", "force", "set the force rollback by timestamp switch[true|false]. Deprecated."),
+        value("c", "cluster", "Cluster name or lmq parent topic, lmq is used to find the route."),
         value("b", "broker", "broker addr"),
         value("q", "queue", "queue id"),
-        value(
-            "o",
-            "offset",
-            "Expect queue offset, not support old version broker",
-        ),
+        value("o", "offset", "Expect queue offset, not support old version broker"),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: ResetOffsetByTimeCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: ResetOffsetByTimeCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
-    let (group, topic, time_text) = (
-        context.required("g"),
-        context.required("t"),
-        context.required("s"),
-    );
+    let (group, topic, time_text) = (context.required("g"), context.required("t"), context.required("s"));
     let timestamp = match time_text.as_str() {
         "now" => jiff::Timestamp::now().as_millisecond(),
         text => parse_time(text).ok_or_else(|| {
-            Failure::Runtime(format!(
-                "the time {text} is neither now, nor milliseconds, nor yyyy-MM-dd#HH:mm:ss:SSS"
-            ))
+            Failure::Runtime(format!("the time {text} is neither now, nor milliseconds, nor yyyy-MM-dd#HH:mm:ss:SSS"))
         })?,
     };
     let force = context.given.flag("f", true);
-    if let (Some(broker), Some(queue_id)) = (
-        context.given.value("b").map(str::to_owned),
-        context.given.value("q").map(str::to_owned),
-    ) {
-        return one_queue(
-            context,
-            &group,
-            &topic,
-            &broker,
-            number(&queue_id)?,
-            (&time_text, timestamp),
-        )
-        .await;
+    if let (Some(broker), Some(queue_id)) =
+        (context.given.value("b").map(str::to_owned), context.given.value("q").map(str::to_owned))
+    {
+        return one_queue(context, &group, &topic, &broker, number(&queue_id)?, (&time_text, timestamp)).await;
     }
     let mut rows = Vec::new();
     for broker in &context.admin.route(&topic).await?.broker_datas {
         if let Some(addr) = broker.replica() {
-            let reset = ResetOffset {
-                group: &group,
-                topic: &topic,
-                timestamp,
-                force,
-                queue_id: None,
-                offset: None,
-            };
+            let reset = ResetOffset { group: &group, topic: &topic, timestamp, force, queue_id: None, offset: None };
             for (queue, offset) in context.admin.reset_offset(addr, &reset).await? {
                 rows.push((queue, offset));
             }
@@ -91,10 +50,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
     context.line(format!(
         "start reset consumer offset by specified, group[{group}], topic[{topic}], force[{force}], timestamp(string)[{time_text}], timestamp(long)[{timestamp}]"
     ));
-    context.line(format!(
-        "{:<40}  {:<40}  {:<40}",
-        "#brokerName", "#queueId", "#offset"
-    ));
+    context.line(format!("{:<40}  {:<40}  {:<40}", "#brokerName", "#queueId", "#offset"));
     rows.sort();
     for (queue, offset) in rows {
         context.line(format!(
@@ -119,21 +75,13 @@ async fn one_queue(
         "start reset consumer offset by specified, group[{group}], topic[{topic}], queueId[{queue_id}], broker[{addr}], timestamp(string)[{}], timestamp(long)[{}]",
         time.0, time.1
     ));
-    let queue = Queue {
-        topic: topic.to_owned(),
-        broker_name: String::new(),
-        addr: addr.to_owned(),
-        queue_id,
-    };
+    let queue = Queue { topic: topic.to_owned(), broker_name: String::new(), addr: addr.to_owned(), queue_id };
     let offset = match context.given.value("o") {
         Some(text) => number(text)?,
         None => context.admin.offset_by_time(&queue, time.1).await?,
     };
     if offset > 0 {
-        context
-            .admin
-            .update_consumer_offset(addr, group, topic, queue_id, offset)
-            .await?;
+        context.admin.update_consumer_offset(addr, group, topic, queue_id, offset).await?;
         let reset = ResetOffset {
             group,
             topic,

@@ -16,11 +16,7 @@ pub const COMMAND: Command = Command {
         value("c", "tags", "Message tags"),
         value("b", "broker", "Send message to target broker"),
         value("i", "qid", "Send message to target queue"),
-        value(
-            "m",
-            "msgTraceEnable",
-            "Message Trace Enable, Default: false",
-        ),
+        value("m", "msgTraceEnable", "Message Trace Enable, Default: false"),
     ],
     failure: Some("java.lang.RuntimeException: SendMessageCommand command failed"),
     run: |context| Box::pin(run(context)),
@@ -37,32 +33,14 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         (_, None) => None,
     };
     if given.flag("m", false) {
-        return Err(Failure::Runtime(
-            "writing message traces (-m true) is not supported yet".to_owned(),
-        ));
+        return Err(Failure::Runtime("writing message traces (-m true) is not supported yet".to_owned()));
     }
     let (topic, body) = (context.required("t"), context.required("p"));
-    let message = OutgoingMessage {
-        topic: &topic,
-        body: body.as_bytes(),
-        keys: given.value("k"),
-        tags: given.value("c"),
-    };
-    let sent = Producer::new(&context.admin, "PID_SMSC")
-        .send(&message, queue)
-        .await?;
-    let line = |cells: [&str; 4]| {
-        format!(
-            "{:<32}  {:<4}  {:<20}    {}",
-            cells[0], cells[1], cells[2], cells[3]
-        )
-    };
+    let message =
+        OutgoingMessage { topic: &topic, body: body.as_bytes(), keys: given.value("k"), tags: given.value("c") };
+    let sent = Producer::new(&context.admin, "PID_SMSC").send(&message, queue).await?;
+    let line = |cells: [&str; 4]| format!("{:<32}  {:<4}  {:<20}    {}", cells[0], cells[1], cells[2], cells[3]);
     context.line(line(["#Broker Name", "#QID", "#Send Result", "#MsgId"]));
-    context.line(line([
-        &sent.broker_name,
-        &sent.queue_id.to_string(),
-        sent.status,
-        &sent.message_id,
-    ]));
+    context.line(line([&sent.broker_name, &sent.queue_id.to_string(), sent.status, &sent.message_id]));
     Ok(())
 }

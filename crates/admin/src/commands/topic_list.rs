@@ -9,9 +9,7 @@ pub const COMMAND: Command = Command {
     name: "topicList",
     description: "Fetch all topic list from name server.",
     options: &[switch("c", "clusterModel", "clusterModel")],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: TopicListSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: TopicListSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -23,10 +21,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         return Ok(());
     }
     let info = context.admin.cluster_info().await?;
-    context.line(format!(
-        "{:<20}  {:<48}  {:<48}",
-        "#Cluster Name", "#Topic", "#Consumer Group"
-    ));
+    context.line(format!("{:<20}  {:<48}  {:<48}", "#Cluster Name", "#Topic", "#Consumer Group"));
     for topic in context.admin.topics().await? {
         if topic.starts_with("%RETRY%") || topic.starts_with("%DLQ%") {
             continue;
@@ -44,18 +39,8 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
             .map(|(cluster, _)| cluster.to_string())
             .unwrap_or_default();
         let mut groups = Vec::new();
-        for addr in route
-            .iter()
-            .flat_map(|route| &route.broker_datas)
-            .filter_map(|broker| broker.replica())
-        {
-            groups.extend(
-                context
-                    .admin
-                    .groups_of_topic(addr, &topic)
-                    .await
-                    .unwrap_or_default(),
-            );
+        for addr in route.iter().flat_map(|route| &route.broker_datas).filter_map(|broker| broker.replica()) {
+            groups.extend(context.admin.groups_of_topic(addr, &topic).await.unwrap_or_default());
         }
         groups.sort();
         groups.dedup();
@@ -63,12 +48,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
             groups.push(String::new());
         }
         for group in groups {
-            context.line(format!(
-                "{:<20}  {:<64}  {:<64}",
-                cut(&cluster, 20),
-                cut(&topic, 64),
-                cut(&group, 64)
-            ));
+            context.line(format!("{:<20}  {:<64}  {:<64}", cut(&cluster, 20), cut(&topic, 64), cut(&group, 64)));
         }
     }
     Ok(())

@@ -10,13 +10,8 @@ use crate::options::{switch, value};
 pub const COMMAND: Command = Command {
     name: "topicRoute",
     description: "Examine topic route info.",
-    options: &[
-        value("t", "topic", "topic name").required(),
-        switch("l", "list", "Use list format to print data"),
-    ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: TopicRouteSubCommand command failed",
-    ),
+    options: &[value("t", "topic", "topic name").required(), switch("l", "list", "Use list format to print data")],
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: TopicRouteSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -32,31 +27,15 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
 
 fn print_list(context: &mut Context, route: &TopicRoute) {
     let line = |cells: [&str; 6]| {
-        format!(
-            "{:<45} {:<32} {:<50} {:<10} {:<11} {:<5}",
-            cells[0], cells[1], cells[2], cells[3], cells[4], cells[5]
-        )
+        format!("{:<45} {:<32} {:<50} {:<10} {:<11} {:<5}", cells[0], cells[1], cells[2], cells[3], cells[4], cells[5])
     };
-    context.line(line([
-        "#ClusterName",
-        "#BrokerName",
-        "#BrokerAddrs",
-        "#ReadQueue",
-        "#WriteQueue",
-        "#Perm",
-    ]));
+    context.line(line(["#ClusterName", "#BrokerName", "#BrokerAddrs", "#ReadQueue", "#WriteQueue", "#Perm"]));
     let mut queues: Vec<_> = route.queue_datas.iter().collect();
     queues.sort_by(|a, b| a.broker_name.cmp(&b.broker_name));
     for queue in &queues {
-        let broker = route
-            .broker_datas
-            .iter()
-            .find(|broker| broker.broker_name == queue.broker_name);
-        let addrs: Vec<String> = broker
-            .iter()
-            .flat_map(|broker| &broker.broker_addrs)
-            .map(|(id, addr)| format!("{id}={addr}"))
-            .collect();
+        let broker = route.broker_datas.iter().find(|broker| broker.broker_name == queue.broker_name);
+        let addrs: Vec<String> =
+            broker.iter().flat_map(|broker| &broker.broker_addrs).map(|(id, addr)| format!("{id}={addr}")).collect();
         context.line(line([
             broker.map_or("", |broker| broker.cluster.as_str()),
             &queue.broker_name,
@@ -68,11 +47,7 @@ fn print_list(context: &mut Context, route: &TopicRoute) {
     }
     context.line("-".repeat(158));
     let sum = |count: fn(&ferromq_protocol::body::QueueData) -> i64| {
-        queues
-            .iter()
-            .map(|queue| count(queue))
-            .sum::<i64>()
-            .to_string()
+        queues.iter().map(|queue| count(queue)).sum::<i64>().to_string()
     };
     context.line(line([
         "Total:",

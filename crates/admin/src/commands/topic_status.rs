@@ -10,15 +10,9 @@ pub const COMMAND: Command = Command {
     description: "Examine topic Status info.",
     options: &[
         value("t", "topic", "topic name").required(),
-        value(
-            "c",
-            "cluster",
-            "cluster name or lmq parent topic, lmq is used to find the route.",
-        ),
+        value("c", "cluster", "cluster name or lmq parent topic, lmq is used to find the route."),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: TopicStatusSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: TopicStatusSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -35,18 +29,9 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
     }
     queues.sort_by(|a, b| a.0.cmp(&b.0));
     let line = |cells: [&str; 5]| {
-        format!(
-            "{:<32}  {:<4}  {:<20}  {:<20}    {}",
-            cells[0], cells[1], cells[2], cells[3], cells[4]
-        )
+        format!("{:<32}  {:<4}  {:<20}  {:<20}    {}", cells[0], cells[1], cells[2], cells[3], cells[4])
     };
-    context.line(line([
-        "#Broker Name",
-        "#QID",
-        "#Min Offset",
-        "#Max Offset",
-        "#Last Updated",
-    ]));
+    context.line(line(["#Broker Name", "#QID", "#Min Offset", "#Max Offset", "#Last Updated"]));
     for (queue, offsets) in queues {
         let updated = if offsets.last_update_timestamp > 0 {
             time_with_millis(offsets.last_update_timestamp)

@@ -14,29 +14,18 @@ pub const COMMAND: Command = Command {
         value("k", "key", "config key").required(),
         value("v", "value", "config value").required(),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: UpdateBrokerConfigSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: UpdateBrokerConfigSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
     let (key, value) = (context.required("k"), context.required("v"));
     if key == "brokerPermission" && !matches!(value.parse(), Ok(0..8)) {
-        return Err(Failure::Client {
-            code: 16,
-            text: format!("brokerPermission value: {value} is invalid."),
-        });
+        return Err(Failure::Client { code: 16, text: format!("brokerPermission value: {value} is invalid.") });
     }
-    let addrs = match (
-        context.given.value("b").map(str::to_owned),
-        context.given.value("c").map(str::to_owned),
-    ) {
+    let addrs = match (context.given.value("b").map(str::to_owned), context.given.value("c").map(str::to_owned)) {
         (Some(addr), _) => {
-            context
-                .admin
-                .update_broker_config(&addr, &key, &value)
-                .await?;
+            context.admin.update_broker_config(&addr, &key, &value).await?;
             context.line(format!("update broker config success, {addr}"));
             return Ok(());
         }
@@ -48,11 +37,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         }
     };
     for addr in addrs {
-        match context
-            .admin
-            .update_broker_config(&addr, &key, &value)
-            .await
-        {
+        match context.admin.update_broker_config(&addr, &key, &value).await {
             Ok(()) => context.line(format!("update broker config success, {addr}")),
             Err(error) => eprintln!("{}", Failure::from(error)),
         }

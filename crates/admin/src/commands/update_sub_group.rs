@@ -13,16 +13,8 @@ pub const COMMAND: Command = Command {
     name: "updateSubGroup",
     description: "Update or create subscription group.",
     options: &[
-        value(
-            "b",
-            "brokerAddr",
-            "create subscription group to which broker",
-        ),
-        value(
-            "c",
-            "clusterName",
-            "create subscription group to which cluster",
-        ),
+        value("b", "brokerAddr", "create subscription group to which broker"),
+        value("c", "clusterName", "create subscription group to which cluster"),
         value("g", "groupName", "consumer group name").required(),
         value("s", "consumeEnable", "consume enable"),
         value("m", "consumeFromMinEnable", "from min offset"),
@@ -36,26 +28,17 @@ pub const COMMAND: Command = Command {
             r#"the json string of retry policy ( exp: {"type":"EXPONENTIAL","exponentialRetryPolicy":{"initial":5000,"max":7200000,"multiplier":2}} {"type":"CUSTOMIZED","customizedRetryPolicy":{"next":[1000,5000,10000]}} )"#,
         ),
         value("i", "brokerId", "consumer from which broker id"),
-        value(
-            "w",
-            "whichBrokerWhenConsumeSlowly",
-            "which broker id when consume slowly",
-        ),
+        value("w", "whichBrokerWhenConsumeSlowly", "which broker id when consume slowly"),
         value("a", "notifyConsumerIdsChanged", "notify consumerId changed"),
         value("", "attributes", "attribute(+a=b,+c=d,-e)"),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: UpdateSubGroupSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: UpdateSubGroupSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
     let group = config_from(context)?;
-    let addrs = match (
-        context.given.value("b").map(str::to_owned),
-        context.given.value("c").map(str::to_owned),
-    ) {
+    let addrs = match (context.given.value("b").map(str::to_owned), context.given.value("c").map(str::to_owned)) {
         (Some(addr), _) => {
             context.admin.update_group(&addr, &group).await?;
             context.line(format!("create subscription group to {addr} success."));
@@ -95,11 +78,8 @@ fn config_from(context: &Context) -> Result<SubscriptionGroup, Failure> {
         group.retry_max_times = number(text)?;
     }
     if let Some(text) = given.value("p") {
-        group.group_retry_policy = json::from_slice(text.as_bytes()).map_err(|error| {
-            Failure::Runtime(format!(
-                "the retry policy is not what it should be: {error}"
-            ))
-        })?;
+        group.group_retry_policy = json::from_slice(text.as_bytes())
+            .map_err(|error| Failure::Runtime(format!("the retry policy is not what it should be: {error}")))?;
     }
     if let Some(text) = given.value("i") {
         group.broker_id = number(text)?;
@@ -115,11 +95,8 @@ fn config_from(context: &Context) -> Result<SubscriptionGroup, Failure> {
 
 /// Java: `SubscriptionGroupConfig.toString`.
 fn describe(group: &SubscriptionGroup) -> String {
-    let attributes: Vec<(&str, &str)> = group
-        .attributes
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()))
-        .collect();
+    let attributes: Vec<(&str, &str)> =
+        group.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     format!(
         "SubscriptionGroupConfig{{groupName={}, consumeEnable={}, consumeFromMinEnable={}, consumeBroadcastEnable={}, consumeMessageOrderly={}, \
          retryQueueNums={}, retryMaxTimes={}, groupRetryPolicy={}, brokerId={}, whichBrokerWhenConsumeSlowly={}, notifyConsumerIdsChangedEnable={}, \
@@ -142,22 +119,16 @@ fn describe(group: &SubscriptionGroup) -> String {
 }
 
 fn describe_policy(policy: &GroupRetryPolicy) -> String {
-    let exponential =
-        policy
-            .exponential_retry_policy
-            .as_ref()
-            .map_or("null".to_owned(), |policy| {
-                format!(
-                    "ExponentialRetryPolicy{{initial={}, max={}, multiplier={}}}",
-                    policy.initial, policy.max, policy.multiplier
-                )
-            });
+    let exponential = policy.exponential_retry_policy.as_ref().map_or("null".to_owned(), |policy| {
+        format!(
+            "ExponentialRetryPolicy{{initial={}, max={}, multiplier={}}}",
+            policy.initial, policy.max, policy.multiplier
+        )
+    });
     let customized = policy
         .customized_retry_policy
         .as_ref()
-        .map_or("null".to_owned(), |policy| {
-            format!("CustomizedRetryPolicy{{next={:?}}}", policy.next)
-        });
+        .map_or("null".to_owned(), |policy| format!("CustomizedRetryPolicy{{next={:?}}}", policy.next));
     format!(
         "GroupRetryPolicy{{type={}, exponentialRetryPolicy={exponential}, customizedRetryPolicy={customized}}}",
         policy.kind

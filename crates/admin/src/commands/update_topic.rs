@@ -21,18 +21,12 @@ pub const COMMAND: Command = Command {
         value("r", "readQueueNums", "set read queue nums"),
         value("w", "writeQueueNums", "set write queue nums"),
         value("a", "attributes", "attribute(+a=b,+c=d,-e)"),
-        value(
-            "p",
-            "perm",
-            "set topic's permission(2|4|6), intro[2:W 4:R; 6:RW]",
-        ),
+        value("p", "perm", "set topic's permission(2|4|6), intro[2:W 4:R; 6:RW]"),
         value("o", "order", "set topic's order(true|false)"),
         value("u", "unit", "is unit topic (true|false)"),
         value("s", "hasUnitSub", "has unit sub (true|false)"),
     ],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: UpdateTopicSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: UpdateTopicSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -44,9 +38,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         context.admin.create_topic(&addr, &topic).await?;
         if topic.order {
             let order = order_of_broker(context, &addr, &topic).await?;
-            context.line(format!(
-                "set broker orderConf. isOrder=true, orderConf=[{order}]"
-            ));
+            context.line(format!("set broker orderConf. isOrder=true, orderConf=[{order}]"));
         }
         context.line(format!("create topic to {addr} success."));
     } else {
@@ -56,20 +48,11 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
             context.line(format!("create topic to {addr} success."));
         }
         if topic.order {
-            let names =
-                broker_names(&context.admin.cluster_info().await?, &cluster).unwrap_or_default();
-            let order = names
-                .iter()
-                .map(|name| format!("{name}:{}", topic.write_queue_nums))
-                .collect::<Vec<_>>()
-                .join(";");
-            context
-                .admin
-                .kv_put(ORDER_NAMESPACE, &topic.topic_name, &order)
-                .await?;
-            context.line(format!(
-                "set cluster orderConf. isOrder=true, orderConf=[{order}]"
-            ));
+            let names = broker_names(&context.admin.cluster_info().await?, &cluster).unwrap_or_default();
+            let order =
+                names.iter().map(|name| format!("{name}:{}", topic.write_queue_nums)).collect::<Vec<_>>().join(";");
+            context.admin.kv_put(ORDER_NAMESPACE, &topic.topic_name, &order).await?;
+            context.line(format!("set cluster orderConf. isOrder=true, orderConf=[{order}]"));
         }
     }
     context.line(describe(&topic));
@@ -98,14 +81,10 @@ fn config_from(context: &Context) -> Result<TopicConfig, Failure> {
         topic.perm = number(text)?;
     }
     if !(0..8).contains(&topic.perm) {
-        return Err(Failure::Client {
-            code: 16,
-            text: format!("topicPermission value: {} is invalid.", topic.perm),
-        });
+        return Err(Failure::Client { code: 16, text: format!("topicPermission value: {} is invalid.", topic.perm) });
     }
     topic.order = given.flag("o", false);
-    topic.topic_sys_flag =
-        i32::from(given.flag("u", false)) | i32::from(given.flag("s", false)) << 1;
+    topic.topic_sys_flag = i32::from(given.flag("u", false)) | i32::from(given.flag("s", false)) << 1;
     Ok(topic)
 }
 
@@ -116,21 +95,14 @@ pub fn attributes(text: &str) -> Result<Table<String, String>, Failure> {
         let (key, value) = match item.split_once('=') {
             Some((key, value)) if key.starts_with('+') => (key, value),
             Some((key, _)) => {
-                return Err(Failure::Runtime(format!(
-                    "add/alter attribute format is wrong: {key}"
-                )));
+                return Err(Failure::Runtime(format!("add/alter attribute format is wrong: {key}")));
             }
             None if item.starts_with('-') => (item, ""),
             None => {
-                return Err(Failure::Runtime(format!(
-                    "delete attribute format is wrong: {item}"
-                )));
+                return Err(Failure::Runtime(format!("delete attribute format is wrong: {item}")));
             }
         };
-        if parsed
-            .insert(key.trim().to_owned(), value.trim().to_owned())
-            .is_some()
-        {
+        if parsed.insert(key.trim().to_owned(), value.trim().to_owned()).is_some() {
             return Err(Failure::Runtime(format!("key duplication: {}", key.trim())));
         }
     }
@@ -138,11 +110,7 @@ pub fn attributes(text: &str) -> Result<Table<String, String>, Failure> {
 }
 
 /// Adds one broker's queues to the topic's order entry and returns that entry.
-async fn order_of_broker(
-    context: &Context,
-    addr: &str,
-    topic: &TopicConfig,
-) -> Result<String, Failure> {
+async fn order_of_broker(context: &Context, addr: &str, topic: &TopicConfig) -> Result<String, Failure> {
     let info: ClusterInfo = context.admin.cluster_info().await?;
     let name = info
         .broker_addr_table
@@ -151,18 +119,9 @@ async fn order_of_broker(
         .map(|(name, _)| name.to_string())
         .unwrap_or_default();
     let own = format!("{name}:{}", topic.write_queue_nums);
-    let old = match context
-        .admin
-        .kv_get(ORDER_NAMESPACE, &topic.topic_name)
-        .await
-    {
+    let old = match context.admin.kv_get(ORDER_NAMESPACE, &topic.topic_name).await {
         Ok(old) => old,
-        Err(
-            error @ AdminError::Refused {
-                code: ResponseCode::QUERY_NOT_FOUND,
-                ..
-            },
-        ) => {
+        Err(error @ AdminError::Refused { code: ResponseCode::QUERY_NOT_FOUND, .. }) => {
             // Java prints the failed look-up and goes on.
             eprintln!("{}", Failure::from(error));
             String::new()
@@ -176,20 +135,14 @@ async fn order_of_broker(
         .collect();
     entries.insert(&name, &own);
     let all = entries.into_values().collect::<Vec<_>>().join(";");
-    context
-        .admin
-        .kv_put(ORDER_NAMESPACE, &topic.topic_name, &all)
-        .await?;
+    context.admin.kv_put(ORDER_NAMESPACE, &topic.topic_name, &all).await?;
     Ok(own)
 }
 
 /// Java: `TopicConfig.toString`.
 fn describe(topic: &TopicConfig) -> String {
-    let attributes: Vec<(&str, &str)> = topic
-        .attributes
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()))
-        .collect();
+    let attributes: Vec<(&str, &str)> =
+        topic.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     format!(
         "TopicConfig [topicName={}, readQueueNums={}, writeQueueNums={}, perm={}, topicFilterType=SINGLE_TAG, topicSysFlag={}, order={}, attributes={}]",
         topic.topic_name,
@@ -211,16 +164,10 @@ mod tests {
         let parsed = attributes("+message.type=FIFO,-cleanup.policy").unwrap();
         assert_eq!(
             parsed.into_iter().collect::<Vec<_>>(),
-            [
-                ("+message.type".into(), "FIFO".into()),
-                ("-cleanup.policy".into(), String::new())
-            ]
+            [("+message.type".into(), "FIFO".into()), ("-cleanup.policy".into(), String::new())]
         );
         for (text, message) in [
-            (
-                "message.type=FIFO",
-                "add/alter attribute format is wrong: message.type",
-            ),
+            ("message.type=FIFO", "add/alter attribute format is wrong: message.type"),
             ("x", "delete attribute format is wrong: x"),
             ("-a,-a", "key duplication: -a"),
         ] {

@@ -8,9 +8,7 @@ pub const COMMAND: Command = Command {
     name: "wipeWritePerm",
     description: "Wipe write perm of broker in all name server you defined in the -n param.",
     options: &[value("b", "brokerName", "broker name").required()],
-    failure: Some(
-        "org.apache.rocketmq.tools.command.SubCommandException: WipeWritePermSubCommand command failed",
-    ),
+    failure: Some("org.apache.rocketmq.tools.command.SubCommandException: WipeWritePermSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
@@ -19,13 +17,11 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
     for nameserver in context.admin.nameservers().to_vec() {
         // One unreachable nameserver does not keep the others from being changed.
         match context.admin.wipe_write_perm(&nameserver, &broker).await {
-            Ok(topics) => context.line(format!(
-                "wipe write perm of broker[{broker}] in name server[{nameserver}] OK, {topics}"
-            )),
+            Ok(topics) => {
+                context.line(format!("wipe write perm of broker[{broker}] in name server[{nameserver}] OK, {topics}"))
+            }
             Err(error) => {
-                context.line(format!(
-                    "wipe write perm of broker[{broker}] in name server[{nameserver}] Failed"
-                ));
+                context.line(format!("wipe write perm of broker[{broker}] in name server[{nameserver}] Failed"));
                 eprintln!("{}", Failure::from(error));
             }
         }

@@ -2,8 +2,8 @@
 
 use ferromq_protocol::body::{DataVersion, KvTable, RegisterBrokerBody, TopicConfig, TopicConfigTable};
 use ferromq_protocol::header::{
-    AddWritePermReply, BrokerHeartbeatRequest, BrokerMemberGroupRequest, DataVersionReply, DataVersionRequest, RegisterBrokerReply, RegisterBrokerRequest,
-    UnregisterBrokerRequest, WipeWritePermReply,
+    AddWritePermReply, BrokerHeartbeatRequest, BrokerMemberGroupRequest, DataVersionReply, DataVersionRequest,
+    RegisterBrokerReply, RegisterBrokerRequest, UnregisterBrokerRequest, WipeWritePermReply,
 };
 use ferromq_protocol::{Command, Reply, json};
 use ferromq_remoting::{Connection, Outcome};
@@ -34,7 +34,8 @@ pub fn register(
         (None, None)
     } else {
         let body = RegisterBrokerBody::decode(&request.body, request.version);
-        let body = body.map_err(|error| Refusal::system_error(format!("Failed to decode RegisterBrokerBody: {error}")))?;
+        let body =
+            body.map_err(|error| Refusal::system_error(format!("Failed to decode RegisterBrokerBody: {error}")))?;
         (Some(topic_table(body.topic_config_serialize_wrapper)), Some(body.filter_server_list))
     };
     let registration = Registration {
@@ -58,7 +59,10 @@ pub fn register(
     };
     notices.send(change);
     let (master_addr, ha_server_addr) = master.unzip();
-    let answer = Reply::ok().header(RegisterBrokerReply { ha_server_addr: ha_server_addr.map(Into::into), master_addr: master_addr.map(Into::into) });
+    let answer = Reply::ok().header(RegisterBrokerReply {
+        ha_server_addr: ha_server_addr.map(Into::into),
+        master_addr: master_addr.map(Into::into),
+    });
     let order_topics = if config.return_order_topic_config_to_broker { kv.namespace(ORDER_TOPIC_CONFIG) } else { None };
     reply(match order_topics {
         Some(table) => answer.json_body(&KvTable { table: table.into_iter().collect() }),
@@ -84,7 +88,8 @@ pub fn heartbeat(routes: &Mutex<Routes>, request: &Command, now_ms: i64) -> Resu
 /// QUERY_DATA_VERSION (322): must the broker register again? Also a sign of life.
 pub fn data_version(routes: &Mutex<Routes>, request: &Command, now_ms: i64) -> Result<Outcome, Refusal> {
     let header: DataVersionRequest = request.header()?;
-    let asked: DataVersion = json::from_slice(&request.body).map_err(|error| Refusal::system_error(error.to_string()))?;
+    let asked: DataVersion =
+        json::from_slice(&request.body).map_err(|error| Refusal::system_error(error.to_string()))?;
     let known = {
         let mut routes = routes.lock();
         routes.heard(&header.cluster_name, &header.broker_addr, now_ms);
@@ -134,7 +139,11 @@ fn topic_table(table: TopicConfigTable) -> TopicTable {
     let mappings = table.topic_queue_mapping_info_map.into_iter().flatten();
     TopicTable {
         version: table.data_version,
-        topics: table.topic_config_table.into_iter().map(|(topic, config)| (topic.to_string(), queues(config))).collect(),
+        topics: table
+            .topic_config_table
+            .into_iter()
+            .map(|(topic, config)| (topic.to_string(), queues(config)))
+            .collect(),
         mappings: mappings.map(|(topic, mapping)| (topic.to_string(), mapping)).collect(),
     }
 }

@@ -20,7 +20,8 @@ pub fn listing(config: &Config) -> Result<Outcome, Refusal> {
 
 /// UPDATE_NAMESRV_CONFIG (318). Java takes an impossible value in silence and keeps the old one; here it is refused.
 pub fn update(parts: &Arc<Parts>, connection: &Connection, request: &Command) -> Result<Outcome, Refusal> {
-    let entries = parse_properties(&decode_text(&request.body)).map_err(|error| Refusal::system_error(error.to_string()))?;
+    let entries =
+        parse_properties(&decode_text(&request.body)).map_err(|error| Refusal::system_error(error.to_string()))?;
     let changes: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     let parts = Arc::clone(parts);
     Ok(answer_off_task(connection, request, move || match parts.config.change(&changes) {

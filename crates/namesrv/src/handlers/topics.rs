@@ -18,7 +18,13 @@ use crate::routes::{Queues, RouteLookup, Routes, Zone};
 const STRICT_JSON_VERSION: i32 = 401;
 
 /// GET_ROUTEINFO_BY_TOPIC (105).
-pub fn route(routes: &Mutex<Routes>, kv: &KvConfig, config: &Config, started: Instant, request: &Command) -> Result<Outcome, Refusal> {
+pub fn route(
+    routes: &Mutex<Routes>,
+    kv: &KvConfig,
+    config: &Config,
+    started: Instant,
+    request: &Command,
+) -> Result<Outcome, Refusal> {
     if config.need_wait_for_service && started.elapsed() < Duration::from_secs(config.wait_seconds_for_service) {
         return Err(Refusal::system_error("name server not ready"));
     }
@@ -26,8 +32,13 @@ pub fn route(routes: &Mutex<Routes>, kv: &KvConfig, config: &Config, started: In
     let named = request.field("topic");
     let topic = named.as_deref().unwrap_or("null");
     let is_true = |name: &str| request.field(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let form = if request.version >= STRICT_JSON_VERSION || is_true("acceptStandardJsonOnly") { RouteForm::Strict } else { RouteForm::Legacy };
-    let zone = if is_true("__ZONE_MODE") { request.field("__ZONE_NAME").filter(|zone| !zone.trim().is_empty()) } else { None };
+    let form = if request.version >= STRICT_JSON_VERSION || is_true("acceptStandardJsonOnly") {
+        RouteForm::Strict
+    } else {
+        RouteForm::Legacy
+    };
+    let zone =
+        if is_true("__ZONE_MODE") { request.field("__ZONE_NAME").filter(|zone| !zone.trim().is_empty()) } else { None };
     let order = if config.order_message_enable { kv.value(ORDER_TOPIC_CONFIG, topic) } else { None };
     let lookup = RouteLookup { topic, form, order: order.as_deref(), zone: zone.as_deref().map(Zone) };
     // Bound first, so that the lock is released before the answer is made.
@@ -36,7 +47,9 @@ pub fn route(routes: &Mutex<Routes>, kv: &KvConfig, config: &Config, started: In
         Some(route) => reply(Reply::ok().body(route)),
         None => Err(Refusal::new(
             ResponseCode::TOPIC_NOT_EXIST,
-            format!("No topic route info in name server for the topic: {topic}\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."),
+            format!(
+                "No topic route info in name server for the topic: {topic}\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
+            ),
         )),
     }
 }
@@ -98,9 +111,15 @@ pub fn delete(routes: &Mutex<Routes>, request: &Command) -> Result<Outcome, Refu
 pub fn register(routes: &Mutex<Routes>, request: &Command) -> Result<Outcome, Refusal> {
     let RegisterTopicRequest { topic } = request.header()?;
     if !request.body.is_empty() {
-        let route: TopicRoute = json::from_slice(&request.body).map_err(|error| Refusal::system_error(error.to_string()))?;
+        let route: TopicRoute =
+            json::from_slice(&request.body).map_err(|error| Refusal::system_error(error.to_string()))?;
         let queues = route.queue_datas.into_iter().map(|data| {
-            let queues = Queues { read: data.read_queue_nums, write: data.write_queue_nums, perm: data.perm, sys_flag: data.topic_sys_flag };
+            let queues = Queues {
+                read: data.read_queue_nums,
+                write: data.write_queue_nums,
+                perm: data.perm,
+                sys_flag: data.topic_sys_flag,
+            };
             (data.broker_name, queues)
         });
         routes.lock().register_topic(&topic, queues);

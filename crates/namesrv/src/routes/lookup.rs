@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ferromq_protocol::body::{BrokerData, BrokerMemberGroup, BrokerMemberGroupReply, ClusterInfo, QueueData, RouteForm, TopicRoute};
+use ferromq_protocol::body::{
+    BrokerData, BrokerMemberGroup, BrokerMemberGroupReply, ClusterInfo, QueueData, RouteForm, TopicRoute,
+};
 
 use super::{Group, MASTER_ID, PERM_WRITE, Queues, Routes};
 
@@ -44,8 +46,10 @@ impl Routes {
 
     fn topic_route(&self, lookup: RouteLookup<'_>) -> Option<TopicRoute> {
         let queues = self.topics.get(lookup.topic)?;
-        let mut groups: BTreeMap<&String, Group> =
-            queues.keys().filter_map(|broker_name| Some((broker_name, self.groups.get(broker_name)?.clone()))).collect();
+        let mut groups: BTreeMap<&String, Group> = queues
+            .keys()
+            .filter_map(|broker_name| Some((broker_name, self.groups.get(broker_name)?.clone())))
+            .collect();
         if groups.is_empty() {
             return None;
         }
@@ -53,20 +57,24 @@ impl Routes {
             groups.iter_mut().for_each(|(broker_name, group)| show_acting_master(group, &queues[*broker_name]));
         }
         if let Some(Zone(zone)) = lookup.zone {
-            let same_zone = |group: &Group| group.zone.as_ref().is_some_and(|of_group| of_group.eq_ignore_ascii_case(zone));
+            let same_zone =
+                |group: &Group| group.zone.as_ref().is_some_and(|of_group| of_group.eq_ignore_ascii_case(zone));
             groups.retain(|_, group| same_zone(group) || !group.addresses.contains_key(&MASTER_ID));
         }
         // Queues of a broker that has just gone may still be listed; queues that the zone hides are not.
         let listed = |broker_name: &String| lookup.zone.is_none() || groups.contains_key(broker_name);
         let queue_datas = queues.iter().filter(|(broker_name, _)| listed(broker_name)).map(queue_data).collect();
-        let processes = groups.values().flat_map(|group| group.addresses.values().map(|address| (group.cluster.clone(), address.clone())));
+        let processes = groups
+            .values()
+            .flat_map(|group| group.addresses.values().map(|address| (group.cluster.clone(), address.clone())));
         let servers = |process: (String, String)| Some((process.1.clone(), self.filter_servers.get(&process)?.clone()));
         let mappings = self.mappings.get(lookup.topic);
         Some(TopicRoute {
             filter_server_table: processes.filter_map(servers).collect(),
             order_topic_conf: lookup.order.map(str::to_owned),
             queue_datas,
-            topic_queue_mapping_by_broker: mappings.map(|mappings| mappings.iter().map(|(name, mapping)| (name.clone(), mapping.clone())).collect()),
+            topic_queue_mapping_by_broker: mappings
+                .map(|mappings| mappings.iter().map(|(name, mapping)| (name.clone(), mapping.clone())).collect()),
             broker_datas: groups.into_iter().map(|(broker_name, group)| broker_data(broker_name, &group)).collect(),
         })
     }
@@ -74,8 +82,16 @@ impl Routes {
     /// GET_BROKER_CLUSTER_INFO.
     pub fn cluster_info(&self) -> ClusterInfo {
         ClusterInfo {
-            broker_addr_table: self.groups.iter().map(|(name, group)| (name.clone(), broker_data(name, group))).collect(),
-            cluster_addr_table: self.clusters.iter().map(|(cluster, names)| (cluster.clone(), names.iter().cloned().collect())).collect(),
+            broker_addr_table: self
+                .groups
+                .iter()
+                .map(|(name, group)| (name.clone(), broker_data(name, group)))
+                .collect(),
+            cluster_addr_table: self
+                .clusters
+                .iter()
+                .map(|(cluster, names)| (cluster.clone(), names.iter().cloned().collect()))
+                .collect(),
         }
     }
 
@@ -94,12 +110,21 @@ impl Routes {
     /// Topics with queues on a broker of the cluster.
     pub fn topics_of_cluster(&self, cluster: &str) -> Vec<String> {
         let Some(members) = self.clusters.get(cluster) else { return Vec::new() };
-        self.topics.iter().filter(|(_, brokers)| brokers.keys().any(|name| members.contains(name))).map(|(topic, _)| topic.clone()).collect()
+        self.topics
+            .iter()
+            .filter(|(_, brokers)| brokers.keys().any(|name| members.contains(name)))
+            .map(|(topic, _)| topic.clone())
+            .collect()
     }
 
     /// Clusters and brokers, whose names are topics too, and the address of some broker, which knows the other system topics.
     pub fn system_topics(&self) -> (Vec<String>, Option<String>) {
-        let names = self.clusters.iter().flat_map(|(cluster, brokers)| std::iter::once(cluster).chain(brokers)).cloned().collect();
+        let names = self
+            .clusters
+            .iter()
+            .flat_map(|(cluster, brokers)| std::iter::once(cluster).chain(brokers))
+            .cloned()
+            .collect();
         let address = self.groups.values().find_map(|group| group.addresses.values().next().cloned());
         (names, address)
     }
@@ -118,7 +143,8 @@ impl Routes {
 
     /// By the flag of a topic's first broker, as Java.
     fn topics_with(&self, which: impl Fn(i32) -> bool) -> Vec<String> {
-        let shows = |brokers: &BTreeMap<String, Queues>| brokers.values().next().is_some_and(|queues| which(queues.sys_flag));
+        let shows =
+            |brokers: &BTreeMap<String, Queues>| brokers.values().next().is_some_and(|queues| which(queues.sys_flag));
         self.topics.iter().filter(|(_, brokers)| shows(brokers)).map(|(topic, _)| topic.clone()).collect()
     }
 }

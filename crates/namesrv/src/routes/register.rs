@@ -58,21 +58,28 @@ impl Routes {
 
         let known = self.groups.get(broker_name);
         let holder = known.and_then(|group| group.addresses.get(&broker_id)).filter(|&holder| holder != address);
-        let holder_state = holder.and_then(|holder| self.processes.get(&(cluster.clone(), holder.clone()))).map(|process| process.version.state_version);
+        let holder_state = holder
+            .and_then(|holder| self.processes.get(&(cluster.clone(), holder.clone())))
+            .map(|process| process.version.state_version);
         if holder_state.is_some_and(|state| state > version.state_version) {
             tracing::warn!(broker_name, broker_id, %address, "not registered: another process holds the id with a newer state");
             self.processes.remove(&key);
             return Registered::Outdated;
         }
         // Java has entered the group by now and leaves it there without an address; here nothing of a refused registration stays.
-        if !known.is_some_and(|group| group.addresses.contains_key(&broker_id)) && table.is_some_and(|table| table.topics.len() == 1) {
+        if !known.is_some_and(|group| group.addresses.contains_key(&broker_id))
+            && table.is_some_and(|table| table.topics.len() == 1)
+        {
             tracing::warn!(broker_name, broker_id, %address, "not registered: one topic only, and no full registration before it");
             return Registered::Incremental;
         }
 
         let members = self.clusters.entry(cluster.clone()).or_default();
         let joined_cluster = members.insert(broker_name.clone());
-        let group = self.groups.entry(broker_name.clone()).or_insert_with(|| Group { cluster: cluster.clone(), ..Group::default() });
+        let group = self
+            .groups
+            .entry(broker_name.clone())
+            .or_insert_with(|| Group { cluster: cluster.clone(), ..Group::default() });
         let old = (group.addresses.clone(), group.zone.take(), group.acting_master);
         let previous_min = group.addresses.keys().next().copied().unwrap_or(MASTER_ID);
         group.acting_master = registration.acting_master.unwrap_or(false);
@@ -81,9 +88,11 @@ impl Routes {
         group.addresses.retain(|&id, held| held != address || id == broker_id);
         let first = group.addresses.insert(broker_id, address.clone()).is_none();
         let is_master = broker_id == MASTER_ID;
-        let is_prime_slave = !is_master && registration.acting_master.is_some() && group.addresses.keys().next() == Some(&broker_id);
+        let is_prime_slave =
+            !is_master && registration.acting_master.is_some() && group.addresses.keys().next() == Some(&broker_id);
         let acting_master = group.acting_master;
-        let mut changed = joined_cluster || (&group.addresses, &group.zone, group.acting_master) != (&old.0, &old.1, old.2);
+        let mut changed =
+            joined_cluster || (&group.addresses, &group.zone, group.acting_master) != (&old.0, &old.1, old.2);
 
         let version_is_new = self.processes.get(&key).is_none_or(|process| process.version != version);
         if let Some(table) = table.filter(|_| is_master || is_prime_slave) {
@@ -133,7 +142,8 @@ impl Routes {
             let process = self.processes.get(&(registration.cluster.clone(), master.clone()))?;
             Some((master.clone(), process.ha_address.clone()))
         });
-        let change = (broker_id < previous_min).then(|| self.min_change(&registration.broker_name, None, Some(registration.ha_address.clone())));
+        let change = (broker_id < previous_min)
+            .then(|| self.min_change(&registration.broker_name, None, Some(registration.ha_address.clone())));
         Registered::Accepted { master, change: change.flatten() }
     }
 
@@ -151,13 +161,18 @@ impl Routes {
     /// Removes processes that have been silent for longer than they said they would be. Answers also with their connections, to be closed.
     pub fn expire(&mut self, now_ms: i64) -> (Vec<ConnectionId>, Vec<MinBrokerChange>) {
         let silent = |process: &Process| now_ms.saturating_sub(process.heard_at_ms) > process.timeout_ms;
-        let connections = self.processes.values().filter(|process| silent(process)).map(|process| process.connection).collect();
+        let connections =
+            self.processes.values().filter(|process| silent(process)).map(|process| process.connection).collect();
         (connections, self.remove_all(silent, "it fell silent"))
     }
 
     fn remove_all(&mut self, which: impl Fn(&Process) -> bool, reason: &str) -> Vec<MinBrokerChange> {
-        let mut gone: Vec<_> =
-            self.processes.iter().filter(|(_, process)| which(process)).map(|(key, process)| (key.clone(), process.broker_name.clone())).collect();
+        let mut gone: Vec<_> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| which(process))
+            .map(|(key, process)| (key.clone(), process.broker_name.clone()))
+            .collect();
         gone.sort_unstable();
         gone.into_iter()
             .filter_map(|(key, broker_name)| {
@@ -209,11 +224,28 @@ impl Routes {
     }
 
     /// After someone left everybody is told; after someone joined, everybody but the new smallest.
-    fn min_change(&self, broker_name: &str, offline_address: Option<String>, ha_address: Option<String>) -> Option<MinBrokerChange> {
+    fn min_change(
+        &self,
+        broker_name: &str,
+        offline_address: Option<String>,
+        ha_address: Option<String>,
+    ) -> Option<MinBrokerChange> {
         let group = self.groups.get(broker_name).filter(|_| self.policy.notify_min_broker_id)?;
         let (&min_id, min_address) = group.addresses.first_key_value()?;
         let tell_min = offline_address.is_some();
-        let to = group.addresses.iter().filter(|&(&id, _)| tell_min || id != min_id).map(|(_, address)| address.clone()).collect();
-        Some(MinBrokerChange { broker_name: broker_name.into(), min_id, min_address: min_address.clone(), offline_address, ha_address, to })
+        let to = group
+            .addresses
+            .iter()
+            .filter(|&(&id, _)| tell_min || id != min_id)
+            .map(|(_, address)| address.clone())
+            .collect();
+        Some(MinBrokerChange {
+            broker_name: broker_name.into(),
+            min_id,
+            min_address: min_address.clone(),
+            offline_address,
+            ha_address,
+            to,
+        })
     }
 }

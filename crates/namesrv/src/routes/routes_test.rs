@@ -131,7 +131,10 @@ fn promoted_slave_leaves_its_old_id() {
     routes.unregister("c", "broker-a", MASTER);
     routes.register(registration(SLAVE, 0, Some(table(1, &["T1", "T2"]))), 0);
     let members = json::to_vec_bare_keys(&routes.member_group("c", "broker-a"));
-    assert_eq!(members, br#"{"brokerMemberGroup":{"brokerAddrs":{0:"10.0.0.2:10911"},"brokerName":"broker-a","cluster":"c"}}"#);
+    assert_eq!(
+        members,
+        br#"{"brokerMemberGroup":{"brokerAddrs":{0:"10.0.0.2:10911"},"brokerName":"broker-a","cluster":"c"}}"#
+    );
 }
 
 #[test]
@@ -189,15 +192,23 @@ fn acting_master_is_shown_as_master_and_is_read_only() {
     routes.register(acting(MASTER, 0), 0);
     routes.register(acting(SLAVE, 1), 0);
     let change = routes.unregister("c", "broker-a", MASTER).unwrap();
-    assert_eq!((change.min_id, &*change.min_address, change.offline_address.as_deref(), &change.to[..]), (1, SLAVE, Some(MASTER), &[SLAVE.to_owned()][..]));
+    assert_eq!(
+        (change.min_id, &*change.min_address, change.offline_address.as_deref(), &change.to[..]),
+        (1, SLAVE, Some(MASTER), &[SLAVE.to_owned()][..])
+    );
     let route = route_text(&mut routes, "T1").unwrap();
     assert!(route.contains(r#""brokerAddrs":{"0":"10.0.0.2:10911"}"#) && route.contains(r#""perm":4"#), "{route}");
     routes.obey(Policy::default());
     assert!(route_text(&mut routes, "T1").unwrap().contains(r#""brokerAddrs":{"1":"10.0.0.2:10911"}"#));
     // The master comes back: the others are told, not the master.
     routes.obey(policy);
-    let Registered::Accepted { change: Some(change), .. } = routes.register(acting(MASTER, 0), 0) else { panic!("no change noticed") };
-    assert_eq!((change.min_id, &change.to[..], change.ha_address), (0, &[SLAVE.to_owned()][..], Some(format!("{MASTER}0"))));
+    let Registered::Accepted { change: Some(change), .. } = routes.register(acting(MASTER, 0), 0) else {
+        panic!("no change noticed")
+    };
+    assert_eq!(
+        (change.min_id, &change.to[..], change.ha_address),
+        (0, &[SLAVE.to_owned()][..], Some(format!("{MASTER}0")))
+    );
 }
 
 #[test]

@@ -88,31 +88,18 @@ impl SubscriptionData {
 
     /// A tag subscription from its text: `*` or nothing for all, else tags between `||`. `None` when separators stand
     /// there without any tag. Java: FilterAPI.buildSubscriptionData.
-    pub fn from_tags(
-        topic: impl Into<TopicName>,
-        text: &str,
-        sub_version: i64,
-    ) -> Option<SubscriptionData> {
+    pub fn from_tags(topic: impl Into<TopicName>, text: &str, sub_version: i64) -> Option<SubscriptionData> {
         let topic = topic.into();
         if text.is_empty() || text == SubscriptionData::ALL {
             let sub_string = SubscriptionData::ALL.to_owned();
-            return Some(SubscriptionData {
-                sub_string,
-                sub_version,
-                topic,
-                ..SubscriptionData::default()
-            });
+            return Some(SubscriptionData { sub_string, sub_version, topic, ..SubscriptionData::default() });
         }
         // Java splits like String.split: only separators leave nothing, and that is refused.
         if text.split("||").all(str::is_empty) {
             return None;
         }
         let mut tags_set: Vec<String> = Vec::new();
-        for tag in text
-            .split("||")
-            .map(str::trim)
-            .filter(|tag| !tag.is_empty())
-        {
+        for tag in text.split("||").map(str::trim).filter(|tag| !tag.is_empty()) {
             if !tags_set.iter().any(|known| known == tag) {
                 tags_set.push(tag.to_owned());
             }
@@ -136,8 +123,7 @@ impl SubscriptionData {
     /// Whether a message with this tags code may match. Without code (an extended entry) only the record can tell.
     pub fn matches_tags_code(&self, code: Option<i64>) -> bool {
         let Some(code) = code else { return true };
-        self.sub_string == SubscriptionData::ALL
-            || i32::try_from(code).is_ok_and(|code| self.code_set.contains(&code))
+        self.sub_string == SubscriptionData::ALL || i32::try_from(code).is_ok_and(|code| self.code_set.contains(&code))
     }
 }
 
@@ -241,22 +227,15 @@ mod tests {
 "#;
         let heartbeat: Heartbeat = json::from_slice(text).unwrap();
         let consumer = &heartbeat.consumer_data_set[0];
-        assert_eq!(
-            consumer.consume_from_where,
-            Some(ConsumeFromWhere::FirstOffset)
-        );
+        assert_eq!(consumer.consume_from_where, Some(ConsumeFromWhere::FirstOffset));
         assert_eq!(consumer.consume_type, Some(ConsumeType::Passively));
         assert_eq!(consumer.message_model, Some(MessageModel::Clustering));
         let subscription = &consumer.subscription_data_set[0];
-        assert_eq!(
-            (subscription.code_set[0], subscription.sub_version),
-            (2_598_919, 1_700_000_000_000)
-        );
+        assert_eq!((subscription.code_set[0], subscription.sub_version), (2_598_919, 1_700_000_000_000));
         assert_eq!(subscription.expression_type, "TAG");
         // Go: null sets.
         let heartbeat: Heartbeat =
-            json::from_slice(br#"{"clientID":"c","producerDataSet":null,"consumerDataSet":[]}"#)
-                .unwrap();
+            json::from_slice(br#"{"clientID":"c","producerDataSet":null,"consumerDataSet":[]}"#).unwrap();
         assert!(heartbeat.producer_data_set.is_empty());
     }
 
@@ -265,22 +244,12 @@ mod tests {
         let tags = |text: &str| SubscriptionData::from_tags("T", text, 0).map(|data| data.tags_set);
         assert_eq!(tags("*"), Some(vec![]));
         assert_eq!(tags(""), Some(vec![]));
-        assert_eq!(
-            tags("TagA || TagB||TagA"),
-            Some(vec!["TagA".into(), "TagB".into()])
-        );
+        assert_eq!(tags("TagA || TagB||TagA"), Some(vec!["TagA".into(), "TagB".into()]));
         assert_eq!(tags("A||"), Some(vec!["A".into()]));
         assert_eq!(tags("||"), None);
         let data = SubscriptionData::from_tags("T", "TagA", 0).unwrap();
         assert!(data.matches_tags_code(Some(2_598_919)) && data.matches_tags_code(None));
-        assert!(
-            !data.matches_tags_code(Some(0))
-                && !data.matches_tags_code(Some(2_598_919 + (1 << 32)))
-        );
-        assert!(
-            SubscriptionData::from_tags("T", "*", 0)
-                .unwrap()
-                .matches_tags_code(Some(7))
-        );
+        assert!(!data.matches_tags_code(Some(0)) && !data.matches_tags_code(Some(2_598_919 + (1 << 32))));
+        assert!(SubscriptionData::from_tags("T", "*", 0).unwrap().matches_tags_code(Some(7)));
     }
 }

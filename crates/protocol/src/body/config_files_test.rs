@@ -8,10 +8,7 @@ use crate::json;
 
 fn round_trip<T: Serialize + DeserializeOwned>(text: &str) {
     let value: T = json::from_slice(text.as_bytes()).unwrap();
-    assert_eq!(
-        String::from_utf8(json::to_vec_pretty(&value)).unwrap(),
-        text
-    );
+    assert_eq!(String::from_utf8(json::to_vec_pretty(&value)).unwrap(), text);
 }
 
 #[test]
@@ -53,10 +50,7 @@ fn topics() {
     let old: TopicConfigTable =
         json::from_slice(br#"{"dataVersion":{"counter":1,"timestamp":2},"topicConfigTable":{"T":{"order":true,"perm":4,"topicName":"T"}}}"#).unwrap();
     let topic = &old.topic_config_table["T"];
-    assert_eq!(
-        (topic.order, topic.perm, topic.write_queue_nums),
-        (true, 4, 16)
-    );
+    assert_eq!((topic.order, topic.perm, topic.write_queue_nums), (true, 4, 16));
 }
 
 #[test]

@@ -115,22 +115,10 @@ mod tests {
 
     #[test]
     fn names_and_ordinals() {
-        assert_eq!(
-            crate::json::from_slice(b"2"),
-            Ok(ConsumeFromWhere::MinOffset)
-        );
-        assert_eq!(
-            crate::json::from_slice(b"'CONSUME_POP'"),
-            Ok(ConsumeType::Pop)
-        );
-        assert_eq!(
-            crate::json::to_vec(&MessageModel::Broadcasting),
-            b"\"BROADCASTING\""
-        );
-        assert_eq!(
-            TopicFilterType::from_java_name("multi_tag"),
-            Some(TopicFilterType::MultiTag)
-        );
+        assert_eq!(crate::json::from_slice(b"2"), Ok(ConsumeFromWhere::MinOffset));
+        assert_eq!(crate::json::from_slice(b"'CONSUME_POP'"), Ok(ConsumeType::Pop));
+        assert_eq!(crate::json::to_vec(&MessageModel::Broadcasting), b"\"BROADCASTING\"");
+        assert_eq!(TopicFilterType::from_java_name("multi_tag"), Some(TopicFilterType::MultiTag));
         assert_eq!(format!("{:>11}", TopicFilterType::SingleTag), " SINGLE_TAG");
     }
 }

@@ -73,12 +73,8 @@ pub struct CustomizedRetryPolicy {
 impl Default for CustomizedRetryPolicy {
     /// The classic delay levels from 1 s on.
     fn default() -> Self {
-        let seconds = [
-            1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200,
-        ];
-        CustomizedRetryPolicy {
-            next: seconds.iter().map(|seconds| seconds * 1000).collect(),
-        }
+        let seconds = [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
+        CustomizedRetryPolicy { next: seconds.iter().map(|seconds| seconds * 1000).collect() }
     }
 }
 
@@ -93,11 +89,7 @@ pub struct ExponentialRetryPolicy {
 
 impl Default for ExponentialRetryPolicy {
     fn default() -> Self {
-        ExponentialRetryPolicy {
-            initial: 5_000,
-            max: 7_200_000,
-            multiplier: 2,
-        }
+        ExponentialRetryPolicy { initial: 5_000, max: 7_200_000, multiplier: 2 }
     }
 }
 

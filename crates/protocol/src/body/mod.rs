@@ -25,47 +25,38 @@ mod topic;
 pub type Table<K, V> = indexmap::IndexMap<K, V>;
 
 pub use assignment::{
-    AckBatch, AssignmentReply, AssignmentRequest, BatchAckRequest, MessageRequestModeTable,
-    QueueAssignment, RequestMode,
+    AckBatch, AssignmentReply, AssignmentRequest, BatchAckRequest, MessageRequestModeTable, QueueAssignment,
+    RequestMode,
 };
 pub use client::{
-    CheckClientRequest, ClientConnection, ConsumerConnection, ConsumerData, ConsumerIdList,
-    Heartbeat, LockBatchReply, LockBatchRequest, ProducerConnection, ProducerData, ProducerInfo,
-    ProducerTable, SubscriptionData,
+    CheckClientRequest, ClientConnection, ConsumerConnection, ConsumerData, ConsumerIdList, Heartbeat, LockBatchReply,
+    LockBatchRequest, ProducerConnection, ProducerData, ProducerInfo, ProducerTable, SubscriptionData,
 };
 pub use cluster::{BrokerMemberGroup, BrokerMemberGroupReply, ClusterInfo};
 pub use consume::{
-    ConsumeQueueEntry, ConsumeQueueReply, ConsumeTimeSpanReply, CorrectionOffsetReply, GroupList,
-    QueueTimeSpan, SubscriptionReply,
+    ConsumeQueueEntry, ConsumeQueueReply, ConsumeTimeSpanReply, CorrectionOffsetReply, GroupList, QueueTimeSpan,
+    SubscriptionReply,
 };
 pub use data_version::DataVersion;
 pub use enums::{
-    ConsumeFromWhere, ConsumeResult, ConsumeType, MessageModel, MessageRequestMode,
-    RetryPolicyKind, TopicFilterType,
+    ConsumeFromWhere, ConsumeResult, ConsumeType, MessageModel, MessageRequestMode, RetryPolicyKind, TopicFilterType,
 };
 pub use group::{
-    CustomizedRetryPolicy, ExponentialRetryPolicy, GroupForbidden, GroupRetryPolicy,
-    SimpleSubscriptionData, SubscriptionGroup, SubscriptionGroupList, SubscriptionGroupTable,
+    CustomizedRetryPolicy, ExponentialRetryPolicy, GroupForbidden, GroupRetryPolicy, SimpleSubscriptionData,
+    SubscriptionGroup, SubscriptionGroupList, SubscriptionGroupTable,
 };
 pub use kv::KvTable;
-pub use mapping::{
-    LogicQueueMappingItem, TopicQueueMappingDetail, TopicQueueMappingInfo, TopicQueueMappingTable,
-};
+pub use mapping::{LogicQueueMappingItem, TopicQueueMappingDetail, TopicQueueMappingInfo, TopicQueueMappingTable};
 pub use offset::{
-    ConsumerOffsetTable, ConsumerStatusBody, DelayOffsetTable, ResetOffsetBody,
-    ResetOffsetBodyForC, ResetOffsetEntry,
+    ConsumerOffsetTable, ConsumerStatusBody, DelayOffsetTable, ResetOffsetBody, ResetOffsetBodyForC, ResetOffsetEntry,
 };
 pub use queue::MessageQueue;
 pub use register::{RegisterBrokerBody, RegisterError};
 pub use replication::{HaClientRuntimeInfo, HaConnectionRuntimeInfo, HaRuntimeInfo, SyncStateSet};
 pub use route::{BrokerData, QueueData, RouteForm, TopicRoute};
-pub use running::{
-    ConsumeDirectlyResult, ConsumeStatus, ConsumerRunningInfo, PopProcessQueueInfo,
-    ProcessQueueInfo,
-};
+pub use running::{ConsumeDirectlyResult, ConsumeStatus, ConsumerRunningInfo, PopProcessQueueInfo, ProcessQueueInfo};
 pub use stats::{
-    BrokerStatsData, BrokerStatsItem, ConsumeStats, ConsumeStatsList, OffsetWrapper, TopicOffset,
-    TopicStats,
+    BrokerStatsData, BrokerStatsItem, ConsumeStats, ConsumeStatsList, OffsetWrapper, TopicOffset, TopicStats,
 };
 pub use topic::{TopicConfig, TopicConfigList, TopicConfigTable, TopicList};
 

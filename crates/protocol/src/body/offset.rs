@@ -20,10 +20,7 @@ pub struct ConsumerOffsetTable {
 }
 
 /// Writes every value as a set, which the pretty form keeps on one line.
-fn sets<S: Serializer>(
-    table: &Table<GroupName, Vec<TopicName>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn sets<S: Serializer>(table: &Table<GroupName, Vec<TopicName>>, serializer: S) -> Result<S::Ok, S::Error> {
     struct Set<'a>(&'a [TopicName]);
     impl Serialize for Set<'_> {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -17,31 +17,18 @@ pub struct MessageQueue {
 }
 
 impl MessageQueue {
-    pub fn new(
-        topic: impl Into<TopicName>,
-        broker_name: impl Into<String>,
-        queue_id: i32,
-    ) -> MessageQueue {
-        MessageQueue {
-            broker_name: broker_name.into(),
-            queue_id,
-            topic: topic.into(),
-        }
+    pub fn new(topic: impl Into<TopicName>, broker_name: impl Into<String>, queue_id: i32) -> MessageQueue {
+        MessageQueue { broker_name: broker_name.into(), queue_id, topic: topic.into() }
     }
 }
 
 impl Ord for MessageQueue {
     fn cmp(&self, other: &MessageQueue) -> std::cmp::Ordering {
-        (
-            self.topic.as_str(),
-            self.broker_name.as_str(),
-            self.queue_id,
-        )
-            .cmp(&(
-                other.topic.as_str(),
-                other.broker_name.as_str(),
-                other.queue_id,
-            ))
+        (self.topic.as_str(), self.broker_name.as_str(), self.queue_id).cmp(&(
+            other.topic.as_str(),
+            other.broker_name.as_str(),
+            other.queue_id,
+        ))
     }
 }
 
@@ -54,10 +41,6 @@ impl PartialOrd for MessageQueue {
 impl fmt::Display for MessageQueue {
     /// As Java's toString, which tools print.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "MessageQueue [topic={}, brokerName={}, queueId={}]",
-            self.topic, self.broker_name, self.queue_id
-        )
+        write!(f, "MessageQueue [topic={}, brokerName={}, queueId={}]", self.topic, self.broker_name, self.queue_id)
     }
 }

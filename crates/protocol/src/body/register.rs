@@ -68,10 +68,7 @@ impl RegisterBrokerBody {
             append(&mut list, topic.to_line().as_bytes());
         }
         append(&mut list, &json::to_vec(&self.filter_server_list));
-        let mappings = table
-            .topic_queue_mapping_info_map
-            .iter()
-            .flat_map(Table::values);
+        let mappings = table.topic_queue_mapping_info_map.iter().flat_map(Table::values);
         append_count(&mut list, mappings.clone().count());
         for mapping in mappings {
             append(&mut list, &json::to_vec_bare_keys(mapping));
@@ -83,10 +80,8 @@ impl RegisterBrokerBody {
 
     fn decode_compressed(body: &[u8], version: i32) -> Result<RegisterBrokerBody, RegisterError> {
         let mut list = Vec::new();
-        let read = ZlibDecoder::new(body)
-            .take(INFLATED_LEN_MAX + 1)
-            .read_to_end(&mut list)
-            .map_err(RegisterError::Inflate)?;
+        let read =
+            ZlibDecoder::new(body).take(INFLATED_LEN_MAX + 1).read_to_end(&mut list).map_err(RegisterError::Inflate)?;
         if read as u64 > INFLATED_LEN_MAX {
             return Err(RegisterError::Inflate(std::io::Error::other("too long")));
         }
@@ -95,29 +90,21 @@ impl RegisterBrokerBody {
         let mut topic_config_table = Table::new();
         for _ in 0..count(&mut rest, "topic count")? {
             let line = String::from_utf8_lossy(take(&mut rest, "topics")?);
-            let topic = TopicConfig::from_line(&line)
-                .ok_or_else(|| RegisterError::Topic(line.chars().take(200).collect()))?;
+            let topic =
+                TopicConfig::from_line(&line).ok_or_else(|| RegisterError::Topic(line.chars().take(200).collect()))?;
             topic_config_table.insert(topic.topic_name.clone(), topic);
         }
         let filter_server_list = json::from_slice(take(&mut rest, "filter servers")?)?;
-        let mut table = TopicConfigTable {
-            data_version,
-            topic_config_table,
-            ..TopicConfigTable::default()
-        };
+        let mut table = TopicConfigTable { data_version, topic_config_table, ..TopicConfigTable::default() };
         if version >= MAPPING_VERSION && !rest.is_empty() {
             let mappings = table.topic_queue_mapping_info_map.get_or_insert_default();
             for _ in 0..count(&mut rest, "mapping count")? {
-                let mapping: TopicQueueMappingInfo =
-                    json::from_slice(take(&mut rest, "mappings")?)?;
+                let mapping: TopicQueueMappingInfo = json::from_slice(take(&mut rest, "mappings")?)?;
                 let topic: TopicName = mapping.topic.clone().unwrap_or_default();
                 mappings.insert(topic, mapping);
             }
         }
-        Ok(RegisterBrokerBody {
-            filter_server_list,
-            topic_config_serialize_wrapper: table,
-        })
+        Ok(RegisterBrokerBody { filter_server_list, topic_config_serialize_wrapper: table })
     }
 }
 
@@ -132,9 +119,7 @@ fn append(list: &mut Vec<u8>, part: &[u8]) {
 }
 
 fn count(rest: &mut &[u8], part: &'static str) -> Result<u32, RegisterError> {
-    let (number, after) = rest
-        .split_first_chunk::<4>()
-        .ok_or(RegisterError::Truncated(part))?;
+    let (number, after) = rest.split_first_chunk::<4>().ok_or(RegisterError::Truncated(part))?;
     *rest = after;
     let number = i32::from_be_bytes(*number);
     // Java would run no loop for a negative count; here it is damage.
@@ -143,9 +128,7 @@ fn count(rest: &mut &[u8], part: &'static str) -> Result<u32, RegisterError> {
 
 fn take<'a>(rest: &mut &'a [u8], part: &'static str) -> Result<&'a [u8], RegisterError> {
     let len = count(rest, part)? as usize;
-    let (taken, after) = rest
-        .split_at_checked(len)
-        .ok_or(RegisterError::Truncated(part))?;
+    let (taken, after) = rest.split_at_checked(len).ok_or(RegisterError::Truncated(part))?;
     *rest = after;
     Ok(taken)
 }
@@ -156,57 +139,30 @@ mod tests {
 
     fn sample() -> RegisterBrokerBody {
         let mut table = TopicConfigTable::default().with_mappings();
-        table.data_version = DataVersion {
-            counter: 3,
-            state_version: 1,
-            timestamp: 5,
-        };
+        table.data_version = DataVersion { counter: 3, state_version: 1, timestamp: 5 };
         table.mapping_data_version = None;
         table.topic_queue_mapping_detail_map = None;
         for name in ["A", "B"] {
-            table.topic_config_table.insert(
-                name.into(),
-                TopicConfig {
-                    topic_name: name.into(),
-                    ..TopicConfig::default()
-                },
-            );
+            table
+                .topic_config_table
+                .insert(name.into(), TopicConfig { topic_name: name.into(), ..TopicConfig::default() });
         }
-        let mapping = TopicQueueMappingInfo {
-            topic: Some("A".into()),
-            ..TopicQueueMappingInfo::default()
-        };
-        table
-            .topic_queue_mapping_info_map
-            .get_or_insert_default()
-            .insert("A".into(), mapping);
-        RegisterBrokerBody {
-            filter_server_list: vec!["f".into()],
-            topic_config_serialize_wrapper: table,
-        }
+        let mapping = TopicQueueMappingInfo { topic: Some("A".into()), ..TopicQueueMappingInfo::default() };
+        table.topic_queue_mapping_info_map.get_or_insert_default().insert("A".into(), mapping);
+        RegisterBrokerBody { filter_server_list: vec!["f".into()], topic_config_serialize_wrapper: table }
     }
 
     #[test]
     fn both_forms_round_trip() {
         let body = sample();
-        assert_eq!(
-            RegisterBrokerBody::decode(&body.encode(), 479).unwrap(),
-            body
-        );
+        assert_eq!(RegisterBrokerBody::decode(&body.encode(), 479).unwrap(), body);
         let compressed = body.encode_compressed().unwrap();
         assert_eq!(compressed[..2], [0x78, 0xDA]);
         assert_eq!(RegisterBrokerBody::decode(&compressed, 479).unwrap(), body);
         let old = RegisterBrokerBody::decode(&compressed, 407).unwrap();
-        assert_eq!(
-            old.topic_config_serialize_wrapper
-                .topic_queue_mapping_info_map,
-            None
-        );
+        assert_eq!(old.topic_config_serialize_wrapper.topic_queue_mapping_info_map, None);
         for cut in 1..compressed.len() {
-            assert!(
-                RegisterBrokerBody::decode(&compressed[..cut], 479).is_err(),
-                "{cut}"
-            );
+            assert!(RegisterBrokerBody::decode(&compressed[..cut], 479).is_err(), "{cut}");
         }
     }
 
@@ -214,9 +170,6 @@ mod tests {
     fn ancient_brokers_send_the_table_alone() {
         let body = json::to_vec(&sample().topic_config_serialize_wrapper);
         let read = RegisterBrokerBody::decode(&body, 36).unwrap();
-        assert_eq!(
-            read.topic_config_serialize_wrapper,
-            sample().topic_config_serialize_wrapper
-        );
+        assert_eq!(read.topic_config_serialize_wrapper, sample().topic_config_serialize_wrapper);
     }
 }

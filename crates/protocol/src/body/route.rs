@@ -36,16 +36,11 @@ impl TopicRoute {
             RouteForm::Legacy => json::to_vec_bare_keys(self),
             RouteForm::Strict => {
                 let mut route = self.clone();
-                route
-                    .broker_datas
-                    .iter_mut()
-                    .for_each(|broker| broker.broker_addrs.sort_unstable_keys());
+                route.broker_datas.iter_mut().for_each(|broker| broker.broker_addrs.sort_unstable_keys());
                 route.filter_server_table.sort_unstable_keys();
                 for mapping in route.topic_queue_mapping_by_broker.iter_mut() {
                     mapping.sort_unstable_keys();
-                    mapping
-                        .values_mut()
-                        .for_each(|info| info.curr_id_map.sort_unstable_keys());
+                    mapping.values_mut().for_each(|info| info.curr_id_map.sort_unstable_keys());
                 }
                 json::to_vec_ascii(&route)
             }
@@ -74,8 +69,7 @@ impl BrokerData {
 
     /// The master's address, or any replica's when there is no master. Java: selectBrokerAddr.
     pub fn replica(&self) -> Option<&str> {
-        self.master()
-            .or_else(|| self.broker_addrs.values().next().map(String::as_str))
+        self.master().or_else(|| self.broker_addrs.values().next().map(String::as_str))
     }
 }
 
@@ -98,18 +92,8 @@ mod tests {
 
     #[test]
     fn both_spellings_of_the_flag() {
-        for text in [
-            "{\"topicSynFlag\":3}",
-            "{\"topicSysFlag\":3}",
-            "{\"TopicSynFlag\":\"3\"}",
-        ] {
-            assert_eq!(
-                json::from_slice::<QueueData>(text.as_bytes())
-                    .unwrap()
-                    .topic_sys_flag,
-                3,
-                "{text}"
-            );
+        for text in ["{\"topicSynFlag\":3}", "{\"topicSysFlag\":3}", "{\"TopicSynFlag\":\"3\"}"] {
+            assert_eq!(json::from_slice::<QueueData>(text.as_bytes()).unwrap().topic_sys_flag, 3, "{text}");
         }
     }
 
@@ -119,10 +103,7 @@ mod tests {
         let route: TopicRoute = json::from_slice(text.as_bytes()).unwrap();
         assert_eq!(route.encode(RouteForm::Legacy), text.as_bytes());
         let strict = r#"{"brokerDatas":[{"brokerAddrs":{"0":"10.0.0.1:10911","1":"10.0.0.2:10911"},"brokerName":"\u8BA2","cluster":"c\/d","enableActingMaster":false}],"filterServerTable":{},"queueDatas":[]}"#;
-        assert_eq!(
-            String::from_utf8(route.encode(RouteForm::Strict)).unwrap(),
-            strict
-        );
+        assert_eq!(String::from_utf8(route.encode(RouteForm::Strict)).unwrap(), strict);
         assert_eq!(route.broker_datas[0].replica(), Some("10.0.0.1:10911"));
     }
 }

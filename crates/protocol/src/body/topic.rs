@@ -61,10 +61,7 @@ impl TopicConfig {
             perm: words.next()?.parse().ok()?,
             topic_filter_type: TopicFilterType::from_java_name(words.next()?)?,
             // As in Java, attributes that cannot be read are no attributes.
-            attributes: words
-                .next()
-                .and_then(|text| json::from_slice(text.as_bytes()).ok())
-                .unwrap_or_default(),
+            attributes: words.next().and_then(|text| json::from_slice(text.as_bytes()).ok()).unwrap_or_default(),
             ..TopicConfig::default()
         })
     }
@@ -120,10 +117,7 @@ mod tests {
     #[test]
     fn lines() {
         let topic = TopicConfig::from_line("T 4 8 6 MULTI_TAG").unwrap();
-        assert_eq!(
-            (topic.read_queue_nums, topic.write_queue_nums, topic.perm),
-            (4, 8, 6)
-        );
+        assert_eq!((topic.read_queue_nums, topic.write_queue_nums, topic.perm), (4, 8, 6));
         assert_eq!(topic.to_line(), "T 4 8 6 MULTI_TAG {}");
         let topic = TopicConfig::from_line("T 4 8 6 SINGLE_TAG {\"a b\":\"c\"}").unwrap();
         assert_eq!(topic.attributes["a b"], "c");

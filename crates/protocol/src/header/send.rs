@@ -1,9 +1,6 @@
 //! Sending. Spec §3.1.
 
-use crate::{
-    ByteString, EncodeFields, FieldWriter, GroupName, Header, QueueId, QueueOffset, RequestCode,
-    TopicName,
-};
+use crate::{ByteString, EncodeFields, FieldWriter, GroupName, Header, QueueId, QueueOffset, RequestCode, TopicName};
 
 /// Store a message, or a batch: SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320), and the replies of
 /// request/reply, SEND_REPLY_MESSAGE (324) and its V2 (325). Java: `SendMessageRequestHeader`, `SendMessageRequestHeaderV2`.

@@ -44,21 +44,13 @@ fn read(text: &str) -> All {
 }
 
 fn queue(id: i32) -> Queue {
-    Queue {
-        broker_name: "b".into(),
-        queue_id: id,
-        topic: "T".into(),
-    }
+    Queue { broker_name: "b".into(), queue_id: id, topic: "T".into() }
 }
 
 #[test]
 fn keys_of_all_kinds() {
     let expected: BTreeMap<_, _> = [(0, "a".to_owned()), (1, "b".to_owned())].into();
-    for text in [
-        r#"{"map":{0:"a",1:"b"}}"#,
-        r#"{map:{"0":"a",'1':'b',},}"#,
-        "{ 'map' : {0 : \"a\" ,, 1:\"b\"\n} }\n",
-    ] {
+    for text in [r#"{"map":{0:"a",1:"b"}}"#, r#"{map:{"0":"a",'1':'b',},}"#, "{ 'map' : {0 : \"a\" ,, 1:\"b\"\n} }\n"] {
         assert_eq!(read(text).map, expected, "{text}");
     }
     let expected: BTreeMap<_, _> = [(queue(0), 5), (queue(1), 6)].into();
@@ -86,10 +78,7 @@ fn values_stand_for_each_other() {
 
 #[test]
 fn names_match_as_in_java() {
-    assert_eq!(
-        read(r#"{"queues":[{"BrokerName":"b","queue_id":3,"TOPIC":"T"}]}"#).queues,
-        [queue(3)]
-    );
+    assert_eq!(read(r#"{"queues":[{"BrokerName":"b","queue_id":3,"TOPIC":"T"}]}"#).queues, [queue(3)]);
     assert_eq!(read(r#"{"mode":"clustering"}"#).mode, Mode::Clustering);
     // Java takes the last of a repeated member; we take the first and go on.
     assert_eq!(read(r#"{"rate":1,"rate":2}"#).rate, 1.0);
@@ -103,8 +92,7 @@ fn references_are_followed() {
     assert_eq!(value.queues, [queue(0), queue(0)]);
     assert_eq!(value.offsets, [(queue(0), 9)].into());
     let nested: BTreeMap<String, BTreeMap<String, Vec<Queue>>> =
-        from_slice(br#"{"a":{"x\\y.z":[{"queueId":1}]},"b":{"k":[{"$ref":"$.a.x\\\\y\\.z[0]"}]}}"#)
-            .unwrap();
+        from_slice(br#"{"a":{"x\\y.z":[{"queueId":1}]},"b":{"k":[{"$ref":"$.a.x\\\\y\\.z[0]"}]}}"#).unwrap();
     assert_eq!(nested["b"]["k"][0].queue_id, 1);
     for text in [
         r#"{"queues":[{"$ref":"$.queues[0]"}]}"#,
@@ -112,37 +100,21 @@ fn references_are_followed() {
         r#"{"queues":[{"$ref":".."}]}"#,
         r#"{"queues":[{"$ref":"$.queues[7]"}]}"#,
     ] {
-        assert!(
-            matches!(
-                from_slice::<All>(text.as_bytes()),
-                Err(JsonError::Reference { .. })
-            ),
-            "{text}"
-        );
+        assert!(matches!(from_slice::<All>(text.as_bytes()), Err(JsonError::Reference { .. })), "{text}");
     }
 }
 
 #[test]
 fn hostile_texts_are_refused() {
     let deep = format!("{{\"unknown\":{}", "[".repeat(100_000));
-    assert!(matches!(
-        from_slice::<All>(deep.as_bytes()),
-        Err(JsonError::TooDeep { .. })
-    ));
+    assert!(matches!(from_slice::<All>(deep.as_bytes()), Err(JsonError::TooDeep { .. })));
     let deep = "{{".repeat(100_000);
-    assert!(matches!(
-        from_slice::<BTreeMap<Queue, i32>>(deep.as_bytes()),
-        Err(JsonError::TooDeep { .. })
-    ));
+    assert!(matches!(from_slice::<BTreeMap<Queue, i32>>(deep.as_bytes()), Err(JsonError::TooDeep { .. })));
     let many = format!("[{}]", "{},".repeat(OBJECTS_MAX as usize + 1));
-    assert_eq!(
-        from_slice::<Vec<Queue>>(many.as_bytes()),
-        Err(JsonError::TooManyObjects)
-    );
+    assert_eq!(from_slice::<Vec<Queue>>(many.as_bytes()), Err(JsonError::TooManyObjects));
     // Each level names the next twice: 2^60 objects if nobody counted.
-    let levels: Vec<_> = (0..50)
-        .map(|n| format!(r#""l{n}":[{{"$ref":"$.l{0}"}},{{"$ref":"$.l{0}"}}]"#, n + 1))
-        .collect();
+    let levels: Vec<_> =
+        (0..50).map(|n| format!(r#""l{n}":[{{"$ref":"$.l{0}"}},{{"$ref":"$.l{0}"}}]"#, n + 1)).collect();
     let bomb = format!("{{{},\"l50\":[]}}", levels.join(","));
     assert!(from_slice::<BTreeMap<String, serde_json::Value>>(bomb.as_bytes()).is_err());
     for text in [
@@ -166,31 +138,17 @@ fn hostile_texts_are_refused() {
 #[test]
 fn errors_say_where() {
     let error = from_slice::<All>(br#"{"queues":[{"queueId":"x"}]}"#).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "JSON value at byte 22: an integer in range expected, not \"x\""
-    );
+    assert_eq!(error.to_string(), "JSON value at byte 22: an integer in range expected, not \"x\"");
 }
 
 #[test]
 fn strings_and_escapes() {
-    let value: Vec<String> = from_slice(
-        br#"['it\'s', "a\"b\\c\/d\n\t\u8ba2\u5355", "\ud83d\ude00", "\ud83d", "\x41\0"]"#,
-    )
-    .unwrap();
-    assert_eq!(
-        value,
-        ["it's", "a\"b\\c/d\n\t订单", "\u{1F600}", "\u{FFFD}", "A\0"]
-    );
+    let value: Vec<String> =
+        from_slice(br#"['it\'s', "a\"b\\c\/d\n\t\u8ba2\u5355", "\ud83d\ude00", "\ud83d", "\x41\0"]"#).unwrap();
+    assert_eq!(value, ["it's", "a\"b\\c/d\n\t订单", "\u{1F600}", "\u{FFFD}", "A\0"]);
     let text = "a\"\\/\u{1}\u{7f}\n订\u{1F600}";
-    assert_eq!(
-        to_vec(text),
-        "\"a\\\"\\\\/\\u0001\\u007F\\n订\u{1F600}\"".as_bytes()
-    );
-    assert_eq!(
-        to_vec_ascii(text),
-        b"\"a\\\"\\\\\\/\\u0001\\u007F\\n\\u8BA2\\uD83D\\uDE00\""
-    );
+    assert_eq!(to_vec(text), "\"a\\\"\\\\/\\u0001\\u007F\\n订\u{1F600}\"".as_bytes());
+    assert_eq!(to_vec_ascii(text), b"\"a\\\"\\\\\\/\\u0001\\u007F\\n\\u8BA2\\uD83D\\uDE00\"");
 }
 
 fn sample() -> All {
@@ -212,10 +170,7 @@ fn compact_forms() {
     let quoted = r#"{"flag":true,"list":[1,2],"map":{"0":"a","1":"b"},"mode":"CLUSTERING","offsets":{{"brokerName":"b","queueId":0,"topic":"T"}:5},"queues":[],"rate":1.0,"set":["x","y"]}"#;
     assert_eq!(String::from_utf8(to_vec(&sample())).unwrap(), quoted);
     let bare = quoted.replace("\"0\":", "0:").replace("\"1\":", "1:");
-    assert_eq!(
-        String::from_utf8(to_vec_bare_keys(&sample())).unwrap(),
-        bare
-    );
+    assert_eq!(String::from_utf8(to_vec_bare_keys(&sample())).unwrap(), bare);
     assert_eq!(read(quoted), sample());
     assert_eq!(read(&bare), sample());
 }

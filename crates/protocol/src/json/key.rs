@@ -17,10 +17,7 @@ pub(super) struct Key<'t> {
 impl Key<'_> {
     fn wrong(&self, wanted: &str) -> JsonError {
         let shown: String = self.name.chars().take(40).collect();
-        JsonError::Value {
-            at: 0,
-            reason: format!("{wanted} expected as key, not {shown:?}"),
-        }
+        JsonError::Value { at: 0, reason: format!("{wanted} expected as key, not {shown:?}") }
     }
 }
 
@@ -47,8 +44,7 @@ impl<'de> de::Deserializer<'de> for Key<'_> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        let value = number::boolean(&Scalar::Text(Cow::Borrowed(&self.name)))
-            .ok_or_else(|| self.wrong("a boolean"))?;
+        let value = number::boolean(&Scalar::Text(Cow::Borrowed(&self.name))).ok_or_else(|| self.wrong("a boolean"))?;
         visitor.visit_bool(value)
     }
 
@@ -56,11 +52,7 @@ impl<'de> de::Deserializer<'de> for Key<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, JsonError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, JsonError> {
         visitor.visit_newtype_struct(self)
     }
 

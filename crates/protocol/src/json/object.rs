@@ -18,29 +18,20 @@ pub(super) struct StructMembers<'s, 't> {
 impl StructMembers<'_, '_> {
     /// The field a member name means: exactly, or ignoring case and `_`/`-` as Java does.
     fn field(&self, name: &str) -> Option<usize> {
-        self.fields
-            .iter()
-            .position(|field| *field == name)
-            .or_else(|| {
-                let plain =
-                    |text: &'static str| text.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
-                let wanted = || name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
-                self.fields.iter().position(|field| {
-                    plain(field)
-                        .map(|b| b.to_ascii_lowercase())
-                        .eq(wanted().map(|b| b.to_ascii_lowercase()))
-                })
+        self.fields.iter().position(|field| *field == name).or_else(|| {
+            let plain = |text: &'static str| text.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
+            let wanted = || name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
+            self.fields.iter().position(|field| {
+                plain(field).map(|b| b.to_ascii_lowercase()).eq(wanted().map(|b| b.to_ascii_lowercase()))
             })
+        })
     }
 }
 
 impl<'de> MapAccess<'de> for StructMembers<'_, '_> {
     type Error = JsonError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, JsonError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, JsonError> {
         loop {
             match self.scanner.peek_element() {
                 Some(b'}') => return Ok(None),
@@ -83,10 +74,7 @@ pub(super) struct MapEntries<'s, 't> {
 impl<'de> MapAccess<'de> for MapEntries<'_, '_> {
     type Error = JsonError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, JsonError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, JsonError> {
         loop {
             match self.scanner.peek_element() {
                 Some(b'}') => return Ok(None),

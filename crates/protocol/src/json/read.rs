@@ -25,19 +25,13 @@ pub(super) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonErro
 
 impl de::Error for JsonError {
     fn custom<T: fmt::Display>(reason: T) -> JsonError {
-        JsonError::Value {
-            at: 0,
-            reason: reason.to_string(),
-        }
+        JsonError::Value { at: 0, reason: reason.to_string() }
     }
 }
 
 impl<'t> Scanner<'t> {
     /// Reads one value with `read`, on the other side of a reference if one stands here.
-    pub(super) fn value<T>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, JsonError>,
-    ) -> Result<T, JsonError> {
+    pub(super) fn value<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, JsonError>) -> Result<T, JsonError> {
         let Some(resume) = self.follow_reference()? else {
             return read(self);
         };
@@ -58,26 +52,16 @@ impl<'t> Scanner<'t> {
     }
 
     /// A scalar turned into something by `convert`, or an error that names what was wanted.
-    pub(super) fn converted<T>(
-        &mut self,
-        wanted: &str,
-        convert: fn(&Scalar<'_>) -> Option<T>,
-    ) -> Result<T, JsonError> {
+    pub(super) fn converted<T>(&mut self, wanted: &str, convert: fn(&Scalar<'_>) -> Option<T>) -> Result<T, JsonError> {
         self.peek();
         let at = self.at;
         let scalar = self.scalar()?;
-        convert(&scalar).ok_or_else(|| JsonError::Value {
-            at,
-            reason: format!("{wanted} expected, not {}", shown(&scalar)),
-        })
+        convert(&scalar)
+            .ok_or_else(|| JsonError::Value { at, reason: format!("{wanted} expected, not {}", shown(&scalar)) })
     }
 
     /// Gives errors of the visited type, which know no position, the one where reading stands.
-    pub(super) fn placed<T>(
-        &self,
-        at: usize,
-        result: Result<T, JsonError>,
-    ) -> Result<T, JsonError> {
+    pub(super) fn placed<T>(&self, at: usize, result: Result<T, JsonError>) -> Result<T, JsonError> {
         result.map_err(|error| match error {
             JsonError::Value { at: 0, reason } => JsonError::Value { at, reason },
             other => other,
@@ -88,10 +72,7 @@ impl<'t> Scanner<'t> {
         if self.peek() != Some(b'{') {
             return self.syntax("an object");
         }
-        self.objects_left = self
-            .objects_left
-            .checked_sub(1)
-            .ok_or(JsonError::TooManyObjects)?;
+        self.objects_left = self.objects_left.checked_sub(1).ok_or(JsonError::TooManyObjects)?;
         self.enter()?;
         self.at += 1;
         Ok(())
@@ -172,11 +153,7 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
                 Scalar::Null => visitor.visit_unit(),
                 Scalar::Bool(value) => visitor.visit_bool(value),
                 Scalar::Text(text) => visitor.visit_str(&text),
-                Scalar::Number(text) => match (
-                    text.parse::<i64>(),
-                    text.parse::<u64>(),
-                    text.parse::<f64>(),
-                ) {
+                Scalar::Number(text) => match (text.parse::<i64>(), text.parse::<u64>(), text.parse::<f64>()) {
                     (Ok(number), _, _) => visitor.visit_i64(number),
                     (_, Ok(number), _) => visitor.visit_u64(number),
                     (_, _, Ok(number)) => visitor.visit_f64(number),
@@ -228,11 +205,7 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, JsonError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, JsonError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -240,11 +213,7 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
         self.value(|scanner| scanner.visit_seq(visitor))
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(
-        self,
-        _: usize,
-        visitor: V,
-    ) -> Result<V::Value, JsonError> {
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, JsonError> {
         self.deserialize_seq(visitor)
     }
 
@@ -271,11 +240,7 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
             scanner.peek();
             let at = scanner.at;
             scanner.object_start()?;
-            let result = visitor.visit_map(StructMembers {
-                scanner,
-                fields,
-                seen: 0,
-            });
+            let result = visitor.visit_map(StructMembers { scanner, fields, seen: 0 });
             let value = scanner.placed(at, result)?;
             scanner.expect(b'}', "a closing brace")?;
             scanner.leave();
@@ -305,11 +270,7 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
         visitor.visit_unit()
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, JsonError> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, JsonError> {
         self.deserialize_unit(visitor)
     }
 
@@ -321,15 +282,9 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
 }
 
 /// An enum constant by its name (ignoring case) or its ordinal.
-pub(super) fn variant_name(
-    scalar: &Scalar<'_>,
-    variants: &'static [&'static str],
-) -> Option<&'static str> {
+pub(super) fn variant_name(scalar: &Scalar<'_>, variants: &'static [&'static str]) -> Option<&'static str> {
     if let Scalar::Text(text) = scalar {
-        if let Some(name) = variants
-            .iter()
-            .find(|name| name.eq_ignore_ascii_case(text.trim()))
-        {
+        if let Some(name) = variants.iter().find(|name| name.eq_ignore_ascii_case(text.trim())) {
             return Some(name);
         }
         if text.trim().is_empty() {
@@ -339,9 +294,7 @@ pub(super) fn variant_name(
     if matches!(scalar, Scalar::Null | Scalar::Bool(_)) {
         return None;
     }
-    variants
-        .get(usize::try_from(number::integer(scalar)?).ok()?)
-        .copied()
+    variants.get(usize::try_from(number::integer(scalar)?).ok()?).copied()
 }
 
 /// The elements of an array; nulls are left out.
@@ -352,10 +305,7 @@ struct Elements<'s, 't> {
 impl<'de> SeqAccess<'de> for Elements<'_, '_> {
     type Error = JsonError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, JsonError> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, JsonError> {
         loop {
             match self.scanner.peek_element() {
                 Some(b']') => return Ok(None),

@@ -30,14 +30,9 @@ impl Scanner<'_> {
         self.references_left = self.references_left.checked_sub(1).ok_or(failed.clone())?;
         let depth = self.depth;
         self.depth = 0;
-        let found = path
-            .strip_prefix('$')
-            .is_some_and(|path| self.walk(path).unwrap_or(false));
+        let found = path.strip_prefix('$').is_some_and(|path| self.walk(path).unwrap_or(false));
         self.depth = depth;
-        self.reference_bytes_left = self
-            .reference_bytes_left
-            .checked_sub(self.at)
-            .ok_or(failed.clone())?;
+        self.reference_bytes_left = self.reference_bytes_left.checked_sub(self.at).ok_or(failed.clone())?;
         if found { Ok(Some(resume)) } else { Err(failed) }
     }
 

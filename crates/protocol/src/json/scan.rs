@@ -65,10 +65,7 @@ impl<'t> Scanner<'t> {
     }
 
     pub fn syntax<T>(&self, expected: &'static str) -> Result<T, JsonError> {
-        Err(JsonError::Syntax {
-            at: self.at,
-            expected,
-        })
+        Err(JsonError::Syntax { at: self.at, expected })
     }
 
     /// Takes `byte` or fails.
@@ -84,11 +81,7 @@ impl<'t> Scanner<'t> {
     /// One level down; paired with [`Scanner::leave`].
     pub fn enter(&mut self) -> Result<(), JsonError> {
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            Err(JsonError::TooDeep { at: self.at })
-        } else {
-            Ok(())
-        }
+        if self.depth > DEPTH_MAX { Err(JsonError::TooDeep { at: self.at }) } else { Ok(()) }
     }
 
     pub fn leave(&mut self) {
@@ -99,10 +92,9 @@ impl<'t> Scanner<'t> {
     pub fn at_null(&mut self) -> bool {
         self.peek();
         let rest = &self.bytes[self.at..];
-        ["null", "undefined", "NaN"].iter().any(|word| {
-            rest.starts_with(word.as_bytes())
-                && !rest.get(word.len()).is_some_and(|next| is_word(*next))
-        })
+        ["null", "undefined", "NaN"]
+            .iter()
+            .any(|word| rest.starts_with(word.as_bytes()) && !rest.get(word.len()).is_some_and(|next| is_word(*next)))
     }
 
     /// Takes a value that is not an array or object.
@@ -115,10 +107,7 @@ impl<'t> Scanner<'t> {
                     "null" | "undefined" | "NaN" => Ok(Scalar::Null),
                     "true" => Ok(Scalar::Bool(true)),
                     "false" => Ok(Scalar::Bool(false)),
-                    word if word.starts_with(|c: char| {
-                        c.is_ascii_digit() || matches!(c, '-' | '+' | '.')
-                    }) =>
-                    {
+                    word if word.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) => {
                         Ok(Scalar::Number(word))
                     }
                     _ => {
@@ -172,11 +161,7 @@ impl<'t> Scanner<'t> {
             }
         }
         let raw = &self.bytes[start..end];
-        let text = if escaped {
-            Cow::Owned(self.unescape(raw)?)
-        } else {
-            String::from_utf8_lossy(raw)
-        };
+        let text = if escaped { Cow::Owned(self.unescape(raw)?) } else { String::from_utf8_lossy(raw) };
         self.at = end + 1;
         Ok(text)
     }
@@ -197,9 +182,7 @@ impl<'t> Scanner<'t> {
             let mut hex = |digits: usize| {
                 let (number, after) = rest.split_at_checked(digits)?;
                 rest = after;
-                number.iter().try_fold(0u32, |n, byte| {
-                    Some(n << 4 | char::from(*byte).to_digit(16)?)
-                })
+                number.iter().try_fold(0u32, |n, byte| Some(n << 4 | char::from(*byte).to_digit(16)?))
             };
             let unit = match code {
                 b'b' => Some(0x08),
@@ -265,14 +248,10 @@ impl<'t> Scanner<'t> {
 
 /// Escapes come as UTF-16 units: two halves may make one character, a lone half makes none.
 fn flush_units(units: &mut Vec<u16>, text: &mut String) {
-    text.extend(
-        char::decode_utf16(units.drain(..)).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)),
-    );
+    text.extend(char::decode_utf16(units.drain(..)).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
 }
 
 /// What a bare name, number or keyword is made of.
 fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'_' | b'$' | b'-' | b'+' | b'.' | b'@' | b'%')
-        || byte >= 0x80
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'-' | b'+' | b'.' | b'@' | b'%') || byte >= 0x80
 }

@@ -14,10 +14,7 @@ const INLINE: &str = "ferromq_json_inline";
 
 /// For `#[serde(serialize_with)]`: a sequence that is a set or a primitive array in Java, so that the pretty form
 /// keeps it on one line. Without effect on the other forms.
-pub fn inline<T: Serialize + ?Sized, S: Serializer>(
-    sequence: &T,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub fn inline<T: Serialize + ?Sized, S: Serializer>(sequence: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_newtype_struct(INLINE, sequence)
 }
 
@@ -29,32 +26,14 @@ pub(super) struct Style {
 }
 
 impl Style {
-    pub const COMPACT: Style = Style {
-        quoted_integer_keys: true,
-        ascii: false,
-        pretty: false,
-    };
-    pub const BARE_KEYS: Style = Style {
-        quoted_integer_keys: false,
-        ..Style::COMPACT
-    };
-    pub const ASCII: Style = Style {
-        ascii: true,
-        ..Style::COMPACT
-    };
-    pub const PRETTY: Style = Style {
-        pretty: true,
-        ..Style::BARE_KEYS
-    };
+    pub const COMPACT: Style = Style { quoted_integer_keys: true, ascii: false, pretty: false };
+    pub const BARE_KEYS: Style = Style { quoted_integer_keys: false, ..Style::COMPACT };
+    pub const ASCII: Style = Style { ascii: true, ..Style::COMPACT };
+    pub const PRETTY: Style = Style { pretty: true, ..Style::BARE_KEYS };
 }
 
 pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T, style: Style) -> Vec<u8> {
-    let mut writer = Writer {
-        out: Vec::with_capacity(128),
-        style,
-        indent: 0,
-        inline: false,
-    };
+    let mut writer = Writer { out: Vec::with_capacity(128), style, indent: 0, inline: false };
     match value.serialize(&mut writer) {
         Ok(()) => writer.out,
         // Only a map key no JSON dialect has (a list, a float) or a type that refuses itself comes here: our own bug.
@@ -109,8 +88,7 @@ impl Writer {
                 _ if self.style.ascii && !c.is_ascii() => self.escaped(c),
                 _ => {
                     let mut buffer = [0; 4];
-                    self.out
-                        .extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
+                    self.out.extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
                 }
             }
         }
@@ -126,11 +104,7 @@ impl Writer {
     fn open<'w>(&'w mut self, bracket: u8, lines: bool) -> Level<'w> {
         self.out.push(bracket);
         self.indent += 1;
-        Level {
-            writer: self,
-            first: true,
-            lines,
-        }
+        Level { writer: self, first: true, lines }
     }
 }
 
@@ -252,21 +226,12 @@ impl<'w> Serializer for &'w mut Writer {
         self.serialize_none()
     }
 
-    fn serialize_unit_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        variant: &'static str,
-    ) -> Result<(), Unwritable> {
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Unwritable> {
         self.string(variant);
         Ok(())
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        name: &'static str,
-        value: &T,
-    ) -> Result<(), Unwritable> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<(), Unwritable> {
         self.inline = name == INLINE;
         value.serialize(self)
     }
@@ -278,9 +243,7 @@ impl<'w> Serializer for &'w mut Writer {
         variant: &'static str,
         _: &T,
     ) -> Result<(), Unwritable> {
-        Err(Unwritable(format!(
-            "enum variant {name}::{variant} with content"
-        )))
+        Err(Unwritable(format!("enum variant {name}::{variant} with content")))
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Level<'w>, Unwritable> {
@@ -310,9 +273,7 @@ impl<'w> Serializer for &'w mut Writer {
         variant: &'static str,
         _: usize,
     ) -> Result<Self::SerializeTupleVariant, Unwritable> {
-        Err(Unwritable(format!(
-            "enum variant {name}::{variant} with content"
-        )))
+        Err(Unwritable(format!("enum variant {name}::{variant} with content")))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Level<'w>, Unwritable> {
@@ -330,9 +291,7 @@ impl<'w> Serializer for &'w mut Writer {
         variant: &'static str,
         _: usize,
     ) -> Result<Self::SerializeStructVariant, Unwritable> {
-        Err(Unwritable(format!(
-            "enum variant {name}::{variant} with content"
-        )))
+        Err(Unwritable(format!("enum variant {name}::{variant} with content")))
     }
 }
 
@@ -384,11 +343,7 @@ impl ser::SerializeStruct for Level<'_> {
     type Ok = ();
     type Error = Unwritable;
 
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        name: &'static str,
-        value: &T,
-    ) -> Result<(), Unwritable> {
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Unwritable> {
         self.separate(true);
         self.writer.string(name);
         self.writer.out.push(b':');
@@ -434,11 +389,7 @@ impl KeyWriter<'_, '_> {
 
     fn integer(self, key: impl fmt::Display) -> Result<(), Unwritable> {
         self.level.separate(false);
-        let key = if self.level.writer.style.quoted_integer_keys {
-            format!("\"{key}\"")
-        } else {
-            key.to_string()
-        };
+        let key = if self.level.writer.style.quoted_integer_keys { format!("\"{key}\"") } else { key.to_string() };
         self.level.writer.raw(&key);
         Ok(())
     }
@@ -531,20 +482,11 @@ impl<'l> Serializer for KeyWriter<'l, '_> {
         Self::no_key("nothing")
     }
 
-    fn serialize_unit_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        variant: &'static str,
-    ) -> Result<(), Unwritable> {
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Unwritable> {
         self.text(variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        key: &T,
-    ) -> Result<(), Unwritable> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, key: &T) -> Result<(), Unwritable> {
         key.serialize(self)
     }
 
@@ -566,11 +508,7 @@ impl<'l> Serializer for KeyWriter<'l, '_> {
         Self::no_key("a list")
     }
 
-    fn serialize_tuple_struct(
-        self,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleStruct, Unwritable> {
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeTupleStruct, Unwritable> {
         Self::no_key("a list")
     }
 

@@ -13,11 +13,7 @@ const ITEM_OVERHEAD: usize = 5 * 4 + 2;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     #[error("batch item {item} ends after {left} bytes, {needed} needed")]
-    Truncated {
-        item: usize,
-        needed: usize,
-        left: usize,
-    },
+    Truncated { item: usize, needed: usize, left: usize },
     #[error("batch item {item} states a negative length")]
     NegativeLength { item: usize },
     #[error("batch body without items")]
@@ -42,15 +38,10 @@ impl BatchItem<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), BatchError> {
         let properties = self.properties.as_bytes();
         let properties_len =
-            i16::try_from(properties.len()).map_err(|_| BatchError::PropertiesTooLong {
-                len: properties.len(),
-            })?;
-        let too_long = |_| BatchError::BodyTooLong {
-            len: self.body.len(),
-        };
+            i16::try_from(properties.len()).map_err(|_| BatchError::PropertiesTooLong { len: properties.len() })?;
+        let too_long = |_| BatchError::BodyTooLong { len: self.body.len() };
         let body_len = i32::try_from(self.body.len()).map_err(too_long)?;
-        let total =
-            i32::try_from(ITEM_OVERHEAD + self.body.len() + properties.len()).map_err(too_long)?;
+        let total = i32::try_from(ITEM_OVERHEAD + self.body.len() + properties.len()).map_err(too_long)?;
         out.extend_from_slice(&total.to_be_bytes());
         out.extend_from_slice(&[0; 8]); // magic and CRC: the broker writes its own
         out.extend_from_slice(&self.flag.to_be_bytes());
@@ -115,14 +106,7 @@ fn take_item(bytes: &[u8], item: usize) -> Result<(BatchItem<'_>, &[u8]), BatchE
     let body = cursor.take_signed(body_len.into())?;
     let properties_len = cursor.short()?;
     let properties = String::from_utf8_lossy(cursor.take_signed(properties_len.into())?);
-    Ok((
-        BatchItem {
-            flag,
-            body,
-            properties,
-        },
-        cursor.bytes,
-    ))
+    Ok((BatchItem { flag, body, properties }, cursor.bytes))
 }
 
 struct Cursor<'a> {
@@ -132,21 +116,17 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8], BatchError> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(len)
-            .ok_or(BatchError::Truncated {
-                item: self.item,
-                needed: len,
-                left: self.bytes.len(),
-            })?;
+        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(BatchError::Truncated {
+            item: self.item,
+            needed: len,
+            left: self.bytes.len(),
+        })?;
         self.bytes = rest;
         Ok(taken)
     }
 
     fn take_signed(&mut self, len: i64) -> Result<&'a [u8], BatchError> {
-        let len =
-            usize::try_from(len).map_err(|_| BatchError::NegativeLength { item: self.item })?;
+        let len = usize::try_from(len).map_err(|_| BatchError::NegativeLength { item: self.item })?;
         self.take(len)
     }
 
@@ -171,11 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn item<'a>(flag: i32, body: &'a [u8], properties: &'a str) -> BatchItem<'a> {
-        BatchItem {
-            flag,
-            body,
-            properties: Cow::Borrowed(properties),
-        }
+        BatchItem { flag, body, properties: Cow::Borrowed(properties) }
     }
 
     #[test]
@@ -183,10 +159,7 @@ mod tests {
         let mut out = Vec::new();
         item(0, b"hello", &"p".repeat(28)).encode(&mut out).unwrap();
         assert_eq!(out.len(), 0x37);
-        assert_eq!(
-            &out[..27],
-            b"\0\0\0\x37\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x05hello\0\x1c"
-        );
+        assert_eq!(&out[..27], b"\0\0\0\x37\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x05hello\0\x1c");
     }
 
     #[test]
@@ -201,10 +174,7 @@ mod tests {
             assert_eq!(BatchItems::parse(&out[..cut]).is_ok(), whole_items, "{cut}");
         }
         out[16] = 0xFF;
-        assert_eq!(
-            BatchItems::parse(&out).unwrap_err(),
-            BatchError::NegativeLength { item: 0 }
-        );
+        assert_eq!(BatchItems::parse(&out).unwrap_err(), BatchError::NegativeLength { item: 0 });
         assert!(matches!(
             item(0, b"", &"x".repeat(32_768)).encode(&mut out),
             Err(BatchError::PropertiesTooLong { len: 32_768 })

@@ -43,20 +43,13 @@ impl FromStr for OffsetMessageId {
         let bytes = unhex(text)?;
         let (ip, rest) = split_ip(bytes.bytes());
         let (port, offset) = rest.split_at(4);
-        let port = port
-            .iter()
-            .fold(0, |port: u32, byte| port << 8 | u32::from(*byte));
-        let offset = offset
-            .iter()
-            .fold(0, |offset: u64, byte| offset << 8 | u64::from(*byte));
+        let port = port.iter().fold(0, |port: u32, byte| port << 8 | u32::from(*byte));
+        let offset = offset.iter().fold(0, |offset: u64, byte| offset << 8 | u64::from(*byte));
         if offset > i64::MAX as u64 {
             return Err(IdError::NegativeOffset);
         }
         let port = u16::try_from(port).map_err(|_| IdError::Port(port))?;
-        Ok(OffsetMessageId {
-            host: SocketAddr::new(ip, port),
-            physical_offset: PhysicalOffset(offset),
-        })
+        Ok(OffsetMessageId { host: SocketAddr::new(ip, port), physical_offset: PhysicalOffset(offset) })
     }
 }
 
@@ -77,11 +70,7 @@ pub struct UniqueKey {
 impl fmt::Display for UniqueKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_ip(self.ip, f)?;
-        write!(
-            f,
-            "{:04X}{:08X}{:08X}{:04X}",
-            self.process, self.generator, self.millis_in_month, self.counter
-        )
+        write!(f, "{:04X}{:08X}{:08X}{:04X}", self.process, self.generator, self.millis_in_month, self.counter)
     }
 }
 
@@ -92,11 +81,8 @@ impl FromStr for UniqueKey {
     fn from_str(text: &str) -> Result<UniqueKey, IdError> {
         let bytes = unhex(text)?;
         let (ip, rest) = split_ip(bytes.bytes());
-        let number = |range: std::ops::Range<usize>| {
-            rest[range]
-                .iter()
-                .fold(0, |n: u32, byte| n << 8 | u32::from(*byte))
-        };
+        let number =
+            |range: std::ops::Range<usize>| rest[range].iter().fold(0, |n: u32, byte| n << 8 | u32::from(*byte));
         Ok(UniqueKey {
             ip,
             process: number(0..2) as u16, // two bytes
@@ -120,12 +106,7 @@ pub struct UniqueKeySource {
 impl UniqueKeySource {
     pub fn new(ip: IpAddr, process_id: u32, generator: u32) -> UniqueKeySource {
         // Java keeps the low 16 bits of the process id.
-        UniqueKeySource {
-            ip,
-            process: process_id as u16,
-            generator,
-            counter: AtomicU16::new(0),
-        }
+        UniqueKeySource { ip, process: process_id as u16, generator, counter: AtomicU16::new(0) }
     }
 
     /// The next key; `millis_in_month` as in [`UniqueKey`].
@@ -163,10 +144,7 @@ fn unhex(text: &str) -> Result<IdBytes, IdError> {
     if text.len() != 32 && text.len() != 56 {
         return Err(IdError::Length(text.len()));
     }
-    let mut bytes = IdBytes {
-        array: [0; 28],
-        len: text.len() / 2,
-    };
+    let mut bytes = IdBytes { array: [0; 28], len: text.len() / 2 };
     let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(IdError::NotHex);
     for (byte, pair) in bytes.array.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8; // two hex digits
@@ -179,10 +157,7 @@ fn split_ip(bytes: &[u8]) -> (IpAddr, &[u8]) {
     let (ip, rest) = bytes.split_at(bytes.len() - 12);
     let ip = match <[u8; 4]>::try_from(ip) {
         Ok(v4) => IpAddr::from(Ipv4Addr::from(v4)),
-        Err(_) => IpAddr::from(Ipv6Addr::from(
-            ip.iter()
-                .fold(0, |n: u128, byte| n << 8 | u128::from(*byte)),
-        )),
+        Err(_) => IpAddr::from(Ipv6Addr::from(ip.iter().fold(0, |n: u128, byte| n << 8 | u128::from(*byte)))),
     };
     (ip, rest)
 }
@@ -196,21 +171,10 @@ mod tests {
     fn offset_id_vectors() {
         for (host, offset, text) in [
             ("10.0.0.1:10911", 1000, "0A00000100002A9F00000000000003E8"),
-            (
-                "10.0.0.1:10911",
-                123_456_789,
-                "0A00000100002A9F00000000075BCD15",
-            ),
-            (
-                "[2001:db8::1]:10911",
-                1,
-                "20010DB800000000000000000000000100002A9F0000000000000001",
-            ),
+            ("10.0.0.1:10911", 123_456_789, "0A00000100002A9F00000000075BCD15"),
+            ("[2001:db8::1]:10911", 1, "20010DB800000000000000000000000100002A9F0000000000000001"),
         ] {
-            let id = OffsetMessageId {
-                host: host.parse().unwrap(),
-                physical_offset: PhysicalOffset(offset),
-            };
+            let id = OffsetMessageId { host: host.parse().unwrap(), physical_offset: PhysicalOffset(offset) };
             assert_eq!(id.to_string(), text);
             assert_eq!(text.parse(), Ok(id));
             assert_eq!(text.to_lowercase().parse(), Ok(id));
@@ -220,38 +184,18 @@ mod tests {
     #[test]
     fn bad_ids() {
         assert_eq!("".parse::<OffsetMessageId>(), Err(IdError::Length(0)));
-        assert_eq!(
-            "0A00000100002A9F00000000000003EG".parse::<OffsetMessageId>(),
-            Err(IdError::NotHex)
-        );
-        assert_eq!(
-            "0A00000100012A9F00000000000003E8".parse::<OffsetMessageId>(),
-            Err(IdError::Port(0x12A9F))
-        );
-        assert_eq!(
-            "0A00000100002A9F80000000000003E8".parse::<OffsetMessageId>(),
-            Err(IdError::NegativeOffset)
-        );
-        assert_eq!(
-            "éééééééééééééééé".parse::<UniqueKey>(),
-            Err(IdError::NotHex)
-        );
+        assert_eq!("0A00000100002A9F00000000000003EG".parse::<OffsetMessageId>(), Err(IdError::NotHex));
+        assert_eq!("0A00000100012A9F00000000000003E8".parse::<OffsetMessageId>(), Err(IdError::Port(0x12A9F)));
+        assert_eq!("0A00000100002A9F80000000000003E8".parse::<OffsetMessageId>(), Err(IdError::NegativeOffset));
+        assert_eq!("éééééééééééééééé".parse::<UniqueKey>(), Err(IdError::NotHex));
     }
 
     #[test]
     fn keys_count_up() {
         let source = UniqueKeySource::new("10.0.0.1".parse().unwrap(), 0x1_025D, 0x764E_0E2F);
-        assert_eq!(
-            source.next(0x2A67_0F98).to_string(),
-            "0A000001025D764E0E2F2A670F980000"
-        );
-        assert_eq!(
-            source.next(0x2A67_0F98).to_string(),
-            "0A000001025D764E0E2F2A670F980001"
-        );
-        let key: UniqueKey = "FD0000000000000000000000000000025D764E0E2F2A670F98120000"
-            .parse()
-            .unwrap();
+        assert_eq!(source.next(0x2A67_0F98).to_string(), "0A000001025D764E0E2F2A670F980000");
+        assert_eq!(source.next(0x2A67_0F98).to_string(), "0A000001025D764E0E2F2A670F980001");
+        let key: UniqueKey = "FD0000000000000000000000000000025D764E0E2F2A670F98120000".parse().unwrap();
         assert_eq!((key.ip, key.process), ("fd00::2".parse().unwrap(), 0x5D76));
     }
 

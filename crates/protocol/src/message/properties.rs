@@ -128,9 +128,7 @@ impl Properties {
     /// Takes over the well-formed pairs of `text`: malformed pieces vanish and of duplicates the last value stays,
     /// as when Java reads the string into a map and writes it again. Order is kept.
     pub fn parse(text: &str) -> Properties {
-        let mut properties = Properties {
-            text: String::with_capacity(text.len() + 1),
-        };
+        let mut properties = Properties { text: String::with_capacity(text.len() + 1) };
         for (name, value) in pairs(text) {
             if properties.contains(name) {
                 properties.remove(name);
@@ -179,13 +177,8 @@ impl Properties {
         self.push(name, value);
         // One separator of each kind is ours; more, or an empty side, and the pair is written again without them.
         let added = &self.text[start..];
-        let separators = added
-            .matches([NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR])
-            .count();
-        let well_formed = added
-            .strip_suffix(PROPERTY_SEPARATOR)
-            .and_then(pair)
-            .is_some();
+        let separators = added.matches([NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR]).count();
+        let well_formed = added.strip_suffix(PROPERTY_SEPARATOR).and_then(pair).is_some();
         if separators != 2 || !well_formed {
             let plain = |text: &str| text.replace([NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR], "");
             let name_plain = plain(name);
@@ -210,10 +203,7 @@ impl Properties {
 
     fn push(&mut self, name: &str, value: impl fmt::Display) {
         // Writing to a String cannot fail.
-        let _ = write!(
-            self.text,
-            "{name}{NAME_VALUE_SEPARATOR}{value}{PROPERTY_SEPARATOR}"
-        );
+        let _ = write!(self.text, "{name}{NAME_VALUE_SEPARATOR}{value}{PROPERTY_SEPARATOR}");
     }
 
     /// Byte range of the pair called `name`, its separator included.
@@ -221,10 +211,7 @@ impl Properties {
         let mut start = 0;
         for piece in self.text.split_inclusive(PROPERTY_SEPARATOR) {
             let end = start + piece.len();
-            if piece
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(NAME_VALUE_SEPARATOR))
-            {
+            if piece.strip_prefix(name).is_some_and(|rest| rest.starts_with(NAME_VALUE_SEPARATOR)) {
                 return Some((start, end));
             }
             start = end;
@@ -280,23 +267,14 @@ mod tests {
         let mut properties = Properties::parse("TAGS\u{1}TagA\u{2}KEYS\u{1}k1  k2\u{2}");
         properties.set(names::DELAY_TIME_LEVEL, 3);
         properties.set(names::TAGS, "TagB");
-        assert_eq!(
-            properties.as_str(),
-            "KEYS\u{1}k1  k2\u{2}DELAY\u{1}3\u{2}TAGS\u{1}TagB\u{2}"
-        );
-        assert_eq!(
-            keys(properties.value(names::KEYS).unwrap()).collect::<Vec<_>>(),
-            ["k1", "k2"]
-        );
+        assert_eq!(properties.as_str(), "KEYS\u{1}k1  k2\u{2}DELAY\u{1}3\u{2}TAGS\u{1}TagB\u{2}");
+        assert_eq!(keys(properties.value(names::KEYS).unwrap()).collect::<Vec<_>>(), ["k1", "k2"]);
         assert!(properties.remove(names::KEYS));
         assert!(!properties.remove(names::KEYS));
         properties.set(names::TAGS, "");
         assert_eq!(properties.as_str(), "DELAY\u{1}3\u{2}");
         properties.set("A", "one\u{2}B\u{1}two");
-        assert_eq!(
-            properties.iter().collect::<Vec<_>>(),
-            [("DELAY", "3"), ("A", "oneBtwo")]
-        );
+        assert_eq!(properties.iter().collect::<Vec<_>>(), [("DELAY", "3"), ("A", "oneBtwo")]);
     }
 
     proptest! {

@@ -108,22 +108,12 @@ impl NewMessage<'_> {
     /// [`RECORD_OVERHEAD_MAX`], topic up to 127 bytes (255 for retry and dead-letter topics), properties.
     pub fn check_limits(&self, body_len_max: usize) -> Result<(), RecordError> {
         if self.body.len() > body_len_max {
-            return Err(RecordError::BodyTooLong {
-                len: self.body.len(),
-                limit: body_len_max,
-            });
+            return Err(RecordError::BodyTooLong { len: self.body.len(), limit: body_len_max });
         }
         let long_allowed = topics::is_retry(self.topic) || topics::is_dead_letter(self.topic);
-        self.check_topic(if long_allowed {
-            TOPIC_LEN_MAX
-        } else {
-            TOPIC_LEN_V1_MAX
-        })?;
+        self.check_topic(if long_allowed { TOPIC_LEN_MAX } else { TOPIC_LEN_V1_MAX })?;
         self.check_format()?;
-        let (len, limit) = (
-            self.record_len(),
-            body_len_max.saturating_add(RECORD_OVERHEAD_MAX),
-        );
+        let (len, limit) = (self.record_len(), body_len_max.saturating_add(RECORD_OVERHEAD_MAX));
         if len > limit {
             return Err(RecordError::RecordTooLong { len, limit });
         }
@@ -132,19 +122,13 @@ impl NewMessage<'_> {
 
     fn check_topic(&self, limit: usize) -> Result<(), RecordError> {
         let len = self.topic.len();
-        if len > limit {
-            Err(RecordError::TopicTooLong { len, limit })
-        } else {
-            Ok(())
-        }
+        if len > limit { Err(RecordError::TopicTooLong { len, limit }) } else { Ok(()) }
     }
 
     fn check_format(&self) -> Result<(), RecordError> {
         self.check_topic(TOPIC_LEN_V2_MAX)?;
         if self.properties.len() > PROPERTIES_LEN_MAX {
-            return Err(RecordError::PropertiesTooLong {
-                len: self.properties.len(),
-            });
+            return Err(RecordError::PropertiesTooLong { len: self.properties.len() });
         }
         let (len, limit) = (self.record_len(), i32::MAX as usize);
         if len > limit {
@@ -161,9 +145,7 @@ impl NewMessage<'_> {
         let start = out.len();
         let len = self.record_len();
         out.reserve(len);
-        let mut sys_flag = self
-            .sys_flag
-            .without(SysFlag::BORN_HOST_V6 | SysFlag::STORE_HOST_V6);
+        let mut sys_flag = self.sys_flag.without(SysFlag::BORN_HOST_V6 | SysFlag::STORE_HOST_V6);
         if is_v6(self.born_host) {
             sys_flag = sys_flag.with(SysFlag::BORN_HOST_V6);
         }
@@ -175,8 +157,7 @@ impl NewMessage<'_> {
         // The casts below cannot cut anything off: `check_format` held every length against its field.
         let mut head = [0; BORN_HOST_AT];
         head[..MAGIC_AT].copy_from_slice(&(len as u32).to_be_bytes());
-        head[MAGIC_AT..CRC_AT]
-            .copy_from_slice(&if long_topic { MAGIC_V2 } else { MAGIC_V1 }.to_be_bytes());
+        head[MAGIC_AT..CRC_AT].copy_from_slice(&if long_topic { MAGIC_V2 } else { MAGIC_V1 }.to_be_bytes());
         head[CRC_AT..QUEUE_ID_AT].copy_from_slice(&body_crc(self.body).to_be_bytes());
         head[QUEUE_ID_AT..FLAG_AT].copy_from_slice(&self.queue_id.0.to_be_bytes());
         head[FLAG_AT..QUEUE_OFFSET_AT].copy_from_slice(&self.flag.to_be_bytes());
@@ -207,16 +188,8 @@ impl NewMessage<'_> {
 ///
 /// # Panics
 /// When `record` is shorter than a record can be; [`NewMessage::encode`] never makes such a thing.
-pub fn stamp_record(
-    record: &mut [u8],
-    queue_offset: QueueOffset,
-    physical: PhysicalOffset,
-    store_timestamp: i64,
-) {
-    assert!(
-        record.len() >= FIXED_LEN,
-        "a record has at least {FIXED_LEN} bytes"
-    );
+pub fn stamp_record(record: &mut [u8], queue_offset: QueueOffset, physical: PhysicalOffset, store_timestamp: i64) {
+    assert!(record.len() >= FIXED_LEN, "a record has at least {FIXED_LEN} bytes");
     record[QUEUE_OFFSET_AT..PHYSICAL_OFFSET_AT].copy_from_slice(&queue_offset.0.to_be_bytes());
     record[PHYSICAL_OFFSET_AT..SYS_FLAG_AT].copy_from_slice(&physical.0.to_be_bytes());
     let at = store_timestamp_at(SysFlag(i32::from_be_bytes(array(record, SYS_FLAG_AT))));
@@ -271,10 +244,7 @@ impl<'a> Record<'a> {
     /// that is how a scan notices the end of what was written.
     pub fn parse_in_segment(bytes: &'a [u8]) -> Result<Parsed<'a>, RecordError> {
         if bytes.len() < BLANK_LEN {
-            return Err(RecordError::Truncated {
-                needed: BLANK_LEN,
-                left: bytes.len(),
-            });
+            return Err(RecordError::Truncated { needed: BLANK_LEN, left: bytes.len() });
         }
         let stated = usize::try_from(i32::from_be_bytes(array(bytes, 0)));
         let magic = u32::from_be_bytes(array(bytes, MAGIC_AT));
@@ -284,73 +254,39 @@ impl<'a> Record<'a> {
             BLANK_MAGIC => return Ok(Parsed::Blank { len: stated.ok() }),
             other => return Err(RecordError::UnknownMagic(other)),
         };
-        let stated = stated.map_err(|_| RecordError::Negative {
-            field: "record length",
-        })?;
+        let stated = stated.map_err(|_| RecordError::Negative { field: "record length" })?;
         if stated < FIXED_LEN {
-            return Err(RecordError::LengthMismatch {
-                stated,
-                found: FIXED_LEN,
-            });
+            return Err(RecordError::LengthMismatch { stated, found: FIXED_LEN });
         }
-        let bytes = bytes.get(..stated).ok_or(RecordError::Truncated {
-            needed: stated,
-            left: bytes.len(),
-        })?;
+        let bytes = bytes.get(..stated).ok_or(RecordError::Truncated { needed: stated, left: bytes.len() })?;
         if i32::from_be_bytes(array(bytes, QUEUE_ID_AT)) < 0 {
             return Err(RecordError::Negative { field: "queue id" });
         }
         if i64::from_be_bytes(array(bytes, QUEUE_OFFSET_AT)) < 0 {
-            return Err(RecordError::Negative {
-                field: "queue offset",
-            });
+            return Err(RecordError::Negative { field: "queue offset" });
         }
         if i64::from_be_bytes(array(bytes, PHYSICAL_OFFSET_AT)) < 0 {
-            return Err(RecordError::Negative {
-                field: "physical offset",
-            });
+            return Err(RecordError::Negative { field: "physical offset" });
         }
 
         let sys_flag = SysFlag(i32::from_be_bytes(array(bytes, SYS_FLAG_AT)));
         let body_len_at = reconsume_times_at(sys_flag) + 4 + 8;
-        let mut reader = Reader {
-            bytes,
-            at: body_len_at,
-        };
+        let mut reader = Reader { bytes, at: body_len_at };
         let body_len = reader.int()?;
-        let body_len = usize::try_from(body_len).map_err(|_| RecordError::Negative {
-            field: "body length",
-        })?;
+        let body_len = usize::try_from(body_len).map_err(|_| RecordError::Negative { field: "body length" })?;
         let body_at = reader.at;
         reader.take(body_len)?;
         // Java reads both lengths signed: a topic of 128 bytes in a V1 record is not a record.
-        let topic_len = if topic_len_bytes == 1 {
-            i16::from(reader.byte()? as i8)
-        } else {
-            reader.short()?
-        };
-        let topic_len = usize::try_from(topic_len).map_err(|_| RecordError::Negative {
-            field: "topic length",
-        })?;
-        let topic =
-            std::str::from_utf8(reader.take(topic_len)?).map_err(|_| RecordError::TopicNotUtf8)?;
+        let topic_len = if topic_len_bytes == 1 { i16::from(reader.byte()? as i8) } else { reader.short()? };
+        let topic_len = usize::try_from(topic_len).map_err(|_| RecordError::Negative { field: "topic length" })?;
+        let topic = std::str::from_utf8(reader.take(topic_len)?).map_err(|_| RecordError::TopicNotUtf8)?;
         let properties_len =
-            usize::try_from(reader.short()?).map_err(|_| RecordError::Negative {
-                field: "properties length",
-            })?;
+            usize::try_from(reader.short()?).map_err(|_| RecordError::Negative { field: "properties length" })?;
         let properties = reader.take(properties_len)?;
         if reader.at != stated {
-            return Err(RecordError::LengthMismatch {
-                stated,
-                found: reader.at,
-            });
+            return Err(RecordError::LengthMismatch { stated, found: reader.at });
         }
-        Ok(Parsed::Record(Record {
-            bytes,
-            topic,
-            body: (body_at, body_at + body_len),
-            properties,
-        }))
+        Ok(Parsed::Record(Record { bytes, topic, body: (body_at, body_at + body_len), properties }))
     }
 
     /// The record itself, from its length word to its last property byte.
@@ -379,11 +315,7 @@ impl<'a> Record<'a> {
             return Ok(());
         }
         let (stated, found) = (self.stored_crc(), body_crc(self.body()));
-        if stated == found {
-            Ok(())
-        } else {
-            Err(RecordError::CrcMismatch { stated, found })
-        }
+        if stated == found { Ok(()) } else { Err(RecordError::CrcMismatch { stated, found }) }
     }
 
     pub fn queue_id(&self) -> QueueId {
@@ -413,11 +345,7 @@ impl<'a> Record<'a> {
     }
 
     pub fn born_host(&self) -> SocketAddr {
-        read_host(
-            self.bytes,
-            BORN_HOST_AT,
-            self.sys_flag().has(SysFlag::BORN_HOST_V6),
-        )
+        read_host(self.bytes, BORN_HOST_AT, self.sys_flag().has(SysFlag::BORN_HOST_V6))
     }
 
     /// Milliseconds, the broker's clock.
@@ -427,11 +355,7 @@ impl<'a> Record<'a> {
 
     pub fn store_host(&self) -> SocketAddr {
         let flag = self.sys_flag();
-        read_host(
-            self.bytes,
-            store_timestamp_at(flag) + 8,
-            flag.has(SysFlag::STORE_HOST_V6),
-        )
+        read_host(self.bytes, store_timestamp_at(flag) + 8, flag.has(SysFlag::STORE_HOST_V6))
     }
 
     pub fn reconsume_times(&self) -> i32 {
@@ -467,9 +391,7 @@ impl<'a> Record<'a> {
     pub fn property(&self, name: &str) -> Option<Cow<'a, str>> {
         match self.properties() {
             Cow::Borrowed(text) => properties::property(text, name).map(Cow::Borrowed),
-            Cow::Owned(text) => {
-                properties::property(&text, name).map(|value| Cow::Owned(value.to_owned()))
-            }
+            Cow::Owned(text) => properties::property(&text, name).map(|value| Cow::Owned(value.to_owned())),
         }
     }
 }
@@ -530,10 +452,7 @@ fn write_host(host: SocketAddr, out: &mut Vec<u8>) {
 /// A stored port is 32 bits wide; one that no socket can have reads as 0.
 fn read_host(bytes: &[u8], at: usize, v6: bool) -> SocketAddr {
     let (ip, port_at) = if v6 {
-        (
-            IpAddr::from(Ipv6Addr::from(array::<16>(bytes, at))),
-            at + 16,
-        )
+        (IpAddr::from(Ipv6Addr::from(array::<16>(bytes, at))), at + 16)
     } else {
         (IpAddr::from(Ipv4Addr::from(array::<4>(bytes, at))), at + 4)
     };
@@ -542,22 +461,11 @@ fn read_host(bytes: &[u8], at: usize, v6: bool) -> SocketAddr {
 }
 
 fn store_timestamp_at(flag: SysFlag) -> usize {
-    BORN_HOST_AT
-        + if flag.has(SysFlag::BORN_HOST_V6) {
-            20
-        } else {
-            8
-        }
+    BORN_HOST_AT + if flag.has(SysFlag::BORN_HOST_V6) { 20 } else { 8 }
 }
 
 fn reconsume_times_at(flag: SysFlag) -> usize {
-    store_timestamp_at(flag)
-        + 8
-        + if flag.has(SysFlag::STORE_HOST_V6) {
-            20
-        } else {
-            8
-        }
+    store_timestamp_at(flag) + 8 + if flag.has(SysFlag::STORE_HOST_V6) { 20 } else { 8 }
 }
 
 /// Copies `N` bytes at `at`. Callers stay inside the 91 bytes (or, with IPv6 hosts, inside the part before the body
@@ -579,10 +487,7 @@ impl<'a> Reader<'a> {
             .bytes
             .get(self.at..)
             .and_then(|rest| rest.get(..len))
-            .ok_or(RecordError::LengthMismatch {
-                stated: self.bytes.len(),
-                found: self.at.saturating_add(len),
-            })?;
+            .ok_or(RecordError::LengthMismatch { stated: self.bytes.len(), found: self.at.saturating_add(len) })?;
         self.at += len;
         Ok(taken)
     }

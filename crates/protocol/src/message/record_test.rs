@@ -4,15 +4,8 @@ use super::*;
 use proptest::prelude::*;
 
 fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text
-        .chars()
-        .filter_map(|c| c.to_digit(16))
-        .map(|digit| digit as u8)
-        .collect();
-    digits
-        .chunks(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect()
+    let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 fn sample() -> NewMessage<'static> {
@@ -41,41 +34,24 @@ fn encoded(message: &NewMessage<'_>) -> Vec<u8> {
 #[test]
 fn store_vector() {
     let mut record = encoded(&sample());
-    stamp_record(
-        &mut record,
-        QueueOffset(5),
-        PhysicalOffset(1024),
-        1_700_000_000_123,
-    );
-    let expected = hex(
-        "00000070 daa320a7 3610a686 00000003 00000000 0000000000000005 0000000000000400 00000000
+    stamp_record(&mut record, QueueOffset(5), PhysicalOffset(1024), 1_700_000_000_123);
+    let expected = hex("00000070 daa320a7 3610a686 00000003 00000000 0000000000000005 0000000000000400 00000000
          0000018bcfe56800 7f0000010000c350 0000018bcfe5687b 0a00000100002a9f 00000000 0000000000000000
-         00000005 68656c6c6f 06 546f70696341 000a 54414753015461674102",
-    );
+         00000005 68656c6c6f 06 546f70696341 000a 54414753015461674102");
     assert_eq!(record, expected);
 }
 
 #[test]
 fn protocol_vector() {
     let properties = "TAGS\u{1}TagA\u{2}UNIQ_KEY\u{1}0A0000010000000000000000000000AA\u{2}";
-    let message = NewMessage {
-        queue_id: QueueId(0),
-        born_host: "10.0.0.9:50000".parse().unwrap(),
-        properties,
-        ..sample()
-    };
+    let message =
+        NewMessage { queue_id: QueueId(0), born_host: "10.0.0.9:50000".parse().unwrap(), properties, ..sample() };
     let mut bytes = encoded(&message);
-    stamp_record(
-        &mut bytes,
-        QueueOffset(3),
-        PhysicalOffset(1000),
-        1_700_000_000_001,
-    );
-    let expected = hex(
-        "0000009a daa320a7 3610a686 00000000 00000000 0000000000000003 00000000000003e8 00000000 0000018bcfe56800
+    stamp_record(&mut bytes, QueueOffset(3), PhysicalOffset(1000), 1_700_000_000_001);
+    let expected =
+        hex("0000009a daa320a7 3610a686 00000000 00000000 0000000000000003 00000000000003e8 00000000 0000018bcfe56800
          0a000009 0000c350 0000018bcfe56801 0a000001 00002a9f 00000000 0000000000000000 00000005 68656c6c6f
-         06 546f70696341 0034 54414753 01 54616741 02 554e49515f4b4559 01",
-    );
+         06 546f70696341 0034 54414753 01 54616741 02 554e49515f4b4559 01");
     assert_eq!(bytes[..expected.len()], expected);
 
     let record = Record::parse(&bytes).unwrap();
@@ -104,12 +80,9 @@ fn crc_vectors() {
 fn all_host_forms() {
     let v4: SocketAddr = "1.2.3.4:5".parse().unwrap();
     let v6: SocketAddr = "[2001:db8::1]:65535".parse().unwrap();
-    for (born_host, store_host, flag, len) in [
-        (v4, v4, 0, 112),
-        (v6, v4, 0x10, 124),
-        (v4, v6, 0x20, 124),
-        (v6, v6, 0x30, 136),
-    ] {
+    for (born_host, store_host, flag, len) in
+        [(v4, v4, 0, 112), (v6, v4, 0x10, 124), (v4, v6, 0x20, 124), (v6, v6, 0x30, 136)]
+    {
         let message = NewMessage {
             born_host,
             store_host,
@@ -123,55 +96,31 @@ fn all_host_forms() {
         let record = Record::parse(&bytes).unwrap();
         assert_eq!(record.record_len(), len);
         assert_eq!(record.sys_flag(), SysFlag(flag | 0x1));
-        assert_eq!(
-            (record.born_host(), record.store_host()),
-            (born_host, store_host)
-        );
-        assert_eq!(
-            (record.queue_offset(), record.physical_offset()),
-            (QueueOffset(8), PhysicalOffset(9))
-        );
-        assert_eq!(
-            (record.store_timestamp(), record.born_timestamp()),
-            (10, 1_700_000_000_000)
-        );
-        assert_eq!(
-            (
-                record.reconsume_times(),
-                record.prepared_transaction_offset()
-            ),
-            (7, -2)
-        );
+        assert_eq!((record.born_host(), record.store_host()), (born_host, store_host));
+        assert_eq!((record.queue_offset(), record.physical_offset()), (QueueOffset(8), PhysicalOffset(9)));
+        assert_eq!((record.store_timestamp(), record.born_timestamp()), (10, 1_700_000_000_000));
+        assert_eq!((record.reconsume_times(), record.prepared_transaction_offset()), (7, -2));
         assert_eq!((record.body(), record.topic()), (&b"hello"[..], "TopicA"));
     }
 }
 
 #[test]
 fn a_mapped_ipv4_host_is_stored_as_ipv4() {
-    let message = NewMessage {
-        born_host: "[::ffff:127.0.0.1]:50000".parse().unwrap(),
-        ..sample()
-    };
+    let message = NewMessage { born_host: "[::ffff:127.0.0.1]:50000".parse().unwrap(), ..sample() };
     assert_eq!(encoded(&message), encoded(&sample()));
 }
 
 #[test]
 fn long_retry_topics_take_the_second_magic() {
     let topic = format!("%RETRY%{}", "g".repeat(121));
-    let message = NewMessage {
-        topic: &topic,
-        ..sample()
-    };
+    let message = NewMessage { topic: &topic, ..sample() };
     let bytes = encoded(&message);
     let record = Record::parse(&bytes).unwrap();
     assert_eq!((record.magic(), record.topic()), (MAGIC_V2, topic.as_str()));
     assert_eq!(record.property("TAGS").as_deref(), Some("TagA"));
 
     let topic = format!("%RETRY%{}", "g".repeat(120));
-    let message = NewMessage {
-        topic: &topic,
-        ..sample()
-    };
+    let message = NewMessage { topic: &topic, ..sample() };
     assert_eq!(Record::parse(&encoded(&message)).unwrap().magic(), MAGIC_V1);
 }
 
@@ -179,88 +128,37 @@ fn long_retry_topics_take_the_second_magic() {
 fn limits_are_typed() {
     let mut out = Vec::new();
     let topic = "t".repeat(128);
-    let message = NewMessage {
-        topic: &topic,
-        ..sample()
-    };
-    assert_eq!(
-        message.check_limits(5),
-        Err(RecordError::TopicTooLong {
-            len: 128,
-            limit: 127
-        })
-    );
+    let message = NewMessage { topic: &topic, ..sample() };
+    assert_eq!(message.check_limits(5), Err(RecordError::TopicTooLong { len: 128, limit: 127 }));
     assert_eq!(Record::parse(&encoded(&message)).unwrap().topic(), topic);
     let topic = format!("%DLQ%{}", "t".repeat(251));
-    let message = NewMessage {
-        topic: &topic,
-        ..sample()
-    };
-    assert_eq!(
-        message.check_limits(5),
-        Err(RecordError::TopicTooLong {
-            len: 256,
-            limit: 255
-        })
-    );
+    let message = NewMessage { topic: &topic, ..sample() };
+    assert_eq!(message.check_limits(5), Err(RecordError::TopicTooLong { len: 256, limit: 255 }));
     let topic = "t".repeat(32_768);
-    let message = NewMessage {
-        topic: &topic,
-        ..sample()
-    };
-    assert_eq!(
-        message.encode(&mut out),
-        Err(RecordError::TopicTooLong {
-            len: 32_768,
-            limit: 32_767
-        })
-    );
+    let message = NewMessage { topic: &topic, ..sample() };
+    assert_eq!(message.encode(&mut out), Err(RecordError::TopicTooLong { len: 32_768, limit: 32_767 }));
     let properties = "p".repeat(32_768);
-    let message = NewMessage {
-        properties: &properties,
-        ..sample()
-    };
-    assert_eq!(
-        message.encode(&mut out),
-        Err(RecordError::PropertiesTooLong { len: 32_768 })
-    );
+    let message = NewMessage { properties: &properties, ..sample() };
+    assert_eq!(message.encode(&mut out), Err(RecordError::PropertiesTooLong { len: 32_768 }));
     assert!(out.is_empty());
     assert_eq!(sample().check_limits(5), Ok(()));
-    assert_eq!(
-        sample().check_limits(4),
-        Err(RecordError::BodyTooLong { len: 5, limit: 4 })
-    );
+    assert_eq!(sample().check_limits(4), Err(RecordError::BodyTooLong { len: 5, limit: 4 }));
 }
 
 #[test]
 fn fillers_and_zeroes() {
     assert_eq!(blank(300).to_vec(), hex("0000012c cbd43194"));
-    assert!(matches!(
-        Record::parse_in_segment(&blank(300)),
-        Ok(Parsed::Blank { len: Some(300) })
-    ));
-    assert!(matches!(
-        Record::parse(&blank(300)),
-        Err(RecordError::Blank)
-    ));
-    assert_eq!(
-        Record::parse(&[0; 200]).unwrap_err(),
-        RecordError::UnknownMagic(0)
-    );
-    assert_eq!(
-        Record::parse(&[0; 3]).unwrap_err(),
-        RecordError::Truncated { needed: 8, left: 3 }
-    );
+    assert!(matches!(Record::parse_in_segment(&blank(300)), Ok(Parsed::Blank { len: Some(300) })));
+    assert!(matches!(Record::parse(&blank(300)), Err(RecordError::Blank)));
+    assert_eq!(Record::parse(&[0; 200]).unwrap_err(), RecordError::UnknownMagic(0));
+    assert_eq!(Record::parse(&[0; 3]).unwrap_err(), RecordError::Truncated { needed: 8, left: 3 });
 }
 
 #[test]
 fn records_run_to_the_filler() {
     let one = encoded(&sample());
     let run = [&one[..], &one, &blank(90), &one].concat();
-    assert_eq!(
-        Records::new(&run).filter(|record| record.is_ok()).count(),
-        2
-    );
+    assert_eq!(Records::new(&run).filter(|record| record.is_ok()).count(), 2);
     let mut cut = Records::new(&run[..150]);
     assert!(cut.next().is_some_and(|record| record.is_ok()));
     assert!(cut.next().is_some_and(|record| record.is_err()));
@@ -278,31 +176,10 @@ fn every_cut_is_an_error() {
 /// Touches everything a view offers.
 fn read_all(record: &Record<'_>) {
     let _ = record.check_crc();
-    let _ = (
-        record.queue_id(),
-        record.flag(),
-        record.queue_offset(),
-        record.physical_offset(),
-        record.sys_flag(),
-    );
-    let _ = (
-        record.born_timestamp(),
-        record.born_host(),
-        record.store_timestamp(),
-        record.store_host(),
-    );
-    let _ = (
-        record.reconsume_times(),
-        record.prepared_transaction_offset(),
-        record.body().len(),
-    );
-    let _ = (
-        record.topic(),
-        record.properties(),
-        record.property("TAGS"),
-        record.magic(),
-        record.stored_crc(),
-    );
+    let _ = (record.queue_id(), record.flag(), record.queue_offset(), record.physical_offset(), record.sys_flag());
+    let _ = (record.born_timestamp(), record.born_host(), record.store_timestamp(), record.store_host());
+    let _ = (record.reconsume_times(), record.prepared_transaction_offset(), record.body().len());
+    let _ = (record.topic(), record.properties(), record.property("TAGS"), record.magic(), record.stored_crc());
 }
 
 proptest! {

@@ -102,10 +102,7 @@ impl SysFlag {
 
     /// Whether a record with this flag gets a consume queue entry and a queue offset (store.md §2.6, §4.1).
     pub const fn is_visible(self) -> bool {
-        matches!(
-            self.transaction(),
-            TransactionKind::None | TransactionKind::Commit
-        )
+        matches!(self.transaction(), TransactionKind::None | TransactionKind::Commit)
     }
 }
 
@@ -133,10 +130,7 @@ mod tests {
         let flag = flag.with_transaction(TransactionKind::Commit);
         assert_eq!(flag, SysFlag(0x1000_0009));
         assert!(flag.is_visible());
-        assert_eq!(
-            flag.with_transaction(TransactionKind::None),
-            SysFlag(0x1000_0001)
-        );
+        assert_eq!(flag.with_transaction(TransactionKind::None), SysFlag(0x1000_0001));
     }
 
     #[test]

@@ -32,7 +32,10 @@ where
     /// Waits until `count` connections were reported as closed.
     pub async fn closed(&self, count: usize) {
         let mut closed = self.closed.subscribe();
-        tokio::time::timeout(PATIENCE, closed.wait_for(|now| *now >= count)).await.expect("closed in time").expect("alive");
+        tokio::time::timeout(PATIENCE, closed.wait_for(|now| *now >= count))
+            .await
+            .expect("closed in time")
+            .expect("alive");
     }
 }
 
@@ -106,7 +109,8 @@ impl Raw {
             if let Some(command) = decode_frame(&mut self.buffer, FRAME_LEN_MAX).expect("a good frame") {
                 return Some(command);
             }
-            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await.expect("something comes");
+            let read =
+                tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await.expect("something comes");
             match read {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => {}
