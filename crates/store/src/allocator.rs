@@ -1,0 +1,266 @@
+//! Prepares the next commit log segment and keeps the pages ahead of the tail in memory, on a thread of its own, so
+//! that an append finds both ready.
+//!
+//! Java: AllocateMappedFileService and its warm-up.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::disk::Disk;
+use crate::error::AppendError;
+use crate::files::segment_name;
+use crate::health::Health;
+use crate::mapped_file::LogFile;
+use crate::segments::Segments;
+use crate::signal::Signal;
+use crate::watermarks::Positions;
+
+/// Least and most bytes kept in memory ahead of the tail; in between it is what a quarter of a second of writing takes.
+const AHEAD_MIN: u64 = 4 << 20;
+const AHEAD_MAX: u64 = 64 << 20;
+/// Prefaulted in one go.
+const STEP: u64 = 1 << 20;
+/// An append waits so long for a segment. Java: AllocateMappedFileService.waitTimeOut.
+const SEGMENT_WAIT: Duration = Duration::from_secs(5);
+/// After a failure, the next try is not sooner.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub struct Allocator {
+    dir: PathBuf,
+    segment_len: u64,
+    disk: Arc<dyn Disk>,
+    health: Arc<Health>,
+    segments: Arc<Segments>,
+    positions: Arc<Positions>,
+    signal: Signal,
+    stop: AtomicBool,
+    /// Physical offset up to which pages are in memory.
+    prefaulted: AtomicU64,
+    /// When the tail is past this, the thread has something to do.
+    wake_at: AtomicU64,
+    next: Mutex<Next>,
+    ready: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Next {
+    file: Option<LogFile>,
+    /// An append waits for a segment that starts here.
+    wanted: Option<u64>,
+    failure: Option<(Instant, io::ErrorKind, String)>,
+}
+
+impl Allocator {
+    pub fn new(
+        dir: PathBuf,
+        segment_len: u64,
+        disk: Arc<dyn Disk>,
+        health: Arc<Health>,
+        segments: Arc<Segments>,
+        positions: Arc<Positions>,
+    ) -> Allocator {
+        Allocator {
+            dir,
+            segment_len,
+            disk,
+            health,
+            segments,
+            prefaulted: AtomicU64::new(positions.written()),
+            wake_at: AtomicU64::new(0),
+            positions,
+            signal: Signal::default(),
+            stop: AtomicBool::new(false),
+            next: Mutex::default(),
+            ready: Condvar::new(),
+        }
+    }
+
+    /// To be called after each append, outside the lock: two loads when nothing is to be done.
+    pub fn tail_moved(&self, end: u64) {
+        if end >= self.wake_at.load(Ordering::Relaxed) {
+            self.signal.wake();
+        }
+    }
+
+    /// The segment that starts at `start`, if it is ready. Never blocks on the disk.
+    pub fn take(&self, start: u64) -> Option<LogFile> {
+        let mut next = self.next.lock();
+        next.file.take_if(|file| file.start() == start)
+    }
+
+    /// Waits until the segment at `start` is ready to be taken.
+    pub fn wait(&self, start: u64) -> Result<(), AppendError> {
+        let give_up = Instant::now() + SEGMENT_WAIT;
+        let mut next = self.next.lock();
+        loop {
+            if next.file.as_ref().is_some_and(|file| file.start() == start) {
+                return Ok(());
+            }
+            // Another append may have rolled the log meanwhile.
+            if self.segments.last().is_some_and(|last| last.start() >= start) {
+                return Ok(());
+            }
+            if let Some((when, kind, reason)) = &next.failure
+                && when.elapsed() < RETRY_PAUSE
+            {
+                return Err(self.refusal(*kind, reason.clone()));
+            }
+            if self.stop.load(Ordering::Acquire) {
+                return Err(AppendError::Closed);
+            }
+            next.wanted = Some(start);
+            next.failure = None;
+            self.signal.wake();
+            if self.ready.wait_until(&mut next, give_up).timed_out() {
+                return Err(AppendError::Extend { reason: format!("no segment after {} s", SEGMENT_WAIT.as_secs()) });
+            }
+        }
+    }
+
+    fn refusal(&self, kind: io::ErrorKind, reason: String) -> AppendError {
+        match kind {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                AppendError::DiskFull { path: self.dir.clone(), reason }
+            }
+            _ => AppendError::Extend { reason },
+        }
+    }
+
+    /// Makes the segment at `start`, its directory entry durable too.
+    pub fn create(&self, start: u64) -> io::Result<LogFile> {
+        let path = self.dir.join(segment_name(start));
+        if self.segments.find(start).is_none() {
+            // Prepared before the log was truncated, and never used.
+            crate::files::remove_file(&path)?;
+        }
+        let file = LogFile::create(&*self.disk, path, start, self.segment_len)?;
+        self.disk.sync_dir(&self.dir)?;
+        Ok(file)
+    }
+
+    /// The thread.
+    pub fn run(&self) {
+        self.signal.attach();
+        let mut last = (Instant::now(), self.positions.written());
+        while !self.stop.load(Ordering::Acquire) {
+            let tail = self.positions.written();
+            let (then, tail_then) = std::mem::replace(&mut last, (Instant::now(), tail));
+            let ahead = ahead_for(tail.saturating_sub(tail_then), then.elapsed());
+            self.prepare_next(tail);
+            self.prefault(tail, ahead);
+            self.signal.sleep_unless(None, || {
+                self.stop.load(Ordering::Acquire)
+                    || self.next.lock().wanted.is_some()
+                    || self.positions.written() >= self.wake_at.load(Ordering::Relaxed)
+            });
+        }
+        self.ready.notify_all();
+    }
+
+    /// Makes the next segment when an append waits for it or the present one is half full.
+    fn prepare_next(&self, tail: u64) {
+        let Some(current) = self.segments.last() else { return };
+        let half = current.start() + current.len() as u64 / 2;
+        {
+            let mut next = self.next.lock();
+            if next.file.as_ref().is_some_and(|file| file.start() == current.end()) {
+                next.wanted = None;
+                self.ready.notify_all();
+                return;
+            }
+            if next.wanted.is_none() && tail < half {
+                return;
+            }
+            if next.wanted.is_none() && next.failure.as_ref().is_some_and(|(when, ..)| when.elapsed() < RETRY_PAUSE) {
+                return;
+            }
+        }
+        let made = self.create(current.end());
+        let mut next = self.next.lock();
+        next.wanted = None;
+        match made {
+            Ok(mut file) => {
+                file.prefault_new(0..STEP as usize);
+                if let Some(unused) = next.file.replace(file)
+                    && let Err(error) = crate::files::remove_file(unused.path())
+                {
+                    tracing::warn!(%error, path = %unused.path().display(), "an unused segment stays behind");
+                }
+                next.failure = None;
+                self.health.disk_has_room();
+            }
+            Err(error) => {
+                tracing::warn!(%error, dir = %self.dir.display(), "cannot make the next commit log segment");
+                next.failure = Some((Instant::now(), error.kind(), error.to_string()));
+            }
+        }
+        self.ready.notify_all();
+    }
+
+    fn prefault(&self, tail: u64, ahead: u64) {
+        let Some(current) = self.segments.last() else { return };
+        let goal = (tail + ahead).min(current.end());
+        let mut at = self.prefaulted.load(Ordering::Relaxed).max(tail);
+        while at < goal && !self.stop.load(Ordering::Acquire) {
+            let Some(file) = self.segments.find(at) else { break };
+            let end = goal.min(at + STEP).min(file.end());
+            // Inside the file, whose length is a usize.
+            file.prefault((at - file.start()) as usize..(end - file.start()) as usize);
+            at = end;
+        }
+        self.prefaulted.store(at, Ordering::Relaxed);
+        // Next time: half of what is ahead is used up, the middle of the segment is reached, or a new segment begins.
+        let half = current.start() + current.len() as u64 / 2;
+        let mut wake_at = if at >= current.end() { current.end() } else { at.saturating_sub(ahead / 2) };
+        if tail < half {
+            wake_at = wake_at.min(half);
+        }
+        self.wake_at.store(wake_at.max(tail + 1), Ordering::Relaxed);
+    }
+
+    /// Tells the thread to end.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.signal.wake();
+        self.ready.notify_all();
+    }
+
+    /// Removes the prepared segment that nobody needed. After the thread has ended.
+    pub fn discard(&self) -> io::Result<()> {
+        match self.next.lock().file.take() {
+            Some(file) => crate::files::remove_file(file.path()),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets what was prepared beyond a log that became shorter.
+    pub fn log_truncated(&self, end: u64) -> io::Result<()> {
+        self.prefaulted.store(end, Ordering::Relaxed);
+        self.wake_at.store(0, Ordering::Relaxed);
+        self.discard()
+    }
+}
+
+/// What is to be in memory ahead of a tail that moved so far in this time.
+fn ahead_for(moved: u64, elapsed: Duration) -> u64 {
+    let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+    (moved.saturating_mul(250_000) / micros).clamp(AHEAD_MIN, AHEAD_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_follows_the_rate() {
+        assert_eq!(ahead_for(0, Duration::from_secs(1)), AHEAD_MIN);
+        assert_eq!(ahead_for(100 << 20, Duration::from_secs(1)), 25 << 20);
+        assert_eq!(ahead_for(u64::MAX, Duration::ZERO), AHEAD_MAX);
+    }
+}

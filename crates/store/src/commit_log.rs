@@ -1,0 +1,198 @@
+//! The commit log's tail: the one place where messages get their offsets and bytes enter the log.
+//!
+//! Under the lock there is no allocation, no system call and no page fault: records come encoded, the next segment
+//! and the pages ahead are the allocator's work. Java: CommitLog.asyncPutMessage (store.md §2.6).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use ferromq_protocol::message::record::{BLANK_LEN, blank, stamp_record};
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::allocator::Allocator;
+use crate::clock::Clock;
+use crate::consume_queue::ConsumeQueue;
+use crate::error::AppendError;
+use crate::health::Health;
+use crate::mapped_file::LogFile;
+use crate::segments::Segments;
+use crate::stats::Counters;
+use crate::watermarks::Positions;
+
+/// Where records went.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    pub physical: u64,
+    pub queue_offset: u64,
+    pub store_timestamp: i64,
+    pub end: u64,
+}
+
+#[derive(Debug)]
+pub struct CommitLog {
+    tail: Mutex<Arc<LogFile>>,
+    segments: Arc<Segments>,
+    segment_len: u64,
+    allocator: Arc<Allocator>,
+    positions: Arc<Positions>,
+    health: Arc<Health>,
+    counters: Arc<Counters>,
+    clock: Clock,
+    /// Since when the lock is held, in clock milliseconds; 0 when it is free.
+    locked_since: AtomicI64,
+}
+
+impl CommitLog {
+    /// `tail` is the last segment.
+    #[allow(clippy::too_many_arguments, reason = "composition: each part is used as it is")]
+    pub fn new(
+        tail: Arc<LogFile>,
+        segments: Arc<Segments>,
+        segment_len: u64,
+        allocator: Arc<Allocator>,
+        positions: Arc<Positions>,
+        health: Arc<Health>,
+        counters: Arc<Counters>,
+        clock: Clock,
+    ) -> CommitLog {
+        CommitLog {
+            tail: Mutex::new(tail),
+            segments,
+            segment_len,
+            allocator,
+            positions,
+            health,
+            counters,
+            clock,
+            locked_since: AtomicI64::new(0),
+        }
+    }
+
+    /// Appends encoded records of one queue, all of them in one segment, or none. `lens` are their lengths.
+    /// With `takes_offsets` the queue's next offsets are used up, else they all get 0.
+    ///
+    /// `None` when the queue's topic was deleted meanwhile: look the queue up again.
+    pub fn append(
+        &self,
+        records: &mut [u8],
+        lens: &[usize],
+        queue: &ConsumeQueue,
+        takes_offsets: bool,
+    ) -> Result<Option<Placed>, AppendError> {
+        let needed = records.len() + BLANK_LEN;
+        if needed as u64 > self.segment_len {
+            return Err(AppendError::LargerThanSegment { len: records.len(), segment_len: self.segment_len });
+        }
+        let mut tail = self.tail_with_room(needed)?;
+        if queue.is_retired() {
+            return Ok(None);
+        }
+        let store_timestamp = self.clock.now_ms();
+        self.locked_since.store(store_timestamp, Ordering::Relaxed);
+        let physical = tail.start() + tail.written() as u64;
+        let queue_offset = if takes_offsets { queue.next() } else { 0 };
+        let mut rest = &mut *records;
+        let (mut at, mut offset) = (physical, queue_offset);
+        for len in lens {
+            let (record, after) = rest.split_at_mut(*len);
+            stamp_record(record, QueueOffset(offset), PhysicalOffset(at), store_timestamp);
+            at += *len as u64;
+            offset += u64::from(takes_offsets);
+            rest = after;
+        }
+        tail.append(records);
+        if takes_offsets {
+            queue.advance_next(offset);
+        }
+        self.publish(&mut tail, at, store_timestamp, lens.len(), records.len());
+        Ok(Some(Placed { physical, queue_offset, store_timestamp, end: at }))
+    }
+
+    /// Continues the log with bytes of another broker's log. Nothing is stamped; the bytes may cross segments, and
+    /// then contain the filler and the rest of the segment as they stand there.
+    pub fn append_raw(&self, at: u64, mut bytes: &[u8]) -> Result<(), AppendError> {
+        let mut at = at;
+        while !bytes.is_empty() {
+            // Bytes are in one segment or reach its end: take what fits.
+            let mut tail = self.tail_with_room(0)?;
+            let end = tail.start() + tail.written() as u64;
+            if at != end {
+                return Err(AppendError::NotAtEnd { at: PhysicalOffset(at), end: PhysicalOffset(end) });
+            }
+            if tail.room() == 0 {
+                drop(self.roll(tail)?);
+                continue;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(tail.room()));
+            tail.append(now);
+            at += now.len() as u64;
+            bytes = later;
+            let timestamp = self.positions.written_timestamp.load(Ordering::Relaxed);
+            self.publish(&mut tail, at, timestamp, 0, now.len());
+        }
+        Ok(())
+    }
+
+    /// Keeps appends out for as long as the guard lives.
+    pub fn hold(&self) -> MutexGuard<'_, Arc<LogFile>> {
+        self.tail.lock()
+    }
+
+    /// How long the present holder of the lock has had it, in milliseconds.
+    pub fn lock_held_ms(&self) -> u64 {
+        match self.locked_since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => u64::try_from(self.clock.now_ms().saturating_sub(since)).unwrap_or(0),
+        }
+    }
+
+    fn publish(&self, _tail: &mut MutexGuard<'_, Arc<LogFile>>, end: u64, timestamp: i64, count: usize, bytes: usize) {
+        self.positions.written.store(end, Ordering::Release);
+        self.positions.written_timestamp.store(timestamp, Ordering::Release);
+        // Plain additions: the lock is held.
+        let add = |counter: &std::sync::atomic::AtomicU64, more: usize| {
+            counter.store(counter.load(Ordering::Relaxed) + more as u64, Ordering::Relaxed);
+        };
+        add(&self.counters.put_count, count);
+        add(&self.counters.put_bytes, bytes);
+        self.locked_since.store(0, Ordering::Relaxed);
+    }
+
+    /// The locked tail with room for so many bytes (rolled to the next segment if need be).
+    fn tail_with_room(&self, needed: usize) -> Result<MutexGuard<'_, Arc<LogFile>>, AppendError> {
+        let mut tail = self.tail.lock();
+        loop {
+            // Under the lock: after `Health::close` and one `hold`, nothing is appended any more.
+            self.health.check()?;
+            if tail.room() >= needed {
+                return Ok(tail);
+            }
+            tail = self.roll(tail)?;
+        }
+    }
+
+    /// Ends the segment with a filler and goes on in the next one, which begins at its end. Gives the lock up while
+    /// it has to wait for that one: another append may roll meanwhile.
+    fn roll<'a>(&'a self, mut tail: MutexGuard<'a, Arc<LogFile>>) -> Result<MutexGuard<'a, Arc<LogFile>>, AppendError> {
+        let end = tail.end();
+        let Some(next) = self.allocator.take(end) else {
+            drop(tail);
+            self.allocator.wait(end)?;
+            return Ok(self.tail.lock());
+        };
+        let room = tail.room();
+        if room > 0 {
+            // Every record leaves room for a filler; a segment is at most 2 GiB.
+            if room >= BLANK_LEN {
+                tail.append(&blank(u32::try_from(room).unwrap_or(u32::MAX)));
+            }
+            tail.seal();
+        }
+        let next = Arc::new(next);
+        self.segments.push(Arc::clone(&next));
+        *tail = next;
+        self.positions.written.store(end, Ordering::Release);
+        Ok(tail)
+    }
+}

@@ -1,0 +1,155 @@
+//! The store's settings, with Java's defaults.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::consume_queue::ENTRY_LEN;
+use crate::delay_levels::DelayLevels;
+use crate::disk::{Disk, LocalDisk};
+use crate::error::OpenError;
+
+/// When the log reaches the disk. `flushDiskType`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FlushMode {
+    /// An acknowledged message survives the end of the process; the end of the machine takes what was written since
+    /// the last flush.
+    Async {
+        /// `flushIntervalCommitLog`.
+        interval: Duration,
+        /// A flush waits until so many 4 KiB pages are written, except for the thorough one. `flushCommitLogLeastPages`.
+        least_pages: u64,
+        /// `flushCommitLogThoroughInterval`.
+        thorough_interval: Duration,
+    },
+    /// `Store::when_flushed` tells when a message is on the disk. Nothing is dispatched before it is.
+    Sync {
+        /// After this long a waiter is told that time ran out. `syncFlushTimeout`.
+        timeout: Duration,
+    },
+}
+
+impl Default for FlushMode {
+    fn default() -> FlushMode {
+        FlushMode::Async {
+            interval: Duration::from_millis(500),
+            least_pages: 4,
+            thorough_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// `storePathRootDir`.
+    pub root: PathBuf,
+    /// `storePathCommitLog`; `None` is `<root>/commitlog`.
+    pub commit_log_dir: Option<PathBuf>,
+    /// Bytes of a commit log file. `mappedFileSizeCommitLog`.
+    pub segment_len: u64,
+    /// Entries of a consume queue file; Java's `mappedFileSizeConsumeQueue` / 20, rounded up.
+    pub queue_file_entries: u64,
+    /// `messageIndexEnable`.
+    pub index_enabled: bool,
+    /// `maxHashSlotNum`.
+    pub index_slots: u32,
+    /// `maxIndexNum`; one less is usable.
+    pub index_entries: u32,
+    /// `maxMsgsNumBatch`: most messages one query answers with.
+    pub query_max: usize,
+    pub flush: FlushMode,
+    /// `flushIntervalConsumeQueue`.
+    pub queue_flush_interval: Duration,
+    /// `flushConsumeQueueLeastPages`.
+    pub queue_flush_least_pages: u64,
+    /// `flushConsumeQueueThoroughInterval`. Bounds how much log an open after a crash reads again.
+    pub queue_flush_thorough_interval: Duration,
+    /// Longest body in bytes. `maxMessageSize`.
+    pub message_len_max: usize,
+    /// Writes are refused while more of the disk is used. `diskSpaceWarningLevelRatio` / 100.
+    pub disk_used_ratio_max: f64,
+    /// `maxTransferBytesOnMessageInMemory`.
+    pub read_bytes_in_memory: usize,
+    /// `maxTransferCountOnMessageInMemory`.
+    pub read_count_in_memory: usize,
+    /// `maxTransferBytesOnMessageInDisk`.
+    pub read_bytes_on_disk: usize,
+    /// `maxTransferCountOnMessageInDisk`.
+    pub read_count_on_disk: usize,
+    /// Bytes of queue entries a read looks at when everything is filtered out. `maxFilterMessageSize`.
+    pub read_scan_bytes: usize,
+    /// Part of the machine's memory that recent log is expected to be in. `accessMessageInMemoryMaxRatio` / 100.
+    pub in_memory_ratio: f64,
+    /// `messageDelayLevel`.
+    pub delay_levels: DelayLevels,
+    pub clock: Clock,
+    pub disk: Arc<dyn Disk>,
+}
+
+impl StoreConfig {
+    /// Java's defaults at this root.
+    pub fn at(root: impl Into<PathBuf>) -> StoreConfig {
+        StoreConfig { root: root.into(), ..StoreConfig::default() }
+    }
+
+    pub(crate) fn commit_log_path(&self) -> PathBuf {
+        self.commit_log_dir.clone().unwrap_or_else(|| self.root.join("commitlog"))
+    }
+
+    pub(crate) fn queues_path(&self) -> PathBuf {
+        self.root.join("consumequeue")
+    }
+
+    pub(crate) fn queue_file_len(&self) -> u64 {
+        self.queue_file_entries * ENTRY_LEN as u64
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let refuse = |key, reason: &str| Err(OpenError::Config { key, reason: reason.to_owned() });
+        if self.segment_len < 1024 || self.segment_len > u64::from(u32::MAX >> 1) {
+            return refuse("mappedFileSizeCommitLog", "must be between 1 KiB and 2 GiB");
+        }
+        if self.queue_file_entries == 0 || self.queue_file_len() > u64::from(u32::MAX >> 1) {
+            return refuse("mappedFileSizeConsumeQueue", "must be between 20 bytes and 2 GiB");
+        }
+        if self.index_slots == 0 || self.index_entries < 2 {
+            return refuse("maxIndexNum", "an index needs a slot and two entries");
+        }
+        if i32::try_from(self.index_slots).is_err() || i32::try_from(self.index_entries).is_err() {
+            return refuse("maxIndexNum", "slots and entries are counted in 31 bits");
+        }
+        Ok(())
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> StoreConfig {
+        StoreConfig {
+            root: std::env::var_os("HOME")
+                .map_or_else(|| PathBuf::from("store"), |home| PathBuf::from(home).join("store")),
+            commit_log_dir: None,
+            segment_len: 1 << 30,
+            queue_file_entries: 300_000,
+            index_enabled: true,
+            index_slots: 5_000_000,
+            index_entries: 20_000_000,
+            query_max: 64,
+            flush: FlushMode::default(),
+            queue_flush_interval: Duration::from_secs(1),
+            queue_flush_least_pages: 2,
+            queue_flush_thorough_interval: Duration::from_secs(60),
+            message_len_max: 4 * 1024 * 1024,
+            disk_used_ratio_max: 0.90,
+            read_bytes_in_memory: 256 * 1024,
+            read_count_in_memory: 32,
+            read_bytes_on_disk: 64 * 1024,
+            read_count_on_disk: 8,
+            read_scan_bytes: 16_000,
+            in_memory_ratio: 0.40,
+            delay_levels: DelayLevels::default(),
+            clock: Clock::system(),
+            disk: Arc::new(LocalDisk),
+        }
+    }
+}

@@ -1,0 +1,598 @@
+//! Consume queue: per (topic, queue id), fixed 20-byte entries that point into the commit log.
+//!
+//! Written only by dispatch (and recovery). Entry number and queue offset are the same; the commit log stays the
+//! truth and can rebuild everything here. Java: ConsumeQueue. Layout: store.md §4.1.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+use parking_lot::{Mutex, RwLock};
+
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::files::{self, segment_name};
+use crate::mapped_file::WordFile;
+
+/// Bytes of an entry: physical offset 8, record length 4, tags code 8.
+pub const ENTRY_LEN: usize = 20;
+const _: () = assert!(ENTRY_LEN.is_multiple_of(4), "entries are read as words");
+
+/// Record length of the filler entries before the first real one of a queue that does not start at 0.
+const FILLER_LEN: u32 = i32::MAX as u32;
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueEntry {
+    pub physical: PhysicalOffset,
+    /// Bytes of the record.
+    pub len: u32,
+    /// Hash of the tags; delivery time in the schedule topic.
+    pub tags_code: i64,
+}
+
+impl QueueEntry {
+    const FILLER: QueueEntry = QueueEntry { physical: PhysicalOffset(0), len: FILLER_LEN, tags_code: 0 };
+
+    /// Stands in for an offset that never had a message here.
+    pub fn is_filler(&self) -> bool {
+        self.len == FILLER_LEN
+    }
+
+    fn is_there(&self) -> bool {
+        self.len > 0 && self.len <= FILLER_LEN && i64::try_from(self.physical.0).is_ok()
+    }
+
+    /// Physical offset after the record.
+    pub fn end(&self) -> u64 {
+        self.physical.0.saturating_add(u64::from(self.len))
+    }
+}
+
+/// What became of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    Added,
+    /// The entry was there already.
+    Known,
+    /// The queue holds a later message at this offset: the record is from before its topic was deleted and made anew.
+    Stale,
+    /// Entries before this one are missing; fillers stand in for them.
+    Gap,
+}
+
+/// One file of a queue.
+#[derive(Debug)]
+pub struct QueueFile {
+    words: WordFile,
+    /// Offset of the first entry.
+    first: u64,
+}
+
+impl QueueFile {
+    fn entries(&self) -> u64 {
+        (self.words.len() / ENTRY_LEN) as u64
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.entries()
+    }
+
+    fn at(&self, offset: u64) -> usize {
+        // Offsets asked for lie in this file, whose length is a usize.
+        (offset - self.first) as usize * ENTRY_LEN
+    }
+
+    /// The entry at `offset`, which must be in this file; whatever is there.
+    pub fn entry(&self, offset: u64) -> QueueEntry {
+        let at = self.at(offset);
+        QueueEntry {
+            physical: PhysicalOffset(self.words.long(at)),
+            len: self.words.word(at + 8),
+            tags_code: self.words.long(at + 12).cast_signed(),
+        }
+    }
+
+    fn put(&self, offset: u64, entry: &QueueEntry) {
+        let at = self.at(offset);
+        self.words.put_long(at, entry.physical.0);
+        self.words.put_word(at + 8, entry.len);
+        self.words.put_long(at + 12, entry.tags_code.cast_unsigned());
+    }
+
+    fn clear(&self, offset: u64) {
+        self.put(offset, &QueueEntry { physical: PhysicalOffset(0), len: 0, tags_code: 0 });
+    }
+}
+
+/// A run of entries within one file.
+pub struct QueueRun {
+    pub file: Arc<QueueFile>,
+    /// One after the last entry of the run.
+    pub end: u64,
+}
+
+#[derive(Debug)]
+pub struct ConsumeQueue {
+    topic: Arc<str>,
+    id: QueueId,
+    dir: PathBuf,
+    file_entries: u64,
+    files: RwLock<Vec<Arc<QueueFile>>>,
+    /// First offset whose message is still in the log.
+    min: AtomicU64,
+    /// One after the last entry. Stored after the entry, so that readers below it see whole entries.
+    max: AtomicU64,
+    /// End of the record of the last entry; 0 without entries.
+    end_physical: AtomicU64,
+    /// Offset the next append gets. Changed under the append lock only.
+    next: AtomicU64,
+    /// Entries before it are on the disk.
+    flushed: AtomicU64,
+    /// Files were made since the directory was synced.
+    dir_dirty: AtomicBool,
+    /// In the list of queues to be flushed.
+    pub listed_dirty: AtomicBool,
+    /// The topic was deleted; appends look the queue up again.
+    retired: AtomicBool,
+    /// Held while files are written out or removed, so that the two do not meet.
+    flush_lock: Mutex<()>,
+}
+
+impl ConsumeQueue {
+    /// A queue without files.
+    pub fn new(topic: Arc<str>, id: QueueId, dir: PathBuf, file_entries: u64) -> ConsumeQueue {
+        ConsumeQueue {
+            topic,
+            id,
+            dir,
+            file_entries,
+            files: RwLock::default(),
+            min: AtomicU64::new(0),
+            max: AtomicU64::new(0),
+            end_physical: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            dir_dirty: AtomicBool::new(false),
+            listed_dirty: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            flush_lock: Mutex::new(()),
+        }
+    }
+
+    /// Opens the files of a queue. Its end is the first entry that is not there; files after it hold nothing and go.
+    pub fn open(topic: Arc<str>, id: QueueId, dir: PathBuf, file_entries: u64) -> Result<ConsumeQueue, OpenError> {
+        let mut files = Vec::new();
+        for segment in files::list_segments(&dir, file_entries * ENTRY_LEN as u64, "mappedFileSizeConsumeQueue")? {
+            let words = WordFile::open(segment.path.clone()).map_err(OpenError::io("map", &segment.path))?;
+            files.push(Arc::new(QueueFile { words, first: segment.start / ENTRY_LEN as u64 }));
+        }
+        let mut max = 0;
+        while let Some(last) = files.last() {
+            max = partition_point(last.first, last.end(), |offset| last.entry(offset).is_there());
+            if max > last.first || files.len() == 1 {
+                break;
+            }
+            files::remove_file(last.words.path()).map_err(OpenError::io("remove", last.words.path()))?;
+            files.pop();
+        }
+        let min = files.first().map_or(0, |file| file.first);
+        let queue = ConsumeQueue::new(topic, id, dir, file_entries);
+        *queue.files.write() = files;
+        queue.min.store(min, Ordering::Release);
+        queue.max.store(max, Ordering::Release);
+        queue.next.store(max, Ordering::Release);
+        queue.flushed.store(max, Ordering::Release);
+        queue.find_end_physical();
+        Ok(queue)
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    pub fn min(&self) -> u64 {
+        self.min.load(Ordering::Acquire)
+    }
+
+    pub fn max(&self) -> u64 {
+        self.max.load(Ordering::Acquire)
+    }
+
+    /// The offset the next append gets. Under the append lock, or while nobody appends.
+    pub fn next(&self) -> u64 {
+        self.next.load(Ordering::Acquire)
+    }
+
+    /// Under the append lock, or while nobody appends.
+    pub fn advance_next(&self, to: u64) {
+        self.next.store(to, Ordering::Release);
+    }
+
+    /// For records whose offset was given elsewhere: the next one is not lower than `to`.
+    pub fn raise_next(&self, to: u64) {
+        // Looked at first: for our own records it is there already.
+        if self.next() < to {
+            self.next.fetch_max(to, Ordering::AcqRel);
+        }
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Under the append lock.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// The entry at `offset`, if it is between min and max.
+    pub fn entry(&self, offset: u64) -> Option<QueueEntry> {
+        let run = self.run(offset)?;
+        Some(run.file.entry(offset))
+    }
+
+    /// The entries from `from` to the end of their file.
+    pub fn run(&self, from: u64) -> Option<QueueRun> {
+        let max = self.max();
+        if from < self.min() || from >= max {
+            return None;
+        }
+        let file = self.file_of(from)?;
+        let end = max.min(file.end());
+        Some(QueueRun { file, end })
+    }
+
+    /// Where the file after the one of `offset` begins. Java: ConsumeQueue.rollNextFile.
+    pub fn next_file_start(&self, offset: u64) -> u64 {
+        (offset / self.file_entries + 1) * self.file_entries
+    }
+
+    /// End of the record of the last entry; 0 without entries.
+    pub fn end_physical(&self) -> u64 {
+        self.end_physical.load(Ordering::Acquire)
+    }
+
+    fn find_end_physical(&self) {
+        let last = self.max().checked_sub(1).and_then(|last| self.any_entry(last));
+        let end = last.filter(|entry| !entry.is_filler()).map_or(0, |entry| entry.end());
+        self.end_physical.store(end, Ordering::Release);
+    }
+
+    fn file_of(&self, offset: u64) -> Option<Arc<QueueFile>> {
+        let files = self.files.read();
+        let first = files.first()?.first;
+        let index = offset.checked_sub(first)? / self.file_entries;
+        files.get(usize::try_from(index).ok()?).cloned()
+    }
+
+    fn any_entry(&self, offset: u64) -> Option<QueueEntry> {
+        self.file_of(offset).map(|file| file.entry(offset))
+    }
+
+    /// First offset with a file.
+    fn first(&self) -> u64 {
+        self.files.read().first().map_or(0, |file| file.first)
+    }
+
+    /// Writes the entry of `offset`. Only the dispatch thread, or recovery, calls this.
+    ///
+    /// An offset that is there is compared: the log is the truth, so a later record replaces an entry and everything
+    /// after it. A queue that begins at an offset other than 0 gets fillers before it, as Java's.
+    pub fn put(&self, disk: &dyn Disk, offset: QueueOffset, entry: &QueueEntry) -> io::Result<Put> {
+        let offset = offset.0;
+        let max = self.max();
+        if self.files.read().is_empty() {
+            // First, so that nobody asks for the fillers.
+            self.min.store(offset, Ordering::Release);
+            let file = self.add_file(disk, offset - offset % self.file_entries)?;
+            for before in file.first..offset {
+                file.put(before, &QueueEntry::FILLER);
+            }
+            self.add(disk, offset, entry)?;
+            return Ok(Put::Added);
+        }
+        if offset >= max && entry.physical.0 < self.end_physical() {
+            return Ok(Put::Stale);
+        }
+        if offset == max {
+            self.add(disk, offset, entry)?;
+            return Ok(Put::Added);
+        }
+        if offset > max {
+            for missing in max..offset {
+                self.add(disk, missing, &QueueEntry::FILLER)?;
+            }
+            self.add(disk, offset, entry)?;
+            return Ok(Put::Gap);
+        }
+        let Some(known) = self.any_entry(offset) else {
+            // Before the first file: gone long ago, or the topic began anew at a lower offset.
+            if entry.physical.0 < self.end_physical() {
+                return Ok(Put::Stale);
+            }
+            self.clear(disk)?;
+            return self.put(disk, QueueOffset(offset), entry);
+        };
+        if known == *entry {
+            return Ok(Put::Known);
+        }
+        let hole = !known.is_there() || known.is_filler();
+        if hole || known.physical == entry.physical {
+            if let Some(file) = self.file_of(offset) {
+                file.put(offset, entry);
+            }
+            self.flushed.fetch_min(offset, Ordering::AcqRel);
+            return Ok(Put::Added);
+        }
+        if known.physical > entry.physical {
+            return Ok(Put::Stale);
+        }
+        tracing::warn!(topic = %self.topic, queue = %self.id, offset, "the log has a later message at this offset");
+        self.cut(disk, offset)?;
+        self.add(disk, offset, entry)?;
+        Ok(Put::Added)
+    }
+
+    /// Adds at the end; the file is made when it is not there.
+    fn add(&self, disk: &dyn Disk, offset: u64, entry: &QueueEntry) -> io::Result<()> {
+        let last = self.files.read().last().cloned();
+        let file = match last {
+            Some(file) if offset < file.end() => file,
+            _ => self.add_file(disk, offset - offset % self.file_entries)?,
+        };
+        file.put(offset, entry);
+        if !entry.is_filler() {
+            self.end_physical.store(entry.end(), Ordering::Release);
+        }
+        self.max.store(offset + 1, Ordering::Release);
+        Ok(())
+    }
+
+    fn add_file(&self, disk: &dyn Disk, first: u64) -> io::Result<Arc<QueueFile>> {
+        std::fs::create_dir_all(&self.dir)?;
+        let path = self.dir.join(segment_name(first * ENTRY_LEN as u64));
+        let words = WordFile::create(disk, path, self.file_entries * ENTRY_LEN as u64)?;
+        let file = Arc::new(QueueFile { words, first });
+        self.dir_dirty.store(true, Ordering::Release);
+        let mut files = self.files.write();
+        if files.is_empty() {
+            // Nothing before this file will ever be written.
+            self.flushed.store(first, Ordering::Release);
+            self.max.store(first, Ordering::Release);
+        }
+        files.push(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Removes the entries from `offset` on, on the disk too: stale ones must not come back after a power loss.
+    fn cut(&self, disk: &dyn Disk, offset: u64) -> io::Result<()> {
+        let _flush = self.flush_lock.lock();
+        let max = self.max();
+        if offset >= max {
+            return Ok(());
+        }
+        self.max.store(offset, Ordering::Release);
+        self.find_end_physical();
+        self.flushed.fetch_min(offset, Ordering::AcqRel);
+        for cut in offset..max {
+            if let Some(file) = self.file_of(cut) {
+                file.clear(cut);
+            }
+        }
+        if let Some(file) = self.file_of(offset) {
+            file.words.sync(disk, file.at(offset)..file.words.len())?;
+        }
+        let mut files = self.files.write();
+        while files.len() > 1 && files.last().is_some_and(|file| file.first > offset) {
+            if let Some(file) = files.pop() {
+                files::remove_file(file.words.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every file.
+    fn clear(&self, disk: &dyn Disk) -> io::Result<()> {
+        let _flush = self.flush_lock.lock();
+        for file in self.files.write().drain(..) {
+            files::remove_file(file.words.path())?;
+        }
+        self.min.store(0, Ordering::Release);
+        self.max.store(0, Ordering::Release);
+        self.end_physical.store(0, Ordering::Release);
+        self.flushed.store(0, Ordering::Release);
+        disk.sync_dir(&self.dir)
+    }
+
+    /// Removes the entries whose records end beyond `end` of the log, from the back. Java: truncateDirtyLogicFiles.
+    pub fn truncate_physical(&self, disk: &dyn Disk, end: u64) -> io::Result<()> {
+        let (first, max) = (self.first(), self.max());
+        let mut keep = max;
+        while keep > first {
+            match self.any_entry(keep - 1) {
+                Some(entry) if !entry.is_filler() && entry.end() > end => keep -= 1,
+                _ => break,
+            }
+        }
+        if keep < max { self.cut(disk, keep) } else { Ok(()) }
+    }
+
+    /// Sets min to the first entry whose record is not before `log_min`. Java: correctMinOffset.
+    pub fn correct_min(&self, log_min: u64) {
+        let (first, max) = (self.first(), self.max());
+        let gone =
+            |offset: u64| self.any_entry(offset).is_none_or(|entry| entry.is_filler() || entry.physical.0 < log_min);
+        // The usual case needs one entry only.
+        let min = if first >= max || !gone(first) { first } else { partition_point(first, max, gone) };
+        self.min.store(min.min(max), Ordering::Release);
+    }
+
+    /// Writes entries out: when `least_pages` pages are waiting or a file is full, or with 0 whatever is waiting.
+    /// True when nothing is left to be written.
+    pub fn flush(&self, disk: &dyn Disk, least_pages: u64) -> io::Result<bool> {
+        let _flush = self.flush_lock.lock();
+        let (flushed, max) = (self.flushed.load(Ordering::Acquire), self.max());
+        if flushed >= max {
+            return Ok(true);
+        }
+        let page = |offset: u64| offset * ENTRY_LEN as u64 / 4096;
+        let file_filled = flushed / self.file_entries != max / self.file_entries;
+        if least_pages > 0 && !file_filled && page(max) - page(flushed) < least_pages {
+            return Ok(false);
+        }
+        let mut at = flushed;
+        while at < max {
+            let Some(file) = self.file_of(at) else { break };
+            let end = max.min(file.end());
+            file.words.sync(disk, file.at(at)..file.at(end))?;
+            at = end;
+        }
+        if self.dir_dirty.swap(false, Ordering::AcqRel) {
+            // The queue's directory, the topic's and that of all topics: each may be new.
+            for dir in self.dir.ancestors().take(3) {
+                if let Err(error) = disk.sync_dir(dir) {
+                    self.dir_dirty.store(true, Ordering::Release);
+                    return Err(error);
+                }
+            }
+        }
+        self.flushed.store(max, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Takes the files away. Readers that hold one keep it until they are done.
+    pub fn remove(&self) -> io::Result<()> {
+        let _flush = self.flush_lock.lock();
+        self.retire();
+        self.files.write().clear();
+        self.max.store(0, Ordering::Release);
+        self.min.store(0, Ordering::Release);
+        self.flushed.store(0, Ordering::Release);
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// First offset in `from..to` for which `before` is false; `to` when there is none.
+pub fn partition_point(from: u64, to: u64, before: impl Fn(u64) -> bool) -> u64 {
+    let (mut low, mut high) = (from, to);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::LocalDisk;
+
+    const PER_FILE: u64 = 4;
+
+    fn entry(physical: u64) -> QueueEntry {
+        QueueEntry { physical: PhysicalOffset(physical), len: 100, tags_code: -7 }
+    }
+
+    fn queue(dir: &std::path::Path) -> ConsumeQueue {
+        ConsumeQueue::open("T".into(), QueueId(0), dir.join("T/0"), PER_FILE).unwrap()
+    }
+
+    fn put(queue: &ConsumeQueue, offset: u64, physical: u64) -> Put {
+        queue.put(&LocalDisk, QueueOffset(offset), &entry(physical)).unwrap()
+    }
+
+    #[test]
+    fn entries_survive_and_roll() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = queue(dir.path());
+        assert_eq!((first.min(), first.max(), first.entry(0)), (0, 0, None));
+        for offset in 0..10 {
+            assert_eq!(put(&first, offset, offset * 100), Put::Added);
+        }
+        assert_eq!(put(&first, 3, 300), Put::Known);
+        assert!(!first.flush(&LocalDisk, 2).unwrap() || first.flushed.load(Ordering::Relaxed) == 10);
+        assert!(first.flush(&LocalDisk, 0).unwrap());
+        drop(first);
+        let again = queue(dir.path());
+        assert_eq!((again.min(), again.max(), again.next(), again.end_physical()), (0, 10, 10, 1000));
+        assert_eq!(again.entry(9), Some(entry(900)));
+        assert_eq!(again.run(5).map(|run| run.end), Some(8));
+        assert_eq!(again.next_file_start(5), 8);
+        again.correct_min(550);
+        assert_eq!((again.min(), again.entry(5)), (6, None));
+        again.correct_min(5000);
+        assert_eq!(again.min(), 10);
+    }
+
+    #[test]
+    fn vector_of_the_spec() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(dir.path());
+        let entry = QueueEntry { physical: PhysicalOffset(1024), len: 112, tags_code: 2_598_919 };
+        queue.put(&LocalDisk, QueueOffset(0), &entry).unwrap();
+        let bytes = std::fs::read(dir.path().join("T/0").join(segment_name(0))).unwrap();
+        assert_eq!(bytes[..20], *b"\0\0\0\0\0\0\x04\0\0\0\0\x70\0\0\0\0\0\x27\xa8\x07");
+    }
+
+    #[test]
+    fn a_queue_may_begin_late() {
+        let dir = tempfile::tempdir().unwrap();
+        let late = queue(dir.path());
+        put(&late, 6, 50);
+        assert_eq!((late.min(), late.max()), (6, 7));
+        drop(late);
+        let bytes = std::fs::read(dir.path().join("T/0").join(segment_name(80))).unwrap();
+        assert_eq!(bytes[..20], *b"\0\0\0\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0\0\0\0\0");
+        let again = queue(dir.path());
+        again.correct_min(0);
+        assert_eq!((again.min(), again.max(), again.entry(6)), (6, 7, Some(entry(50))));
+    }
+
+    #[test]
+    fn truncation_removes_what_the_log_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let cut = queue(dir.path());
+        for offset in 0..10 {
+            put(&cut, offset, offset * 100);
+        }
+        cut.truncate_physical(&LocalDisk, 550).unwrap();
+        assert_eq!(cut.max(), 5);
+        assert_eq!(put(&cut, 5, 505), Put::Added);
+        drop(cut);
+        assert_eq!(queue(dir.path()).max(), 6);
+    }
+
+    #[test]
+    fn the_log_is_the_truth() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(dir.path());
+        for offset in 0..10 {
+            put(&queue, offset, offset * 100);
+        }
+        // The topic was deleted and begun anew: an older record is passed over, a later one takes its place.
+        assert_eq!(put(&queue, 2, 150), Put::Stale);
+        assert_eq!(put(&queue, 0, 2000), Put::Added);
+        assert_eq!((queue.max(), queue.entry(0)), (1, Some(entry(2000))));
+        // A hole is filled in place, a gap bridged.
+        assert_eq!(put(&queue, 3, 2300), Put::Gap);
+        assert!(queue.entry(2).unwrap().is_filler());
+        assert_eq!(put(&queue, 2, 2200), Put::Added);
+        assert_eq!((queue.max(), queue.entry(2)), (4, Some(entry(2200))));
+        queue.remove().unwrap();
+        assert!(!dir.path().join("T/0").exists());
+    }
+}

@@ -1,0 +1,160 @@
+//! What the store asks of the disk where it can fail: making files, syncing them. The seam through which tests
+//! inject a full disk and a failing sync.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
+
+/// A range of a mapped file that is to become durable.
+pub struct MappedRange<'a> {
+    pub path: &'a Path,
+    pub from: usize,
+    pub len: usize,
+    pub(crate) sync: &'a dyn Fn() -> io::Result<()>,
+}
+
+impl MappedRange<'_> {
+    /// Writes the range out and waits for the device (msync with MS_SYNC, which is fdatasync of the range).
+    pub fn sync(&self) -> io::Result<()> {
+        (self.sync)()
+    }
+}
+
+/// How full a filesystem is, as Java counts it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DiskUsage {
+    pub total_bytes: u64,
+    /// What is left for anyone, blocks reserved for root not counted.
+    pub free_bytes: u64,
+    /// 0..=1: used / (used + usable), rounded up to a whole percent. Java: UtilAll.getDiskPartitionSpaceUsedPercent.
+    pub used_ratio: f64,
+}
+
+/// The disk as the store sees it. [`LocalDisk`] is the real one.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// Makes `path` with `len` allocated, zeroed bytes, not yet durable. The file must not exist; on an error it does
+    /// not afterwards.
+    fn create(&self, path: &Path, len: u64) -> io::Result<File>;
+    /// Makes a range of a mapped file durable.
+    fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()>;
+    /// Makes a file's data and length durable.
+    fn sync_file(&self, path: &Path, file: &File) -> io::Result<()>;
+    /// Makes entries of a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// How full the filesystem of `path` is.
+    fn usage(&self, path: &Path) -> io::Result<DiskUsage>;
+}
+
+/// The machine's filesystem.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalDisk;
+
+impl Disk for LocalDisk {
+    fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        if let Err(error) = allocate(&file, len) {
+            if let Err(left_over) = std::fs::remove_file(path) {
+                tracing::warn!(path = %path.display(), error = %left_over, "half-made file stays behind");
+            }
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
+        range.sync()
+    }
+
+    fn sync_file(&self, _path: &Path, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
+        let stat = statvfs(path)?;
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        let whole = used + stat.f_bavail;
+        let percent = if whole == 0 { 0 } else { (used * 100).div_ceil(whole) };
+        Ok(DiskUsage {
+            total_bytes: stat.f_blocks * stat.f_frsize,
+            free_bytes: stat.f_bavail * stat.f_frsize,
+            used_ratio: percent as f64 / 100.0,
+        })
+    }
+}
+
+/// Reserves `len` bytes. Where the filesystem cannot, zeros are written: the bytes are there either way, so that a
+/// full disk is an error here and not a SIGBUS later.
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return write_zeros(file, 0, len),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Turns `from..from + len` of a file into zeros without giving its blocks back. The file's length stays.
+pub(crate) fn zero_range(file: &File, from: u64, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, from, len) {
+        Ok(()) => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => write_zeros(file, from, len),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn write_zeros(file: &File, from: u64, len: u64) -> io::Result<()> {
+    const CHUNK: usize = 1 << 20;
+    let zeros = vec![0; CHUNK];
+    let mut at = from;
+    while at < from + len {
+        let chunk = usize::try_from(from + len - at).map_or(CHUNK, |left| left.min(CHUNK));
+        file.write_all_at(&zeros[..chunk], at)?;
+        at += chunk as u64;
+    }
+    Ok(())
+}
+
+/// Replaces a small file's content in place and makes it durable.
+pub(crate) fn write_small_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeroing_keeps_the_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = LocalDisk.create(&path, 10_000).unwrap();
+        file.write_all_at(&[7; 10_000], 0).unwrap();
+        zero_range(&file, 5_001, 4_999).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 10_000);
+        assert!(bytes[..5_001].iter().all(|byte| *byte == 7) && bytes[5_001..].iter().all(|byte| *byte == 0));
+        assert!(LocalDisk.create(&path, 1).is_err());
+    }
+
+    #[test]
+    fn usage_is_a_ratio() {
+        let usage = LocalDisk.usage(Path::new("/")).unwrap();
+        assert!((0.0..=1.0).contains(&usage.used_ratio) && usage.total_bytes >= usage.free_bytes);
+    }
+}

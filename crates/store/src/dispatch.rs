@@ -1,0 +1,340 @@
+//! Follows the log and projects each record into its consume queue and the index, then tells who waits for arrivals.
+//!
+//! One thread. It never passes the confirmed offset, so a consumer cannot see what a crash could take back.
+//! Java: ReputMessageService and the commit log dispatchers (store.md §4).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ferromq_protocol::message::properties::{self, names};
+use ferromq_protocol::message::tags::tags_code;
+use ferromq_protocol::message::{Parsed, Record, RecordError};
+use ferromq_protocol::topics::SCHEDULE_TOPIC;
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
+use crate::delay_levels::DelayLevels;
+use crate::disk::Disk;
+use crate::health::Health;
+use crate::index::Index;
+use crate::queues::{Queues, is_directory_name};
+use crate::segments::Segments;
+use crate::signal::Signal;
+use crate::watermarks::Positions;
+
+/// Records projected before the work lock is given up for a moment.
+const BATCH_RECORDS: usize = 1_000;
+/// After some work, more is waited for so long before the thread parks: under load appends then need not wake it.
+const NAP: Duration = Duration::from_micros(50);
+/// Pause after a failure. Java: ConsumeQueue.putMessagePositionInfoWrapper.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// A message that consumers can see now.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    pub topic: &'a str,
+    pub queue_id: QueueId,
+    /// Of the message itself; the queue's max is one more.
+    pub queue_offset: QueueOffset,
+    pub tags_code: i64,
+    pub store_timestamp: i64,
+    /// The property string.
+    pub properties: &'a str,
+}
+
+/// The properties that queue and index entries are made from, found in one walk. Of duplicates the last one counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Noted<'a> {
+    pub tags: Option<&'a str>,
+    pub keys: Option<&'a str>,
+    pub unique_key: Option<&'a str>,
+    pub delay: Option<&'a str>,
+}
+
+impl<'a> Noted<'a> {
+    pub fn of(properties: &'a str) -> Noted<'a> {
+        let mut noted = Noted::default();
+        for (name, value) in properties::pairs(properties) {
+            match name {
+                names::TAGS => noted.tags = Some(value),
+                names::KEYS => noted.keys = Some(value),
+                names::UNIQUE_KEY => noted.unique_key = Some(value),
+                names::DELAY_TIME_LEVEL => noted.delay = Some(value),
+                _ => {}
+            }
+        }
+        noted
+    }
+}
+
+/// What a record becomes. Used by the thread and by recovery.
+#[derive(Debug)]
+pub struct Projection {
+    pub queues: Arc<Queues>,
+    pub index: Option<Arc<Index>>,
+    pub delay_levels: DelayLevels,
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Projection {
+    /// The queue entry of a record at `physical`.
+    pub fn queue_entry(&self, record: &Record<'_>, noted: &Noted<'_>, physical: u64) -> QueueEntry {
+        let delay = || noted.delay?.parse::<usize>().ok().filter(|level| *level > 0);
+        let tags_code = match delay() {
+            Some(level) if record.topic() == SCHEDULE_TOPIC => {
+                self.delay_levels.due_ms(level, record.store_timestamp())
+            }
+            _ => noted.tags.map_or(0, tags_code),
+        };
+        QueueEntry {
+            physical: PhysicalOffset(physical),
+            // A record's length was read from a 31-bit field.
+            len: u32::try_from(record.record_len()).unwrap_or(u32::MAX),
+            tags_code,
+        }
+    }
+
+    /// The queue a record belongs into, if consumers may see it.
+    fn queue_of(&self, record: &Record<'_>, known: &mut Option<Arc<ConsumeQueue>>) -> Option<Arc<ConsumeQueue>> {
+        if !record.sys_flag().is_visible() {
+            return None;
+        }
+        let fits = |queue: &ConsumeQueue| {
+            queue.id() == record.queue_id() && queue.topic() == record.topic() && !queue.is_retired()
+        };
+        if !known.as_deref().is_some_and(fits) {
+            if !is_directory_name(record.topic()) {
+                tracing::warn!(
+                    topic = record.topic(),
+                    "a record's topic cannot be a directory; it gets no queue entry"
+                );
+                return None;
+            }
+            *known = Some(self.queues.find_or_make(record.topic(), record.queue_id()));
+        }
+        known.clone()
+    }
+
+    /// Puts a record into its queue. `known` is the queue of the record before. `None` when it has no place in one.
+    pub fn put_queue(
+        &self,
+        record: &Record<'_>,
+        noted: &Noted<'_>,
+        physical: u64,
+        known: &mut Option<Arc<ConsumeQueue>>,
+    ) -> io::Result<Option<(Put, QueueEntry)>> {
+        let Some(queue) = self.queue_of(record, known) else { return Ok(None) };
+        let entry = self.queue_entry(record, noted, physical);
+        let put = queue.put(&*self.disk, record.queue_offset(), &entry)?;
+        queue.raise_next(record.queue_offset().0 + 1);
+        self.queues.mark_dirty(&queue);
+        Ok(Some((put, entry)))
+    }
+
+    /// Puts a record into the index, if there is one.
+    pub fn put_index(&self, record: &Record<'_>, noted: &Noted<'_>, physical: u64) -> io::Result<()> {
+        self.index.as_ref().map_or(Ok(()), |index| index.put(&*self.disk, record, noted, physical))
+    }
+}
+
+type Listener = Box<dyn Fn(&Arrival<'_>) + Send + Sync>;
+
+pub struct Dispatcher {
+    projection: Arc<Projection>,
+    segments: Arc<Segments>,
+    positions: Arc<Positions>,
+    health: Arc<Health>,
+    signal: Arc<Signal>,
+    stop: AtomicBool,
+    listeners: RwLock<Vec<Listener>>,
+    /// Held while records are projected; and by whoever changes what is projected.
+    work: Mutex<Work>,
+}
+
+/// What the work lock guards.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Topics deleted, and where the log ended then: older records get no queue entry any more.
+    deleted: HashMap<String, u64>,
+    /// The queue of the last record.
+    known: Option<Arc<ConsumeQueue>>,
+}
+
+impl Work {
+    /// Records before `end` are of a topic that is no more.
+    pub fn topic_deleted(&mut self, topic: &str, end: u64) {
+        self.deleted.insert(topic.to_owned(), end);
+        self.known = None;
+    }
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher").field("listeners", &self.listeners.read().len()).finish()
+    }
+}
+
+impl Dispatcher {
+    pub fn new(
+        projection: Arc<Projection>,
+        segments: Arc<Segments>,
+        positions: Arc<Positions>,
+        health: Arc<Health>,
+        signal: Arc<Signal>,
+    ) -> Dispatcher {
+        Dispatcher {
+            projection,
+            segments,
+            positions,
+            health,
+            signal,
+            stop: AtomicBool::new(false),
+            listeners: RwLock::default(),
+            work: Mutex::default(),
+        }
+    }
+
+    pub fn listen(&self, listener: Listener) {
+        self.listeners.write().push(listener);
+    }
+
+    /// Keeps the dispatch still for as long as the guard lives.
+    pub fn hold(&self) -> MutexGuard<'_, Work> {
+        self.work.lock()
+    }
+
+    /// Bytes that consumers may see but do not yet.
+    pub fn behind(&self) -> u64 {
+        self.positions.confirmed().saturating_sub(self.positions.dispatched())
+    }
+
+    /// The thread.
+    pub fn run(&self) {
+        self.signal.attach();
+        // The confirmed offset at which nothing more could be done.
+        let mut seen = 0;
+        let mut worked = false;
+        let mut stalled = false;
+        while !self.stop.load(Ordering::Acquire) {
+            let confirmed = self.positions.confirmed();
+            if confirmed != seen && confirmed > self.positions.dispatched() {
+                match self.step(confirmed) {
+                    Ok(true) => {
+                        worked = true;
+                        if std::mem::take(&mut stalled) {
+                            self.health.disk_has_room();
+                        }
+                    }
+                    Ok(false) => seen = confirmed,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot write a queue or index file; trying again");
+                        self.health.disk_full(self.projection.queues.dir(), format!("dispatch stands still: {error}"));
+                        stalled = true;
+                        self.signal.nap(RETRY_PAUSE);
+                    }
+                }
+            } else if worked {
+                worked = false;
+                self.signal.nap(NAP);
+            } else {
+                self.signal.sleep_unless(None, || {
+                    let confirmed = self.positions.confirmed();
+                    self.stop.load(Ordering::Acquire) || (confirmed != seen && confirmed > self.positions.dispatched())
+                });
+            }
+        }
+    }
+
+    /// Projects records up to `limit`, a bounded number of them. False when there is nothing that could be projected.
+    fn step(&self, limit: u64) -> io::Result<bool> {
+        let mut work = self.work.lock();
+        let mut at = self.positions.dispatched();
+        let Some(file) = self.segments.find(at) else {
+            // Segments were removed by hand, or the next one has not been begun.
+            let first = self.segments.first().map_or(at, |first| first.start());
+            if first > at {
+                self.positions.dispatched.store(first, Ordering::Release);
+            }
+            return Ok(first > at);
+        };
+        // Both inside the file, whose length is a usize.
+        let from = (at - file.start()) as usize;
+        let to = (limit.min(file.end()) - file.start()) as usize;
+        let Some(bytes) = file.slice(from..to) else { return Ok(false) };
+        let listeners = self.listeners.read();
+        let start = at;
+        for _ in 0..BATCH_RECORDS {
+            let rest = &bytes[(at - start) as usize..];
+            if rest.is_empty() {
+                break;
+            }
+            match Record::parse_in_segment(rest) {
+                Ok(Parsed::Record(record)) => {
+                    let end = at + record.record_len() as u64;
+                    self.project(&mut work, &record, at, &listeners)?;
+                    at = end;
+                }
+                Ok(Parsed::Blank { .. }) => at = file.end(),
+                // The confirmed offset may lie inside a record.
+                Err(RecordError::Truncated { .. }) if limit < file.end() => break,
+                Err(error) => {
+                    tracing::error!(%error, at, "no record here; the rest of what is confirmed is passed over");
+                    at = start + bytes.len() as u64;
+                }
+            }
+            self.positions.dispatched.store(at, Ordering::Release);
+            if at >= file.end() {
+                break;
+            }
+        }
+        if !work.deleted.is_empty() {
+            work.deleted.retain(|_, end| *end > at);
+        }
+        Ok(at > start)
+    }
+
+    fn project(&self, work: &mut Work, record: &Record<'_>, physical: u64, listeners: &[Listener]) -> io::Result<()> {
+        let text = record.properties();
+        let noted = Noted::of(&text);
+        let of_deleted =
+            !work.deleted.is_empty() && work.deleted.get(record.topic()).is_some_and(|end| physical < *end);
+        let put =
+            if of_deleted { None } else { self.projection.put_queue(record, &noted, physical, &mut work.known)? };
+        self.projection.put_index(record, &noted, physical)?;
+        self.positions.dispatched_timestamp.store(record.store_timestamp(), Ordering::Release);
+        match put {
+            Some((Put::Gap, _)) => {
+                tracing::warn!(topic = record.topic(), queue = %record.queue_id(), offset = %record.queue_offset(), "queue entries before this one are missing");
+            }
+            None | Some((Put::Stale, _)) => return Ok(()),
+            // Known: the try before failed at the index.
+            Some((Put::Added | Put::Known, _)) => {}
+        }
+        let Some((_, entry)) = put else { return Ok(()) };
+        if !listeners.is_empty() {
+            let arrival = Arrival {
+                topic: record.topic(),
+                queue_id: record.queue_id(),
+                queue_offset: record.queue_offset(),
+                tags_code: entry.tags_code,
+                store_timestamp: record.store_timestamp(),
+                properties: &text,
+            };
+            for listener in listeners {
+                listener(&arrival);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the thread to end after the records it is at.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.signal.wake_now();
+    }
+}

@@ -1,0 +1,105 @@
+//! What can go wrong, per operation.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ferromq_protocol::PhysicalOffset;
+use ferromq_protocol::message::RecordError;
+
+/// Why a store does not open. Every text names the path and, where there is one, the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "{path} is locked by another process: a broker already runs on this directory. Stop it, or give this one its own storePathRootDir"
+    )]
+    Locked { path: PathBuf },
+    #[error(
+        "cannot write to {path}: {source}. Make the directory writable for this user, or set storePathRootDir (and storePathCommitLog) to one that is"
+    )]
+    NotWritable { path: PathBuf, source: io::Error },
+    #[error(
+        "{path} has {found} bytes, {expected} are configured. Set {key} to the size the files were made with, or move the file away"
+    )]
+    FileLength { path: PathBuf, found: u64, expected: u64, key: &'static str },
+    #[error("{path} is missing: the files before and after it are there")]
+    MissingFile { path: PathBuf },
+    #[error("{path} is not a name of a file that belongs here. Move it away")]
+    StrangeFile { path: PathBuf },
+    #[error("setting {key}: {reason}")]
+    Config { key: &'static str, reason: String },
+    #[error("cannot {doing} {path}: {source}")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+impl OpenError {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                OpenError::NotWritable { path, source }
+            }
+            _ => OpenError::Io { doing, path, source },
+        }
+    }
+}
+
+/// Why a message was not appended. Nothing of it is in the log then.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// The message breaks a limit. Java: MESSAGE_ILLEGAL, or PROPERTIES_SIZE_EXCEEDED.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("record of {len} bytes does not fit into a segment of {segment_len}")]
+    LargerThanSegment { len: usize, segment_len: u64 },
+    #[error("batch is {len} bytes, limit {limit}")]
+    BatchTooLarge { len: usize, limit: usize },
+    #[error("topic {topic:?} cannot be the name of a directory")]
+    TopicName { topic: String },
+    #[error("a batch must hold messages of one topic and queue")]
+    MixedBatch,
+    /// Java: SERVICE_NOT_AVAILABLE.
+    #[error("writes are refused until there is room for {path}: {reason}")]
+    DiskFull { path: PathBuf, reason: String },
+    /// The next segment is not there in time. Java: CREATE_MAPPED_FILE_FAILED.
+    #[error("cannot extend the commit log: {reason}")]
+    Extend { reason: String },
+    /// An earlier write or sync failed; what the disk holds is unknown until the broker is started again.
+    #[error("the store refuses writes: {reason}")]
+    Poisoned { reason: Arc<str> },
+    #[error("the store is closed")]
+    Closed,
+    /// Raw bytes must continue the log.
+    #[error("raw bytes start at {at}, the log ends at {end}")]
+    NotAtEnd { at: PhysicalOffset, end: PhysicalOffset },
+}
+
+/// Why the log was not truncated. It is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum TruncateError {
+    #[error("cannot truncate to {to}: the log goes from {min} to {end}")]
+    OutOfRange { to: PhysicalOffset, min: PhysicalOffset, end: PhysicalOffset },
+    #[error("{to} is inside a record or beyond the last one")]
+    NotARecordEnd { to: PhysicalOffset },
+    #[error("somebody still reads the part that is to go")]
+    Busy,
+    #[error("the store is closed")]
+    Closed,
+    #[error("cannot write {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// What a close could not finish. The store is closed all the same; `abort` stays, so the next open checks everything.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    #[error("the store had failed before: {0}")]
+    Poisoned(Arc<str>),
+    #[error("dispatch is {behind} bytes behind the log")]
+    DispatchBehind { behind: u64 },
+    #[error("cannot sync {path}: {source}")]
+    Sync { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}

@@ -1,0 +1,294 @@
+//! Makes the log durable: periodically, or in groups that appends wait for.
+//!
+//! Java: CommitLog.FlushRealTimeService, GroupCommitService, FlushDiskWatcher (store.md §3.4).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::FlushMode;
+use crate::disk::Disk;
+use crate::health::Health;
+use crate::segments::Segments;
+use crate::signal::Signal;
+use crate::watermarks::Positions;
+
+const PAGE: u64 = 4096;
+/// Write-back is started when so much has gathered.
+const WRITE_BACK_MIN: u64 = 1 << 20;
+/// Pages brought back behind a sync, which leaves the page of the tail write-protected.
+const TAIL_PAGES: u64 = 2 * PAGE;
+/// How long a waiter waits in async mode, where nobody has said.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What became of a wait for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushOutcome {
+    Flushed,
+    /// It may still be flushed later. Java: FLUSH_DISK_TIMEOUT.
+    TimedOut,
+    /// The sync failed, or the store closed before it.
+    Failed,
+}
+
+struct Waiter {
+    end: u64,
+    deadline: Instant,
+    done: Box<dyn FnOnce(FlushOutcome) + Send>,
+}
+
+pub struct Flusher {
+    segments: Arc<Segments>,
+    positions: Arc<Positions>,
+    checkpoint: Arc<Checkpoint>,
+    disk: Arc<dyn Disk>,
+    health: Arc<Health>,
+    mode: FlushMode,
+    signal: Signal,
+    /// Woken when more of the log is durable.
+    dispatch: Arc<Signal>,
+    stop: AtomicBool,
+    /// Ordered by end.
+    waiters: Mutex<VecDeque<Waiter>>,
+    /// One sync at a time; also held while the log is truncated.
+    syncing: Mutex<()>,
+}
+
+impl fmt::Debug for Flusher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flusher").field("mode", &self.mode).field("waiters", &self.waiters.lock().len()).finish()
+    }
+}
+
+impl Flusher {
+    pub fn new(
+        segments: Arc<Segments>,
+        positions: Arc<Positions>,
+        checkpoint: Arc<Checkpoint>,
+        disk: Arc<dyn Disk>,
+        health: Arc<Health>,
+        mode: FlushMode,
+        dispatch: Arc<Signal>,
+    ) -> Flusher {
+        Flusher {
+            segments,
+            positions,
+            checkpoint,
+            disk,
+            health,
+            mode,
+            signal: Signal::default(),
+            dispatch,
+            stop: AtomicBool::new(false),
+            waiters: Mutex::default(),
+            syncing: Mutex::new(()),
+        }
+    }
+
+    /// To be called after each append.
+    pub fn tail_moved(&self) {
+        self.signal.wake();
+    }
+
+    /// Calls `done` once everything before `end` is on the disk, or with the reason why not. On the flush thread,
+    /// or at once on the caller's when the answer is known.
+    pub fn when_flushed(&self, end: u64, done: Box<dyn FnOnce(FlushOutcome) + Send>) {
+        if self.positions.flushed() >= end {
+            return done(FlushOutcome::Flushed);
+        }
+        let timeout = match &self.mode {
+            FlushMode::Sync { timeout } => *timeout,
+            FlushMode::Async { .. } => DEFAULT_TIMEOUT,
+        };
+        let mut waiters = self.waiters.lock();
+        if self.stop.load(Ordering::Acquire) || self.health.is_poisoned() {
+            drop(waiters);
+            return done(FlushOutcome::Failed);
+        }
+        let at = waiters.partition_point(|waiter| waiter.end <= end);
+        waiters.insert(at, Waiter { end, deadline: Instant::now() + timeout, done });
+        drop(waiters);
+        match self.mode {
+            FlushMode::Sync { .. } => self.signal.wake(),
+            // The thread may be in a nap.
+            FlushMode::Async { .. } => self.signal.wake_now(),
+        }
+    }
+
+    /// Tells waiters whose time is up. Called by another thread than the one that may hang in a sync.
+    pub fn expire(&self) {
+        let now = Instant::now();
+        let mut late = Vec::new();
+        {
+            let mut waiters = self.waiters.lock();
+            let mut at = 0;
+            while at < waiters.len() {
+                if waiters[at].deadline <= now {
+                    late.extend(waiters.remove(at));
+                } else {
+                    at += 1;
+                }
+            }
+        }
+        for waiter in late {
+            (waiter.done)(FlushOutcome::TimedOut);
+        }
+    }
+
+    /// Flushes everything written so far. After an error the store is poisoned.
+    pub fn flush(&self) -> io::Result<()> {
+        let result = self.sync_written();
+        match &result {
+            Ok(()) => self.complete(),
+            Err(error) => {
+                self.health.poison(format!("the commit log could not be synced: {error}"));
+                self.fail_all();
+            }
+        }
+        result
+    }
+
+    fn sync_written(&self) -> io::Result<()> {
+        let _syncing = self.syncing.lock();
+        if self.health.is_poisoned() {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
+        // The time first: the record it belongs to is below the end read after it.
+        let timestamp = self.positions.written_timestamp.load(Ordering::Acquire);
+        let (from, to) = (self.positions.flushed(), self.positions.written());
+        if from >= to {
+            return Ok(());
+        }
+        self.segments.sync(&*self.disk, from..to)?;
+        self.positions.flushed.store(to, Ordering::Release);
+        self.checkpoint.log_timestamp.store(timestamp, Ordering::Release);
+        self.dispatch.wake();
+        if let Some(file) = self.segments.find(to) {
+            // Inside the file, whose length is a usize; `prefault` cuts the end.
+            let at = (to - file.start()) as usize;
+            file.prefault(at..at + TAIL_PAGES as usize);
+        }
+        Ok(())
+    }
+
+    fn complete(&self) {
+        let flushed = self.positions.flushed();
+        let done: Vec<Waiter> = {
+            let mut waiters = self.waiters.lock();
+            let count = waiters.partition_point(|waiter| waiter.end <= flushed);
+            waiters.drain(..count).collect()
+        };
+        for waiter in done {
+            (waiter.done)(FlushOutcome::Flushed);
+        }
+    }
+
+    fn fail_all(&self) {
+        let failed = std::mem::take(&mut *self.waiters.lock());
+        for waiter in failed {
+            (waiter.done)(FlushOutcome::Failed);
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.positions.written() > self.positions.flushed()
+    }
+
+    fn has_waiters(&self) -> bool {
+        !self.waiters.lock().is_empty()
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire) || self.health.is_poisoned()
+    }
+
+    /// The thread.
+    pub fn run(&self) {
+        self.signal.attach();
+        match self.mode.clone() {
+            FlushMode::Sync { .. } => self.run_sync(),
+            FlushMode::Async { interval, least_pages, thorough_interval } => {
+                self.run_async(interval, least_pages, thorough_interval);
+            }
+        }
+        if self.health.is_poisoned() {
+            self.fail_all();
+        }
+    }
+
+    fn run_sync(&self) {
+        while !self.stopped() {
+            if self.is_behind() {
+                // An error has poisoned the store, which ends the loop.
+                if self.flush().is_err() {
+                    return;
+                }
+            } else {
+                // A waiter that came while its bytes were being flushed.
+                self.complete();
+            }
+            self.signal.sleep_unless(None, || self.stopped() || self.is_behind() || self.due());
+        }
+    }
+
+    /// Whether a waiter's bytes are flushed already.
+    fn due(&self) -> bool {
+        self.waiters.lock().front().is_some_and(|waiter| waiter.end <= self.positions.flushed())
+    }
+
+    fn run_async(&self, interval: Duration, least_pages: u64, thorough_interval: Duration) {
+        let mut last_thorough = Instant::now();
+        while !self.stopped() {
+            self.signal.sleep_unless(None, || self.stopped() || self.is_behind() || self.has_waiters());
+            // Something is to be flushed: until it is, nobody needs to wake this thread.
+            let mut last_flush = Instant::now();
+            let mut started = self.positions.flushed();
+            while !self.stopped() && (self.is_behind() || self.has_waiters()) {
+                if !self.has_waiters() {
+                    self.signal.nap(interval / 5);
+                }
+                let (written, flushed) = (self.positions.written(), self.positions.flushed());
+                started = started.max(flushed);
+                let whole_pages = written - written % PAGE;
+                if whole_pages >= started + WRITE_BACK_MIN {
+                    self.segments.start_write_back(started..whole_pages);
+                    started = whole_pages;
+                }
+                let thorough = last_thorough.elapsed() >= thorough_interval;
+                let enough = (written / PAGE).saturating_sub(flushed / PAGE) >= least_pages;
+                let due = last_flush.elapsed() >= interval && (enough || thorough);
+                if due || self.has_waiters() {
+                    if self.flush().is_err() {
+                        return;
+                    }
+                    last_flush = Instant::now();
+                    if thorough {
+                        last_thorough = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the thread to end. Waiters are answered by the last flush, or by [`Flusher::abandon`].
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.signal.wake_now();
+    }
+
+    /// Answers whoever still waits. After the thread has ended.
+    pub fn abandon(&self) {
+        self.fail_all();
+    }
+
+    /// Keeps syncs out while the log is truncated.
+    pub fn hold(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.syncing.lock()
+    }
+}

@@ -1,0 +1,241 @@
+//! The index over all its files: entries by dispatch, queries by key and time.
+//!
+//! Java: IndexService.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ferromq_protocol::PhysicalOffset;
+use ferromq_protocol::message::properties;
+use ferromq_protocol::message::{Record, TransactionKind};
+use parking_lot::RwLock;
+
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::dispatch::Noted;
+use crate::error::OpenError;
+use crate::files;
+use crate::index_file::{IndexFile, IndexShape};
+
+/// Messages with a key, as stored. Keys are compared by hash only: the caller filters.
+#[derive(Clone, Debug, Default)]
+pub struct QueryOutcome {
+    /// Whole records, oldest first.
+    pub messages: Vec<Bytes>,
+    /// Store time and physical offset of the newest entry of the index, whatever its key; 0 when nothing was found,
+    /// as in Java.
+    pub last_update_timestamp: i64,
+    pub last_update_offset: PhysicalOffset,
+}
+
+#[derive(Debug)]
+pub struct Index {
+    dir: PathBuf,
+    shape: IndexShape,
+    clock: Clock,
+    /// By name, which is by age.
+    files: RwLock<Vec<Arc<IndexFile>>>,
+}
+
+impl Index {
+    /// Opens what is on the disk. A file that was never made whole is removed; its messages are indexed again.
+    pub fn open(dir: PathBuf, shape: IndexShape, clock: Clock) -> Result<Index, OpenError> {
+        let mut found = Vec::new();
+        for path in files::list_files(&dir)? {
+            let number: Option<u64> =
+                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            let Some(number) = number else { return Err(OpenError::StrangeFile { path }) };
+            found.push((number, path));
+        }
+        found.sort();
+        let mut index_files = Vec::new();
+        let last = found.len().saturating_sub(1);
+        for (at, (_, path)) in found.into_iter().enumerate() {
+            let len = path.metadata().map_err(OpenError::io("look at", &path))?.len();
+            if len != shape.file_len() {
+                if at == last && len < shape.file_len() {
+                    tracing::warn!(path = %path.display(), len, "removed an index file that was never whole");
+                    std::fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
+                    continue;
+                }
+                let (found, expected) = (len, shape.file_len());
+                return Err(OpenError::FileLength { path, found, expected, key: "maxHashSlotNum and maxIndexNum" });
+            }
+            let file = IndexFile::open(path.clone(), shape).map_err(OpenError::io("map", &path))?;
+            index_files.push(Arc::new(file));
+        }
+        Ok(Index { dir, shape, clock, files: RwLock::new(index_files) })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.files.read().is_empty()
+    }
+
+    /// Where indexing goes on after a clean stop: behind the last message that has an entry.
+    pub fn resume_at(&self) -> u64 {
+        self.files.read().iter().rev().find(|file| !file.is_empty()).map_or(0, |file| file.end_physical() + 1)
+    }
+
+    /// After a crash: checks the files not known to be on the disk, cuts what is damaged and removes files that hold
+    /// nothing any more. Returns the physical offset from which messages have to be put again; those before it are
+    /// indexed whole.
+    pub fn repair(&self, durable_timestamp: i64, log_end: u64) -> io::Result<u64> {
+        self.cut(durable_timestamp, log_end, true)
+    }
+
+    /// Takes out what lies at or beyond `log_end`, which became the end of the log.
+    pub fn truncate(&self, log_end: u64) -> io::Result<()> {
+        if self.resume_at() > log_end {
+            self.cut(i64::MAX, log_end, false)?;
+        }
+        Ok(())
+    }
+
+    fn cut(&self, durable_timestamp: i64, log_end: u64, cut_last: bool) -> io::Result<u64> {
+        let mut files = self.files.write();
+        let mut resume = 0;
+        let mut keep = files.len();
+        for (at, file) in files.iter().enumerate() {
+            let last = at + 1 == files.len();
+            // Strictly before: messages of that very millisecond may have come after the sync. A file that is
+            // followed by another is full; one that says otherwise has lost its header.
+            let durable = file.is_full() && file.end_timestamp() < durable_timestamp;
+            if !last && durable && file.end_physical() < log_end {
+                resume = file.end_physical() + 1;
+                continue;
+            }
+            let repaired = file.repair(log_end, cut_last && last);
+            if repaired.entries == 0 {
+                // The last message of the file before may have had its other keys in this one.
+                resume = resume.saturating_sub(1);
+                keep = at;
+                break;
+            }
+            resume = file.end_physical() + 1;
+            let sealed = repaired.whole && file.is_full();
+            if !last && !sealed {
+                resume -= 1;
+                keep = at + 1;
+                break;
+            }
+        }
+        for file in files.drain(keep..) {
+            tracing::warn!(path = %file.path().display(), "index file removed; its messages are indexed again");
+            files::remove_file(file.path())?;
+        }
+        Ok(resume)
+    }
+
+    /// Indexes a message: its unique key and each of its keys, unless it is a rollback. Java: IndexService.buildIndex.
+    pub fn put(&self, disk: &dyn Disk, record: &Record<'_>, noted: &Noted<'_>, physical: u64) -> io::Result<()> {
+        if record.sys_flag().transaction() == TransactionKind::Rollback {
+            return Ok(());
+        }
+        let keys = noted.keys.into_iter().flat_map(properties::keys);
+        for key in noted.unique_key.into_iter().chain(keys) {
+            self.put_key(disk, record.topic(), key, physical, record.store_timestamp())?;
+        }
+        Ok(())
+    }
+
+    fn put_key(&self, disk: &dyn Disk, topic: &str, key: &str, physical: u64, store_timestamp: i64) -> io::Result<()> {
+        let last = self.files.read().last().cloned();
+        if let Some(file) = &last
+            && file.put(topic, key, physical, store_timestamp)
+        {
+            return Ok(());
+        }
+        let file = Arc::new(self.add_file(disk, last.as_deref())?);
+        file.put(topic, key, physical, store_timestamp);
+        self.files.write().push(file);
+        Ok(())
+    }
+
+    fn add_file(&self, disk: &dyn Disk, before: Option<&IndexFile>) -> io::Result<IndexFile> {
+        files::make_dir(disk, &self.dir)?;
+        let name_before = before
+            .and_then(|file| file.path().file_name().and_then(|name| name.to_str()))
+            .and_then(|name| name.parse::<u64>().ok());
+        let name = file_name(self.clock.now_ms(), name_before);
+        let file = IndexFile::create(disk, self.dir.join(name), self.shape, before)?;
+        disk.sync_dir(&self.dir)?;
+        Ok(file)
+    }
+
+    /// Makes all entries durable.
+    pub fn sync(&self, disk: &dyn Disk) -> io::Result<()> {
+        let files = self.files.read().clone();
+        files.iter().try_for_each(|file| file.sync(disk))
+    }
+
+    /// Physical offsets of messages with the key, stored in `begin..=end`, newest first; at most `max`.
+    fn find(&self, topic: &str, key: &str, max: usize, begin: i64, end: i64) -> (Vec<u64>, i64, u64) {
+        let files = self.files.read().clone();
+        let mut found = Vec::new();
+        for file in files.iter().rev() {
+            if file.overlaps(begin, end) {
+                file.find(topic, key, begin, end, max, &mut found);
+            }
+            if (!file.is_empty() && file.begin_timestamp() < begin) || found.len() >= max {
+                break;
+            }
+        }
+        let (timestamp, physical) = files.last().map_or((0, 0), |file| (file.end_timestamp(), file.end_physical()));
+        (found, timestamp, physical)
+    }
+
+    /// Messages with the key; `read` gives a record's bytes, `None` when it is gone. Java: queryMessage.
+    pub fn query(
+        &self,
+        topic: &str,
+        key: &str,
+        max: usize,
+        begin: i64,
+        end: i64,
+        read: impl Fn(u64) -> Option<Bytes>,
+    ) -> QueryOutcome {
+        let (found, last_update_timestamp, last_update_offset) = self.find(topic, key, max, begin, end);
+        if found.is_empty() {
+            return QueryOutcome::default();
+        }
+        // In a set: the same key may stand twice in one message.
+        let found: BTreeSet<u64> = found.into_iter().collect();
+        QueryOutcome {
+            messages: found.into_iter().filter_map(read).collect(),
+            last_update_timestamp,
+            last_update_offset: PhysicalOffset(last_update_offset),
+        }
+    }
+}
+
+/// `yyyyMMddHHmmssSSS` in local time, later than the name before. Java: UtilAll.timeMillisToHumanString.
+fn file_name(now_ms: i64, before: Option<u64>) -> String {
+    let now = jiff::Timestamp::from_millisecond(now_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let text = now.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y%m%d%H%M%S%3f").to_string();
+    match (before, text.parse::<u64>()) {
+        // The clock went back, or two files in one millisecond: names still have to be in order.
+        (Some(before), Ok(number)) if number <= before => format!("{:017}", before + 1),
+        _ => text,
+    }
+}
+
+/// Where index files are.
+pub fn dir_of(root: &Path) -> PathBuf {
+    root.join("index")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_order() {
+        let name = file_name(1_795_220_275_541, None);
+        assert_eq!(name.len(), 17);
+        assert!(name.starts_with("202611") && name.ends_with("541"), "{name}");
+        assert_eq!(file_name(0, Some(20_261_121_001_755_541)), "20261121001755542");
+    }
+}

@@ -1,0 +1,370 @@
+//! Index file: a hash table on disk from message keys to physical offsets.
+//!
+//! Header, slots (entry number of the newest entry of a hash), entries chained by number. Written by dispatch,
+//! read by queries at the same time. Java: IndexFile, IndexHeader. Layout: store.md §5.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ferromq_protocol::message::tags::index_key_hash;
+
+use crate::disk::Disk;
+use crate::mapped_file::WordFile;
+
+const HEADER_LEN: usize = 40;
+const SLOT_LEN: usize = 4;
+const ENTRY_LEN: usize = 20;
+
+const BEGIN_TIMESTAMP_AT: usize = 0;
+const END_TIMESTAMP_AT: usize = 8;
+const BEGIN_PHYSICAL_AT: usize = 16;
+const END_PHYSICAL_AT: usize = 24;
+const SLOTS_USED_AT: usize = 32;
+const NEXT_ENTRY_AT: usize = 36;
+
+/// Slots and entries of a file; all files of a store have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexShape {
+    pub slots: u32,
+    pub entries: u32,
+}
+
+impl IndexShape {
+    /// Bytes of a file.
+    pub fn file_len(self) -> u64 {
+        HEADER_LEN as u64 + u64::from(self.slots) * SLOT_LEN as u64 + u64::from(self.entries) * ENTRY_LEN as u64
+    }
+}
+
+#[derive(Debug)]
+pub struct IndexFile {
+    words: WordFile,
+    shape: IndexShape,
+    /// Changed since the last sync.
+    dirty: AtomicBool,
+}
+
+/// What a repair left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    pub entries: u32,
+    /// Nothing was missing.
+    pub whole: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    hash: u32,
+    physical: u64,
+    /// Seconds since the file's begin.
+    seconds: u32,
+    previous: u32,
+}
+
+impl IndexFile {
+    /// Makes an empty file. It takes the end of the one before as its own begin and end, as Java does: the time of
+    /// its first entry is counted from there.
+    pub fn create(
+        disk: &dyn Disk,
+        path: PathBuf,
+        shape: IndexShape,
+        before: Option<&IndexFile>,
+    ) -> io::Result<IndexFile> {
+        let words = WordFile::create(disk, path, shape.file_len())?;
+        words.put_word(NEXT_ENTRY_AT, 1);
+        if let Some(before) = before {
+            let (timestamp, physical) = (before.end_timestamp(), before.end_physical());
+            if physical > 0 {
+                words.put_long(BEGIN_PHYSICAL_AT, physical);
+                words.put_long(END_PHYSICAL_AT, physical);
+            }
+            if timestamp > 0 {
+                words.put_long(BEGIN_TIMESTAMP_AT, timestamp.cast_unsigned());
+                words.put_long(END_TIMESTAMP_AT, timestamp.cast_unsigned());
+            }
+        }
+        Ok(IndexFile { words, shape, dirty: AtomicBool::new(true) })
+    }
+
+    /// Maps a file of the right length.
+    pub fn open(path: PathBuf, shape: IndexShape) -> io::Result<IndexFile> {
+        let words = WordFile::open(path)?;
+        Ok(IndexFile { words, shape, dirty: AtomicBool::new(false) })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.words.path()
+    }
+
+    /// Store time of the first entry.
+    pub fn begin_timestamp(&self) -> i64 {
+        self.words.long(BEGIN_TIMESTAMP_AT).cast_signed()
+    }
+
+    /// Store time of the last entry.
+    pub fn end_timestamp(&self) -> i64 {
+        self.words.long(END_TIMESTAMP_AT).cast_signed()
+    }
+
+    /// Physical offset of the last entry.
+    pub fn end_physical(&self) -> u64 {
+        self.words.long(END_PHYSICAL_AT)
+    }
+
+    /// Number the next entry gets; the first is 1.
+    fn next_entry(&self) -> u32 {
+        self.words.word(NEXT_ENTRY_AT).max(1)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.next_entry() <= 1
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.next_entry() >= self.shape.entries
+    }
+
+    fn slot_of(&self, hash: u32) -> usize {
+        HEADER_LEN + (hash % self.shape.slots) as usize * SLOT_LEN
+    }
+
+    fn entry_at(&self, number: u32) -> usize {
+        HEADER_LEN + self.shape.slots as usize * SLOT_LEN + number as usize * ENTRY_LEN
+    }
+
+    fn entry(&self, number: u32) -> Entry {
+        let at = self.entry_at(number);
+        Entry {
+            hash: self.words.word(at),
+            physical: self.words.long(at + 4),
+            seconds: self.words.word(at + 12),
+            previous: self.words.word(at + 16),
+        }
+    }
+
+    /// Adds an entry; false when the file is full. The entry is complete before the slot and the header name it.
+    pub fn put(&self, topic: &str, key: &str, physical: u64, store_timestamp: i64) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        let number = self.next_entry();
+        // The hash is never negative.
+        let hash = index_key_hash(topic, key).cast_unsigned();
+        let slot_at = self.slot_of(hash);
+        let newest = self.words.word(slot_at);
+        let previous = if newest < number { newest } else { 0 };
+        let begin = self.begin_timestamp();
+        let seconds = if begin <= 0 { 0 } else { store_timestamp.saturating_sub(begin) / 1000 };
+        let at = self.entry_at(number);
+        self.words.put_word(at, hash);
+        self.words.put_long(at + 4, physical);
+        // Clamped to what the field holds, as Java does.
+        self.words.put_word(at + 12, seconds.clamp(0, i64::from(i32::MAX)) as u32);
+        self.words.put_word(at + 16, previous);
+        self.words.put_word(slot_at, number);
+        if number == 1 {
+            self.words.put_long(BEGIN_PHYSICAL_AT, physical);
+            self.words.put_long(BEGIN_TIMESTAMP_AT, store_timestamp.cast_unsigned());
+        }
+        if previous == 0 {
+            self.words.put_word(SLOTS_USED_AT, self.words.word(SLOTS_USED_AT).saturating_add(1));
+        }
+        self.words.put_long(END_PHYSICAL_AT, physical);
+        self.words.put_long(END_TIMESTAMP_AT, store_timestamp.cast_unsigned());
+        self.words.put_word(NEXT_ENTRY_AT, number + 1);
+        self.dirty.store(true, Ordering::Release);
+        true
+    }
+
+    /// Whether any entry may be of `begin..=end` (milliseconds).
+    pub fn overlaps(&self, begin: i64, end: i64) -> bool {
+        !self.is_empty() && self.begin_timestamp() <= end && self.end_timestamp() >= begin
+    }
+
+    /// Physical offsets of entries with the key's hash and a time in `begin..=end`, newest first, until `found` holds
+    /// `max`. Times here are whole seconds, so that a message up to a second outside the range may be among them.
+    pub fn find(&self, topic: &str, key: &str, begin: i64, end: i64, max: usize, found: &mut Vec<u64>) {
+        let hash = index_key_hash(topic, key).cast_unsigned();
+        let next_entry = self.next_entry();
+        let file_begin = self.begin_timestamp();
+        let mut number = self.words.word(self.slot_of(hash));
+        // Chains only go to lower numbers, so this ends.
+        while number > 0 && number < next_entry && found.len() < max {
+            let entry = self.entry(number);
+            // The first entry's seconds count from the file before; the header has its real time.
+            let after = if number == 1 { 0 } else { i64::from(entry.seconds) * 1000 };
+            let time = file_begin.saturating_add(after);
+            if time.saturating_add(999) < begin {
+                return;
+            }
+            if entry.hash == hash && time <= end {
+                found.push(entry.physical);
+            }
+            if entry.previous >= number {
+                return;
+            }
+            number = entry.previous;
+        }
+    }
+
+    /// Makes everything put so far durable.
+    pub fn sync(&self, disk: &dyn Disk) -> io::Result<()> {
+        if self.dirty.swap(false, Ordering::AcqRel)
+            && let Err(error) = self.words.sync(disk, 0..self.words.len())
+        {
+            self.dirty.store(true, Ordering::Release);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// After a crash or a truncation of the log: keeps the longest run of entries that hang together and lie before
+    /// `log_end`, and rebuilds the slots from them. With `cut_last` the entries of the last message go too: some of
+    /// its keys may be missing, so it is to be indexed again as a whole.
+    ///
+    /// Cost: one pass over the entries.
+    pub fn repair(&self, log_end: u64, cut_last: bool) -> Repaired {
+        // Every entry's chain link must be what following the entries gives; that also finds pages that were lost.
+        let mut slots = vec![0_u32; self.shape.slots as usize];
+        let header_next = self.next_entry();
+        let end = header_next.max(self.torn_end()).min(self.shape.entries);
+        let mut last_physical = 0;
+        let mut whole = 1;
+        while whole < end {
+            let entry = self.entry(whole);
+            let slot = (entry.hash % self.shape.slots) as usize;
+            // Nothing but zeros is a page that was lost (or a key with hash 0 of the log's first message).
+            let blank = (entry.hash, entry.physical, entry.previous) == (0, 0, 0);
+            let holds = !blank
+                && entry.previous == slots[slot]
+                && (entry.previous == 0 || entry.previous < whole)
+                && entry.physical >= last_physical
+                && entry.physical < log_end
+                && i32::try_from(entry.hash).is_ok();
+            if !holds {
+                break;
+            }
+            slots[slot] = whole;
+            last_physical = entry.physical;
+            whole += 1;
+        }
+        let mut keep = whole;
+        while cut_last && keep > 1 && self.entry(keep - 1).physical == last_physical {
+            keep -= 1;
+        }
+        slots.fill(0);
+        let mut used = 0;
+        for number in 1..keep {
+            let slot = (self.entry(number).hash % self.shape.slots) as usize;
+            used += u32::from(slots[slot] == 0);
+            slots[slot] = number;
+        }
+        for (slot, newest) in slots.iter().enumerate() {
+            let at = HEADER_LEN + slot * SLOT_LEN;
+            if self.words.word(at) != *newest {
+                self.words.put_word(at, *newest);
+            }
+        }
+        for number in keep..end {
+            for word in 0..ENTRY_LEN / 4 {
+                self.words.put_word(self.entry_at(number) + word * 4, 0);
+            }
+        }
+        self.words.put_word(SLOTS_USED_AT, used);
+        self.words.put_word(NEXT_ENTRY_AT, keep);
+        if keep > 1 && keep != header_next {
+            let first = self.entry(1);
+            let last = self.entry(keep - 1);
+            self.words.put_long(BEGIN_PHYSICAL_AT, first.physical);
+            self.words.put_long(END_PHYSICAL_AT, last.physical);
+            // To the second; the next entry makes it exact.
+            let seconds = if keep == 2 { 0 } else { i64::from(last.seconds) };
+            let time = self.begin_timestamp().saturating_add(seconds * 1000);
+            self.words.put_long(END_TIMESTAMP_AT, time.cast_unsigned());
+        }
+        self.dirty.store(true, Ordering::Release);
+        Repaired { entries: keep - 1, whole: keep == end }
+    }
+
+    /// One after the highest entry any slot names: after a power loss the header may be older than the entries.
+    fn torn_end(&self) -> u32 {
+        (0..self.shape.slots as usize)
+            .map(|slot| self.words.word(HEADER_LEN + slot * SLOT_LEN))
+            .filter(|number| *number < self.shape.entries)
+            .max()
+            .map_or(1, |number| number + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::LocalDisk;
+
+    const SHAPE: IndexShape = IndexShape { slots: 7, entries: 12 };
+
+    fn find(file: &IndexFile, key: &str, begin: i64, end: i64) -> Vec<u64> {
+        let mut found = Vec::new();
+        file.find("T", key, begin, end, 64, &mut found);
+        found
+    }
+
+    fn filled(dir: &Path) -> IndexFile {
+        let file = IndexFile::create(&LocalDisk, dir.join("1"), SHAPE, None).unwrap();
+        for message in 0..5 {
+            // Seven slots for few keys: chains are shared.
+            assert!(file.put("T", "all", message * 100, 1_000_000 + message.cast_signed() * 1500));
+            assert!(file.put("T", &format!("k{message}"), message * 100, 1_000_000 + message.cast_signed() * 1500));
+        }
+        file
+    }
+
+    #[test]
+    fn chains_lead_to_every_message() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = filled(dir.path());
+        assert_eq!(find(&file, "all", 0, i64::MAX), [400, 300, 200, 100, 0]);
+        assert_eq!(find(&file, "k3", 0, i64::MAX), [300]);
+        assert_eq!(find(&file, "k9", 0, i64::MAX), Vec::<u64>::new());
+        assert_eq!(find(&file, "all", 1_004_500, i64::MAX), [400, 300]);
+        assert_eq!(find(&file, "all", 0, 1_000_999), [0]);
+        assert!(file.put("T", "x", 500, 1_009_000) && file.is_full() && !file.put("T", "y", 600, 1_009_000));
+        let next = IndexFile::create(&LocalDisk, dir.path().join("2"), SHAPE, Some(&file)).unwrap();
+        assert_eq!((next.begin_timestamp(), next.end_physical()), (1_009_000, 500));
+        // An hour later: the entry's seconds count from the inherited begin, but the message is found at its time.
+        next.put("T", "z", 600, 4_609_000);
+        assert_eq!(find(&next, "z", 4_609_000, 4_609_000), [600]);
+        assert_eq!(find(&next, "z", 4_609_001, i64::MAX), [600], "times are whole seconds");
+        assert_eq!(find(&next, "z", 4_611_000, i64::MAX), []);
+        assert_eq!(SHAPE.file_len(), 40 + 28 + 240);
+        assert_eq!(IndexShape { slots: 5_000_000, entries: 20_000_000 }.file_len(), 420_000_040);
+    }
+
+    #[test]
+    fn repair_keeps_what_hangs_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = filled(dir.path());
+        assert_eq!(file.repair(1_000, false), Repaired { entries: 10, whole: true });
+        assert_eq!(file.end_timestamp(), 1_006_000);
+        // A put that was torn between entry and header.
+        let number = file.next_entry();
+        file.words.put_word(file.slot_of(3), number);
+        assert_eq!(file.repair(1_000, true).entries, 8, "without the last message");
+        assert_eq!(find(&file, "all", 0, i64::MAX), [300, 200, 100, 0]);
+        assert_eq!(file.end_physical(), 300);
+        for key in ["all", "k4"] {
+            assert!(file.put("T", key, 400, 1_006_000));
+        }
+        assert_eq!(find(&file, "k4", 0, i64::MAX), [400]);
+        // A lost page: entry 5 is zero.
+        for word in 0..5 {
+            file.words.put_word(file.entry_at(5) + word * 4, 0);
+        }
+        assert_eq!(file.repair(1_000, true).entries, 2);
+        assert_eq!(find(&file, "all", 0, i64::MAX), [0]);
+        // The log was cut before everything in the file.
+        assert_eq!(file.repair(0, true).entries, 0);
+        assert!(file.is_empty());
+    }
+}

@@ -1,0 +1,58 @@
+//! The broker's storage: commit log, consume queues, index files, flush and recovery.
+//!
+//! Synchronous, with its own threads; no sockets, no async. The commit log is the truth, everything else is a
+//! projection that recovery can rebuild. Files are byte-compatible with the Java broker's, in both directions
+//! (store.md; docs/format.md).
+//!
+//! How a message travels here: [`Store::append`] encodes outside the lock, stamps and copies under it
+//! (`commit_log`), `dispatch` follows the log and writes queue entries (`consume_queue`) and index entries (`index`),
+//! `flush` makes a prefix durable, [`Store::read`] goes from queue entries to slices of the mapped log.
+//!
+//! `unsafe` lives in `mapped_file` alone.
+#![warn(clippy::little_endian_bytes, clippy::host_endian_bytes)]
+
+mod allocator;
+mod append;
+mod checkpoint;
+mod clock;
+mod commit_log;
+mod config;
+mod consume_queue;
+mod delay_levels;
+mod disk;
+mod dispatch;
+mod error;
+mod files;
+mod flush;
+mod health;
+mod index;
+mod index_file;
+mod lock;
+mod maintenance;
+mod mapped_file;
+mod queues;
+mod read;
+mod recovery;
+mod segments;
+mod signal;
+mod stats;
+mod store;
+mod watermarks;
+
+pub use append::{Appended, AppendedBatch};
+pub use clock::Clock;
+pub use config::{FlushMode, StoreConfig};
+pub use consume_queue::QueueEntry;
+pub use delay_levels::{DelayLevels, DelayLevelsError};
+pub use disk::{Disk, DiskUsage, LocalDisk, MappedRange};
+pub use dispatch::Arrival;
+pub use error::{AppendError, CloseError, OpenError, TruncateError};
+pub use flush::FlushOutcome;
+pub use index::QueryOutcome;
+pub use read::{AllMessages, Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome, ReadStatus};
+pub use stats::{PUT_LATENCY_BUCKETS, StoreStats};
+pub use store::Store;
+pub use watermarks::Watermarks;
+
+#[cfg(test)]
+mod testing;

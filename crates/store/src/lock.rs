@@ -1,0 +1,114 @@
+//! One process per store directory.
+//!
+//! The lock is Java's: a POSIX record lock on the file `lock`, so that a Java broker and this one exclude each other
+//! (store.md §1). Such a lock belongs to the process, so a table keeps two stores of one process apart.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
+
+use crate::error::OpenError;
+
+/// Device and inode of the lock files this process holds.
+static HELD: Mutex<Option<HashSet<(u64, u64)>>> = Mutex::new(None);
+
+/// Held until dropped. The file stays.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    file: Option<File>,
+    id: (u64, u64),
+}
+
+impl DirectoryLock {
+    /// Takes the lock of a store root that exists.
+    pub fn take(root: &Path) -> Result<DirectoryLock, OpenError> {
+        let path = root.join("lock");
+        let locked = || OpenError::Locked { path: path.clone() };
+        let mut held = HELD.lock();
+        let held = held.get_or_insert_default();
+        // Before opening: closing any descriptor of the file would give up the lock that this process has on it.
+        if path.metadata().is_ok_and(|metadata| held.contains(&(metadata.dev(), metadata.ino()))) {
+            return Err(locked());
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|source| OpenError::NotWritable { path: path.clone(), source })?;
+        match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::AGAIN | Errno::ACCESS) => return Err(locked()),
+            Err(error) => return Err(OpenError::io("lock", &path)(error.into())),
+        }
+        let metadata = file.metadata().map_err(OpenError::io("look at", &path))?;
+        let id = (metadata.dev(), metadata.ino());
+        write_text(&mut file).map_err(OpenError::io("write", &path))?;
+        held.insert(id);
+        Ok(DirectoryLock { file: Some(file), id })
+    }
+}
+
+fn write_text(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all(b"lock")?;
+    file.sync_all()
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        let mut held = HELD.lock();
+        // Closed while the table is locked: the close gives the lock up for the whole process, so nobody may take it
+        // anew before.
+        self.file.take();
+        if let Some(held) = &mut *held {
+            held.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHILD_ROOT: &str = "FERROMQ_STORE_LOCK_TEST_ROOT";
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::take(dir.path()).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("lock")).unwrap(), b"lock");
+        let error = DirectoryLock::take(dir.path()).unwrap_err();
+        assert!(matches!(&error, OpenError::Locked { path } if path.ends_with("lock")), "{error}");
+        drop(lock);
+        drop(DirectoryLock::take(dir.path()).unwrap());
+    }
+
+    /// Run by the test below in a process of its own.
+    #[test]
+    fn child_tries_the_lock() {
+        let Some(root) = std::env::var_os(CHILD_ROOT) else { return };
+        let taken = DirectoryLock::take(Path::new(&root));
+        assert!(matches!(taken, Err(OpenError::Locked { .. })), "{taken:?}");
+    }
+
+    #[test]
+    fn another_process_is_kept_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let _lock = DirectoryLock::take(dir.path()).unwrap();
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "lock::tests::child_tries_the_lock"])
+            .env(CHILD_ROOT, dir.path())
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}

@@ -1,0 +1,112 @@
+//! Once a second: queue and index entries to the disk, the checkpoint, overdue waiters; now and then a look at how full
+//! the disk is.
+//!
+//! Java: FlushConsumeQueueService, the checkpoint's schedule, the disk part of CleanCommitLogService.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::Checkpoint;
+use crate::disk::Disk;
+use crate::dispatch::Projection;
+use crate::flush::Flusher;
+use crate::health::Health;
+use crate::signal::Signal;
+use crate::watermarks::Positions;
+
+/// `cleanResourceInterval`.
+const DISK_LOOK: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct Maintenance {
+    pub projection: Arc<Projection>,
+    pub positions: Arc<Positions>,
+    pub checkpoint: Arc<Checkpoint>,
+    pub flusher: Arc<Flusher>,
+    pub health: Arc<Health>,
+    pub disk: Arc<dyn Disk>,
+    /// Directories whose disks must have room.
+    pub dirs: Vec<PathBuf>,
+    pub used_ratio_max: f64,
+    pub interval: Duration,
+    pub least_pages: u64,
+    pub thorough_interval: Duration,
+    pub signal: Signal,
+    pub stop: AtomicBool,
+}
+
+impl Maintenance {
+    /// The thread.
+    pub fn run(&self) {
+        self.signal.attach();
+        let mut last_thorough = Instant::now();
+        let mut last_look: Option<Instant> = None;
+        while !self.stop.load(Ordering::Acquire) {
+            if last_look.is_none_or(|last| last.elapsed() >= DISK_LOOK) {
+                self.look_at_disk();
+                last_look = Some(Instant::now());
+            }
+            self.flusher.expire();
+            let thorough = last_thorough.elapsed() >= self.thorough_interval;
+            if thorough {
+                last_thorough = Instant::now();
+            }
+            if !self.health.is_poisoned() {
+                let done = if thorough { self.flush_all() } else { self.flush_some() };
+                if let Err(error) = done.and_then(|()| self.checkpoint.save(&*self.disk)) {
+                    self.health.poison(format!("queues, index or checkpoint could not be synced: {error}"));
+                }
+            }
+            self.signal.nap(self.interval);
+        }
+    }
+
+    fn flush_some(&self) -> io::Result<()> {
+        let queues = &self.projection.queues;
+        for queue in queues.take_dirty() {
+            if !queue.flush(&*self.disk, self.least_pages)? {
+                queues.mark_dirty(&queue);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes out everything that is dispatched, and notes so in the checkpoint (not yet saved).
+    pub fn flush_all(&self) -> io::Result<()> {
+        // First: what is dispatched from here on may or may not be included.
+        let timestamp = self.positions.dispatched_timestamp.load(Ordering::Acquire);
+        for queue in self.projection.queues.take_dirty() {
+            queue.flush(&*self.disk, 0)?;
+        }
+        self.checkpoint.queues_timestamp.store(timestamp, Ordering::Release);
+        if let Some(index) = &self.projection.index {
+            index.sync(&*self.disk)?;
+            self.checkpoint.index_timestamp.store(timestamp, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn look_at_disk(&self) {
+        for dir in &self.dirs {
+            match self.disk.usage(dir) {
+                Ok(usage) if usage.used_ratio > self.used_ratio_max => {
+                    let reason =
+                        format!("{:.0}% used, limit {:.0}%", usage.used_ratio * 100.0, self.used_ratio_max * 100.0);
+                    return self.health.disk_full(dir, reason);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, dir = %dir.display(), "cannot tell how full the disk is"),
+            }
+        }
+        self.health.disk_has_room();
+    }
+
+    /// Tells the thread to end.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.signal.wake_now();
+    }
+}

@@ -1,0 +1,400 @@
+//! Files mapped into memory, behind a safe face. The only module with `unsafe`.
+//!
+//! Two kinds. [`LogFile`] is append-only: bytes are copied in at its end by one writer at a time and read as slices
+//! below the published end. [`WordFile`] is changed in place (consume queues, index): all access is by 32-bit atomics,
+//! so that readers and the writer never race.
+//!
+//! What makes the mappings sound, for every block below: files have their full length before they are mapped
+//! (`Disk::create` allocates it, `files` checks it on open) and nobody makes them shorter while they are mapped: this
+//! crate never does, and the directory lock keeps other brokers away. So no access runs into SIGBUS and no byte
+//! changes under a reader except through this module.
+#![allow(unsafe_code, reason = "memory-mapped files; every block states its proof")]
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use crate::disk::{Disk, MappedRange};
+
+const PAGE: usize = 4096;
+
+fn open_whole(path: &Path) -> io::Result<(File, MmapRaw)> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let map = map_whole(&file)?;
+    Ok((file, map))
+}
+
+fn map_whole(file: &File) -> io::Result<MmapRaw> {
+    let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    MmapOptions::new().len(len).map_raw(file)
+}
+
+/// Makes `range` of `map` durable. What is being written meanwhile may or may not be on the disk.
+fn sync_map(disk: &dyn Disk, path: &Path, map: &MmapRaw, range: Range<usize>) -> io::Result<()> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    let from = range.start - range.start % PAGE;
+    let len = range.end - from;
+    disk.sync_range(&MappedRange { path, from, len, sync: &|| map.flush_range(from, len) })
+}
+
+/// One segment of the commit log.
+#[derive(Debug)]
+pub struct LogFile {
+    map: MmapRaw,
+    file: File,
+    path: PathBuf,
+    /// Physical offset of byte 0.
+    start: u64,
+    /// Bytes that are there to read. Grows with appends; shrinks only in `retract`.
+    written: AtomicUsize,
+    /// Live [`LogSlice`]s.
+    readers: AtomicUsize,
+    /// Claimed by whoever appends or retracts.
+    busy: AtomicBool,
+}
+
+impl LogFile {
+    /// Makes a segment of `len` allocated bytes, durably; the directory entry is the caller's to make durable.
+    pub fn create(disk: &dyn Disk, path: PathBuf, start: u64, len: u64) -> io::Result<LogFile> {
+        let file = disk.create(&path, len)?;
+        disk.sync_file(&path, &file)?;
+        let map = map_whole(&file)?;
+        Ok(LogFile::new(map, file, path, start, 0))
+    }
+
+    /// Maps a segment that exists; all of it counts as written until it is retracted.
+    pub fn open(path: PathBuf, start: u64) -> io::Result<LogFile> {
+        let (file, map) = open_whole(&path)?;
+        let written = map.len();
+        Ok(LogFile::new(map, file, path, start, written))
+    }
+
+    fn new(map: MmapRaw, file: File, path: PathBuf, start: u64, written: usize) -> LogFile {
+        LogFile {
+            map,
+            file,
+            path,
+            start,
+            written: AtomicUsize::new(written),
+            readers: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Physical offset after the last byte.
+    pub fn end(&self) -> u64 {
+        self.start + self.len() as u64
+    }
+
+    pub fn written(&self) -> usize {
+        self.written.load(Ordering::Acquire)
+    }
+
+    pub fn room(&self) -> usize {
+        self.len() - self.written()
+    }
+
+    /// Copies `bytes` to the end and publishes them.
+    ///
+    /// # Panics
+    /// When they do not fit or another append is under way: both are the caller's to rule out.
+    pub fn append(&self, bytes: &[u8]) {
+        let _claim = Claim::take(&self.busy);
+        let at = self.written.load(Ordering::Relaxed);
+        assert!(bytes.len() <= self.len() - at, "append of {} bytes at {at} of {}", bytes.len(), self.len());
+        // SAFETY: `at..at + bytes.len()` lies inside the mapping (asserted above). It is at or beyond `written`, where
+        // no slice reaches: slices end below `written`, and `retract` lowers it only when none is left. The claim
+        // keeps every other writer out. `bytes` does not overlap: it is the caller's memory or below `written`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(at), bytes.len());
+        }
+        self.written.store(at + bytes.len(), Ordering::Release);
+    }
+
+    /// Gives the rest of the file away unwritten: what is there stays (zeros, in a file of ours).
+    pub fn seal(&self) {
+        let _claim = Claim::take(&self.busy);
+        self.written.store(self.len(), Ordering::Release);
+    }
+
+    /// Lowers the written end to `to` once nobody reads this file any more. Waits for readers up to `patience`; false
+    /// when they did not leave, and nothing has changed then.
+    pub fn retract(&self, to: usize, patience: Duration) -> bool {
+        let _claim = Claim::take(&self.busy);
+        let before = self.written.load(Ordering::SeqCst);
+        if to >= before {
+            return true;
+        }
+        self.written.store(to, Ordering::SeqCst);
+        // A reader either counted itself before this and is seen here, or sees the lower end (both SeqCst).
+        let give_up = Instant::now() + patience;
+        while self.readers.load(Ordering::SeqCst) > 0 {
+            if Instant::now() >= give_up {
+                self.written.store(before, Ordering::SeqCst);
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
+    }
+
+    /// Zeros everything behind the written end, so that no old record can ever follow a new one.
+    pub fn zero_rest(&self) -> io::Result<()> {
+        let from = self.written() as u64;
+        crate::disk::zero_range(&self.file, from, self.len() as u64 - from)?;
+        self.file.sync_data()
+    }
+
+    /// A range of written bytes; `None` when it reaches beyond the written end.
+    pub fn slice(self: &Arc<Self>, range: Range<usize>) -> Option<LogSlice> {
+        self.readers.fetch_add(1, Ordering::SeqCst);
+        let slice = LogSlice { file: Arc::clone(self), range };
+        let within = slice.range.start <= slice.range.end && slice.range.end <= self.written.load(Ordering::SeqCst);
+        within.then_some(slice)
+    }
+
+    /// Makes `range` durable.
+    pub fn sync(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
+        sync_map(disk, &self.path, &self.map, range)
+    }
+
+    /// Starts writing `range` to the device without waiting, so that the next sync has less to do.
+    pub fn start_write_back(&self, range: Range<usize>) {
+        use std::os::fd::AsRawFd as _;
+        let (Ok(from), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len())) else { return };
+        // SAFETY: a system call on a file descriptor that lives as long as `self.file`; it touches no memory of ours.
+        let result = unsafe { libc::sync_file_range(self.file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
+        if result != 0 {
+            // Only a hint: the sync that follows does the work and reports errors.
+            tracing::debug!(error = %io::Error::last_os_error(), path = %self.path.display(), "no early write-back");
+        }
+    }
+
+    /// Brings the pages of `range` into memory, writable, so that appends there take no page fault. False on kernels
+    /// that cannot (before 5.14); the range is read ahead then.
+    pub fn prefault(&self, range: Range<usize>) -> bool {
+        let range = range.start..range.end.min(self.len());
+        if range.is_empty() || self.map.advise_range(Advice::PopulateWrite, range.start, range.len()).is_ok() {
+            return true;
+        }
+        if let Err(error) = self.map.advise_range(Advice::WillNeed, range.start, range.len()) {
+            tracing::debug!(%error, path = %self.path.display(), "no read-ahead");
+        }
+        false
+    }
+
+    /// [`LogFile::prefault`] for a file nobody else has yet: where the kernel cannot, each page is touched.
+    pub fn prefault_new(&mut self, range: Range<usize>) {
+        if self.prefault(range.clone()) {
+            return;
+        }
+        for at in (range.start..range.end.min(self.len())).step_by(PAGE) {
+            // SAFETY: inside the mapping; `&mut self` means no slices and no appends. Writing back the value read
+            // changes nothing.
+            unsafe {
+                let byte = self.map.as_mut_ptr().add(at);
+                byte.write_volatile(byte.read_volatile());
+            }
+        }
+    }
+}
+
+/// Exclusive right to write to a file, for the length of a scope.
+struct Claim<'a>(&'a AtomicBool);
+
+impl Claim<'_> {
+    fn take(busy: &AtomicBool) -> Claim<'_> {
+        assert!(!busy.swap(true, Ordering::Acquire), "two writers on one mapped file");
+        Claim(busy)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Written bytes of a segment. Keeps the mapping alive, also after the file was deleted.
+#[derive(Debug)]
+pub struct LogSlice {
+    file: Arc<LogFile>,
+    range: Range<usize>,
+}
+
+impl LogSlice {
+    /// The bytes for a reply, without copying.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl Deref for LogSlice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the range was checked against `written`, which is at most the mapping's length, when this slice was
+        // made; bytes below `written` are never written again while `readers` counts this slice.
+        unsafe { std::slice::from_raw_parts(self.file.map.as_ptr().add(self.range.start), self.range.len()) }
+    }
+}
+
+impl AsRef<[u8]> for LogSlice {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for LogSlice {
+    fn drop(&mut self) {
+        self.file.readers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A mapped file of big-endian words that may change in place. Its descriptor is closed: thousands of queues have
+/// one of these each.
+#[derive(Debug)]
+pub struct WordFile {
+    map: MmapRaw,
+    path: PathBuf,
+}
+
+impl WordFile {
+    /// Makes a file of `len` allocated, zeroed bytes. It is durable after a [`WordFile::sync`] and one of its directory.
+    pub fn create(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<WordFile> {
+        let file = disk.create(&path, len)?;
+        Ok(WordFile { map: map_whole(&file)?, path })
+    }
+
+    pub fn open(path: PathBuf) -> io::Result<WordFile> {
+        let (_, map) = open_whole(&path)?;
+        Ok(WordFile { map, path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The word at byte `at`.
+    ///
+    /// # Panics
+    /// When `at` is not a multiple of four inside the file.
+    pub fn word(&self, at: usize) -> u32 {
+        u32::from_be(self.atom(at).load(Ordering::Acquire))
+    }
+
+    /// Replaces the word at byte `at`; what was put before is seen by whoever sees this.
+    ///
+    /// # Panics
+    /// When `at` is not a multiple of four inside the file.
+    pub fn put_word(&self, at: usize, value: u32) {
+        self.atom(at).store(value.to_be(), Ordering::Release);
+    }
+
+    /// Two words as one number. Not atomic as a whole.
+    pub fn long(&self, at: usize) -> u64 {
+        u64::from(self.word(at)) << 32 | u64::from(self.word(at + 4))
+    }
+
+    /// Replaces two words. Not atomic as a whole.
+    pub fn put_long(&self, at: usize, value: u64) {
+        // Both halves, nothing cut off.
+        self.put_word(at, (value >> 32) as u32);
+        self.put_word(at + 4, value as u32);
+    }
+
+    /// Makes `range` durable.
+    pub fn sync(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
+        sync_map(disk, &self.path, &self.map, range)
+    }
+
+    fn atom(&self, at: usize) -> &AtomicU32 {
+        assert!(at.is_multiple_of(4) && at + 4 <= self.map.len(), "word at {at} of {}", self.map.len());
+        // SAFETY: inside the mapping and aligned (a mapping starts on a page, `at` is a multiple of four; both
+        // asserted). Every access to this file's memory goes through here, so all of them are atomic. The borrow of
+        // `self` keeps the mapping.
+        unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().add(at).cast()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::LocalDisk;
+
+    #[test]
+    fn slices_end_at_what_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = LogFile::create(&LocalDisk, dir.path().join("a"), 100, 8192).unwrap();
+        file.prefault_new(0..100_000);
+        let file = Arc::new(file);
+        file.prefault(4096..100_000);
+        file.append(b"hello");
+        assert_eq!(&*file.slice(1..5).unwrap(), b"ello");
+        assert!(file.slice(1..6).is_none());
+        assert!(file.slice(6..6).is_none());
+        file.sync(&LocalDisk, 0..5).unwrap();
+        file.start_write_back(0..4096);
+        let bytes = file.slice(0..5).unwrap().into_bytes();
+        std::fs::remove_file(dir.path().join("a")).unwrap();
+        assert_eq!(&bytes[..], b"hello");
+        assert!(!file.retract(2, Duration::ZERO), "a reader is left");
+        assert_eq!(file.written(), 5);
+        drop(bytes);
+        assert!(file.retract(2, Duration::ZERO));
+        file.append(b"y");
+        assert_eq!(&*file.slice(0..3).unwrap(), b"hey");
+        file.seal();
+        assert_eq!((file.room(), file.end()), (0, 100 + 8192));
+    }
+
+    #[test]
+    fn the_rest_can_be_zeroed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, [9; 9000]).unwrap();
+        let file = Arc::new(LogFile::open(path, 0).unwrap());
+        assert!(file.retract(10, Duration::ZERO));
+        file.zero_rest().unwrap();
+        file.seal();
+        let all = file.slice(0..9000).unwrap();
+        assert!(all[..10].iter().all(|byte| *byte == 9) && all[10..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn words_are_big_endian() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w");
+        let file = WordFile::create(&LocalDisk, path.clone(), 16).unwrap();
+        file.put_long(4, 0x0102_0304_0506_0708);
+        assert_eq!((file.word(8), file.long(4), file.len()), (0x0506_0708, 0x0102_0304_0506_0708, 16));
+        file.sync(&LocalDisk, 0..16).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap()[4..12], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(WordFile::open(path).unwrap().word(4), 0x0102_0304);
+    }
+}

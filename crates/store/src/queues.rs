@@ -1,0 +1,158 @@
+//! The table of consume queues.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ferromq_protocol::QueueId;
+use parking_lot::{Mutex, RwLock};
+
+use crate::consume_queue::ConsumeQueue;
+use crate::error::OpenError;
+use crate::files;
+
+/// Every queue of every topic. A queue is made by the first append to it, or found on the disk.
+#[derive(Debug)]
+pub struct Queues {
+    dir: PathBuf,
+    file_entries: u64,
+    /// Per topic, ordered by id.
+    table: RwLock<HashMap<Arc<str>, Vec<Arc<ConsumeQueue>>>>,
+    /// Queues with entries that are not on the disk.
+    dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
+}
+
+impl Queues {
+    /// Opens what is on the disk.
+    pub fn open(dir: PathBuf, file_entries: u64) -> Result<Queues, OpenError> {
+        let mut table = HashMap::new();
+        for topic_dir in files::list_dirs(&dir)? {
+            let Some(topic) = topic_dir.file_name().and_then(|name| name.to_str()) else { continue };
+            let topic: Arc<str> = topic.into();
+            let mut queues = Vec::new();
+            for queue_dir in files::list_dirs(&topic_dir)? {
+                let id = queue_dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+                let Some(id) = id else {
+                    tracing::warn!(path = %queue_dir.display(), "not a queue id; passed over");
+                    continue;
+                };
+                queues.push(Arc::new(ConsumeQueue::open(Arc::clone(&topic), QueueId(id), queue_dir, file_entries)?));
+            }
+            queues.sort_by_key(|queue| queue.id());
+            table.insert(topic, queues);
+        }
+        Ok(Queues { dir, file_entries, table: RwLock::new(table), dirty: Mutex::default() })
+    }
+
+    pub fn find(&self, topic: &str, id: QueueId) -> Option<Arc<ConsumeQueue>> {
+        let table = self.table.read();
+        let queues = table.get(topic)?;
+        let index = queues.binary_search_by_key(&id, |queue| queue.id()).ok()?;
+        queues.get(index).cloned()
+    }
+
+    pub fn find_or_make(&self, topic: &str, id: QueueId) -> Arc<ConsumeQueue> {
+        if let Some(queue) = self.find(topic, id) {
+            return queue;
+        }
+        let mut table = self.table.write();
+        let name = table.get_key_value(topic).map_or_else(|| Arc::from(topic), |(name, _)| Arc::clone(name));
+        let queues = table.entry(Arc::clone(&name)).or_default();
+        match queues.binary_search_by_key(&id, |queue| queue.id()) {
+            Ok(index) => Arc::clone(&queues[index]),
+            Err(index) => {
+                let dir = self.dir.join(topic).join(id.to_string());
+                let queue = Arc::new(ConsumeQueue::new(name, id, dir, self.file_entries));
+                queues.insert(index, Arc::clone(&queue));
+                queue
+            }
+        }
+    }
+
+    pub fn all(&self) -> Vec<Arc<ConsumeQueue>> {
+        self.table.read().values().flatten().cloned().collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.table.read().values().map(Vec::len).sum()
+    }
+
+    pub fn topics(&self) -> Vec<Arc<str>> {
+        self.table.read().keys().cloned().collect()
+    }
+
+    /// The queues of a topic, by id.
+    pub fn of_topic(&self, topic: &str) -> Vec<Arc<ConsumeQueue>> {
+        self.table.read().get(topic).cloned().unwrap_or_default()
+    }
+
+    /// Takes a topic out of the table; its files are still there.
+    pub fn take_topic(&self, topic: &str) -> Vec<Arc<ConsumeQueue>> {
+        self.table.write().remove(topic).unwrap_or_default()
+    }
+
+    pub fn topic_dir(&self, topic: &str) -> PathBuf {
+        self.dir.join(topic)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Notes that a queue has something to be written out. True when no other queue had.
+    pub fn mark_dirty(&self, queue: &Arc<ConsumeQueue>) -> bool {
+        if queue.listed_dirty.load(Ordering::Relaxed) || queue.listed_dirty.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let mut dirty = self.dirty.lock();
+        dirty.push(Arc::clone(queue));
+        dirty.len() == 1
+    }
+
+    /// Queues to be written out. Those that are not finished with are marked again.
+    pub fn take_dirty(&self) -> Vec<Arc<ConsumeQueue>> {
+        let dirty = std::mem::take(&mut *self.dirty.lock());
+        for queue in &dirty {
+            queue.listed_dirty.store(false, Ordering::Release);
+        }
+        dirty
+    }
+}
+
+/// Whether a topic can be the name of its directory.
+pub fn is_directory_name(topic: &str) -> bool {
+    !topic.is_empty() && topic.len() <= 255 && topic != "." && topic != ".." && !topic.contains(['/', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let queues = Queues::open(dir.path().to_owned(), 4).unwrap();
+        assert!(queues.find("T", QueueId(3)).is_none());
+        let three = queues.find_or_make("T", QueueId(3));
+        queues.find_or_make("T", QueueId(1));
+        assert!(Arc::ptr_eq(&three, &queues.find_or_make("T", QueueId(3))));
+        assert_eq!(queues.of_topic("T").iter().map(|queue| queue.id().0).collect::<Vec<_>>(), [1, 3]);
+        assert!(queues.mark_dirty(&three) && !queues.mark_dirty(&three));
+        assert_eq!(queues.take_dirty().len(), 1);
+        assert_eq!(queues.take_topic("T").len(), 2);
+        assert_eq!(queues.count(), 0);
+        std::fs::create_dir_all(dir.path().join("%RETRY%g/0")).unwrap();
+        std::fs::create_dir_all(dir.path().join("%RETRY%g/strange")).unwrap();
+        let again = Queues::open(dir.path().to_owned(), 4).unwrap();
+        assert_eq!((again.count(), &*again.topics()[0]), (1, "%RETRY%g"));
+    }
+
+    #[test]
+    fn names_that_would_leave_the_directory() {
+        for bad in ["", ".", "..", "a/b", "a\0"] {
+            assert!(!is_directory_name(bad), "{bad:?}");
+        }
+        assert!(is_directory_name("%RETRY%g"));
+    }
+}

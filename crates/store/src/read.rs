@@ -1,0 +1,380 @@
+//! Reading a queue: from entries to slices of the mapped log, without copying.
+//!
+//! Java: DefaultMessageStore.getMessage, ConsumeQueue.getOffsetInQueueByTime (store.md §6).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ferromq_protocol::message::Record;
+use ferromq_protocol::{QueueId, QueueOffset};
+
+use crate::config::StoreConfig;
+use crate::consume_queue::{ConsumeQueue, ENTRY_LEN, partition_point};
+use crate::mapped_file::LogFile;
+use crate::queues::Queues;
+use crate::segments::Segments;
+use crate::stats::Counters;
+use crate::watermarks::Positions;
+
+/// Absolute bounds of what one read returns. Java: GetMessageResult, `maxTotal`.
+const BYTES_MIN: usize = 100;
+const BYTES_MAX: usize = 128 << 20;
+
+/// First and one-after-last offset of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueBounds {
+    pub min: QueueOffset,
+    pub max: QueueOffset,
+}
+
+/// Most a read returns. The store's own limits for messages in memory and on disk apply as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimits {
+    pub count_max: usize,
+    /// The first message is returned even if it is longer.
+    pub bytes_max: usize,
+}
+
+impl ReadLimits {
+    /// So many messages, whatever their size.
+    pub fn count(count_max: usize) -> ReadLimits {
+        ReadLimits { count_max, bytes_max: BYTES_MAX }
+    }
+}
+
+/// What a consumer wants of a queue.
+pub trait MessageFilter {
+    /// Decides by the queue entry alone. The code is `None` where an entry has none to offer.
+    fn matches_tags_code(&self, tags_code: Option<i64>) -> bool;
+    /// Whether [`MessageFilter::matches_record`] has to be asked: it costs a look at each record.
+    fn reads_records(&self) -> bool {
+        false
+    }
+    fn matches_record(&self, _record: &Record<'_>) -> bool {
+        true
+    }
+}
+
+/// Lets everything through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllMessages;
+
+impl MessageFilter for AllMessages {
+    fn matches_tags_code(&self, _: Option<i64>) -> bool {
+        true
+    }
+}
+
+/// Java: GetMessageStatus, in its spelling when displayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadStatus {
+    Found,
+    NoMatchedMessage,
+    MessageWasRemoving,
+    OffsetFoundNull,
+    OffsetOverflowBadly,
+    OffsetOverflowOne,
+    OffsetTooSmall,
+    /// Part of Java's set, and never an outcome here: 5.3.3 makes a queue of every one it is asked for, so that
+    /// [`ReadStatus::NoMessageInQueue`] is what it answers. Both give the same response code.
+    NoMatchedLogicQueue,
+    /// The queue has no message, or is not known.
+    NoMessageInQueue,
+}
+
+impl ReadStatus {
+    /// As Java's enum constant, which goes into remarks.
+    pub fn java_name(self) -> &'static str {
+        match self {
+            ReadStatus::Found => "FOUND",
+            ReadStatus::NoMatchedMessage => "NO_MATCHED_MESSAGE",
+            ReadStatus::MessageWasRemoving => "MESSAGE_WAS_REMOVING",
+            ReadStatus::OffsetFoundNull => "OFFSET_FOUND_NULL",
+            ReadStatus::OffsetOverflowBadly => "OFFSET_OVERFLOW_BADLY",
+            ReadStatus::OffsetOverflowOne => "OFFSET_OVERFLOW_ONE",
+            ReadStatus::OffsetTooSmall => "OFFSET_TOO_SMALL",
+            ReadStatus::NoMatchedLogicQueue => "NO_MATCHED_LOGIC_QUEUE",
+            ReadStatus::NoMessageInQueue => "NO_MESSAGE_IN_QUEUE",
+        }
+    }
+}
+
+/// What a read found.
+#[derive(Clone, Debug)]
+pub struct ReadOutcome {
+    pub status: ReadStatus,
+    /// Where the consumer goes on.
+    pub next_offset: QueueOffset,
+    pub min_offset: QueueOffset,
+    pub max_offset: QueueOffset,
+    /// Whole records in queue order; neighbours in the log share a chunk. Slices of the mapped log.
+    pub chunks: Vec<Bytes>,
+    /// Messages in `chunks`, and their bytes.
+    pub count: usize,
+    pub len_bytes: usize,
+    /// The consumer is so far behind that its messages are no longer in memory here.
+    pub suggest_slave: bool,
+}
+
+/// Which of two messages around a time is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Boundary {
+    /// The first message stored at the time or later.
+    #[default]
+    Lower,
+    /// The last message stored at the time or earlier.
+    Upper,
+}
+
+/// The limits of the store itself.
+#[derive(Clone, Debug)]
+struct StoreLimits {
+    bytes_in_memory: usize,
+    count_in_memory: usize,
+    bytes_on_disk: usize,
+    count_on_disk: usize,
+    scan_bytes: usize,
+    /// Log this close to the end is expected to be in memory.
+    in_memory_bytes: u64,
+}
+
+#[derive(Debug)]
+pub struct Reader {
+    queues: Arc<Queues>,
+    segments: Arc<Segments>,
+    positions: Arc<Positions>,
+    counters: Arc<Counters>,
+    limits: StoreLimits,
+}
+
+/// Neighbouring records on their way to become one chunk.
+struct Chunk {
+    file: Arc<LogFile>,
+    from: usize,
+    to: usize,
+}
+
+impl Chunk {
+    fn into_bytes(self) -> Option<Bytes> {
+        self.file.slice(self.from..self.to).map(|slice| slice.into_bytes())
+    }
+}
+
+impl Reader {
+    pub fn new(
+        config: &StoreConfig,
+        queues: Arc<Queues>,
+        segments: Arc<Segments>,
+        positions: Arc<Positions>,
+        counters: Arc<Counters>,
+    ) -> Reader {
+        let limits = StoreLimits {
+            bytes_in_memory: config.read_bytes_in_memory,
+            count_in_memory: config.read_count_in_memory,
+            bytes_on_disk: config.read_bytes_on_disk,
+            count_on_disk: config.read_count_on_disk,
+            scan_bytes: config.read_scan_bytes,
+            // A rough figure; rounding does not matter.
+            in_memory_bytes: (physical_memory() as f64 * config.in_memory_ratio) as u64,
+        };
+        Reader { queues, segments, positions, counters, limits }
+    }
+
+    pub fn read(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        from: QueueOffset,
+        limits: ReadLimits,
+        filter: &dyn MessageFilter,
+    ) -> ReadOutcome {
+        let start = Instant::now();
+        let outcome = self.read_queue(topic, queue_id, from.0, limits, filter);
+        self.counters.read(outcome.count, outcome.len_bytes, start.elapsed());
+        outcome
+    }
+
+    fn read_queue(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        from: u64,
+        limits: ReadLimits,
+        filter: &dyn MessageFilter,
+    ) -> ReadOutcome {
+        let mut outcome = ReadOutcome {
+            status: ReadStatus::NoMessageInQueue,
+            next_offset: QueueOffset(0),
+            min_offset: QueueOffset(0),
+            max_offset: QueueOffset(0),
+            chunks: Vec::new(),
+            count: 0,
+            len_bytes: 0,
+            suggest_slave: false,
+        };
+        let Some(queue) = self.queues.find(topic, queue_id) else { return outcome };
+        let (min, max) = (queue.min(), queue.max());
+        outcome.min_offset = QueueOffset(min);
+        outcome.max_offset = QueueOffset(max);
+        let (status, next) = if max == 0 {
+            (ReadStatus::NoMessageInQueue, 0)
+        } else if from < min {
+            (ReadStatus::OffsetTooSmall, min)
+        } else if from == max {
+            (ReadStatus::OffsetOverflowOne, from)
+        } else if from > max {
+            (ReadStatus::OffsetOverflowBadly, max)
+        } else {
+            (ReadStatus::NoMessageInQueue, from)
+        };
+        outcome.status = status;
+        outcome.next_offset = QueueOffset(next);
+        if status == ReadStatus::NoMessageInQueue && max > 0 {
+            self.collect(&queue, from, limits, filter, &mut outcome);
+        }
+        outcome
+    }
+
+    /// Goes through the entries from `from` to the end of their file, at most.
+    fn collect(
+        &self,
+        queue: &ConsumeQueue,
+        from: u64,
+        limits: ReadLimits,
+        filter: &dyn MessageFilter,
+        outcome: &mut ReadOutcome,
+    ) {
+        let Some(run) = queue.run(from) else {
+            outcome.status = ReadStatus::OffsetFoundNull;
+            outcome.next_offset = QueueOffset(queue.next_file_start(from));
+            return;
+        };
+        let log_end = self.positions.written();
+        let bytes_max = limits.bytes_max.clamp(BYTES_MIN, BYTES_MAX);
+        let scan_max = (self.limits.scan_bytes.max(limits.count_max.saturating_mul(ENTRY_LEN)) / ENTRY_LEN) as u64;
+        let mut chunk: Option<Chunk> = None;
+        // Entries below this point into a segment that is gone.
+        let mut removed_below = 0;
+        let mut examined = 0;
+        for offset in from..run.end {
+            let entry = run.file.entry(offset);
+            let physical = entry.physical.0;
+            let len = entry.len as usize;
+            let in_memory = log_end.saturating_sub(physical) <= self.limits.in_memory_bytes;
+            let full = self.is_full(outcome, len, limits.count_max, bytes_max, in_memory);
+            if offset - from >= scan_max || full || outcome.len_bytes >= bytes_max {
+                break;
+            }
+            examined = physical;
+            outcome.next_offset = QueueOffset(offset + 1);
+            if physical < removed_below {
+                continue;
+            }
+            let mut miss = |status| {
+                if outcome.count == 0 {
+                    outcome.status = status;
+                }
+            };
+            if entry.is_filler() {
+                miss(ReadStatus::MessageWasRemoving);
+                continue;
+            }
+            if !filter.matches_tags_code(Some(entry.tags_code)) {
+                miss(ReadStatus::NoMatchedMessage);
+                continue;
+            }
+            let joins = chunk.as_ref().is_some_and(|chunk| {
+                chunk.file.start() + chunk.to as u64 == physical && chunk.to + len <= chunk.file.written()
+            });
+            let file = match &chunk {
+                Some(chunk) if joins => Some(Arc::clone(&chunk.file)),
+                _ => self.segments.find(physical),
+            };
+            // The offset lies in the segment, whose length is a usize.
+            let place = file.and_then(|file| {
+                let at = (physical - file.start()) as usize;
+                (at + len <= file.written()).then_some((file, at))
+            });
+            let Some((file, at)) = place else {
+                miss(ReadStatus::MessageWasRemoving);
+                removed_below = self.segments.first().map_or(0, |first| {
+                    let segment_len = first.len() as u64;
+                    physical - physical % segment_len + segment_len
+                });
+                continue;
+            };
+            if filter.reads_records() {
+                let matches = file
+                    .slice(at..at + len)
+                    .is_some_and(|bytes| Record::parse(&bytes).is_ok_and(|record| filter.matches_record(&record)));
+                if !matches {
+                    miss(ReadStatus::NoMatchedMessage);
+                    continue;
+                }
+            }
+            match &mut chunk {
+                Some(chunk) if joins => chunk.to += len,
+                _ => {
+                    let done = chunk.replace(Chunk { file, from: at, to: at + len });
+                    outcome.chunks.extend(done.and_then(Chunk::into_bytes));
+                }
+            }
+            outcome.status = ReadStatus::Found;
+            outcome.count += 1;
+            outcome.len_bytes += len;
+            removed_below = 0;
+        }
+        outcome.chunks.extend(chunk.and_then(Chunk::into_bytes));
+        outcome.suggest_slave = log_end.saturating_sub(examined) > self.limits.in_memory_bytes;
+    }
+
+    /// Java: DefaultMessageStore.isTheBatchFull.
+    fn is_full(&self, so_far: &ReadOutcome, len: usize, count_max: usize, bytes_max: usize, in_memory: bool) -> bool {
+        if so_far.count == 0 {
+            return false;
+        }
+        let (bytes, count) = if in_memory {
+            (self.limits.bytes_in_memory, self.limits.count_in_memory)
+        } else {
+            (self.limits.bytes_on_disk, self.limits.count_on_disk)
+        };
+        so_far.count >= count_max.min(count) || so_far.len_bytes + len > bytes_max.min(bytes)
+    }
+
+    /// Store time of the message at an offset.
+    pub fn store_time_at(&self, queue: &ConsumeQueue, offset: u64) -> Option<i64> {
+        let entry = queue.entry(offset)?;
+        let bytes = self.segments.slice(entry.physical.0, entry.len as usize)?;
+        Record::parse(&bytes).ok().map(|record| record.store_timestamp())
+    }
+
+    /// The offset for a time; within min..=max, 0 without a queue. Messages that are gone count as stored before any
+    /// time.
+    pub fn offset_by_time(&self, queue: &ConsumeQueue, time_ms: i64, boundary: Boundary) -> u64 {
+        let (min, max) = (queue.min(), queue.max());
+        let stored = |offset| self.store_time_at(queue, offset).unwrap_or(i64::MIN);
+        match boundary {
+            Boundary::Lower => partition_point(min, max, |offset| stored(offset) < time_ms),
+            Boundary::Upper => partition_point(min, max, |offset| stored(offset) <= time_ms).saturating_sub(1).max(min),
+        }
+    }
+
+    /// Whether the message at an offset is close enough to the end of the log to be in memory. Java:
+    /// checkInMemByConsumeOffset.
+    pub fn is_in_memory(&self, queue: &ConsumeQueue, offset: u64) -> bool {
+        queue.entry(offset).is_some_and(|entry| {
+            self.positions.written().saturating_sub(entry.physical.0) <= self.limits.in_memory_bytes
+        })
+    }
+}
+
+/// The machine's memory in bytes; where it is not told, 8 GiB.
+fn physical_memory() -> u64 {
+    let told = || {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    told().map_or(8 << 30, |kib| kib << 10)
+}

@@ -1,0 +1,114 @@
+//! The files of the commit log, in order, as readers see them.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::disk::Disk;
+use crate::mapped_file::{LogFile, LogSlice};
+
+/// Contiguous segments. Pushed by the append, read by everyone.
+#[derive(Debug, Default)]
+pub struct Segments {
+    files: RwLock<Vec<Arc<LogFile>>>,
+}
+
+impl Segments {
+    pub fn new(files: Vec<Arc<LogFile>>) -> Segments {
+        Segments { files: RwLock::new(files) }
+    }
+
+    pub fn push(&self, file: Arc<LogFile>) {
+        self.files.write().push(file);
+    }
+
+    pub fn first(&self) -> Option<Arc<LogFile>> {
+        self.files.read().first().cloned()
+    }
+
+    pub fn last(&self) -> Option<Arc<LogFile>> {
+        self.files.read().last().cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<LogFile>> {
+        self.files.read().clone()
+    }
+
+    /// Takes the segments out that start at or after `start`.
+    pub fn split_off(&self, start: u64) -> Vec<Arc<LogFile>> {
+        let mut files = self.files.write();
+        let index = files.partition_point(|file| file.start() < start);
+        files.split_off(index)
+    }
+
+    /// The segment that holds byte `at`, written or not.
+    pub fn find(&self, at: u64) -> Option<Arc<LogFile>> {
+        let files = self.files.read();
+        let first = files.first()?;
+        let index = at.checked_sub(first.start())? / first.len() as u64;
+        files.get(usize::try_from(index).ok()?).cloned()
+    }
+
+    /// `len` written bytes from `at`, all in one segment.
+    pub fn slice(&self, at: u64, len: usize) -> Option<LogSlice> {
+        let file = self.find(at)?;
+        let from = usize::try_from(at - file.start()).ok()?;
+        file.slice(from..from.checked_add(len)?)
+    }
+
+    /// Written bytes from `at` to the end of its segment, at most `len_max`; `None` when there are none.
+    pub fn slice_to_end(&self, at: u64, len_max: usize) -> Option<LogSlice> {
+        let file = self.find(at)?;
+        let from = usize::try_from(at - file.start()).ok()?;
+        let end = file.written().min(from.saturating_add(len_max));
+        if from >= end { None } else { file.slice(from..end) }
+    }
+
+    /// A whole record as bytes for a reply: its length word says how long it is.
+    pub fn record_bytes(&self, at: u64) -> Option<Bytes> {
+        let head = self.slice(at, 4)?;
+        let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+        drop(head);
+        self.slice(at, usize::try_from(len).ok()?).map(LogSlice::into_bytes)
+    }
+
+    /// Makes `range` of the log durable, segment by segment.
+    pub fn sync(&self, disk: &dyn Disk, range: Range<u64>) -> io::Result<()> {
+        self.for_each_part(range, |file, part| file.sync(disk, part))
+    }
+
+    /// Starts writing `range` to the device.
+    pub fn start_write_back(&self, range: Range<u64>) {
+        // The closure cannot fail.
+        let _ = self.for_each_part(range, |file, part| {
+            file.start_write_back(part);
+            Ok(())
+        });
+    }
+
+    fn for_each_part(
+        &self,
+        range: Range<u64>,
+        mut act: impl FnMut(&LogFile, Range<usize>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let Some(file) = self.find(at) else {
+                // Removed meanwhile, or never there: go on where files are.
+                match self.first() {
+                    Some(first) if first.start() > at => at = first.start(),
+                    _ => return Ok(()),
+                }
+                continue;
+            };
+            let end = range.end.min(file.end());
+            // Both ends lie inside the file, whose length is a usize.
+            act(&file, (at - file.start()) as usize..(end - file.start()) as usize)?;
+            at = end;
+        }
+        Ok(())
+    }
+}

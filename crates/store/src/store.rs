@@ -1,0 +1,311 @@
+//! The store as a whole: builds its parts, starts their threads, and is what the broker talks to.
+
+mod reading;
+mod truncation;
+mod writing;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::allocator::Allocator;
+use crate::checkpoint::Checkpoint;
+use crate::commit_log::CommitLog;
+use crate::config::{FlushMode, StoreConfig};
+use crate::dispatch::{Dispatcher, Projection};
+use crate::error::{CloseError, OpenError};
+use crate::files;
+use crate::flush::Flusher;
+use crate::health::Health;
+use crate::index::{self, Index};
+use crate::index_file::IndexShape;
+use crate::lock::DirectoryLock;
+use crate::maintenance::Maintenance;
+use crate::mapped_file::LogFile;
+use crate::queues::Queues;
+use crate::read::Reader;
+use crate::recovery;
+use crate::segments::Segments;
+use crate::signal::Signal;
+use crate::stats::Counters;
+use crate::watermarks::Positions;
+
+/// A close waits so long for the dispatch to catch up. Java: ReputMessageService.shutdown.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The broker's storage. All methods may be called from any thread at any time; none blocks longer than the disk
+/// does, and [`Store::append`] not even that, except when a segment is not ready in time.
+///
+/// Dropped without [`Store::close`] it stops as if the process had been killed: the next open checks everything.
+#[derive(Debug)]
+pub struct Store {
+    config: StoreConfig,
+    log: CommitLog,
+    segments: Arc<Segments>,
+    queues: Arc<Queues>,
+    index: Option<Arc<Index>>,
+    positions: Arc<Positions>,
+    allocator: Arc<Allocator>,
+    flusher: Arc<Flusher>,
+    dispatcher: Arc<Dispatcher>,
+    dispatch_signal: Arc<Signal>,
+    maintenance: Arc<Maintenance>,
+    checkpoint: Arc<Checkpoint>,
+    health: Arc<Health>,
+    counters: Arc<Counters>,
+    reader: Reader,
+    sync_flush: bool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Given up last.
+    lock: Mutex<Option<DirectoryLock>>,
+}
+
+impl Store {
+    /// Locks the directory, recovers what is in it and starts the threads. Java: DefaultMessageStore.load and start.
+    pub fn open(config: StoreConfig) -> Result<Store, OpenError> {
+        config.check()?;
+        let disk = Arc::clone(&config.disk);
+        let log_dir = config.commit_log_path();
+        for dir in [&config.root, &log_dir] {
+            files::make_dir(&*disk, dir).map_err(|source| OpenError::NotWritable { path: dir.clone(), source })?;
+        }
+        let lock = DirectoryLock::take(&config.root)?;
+        let abort = config.root.join("abort");
+        let clean = !abort.exists();
+
+        let segments = Arc::new(open_log(&log_dir, config.segment_len)?);
+        let queues = Arc::new(Queues::open(config.queues_path(), config.queue_file_entries)?);
+        let checkpoint = Arc::new(Checkpoint::open(config.root.join("checkpoint"))?);
+        let index = open_index(&config)?;
+        let projection = Arc::new(Projection {
+            queues: Arc::clone(&queues),
+            index: index.clone(),
+            delay_levels: config.delay_levels.clone(),
+            disk: Arc::clone(&disk),
+        });
+        let recovered = recovery::recover(&segments, &projection, &checkpoint, clean)
+            .map_err(OpenError::io("recover", &config.root))?;
+
+        let sync_flush = matches!(config.flush, FlushMode::Sync { .. });
+        let positions = Arc::new(Positions::new(recovered.end, sync_flush, recovered.last_timestamp));
+        let health = Arc::new(Health::default());
+        let counters = Arc::new(Counters::default());
+        let allocator = Arc::new(Allocator::new(
+            log_dir.clone(),
+            config.segment_len,
+            Arc::clone(&disk),
+            Arc::clone(&health),
+            Arc::clone(&segments),
+            Arc::clone(&positions),
+        ));
+        let tail = tail_segment(&segments, &allocator, recovered.end).map_err(|source| OpenError::Io {
+            doing: "make a commit log file in",
+            path: log_dir.clone(),
+            source,
+        })?;
+        write_abort(&abort).map_err(OpenError::io("write", &abort))?;
+
+        let log = CommitLog::new(
+            tail,
+            Arc::clone(&segments),
+            config.segment_len,
+            Arc::clone(&allocator),
+            Arc::clone(&positions),
+            Arc::clone(&health),
+            Arc::clone(&counters),
+            config.clock.clone(),
+        );
+        let dispatch_signal = Arc::new(Signal::default());
+        let flusher = Arc::new(Flusher::new(
+            Arc::clone(&segments),
+            Arc::clone(&positions),
+            Arc::clone(&checkpoint),
+            Arc::clone(&disk),
+            Arc::clone(&health),
+            config.flush.clone(),
+            Arc::clone(&dispatch_signal),
+        ));
+        let dispatcher = Arc::new(Dispatcher::new(
+            Arc::clone(&projection),
+            Arc::clone(&segments),
+            Arc::clone(&positions),
+            Arc::clone(&health),
+            Arc::clone(&dispatch_signal),
+        ));
+        let maintenance = Arc::new(Maintenance {
+            projection: Arc::clone(&projection),
+            positions: Arc::clone(&positions),
+            checkpoint: Arc::clone(&checkpoint),
+            flusher: Arc::clone(&flusher),
+            health: Arc::clone(&health),
+            disk: Arc::clone(&disk),
+            dirs: vec![log_dir, config.root.clone()],
+            used_ratio_max: config.disk_used_ratio_max,
+            interval: config.queue_flush_interval,
+            least_pages: config.queue_flush_least_pages,
+            thorough_interval: config.queue_flush_thorough_interval,
+            signal: Signal::default(),
+            stop: AtomicBool::new(false),
+        });
+        let reader = Reader::new(
+            &config,
+            Arc::clone(&queues),
+            Arc::clone(&segments),
+            Arc::clone(&positions),
+            Arc::clone(&counters),
+        );
+        let store = Store {
+            config,
+            log,
+            segments,
+            queues,
+            index,
+            positions,
+            allocator,
+            flusher,
+            dispatcher,
+            dispatch_signal,
+            maintenance,
+            checkpoint,
+            health,
+            counters,
+            reader,
+            sync_flush,
+            threads: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+        };
+        store.start_threads()?;
+        Ok(store)
+    }
+
+    fn start_threads(&self) -> Result<(), OpenError> {
+        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::Thread)?;
+            self.threads.lock().push(thread);
+            Ok(())
+        };
+        let allocator = Arc::clone(&self.allocator);
+        start("store-allocator", Box::new(move || allocator.run()))?;
+        let flusher = Arc::clone(&self.flusher);
+        start("store-flush", Box::new(move || flusher.run()))?;
+        let dispatcher = Arc::clone(&self.dispatcher);
+        start("store-dispatch", Box::new(move || dispatcher.run()))?;
+        let maintenance = Arc::clone(&self.maintenance);
+        start("store-upkeep", Box::new(move || maintenance.run()))
+    }
+
+    /// Stops taking writes, lets the dispatch catch up, puts everything on the disk and removes `abort`. The second
+    /// call does nothing. On an error the store is closed too, but `abort` stays.
+    pub fn close(&self) -> Result<(), CloseError> {
+        if !self.health.close() {
+            return Ok(());
+        }
+        // Whoever is in the middle of an append finishes it.
+        drop(self.log.hold());
+        let flushed = if self.health.is_poisoned() { Ok(()) } else { self.flusher.flush() };
+        let give_up = Instant::now() + CLOSE_PATIENCE;
+        while self.dispatcher.behind() > 0 && Instant::now() < give_up && !self.health.is_poisoned() {
+            self.dispatch_signal.wake();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.stop_threads();
+        let result = self.finish(flushed);
+        // What cannot be flushed any more is told so.
+        self.flusher.abandon();
+        self.lock.lock().take();
+        result
+    }
+
+    fn finish(&self, flushed: io::Result<()>) -> Result<(), CloseError> {
+        if let Some(reason) = self.health.poison_reason() {
+            return Err(CloseError::Poisoned(reason));
+        }
+        let disk = &*self.config.disk;
+        let sync = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CloseError::Sync { path, source }
+        };
+        let remove = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CloseError::Io { path, source }
+        };
+        let log_dir = self.config.commit_log_path();
+        flushed.map_err(sync(&log_dir))?;
+        self.maintenance.flush_all().map_err(sync(&self.config.root))?;
+        self.checkpoint.save(disk).map_err(sync(self.checkpoint.path()))?;
+        self.allocator.discard().map_err(remove(&log_dir))?;
+        let behind = self.positions.written().saturating_sub(self.positions.dispatched());
+        if behind > 0 {
+            return Err(CloseError::DispatchBehind { behind });
+        }
+        let abort = self.config.root.join("abort");
+        files::remove_file(&abort).map_err(remove(&abort))?;
+        disk.sync_dir(&self.config.root).map_err(sync(&self.config.root))
+    }
+
+    fn stop_threads(&self) {
+        self.dispatcher.stop();
+        self.allocator.stop();
+        self.flusher.stop();
+        self.maintenance.stop();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                // Its panic message is on stderr.
+                self.health.poison("a thread of the store has panicked".to_owned());
+            }
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.health.close() {
+            self.stop_threads();
+            self.flusher.abandon();
+        }
+    }
+}
+
+fn open_log(dir: &Path, segment_len: u64) -> Result<Segments, OpenError> {
+    let mut log_files = Vec::new();
+    for segment in files::list_segments(dir, segment_len, "mappedFileSizeCommitLog")? {
+        let file = LogFile::open(segment.path.clone(), segment.start).map_err(OpenError::io("map", &segment.path))?;
+        log_files.push(Arc::new(file));
+    }
+    Ok(Segments::new(log_files))
+}
+
+fn open_index(config: &StoreConfig) -> Result<Option<Arc<Index>>, OpenError> {
+    if !config.index_enabled {
+        return Ok(None);
+    }
+    let shape = IndexShape { slots: config.index_slots, entries: config.index_entries };
+    Index::open(index::dir_of(&config.root), shape, config.clock.clone()).map(|index| Some(Arc::new(index)))
+}
+
+/// The segment that `end` is in or begins, made if it is not there.
+fn tail_segment(segments: &Segments, allocator: &Allocator, end: u64) -> io::Result<Arc<LogFile>> {
+    if let Some(last) = segments.last().filter(|last| end < last.end()) {
+        return Ok(last);
+    }
+    let file = Arc::new(allocator.create(end)?);
+    segments.push(Arc::clone(&file));
+    Ok(file)
+}
+
+/// The abort file: it exists while the store is open, and holds the process id as Java's does.
+fn write_abort(abort: &Path) -> io::Result<()> {
+    crate::disk::write_small_file(abort, std::process::id().to_string().as_bytes())
+}
+
+#[cfg(test)]
+#[path = "model_test.rs"]
+mod model;
+#[cfg(test)]
+#[path = "store_test.rs"]
+mod tests;

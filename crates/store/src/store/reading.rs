@@ -1,0 +1,185 @@
+//! The store's reading side: messages by queue offset, physical offset, key and time; topics; figures.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ferromq_protocol::message::Record;
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+
+use super::Store;
+use crate::consume_queue::QueueEntry;
+use crate::disk::DiskUsage;
+use crate::dispatch::Arrival;
+use crate::error::AppendError;
+use crate::index::QueryOutcome;
+use crate::read::{Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome};
+use crate::stats::StoreStats;
+use crate::watermarks::Watermarks;
+
+impl Store {
+    /// Reads messages of a queue from an offset on. Never waits. Java: getMessage.
+    pub fn read(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        from: QueueOffset,
+        limits: ReadLimits,
+        filter: &dyn MessageFilter,
+    ) -> ReadOutcome {
+        self.reader.read(topic, queue_id, from, limits, filter)
+    }
+
+    /// First and one-after-last offset; `None` for a queue that never had a message.
+    pub fn queue_bounds(&self, topic: &str, queue_id: QueueId) -> Option<QueueBounds> {
+        let queue = self.queues.find(topic, queue_id)?;
+        Some(QueueBounds { min: QueueOffset(queue.min()), max: QueueOffset(queue.max()) })
+    }
+
+    pub fn queue_entry(&self, topic: &str, queue_id: QueueId, offset: QueueOffset) -> Option<QueueEntry> {
+        self.queues.find(topic, queue_id)?.entry(offset.0).filter(|entry| !entry.is_filler())
+    }
+
+    /// When the message at an offset was stored, in milliseconds.
+    pub fn store_time_at(&self, topic: &str, queue_id: QueueId, offset: QueueOffset) -> Option<i64> {
+        self.reader.store_time_at(&*self.queues.find(topic, queue_id)?, offset.0)
+    }
+
+    /// When the oldest message of a queue was stored. Java: getEarliestMessageTime.
+    pub fn earliest_store_time(&self, topic: &str, queue_id: QueueId) -> Option<i64> {
+        let queue = self.queues.find(topic, queue_id)?;
+        self.reader.store_time_at(&queue, queue.min())
+    }
+
+    /// When the oldest message of the whole store was stored.
+    pub fn earliest_message_time(&self) -> Option<i64> {
+        let bytes = self.segments.record_bytes(self.log_min())?;
+        Record::parse(&bytes).ok().map(|record| record.store_timestamp())
+    }
+
+    /// The offset for a time, within the queue's bounds; 0 without a queue. Java: getOffsetInQueueByTime.
+    pub fn offset_by_time(&self, topic: &str, queue_id: QueueId, time_ms: i64, boundary: Boundary) -> QueueOffset {
+        let queue = self.queues.find(topic, queue_id);
+        QueueOffset(queue.map_or(0, |queue| self.reader.offset_by_time(&queue, time_ms, boundary)))
+    }
+
+    /// Whether the message at an offset is recent enough to be in memory still.
+    pub fn is_in_memory(&self, topic: &str, queue_id: QueueId, offset: QueueOffset) -> bool {
+        self.queues.find(topic, queue_id).is_some_and(|queue| self.reader.is_in_memory(&queue, offset.0))
+    }
+
+    /// The record that begins at a physical offset; `None` where none does. Java: lookMessageByOffset.
+    pub fn message_at(&self, at: PhysicalOffset) -> Option<Bytes> {
+        let bytes = self.segments.record_bytes(at.0)?;
+        // The offset comes from outside: any byte may be meant.
+        let begins_here = Record::parse(&bytes).is_ok_and(|record| record.physical_offset() == at);
+        begins_here.then_some(bytes)
+    }
+
+    /// Messages with a key (or unique key) stored in `begin_ms..=end_ms`, oldest first, at most `max` and the store's
+    /// own limit. Keys are compared by hash, times to the second: the caller filters. Java: queryMessage.
+    pub fn query(&self, topic: &str, key: &str, max: usize, begin_ms: i64, end_ms: i64) -> QueryOutcome {
+        let Some(index) = &self.index else { return QueryOutcome::default() };
+        let max = max.min(self.config.query_max);
+        index.query(topic, key, max, begin_ms, end_ms, |at| self.message_at(PhysicalOffset(at)))
+    }
+
+    /// Has `listener` called for every message that consumers can see from now on, in log order, on the dispatch
+    /// thread: it must be short and must not delete topics, truncate or close.
+    pub fn on_arrival(&self, listener: impl Fn(&Arrival<'_>) + Send + Sync + 'static) {
+        self.dispatcher.listen(Box::new(listener));
+    }
+
+    /// Topics that have, or had, messages.
+    pub fn topics(&self) -> Vec<Arc<str>> {
+        self.queues.topics()
+    }
+
+    /// The queues of a topic, by id.
+    pub fn queue_ids(&self, topic: &str) -> Vec<QueueId> {
+        self.queues.of_topic(topic).iter().map(|queue| queue.id()).collect()
+    }
+
+    /// Removes the queues of a topic; a new topic of that name begins at offset 0. Its messages stay in the log until
+    /// their segments go. False when there was no such topic. Java: deleteTopics.
+    pub fn delete_topic(&self, topic: &str) -> io::Result<bool> {
+        let removed = {
+            let mut work = self.dispatcher.hold();
+            let _appends = self.log.hold();
+            let removed = self.queues.take_topic(topic);
+            removed.iter().for_each(|queue| queue.retire());
+            work.topic_deleted(topic, self.positions.written());
+            removed
+        };
+        for queue in &removed {
+            queue.remove()?;
+        }
+        if removed.is_empty() {
+            return Ok(false);
+        }
+        match std::fs::remove_dir(self.queues.topic_dir(topic)) {
+            // Somebody has begun the topic anew, or it had no files.
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                Err(error)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Removes the queues of all topics for which `keep` is false; returns their names. Java: cleanUnusedTopic.
+    pub fn clean_queues_except(&self, keep: impl Fn(&str) -> bool) -> io::Result<Vec<Arc<str>>> {
+        let unwanted: Vec<_> = self.queues.topics().into_iter().filter(|topic| !keep(topic)).collect();
+        for topic in &unwanted {
+            self.delete_topic(topic)?;
+        }
+        Ok(unwanted)
+    }
+
+    pub fn watermarks(&self) -> Watermarks {
+        // Each before the one that bounds it.
+        let dispatched = PhysicalOffset(self.positions.dispatched());
+        let flushed = PhysicalOffset(self.positions.flushed());
+        let confirmed = PhysicalOffset(self.positions.confirmed());
+        let written = PhysicalOffset(self.positions.written());
+        Watermarks { min: PhysicalOffset(self.log_min()), written, flushed, confirmed, dispatched }
+    }
+
+    pub(super) fn log_min(&self) -> u64 {
+        self.segments.first().map_or(0, |first| first.start())
+    }
+
+    pub fn stats(&self) -> StoreStats {
+        StoreStats {
+            lock_held_ms: self.log.lock_held_ms(),
+            dispatch_behind: self.dispatcher.behind(),
+            flush_behind: self.positions.written().saturating_sub(self.positions.flushed()),
+            queues: self.queues.count(),
+            ..self.counters.snapshot()
+        }
+    }
+
+    /// Starts the "longest" figures of [`Store::stats`] again.
+    pub fn new_stats_window(&self) {
+        self.counters.new_window();
+    }
+
+    /// How full the disk of the commit log is.
+    pub fn log_disk_usage(&self) -> io::Result<DiskUsage> {
+        self.config.disk.usage(&self.config.commit_log_path())
+    }
+
+    /// How full the disk of the consume queues is.
+    pub fn queue_disk_usage(&self) -> io::Result<DiskUsage> {
+        self.config.disk.usage(&self.config.root)
+    }
+
+    pub fn commit_log_dir(&self) -> PathBuf {
+        self.config.commit_log_path()
+    }
+
+    /// Whether writes are taken at this moment, and if not, why.
+    pub fn check_writable(&self) -> Result<(), AppendError> {
+        self.health.check()
+    }
+}

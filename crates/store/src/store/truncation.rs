@@ -1,0 +1,113 @@
+//! Making the log shorter while the store is open: a follower that went further than its leader has to.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ferromq_protocol::PhysicalOffset;
+use ferromq_protocol::message::{Parsed, Record};
+
+use super::{Store, tail_segment};
+use crate::dispatch::Work;
+use crate::error::TruncateError;
+use crate::files;
+
+/// A truncation waits so long for readers of what is to go.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Store {
+    /// Makes `to`, the end of a record, the end of the log. What was after it is gone from queues and index too.
+    /// Fails when somebody keeps reading what is to go.
+    pub fn truncate(&self, to: PhysicalOffset) -> Result<(), TruncateError> {
+        let to = to.0;
+        let mut work = self.dispatcher.hold();
+        let mut tail = self.log.hold();
+        let _syncing = self.flusher.hold();
+        if self.health.is_closed() {
+            return Err(TruncateError::Closed);
+        }
+        let (min, end) = (self.log_min(), self.positions.written());
+        if to < min || to > end {
+            let offset = PhysicalOffset;
+            return Err(TruncateError::OutOfRange { to: offset(to), min: offset(min), end: offset(end) });
+        }
+        let last_timestamp = self.check_record_end(to)?;
+        let gone = self.segments.split_off(to + 1);
+        let last = self.segments.last();
+        let retracted = last.as_ref().is_none_or(|last| {
+            // In the file, whose length is a usize.
+            let at = to.min(last.end()) - last.start();
+            last.retract(at as usize, PATIENCE)
+        });
+        if !retracted {
+            for file in gone {
+                self.segments.push(file);
+            }
+            return Err(TruncateError::Busy);
+        }
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TruncateError::Io { path, source }
+        };
+        for file in gone {
+            files::remove_file(file.path()).map_err(failed(file.path()))?;
+        }
+        self.allocator.log_truncated(to).map_err(failed(&self.config.commit_log_path()))?;
+        let new_tail = tail_segment(&self.segments, &self.allocator, to)
+            .and_then(|file| file.zero_rest().map(|()| file))
+            .map_err(failed(&self.config.commit_log_path()))?;
+        *tail = new_tail;
+        self.positions.written.store(to, Ordering::Release);
+        self.positions.written_timestamp.store(last_timestamp, Ordering::Release);
+        self.positions.flushed.fetch_min(to, Ordering::AcqRel);
+        self.positions.dispatched.fetch_min(to, Ordering::AcqRel);
+        self.cut_projections(to).map_err(failed(&self.config.root))?;
+        *work = Work::default();
+        Ok(())
+    }
+
+    /// Whether `to` is a place between records; with the store time of the record before it.
+    fn check_record_end(&self, to: u64) -> Result<i64, TruncateError> {
+        let bad = || TruncateError::NotARecordEnd { to: PhysicalOffset(to) };
+        let Some(file) = self.segments.find(to.saturating_sub(1)) else { return Ok(0) };
+        let bytes = file.slice(0..file.written()).ok_or_else(bad)?;
+        let (mut at, mut timestamp) = (0, 0);
+        while file.start() + (at as u64) < to {
+            match Record::parse_in_segment(&bytes[at..]) {
+                Ok(Parsed::Record(record)) => {
+                    at += record.record_len();
+                    timestamp = record.store_timestamp();
+                }
+                Ok(Parsed::Blank { .. }) => at = file.len(),
+                Err(_) => return Err(bad()),
+            }
+        }
+        if file.start() + at as u64 == to { Ok(timestamp) } else { Err(bad()) }
+    }
+
+    /// Queues and index end with the log; offsets go on behind what is left, dispatched or not.
+    fn cut_projections(&self, end: u64) -> io::Result<()> {
+        for queue in self.queues.all() {
+            queue.truncate_physical(&*self.config.disk, end)?;
+            queue.advance_next(queue.max());
+        }
+        if let Some(index) = &self.index {
+            index.truncate(end)?;
+        }
+        let mut at = self.positions.dispatched();
+        while let Some(bytes) = self.segments.slice_to_end(at, usize::MAX) {
+            match Record::parse_in_segment(&bytes) {
+                Ok(Parsed::Record(record)) => {
+                    if record.sys_flag().is_visible() {
+                        let queue = self.queues.find_or_make(record.topic(), record.queue_id());
+                        queue.raise_next(record.queue_offset().0 + 1);
+                    }
+                    at += record.record_len() as u64;
+                }
+                _ => at = PhysicalOffset(at).file_start(self.config.segment_len).0 + self.config.segment_len,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! The store's writing side: appends, waiting for the disk, raw bytes for replication.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use ferromq_protocol::message::NewMessage;
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
+
+use super::Store;
+use crate::append::{Appended, AppendedBatch, with_encoded};
+use crate::commit_log::Placed;
+use crate::error::AppendError;
+use crate::flush::FlushOutcome;
+use crate::queues::is_directory_name;
+
+impl Store {
+    /// Appends a message. It is in the log's memory then and survives the end of the process; for the disk see
+    /// [`Store::when_flushed`]. Consumers see it a moment later. Java: asyncPutMessage.
+    pub fn append(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+        let began = Instant::now();
+        let result = self.try_append(message);
+        self.count_put(result.is_ok(), began);
+        result
+    }
+
+    fn try_append(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+        self.health.check()?;
+        message.check_limits(self.config.message_len_max)?;
+        with_encoded(std::slice::from_ref(message), |records, lens| {
+            let placed = self.place(message, records, lens)?;
+            Ok(Appended {
+                physical_offset: PhysicalOffset(placed.physical),
+                record_len: records.len(),
+                queue_offset: QueueOffset(placed.queue_offset),
+                store_timestamp: placed.store_timestamp,
+                end: PhysicalOffset(placed.end),
+            })
+        })
+    }
+
+    /// Appends messages of one topic and queue: all of them, next to each other in the log and in the queue, or none.
+    /// Java: asyncPutMessages with a MessageExtBatch.
+    pub fn append_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
+        let began = Instant::now();
+        let result = self.try_append_batch(messages);
+        self.count_put(result.is_ok(), began);
+        result
+    }
+
+    fn try_append_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
+        self.health.check()?;
+        let first = messages.first().ok_or(AppendError::MixedBatch)?;
+        let kind = first.sys_flag.transaction();
+        let limit = self.config.message_len_max;
+        let mut len = 0;
+        for message in messages {
+            message.check_limits(limit)?;
+            let same = message.topic == first.topic
+                && message.queue_id == first.queue_id
+                && message.sys_flag.transaction() == kind;
+            if !same {
+                return Err(AppendError::MixedBatch);
+            }
+            len += message.record_len();
+            if len > limit {
+                return Err(AppendError::BatchTooLarge { len, limit });
+            }
+        }
+        with_encoded(messages, |records, lens| {
+            let placed = self.place(first, records, lens)?;
+            let mut at = placed.physical;
+            let physical_offsets = lens
+                .iter()
+                .map(|len| {
+                    let offset = PhysicalOffset(at);
+                    at += *len as u64;
+                    offset
+                })
+                .collect();
+            Ok(AppendedBatch {
+                physical_offsets,
+                queue_offset: QueueOffset(placed.queue_offset),
+                count: lens.len(),
+                store_timestamp: placed.store_timestamp,
+                end: PhysicalOffset(placed.end),
+            })
+        })
+    }
+
+    fn place(&self, message: &NewMessage<'_>, records: &mut [u8], lens: &[usize]) -> Result<Placed, AppendError> {
+        if !is_directory_name(message.topic) {
+            return Err(AppendError::TopicName { topic: message.topic.to_owned() });
+        }
+        let takes_offsets = message.sys_flag.is_visible();
+        loop {
+            let queue = self.queues.find_or_make(message.topic, message.queue_id);
+            // Again only if the topic is being deleted at this moment.
+            if let Some(placed) = self.log.append(records, lens, &queue, takes_offsets)? {
+                self.log_grew(placed.end);
+                return Ok(placed);
+            }
+        }
+    }
+
+    fn log_grew(&self, end: u64) {
+        self.allocator.tail_moved(end);
+        self.flusher.tail_moved();
+        if !self.sync_flush {
+            self.dispatch_signal.wake();
+        }
+    }
+
+    fn count_put(&self, stored: bool, began: Instant) {
+        if stored {
+            self.counters.put(began.elapsed());
+        } else {
+            self.counters.put_failed();
+        }
+    }
+
+    /// Whether an acknowledgement has to wait for the disk.
+    pub fn is_sync_flush(&self) -> bool {
+        self.sync_flush
+    }
+
+    /// Calls `done` once everything before `end` is on the disk, or with the reason why it is not. It runs on the
+    /// flush thread, which completes a whole prefix per sync, or at once on this one when the answer is known: it must
+    /// be short. In async mode it makes the flush happen now. Waits at most the sync timeout (async mode: 5 s).
+    pub fn when_flushed(&self, end: PhysicalOffset, done: impl FnOnce(FlushOutcome) + Send + 'static) {
+        self.flusher.when_flushed(end.0, Box::new(done));
+    }
+
+    /// Continues the log with bytes of another broker's, at the same offset. For replication: nothing is stamped or
+    /// checked. Never mix with [`Store::append`].
+    pub fn append_raw(&self, at: PhysicalOffset, bytes: &[u8]) -> Result<(), AppendError> {
+        self.health.check()?;
+        self.log.append_raw(at.0, bytes)?;
+        self.log_grew(at.0 + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Log bytes from an offset to the end of its segment, at most `len_max`; `None` at the end of the log.
+    pub fn raw_from(&self, from: PhysicalOffset, len_max: usize) -> Option<Bytes> {
+        self.segments.slice_to_end(from.0, len_max).map(|slice| slice.into_bytes())
+    }
+
+    /// Tells how far replication has confirmed the log: consumers see nothing beyond.
+    pub fn set_confirmed(&self, to: PhysicalOffset) {
+        self.positions.confirm(to.0);
+        self.dispatch_signal.wake();
+    }
+}

@@ -1,0 +1,549 @@
+//! Scenarios of a whole store: what is read back, what survives, what is refused.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use ferromq_protocol::message::{Record, Records, SysFlag};
+use ferromq_protocol::topics::SCHEDULE_TOPIC;
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+
+use super::*;
+use crate::testing::*;
+use crate::{
+    AllMessages, AppendError, Appended, Boundary, FlushOutcome, MessageFilter, ReadLimits, ReadStatus, TruncateError,
+};
+
+const T: &str = "TopicT";
+const Q: QueueId = QueueId(0);
+
+fn put(store: &Store, body: &[u8]) -> Appended {
+    store.append(&message(T, 0, body, "")).unwrap()
+}
+
+fn status(store: &Store, from: u64) -> (ReadStatus, u64) {
+    let outcome = store.read(T, Q, QueueOffset(from), ReadLimits::count(32), &AllMessages);
+    (outcome.status, outcome.next_offset.0)
+}
+
+/// The bytes of the log from its first file, up to its end.
+fn log_file(site: &Site) -> PathBuf {
+    site.dir.path().join("store/commitlog/00000000000000000000")
+}
+
+#[test]
+fn a_message_goes_in_and_comes_out() {
+    let site = Site::new();
+    let store = site.open();
+    assert!(site.dir.path().join("store/abort").exists());
+    let arrivals = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&arrivals);
+    store.on_arrival(move |arrival| {
+        seen.lock().push((arrival.topic.to_owned(), arrival.queue_id, arrival.queue_offset, arrival.tags_code));
+    });
+    let first = store.append(&message(T, 0, b"hello", "TAGS\u{1}TagA\u{2}")).unwrap();
+    assert_eq!((first.physical_offset, first.queue_offset), (PhysicalOffset(0), QueueOffset(0)));
+    assert_eq!(first.store_timestamp, START_MS);
+    let second = put(&store, b"world");
+    assert_eq!((second.physical_offset, second.queue_offset), (first.end, QueueOffset(1)));
+    settle(&store);
+    let outcome = store.read(T, Q, QueueOffset(0), ReadLimits::count(32), &AllMessages);
+    assert_eq!((outcome.status, outcome.count, outcome.next_offset), (ReadStatus::Found, 2, QueueOffset(2)));
+    assert_eq!((outcome.min_offset, outcome.max_offset, outcome.chunks.len()), (QueueOffset(0), QueueOffset(2), 1));
+    let bodies: Vec<_> = Records::new(&outcome.chunks[0]).map(|record| record.unwrap().body().to_vec()).collect();
+    assert_eq!(bodies, [b"hello", b"world"]);
+    wait_until(|| arrivals.lock().len() == 2);
+    assert_eq!(arrivals.lock()[0], (T.to_owned(), Q, QueueOffset(0), 2_598_919));
+    assert_eq!(store.message_at(second.physical_offset).unwrap().len(), second.record_len);
+    assert_eq!(store.message_at(PhysicalOffset(1)), None);
+    assert_eq!(store.message_at(PhysicalOffset(u64::MAX)), None);
+    let stats = store.stats();
+    assert_eq!((stats.put_count, stats.read_count, stats.queues, stats.dispatch_behind), (2, 2, 1, 0));
+    store.close().unwrap();
+    assert!(!site.dir.path().join("store/abort").exists());
+    assert!(matches!(store.append(&message(T, 0, b"", "")), Err(AppendError::Closed)));
+    assert!(store.close().is_ok());
+}
+
+#[test]
+fn every_read_status() {
+    let site = Site::new();
+    let store = site.open();
+    assert_eq!(status(&store, 5), (ReadStatus::NoMessageInQueue, 0));
+    for body in 0..3_u8 {
+        put(&store, &[body]);
+    }
+    // A queue whose first append is being dispatched.
+    store.queues.find_or_make(T, QueueId(1));
+    let empty = store.read(T, QueueId(1), QueueOffset(0), ReadLimits::count(1), &AllMessages);
+    assert_eq!((empty.status, empty.next_offset), (ReadStatus::NoMessageInQueue, QueueOffset(0)));
+    settle(&store);
+    assert_eq!(status(&store, 0), (ReadStatus::Found, 3));
+    assert_eq!(status(&store, 3), (ReadStatus::OffsetOverflowOne, 3));
+    assert_eq!(status(&store, 9), (ReadStatus::OffsetOverflowBadly, 3));
+    struct Nothing;
+    impl MessageFilter for Nothing {
+        fn matches_tags_code(&self, _: Option<i64>) -> bool {
+            false
+        }
+    }
+    let outcome = store.read(T, Q, QueueOffset(1), ReadLimits::count(1), &Nothing);
+    assert_eq!((outcome.status, outcome.next_offset), (ReadStatus::NoMatchedMessage, QueueOffset(3)));
+    struct BodyIs(u8);
+    impl MessageFilter for BodyIs {
+        fn matches_tags_code(&self, _: Option<i64>) -> bool {
+            true
+        }
+        fn reads_records(&self) -> bool {
+            true
+        }
+        fn matches_record(&self, record: &Record<'_>) -> bool {
+            record.body() == [self.0]
+        }
+    }
+    let outcome = store.read(T, Q, QueueOffset(0), ReadLimits::count(9), &BodyIs(1));
+    assert_eq!((outcome.status, outcome.count, outcome.next_offset), (ReadStatus::Found, 1, QueueOffset(3)));
+    // Across queue files: one read stays within one.
+    for body in 3..40_u8 {
+        put(&store, &[body]);
+    }
+    settle(&store);
+    assert_eq!(status(&store, 10), (ReadStatus::Found, 16));
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 40);
+}
+
+#[test]
+fn limits_of_a_read() {
+    let site = Site::new();
+    let store = Store::open(StoreConfig { segment_len: 1 << 20, queue_file_entries: 100, ..site.config() }).unwrap();
+    for _ in 0..50 {
+        put(&store, &[7; 1000]);
+    }
+    settle(&store);
+    let read = |count_max, bytes_max| {
+        let outcome = store.read(T, Q, QueueOffset(0), ReadLimits { count_max, bytes_max }, &AllMessages);
+        (outcome.count, outcome.next_offset.0)
+    };
+    assert_eq!(read(5, 1 << 20), (5, 5));
+    assert_eq!(read(50, 1 << 20), (32, 32), "32 from memory");
+    assert_eq!(read(50, 100), (1, 1), "the first whatever its size");
+    assert_eq!(read(50, 3 * 1097), (3, 3));
+    drop(store);
+    let on_disk = StoreConfig { segment_len: 1 << 20, queue_file_entries: 100, in_memory_ratio: 0.0, ..site.config() };
+    let store = Store::open(on_disk).unwrap();
+    let outcome = store.read(T, Q, QueueOffset(0), ReadLimits::count(50), &AllMessages);
+    assert_eq!((outcome.count, outcome.suggest_slave), (8, true));
+    assert!(!store.is_in_memory(T, Q, QueueOffset(0)));
+}
+
+#[test]
+fn batches_are_contiguous_and_whole() {
+    let site = Site::new();
+    let store = site.open();
+    // Leaves too little room in the first segment.
+    put(&store, &[1; 1500]);
+    put(&store, &[1; 1500]);
+    let batch: Vec<_> = (0..4).map(|_| message(T, 0, &[2; 300], "")).collect();
+    let placed = store.append_batch(&batch).unwrap();
+    assert_eq!(placed.physical_offsets[0], PhysicalOffset(4096));
+    assert_eq!((placed.queue_offset, placed.count), (QueueOffset(2), 4));
+    assert!(placed.physical_offsets.windows(2).all(|pair| pair[1] - pair[0] == 397));
+    settle(&store);
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 6);
+    assert!(matches!(store.append_batch(&[]), Err(AppendError::MixedBatch)));
+    let mixed = [message(T, 0, b"", ""), message(T, 1, b"", "")];
+    assert!(matches!(store.append_batch(&mixed), Err(AppendError::MixedBatch)));
+    let long: Vec<_> = (0..4).map(|_| message(T, 0, &[2; 600], "")).collect();
+    assert!(matches!(store.append_batch(&long), Err(AppendError::BatchTooLarge { .. })));
+    assert!(matches!(store.append(&message(T, 0, &[0; 2049], "")), Err(AppendError::Record(_))));
+    assert!(matches!(store.append(&message("../x", 0, b"", "")), Err(AppendError::TopicName { .. })));
+    // The end of a segment is a filler that states what was left.
+    let file = std::fs::read(log_file(&site)).unwrap();
+    let at = 2 * (91 + T.len() + 1500);
+    assert_eq!(file[at..at + 8], [&u32::try_from(4096 - at).unwrap().to_be_bytes()[..], b"\xcb\xd4\x31\x94"].concat());
+}
+
+#[test]
+fn clean_stops_and_kills_lose_nothing() {
+    for clean in [true, false] {
+        let site = Site::new();
+        let mut sent = Vec::new();
+        for round in 0..3_u8 {
+            let store = site.open();
+            for number in 0..60_u8 {
+                let key = format!("KEYS\u{1}r{round} n{number}\u{2}UNIQ_KEY\u{1}u{round}-{number}\u{2}");
+                let body = [round, number];
+                let placed = store.append(&message(T, 0, &body, &key)).unwrap();
+                assert_eq!(placed.queue_offset.0, sent.len() as u64);
+                sent.push((placed.queue_offset.0, body.to_vec()));
+                site.advance(10);
+            }
+            if clean {
+                store.close().unwrap();
+            }
+        }
+        let store = site.open();
+        assert_eq!(read_bodies(&store, T, 0, 0), sent, "clean: {clean}");
+        for (round, number) in [(0, 0), (0, 59), (1, 30), (2, 59)] {
+            assert_eq!(query_bodies(&store, T, &format!("u{round}-{number}")), [[round, number]], "clean: {clean}");
+        }
+        assert_eq!(query_bodies(&store, T, "n7").len(), 3);
+        assert_eq!(query_bodies(&store, T, "r1").len(), 60);
+        let outcome = store.query(T, "u2-59", 64, 0, i64::MAX);
+        assert_eq!(outcome.last_update_timestamp, START_MS + 1790);
+        assert_eq!(PhysicalOffset(outcome.last_update_offset.0), outcome.last_update_offset);
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut() {
+    let site = Site::new();
+    let store = site.open();
+    for body in 0..5_u8 {
+        store.append(&message(T, 0, &[body; 20], &format!("KEYS\u{1}k{body}\u{2}"))).unwrap();
+    }
+    settle(&store);
+    let end = store.watermarks().written;
+    drop(store);
+    // The last record's body is damaged, and something old-looking follows.
+    let mut bytes = std::fs::read(log_file(&site)).unwrap();
+    let whole = bytes[..end.0 as usize].to_vec();
+    let len = whole.len() / 5;
+    bytes[whole.len() - len + 90] ^= 1;
+    bytes[whole.len()..whole.len() + len].copy_from_slice(&whole[..len]);
+    std::fs::write(log_file(&site), &bytes).unwrap();
+    let store = site.open();
+    assert_eq!(store.watermarks().written.0, 4 * len as u64);
+    assert_eq!(store.queue_bounds(T, Q).unwrap().max, QueueOffset(4));
+    assert_eq!(query_bodies(&store, T, "k4"), Vec::<Vec<u8>>::new());
+    assert_eq!(query_bodies(&store, T, "k3"), [[3; 20]]);
+    let next = store.append(&message(T, 0, b"new", "KEYS\u{1}k5\u{2}")).unwrap();
+    assert_eq!(next.queue_offset, QueueOffset(4));
+    settle(&store);
+    assert_eq!(query_bodies(&store, T, "k5"), [b"new"]);
+    let file = std::fs::read(log_file(&site)).unwrap();
+    assert!(file[next.end.0 as usize..].iter().all(|byte| *byte == 0), "nothing old is left behind the end");
+}
+
+#[test]
+fn queues_and_index_are_projections() {
+    let site = Site::new();
+    let store = site.open();
+    for body in 0..50_u8 {
+        store.append(&message(T, u32::from(body % 3), &[body; 100], &format!("KEYS\u{1}k{body}\u{2}"))).unwrap();
+    }
+    settle(&store);
+    let before: Vec<_> = (0..3).map(|queue| read_bodies(&store, T, queue, 0)).collect();
+    store.close().unwrap();
+    for lost in ["consumequeue", "index"] {
+        std::fs::remove_dir_all(site.dir.path().join("store").join(lost)).unwrap();
+        let store = site.open();
+        let after: Vec<_> = (0..3).map(|queue| read_bodies(&store, T, queue, 0)).collect();
+        assert_eq!(after, before, "{lost}");
+        assert_eq!(query_bodies(&store, T, "k0"), [[0; 100]], "{lost}");
+        assert_eq!(query_bodies(&store, T, "k49"), [[49; 100]], "{lost}");
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn the_first_segments_may_be_gone() {
+    let site = Site::new();
+    let store = site.open();
+    for body in 0..30_u8 {
+        put(&store, &[body; 500]);
+        site.advance(1000);
+    }
+    settle(&store);
+    store.close().unwrap();
+    std::fs::remove_file(log_file(&site)).unwrap();
+    let store = site.open();
+    let bounds = store.queue_bounds(T, Q).unwrap();
+    assert!(bounds.min > QueueOffset(0) && bounds.max == QueueOffset(30));
+    assert_eq!(store.watermarks().min, PhysicalOffset(4096));
+    assert_eq!(status(&store, 0), (ReadStatus::OffsetTooSmall, bounds.min.0));
+    assert_eq!(store.earliest_store_time(T, Q), Some(START_MS + bounds.min.as_i64() * 1000));
+    assert_eq!(store.earliest_message_time(), store.earliest_store_time(T, Q));
+    let read = read_bodies(&store, T, 0, bounds.min.0);
+    assert_eq!(read.first().unwrap().1[0], u8::try_from(bounds.min.0).unwrap());
+    assert_eq!(store.offset_by_time(T, Q, 0, Boundary::Lower), bounds.min);
+}
+
+#[test]
+fn offsets_by_time() {
+    let site = Site::new();
+    let store = site.open();
+    assert_eq!(store.offset_by_time(T, Q, START_MS, Boundary::Lower), QueueOffset(0));
+    for step in [0, 100, 0, 100, 0] {
+        site.advance(step);
+        put(&store, b"x");
+    }
+    settle(&store);
+    // Stored at +0, +100, +100, +200, +200.
+    let at = |ms, boundary| store.offset_by_time(T, Q, START_MS + ms, boundary).0;
+    let lower = [-1, 0, 50, 100, 101, 200, 201].map(|ms| at(ms, Boundary::Lower));
+    assert_eq!(lower, [0, 0, 1, 1, 3, 3, 5]);
+    let upper = [-1, 0, 50, 100, 101, 200, 201].map(|ms| at(ms, Boundary::Upper));
+    assert_eq!(upper, [0, 0, 0, 2, 2, 4, 4]);
+    assert_eq!(store.store_time_at(T, Q, QueueOffset(3)), Some(START_MS + 200));
+    assert_eq!(store.store_time_at(T, Q, QueueOffset(5)), None);
+}
+
+#[test]
+fn transactions_and_delays_in_the_queue() {
+    let site = Site::new();
+    let store = site.open();
+    for (kind, offset) in [(0x4, 0), (0xC, 0), (0x8, 0), (0x0, 1)] {
+        let mut half = message(T, 0, b"tx", "KEYS\u{1}tx\u{2}");
+        half.sys_flag = SysFlag(kind);
+        assert_eq!(store.append(&half).unwrap().queue_offset, QueueOffset(offset));
+    }
+    store.append(&message(SCHEDULE_TOPIC, 2, b"", "DELAY\u{1}3\u{2}TAGS\u{1}TagA\u{2}")).unwrap();
+    settle(&store);
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 2);
+    assert_eq!(query_bodies(&store, T, "tx").len(), 3, "all but the rollback");
+    let entry = store.queue_entry(SCHEDULE_TOPIC, QueueId(2), QueueOffset(0)).unwrap();
+    assert_eq!(entry.tags_code, START_MS + 10_000);
+}
+
+#[test]
+fn a_topic_can_be_deleted_and_made_anew() {
+    let site = Site::new();
+    let store = site.open();
+    for body in 0..20_u8 {
+        put(&store, &[body]);
+    }
+    store.append(&message("Other", 0, b"x", "")).unwrap();
+    // Not settled: what is not dispatched yet must not bring the queue back.
+    assert!(store.delete_topic(T).unwrap());
+    assert!(!store.delete_topic(T).unwrap());
+    settle(&store);
+    assert_eq!(store.queue_bounds(T, Q), None);
+    assert!(!site.dir.path().join("store/consumequeue").join(T).exists());
+    assert_eq!(put(&store, b"new").queue_offset, QueueOffset(0));
+    settle(&store);
+    assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"new".to_vec())]);
+    drop(store);
+    let store = site.open();
+    assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"new".to_vec())], "after a kill too");
+    let gone = store.clean_queues_except(|topic| topic != T).unwrap();
+    assert_eq!((gone.len(), &*gone[0]), (1, T));
+    assert_eq!(store.topics().len(), 1);
+    assert_eq!(store.queue_ids("Other"), [Q]);
+}
+
+#[test]
+fn sync_flush_completes_a_prefix_and_gates_consumers() {
+    let site = Site::new();
+    let config = StoreConfig { flush: FlushMode::Sync { timeout: Duration::from_secs(5) }, ..site.config() };
+    let store = Store::open(config).unwrap();
+    assert!(store.is_sync_flush());
+    let (sender, outcomes) = mpsc::channel();
+    let mut ends = Vec::new();
+    for body in 0..100_u8 {
+        let end = put(&store, &[body; 200]).end;
+        let sender = sender.clone();
+        store.when_flushed(end, move |outcome| sender.send((end, outcome)).unwrap());
+        ends.push(end);
+    }
+    for _ in 0..100 {
+        let (end, outcome) = outcomes.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(outcome, FlushOutcome::Flushed);
+        assert!(store.watermarks().flushed >= end);
+    }
+    settle(&store);
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 100);
+    // From here on the disk fails: the message is refused, and so is every later one.
+    site.disk.sync_fails.store(true, Ordering::SeqCst);
+    let max = store.queue_bounds(T, Q).unwrap().max;
+    let end = put(&store, b"lost").end;
+    store.when_flushed(end, move |outcome| sender.send((end, outcome)).unwrap());
+    assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap().1, FlushOutcome::Failed);
+    wait_until(|| store.check_writable().is_err());
+    let error = store.append(&message(T, 0, b"", "")).unwrap_err();
+    assert!(matches!(&error, AppendError::Poisoned { reason } if reason.contains("the device is gone")), "{error}");
+    assert_eq!(store.queue_bounds(T, Q).unwrap().max, max, "what is not on the disk is not shown");
+    let failed = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&failed);
+    store.when_flushed(end, move |outcome| {
+        assert_eq!(outcome, FlushOutcome::Failed);
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    assert_eq!(failed.load(Ordering::SeqCst), 1);
+    assert!(matches!(store.close(), Err(CloseError::Poisoned(_))));
+    assert!(site.dir.path().join("store/abort").exists());
+}
+
+#[test]
+fn a_hanging_disk_times_out_and_may_come_back() {
+    let site = Site::new();
+    let config = StoreConfig { flush: FlushMode::Sync { timeout: Duration::from_millis(20) }, ..site.config() };
+    let store = Store::open(config).unwrap();
+    site.disk.sync_hangs.store(true, Ordering::SeqCst);
+    let end = put(&store, b"x").end;
+    let (sender, outcomes) = mpsc::channel();
+    store.when_flushed(end, move |outcome| sender.send(outcome).unwrap());
+    assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap(), FlushOutcome::TimedOut);
+    assert_eq!(store.queue_bounds(T, Q).map(|bounds| bounds.max), Some(QueueOffset(0)), "not shown yet");
+    site.disk.sync_hangs.store(false, Ordering::SeqCst);
+    wait_until(|| store.watermarks().dispatched == end);
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 1);
+}
+
+#[test]
+fn an_asynchronous_sync_failure_poisons_too() {
+    let site = Site::new();
+    let store = site.open();
+    site.disk.sync_fails.store(true, Ordering::SeqCst);
+    put(&store, b"x");
+    wait_until(|| matches!(store.check_writable(), Err(AppendError::Poisoned { .. })));
+}
+
+#[test]
+fn waiting_for_the_disk_in_async_mode_flushes_now() {
+    let site = Site::new();
+    let never = Duration::from_secs(3600);
+    let flush = FlushMode::Async { interval: never, least_pages: 4, thorough_interval: never };
+    let store = Store::open(StoreConfig { flush, ..site.config() }).unwrap();
+    let end = put(&store, b"x").end;
+    let (sender, outcomes) = mpsc::channel();
+    store.when_flushed(end, move |outcome| sender.send(outcome).unwrap());
+    assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap(), FlushOutcome::Flushed);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_passes() {
+    let site = Site::new();
+    let store = site.open();
+    put(&store, &[0; 100]);
+    settle(&store);
+    site.disk.full.store(true, Ordering::SeqCst);
+    let mut refused = None;
+    for _ in 0..20 {
+        if let Err(error) = store.append(&message(T, 0, &[1; 1000], "")) {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(refused, Some(AppendError::DiskFull { .. })), "{refused:?}");
+    settle(&store);
+    let stored = store.queue_bounds(T, Q).unwrap().max;
+    site.disk.full.store(false, Ordering::SeqCst);
+    wait_until(|| store.append(&message(T, 0, &[1; 1000], "")).is_ok());
+    settle(&store);
+    assert_eq!(store.queue_bounds(T, Q).unwrap().max, stored.next());
+    store.close().unwrap();
+    assert_eq!(read_bodies(&site.open(), T, 0, 0).len() as u64, stored.0 + 1);
+}
+
+#[test]
+fn the_confirmed_offset_gates_consumers() {
+    let site = Site::new();
+    let store = site.open();
+    store.set_confirmed(PhysicalOffset(0));
+    let first = put(&store, b"a");
+    let second = put(&store, b"b");
+    store.set_confirmed(PhysicalOffset(second.end.0 - 1));
+    wait_until(|| store.watermarks().dispatched == first.end);
+    assert_eq!(store.queue_bounds(T, Q).unwrap().max, QueueOffset(1));
+    store.set_confirmed(second.end);
+    settle(&store);
+    assert_eq!(store.queue_bounds(T, Q).unwrap().max, QueueOffset(2));
+}
+
+#[test]
+fn raw_bytes_make_a_second_store() {
+    let (site, copy) = (Site::new(), Site::new());
+    let master = site.open();
+    let slave = copy.open();
+    let mut last = PhysicalOffset(0);
+    for body in 0..40_u8 {
+        last = master.append(&message(T, 0, &[body; 300], &format!("KEYS\u{1}k{body}\u{2}"))).unwrap().end;
+    }
+    let mut at = PhysicalOffset(0);
+    while let Some(bytes) = master.raw_from(at, 1000) {
+        slave.append_raw(at, &bytes).unwrap();
+        at = at + bytes.len() as u64;
+    }
+    assert_eq!(at, last);
+    assert!(matches!(slave.append_raw(PhysicalOffset(7), b"x"), Err(AppendError::NotAtEnd { .. })));
+    settle(&master);
+    settle(&slave);
+    assert_eq!(read_bodies(&slave, T, 0, 0), read_bodies(&master, T, 0, 0));
+    assert_eq!(query_bodies(&slave, T, "k17"), [[17; 300]]);
+    assert_eq!(slave.append(&message(T, 0, b"now master", "")).unwrap().queue_offset, QueueOffset(40));
+}
+
+#[test]
+fn truncation_takes_the_end_back() {
+    let site = Site::new();
+    let store = site.open();
+    let mut ends = Vec::new();
+    for body in 0..40_u8 {
+        let text = format!("KEYS\u{1}k{body} all\u{2}");
+        ends.push(store.append(&message(T, 0, &[body; 300], &text)).unwrap().end);
+    }
+    settle(&store);
+    assert!(matches!(store.truncate(PhysicalOffset(ends[20].0 + 1)), Err(TruncateError::NotARecordEnd { .. })));
+    assert!(matches!(store.truncate(PhysicalOffset(1 << 40)), Err(TruncateError::OutOfRange { .. })));
+    store.truncate(ends[20]).unwrap();
+    assert_eq!(store.watermarks().written, ends[20]);
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 21);
+    assert_eq!(query_bodies(&store, T, "all").len(), 21);
+    assert_eq!(query_bodies(&store, T, "k20"), [[20; 300]]);
+    let next = store.append(&message(T, 0, b"again", "KEYS\u{1}all\u{2}")).unwrap();
+    assert_eq!((next.queue_offset, next.physical_offset), (QueueOffset(21), ends[20]));
+    settle(&store);
+    assert_eq!(query_bodies(&store, T, "all").len(), 22);
+    drop(store);
+    let store = site.open();
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 22);
+    assert_eq!(query_bodies(&store, T, "all").len(), 22);
+}
+
+#[test]
+fn what_a_store_does_not_open() {
+    let site = Site::new();
+    let store = site.open();
+    let error = Store::open(site.config()).unwrap_err();
+    assert!(matches!(error, OpenError::Locked { .. }) && error.to_string().contains("storePathRootDir"), "{error}");
+    put(&store, b"x");
+    settle(&store);
+    store.close().unwrap();
+    let error = Store::open(StoreConfig { segment_len: 8192, ..site.config() }).unwrap_err();
+    assert!(error.to_string().contains("mappedFileSizeCommitLog"), "{error}");
+    let error = Store::open(StoreConfig { queue_file_entries: 17, ..site.config() }).unwrap_err();
+    assert!(error.to_string().contains("mappedFileSizeConsumeQueue"), "{error}");
+    let error = Store::open(StoreConfig { segment_len: 1, ..site.config() }).unwrap_err();
+    assert!(matches!(error, OpenError::Config { .. }), "{error}");
+    let error = Store::open(StoreConfig { root: "/proc/ferromq".into(), ..site.config() }).unwrap_err();
+    assert!(matches!(&error, OpenError::NotWritable { path, .. } if path.ends_with("ferromq")), "{error}");
+    assert!(error.to_string().contains("/proc/ferromq"), "{error}");
+    // None of these harmed it.
+    assert_eq!(read_bodies(&site.open(), T, 0, 0).len(), 1);
+}
+
+#[test]
+fn many_threads_append() {
+    let site = Site::new();
+    let store = Arc::new(Store::open(StoreConfig { segment_len: 64 * 1024, ..site.config() }).unwrap());
+    let threads: Vec<_> = (0..4_u8)
+        .map(|thread| {
+            let store = Arc::clone(&store);
+            std::thread::spawn(move || {
+                (0..500_u32)
+                    .map(|number| store.append(&message(T, number % 2, &[thread; 50], "")).unwrap().queue_offset)
+                    .collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    settle(&store);
+    for queue in 0..2 {
+        let offsets: Vec<_> = read_bodies(&store, T, queue, 0).into_iter().map(|(offset, _)| offset).collect();
+        assert_eq!(offsets, (0..1000).collect::<Vec<_>>());
+    }
+    store.close().unwrap();
+}

@@ -1,0 +1,156 @@
+//! Helpers of this crate's tests: small stores, messages, a clock and a disk that obey.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use ferromq_protocol::message::{NewMessage, Record, Records, SysFlag};
+use ferromq_protocol::{QueueId, QueueOffset};
+
+use crate::*;
+
+/// Milliseconds at which the tests begin.
+pub const START_MS: i64 = 1_700_000_000_000;
+
+/// A disk on which things go wrong when told to.
+#[derive(Debug, Default)]
+pub struct FaultyDisk {
+    pub full: AtomicBool,
+    pub sync_fails: AtomicBool,
+    pub sync_hangs: AtomicBool,
+}
+
+impl Disk for FaultyDisk {
+    fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        LocalDisk.create(path, len)
+    }
+
+    fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
+        while self.sync_hangs.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        if self.sync_fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the device is gone"));
+        }
+        LocalDisk.sync_range(range)
+    }
+
+    fn sync_file(&self, path: &Path, file: &File) -> io::Result<()> {
+        LocalDisk.sync_file(path, file)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        LocalDisk.sync_dir(dir)
+    }
+
+    fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
+        Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio: 0.5 })
+    }
+}
+
+/// A directory, a clock and a disk for stores that are opened one after the other.
+pub struct Site {
+    pub dir: tempfile::TempDir,
+    pub now: Arc<AtomicI64>,
+    pub disk: Arc<FaultyDisk>,
+}
+
+impl Site {
+    pub fn new() -> Site {
+        Site { dir: tempfile::tempdir().unwrap(), now: Arc::new(AtomicI64::new(START_MS)), disk: Arc::default() }
+    }
+
+    /// Tiny files, so that everything rolls all the time.
+    pub fn config(&self) -> StoreConfig {
+        let now = Arc::clone(&self.now);
+        StoreConfig {
+            segment_len: 4096,
+            queue_file_entries: 16,
+            index_slots: 31,
+            index_entries: 64,
+            message_len_max: 2048,
+            flush: FlushMode::Async {
+                interval: Duration::from_millis(5),
+                least_pages: 0,
+                thorough_interval: Duration::from_millis(20),
+            },
+            queue_flush_interval: Duration::from_millis(5),
+            clock: Clock::from_fn(move || now.load(Ordering::SeqCst)),
+            disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
+            ..StoreConfig::at(self.dir.path().join("store"))
+        }
+    }
+
+    pub fn open(&self) -> Store {
+        Store::open(self.config()).unwrap()
+    }
+
+    pub fn advance(&self, ms: i64) {
+        self.now.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+pub fn message<'a>(topic: &'a str, queue: u32, body: &'a [u8], properties: &'a str) -> NewMessage<'a> {
+    NewMessage {
+        topic,
+        queue_id: QueueId(queue),
+        flag: 0,
+        sys_flag: SysFlag(0),
+        born_timestamp: START_MS,
+        born_host: ([127, 0, 0, 1], 50_000).into(),
+        store_host: ([10, 0, 0, 1], 10_911).into(),
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body,
+        properties,
+    }
+}
+
+/// Waits until consumers can see everything they may.
+pub fn settle(store: &Store) {
+    wait_until(|| {
+        let marks = store.watermarks();
+        marks.dispatched >= marks.confirmed
+    });
+}
+
+pub fn wait_until(mut holds: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < give_up, "it never came");
+        std::thread::yield_now();
+    }
+}
+
+/// Reads everything from `from` on, as a consumer would.
+pub fn read_bodies(store: &Store, topic: &str, queue: u32, from: u64) -> Vec<(u64, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut next = QueueOffset(from);
+    loop {
+        let outcome = store.read(topic, QueueId(queue), next, ReadLimits::count(10), &AllMessages);
+        for chunk in &outcome.chunks {
+            for record in Records::new(chunk) {
+                let record = record.unwrap();
+                record.check_crc().unwrap();
+                found.push((record.queue_offset().0, record.body().to_vec()));
+            }
+        }
+        let gone_on = outcome.next_offset > next;
+        next = outcome.next_offset;
+        if outcome.status != ReadStatus::Found && !gone_on {
+            return found;
+        }
+    }
+}
+
+/// Bodies of the messages a key leads to.
+pub fn query_bodies(store: &Store, topic: &str, key: &str) -> Vec<Vec<u8>> {
+    let outcome = store.query(topic, key, 64, 0, i64::MAX);
+    outcome.messages.iter().map(|bytes| Record::parse(bytes).unwrap().body().to_vec()).collect()
+}

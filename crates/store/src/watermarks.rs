@@ -1,0 +1,76 @@
+//! How far the log is written, flushed, confirmed and dispatched.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use ferromq_protocol::PhysicalOffset;
+
+/// A look at the log's positions. `flushed`, `confirmed` and `dispatched` never exceed `written`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// First byte that is there.
+    pub min: PhysicalOffset,
+    /// End of the last record. Java: max offset.
+    pub written: PhysicalOffset,
+    /// Everything before it is on the disk.
+    pub flushed: PhysicalOffset,
+    /// Everything before it is safe by the rules in force: what replication confirmed, else the flushed offset in sync
+    /// mode, else the written one.
+    pub confirmed: PhysicalOffset,
+    /// Everything before it is in the consume queues and the index.
+    pub dispatched: PhysicalOffset,
+}
+
+/// No confirmed offset given.
+const NONE: u64 = u64::MAX;
+
+/// The shared positions. Each has one writer; all only grow while the store is open, except in a truncation.
+#[derive(Debug)]
+pub struct Positions {
+    pub written: AtomicU64,
+    /// Store time of the last record below `written`; stored after it, so whoever reads the time first may rely on
+    /// the record being below the `written` read afterwards.
+    pub written_timestamp: AtomicI64,
+    pub flushed: AtomicU64,
+    pub dispatched: AtomicU64,
+    pub dispatched_timestamp: AtomicI64,
+    confirmed: AtomicU64,
+    sync_flush: bool,
+}
+
+impl Positions {
+    pub fn new(end: u64, sync_flush: bool, last_timestamp: i64) -> Positions {
+        Positions {
+            written: AtomicU64::new(end),
+            written_timestamp: AtomicI64::new(last_timestamp),
+            flushed: AtomicU64::new(end),
+            dispatched: AtomicU64::new(end),
+            dispatched_timestamp: AtomicI64::new(last_timestamp),
+            confirmed: AtomicU64::new(NONE),
+            sync_flush,
+        }
+    }
+
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    pub fn flushed(&self) -> u64 {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    pub fn dispatched(&self) -> u64 {
+        self.dispatched.load(Ordering::Acquire)
+    }
+
+    pub fn confirm(&self, to: u64) {
+        self.confirmed.store(to, Ordering::Release);
+    }
+
+    /// How far consumers may see. Java: DefaultMessageStore.getConfirmOffset.
+    pub fn confirmed(&self) -> u64 {
+        let written = self.written();
+        let confirmed = self.confirmed.load(Ordering::Acquire);
+        let limit = if self.sync_flush { self.flushed() } else { written };
+        if confirmed == NONE { limit } else { limit.min(confirmed) }
+    }
+}
