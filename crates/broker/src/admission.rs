@@ -1,0 +1,136 @@
+//! Admission: when a send is told to try later, because the disk does not keep up.
+//!
+//! There is no queue in front of the store, so nothing can wait too long in one; what is watched is the work itself: an append that does
+//! not come back, and acknowledgements that wait for a flush. Java: `BrokerFastFailure`, `isOSPageCacheBusy`; spec broker §D.
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+/// Shared by all sends. One atomic addition and subtraction per send; the clock is read only while another append is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Admission {
+    /// Appends that have begun and not ended.
+    appending: AtomicUsize,
+    /// Store time of the last append that ended, in ms.
+    ended_ms: AtomicI64,
+    /// When a send first found an append under way with nothing ended since.
+    suspected_ms: AtomicI64,
+    /// Acknowledgements that wait for a flush.
+    waiting: AtomicUsize,
+}
+
+/// How far things may go.
+pub(crate) struct Limits {
+    /// `osPageCacheBusyTimeOutMills`.
+    pub append_ms: u64,
+    /// `sendThreadPoolQueueCapacity`.
+    pub waiting: usize,
+}
+
+/// Why a send is refused for now. The text is the remark; operators search logs for its prefix.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Busy {
+    #[error(
+        "[PC_SYNCHRONIZED]broker busy, start flow control for a while: an append has not come back for {stuck_ms} ms, limit {limit_ms} ms (osPageCacheBusyTimeOutMills)"
+    )]
+    Append { stuck_ms: i64, limit_ms: u64 },
+    #[error(
+        "[OVERLOAD]system busy, start flow control for a while: {waiting} sends wait for the disk, limit {limit} (sendThreadPoolQueueCapacity)"
+    )]
+    Flush { waiting: usize, limit: usize },
+}
+
+impl Admission {
+    /// Whether one more send may go ahead.
+    pub(crate) fn check(&self, limits: &Limits, now_ms: impl FnOnce() -> i64) -> Result<(), Busy> {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        if waiting >= limits.waiting {
+            return Err(Busy::Flush { waiting, limit: limits.waiting });
+        }
+        if self.appending.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let (now, ended, suspected) =
+            (now_ms(), self.ended_ms.load(Ordering::Relaxed), self.suspected_ms.load(Ordering::Relaxed));
+        if suspected <= ended || suspected > now {
+            // Something ended since the last suspicion (or the clock went back): begin anew.
+            self.suspected_ms.store(now.max(ended.saturating_add(1)), Ordering::Relaxed);
+            return Ok(());
+        }
+        let stuck_ms = now - suspected;
+        if u64::try_from(stuck_ms).is_ok_and(|stuck_ms| stuck_ms > limits.append_ms) {
+            return Err(Busy::Append { stuck_ms, limit_ms: limits.append_ms });
+        }
+        Ok(())
+    }
+
+    /// Runs an append; `ended_ms` tells its store time when it worked.
+    pub(crate) fn append<T, E>(
+        &self,
+        append: impl FnOnce() -> Result<T, E>,
+        ended_ms: impl FnOnce(&T) -> i64,
+    ) -> Result<T, E> {
+        if self.appending.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Whatever was suspected before concerned an append that has come back.
+            self.suspected_ms.store(0, Ordering::Relaxed);
+        }
+        let result = append();
+        self.appending.fetch_sub(1, Ordering::Relaxed);
+        if let Ok(appended) = &result {
+            self.ended_ms.store(ended_ms(appended), Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// An acknowledgement begins to wait for a flush.
+    pub(crate) fn waits(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It waits no more.
+    pub(crate) fn flushed(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { append_ms: 1000, waiting: 2 };
+
+    #[test]
+    fn an_append_that_does_not_come_back_stops_the_next_sends() {
+        let admission = Admission::default();
+        let append = || {
+            // Others look while this one is under way.
+            assert_eq!(admission.check(&LIMITS, || 5_000), Ok(()));
+            assert_eq!(admission.check(&LIMITS, || 6_000), Ok(()));
+            assert_eq!(admission.check(&LIMITS, || 6_001), Err(Busy::Append { stuck_ms: 1001, limit_ms: 1000 }));
+            Ok::<_, ()>(6_100)
+        };
+        admission.append(append, |ended| *ended).unwrap();
+        // It came back: everything is open again, also while the next one is under way.
+        assert_eq!(admission.check(&LIMITS, || 6_200), Ok(()));
+        let next = || {
+            assert_eq!(admission.check(&LIMITS, || 20_000), Ok(()));
+            Ok::<_, ()>(20_001)
+        };
+        admission.append(next, |ended| *ended).unwrap();
+    }
+
+    #[test]
+    fn without_an_append_under_way_the_clock_is_not_read() {
+        assert_eq!(Admission::default().check(&LIMITS, || unreachable!()), Ok(()));
+    }
+
+    #[test]
+    fn waiting_acknowledgements_are_bounded() {
+        let admission = Admission::default();
+        admission.waits();
+        admission.waits();
+        let busy = admission.check(&LIMITS, || 0).unwrap_err();
+        assert!(busy.to_string().starts_with("[OVERLOAD]system busy, start flow control for a while"), "{busy}");
+        admission.flushed();
+        assert_eq!(admission.check(&LIMITS, || 0), Ok(()));
+    }
+}

@@ -1,0 +1,441 @@
+//! The composition: builds the broker's parts, hands each what it uses, and takes them apart again in order.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ferromq_config::InvalidValue;
+use ferromq_remoting::{BindError, Client, ClientConfig, Server, ServerConfig};
+use ferromq_store::{Clock, CloseError, DelayLevels, FlushMode, OpenError, Store, StoreConfig};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use crate::clients::{Clients, expire_silent_clients};
+use crate::clock::now_ms;
+use crate::config::{BrokerConfig, BrokerRole, FlushDiskType, LiveConfig};
+use crate::consumer_offsets::ConsumerOffsets;
+use crate::delay::Delays;
+use crate::dispatch::{Dispatch, FastPort, MainPort};
+use crate::groups::Groups;
+use crate::handlers::pull::PullPath;
+use crate::handlers::reset::ResetPath;
+use crate::handlers::send::{SendParts, SendPath};
+use crate::handlers::send_back::SendBackPath;
+use crate::handlers::stats::Figures;
+use crate::held_pulls;
+use crate::local_time;
+use crate::persistence::{LoadError, Persistence};
+use crate::queue_locks::QueueLocks;
+use crate::registrar::{Identity, Registrar};
+use crate::relay::Relay;
+use crate::runtime_info::RuntimeInfo;
+use crate::statistics::Statistics;
+use crate::topics::Topics;
+
+/// How long requests under way may take when the broker stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long the start waits for the nameservers' first answers before it reports success all the same.
+const FIRST_REGISTRATION: Duration = Duration::from_secs(3);
+
+/// How often the delay offsets are saved.
+const DELAY_OFFSETS_PERIOD: Duration = Duration::from_secs(10);
+
+/// Why a broker does not start. Every text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] InvalidValue),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Tables(#[from] LoadError),
+    #[error(
+        "{bind}. Stop the process that has the port, or set listenPort to another one (the fast port is two below it)"
+    )]
+    Port { bind: BindError },
+    #[error("brokerIP1 is `{host}`, which names no address: {reason}")]
+    Address { host: String, reason: String },
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+impl From<BindError> for StartError {
+    fn from(bind: BindError) -> StartError {
+        StartError::Port { bind }
+    }
+}
+
+/// A running broker. Dropped without [`Broker::shutdown`], it ends at once, as a crash would.
+pub struct Broker {
+    identity: Identity,
+    nameservers: String,
+    servers: Vec<Server>,
+    local_addr: SocketAddr,
+    registrar: Registrar,
+    duties: JoinSet<()>,
+    pull: Arc<PullPath>,
+    offsets: Arc<ConsumerOffsets>,
+    topics: Arc<Topics>,
+    groups: Arc<Groups>,
+    delays: Arc<Delays>,
+    persistence: Arc<Persistence>,
+    store: Arc<Store>,
+    client: Client,
+}
+
+impl Broker {
+    /// Opens the store, listens, and begins to register. `config` has been through [`BrokerConfig::complete`]; `config_file` is where it
+    /// came from. Must be called inside a tokio runtime.
+    pub async fn start(config: BrokerConfig, config_file: Option<std::path::PathBuf>) -> Result<Broker, StartError> {
+        if config.broker_role == BrokerRole::SyncMaster {
+            warn!("brokerRole is SYNC_MASTER, but replication is not there yet: this broker does as an ASYNC_MASTER");
+        }
+        let ip: IpAddr =
+            config.bind_address.parse().map_err(|_| invalid("bindAddress", &config.bind_address, "an IP address"))?;
+        let main_listen = SocketAddr::new(ip, config.listen_port);
+        let fast_listen = config.fast_port().map(|port| SocketAddr::new(ip, port));
+        // Asked before the store opens, which may take its time after a crash.
+        for listen in [Some(main_listen), fast_listen].into_iter().flatten() {
+            TcpListener::bind(listen).map_err(|cause| BindError { addr: listen, cause })?;
+        }
+
+        let booted_ms = now_ms();
+        let store_config = store_config(&config)?;
+        let delay_levels = store_config.delay_levels.clone();
+        let store = Arc::new(
+            tokio::task::spawn_blocking(move || Store::open(store_config))
+                .await
+                .map_err(|error| StartError::Thread(error.into()))??,
+        );
+        let persistence = Arc::new(Persistence::start().map_err(StartError::Thread)?);
+        let config_dir = config.config_dir();
+        let topics = Arc::new(Topics::open(&config_dir, &config, &persistence)?);
+        let groups = Arc::new(Groups::open(&config_dir, &config, &persistence)?);
+        let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &persistence)?);
+        let clients = Arc::new(Clients::new());
+        let locks = Arc::new(QueueLocks::new());
+        let statistics = Arc::new(Statistics::new());
+        let delays = Delays::open(
+            &config_dir,
+            delay_levels.clone(),
+            Clock::system(),
+            Arc::clone(&store),
+            Arc::clone(&statistics),
+            &persistence,
+        )?;
+        let delays = Arc::new(delays);
+        let live = Arc::new(LiveConfig::new(config, config_file));
+        let config = live.current().clone();
+
+        let pull = Arc::new(PullPath::new(
+            Arc::clone(&live),
+            Arc::clone(&topics),
+            Arc::clone(&groups),
+            Arc::clone(&clients),
+            Arc::clone(&offsets),
+            Arc::clone(&statistics),
+            Arc::clone(&store),
+        ));
+        // The store must not own what owns the store.
+        let woken = Arc::downgrade(&pull);
+        store.on_arrival(move |arrival| {
+            if let Some(pull) = woken.upgrade() {
+                pull.arrived(arrival);
+            }
+        });
+        let woken = Arc::downgrade(&delays);
+        store.on_arrival(move |arrival| {
+            if let Some(delays) = woken.upgrade() {
+                delays.arrived(arrival);
+            }
+        });
+
+        let client = Client::new(
+            ClientConfig {
+                connect_timeout: Duration::from_millis(config.connect_timeout_millis),
+                ..ClientConfig::default()
+            },
+            None,
+        );
+        // Messages carry the port, so with listenPort 0 it must be known before the first one can come.
+        let advertised_port = if config.listen_port == 0 {
+            free_port(ip).map_err(|cause| BindError { addr: main_listen, cause })?
+        } else {
+            config.listen_port
+        };
+        let store_host = resolve(config.advertised_host(), advertised_port)?;
+        let send = SendPath::new(SendParts {
+            config: Arc::clone(&live),
+            topics: Arc::clone(&topics),
+            groups: Arc::clone(&groups),
+            locks: Arc::clone(&locks),
+            statistics: Arc::clone(&statistics),
+            store: Arc::clone(&store),
+            levels: delay_levels.clone(),
+            store_host,
+        });
+        let dispatch = Arc::new(Dispatch {
+            config: Arc::clone(&live),
+            topics: Arc::clone(&topics),
+            groups: Arc::clone(&groups),
+            offsets: Arc::clone(&offsets),
+            clients: Arc::clone(&clients),
+            locks: Arc::clone(&locks),
+            store: Arc::clone(&store),
+            statistics: Arc::clone(&statistics),
+            send,
+            send_back: SendBackPath {
+                config: Arc::clone(&live),
+                topics: Arc::clone(&topics),
+                groups: Arc::clone(&groups),
+                statistics: Arc::clone(&statistics),
+                store: Arc::clone(&store),
+                levels: delay_levels,
+                store_host,
+            },
+            pull: Arc::clone(&pull),
+            reset: ResetPath {
+                config: Arc::clone(&live),
+                topics: Arc::clone(&topics),
+                groups: Arc::clone(&groups),
+                offsets: Arc::clone(&offsets),
+                clients: Arc::clone(&clients),
+                store: Arc::clone(&store),
+            },
+            relay: Relay {
+                broker_name: config.broker_name.clone(),
+                clients: Arc::clone(&clients),
+                topics: Arc::clone(&topics),
+                groups: Arc::clone(&groups),
+                store: Arc::clone(&store),
+            },
+            figures: Figures {
+                broker_name: config.broker_name.clone(),
+                address: format!("{}:{advertised_port}", config.advertised_host()),
+                cluster: config.broker_cluster_name.clone(),
+                topics: Arc::clone(&topics),
+                groups: Arc::clone(&groups),
+                offsets: Arc::clone(&offsets),
+                clients: Arc::clone(&clients),
+                statistics: Arc::clone(&statistics),
+                delays: Arc::clone(&delays),
+                store: Arc::clone(&store),
+            },
+            runtime: RuntimeInfo {
+                config: Arc::clone(&live),
+                statistics: Arc::clone(&statistics),
+                delays: Arc::clone(&delays),
+                store: Arc::clone(&store),
+                booted_ms,
+            },
+        });
+        delays.start().map_err(StartError::Thread)?;
+
+        let main = Server::bind(
+            server_config(&config, SocketAddr::new(ip, advertised_port)),
+            Arc::new(MainPort(Arc::clone(&dispatch))),
+        )
+        .await?;
+        let local_addr = main.local_addr();
+        let mut servers = vec![main];
+        if let Some(listen) = fast_listen {
+            servers.push(Server::bind(server_config(&config, listen), Arc::new(FastPort(dispatch))).await?);
+        }
+
+        let identity = Identity {
+            cluster: config.broker_cluster_name.clone(),
+            name: config.broker_name.clone(),
+            id: config.broker_id,
+            address: format!("{}:{advertised_port}", config.advertised_host()),
+            ha_address: format!(
+                "{}:{}",
+                config.broker_ip2.as_deref().unwrap_or(config.advertised_host()),
+                config.ha_listen_port
+            ),
+        };
+        let registrar = Registrar::start(
+            config.nameservers(),
+            identity.clone(),
+            Arc::clone(&live),
+            Arc::clone(&topics),
+            client.clone(),
+        );
+        let mut duties = JoinSet::new();
+        duties.spawn(expire_pulls(Arc::clone(&pull)));
+        duties.spawn(save_offsets(Arc::clone(&offsets), Duration::from_millis(config.flush_consumer_offset_interval)));
+        duties.spawn(expire_silent_clients(clients, Arc::clone(&live)));
+        duties.spawn(save_delay_offsets(Arc::clone(&delays)));
+        duties.spawn(take_samples(statistics, Arc::clone(&store)));
+        info!(%local_addr, broker = identity.name, address = identity.address, "broker listens");
+        Ok(Broker {
+            nameservers: config.namesrv_addr.clone().unwrap_or_default(),
+            identity,
+            servers,
+            local_addr,
+            registrar,
+            duties,
+            pull,
+            offsets,
+            topics,
+            groups,
+            delays,
+            persistence,
+            store,
+            client,
+        })
+    }
+
+    /// Where the main port listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Waits for the nameservers' first answers, for a few seconds at most, and gives the line that start scripts wait for.
+    pub async fn boot_line(&mut self) -> String {
+        self.registrar.first_round(FIRST_REGISTRATION).await;
+        let mut line =
+            format!("The broker[{}, {}] boot success. serializeType=JSON", self.identity.name, self.identity.address);
+        if !self.nameservers.is_empty() {
+            line.push_str(" and name server is ");
+            line.push_str(&self.nameservers);
+        }
+        line
+    }
+
+    /// Signs off from the nameservers, answers what is waiting, drains the connections, saves the tables, closes the store.
+    /// Errors are logged; the shutdown goes on. Java: `BrokerController.shutdown`.
+    pub async fn shutdown(mut self) {
+        self.registrar.stop().await;
+        self.pull.stop();
+        let draining: Vec<_> = self.servers.into_iter().map(|server| tokio::spawn(server.shutdown(DRAIN))).collect();
+        for server in draining {
+            if let Err(error) = server.await {
+                error!(%error, "a server did not stop cleanly");
+            }
+        }
+        self.duties.shutdown().await;
+        self.client.shutdown().await;
+        self.topics.save();
+        self.groups.save();
+        self.offsets.save_if_changed();
+        let (persistence, store, delays) = (self.persistence, self.store, self.delays);
+        let closed = tokio::task::spawn_blocking(move || {
+            delays.stop();
+            persistence.stop();
+            store.close()?;
+            delays.save_after_close();
+            Ok::<(), CloseError>(())
+        });
+        match closed.await {
+            Ok(Ok(())) => info!("broker stopped"),
+            Ok(Err(error)) => error!(%error, "the store did not close cleanly; the next start checks it"),
+            Err(error) => error!(%error, "closing the store failed"),
+        }
+    }
+}
+
+/// Looks for held pulls whose time is up.
+async fn expire_pulls(pull: Arc<PullPath>) {
+    let mut ticks = interval(held_pulls::CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        pull.expire(Instant::now());
+    }
+}
+
+/// Saves consumer offsets when they changed.
+async fn save_offsets(offsets: Arc<ConsumerOffsets>, period: Duration) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        offsets.save_if_changed();
+    }
+}
+
+/// Saves how far delayed messages are delivered. Java: `flushDelayOffsetInterval`.
+async fn save_delay_offsets(delays: Arc<Delays>) {
+    let mut ticks = interval(DELAY_OFFSETS_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        delays.save_if_changed();
+    }
+}
+
+/// Turns counters into rates, once a second.
+async fn take_samples(statistics: Arc<Statistics>, store: Arc<Store>) {
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now = now_ms();
+        statistics.tick(now, local_time::day(now), &store.stats());
+    }
+}
+
+fn store_config(config: &BrokerConfig) -> Result<StoreConfig, StartError> {
+    let flush = match config.flush_disk_type {
+        FlushDiskType::SyncFlush => FlushMode::Sync { timeout: Duration::from_millis(config.sync_flush_timeout) },
+        FlushDiskType::AsyncFlush => FlushMode::Async {
+            interval: Duration::from_millis(config.flush_interval_commit_log),
+            least_pages: config.flush_commit_log_least_pages,
+            thorough_interval: Duration::from_millis(config.flush_commit_log_thorough_interval),
+        },
+    };
+    let delay_levels = DelayLevels::parse(&config.message_delay_level)
+        .map_err(|error| invalid("messageDelayLevel", &config.message_delay_level, &error.to_string()))?;
+    Ok(StoreConfig {
+        root: config.store_path_root_dir.clone(),
+        commit_log_dir: config.store_path_commit_log.clone(),
+        segment_len: config.mapped_file_size_commit_log,
+        queue_file_entries: config.mapped_file_size_consume_queue.div_ceil(20),
+        index_enabled: config.message_index_enable,
+        index_slots: config.max_hash_slot_num,
+        index_entries: config.max_index_num,
+        query_max: usize::try_from(config.max_msgs_num_batch).unwrap_or(1),
+        flush,
+        queue_flush_interval: Duration::from_millis(config.flush_interval_consume_queue),
+        queue_flush_least_pages: config.flush_consume_queue_least_pages,
+        queue_flush_thorough_interval: Duration::from_millis(config.flush_consume_queue_thorough_interval),
+        message_len_max: config.max_message_size,
+        disk_used_ratio_max: f64::from(config.disk_space_warning_level_ratio) / 100.0,
+        read_bytes_in_memory: config.max_transfer_bytes_on_message_in_memory,
+        read_count_in_memory: config.max_transfer_count_on_message_in_memory,
+        read_bytes_on_disk: config.max_transfer_bytes_on_message_in_disk,
+        read_count_on_disk: config.max_transfer_count_on_message_in_disk,
+        read_scan_bytes: config.max_filter_message_size,
+        in_memory_ratio: f64::from(config.access_message_in_memory_max_ratio) / 100.0,
+        delay_levels,
+        ..StoreConfig::default()
+    })
+}
+
+fn server_config(config: &BrokerConfig, listen: SocketAddr) -> ServerConfig {
+    ServerConfig {
+        listen,
+        idle_max: Duration::from_secs(config.server_channel_max_idle_time_seconds),
+        send_buffer_len: Some(config.server_socket_snd_buf_size).filter(|len| *len > 0),
+        receive_buffer_len: Some(config.server_socket_rcv_buf_size).filter(|len| *len > 0),
+        ..ServerConfig::default()
+    }
+}
+
+fn invalid(key: &str, value: &str, allowed: &str) -> InvalidValue {
+    InvalidValue { key: key.into(), value: value.into(), allowed: allowed.into() }
+}
+
+/// A port that was free a moment ago.
+fn free_port(ip: IpAddr) -> io::Result<u16> {
+    Ok(TcpListener::bind((ip, 0))?.local_addr()?.port())
+}
+
+/// The address stored with messages. Java keeps the bytes of `brokerIP1`, so a host name is looked up.
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
+    let failed = |reason: String| StartError::Address { host: host.to_owned(), reason };
+    let mut addresses = (host, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+    addresses.next().ok_or_else(|| failed("the name has no address".into()))
+}

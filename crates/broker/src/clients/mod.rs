@@ -1,0 +1,218 @@
+//! The clients that are connected now, shared by all handlers behind one short lock. Spec broker §C.6, protocol §6.3, §6.4.
+
+mod table;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferromq_protocol::body::{
+    ClientConnection, ConsumerConnection, ProducerConnection, ProducerInfo, ProducerTable, SubscriptionData,
+};
+use ferromq_protocol::header::ConsumerIdsChangedRequest;
+use ferromq_protocol::{Command, GroupName, RequestCode, TopicName};
+use ferromq_remoting::Connection;
+use parking_lot::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::clock::now_ms;
+use crate::config::LiveConfig;
+pub use table::{ConsumerGroup, ConsumerHeartbeat, Member};
+use table::{Notice, Table};
+
+/// Time between two looks for silent clients. Java: `ClientHousekeepingService`.
+const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
+
+/// Owner of consumer and producer registrations. Nothing here outlives the process.
+#[derive(Default)]
+pub struct Clients {
+    table: Mutex<Table<Connection>>,
+}
+
+/// A connected client, for requests from the broker to it.
+#[derive(Clone)]
+pub struct ConnectedClient {
+    pub client_id: String,
+    pub version: i32,
+    pub connection: Connection,
+}
+
+impl Clients {
+    pub fn new() -> Clients {
+        Clients::default()
+    }
+
+    /// A consumer's heartbeat. Tells all members, this one included, if somebody joined or topics came or went. True: the client should send
+    /// its subscriptions in full next time.
+    pub fn consumer_heartbeat(&self, connection: &Connection, member: Member, heartbeat: ConsumerHeartbeat) -> bool {
+        let registered = self.table.lock().register_consumer(connection.id(), connection, member, heartbeat);
+        send(registered.notice);
+        registered.subscriptions_wanted
+    }
+
+    pub fn producer_heartbeat(&self, connection: &Connection, member: Member, group: &GroupName) {
+        self.table.lock().register_producer(connection.id(), connection, member, group);
+    }
+
+    /// A connection that did not register in the group is no error.
+    pub fn unregister_consumer(&self, connection: &Connection, group: &str) {
+        let notice = self.table.lock().unregister_consumer(connection.id(), group);
+        send(notice);
+    }
+
+    /// See [`unregister_consumer`](Self::unregister_consumer).
+    pub fn unregister_producer(&self, connection: &Connection, group: &str) {
+        self.table.lock().unregister_producer(connection.id(), group);
+    }
+
+    /// The connection is gone: its client leaves all groups, and the members that stay are told.
+    pub fn closed(&self, connection: &Connection) {
+        let notices = self.table.lock().closed(connection.id());
+        send(notices);
+    }
+
+    /// Closes connections whose clients have not sent a heartbeat for `timeout_ms`.
+    pub fn expire(&self, now_ms: i64, timeout_ms: i64) {
+        let (silent, notices) = self.table.lock().expire(now_ms, timeout_ms);
+        for connection in silent {
+            tracing::warn!(peer = %connection.peer_addr(), "closed: no heartbeat for {timeout_ms} ms");
+            connection.close();
+        }
+        send(notices);
+    }
+
+    /// What the members of a group share; `None` when nobody of the group is connected.
+    pub fn consumer_group(&self, group: &str) -> Option<Arc<ConsumerGroup>> {
+        self.table.lock().consumer_group(group)
+    }
+
+    /// Client ids of a group, sorted, each once: clients share out the queues by position in this list.
+    pub fn consumer_ids(&self, group: &str) -> Vec<String> {
+        let ids: BTreeSet<String> =
+            self.table.lock().consumers(group).map(|(member, _)| member.client_id.clone()).collect();
+        ids.into_iter().collect()
+    }
+
+    /// The members of a consumer group.
+    pub fn consumers(&self, group: &str) -> Vec<ConnectedClient> {
+        let table = self.table.lock();
+        table.consumers(group).map(connected).collect()
+    }
+
+    /// Groups of which somebody is connected.
+    pub fn consumer_groups(&self) -> Vec<GroupName> {
+        self.table.lock().consumer_groups().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Groups whose members subscribe to the topic now.
+    pub fn groups_subscribed_to(&self, topic: &str) -> Vec<GroupName> {
+        let table = self.table.lock();
+        table
+            .consumer_groups()
+            .filter(|(_, group)| group.subscriptions.contains_key(topic))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Topics that the group's members subscribe to now.
+    pub fn topics_of(&self, group: &str) -> Vec<TopicName> {
+        self.consumer_group(group).map(|group| group.subscriptions.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// One live producer of the group, another one each time.
+    pub fn next_producer(&self, group: &str) -> Option<Connection> {
+        self.table.lock().next_producer(group)
+    }
+
+    /// Any producer with this client id, for a reply message.
+    pub fn producer_by_client_id(&self, client_id: &str) -> Option<Connection> {
+        let table = self.table.lock();
+        let groups: Vec<_> = table.producer_groups().collect();
+        groups.into_iter().find_map(|group| {
+            table
+                .producers(group)
+                .find(|(member, _)| member.client_id == client_id)
+                .map(|(_, connection)| connection.clone())
+        })
+    }
+
+    /// GET_CONSUMER_CONNECTION_LIST; `None` when nobody of the group is connected.
+    pub fn consumer_connection(&self, name: &str) -> Option<ConsumerConnection> {
+        let table = self.table.lock();
+        let group = table.consumer_group(name)?;
+        Some(ConsumerConnection {
+            connection_set: table.consumers(name).map(|(member, _)| connection_info(member)).collect(),
+            subscription_table: group
+                .subscriptions
+                .iter()
+                .map(|(topic, data)| (topic.clone(), SubscriptionData::clone(data)))
+                .collect(),
+            consume_type: group.consume_type,
+            message_model: group.message_model,
+            consume_from_where: group.consume_from_where,
+        })
+    }
+
+    /// GET_PRODUCER_CONNECTION_LIST; `None` when nobody of the group is connected.
+    pub fn producer_connection(&self, group: &str) -> Option<ProducerConnection> {
+        let connection_set: Vec<_> =
+            self.table.lock().producers(group).map(|(member, _)| connection_info(member)).collect();
+        (!connection_set.is_empty()).then_some(ProducerConnection { connection_set })
+    }
+
+    /// GET_ALL_PRODUCER_INFO.
+    pub fn producer_table(&self) -> ProducerTable {
+        let table = self.table.lock();
+        let info = |member: &Member| ProducerInfo {
+            client_id: member.client_id.clone(),
+            // Java prints the socket address as it is: with a slash in front.
+            remote_ip: format!("/{}", member.peer),
+            language: member.language,
+            version: member.version,
+            last_update_timestamp: member.heard_at_ms,
+        };
+        let producers =
+            |group: &GroupName| (group.clone(), table.producers(group).map(|(member, _)| info(member)).collect());
+        ProducerTable { data: table.producer_groups().map(producers).collect() }
+    }
+}
+
+/// Background duty: looks for silent clients for as long as the broker runs.
+pub(crate) async fn expire_silent_clients(clients: Arc<Clients>, config: Arc<LiveConfig>) {
+    let mut ticks = interval(EXPIRE_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let timeout_ms = i64::try_from(config.current().channel_expired_timeout).unwrap_or(i64::MAX);
+        clients.expire(now_ms(), timeout_ms);
+    }
+}
+
+/// NOTIFY_CONSUMER_IDS_CHANGED, one-way. A client that cannot be told asks by itself every 20 seconds.
+fn send(notices: impl IntoIterator<Item = Notice<Connection>>) {
+    for Notice { group, to } in notices {
+        let request = Command::request(
+            RequestCode::NOTIFY_CONSUMER_IDS_CHANGED,
+            &ConsumerIdsChangedRequest { consumer_group: group.clone() },
+        )
+        .oneway();
+        for connection in to {
+            if let Err(error) = connection.oneway(request.clone()) {
+                tracing::debug!(%group, peer = %connection.peer_addr(), %error, "not told that its group changed");
+            }
+        }
+    }
+}
+
+fn connected((member, connection): (&Member, &Connection)) -> ConnectedClient {
+    ConnectedClient { client_id: member.client_id.clone(), version: member.version, connection: connection.clone() }
+}
+
+fn connection_info(member: &Member) -> ClientConnection {
+    ClientConnection {
+        client_id: member.client_id.clone(),
+        client_addr: member.peer.to_string(),
+        language: member.language,
+        version: member.version,
+    }
+}

@@ -1,0 +1,307 @@
+//! Who is connected: consumer and producer groups with their members, one per connection. Java: `ConsumerManager`, `ProducerManager`.
+//!
+//! Synchronous and deterministic: time comes in as `now_ms`, connections are ids with an opaque handle `C`, and what members must be told
+//! comes out as [`Notice`]s. Spec broker §C.6.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ferromq_protocol::body::{ConsumeFromWhere, ConsumeType, MessageModel, SubscriptionData};
+use ferromq_protocol::{GroupName, Language, TopicName};
+use ferromq_remoting::ConnectionId;
+
+/// One client in one group, as its last heartbeat described it. Java: `ClientChannelInfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub client_id: String,
+    pub language: Language,
+    pub version: i32,
+    pub peer: SocketAddr,
+    pub heard_at_ms: i64,
+}
+
+/// What all members of a consumer group share: whatever the latest heartbeat said. Java: `ConsumerGroupInfo`.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerGroup {
+    pub consume_type: Option<ConsumeType>,
+    pub message_model: Option<MessageModel>,
+    pub consume_from_where: Option<ConsumeFromWhere>,
+    pub subscriptions: BTreeMap<TopicName, Arc<SubscriptionData>>,
+}
+
+impl ConsumerGroup {
+    /// Every member gets every message and keeps its own offsets.
+    pub fn is_broadcasting(&self) -> bool {
+        self.message_model == Some(MessageModel::Broadcasting)
+    }
+
+    pub fn subscription(&self, topic: &str) -> Option<Arc<SubscriptionData>> {
+        self.subscriptions.get(topic).cloned()
+    }
+}
+
+/// One consumer group of a heartbeat.
+pub struct ConsumerHeartbeat {
+    pub group: GroupName,
+    pub consume_type: Option<ConsumeType>,
+    pub message_model: Option<MessageModel>,
+    pub consume_from_where: Option<ConsumeFromWhere>,
+    /// `None`: the heartbeat leaves them out because they have not changed (version 2, `withoutSub`).
+    pub subscriptions: Option<Vec<SubscriptionData>>,
+    /// Of the whole heartbeat; 0 in version 1.
+    pub fingerprint: i32,
+    /// Whether members are told of changes.
+    pub notify: bool,
+}
+
+/// What a consumer's heartbeat brought about.
+pub struct Registered<C> {
+    pub notice: Option<Notice<C>>,
+    /// The client should send its subscriptions in full next time.
+    pub subscriptions_wanted: bool,
+}
+
+/// Members to be told that their group has changed: NOTIFY_CONSUMER_IDS_CHANGED.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Notice<C> {
+    pub group: GroupName,
+    pub to: Vec<C>,
+}
+
+/// All groups, and per connection the groups it is in.
+pub struct Table<C> {
+    connections: HashMap<ConnectionId, Presence<C>>,
+    consumers: HashMap<GroupName, Consumers>,
+    producers: HashMap<GroupName, Producers>,
+}
+
+struct Presence<C> {
+    connection: C,
+    consumer_groups: BTreeSet<GroupName>,
+    producer_groups: BTreeSet<GroupName>,
+}
+
+#[derive(Default)]
+struct Consumers {
+    members: BTreeMap<ConnectionId, Member>,
+    group: Arc<ConsumerGroup>,
+    notify: bool,
+    fingerprint: i32,
+}
+
+#[derive(Default)]
+struct Producers {
+    members: BTreeMap<ConnectionId, Member>,
+    /// The member that was chosen last for a request to the group.
+    chosen: Option<ConnectionId>,
+}
+
+impl<C> Default for Table<C> {
+    fn default() -> Self {
+        Table { connections: HashMap::new(), consumers: HashMap::new(), producers: HashMap::new() }
+    }
+}
+
+impl<C: Clone> Table<C> {
+    /// Java: `ConsumerManager.registerConsumer`. A newcomer, a new topic and a topic given up are changes; a new expression is not.
+    pub fn register_consumer(
+        &mut self,
+        id: ConnectionId,
+        connection: &C,
+        member: Member,
+        heartbeat: ConsumerHeartbeat,
+    ) -> Registered<C> {
+        let presence = presence(&mut self.connections, id, connection);
+        if !presence.consumer_groups.contains(&*heartbeat.group) {
+            presence.consumer_groups.insert(heartbeat.group.clone());
+        }
+        let consumers = self.consumers.entry(heartbeat.group.clone()).or_default();
+        let joined = consumers.members.insert(id, member).is_none();
+        let other_fingerprint = consumers.fingerprint != 0 && consumers.fingerprint != heartbeat.fingerprint;
+        consumers.fingerprint = heartbeat.fingerprint;
+        consumers.notify = heartbeat.notify;
+        let described = (heartbeat.consume_type, heartbeat.message_model, heartbeat.consume_from_where);
+        let group = &consumers.group;
+        if (group.consume_type, group.message_model, group.consume_from_where) != described {
+            let group = Arc::make_mut(&mut consumers.group);
+            (group.consume_type, group.message_model, group.consume_from_where) = described;
+        }
+        // A broker that was restarted in between knows nothing of the subscriptions left out. Java does not ask for them then.
+        let subscriptions_wanted =
+            other_fingerprint || (heartbeat.subscriptions.is_none() && consumers.group.subscriptions.is_empty());
+        let resubscribed =
+            heartbeat.subscriptions.is_some_and(|subscriptions| consumers.subscribe(&heartbeat.group, subscriptions));
+        let notice = if joined || resubscribed { self.notice(&heartbeat.group) } else { None };
+        Registered { notice, subscriptions_wanted }
+    }
+
+    /// Java: `ProducerManager.registerProducer`.
+    pub fn register_producer(&mut self, id: ConnectionId, connection: &C, member: Member, group: &GroupName) {
+        presence(&mut self.connections, id, connection).producer_groups.insert(group.clone());
+        self.producers.entry(group.clone()).or_default().members.insert(id, member);
+    }
+
+    /// Takes a connection out of one consumer group.
+    pub fn unregister_consumer(&mut self, id: ConnectionId, group: &str) -> Option<Notice<C>> {
+        self.connections.get_mut(&id)?.consumer_groups.take(group)?;
+        self.forget_if_absent(id);
+        self.leave_consumers(id, group)
+    }
+
+    /// Takes a connection out of one producer group.
+    pub fn unregister_producer(&mut self, id: ConnectionId, group: &str) {
+        let was_member = self.connections.get_mut(&id).is_some_and(|presence| presence.producer_groups.remove(group));
+        if was_member {
+            self.forget_if_absent(id);
+            self.leave_producers(id, group);
+        }
+    }
+
+    /// Takes a connection out of everything.
+    pub fn closed(&mut self, id: ConnectionId) -> Vec<Notice<C>> {
+        let Some(presence) = self.connections.remove(&id) else { return Vec::new() };
+        for group in presence.producer_groups {
+            self.leave_producers(id, &group);
+        }
+        presence.consumer_groups.iter().filter_map(|group| self.leave_consumers(id, group)).collect()
+    }
+
+    /// Takes out connections with a membership that was not renewed for longer than `timeout_ms`; they are to be closed.
+    pub fn expire(&mut self, now_ms: i64, timeout_ms: i64) -> (Vec<C>, Vec<Notice<C>>) {
+        let silent = |(id, member): (&ConnectionId, &Member)| {
+            (now_ms.saturating_sub(member.heard_at_ms) > timeout_ms).then_some(*id)
+        };
+        let consumers = self.consumers.values().flat_map(|consumers| consumers.members.iter().filter_map(silent));
+        let producers = self.producers.values().flat_map(|producers| producers.members.iter().filter_map(silent));
+        let ids: BTreeSet<ConnectionId> = consumers.chain(producers).collect();
+        let connections = ids.iter().filter_map(|id| Some(self.connections.get(id)?.connection.clone())).collect();
+        (connections, ids.into_iter().flat_map(|id| self.closed(id)).collect())
+    }
+
+    /// The group as it is now, if anybody is in it.
+    pub fn consumer_group(&self, group: &str) -> Option<Arc<ConsumerGroup>> {
+        self.consumers.get(group).map(|consumers| Arc::clone(&consumers.group))
+    }
+
+    pub fn consumers(&self, group: &str) -> impl Iterator<Item = (&Member, &C)> {
+        self.consumers.get(group).into_iter().flat_map(|consumers| self.with_connections(&consumers.members))
+    }
+
+    pub fn producers(&self, group: &str) -> impl Iterator<Item = (&Member, &C)> {
+        self.producers.get(group).into_iter().flat_map(|producers| self.with_connections(&producers.members))
+    }
+
+    pub fn consumer_groups(&self) -> impl Iterator<Item = (&GroupName, &Arc<ConsumerGroup>)> {
+        self.consumers.iter().map(|(name, consumers)| (name, &consumers.group))
+    }
+
+    pub fn producer_groups(&self) -> impl Iterator<Item = &GroupName> {
+        self.producers.keys()
+    }
+
+    /// The members of a producer group in turn. Java: `ProducerManager.getAvailableChannel`.
+    pub fn next_producer(&mut self, group: &str) -> Option<C> {
+        let producers = self.producers.get_mut(group)?;
+        let after =
+            producers.chosen.and_then(|chosen| producers.members.range(chosen..).find(|(id, _)| **id != chosen));
+        let (&id, _) = after.or_else(|| producers.members.first_key_value())?;
+        producers.chosen = Some(id);
+        self.connections.get(&id).map(|presence| presence.connection.clone())
+    }
+
+    fn with_connections<'a>(
+        &'a self,
+        members: &'a BTreeMap<ConnectionId, Member>,
+    ) -> impl Iterator<Item = (&'a Member, &'a C)> {
+        members.iter().filter_map(|(id, member)| Some((member, &self.connections.get(id)?.connection)))
+    }
+
+    fn notice(&self, group: &GroupName) -> Option<Notice<C>> {
+        let consumers =
+            self.consumers.get(&**group).filter(|consumers| consumers.notify && !consumers.group.is_broadcasting())?;
+        let to = self.with_connections(&consumers.members).map(|(_, connection)| connection.clone()).collect();
+        Some(Notice { group: group.clone(), to })
+    }
+
+    fn leave_consumers(&mut self, id: ConnectionId, group: &str) -> Option<Notice<C>> {
+        let consumers = self.consumers.get_mut(group)?;
+        consumers.members.remove(&id);
+        if consumers.members.is_empty() {
+            self.consumers.remove(group);
+            return None;
+        }
+        self.notice(&GroupName::from(group))
+    }
+
+    fn leave_producers(&mut self, id: ConnectionId, group: &str) {
+        if let Some(producers) = self.producers.get_mut(group) {
+            producers.members.remove(&id);
+            if producers.members.is_empty() {
+                self.producers.remove(group);
+            }
+        }
+    }
+
+    fn forget_if_absent(&mut self, id: ConnectionId) {
+        let absent =
+            |presence: &Presence<C>| presence.consumer_groups.is_empty() && presence.producer_groups.is_empty();
+        if self.connections.get(&id).is_some_and(absent) {
+            self.connections.remove(&id);
+        }
+    }
+}
+
+impl Consumers {
+    /// Java: `ConsumerGroupInfo.updateSubscription`. True if a topic came or went. Two clients that subscribe differently under one group
+    /// name keep overwriting each other, as in Java.
+    fn subscribe(&mut self, name: &GroupName, subscriptions: Vec<SubscriptionData>) -> bool {
+        let known = &self.group.subscriptions;
+        let is_newer =
+            |data: &SubscriptionData| known.get(&*data.topic).is_none_or(|old| old.sub_version < data.sub_version);
+        let listed: BTreeSet<&str> = subscriptions.iter().map(|data| &*data.topic).collect();
+        let gone: Vec<TopicName> = known.keys().filter(|topic| !listed.contains(&***topic)).cloned().collect();
+        let newer: Vec<bool> = subscriptions.iter().map(is_newer).collect();
+        if gone.is_empty() && !newer.contains(&true) {
+            return false;
+        }
+        let group = Arc::make_mut(&mut self.group);
+        for topic in &gone {
+            tracing::info!(group = %name, %topic, "subscription given up");
+            group.subscriptions.remove(&**topic);
+        }
+        let mut changed = !gone.is_empty();
+        for (data, _) in subscriptions.into_iter().zip(newer).filter(|(_, newer)| *newer) {
+            let topic = data.topic.clone();
+            let old = group.subscriptions.insert(topic.clone(), Arc::new(data));
+            let new = &group.subscriptions[&topic];
+            match old {
+                None => {
+                    tracing::info!(group = %name, %topic, expression = &*new.sub_string, "subscribed");
+                    changed = true;
+                }
+                Some(old) if old.sub_string != new.sub_string => {
+                    tracing::warn!(group = %name, %topic, was = &*old.sub_string, is = &*new.sub_string, "subscription of the group changed");
+                }
+                Some(_) => {}
+            }
+        }
+        changed
+    }
+}
+
+fn presence<'a, C: Clone>(
+    connections: &'a mut HashMap<ConnectionId, Presence<C>>,
+    id: ConnectionId,
+    connection: &C,
+) -> &'a mut Presence<C> {
+    connections.entry(id).or_insert_with(|| Presence {
+        connection: connection.clone(),
+        consumer_groups: BTreeSet::new(),
+        producer_groups: BTreeSet::new(),
+    })
+}
+
+#[cfg(test)]
+#[path = "table_test.rs"]
+mod tests;

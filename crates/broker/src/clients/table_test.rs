@@ -1,0 +1,140 @@
+//! The sequences of reference/wire/client.txt, and what time and closed connections do to them.
+
+use super::*;
+
+const A: ConnectionId = ConnectionId(1);
+const B: ConnectionId = ConnectionId(2);
+
+fn member(client_id: &str, heard_at_ms: i64) -> Member {
+    Member {
+        client_id: client_id.into(),
+        language: Language::JAVA,
+        version: 479,
+        peer: ([127, 0, 0, 1], 1).into(),
+        heard_at_ms,
+    }
+}
+
+fn subscription(topic: &str, sub_string: &str, sub_version: i64) -> SubscriptionData {
+    SubscriptionData { topic: topic.into(), sub_string: sub_string.into(), sub_version, ..SubscriptionData::default() }
+}
+
+fn heartbeat(subscriptions: Vec<SubscriptionData>) -> ConsumerHeartbeat {
+    ConsumerHeartbeat {
+        group: "G".into(),
+        consume_type: Some(ConsumeType::Passively),
+        message_model: Some(MessageModel::Clustering),
+        consume_from_where: Some(ConsumeFromWhere::LastOffset),
+        subscriptions: Some(subscriptions),
+        fingerprint: 0,
+        notify: true,
+    }
+}
+
+fn one_topic(version: i64) -> ConsumerHeartbeat {
+    heartbeat(vec![subscription("T", "*", version)])
+}
+
+/// The handles of these tests are the connection's number.
+fn register(table: &mut Table<u64>, id: ConnectionId, at_ms: i64, heartbeat: ConsumerHeartbeat) -> Option<Vec<u64>> {
+    table.register_consumer(id, &id.0, member("cid", at_ms), heartbeat).notice.map(|notice| notice.to)
+}
+
+#[test]
+fn members_are_told_of_newcomers_and_topics_but_not_of_expressions() {
+    let mut table = Table::default();
+    assert_eq!(register(&mut table, A, 0, one_topic(1)), Some(vec![1]));
+    assert_eq!(register(&mut table, B, 0, one_topic(1)), Some(vec![1, 2]));
+    assert_eq!(register(&mut table, A, 0, one_topic(2)), None);
+    assert_eq!(register(&mut table, A, 0, heartbeat(vec![subscription("T", "TagA", 3)])), None);
+    assert_eq!(table.consumer_group("G").unwrap().subscription("T").unwrap().sub_string, "TagA");
+    let two_topics = || heartbeat(vec![subscription("T", "*", 4), subscription("T2", "*", 4)]);
+    assert_eq!(register(&mut table, A, 0, two_topics()), Some(vec![1, 2]));
+    assert_eq!(register(&mut table, A, 0, two_topics()), None);
+    assert_eq!(register(&mut table, B, 0, one_topic(1)), Some(vec![1, 2]));
+    assert!(table.consumer_group("G").unwrap().subscription("T2").is_none());
+    // An older version does not win.
+    assert_eq!(table.consumer_group("G").unwrap().subscription("T").unwrap().sub_version, 4);
+}
+
+#[test]
+fn nobody_is_told_in_broadcasting_groups_or_when_switched_off() {
+    let mut table = Table::default();
+    let broadcasting = ConsumerHeartbeat { message_model: Some(MessageModel::Broadcasting), ..one_topic(1) };
+    assert_eq!(register(&mut table, A, 0, broadcasting), None);
+    assert!(table.consumer_group("G").unwrap().is_broadcasting());
+    assert_eq!(register(&mut table, B, 0, ConsumerHeartbeat { notify: false, ..one_topic(1) }), None);
+    assert_eq!(table.closed(A), []);
+}
+
+#[test]
+fn signing_off_tells_those_that_stay() {
+    let mut table = Table::default();
+    register(&mut table, A, 0, one_topic(1));
+    register(&mut table, B, 0, one_topic(1));
+    assert_eq!(table.unregister_consumer(B, "other"), None);
+    assert_eq!(table.unregister_consumer(B, "G"), Some(Notice { group: "G".into(), to: vec![1] }));
+    assert_eq!(table.unregister_consumer(B, "G"), None);
+    assert_eq!(table.unregister_consumer(A, "G"), None);
+    assert!(table.consumer_group("G").is_none());
+    assert!(table.connections.is_empty() && table.consumers.is_empty());
+}
+
+#[test]
+fn closed_connection_leaves_every_group() {
+    let mut table = Table::default();
+    register(&mut table, A, 0, one_topic(1));
+    register(&mut table, B, 0, one_topic(1));
+    register(&mut table, A, 0, ConsumerHeartbeat { group: "G2".into(), ..one_topic(1) });
+    table.register_producer(A, &1, member("cid", 0), &"P".into());
+    assert_eq!(table.closed(A), [Notice { group: "G".into(), to: vec![2] }]);
+    assert_eq!(table.closed(A), []);
+    assert_eq!((table.consumers.len(), table.producers.len(), table.connections.len()), (1, 0, 1));
+}
+
+#[test]
+fn silent_clients_are_closed() {
+    let mut table = Table::default();
+    register(&mut table, A, 0, one_topic(1));
+    register(&mut table, B, 5, one_topic(1));
+    table.register_producer(A, &1, member("cid", 5), &"P".into());
+    assert_eq!(table.expire(120_000, 120_000), (vec![], vec![]));
+    assert_eq!(table.expire(120_001, 120_000), (vec![1], vec![Notice { group: "G".into(), to: vec![2] }]));
+    assert_eq!(table.producers("P").count(), 0);
+    register(&mut table, B, 100_000, one_topic(1));
+    assert_eq!(table.expire(200_000, 120_000), (vec![], vec![]));
+}
+
+#[test]
+fn second_kind_of_heartbeat_keeps_what_it_leaves_out() {
+    let mut table = Table::default();
+    let full = || ConsumerHeartbeat { fingerprint: 7, ..one_topic(1) };
+    let bare = |fingerprint| ConsumerHeartbeat { fingerprint, subscriptions: None, ..one_topic(1) };
+    let mut wanted = |heartbeat| table.register_consumer(A, &1, member("cid", 0), heartbeat).subscriptions_wanted;
+    // A broker that has just started asks for what it does not know.
+    assert!(wanted(bare(7)));
+    assert!(!wanted(full()));
+    assert!(!wanted(bare(7)));
+    assert!(wanted(bare(8)));
+    assert!(table.consumer_group("G").unwrap().subscription("T").is_some());
+}
+
+#[test]
+fn another_client_id_on_the_same_connection_replaces_the_first() {
+    let mut table = Table::default();
+    table.register_consumer(A, &1, member("one", 0), one_topic(1));
+    assert!(table.register_consumer(A, &1, member("two", 0), one_topic(1)).notice.is_none());
+    assert_eq!(table.consumers("G").map(|(member, _)| &*member.client_id).collect::<Vec<_>>(), ["two"]);
+}
+
+#[test]
+fn producers_take_turns() {
+    let mut table = Table::default();
+    assert_eq!(table.next_producer("P"), None);
+    for id in [A, B] {
+        table.register_producer(id, &id.0, member("cid", 0), &"P".into());
+    }
+    assert_eq!([(); 3].map(|()| table.next_producer("P")), [Some(1), Some(2), Some(1)]);
+    table.unregister_producer(A, "P");
+    assert_eq!([(); 2].map(|()| table.next_producer("P")), [Some(2), Some(2)]);
+}

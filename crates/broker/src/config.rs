@@ -1,0 +1,812 @@
+//! Every key of `broker.conf`: what it means here, or that it has no effect here.
+//!
+//! One declaration per key gives the parser, GET_BROKER_CONFIG and the docs table. Inert keys carry the default that a stock 5.3.3 broker
+//! lists; those that are `None` are unset there. Spec broker §J.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use ferromq_config::{ConfigError, Configuration, InvalidValue, Loaded, config, config_enum, home_dir};
+use ferromq_protocol::body::DataVersion;
+use parking_lot::Mutex;
+
+use crate::clock::now_ms;
+
+config_enum! {
+    /// What part the broker plays in its group.
+    pub enum BrokerRole {
+        AsyncMaster = "ASYNC_MASTER",
+        SyncMaster = "SYNC_MASTER",
+        Slave = "SLAVE",
+    }
+}
+
+config_enum! {
+    /// When an acknowledged message is on disk.
+    pub enum FlushDiskType {
+        AsyncFlush = "ASYNC_FLUSH",
+        SyncFlush = "SYNC_FLUSH",
+    }
+}
+
+config! {
+    /// Settings of a broker. Java: `BrokerConfig`, `BrokerIdentity`, `MessageStoreConfig`, `NettyServerConfig`.
+    pub struct BrokerConfig {
+        // identity
+        /// Cluster this broker belongs to; also names the cluster's pattern, reply and revive topics.
+        "brokerClusterName" => broker_cluster_name: String = "DefaultCluster".into(),
+        /// Name that master and slaves of one group share; the host name if unset.
+        "brokerName" => broker_name: String = host_name(),
+        /// 0 is the master; masters have it whatever is set here, as in Java.
+        "brokerId" in 0..=i64::MAX => broker_id: i64 = 0,
+        /// Address that clients are told; the first address of this host if unset.
+        "brokerIP1" => broker_ip1: Option<String> = None,
+        /// Address for replication; the first address of this host if unset.
+        "brokerIP2" => broker_ip2: Option<String> = None,
+        /// Address to listen on.
+        "bindAddress" => bind_address: String = "0.0.0.0".into(),
+        /// Main port. The fast port is two below. 0 lets the system choose one, without a fast port.
+        "listenPort" => listen_port: u16 = 10911,
+        /// Replication port, registered for slaves; `listenPort` + 1 if 0.
+        "haListenPort" => ha_listen_port: u16 = 0,
+        /// Nameservers, `host:port;host:port`. The flag -n wins over the file, the file over the environment variable NAMESRV_ADDR.
+        "namesrvAddr" => namesrv_addr: Option<String> = std::env::var("NAMESRV_ADDR").ok().filter(|list| !list.is_empty()),
+        /// Only shown; nothing is read from it.
+        "rocketmqHome" => rocketmq_home: Option<PathBuf> = std::env::var_os("ROCKETMQ_HOME").map(PathBuf::from),
+        /// Only masters exist yet: SYNC_MASTER does as ASYNC_MASTER and says so, SLAVE stops the start.
+        "brokerRole" => broker_role: BrokerRole = BrokerRole::AsyncMaster,
+        /// 4 lets consumers read, 2 lets producers write; combined with the permissions of every topic that is registered.
+        "brokerPermission" in 0..=15 => broker_permission: i32 = 6,
+        /// Keys that updateBrokerConfig refuses.
+        "configBlackList" => config_black_list: String = "configBlackList;brokerConfigPath".into(),
+        // topics and groups
+        /// Unknown topics come into being when a client sends to them.
+        "autoCreateTopicEnable" => auto_create_topic_enable: bool = true,
+        /// Most queues that an auto-created topic can have.
+        "defaultTopicQueueNums" in 1..=65536 => default_topic_queue_nums: i32 = 8,
+        /// The topic named like the cluster can be read and written.
+        "clusterTopicEnable" => cluster_topic_enable: bool = true,
+        /// The topic named like the broker can be read and written.
+        "brokerTopicEnable" => broker_topic_enable: bool = true,
+        /// Message traces have a topic here.
+        "traceTopicEnable" => trace_topic_enable: bool = false,
+        /// What that topic is called.
+        "msgTraceTopicName" => msg_trace_topic_name: String = "RMQ_SYS_TRACE_TOPIC".into(),
+        /// Queues of the topic that pop acknowledgements will use.
+        "reviveQueueNum" in 1..=1024 => revive_queue_num: i32 = 8,
+        /// Timer messages have a topic here.
+        "timerWheelEnable" => timer_wheel_enable: bool = true,
+        /// Unknown groups come into being when a client uses them.
+        "autoCreateSubscriptionGroup" => auto_create_subscription_group: bool = true,
+        /// So do groups named CID_RMQ_SYS_…, whatever the key above says.
+        "enableCreateSysGroup" => enable_create_sys_group: bool = true,
+        /// updateTopic refuses names of system topics.
+        "validateSystemTopicWhenUpdateTopic" => validate_system_topic_when_update_topic: bool = true,
+        /// updateTopic accepts the message type MIXED.
+        "enableMixedMessageType" => enable_mixed_message_type: bool = false,
+        /// Deleting a topic deletes its pop retry topics too.
+        "clearRetryTopicWhenDeleteTopic" => clear_retry_topic_when_delete_topic: bool = true,
+        // sending
+        /// Longest message body, in bytes.
+        "maxMessageSize" in 1..=1_073_741_824 => max_message_size: usize = 4 * 1024 * 1024,
+        /// Stored with every message and sent with every reply to a send.
+        "regionId" => region_id: String = "DefaultRegion".into(),
+        /// Tells producers whether to write message traces.
+        "traceOn" => trace_on: bool = true,
+        /// Sends are refused until then, in ms since 1970.
+        "startAcceptSendRequestTimeStamp" => start_accept_send_request_time_stamp: i64 = 0,
+        /// Most sends that may wait for a flush at one time; beyond it producers get SYSTEM_BUSY.
+        "sendThreadPoolQueueCapacity" in 1..=10_000_000 => send_thread_pool_queue_capacity: usize = 10_000,
+        /// An append that takes longer than this, in ms, means that the disk cannot follow; producers then get SYSTEM_BUSY.
+        "osPageCacheBusyTimeOutMills" in 1..=3_600_000 => os_page_cache_busy_time_out_mills: u64 = 1000,
+        // pulling
+        /// Pulls that find nothing wait as long as the client asks for.
+        "longPollingEnable" => long_polling_enable: bool = true,
+        /// How long they wait otherwise, in ms.
+        "shortPollingTimeMills" in 0..=3_600_000 => short_polling_time_mills: u64 = 1000,
+        /// Most pulls that may wait at one time; beyond it they are answered at once.
+        "pullThreadPoolQueueCapacity" in 1..=10_000_000 => pull_thread_pool_queue_capacity: usize = 100_000,
+        /// Lite pull consumers (code 361) are served.
+        "litePullMessageEnable" => lite_pull_message_enable: bool = true,
+        /// Pull consumers are refused.
+        "rejectPullConsumerEnable" => reject_pull_consumer_enable: bool = false,
+        /// Consumers that fell behind are pointed to a slave.
+        "slaveReadEnable" => slave_read_enable: bool = false,
+        /// Most messages a pull may ask for.
+        "pullBatchMaxMessageCount" in 1..=1_000_000 => pull_batch_max_message_count: usize = 160,
+        /// Most bytes of one pull out of memory.
+        "maxTransferBytesOnMessageInMemory" in 1..=134_217_728 => max_transfer_bytes_on_message_in_memory: usize = 262_144,
+        /// Most messages of one pull out of memory.
+        "maxTransferCountOnMessageInMemory" in 1..=1_000_000 => max_transfer_count_on_message_in_memory: usize = 32,
+        /// Most bytes of one pull from disk.
+        "maxTransferBytesOnMessageInDisk" in 1..=134_217_728 => max_transfer_bytes_on_message_in_disk: usize = 65_536,
+        /// Most messages of one pull from disk.
+        "maxTransferCountOnMessageInDisk" in 1..=1_000_000 => max_transfer_count_on_message_in_disk: usize = 8,
+        /// Part of the memory, in percent, that the newest messages are taken to be in.
+        "accessMessageInMemoryMaxRatio" in 1..=100 => access_message_in_memory_max_ratio: u32 = 40,
+        /// Bytes of consume queue entries looked at in one filtered pull; 20 per message.
+        "maxFilterMessageSize" in 20..=1_073_741_824 => max_filter_message_size: usize = 16_000,
+        // offsets, queries and clients
+        /// How often changed consumer offsets are saved, in ms.
+        "flushConsumerOffsetInterval" in 100..=3_600_000 => flush_consumer_offset_interval: u64 = 5000,
+        /// Commits per step of the offset table's version.
+        "consumerOffsetUpdateVersionStep" in 1..=1_000_000_000 => consumer_offset_update_version_step: i64 = 500,
+        /// Resets are kept here and given to the group's next pull.
+        "useServerSideResetOffset" => use_server_side_reset_offset: bool = true,
+        /// Most messages of a query by unique key.
+        "defaultQueryMaxNum" in 1..=1_000_000 => default_query_max_num: i32 = 32,
+        /// Most messages of a query by key.
+        "maxMsgsNumBatch" in 1..=1_000_000 => max_msgs_num_batch: i32 = 64,
+        /// Members of a group are told at once when it changes.
+        "notifyConsumerIdsChangedEnable" => notify_consumer_ids_changed_enable: bool = true,
+        /// A client without a heartbeat for this long, in ms, is forgotten.
+        "channelExpiredTimeout" in 1000..=86_400_000 => channel_expired_timeout: u64 = 120_000,
+        /// Heartbeats of producers are recorded.
+        "enableRegisterProducer" => enable_register_producer: bool = true,
+        // nameservers
+        /// How often the broker registers, in ms; taken as at least 10 s and at most 60 s.
+        "registerNameServerPeriod" => register_name_server_period: u64 = 30_000,
+        /// Registrations are sent compressed.
+        "compressedRegister" => compressed_register: bool = false,
+        /// How long a nameserver may take to answer, in ms.
+        "registerBrokerTimeoutMills" in 100..=3_600_000 => register_broker_timeout_mills: u64 = 24_000,
+        // store
+        /// Where everything lives that must survive.
+        "storePathRootDir" => store_path_root_dir: PathBuf = home_dir().join("store"),
+        /// The commit log's own directory; `commitlog` in the root if unset.
+        "storePathCommitLog" => store_path_commit_log: Option<PathBuf> = None,
+        /// Bytes per file of the commit log. Cannot change once messages are stored.
+        "mappedFileSizeCommitLog" in 1024..=2_147_483_647 => mapped_file_size_commit_log: u64 = 1 << 30,
+        /// Bytes per file of a consume queue, rounded up to whole entries of 20.
+        "mappedFileSizeConsumeQueue" in 20..=2_147_483_647 => mapped_file_size_consume_queue: u64 = 6_000_000,
+        /// SYNC_FLUSH answers a send when the message is on disk, ASYNC_FLUSH before.
+        "flushDiskType" => flush_disk_type: FlushDiskType = FlushDiskType::AsyncFlush,
+        /// How long a send waits for that, in ms, before it is answered with FLUSH_DISK_TIMEOUT.
+        "syncFlushTimeout" in 1..=3_600_000 => sync_flush_timeout: u64 = 5000,
+        /// How often the commit log is flushed in ASYNC_FLUSH mode, in ms.
+        "flushIntervalCommitLog" in 1..=3_600_000 => flush_interval_commit_log: u64 = 500,
+        /// Pages of 4 KiB that must be new before it is.
+        "flushCommitLogLeastPages" in 0..=1_000_000 => flush_commit_log_least_pages: u64 = 4,
+        /// It is flushed whatever is new after this long, in ms.
+        "flushCommitLogThoroughInterval" in 1..=86_400_000 => flush_commit_log_thorough_interval: u64 = 10_000,
+        /// Messages can be found by key.
+        "messageIndexEnable" => message_index_enable: bool = true,
+        /// Hash slots per index file.
+        "maxHashSlotNum" in 1..=100_000_000 => max_hash_slot_num: u32 = 5_000_000,
+        /// Entries per index file.
+        "maxIndexNum" in 2..=400_000_000 => max_index_num: u32 = 20_000_000,
+        /// How often consume queues are flushed, in ms.
+        "flushIntervalConsumeQueue" in 1..=3_600_000 => flush_interval_consume_queue: u64 = 1000,
+        /// Pages of 4 KiB that must be new in a queue before it is.
+        "flushConsumeQueueLeastPages" in 0..=1_000_000 => flush_consume_queue_least_pages: u64 = 2,
+        /// They are flushed whatever is new after this long, in ms.
+        "flushConsumeQueueThoroughInterval" in 1..=86_400_000 => flush_consume_queue_thorough_interval: u64 = 60_000,
+        /// The delay levels, from 1, in s, m, h or d.
+        "messageDelayLevel" => message_delay_level: String = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into(),
+        /// Disk use in percent at which sends are refused.
+        "diskSpaceWarningLevelRatio" in 35..=99 => disk_space_warning_level_ratio: u32 = 90,
+        // network
+        /// A connection without traffic for this long is closed.
+        "serverChannelMaxIdleTimeSeconds" in 1..=86_400 => server_channel_max_idle_time_seconds: u64 = 120,
+        /// Send buffer of a socket in bytes; 0 leaves it to the system.
+        "serverSocketSndBufSize" in 0..=1_073_741_824 => server_socket_snd_buf_size: u32 = 0,
+        /// Receive buffer of a socket in bytes; 0 leaves it to the system.
+        "serverSocketRcvBufSize" in 0..=1_073_741_824 => server_socket_rcv_buf_size: u32 = 0,
+        /// How long a connection to a nameserver may take, in ms.
+        "connectTimeoutMillis" in 1..=3_600_000 => connect_timeout_millis: u64 = 3000,
+        /// FerroMQ's own: threads that serve connections; 0 takes one per core.
+        "workerThreads" in 0..=1024 => worker_threads: usize = 0,
+    }
+    inert {
+        "abortFile" => None,
+        "accessMessageInMemoryHotRatio" => 26,
+        "accountStatsEnable" => true,
+        "accountStatsPrintZeroValues" => true,
+        "ackMessageThreadPoolNums" => 16,
+        "ackThreadPoolQueueCapacity" => 100000,
+        "aclEnable" => false,
+        "aclFile" => None,
+        "adminBrokerThreadPoolNums" => 16,
+        "adminBrokerThreadPoolQueueCapacity" => 10000,
+        "allAckInSyncStateSet" => false,
+        "allowRecallWhenBrokerNotWriteable" => true,
+        "appendAckAsync" => false,
+        "appendCkAsync" => false,
+        "asyncLearner" => false,
+        "asyncSendEnable" => true,
+        "authConfigPath" => None,
+        "authenticationEnabled" => None,
+        "authenticationMetadataProvider" => "org.apache.rocketmq.auth.authentication.provider.LocalAuthenticationMetadataProvider",
+        "authenticationProvider" => "org.apache.rocketmq.auth.authentication.provider.DefaultAuthenticationProvider",
+        "authorizationEnabled" => None,
+        "authorizationMetadataProvider" => "org.apache.rocketmq.auth.authorization.provider.LocalAuthorizationMetadataProvider",
+        "authorizationProvider" => "org.apache.rocketmq.auth.authorization.provider.DefaultAuthorizationProvider",
+        "autoDeleteUnusedStats" => true,
+        "autoMessageVersionOnTopicLen" => true,
+        "batchDispatchRequestThreadPoolNums" => 16,
+        "bitMapLengthConsumeQueueExt" => 112,
+        "bottomMostCompressionTypeForConsumeQueueStore" => "zstd",
+        "broadcastOffsetExpireMaxSecond" => 300,
+        "broadcastOffsetExpireSecond" => 120,
+        "brokerConfigPath" => None,
+        "brokerContainerConfigPath" => None,
+        "brokerElectionPriority" => 2147483647,
+        "brokerFastFailureEnable" => true,
+        "brokerHeartbeatInterval" => 1000,
+        "brokerNotActiveTimeoutMillis" => 10000,
+        "cgColdReadThreshold" => 3145728,
+        "channelNotActiveInterval" => 60000,
+        "checkCRCOnRecover" => true,
+        "checkSyncStateSetPeriod" => 5000,
+        "cleanFileForciblyEnable" => true,
+        "cleanOfflineBrokerInterval" => 30000,
+        "cleanResourceInterval" => 10000,
+        "cleanRocksDBDirtyCQIntervalMin" => 60,
+        "cleanSwapedMapInterval" => 300000,
+        "clientAsyncSemaphoreValue" => 65535,
+        "clientCallbackExecutorThreads" => 2,
+        "clientChannelMaxIdleTimeSeconds" => 120,
+        "clientCloseSocketIfTimeout" => true,
+        "clientManageThreadPoolNums" => 32,
+        "clientManagerThreadPoolQueueCapacity" => 1000000,
+        "clientOnewaySemaphoreValue" => 65535,
+        "clientPooledByteBufAllocatorEnable" => false,
+        "clientSocketRcvBufSize" => 0,
+        "clientSocketSndBufSize" => 0,
+        "clientWorkerThreads" => 4,
+        "coldCtrStrategyEnable" => false,
+        "coldDataFlowControlEnable" => false,
+        "coldDataScanEnable" => false,
+        "commercialBaseCount" => 1,
+        "commercialBigCount" => None,
+        "commercialEnable" => None,
+        "commercialSizePerMsg" => 4096,
+        "commercialTimerCount" => None,
+        "commercialTransCount" => None,
+        "commitCommitLogLeastPages" => 4,
+        "commitCommitLogThoroughInterval" => 200,
+        "commitIntervalCommitLog" => 200,
+        "commitLogForceSwapMapInterval" => 43200000,
+        "commitLogSwapMapInterval" => 3600000,
+        "commitLogSwapMapReserveFileNum" => 100,
+        "compactionCqMappedFileSize" => 10485760,
+        "compactionMappedFileSize" => 104857600,
+        "compactionScheduleInternal" => 900000,
+        "compactionThreadNum" => 6,
+        "compatibleWithOldNameSrv" => true,
+        "configManagerVersion" => "v1",
+        "consumerFallbehindThreshold" => 17179869184,
+        "consumerManageThreadPoolNums" => 32,
+        "consumerManagerThreadPoolQueueCapacity" => 1000000,
+        "controllerAddr" => "",
+        "controllerHeartBeatTimeoutMills" => 10000,
+        "correctLogicMinOffsetForceInterval" => 300000,
+        "correctLogicMinOffsetSleepInterval" => 1,
+        "dLegerGroup" => None,
+        "dLegerPeers" => None,
+        "dLegerSelfId" => None,
+        "dataReadAheadEnable" => true,
+        "debugLockEnable" => false,
+        "defaultMessageRequestMode" => "PULL",
+        "defaultPopShareQueueNum" => -1,
+        "defaultReadAheadSize" => None,
+        "delayOffsetUpdateVersionStep" => 200,
+        "deleteCommitLogFilesInterval" => 100,
+        "deleteConsumeQueueFilesInterval" => 100,
+        "deleteFileBatchMax" => 10,
+        "deleteWhen" => "04",
+        "destroyMapedFileIntervalForcibly" => 120000,
+        "disableCallbackExecutor" => false,
+        "disableConsumeIfConsumerReadSlowly" => false,
+        "disableNettyWorkerGroup" => false,
+        "disappearTimeAfterStart" => -1,
+        "diskFallRecorded" => true,
+        "diskMaxUsedSpaceRatio" => 75,
+        "diskSpaceCleanForciblyRatio" => 85,
+        "dispatchCqCacheNum" => 4096,
+        "dispatchCqThreads" => 10,
+        "dispatchFromSenderThread" => false,
+        "duplicationEnable" => false,
+        "enableAsyncReput" => true,
+        "enableAutoInSyncReplicas" => false,
+        "enableBatchPush" => false,
+        "enableBroadcastOffsetStore" => true,
+        "enableBuildConsumeQueueConcurrently" => false,
+        "enableCalcFilterBitMap" => false,
+        "enableCleanExpiredOffset" => false,
+        "enableCompaction" => true,
+        "enableConnectionMetrics" => None,
+        "enableConsumeQueueExt" => false,
+        "enableControllerMode" => false,
+        "enableDLegerCommitLog" => false,
+        "enableDetailStat" => true,
+        "enableFastChannelEventProcess" => false,
+        "enableIncubatingFeatures" => None,
+        "enableLagAndDlqMetrics" => None,
+        "enableLmq" => false,
+        "enableLmqStats" => false,
+        "enableMessageStoreMetrics" => None,
+        "enableMultiDispatch" => false,
+        "enableNetWorkFlowControl" => false,
+        "enableNotifyAfterPopOrderLockRelease" => true,
+        "enableNotifyBeforePopCalculateLag" => true,
+        "enablePopBatchAck" => false,
+        "enablePopBufferMerge" => false,
+        "enablePopLog" => false,
+        "enablePopMessageThreshold" => false,
+        "enablePopMetrics" => None,
+        "enablePropertyFilter" => false,
+        "enableReconnectForGoAway" => true,
+        "enableRemoteEscape" => false,
+        "enableRemotingMetrics" => None,
+        "enableRequestMetrics" => None,
+        "enableRetryTopicV2" => false,
+        "enableRocksDBLog" => false,
+        "enableScheduleAsyncDeliver" => false,
+        "enableScheduleMessageStats" => true,
+        "enableShutdownGracefully" => false,
+        "enableSingleTopicRegister" => false,
+        "enableSkipLongAwaitingAck" => false,
+        "enableSlaveActingMaster" => false,
+        "enableSplitMetadata" => None,
+        "enableSplitRegistration" => false,
+        "enableStatsMetrics" => None,
+        "enableTransactionMetrics" => None,
+        "enabledAppendPropCRC" => false,
+        "endTransactionPoolQueueCapacity" => 100000,
+        "endTransactionThreadPoolNums" => 12,
+        "estimateAccumulation" => true,
+        "expectConsumerNumUseFilter" => 32,
+        "fastFailIfNoBufferInStorePool" => false,
+        "fetchControllerAddrByDnsLookup" => false,
+        "fetchNameSrvAddrByDnsLookup" => false,
+        "fetchNamesrvAddrByAddressServer" => false,
+        "fetchNamesrvAddrInterval" => 10000,
+        "fileReservedTime" => 72,
+        "filterDataCleanTimeSpan" => 86400000,
+        "filterServerNums" => None,
+        "filterSupportRetry" => false,
+        "flushCommitLogTimed" => true,
+        "flushConsumerOffsetHistoryInterval" => 60000,
+        "flushDelayOffsetInterval" => 10000,
+        "flushLeastPagesWhenWarmMapedFile" => 4096,
+        "forceRegister" => true,
+        "forceVerifyPropCRC" => false,
+        "forwardTimeout" => 3000,
+        "globalColdReadThreshold" => 104857600,
+        "haFlowControlEnable" => false,
+        "haHousekeepingInterval" => 20000,
+        "haMasterAddress" => None,
+        "haMaxGapNotInSync" => 268435456,
+        "haMaxTimeSlaveNotCatchup" => 15000,
+        "haSendHeartbeatInterval" => 5000,
+        "haSlaveFallbehindMax" => None,
+        "haTransferBatchSize" => 32768,
+        "heartbeatThreadPoolNums" => 2,
+        "heartbeatThreadPoolQueueCapacity" => 50000,
+        "highSpeedMode" => false,
+        "inSyncReplicas" => 1,
+        "initAuthenticationUser" => None,
+        "initPopOffsetByCheckMsgInMem" => true,
+        "innerClientAuthenticationCredentials" => None,
+        "isBrokerContainer" => false,
+        "isInBrokerContainer" => false,
+        "isScanAvailableNameSrv" => true,
+        "isolateLogEnable" => false,
+        "litePullMessageThreadPoolNums" => 20,
+        "litePullThreadPoolQueueCapacity" => 100000,
+        "loadBalancePollNameServerInterval" => 30000,
+        "loadBalanceProcessorThreadPoolNums" => 32,
+        "loadBalanceThreadPoolQueueCapacity" => 100000,
+        "lockInStrictMode" => false,
+        "logicQueueForceSwapMapInterval" => 43200000,
+        "logicQueueSwapMapInterval" => 3600000,
+        "logicQueueSwapMapReserveFileNum" => 20,
+        "logicalDiskSpaceCleanForciblyThreshold" => 0.8,
+        "mappedFileSizeConsumeQueueExt" => 50331648,
+        "mappedFileSizeTimerLog" => 104857600,
+        "mappedFileSwapEnable" => true,
+        "mapperFileSizeBatchConsumeQueue" => 13800000,
+        "maxAsyncPutMessageRequests" => 5000,
+        "maxBatchDeleteFilesNum" => 50,
+        "maxChecksumRange" => 1073741824,
+        "maxConsumeQueueScan" => 20000,
+        "maxDelayTime" => None,
+        "maxErrorRateOfBloomFilter" => 20,
+        "maxHaTransferByteInSecond" => 104857600,
+        "maxLmqConsumeQueueNum" => 20000,
+        "maxOffsetMapSize" => 104857600,
+        "maxPopPollingSize" => 100000,
+        "maxReconnectIntervalTimeSeconds" => 60,
+        "maxRecoveryCommitlogFiles" => 30,
+        "maxSlaveResendLength" => 268435456,
+        "maxStatsIdleTimeInMinutes" => -1,
+        "maxTopicLength" => 127,
+        "memTableFlushIntervalMs" => 3600000,
+        "messageIndexSafe" => false,
+        "messageStorePlugIn" => "",
+        "metricGrpcExporterIntervalInMills" => 60000,
+        "metricGrpcExporterTimeOutInMills" => 3000,
+        "metricLoggingExporterIntervalInMills" => 10000,
+        "metricsExporterType" => "DISABLE",
+        "metricsGrpcExporterHeader" => "",
+        "metricsGrpcExporterTarget" => "",
+        "metricsInDelta" => false,
+        "metricsLabel" => "",
+        "metricsOtelCardinalityLimit" => 50000,
+        "metricsPromExporterHost" => "",
+        "metricsPromExporterPort" => 5557,
+        "migrateAuthFromV1Enabled" => None,
+        "minInSyncReplicas" => 1,
+        "offsetCheckInSlave" => false,
+        "popCkMaxBufferSize" => 200000,
+        "popCkOffsetMaxQueueSize" => 20000,
+        "popCkStayBufferTime" => 10000,
+        "popCkStayBufferTimeOut" => 3000,
+        "popConsumerFSServiceInit" => true,
+        "popConsumerKVServiceEnable" => false,
+        "popConsumerKVServiceInit" => false,
+        "popConsumerKVServiceLog" => false,
+        "popFromRetryProbability" => 20,
+        "popInflightMessageThreshold" => 10000,
+        "popLongPollingForceNotifyInterval" => 800,
+        "popPollingMapExpireTimeSeconds" => None,
+        "popPollingMapSize" => 100000,
+        "popPollingSize" => 1024,
+        "popResponseReturnActualRetryTopic" => false,
+        "popReviveMaxAttemptTimes" => 16,
+        "popReviveMaxReturnSizePerRead" => 16384,
+        "preferredLeaderId" => None,
+        "printChannelGroups" => false,
+        "printChannelGroupsMinNum" => 5,
+        "processReplyMessageThreadPoolNums" => 20,
+        "pullMessageThreadPoolNums" => 20,
+        "putConsumeQueueDataByFileChannel" => true,
+        "putMessageFutureThreadPoolNums" => 2,
+        "putMessageTimeout" => 8000,
+        "putMsgIndexHighWater" => None,
+        "putMsgIndexHightWater" => 600000,
+        "putThreadPoolQueueCapacity" => 10000,
+        "queryMessageThreadPoolNums" => 10,
+        "queryThreadPoolQueueCapacity" => 20000,
+        "readOnlyCommitLogStorePaths" => None,
+        "readUnCommitted" => false,
+        "realTimeNotifyConsumerChange" => true,
+        "realTimePersistRocksDBConfig" => true,
+        "recallMessageEnable" => false,
+        "recheckReputOffsetFromCq" => false,
+        "recoverConcurrently" => false,
+        "recoverThreadPoolNums" => 32,
+        "redeleteHangedFileInterval" => 120000,
+        "rejectTransactionMessage" => false,
+        "replicasPerDiskPartition" => 1,
+        "replyThreadPoolQueueCapacity" => 10000,
+        "retrieveMessageFromPopRetryTopicV1" => true,
+        "reviveAckWaitMs" => 180000,
+        "reviveInterval" => 1000,
+        "reviveMaxSlow" => 3,
+        "reviveScanTime" => 10000,
+        "rmqAddressServerDomain" => None,
+        "rmqAddressServerSubGroup" => None,
+        "rocksdbCQDoubleWriteEnable" => false,
+        "rocksdbCompressionType" => "lz4",
+        "rocksdbFlushWalFrequency" => 1024,
+        "rocksdbWalFileRollingThreshold" => 1073741824,
+        "sampleCountThreshold" => 5000,
+        "sampleSteps" => 32,
+        "scanAvailableNameSrv" => None,
+        "scheduleAsyncDeliverMaxPendingLimit" => 2000,
+        "scheduleAsyncDeliverMaxResendNum2Blocked" => 3,
+        "searchBcqByCacheEnable" => true,
+        "sendHeartbeatTimeoutMillis" => 1000,
+        "sendMessageThreadPoolNums" => 2,
+        "serverAsyncSemaphoreValue" => 64,
+        "serverCallbackExecutorThreads" => 0,
+        "serverLoadBalancerEnable" => true,
+        "serverNettyWorkerGroupEnable" => true,
+        "serverOnewaySemaphoreValue" => 256,
+        "serverPooledByteBufAllocatorEnable" => true,
+        "serverSelectorThreads" => 3,
+        "serverSocketBacklog" => 1024,
+        "serverWorkerThreads" => 8,
+        "shutdownWaitTimeSeconds" => 30,
+        "skipPreOnline" => false,
+        "skipWhenCKRePutReachMaxTimes" => false,
+        "slaveTimeout" => 3000,
+        "socksProxyConfig" => "{}",
+        "spinLockCollisionRetreatOptimalDegree" => 1000,
+        "splitMetadataSize" => None,
+        "splitRegistrationSize" => 800,
+        "sqlFilterEnable" => None,
+        "statRocksDBCQIntervalSec" => 10,
+        "storeCheckpoint" => None,
+        "storePathBrokerIdentity" => None,
+        "storePathConsumeQueue" => None,
+        "storePathDLedgerCommitLog" => None,
+        "storePathEpochFile" => None,
+        "storePathIndex" => None,
+        "storeReplyMessageEnable" => true,
+        "storeType" => "default",
+        "subscriptionExpiredTimeout" => 600000,
+        "syncBrokerMemberGroupPeriod" => 1000,
+        "syncBrokerMetadataPeriod" => 5000,
+        "syncControllerMetadataPeriod" => 10000,
+        "syncFromLastFile" => false,
+        "syncMasterFlushOffsetWhenStartup" => false,
+        "timerCheckMetricsWhen" => "05",
+        "timerColdDataCheckIntervalMs" => 60000,
+        "timerCongestNumEachSlot" => 2147483647,
+        "timerEnableCheckMetrics" => true,
+        "timerEnableDisruptor" => false,
+        "timerEnableRetryUntilSuccess" => false,
+        "timerFlushIntervalMs" => 1000,
+        "timerGetMessageThreadNum" => 3,
+        "timerInterceptDelayLevel" => false,
+        "timerMaxDelaySec" => 259200,
+        "timerMetricSmallThreshold" => 1000000,
+        "timerPrecisionMs" => 1000,
+        "timerProgressLogIntervalMs" => 10000,
+        "timerPutMessageThreadNum" => 3,
+        "timerRollWindowSlot" => 172800,
+        "timerSkipUnknownError" => false,
+        "timerStopDequeue" => false,
+        "timerStopEnqueue" => false,
+        "timerWarmEnable" => false,
+        "topicQueueLockNum" => 32,
+        "totalReplicas" => 1,
+        "transactionCheckInterval" => 30000,
+        "transactionCheckMax" => 15,
+        "transactionMetricFlushInterval" => 3000,
+        "transactionOpBatchInterval" => 3000,
+        "transactionOpMsgMaxSize" => 4096,
+        "transactionTimeOut" => 6000,
+        "transferMsgByHeap" => true,
+        "transientStorePoolEnable" => false,
+        "transientStorePoolSize" => 5,
+        "travelCqFileNumWhenGetMessage" => 1,
+        "updateNameServerAddrPeriod" => 120000,
+        "useABSLock" => false,
+        "useEpollNativeSelector" => false,
+        "usePIDColdCtrStrategy" => true,
+        "useReentrantLockWhenPutMessage" => true,
+        "useStaticSubscription" => false,
+        "useTLS" => false,
+        "waitTimeMillsInAckQueue" => 3000,
+        "waitTimeMillsInAdminBrokerQueue" => 5000,
+        "waitTimeMillsInHeartbeatQueue" => 31000,
+        "waitTimeMillsInLitePullQueue" => 5000,
+        "waitTimeMillsInPullQueue" => 5000,
+        "waitTimeMillsInSendQueue" => 200,
+        "waitTimeMillsInTransactionQueue" => 3000,
+        "wakeCommitWhenPutMessage" => true,
+        "wakeFlushWhenPutMessage" => false,
+        "warmMapedFileEnable" => false,
+        "writeBufferHighWaterMark" => 0,
+        "writeBufferLowWaterMark" => 0,
+    }
+}
+/// How far below the main port the fast ("VIP") port is.
+const FAST_PORT_DISTANCE: u16 = 2;
+
+impl BrokerConfig {
+    /// Checks what only makes sense together, and fills in what follows from other keys or from the host.
+    pub fn complete(mut loaded: Loaded<BrokerConfig>) -> Result<BrokerConfig, ConfigError> {
+        let config = &loaded.config;
+        if config.broker_role == BrokerRole::Slave {
+            return Err(
+                loaded.refuse("brokerRole", "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet")
+            );
+        }
+        if config.broker_name.is_empty() || config.broker_cluster_name.is_empty() {
+            let key = if config.broker_name.is_empty() { "brokerName" } else { "brokerClusterName" };
+            return Err(loaded.refuse(key, "a name that is not empty"));
+        }
+        if config.bind_address.parse::<IpAddr>().is_err() {
+            return Err(loaded.refuse("bindAddress", "an IP address such as 0.0.0.0"));
+        }
+        if (1..=FAST_PORT_DISTANCE).contains(&config.listen_port) {
+            return Err(loaded.refuse("listenPort", "above 2, because the fast port is two below it"));
+        }
+        if let Some(list) = &config.namesrv_addr
+            && let Some(wrong) = split_addresses(list).find(|address| !is_host_and_port(address))
+        {
+            let allowed = format!("a list `host:port;host:port`; `{wrong}` is not host:port");
+            return Err(loaded.refuse("namesrvAddr", allowed));
+        }
+        if config.max_index_num <= config.max_hash_slot_num / 1000 {
+            return Err(loaded.refuse("maxIndexNum", "more than a thousandth of maxHashSlotNum"));
+        }
+        let config = &mut loaded.config;
+        // Masters are number 0, whatever the file says, as in Java.
+        config.broker_id = 0;
+        if config.broker_ip1.is_none() || config.broker_ip2.is_none() {
+            let local = local_address().to_string();
+            config.broker_ip1.get_or_insert_with(|| local.clone());
+            config.broker_ip2.get_or_insert(local);
+        }
+        if config.ha_listen_port == 0 {
+            config.ha_listen_port = config.listen_port.saturating_add(1);
+        }
+        if config.store_path_commit_log.is_none() {
+            config.store_path_commit_log = Some(config.store_path_root_dir.join("commitlog"));
+        }
+        Ok(loaded.config)
+    }
+
+    /// The nameservers, in the order of the list.
+    pub fn nameservers(&self) -> Vec<String> {
+        self.namesrv_addr.as_deref().map(|list| split_addresses(list).map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// The port that serves everything but pulls; `None` when the main port is chosen by the system.
+    pub fn fast_port(&self) -> Option<u16> {
+        self.listen_port.checked_sub(FAST_PORT_DISTANCE).filter(|port| *port > 0)
+    }
+
+    /// The address that clients are told.
+    pub fn advertised_host(&self) -> &str {
+        self.broker_ip1.as_deref().unwrap_or("127.0.0.1")
+    }
+
+    /// Where the JSON tables are.
+    pub fn config_dir(&self) -> PathBuf {
+        self.store_path_root_dir.join("config")
+    }
+}
+
+/// The configuration in force: read without a lock, swapped whole when an operator changes it.
+pub struct LiveConfig {
+    current: ArcSwap<BrokerConfig>,
+    version: Mutex<DataVersion>,
+    file: Option<PathBuf>,
+}
+
+impl LiveConfig {
+    /// `file` is where the configuration came from, if from a file.
+    pub fn new(config: BrokerConfig, file: Option<PathBuf>) -> LiveConfig {
+        let version = DataVersion { counter: 0, state_version: 0, timestamp: now_ms() };
+        LiveConfig { current: ArcSwap::from_pointee(config), version: Mutex::new(version), file }
+    }
+
+    /// The file that a change is to be written to; `None` when the broker was started without one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The configuration as it is now. Cheap; not to be kept over a wait.
+    pub fn current(&self) -> Guard<Arc<BrokerConfig>> {
+        self.current.load()
+    }
+
+    /// Applies all changes or none, and gives the keys that now differ. Saving the file is the caller's part.
+    pub fn update<K: AsRef<str>, V: AsRef<str>>(&self, changes: &[(K, V)]) -> Result<Vec<String>, InvalidValue> {
+        // The lock makes two updates follow each other.
+        let mut version = self.version.lock();
+        let mut next = BrokerConfig::clone(&self.current.load());
+        let changed = next.apply(changes)?;
+        self.current.store(Arc::new(next));
+        version.next(now_ms());
+        Ok(changed)
+    }
+
+    pub fn data_version(&self) -> DataVersion {
+        self.version.lock().clone()
+    }
+}
+
+fn split_addresses(list: &str) -> impl Iterator<Item = &str> {
+    list.split(';').map(str::trim).filter(|address| !address.is_empty())
+}
+
+fn is_host_and_port(address: &str) -> bool {
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "DEFAULT_BROKER".into(),
+        name => name.into(),
+    }
+}
+
+/// The address of the interface that leads out of this host, else its first address that is not loopback, else loopback.
+/// Java: `NetworkUtil.getLocalAddress`, which asks the interfaces in turn.
+fn local_address() -> IpAddr {
+    // Connecting a UDP socket sends nothing; it only picks the interface.
+    let outward = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr()))
+        .map(|address| address.ip())
+        .ok();
+    outward
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+        .or_else(|| first_local_v4(&std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default()).map(IpAddr::V4))
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// First own address in the kernel's routing trie: a `|-- a.b.c.d` line followed by `/32 host LOCAL`.
+fn first_local_v4(trie: &str) -> Option<Ipv4Addr> {
+    let mut last = None;
+    for line in trie.lines() {
+        let line = line.trim();
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse().ok();
+        } else if line.ends_with("host LOCAL")
+            && let Some(address) = last
+            && !Ipv4Addr::is_loopback(&address)
+        {
+            return Some(address);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete(text: &str) -> Result<BrokerConfig, ConfigError> {
+        BrokerConfig::complete(BrokerConfig::parse(text, "broker.conf".as_ref())?)
+    }
+
+    fn error(text: &str) -> String {
+        complete(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_stock_file_is_accepted() {
+        let text = "brokerClusterName = DefaultCluster\nbrokerName = broker-a\nbrokerId = 0\ndeleteWhen = 04\nfileReservedTime = 48\n\
+                    brokerRole = ASYNC_MASTER\nflushDiskType = ASYNC_FLUSH\n";
+        let loaded = BrokerConfig::parse(text, "broker.conf".as_ref()).unwrap();
+        assert!(loaded.unknown.is_empty());
+        assert_eq!(
+            loaded.inert.iter().map(|at| (at.line, at.key.as_str())).collect::<Vec<_>>(),
+            [(4, "deleteWhen"), (5, "fileReservedTime")]
+        );
+        let config = BrokerConfig::complete(loaded).unwrap();
+        assert_eq!((config.listen_port, config.fast_port(), config.ha_listen_port), (10911, Some(10909), 10912));
+        assert!(config.broker_ip1.is_some() && config.store_path_commit_log.is_some());
+    }
+
+    #[test]
+    fn impossible_values_name_file_line_and_remedy() {
+        assert!(
+            error("\nbrokerRole = SLAVE")
+                .starts_with("broker.conf:2: brokerRole is `SLAVE`, but must be ASYNC_MASTER: "),
+            "{}",
+            error("\nbrokerRole = SLAVE")
+        );
+        assert!(error("flushDiskType=sync").contains("ASYNC_FLUSH or SYNC_FLUSH"));
+        assert!(error("namesrvAddr=a:9876;b").contains("`b` is not host:port"));
+        assert!(error("listenPort=2").contains("above 2"));
+        assert!(error("listenPort=70000").contains("0 to 65535"));
+        assert!(error("bindAddress=here").contains("an IP address"));
+        assert!(error("brokerName=").contains("not empty"));
+    }
+
+    #[test]
+    fn nameserver_lists_may_have_blanks_and_empty_parts() {
+        assert_eq!(complete("namesrvAddr=a:9876; b:9877;").unwrap().nameservers(), ["a:9876", "b:9877"]);
+    }
+
+    #[test]
+    fn updates_are_swapped_in_whole() {
+        let live = LiveConfig::new(complete("").unwrap(), None);
+        assert_eq!(live.update(&[("maxMessageSize", "100")]).unwrap(), ["maxMessageSize"]);
+        assert_eq!(live.current().max_message_size, 100);
+        assert_eq!(live.data_version().counter, 1);
+        assert!(live.update(&[("maxMessageSize", "-1")]).is_err());
+        assert_eq!(live.current().max_message_size, 100);
+    }
+
+    #[test]
+    fn own_addresses_are_read_from_the_routing_trie() {
+        let trie = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 10.0.0.7\n        /32 host LOCAL\n";
+        assert_eq!(first_local_v4(trie), Some(Ipv4Addr::new(10, 0, 0, 7)));
+        assert_eq!(first_local_v4(""), None);
+    }
+}

@@ -1,0 +1,434 @@
+//! Delayed messages: they wait in `SCHEDULE_TOPIC_XXXX`, one queue per delay level, and are put into their own topic when due.
+//!
+//! One thread walks the queues in order; a queue entry carries the delivery time in place of the tags code. It sleeps until the earliest
+//! one is due or an earlier one arrives. A message is never delivered early, and at least once: how far a level is delivered is
+//! saved (`delayOffset.json`) only after the delivered copies are on disk, so a crash delivers some again and loses none.
+//! Java: `ScheduleMessageService`; spec store §9.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ferromq_config::replace_file;
+use ferromq_protocol::body::{DataVersion, DelayOffsetTable};
+use ferromq_protocol::message::properties::{self, names};
+use ferromq_protocol::message::{NewMessage, Record};
+use ferromq_protocol::topics::{SCHEDULE_TOPIC, TRANSACTION_HALF_TOPIC};
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
+use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, QueueEntry, Store};
+use parking_lot::{Condvar, Mutex};
+use tracing::{debug, error, info, warn};
+
+use crate::persistence::{self, LoadError, Persistence, SavedFile};
+use crate::statistics::Statistics;
+
+/// Pause after a delivery that failed. Java: `DELAY_FOR_A_WHILE`.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Longest sleep while something waits: a wall clock that was set forward is noticed after this.
+const SLEEP_MAX: Duration = Duration::from_secs(5);
+/// Messages of one level delivered before the other levels get their turn.
+const TURN: usize = 256;
+/// Deliveries per step of the table's version. Java: `delayOffsetUpdateVersionStep`.
+const VERSION_STEP: u64 = 200;
+
+/// Where a message of a delay level waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// As it will be stored: levels above the last one count as the last.
+    pub level: i32,
+    /// In [`SCHEDULE_TOPIC`].
+    pub queue: QueueId,
+}
+
+impl Waiting {
+    /// `None` for level 0 and below, which is no delay.
+    pub(crate) fn at(level: i32, levels: &DelayLevels) -> Option<Waiting> {
+        let asked = u32::try_from(level).ok().filter(|level| *level > 0)?;
+        let last = u32::try_from(levels.count()).unwrap_or(u32::MAX).max(1);
+        let level = asked.min(last);
+        Some(Waiting { level: i32::try_from(level).ok()?, queue: QueueId(level - 1) })
+    }
+}
+
+/// The thread that delivers, and how far it is.
+pub struct Delays {
+    shared: Arc<Shared>,
+    file: SavedFile,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    store: Arc<Store>,
+    statistics: Arc<Statistics>,
+    levels: DelayLevels,
+    clock: Clock,
+    progress: Mutex<Progress>,
+    signal: Mutex<Signal>,
+    wake: Condvar,
+}
+
+/// How far the levels are delivered.
+#[derive(Default)]
+struct Progress {
+    now: Delivered,
+    /// Not all of it is on disk yet.
+    unsafe_to_save: Option<Delivered>,
+    /// What the file says, or is about to.
+    saved: Delivered,
+    changed: bool,
+    updates: u64,
+}
+
+/// Next queue offset per level, and the end of the last delivered copy in the log.
+#[derive(Clone, Default)]
+struct Delivered {
+    offsets: BTreeMap<i32, QueueOffset>,
+    version: DataVersion,
+    end: PhysicalOffset,
+}
+
+#[derive(Default)]
+struct Signal {
+    /// When the thread wakes by itself, in ms; `None` while it works or has nothing to wait for.
+    awaited: Option<i64>,
+    woken: bool,
+    stopping: bool,
+}
+
+impl Delays {
+    /// Reads `delayOffset.json` in `config_dir`. Nothing is delivered before [`start`](Self::start).
+    pub fn open(
+        config_dir: &Path,
+        levels: DelayLevels,
+        clock: Clock,
+        store: Arc<Store>,
+        statistics: Arc<Statistics>,
+        persistence: &Persistence,
+    ) -> Result<Delays, LoadError> {
+        let path = config_dir.join("delayOffset.json");
+        let mut delivered = Delivered::default();
+        delivered.version.timestamp = clock.now_ms();
+        if let Some(table) = persistence::load::<DelayOffsetTable>(&path)? {
+            delivered.version = table.data_version;
+            for (level, offset) in table.offset_table {
+                delivered.offsets.insert(level, clamp(&store, level, offset));
+            }
+        }
+        let progress = Progress { now: delivered.clone(), saved: delivered, ..Progress::default() };
+        let shared = Arc::new(Shared {
+            store,
+            statistics,
+            levels,
+            clock,
+            progress: Mutex::new(progress),
+            signal: Mutex::default(),
+            wake: Condvar::new(),
+        });
+        let rendered = Arc::clone(&shared);
+        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.progress.lock().saved.table()));
+        Ok(Delays { shared, file, thread: Mutex::new(None) })
+    }
+
+    /// Begins to deliver.
+    pub fn start(&self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("delay".into()).spawn(move || shared.run())?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// A message is visible in some queue. Called by the store's dispatch thread.
+    pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
+        if arrival.topic == SCHEDULE_TOPIC {
+            self.shared.wake_before(arrival.tags_code);
+        }
+    }
+
+    /// Asks for the file to be written as far as the delivered copies are on disk; the rest follows at the next call.
+    pub fn save_if_changed(&self) {
+        let flushed = self.shared.store.watermarks().flushed;
+        let mut progress = self.shared.progress.lock();
+        if progress.unsafe_to_save.is_none() && std::mem::take(&mut progress.changed) {
+            progress.unsafe_to_save = Some(progress.now.clone());
+        }
+        if let Some(safe) = progress.unsafe_to_save.take_if(|delivered| delivered.end <= flushed) {
+            progress.saved = safe;
+            drop(progress);
+            self.file.request();
+        }
+    }
+
+    /// Ends the thread; what is not delivered yet stays for the next start.
+    pub fn stop(&self) {
+        self.shared.signal.lock().stopping = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            error!("the delay thread panicked; the next start goes on from the last saved offsets");
+        }
+    }
+
+    /// Writes the file with everything that was delivered. Only right once the store is closed: then all of it is on disk.
+    pub fn save_after_close(&self) {
+        let path: PathBuf = self.file.path().to_owned();
+        let table = {
+            let mut progress = self.shared.progress.lock();
+            progress.saved = progress.now.clone();
+            if progress.saved.offsets.is_empty() && !path.exists() {
+                return;
+            }
+            progress.saved.table()
+        };
+        if let Err(error) = replace_file(&path, &json::to_vec_pretty(&table)) {
+            error!(path = %path.display(), %error, "cannot save the delay offsets; some messages will be delivered twice");
+        }
+    }
+
+    /// Levels in use with what is delivered: GET_ALL_DELAY_OFFSET.
+    pub fn table(&self) -> DelayOffsetTable {
+        self.shared.progress.lock().now.table()
+    }
+
+    /// Per level in use: next offset to deliver and the end of its queue.
+    pub fn progress(&self) -> Vec<(i32, QueueOffset, QueueOffset)> {
+        let offsets = self.shared.progress.lock().now.offsets.clone();
+        let end = |level| {
+            queue_of(level)
+                .and_then(|queue| self.shared.store.queue_bounds(SCHEDULE_TOPIC, queue))
+                .map(|bounds| bounds.max)
+        };
+        offsets.into_iter().map(|(level, offset)| (level, offset, end(level).unwrap_or_default())).collect()
+    }
+
+    /// For tests with a clock of their own: look at the clock again.
+    #[cfg(test)]
+    pub(crate) fn clock_moved(&self) {
+        self.shared.wake_before(i64::MIN);
+    }
+}
+
+impl Drop for Delays {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Delivered {
+    fn table(&self) -> DelayOffsetTable {
+        DelayOffsetTable {
+            data_version: self.version.clone(),
+            offset_table: self.offsets.iter().map(|(level, offset)| (*level, offset.as_i64())).collect(),
+        }
+    }
+}
+
+/// What one look at a level found.
+enum Head {
+    /// Nothing waits.
+    Empty,
+    /// The first message is due then.
+    DueAt(i64),
+    /// There may be more that is due.
+    More,
+    /// The store took no copy; try again soon.
+    Failed,
+    /// The store is closed.
+    Closed,
+}
+
+impl Shared {
+    fn run(&self) {
+        // The first message of a level whose time does not fit its level, and when it is delivered instead.
+        let mut corrected = HashMap::new();
+        let mut failing = false;
+        loop {
+            {
+                let mut signal = self.signal.lock();
+                if signal.stopping {
+                    return;
+                }
+                signal.woken = false;
+                signal.awaited = None;
+            }
+            let mut earliest: Option<i64> = None;
+            let (mut more, mut failed) = (false, false);
+            for level in 1..=i32::try_from(self.levels.count()).unwrap_or(i32::MAX) {
+                match self.deliver_level(level, &mut corrected, failing) {
+                    Head::Empty => {}
+                    Head::DueAt(due) => earliest = Some(earliest.map_or(due, |earlier| earlier.min(due))),
+                    Head::More => more = true,
+                    Head::Failed => failed = true,
+                    Head::Closed => return,
+                }
+            }
+            if failing && !failed {
+                info!("delayed messages are delivered again");
+            }
+            failing = failed;
+            if failed {
+                self.sleep(Some(self.clock.now_ms().saturating_add(duration_ms(RETRY_PAUSE))));
+            } else if !more {
+                self.sleep(earliest);
+            }
+        }
+    }
+
+    /// Until that time, or woken.
+    fn sleep(&self, until: Option<i64>) {
+        let mut signal = self.signal.lock();
+        if signal.woken || signal.stopping {
+            return;
+        }
+        signal.awaited = Some(until.unwrap_or(i64::MAX));
+        match until {
+            None => self.wake.wait(&mut signal),
+            Some(until) => {
+                let wait = u64::try_from(until.saturating_sub(self.clock.now_ms())).unwrap_or(0);
+                self.wake.wait_for(&mut signal, Duration::from_millis(wait).min(SLEEP_MAX));
+            }
+        }
+    }
+
+    /// Wakes the thread if it would sleep beyond `due`. A message that comes while it works is noticed too.
+    fn wake_before(&self, due: i64) {
+        let mut signal = self.signal.lock();
+        if signal.awaited.is_none_or(|awaited| due < awaited) {
+            signal.woken = true;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Delivers what is due of one level, up to a turn.
+    fn deliver_level(&self, level: i32, corrected: &mut HashMap<i32, (QueueOffset, i64)>, failing: bool) -> Head {
+        let Some(queue) = queue_of(level) else { return Head::Empty };
+        let Some(bounds) = self.store.queue_bounds(SCHEDULE_TOPIC, queue) else { return Head::Empty };
+        let known = self.progress.lock().now.offsets.get(&level).copied().unwrap_or_default();
+        // Outside the queue: its beginning was cleaned, or it lost its end in a crash.
+        let mut offset = known.clamp(bounds.min, bounds.max.max(bounds.min));
+        for _ in 0..TURN {
+            let Some(entry) = self.store.queue_entry(SCHEDULE_TOPIC, queue, offset) else { return Head::Empty };
+            let now = self.clock.now_ms();
+            let due = self.due(level, offset, &entry, now, corrected);
+            if due > now {
+                return Head::DueAt(due);
+            }
+            match self.deliver(&entry) {
+                Ok(end) => {
+                    offset = offset.next();
+                    corrected.remove(&level);
+                    self.advance(level, offset, end);
+                }
+                Err(AppendError::Closed) => return Head::Closed,
+                Err(error) => {
+                    if !failing {
+                        warn!(level, %offset, %error, "a delayed message cannot be delivered now; trying again");
+                    }
+                    return Head::Failed;
+                }
+            }
+        }
+        Head::More
+    }
+
+    /// When the entry is to be delivered. A time further away than the level's delay comes from a clock that was set back or a level that
+    /// was made shorter; it then waits that delay from now on. Java: `correctDeliverTimestamp`, which delivers it at once.
+    fn due(
+        &self,
+        level: i32,
+        offset: QueueOffset,
+        entry: &QueueEntry,
+        now: i64,
+        corrected: &mut HashMap<i32, (QueueOffset, i64)>,
+    ) -> i64 {
+        let latest = self.levels.due_ms(usize::try_from(level).unwrap_or(1), now);
+        if entry.tags_code <= latest {
+            return entry.tags_code;
+        }
+        match corrected.get(&level) {
+            Some((of, due)) if *of == offset => (*due).min(latest),
+            _ => {
+                corrected.insert(level, (offset, latest));
+                latest
+            }
+        }
+    }
+
+    /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered.
+    fn deliver(&self, entry: &QueueEntry) -> Result<Option<PhysicalOffset>, AppendError> {
+        let Some(bytes) = self.store.message_at(entry.physical) else {
+            debug!(physical_offset = %entry.physical, "a delayed message is no longer in the log");
+            return Ok(None);
+        };
+        let record = match Record::parse(&bytes) {
+            Ok(record) => record,
+            Err(error) => {
+                error!(physical_offset = %entry.physical, %error, "a delayed message is unreadable and is left out");
+                return Ok(None);
+            }
+        };
+        let text = record.properties();
+        let queue = properties::property(&text, names::REAL_QUEUE_ID).and_then(|queue| queue.parse().ok()).map(QueueId);
+        let (Some(topic), Some(queue)) = (properties::property(&text, names::REAL_TOPIC), queue) else {
+            error!(physical_offset = %entry.physical, "a delayed message does not say where it belongs and is left out");
+            return Ok(None);
+        };
+        if topic == TRANSACTION_HALF_TOPIC {
+            error!(physical_offset = %entry.physical, "a half message cannot be delayed and is left out");
+            return Ok(None);
+        }
+        let appended = self.store.append(&NewMessage {
+            topic,
+            queue_id: queue,
+            flag: record.flag(),
+            sys_flag: record.sys_flag(),
+            born_timestamp: record.born_timestamp(),
+            born_host: record.born_host(),
+            store_host: record.store_host(),
+            reconsume_times: record.reconsume_times(),
+            prepared_transaction_offset: 0,
+            body: record.body(),
+            properties: &text,
+        })?;
+        self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+        Ok(Some(appended.end))
+    }
+
+    fn advance(&self, level: i32, offset: QueueOffset, end: Option<PhysicalOffset>) {
+        let mut progress = self.progress.lock();
+        progress.now.offsets.insert(level, offset);
+        if let Some(end) = end {
+            progress.now.end = end;
+        }
+        progress.changed = true;
+        progress.updates += 1;
+        if progress.updates.is_multiple_of(VERSION_STEP) {
+            let now = self.clock.now_ms();
+            progress.now.version.next(now);
+        }
+    }
+}
+
+fn queue_of(level: i32) -> Option<QueueId> {
+    u32::try_from(level.checked_sub(1)?).ok().map(QueueId)
+}
+
+/// A saved offset, brought into what the queue holds.
+fn clamp(store: &Store, level: i32, offset: i64) -> QueueOffset {
+    let offset = QueueOffset::try_from(offset).unwrap_or_default();
+    match queue_of(level).and_then(|queue| store.queue_bounds(SCHEDULE_TOPIC, queue)) {
+        Some(bounds) => offset.clamp(bounds.min, bounds.max.max(bounds.min)),
+        None => QueueOffset::default(),
+    }
+}
+
+fn duration_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[path = "delay_test.rs"]
+mod tests;

@@ -1,0 +1,254 @@
+//! Delivery of delayed messages over a real store, with a clock of the test's own.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use ferromq_protocol::message::SysFlag;
+use ferromq_store::{AllMessages, ReadLimits, StoreConfig};
+
+use super::*;
+
+const START: i64 = 1_795_220_000_000;
+/// How long a test waits for another thread before it gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store, the delays over it, and the clock of both.
+struct House {
+    directory: tempfile::TempDir,
+    clock_ms: Arc<AtomicI64>,
+    store: Arc<Store>,
+    persistence: Persistence,
+    delays: Arc<Delays>,
+    /// Topic and queue offset of everything that becomes visible.
+    arrivals: mpsc::Receiver<(String, u64)>,
+}
+
+impl House {
+    fn new() -> House {
+        House::at(tempfile::tempdir().unwrap(), Arc::new(AtomicI64::new(START)), "1s 5s 10s")
+    }
+
+    fn at(directory: tempfile::TempDir, clock_ms: Arc<AtomicI64>, levels: &str) -> House {
+        let levels = DelayLevels::parse(levels).unwrap();
+        let time = Arc::clone(&clock_ms);
+        let clock = Clock::from_fn(move || time.load(Ordering::SeqCst));
+        let config = StoreConfig {
+            segment_len: 1 << 20,
+            queue_file_entries: 1000,
+            index_slots: 100,
+            index_entries: 1000,
+            delay_levels: levels.clone(),
+            clock: clock.clone(),
+            ..StoreConfig::at(directory.path())
+        };
+        let store = Arc::new(Store::open(config).unwrap());
+        let persistence = Persistence::start().unwrap();
+        let statistics = Arc::new(Statistics::new());
+        let delays =
+            Delays::open(&directory.path().join("config"), levels, clock, Arc::clone(&store), statistics, &persistence)
+                .unwrap();
+        let delays = Arc::new(delays);
+        let (arrived, arrivals) = mpsc::channel();
+        let woken = Arc::downgrade(&delays);
+        store.on_arrival(move |arrival| {
+            if let Some(delays) = woken.upgrade() {
+                delays.arrived(arrival);
+            }
+            // The test may have ended.
+            let _ = arrived.send((arrival.topic.to_owned(), arrival.queue_offset.0));
+        });
+        delays.start().unwrap();
+        House { directory, clock_ms, store, persistence, delays, arrivals }
+    }
+
+    /// Stores a message that waits, and returns once the delays could have seen it.
+    fn delay(&self, level: i32, topic: &str, body: &str) {
+        let waiting = Waiting::at(level, &self.delays.shared.levels).unwrap();
+        let text =
+            format!("TAGS\u{1}TagA\u{2}DELAY\u{1}{}\u{2}REAL_TOPIC\u{1}{topic}\u{2}REAL_QID\u{1}1\u{2}", waiting.level);
+        let host = "127.0.0.1:10911".parse().unwrap();
+        self.store
+            .append(&NewMessage {
+                topic: SCHEDULE_TOPIC,
+                queue_id: waiting.queue,
+                flag: 7,
+                sys_flag: SysFlag(0),
+                born_timestamp: START - 5,
+                born_host: "10.0.0.1:4000".parse().unwrap(),
+                store_host: host,
+                reconsume_times: 2,
+                prepared_transaction_offset: 0,
+                body: body.as_bytes(),
+                properties: &text,
+            })
+            .unwrap();
+        assert_eq!(self.next_arrival().0, SCHEDULE_TOPIC);
+    }
+
+    fn next_arrival(&self) -> (String, u64) {
+        self.arrivals.recv_timeout(PATIENCE).expect("nothing arrived")
+    }
+
+    fn pass(&self, ms: i64) {
+        self.clock_ms.fetch_add(ms, Ordering::SeqCst);
+        self.delays.clock_moved();
+    }
+
+    /// Waits until the thread sleeps, having looked at everything.
+    fn settle(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            {
+                let signal = self.delays.shared.signal.lock();
+                if signal.awaited.is_some() && !signal.woken {
+                    return;
+                }
+            }
+            assert!(Instant::now() < deadline, "the delay thread does not come to rest");
+            std::thread::yield_now();
+        }
+    }
+
+    fn bodies(&self, topic: &str) -> Vec<String> {
+        let read = self.store.read(topic, QueueId(1), QueueOffset(0), ReadLimits::count(100), &AllMessages);
+        read.chunks
+            .iter()
+            .flat_map(|chunk| ferromq_protocol::message::Records::new(chunk))
+            .map(|record| String::from_utf8(record.unwrap().body().to_vec()).unwrap())
+            .collect()
+    }
+
+    fn close(self) -> (tempfile::TempDir, Arc<AtomicI64>) {
+        self.delays.stop();
+        self.persistence.stop();
+        self.store.close().unwrap();
+        self.delays.save_after_close();
+        (self.directory, self.clock_ms)
+    }
+}
+
+#[test]
+fn waiting_places() {
+    let levels = DelayLevels::parse("1s 5s").unwrap();
+    assert_eq!(Waiting::at(0, &levels), None);
+    assert_eq!(Waiting::at(-1, &levels), None);
+    assert_eq!(Waiting::at(2, &levels), Some(Waiting { level: 2, queue: QueueId(1) }));
+    assert_eq!(Waiting::at(99, &levels), Some(Waiting { level: 2, queue: QueueId(1) }));
+}
+
+#[test]
+fn a_message_comes_when_it_is_due_and_not_before() {
+    let house = House::new();
+    house.delay(1, "TopicA", "one second");
+    house.delay(2, "TopicA", "five seconds");
+    house.pass(999);
+    house.settle();
+    assert!(house.bodies("TopicA").is_empty());
+    house.pass(1);
+    assert_eq!(house.next_arrival(), ("TopicA".to_owned(), 0));
+    house.settle();
+    assert_eq!(house.bodies("TopicA"), ["one second"]);
+    house.pass(4000);
+    assert_eq!(house.next_arrival(), ("TopicA".to_owned(), 1));
+    house.settle();
+    assert_eq!(house.delays.progress(), [(1, QueueOffset(1), QueueOffset(1)), (2, QueueOffset(1), QueueOffset(1))]);
+}
+
+#[test]
+fn the_delivered_copy_is_as_java_writes_it() {
+    let house = House::new();
+    house.delay(1, "TopicA", "body");
+    house.pass(1000);
+    house.next_arrival();
+    let entry = house.store.queue_entry("TopicA", QueueId(1), QueueOffset(0)).unwrap();
+    let bytes = house.store.message_at(entry.physical).unwrap();
+    let record = Record::parse(&bytes).unwrap();
+    // Tags count again, the reserved properties stay in the text, and everything else is the producer's.
+    assert_eq!(entry.tags_code, 2_598_919);
+    assert_eq!(record.properties(), "TAGS\u{1}TagA\u{2}DELAY\u{1}1\u{2}REAL_TOPIC\u{1}TopicA\u{2}REAL_QID\u{1}1\u{2}");
+    assert_eq!((record.flag(), record.reconsume_times(), record.born_timestamp()), (7, 2, START - 5));
+    assert_eq!(record.born_host(), "10.0.0.1:4000".parse().unwrap());
+}
+
+#[test]
+fn a_clean_restart_delivers_nothing_twice() {
+    let house = House::new();
+    house.delay(1, "TopicA", "first");
+    house.pass(1000);
+    house.next_arrival();
+    house.settle();
+    house.delay(1, "TopicA", "second");
+    let (directory, clock) = house.close();
+    let saved = std::fs::read_to_string(directory.path().join("config/delayOffset.json")).unwrap();
+    assert!(saved.contains("\"offsetTable\":{1:1\n\t}"), "{saved}");
+    clock.fetch_add(60_000, Ordering::SeqCst);
+    let house = House::at(directory, clock, "1s 5s 10s");
+    assert_eq!(house.next_arrival(), ("TopicA".to_owned(), 1));
+    assert_eq!(house.bodies("TopicA"), ["first", "second"]);
+}
+
+#[test]
+fn a_crash_delivers_again_what_was_not_saved() {
+    let house = House::new();
+    house.delay(1, "TopicA", "first");
+    house.pass(1000);
+    house.next_arrival();
+    house.settle();
+    // As a crash leaves it: the store has the copy, the file does not say so.
+    house.delays.stop();
+    house.persistence.stop();
+    house.store.close().unwrap();
+    let House { directory, clock_ms, .. } = house;
+    assert!(!directory.path().join("config/delayOffset.json").exists());
+    let house = House::at(directory, clock_ms, "1s 5s 10s");
+    assert_eq!(house.next_arrival(), ("TopicA".to_owned(), 1));
+    assert_eq!(house.bodies("TopicA"), ["first", "first"]);
+}
+
+#[test]
+fn offsets_are_saved_only_when_the_copies_are_on_disk() {
+    let house = House::new();
+    house.delay(1, "TopicA", "first");
+    house.pass(1000);
+    house.next_arrival();
+    house.settle();
+    house.delays.save_if_changed();
+    let end = house.store.watermarks().written;
+    let (done, flushed) = mpsc::channel();
+    house.store.when_flushed(end, move |outcome| done.send(outcome).unwrap());
+    flushed.recv_timeout(PATIENCE).unwrap();
+    house.delays.save_if_changed();
+    assert_eq!(house.delays.shared.progress.lock().saved.offsets[&1], QueueOffset(1));
+}
+
+#[test]
+fn a_clock_that_was_set_back_holds_a_message_for_its_delay_at_most() {
+    let house = House::new();
+    house.delay(1, "TopicA", "late");
+    house.settle();
+    house.clock_ms.fetch_sub(3_600_000, Ordering::SeqCst);
+    house.delays.clock_moved();
+    house.settle();
+    house.pass(999);
+    house.settle();
+    assert!(house.bodies("TopicA").is_empty());
+    house.pass(1);
+    assert_eq!(house.next_arrival().0, "TopicA");
+}
+
+#[test]
+fn an_offset_beyond_the_queue_is_brought_back() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(directory.path().join("config")).unwrap();
+    std::fs::write(
+        directory.path().join("config/delayOffset.json"),
+        "{\"dataVersion\":{\"counter\":2,\"stateVersion\":0,\"timestamp\":5},\"offsetTable\":{1:12,3:4\n}}",
+    )
+    .unwrap();
+    let house = House::at(directory, Arc::new(AtomicI64::new(START)), "1s 5s 10s");
+    assert_eq!(house.delays.table().offset_table.into_iter().collect::<Vec<_>>(), [(1, 0), (3, 0)]);
+    house.delay(1, "TopicA", "first");
+    house.pass(1000);
+    assert_eq!(house.next_arrival().0, "TopicA");
+}

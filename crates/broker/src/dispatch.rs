@@ -1,0 +1,180 @@
+//! The dispatch table: one line per request code, code to handler.
+//!
+//! Runs on the connection's own task. A refusal becomes its reply here. The fast port serves the same table without the codes that wait
+//! for messages (spec protocol §1.11).
+
+use std::sync::Arc;
+
+use ferromq_protocol::{Command, RequestCode, ResponseCode};
+use ferromq_remoting::{Connection, Outcome, Service};
+use ferromq_store::Store;
+
+use crate::clients::Clients;
+use crate::config::LiveConfig;
+use crate::consumer_offsets::ConsumerOffsets;
+use crate::groups::Groups;
+use crate::handlers::pull::PullPath;
+use crate::handlers::reset::ResetPath;
+use crate::handlers::send::SendPath;
+use crate::handlers::send_back::SendBackPath;
+use crate::handlers::stats::Figures;
+use crate::handlers::{clients, config, groups, locks, offsets, query, topics};
+use crate::queue_locks::QueueLocks;
+use crate::refusal::Refusal;
+use crate::relay::Relay;
+use crate::runtime_info::RuntimeInfo;
+use crate::statistics::Statistics;
+use crate::topics::Topics;
+
+/// The parts that handlers are given. Nobody but this table holds them all.
+pub(crate) struct Dispatch {
+    pub config: Arc<LiveConfig>,
+    pub topics: Arc<Topics>,
+    pub groups: Arc<Groups>,
+    pub offsets: Arc<ConsumerOffsets>,
+    pub clients: Arc<Clients>,
+    pub locks: Arc<QueueLocks>,
+    pub store: Arc<Store>,
+    pub statistics: Arc<Statistics>,
+    pub send: SendPath,
+    pub send_back: SendBackPath,
+    pub pull: Arc<PullPath>,
+    pub reset: ResetPath,
+    pub relay: Relay,
+    pub figures: Figures,
+    pub runtime: RuntimeInfo,
+}
+
+impl Dispatch {
+    fn outcome(&self, connection: &Connection, request: &Command) -> Result<Outcome, Refusal> {
+        let code = request.request_code();
+        match code {
+            RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
+                self.send.send(connection, request)
+            }
+            RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => self.pull.pull(connection, request),
+            RequestCode::HEART_BEAT => clients::heartbeat(
+                &self.clients,
+                &self.groups,
+                &self.topics,
+                &self.config.current(),
+                connection,
+                request,
+            ),
+            RequestCode::UNREGISTER_CLIENT => clients::unregister(&self.clients, connection, request),
+            RequestCode::CHECK_CLIENT_CONFIG => clients::check_config(request),
+            RequestCode::GET_CONSUMER_LIST_BY_GROUP => clients::consumer_ids(&self.clients, request),
+            RequestCode::GET_CONSUMER_CONNECTION_LIST => clients::consumer_connections(&self.clients, request),
+            RequestCode::GET_PRODUCER_CONNECTION_LIST => clients::producer_connections(&self.clients, request),
+            RequestCode::GET_ALL_PRODUCER_INFO => clients::producers(&self.clients),
+            RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => clients::subscription(&self.clients, request),
+            RequestCode::LOCK_BATCH_MQ => locks::lock(&self.locks, request),
+            RequestCode::UNLOCK_BATCH_MQ => locks::unlock(&self.locks, request),
+            RequestCode::QUERY_CONSUMER_OFFSET => offsets::query(&self.offsets, &self.topics, &self.store, request),
+            RequestCode::UPDATE_CONSUMER_OFFSET => offsets::update(&self.offsets, &self.topics, &self.groups, request),
+            RequestCode::SEARCH_OFFSET_BY_TIMESTAMP => offsets::search(&self.store, request),
+            RequestCode::GET_MAX_OFFSET => offsets::max(&self.store, request),
+            RequestCode::GET_MIN_OFFSET => offsets::min(&self.store, request),
+            RequestCode::GET_EARLIEST_MSG_STORETIME => offsets::earliest_store_time(&self.store, request),
+            RequestCode::CONSUMER_SEND_MSG_BACK => self.send_back.send_back(connection, request),
+            RequestCode::QUERY_MESSAGE => query::by_key(&self.config.current(), &self.store, request),
+            RequestCode::VIEW_MESSAGE_BY_ID => query::by_offset(&self.store, request),
+            RequestCode::UPDATE_AND_CREATE_TOPIC => {
+                topics::update(&self.config.current(), &self.topics, connection, request)
+            }
+            RequestCode::UPDATE_AND_CREATE_TOPIC_LIST => {
+                topics::update_list(&self.config.current(), &self.topics, connection, request)
+            }
+            RequestCode::DELETE_TOPIC_IN_BROKER => topics::delete(self.deletion(), connection, request),
+            RequestCode::CLEAN_UNUSED_TOPIC => topics::clean_unused(self.deletion(), connection, request),
+            RequestCode::GET_ALL_TOPIC_CONFIG => topics::all(&self.topics),
+            RequestCode::GET_TOPIC_CONFIG => topics::one(&self.topics, request),
+            RequestCode::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => topics::system(&self.config.current()),
+            RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => groups::update(&self.groups, connection, request),
+            RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => {
+                groups::update_list(&self.groups, connection, request)
+            }
+            RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => groups::all(&self.groups),
+            RequestCode::GET_SUBSCRIPTIONGROUP_CONFIG => groups::one(&self.groups, request),
+            RequestCode::DELETE_SUBSCRIPTIONGROUP => {
+                groups::delete(&self.groups, &self.offsets, &self.statistics, connection, request)
+            }
+            RequestCode::UPDATE_AND_GET_GROUP_FORBIDDEN => groups::forbidden(&self.groups, request),
+            RequestCode::UPDATE_BROKER_CONFIG => config::update(&self.config, &self.topics, connection, request),
+            RequestCode::GET_BROKER_CONFIG => config::listing(&self.config),
+            RequestCode::GET_BROKER_RUNTIME_INFO => self.runtime.answer(),
+            RequestCode::GET_ALL_CONSUMER_OFFSET => self.figures.consumer_offsets(),
+            RequestCode::GET_ALL_DELAY_OFFSET => self.figures.delay_offsets(),
+            RequestCode::GET_TOPIC_STATS_INFO => self.figures.topic(request),
+            RequestCode::GET_CONSUME_STATS => self.figures.group(request),
+            RequestCode::GET_BROKER_CONSUME_STATS => self.figures.all_groups(request),
+            RequestCode::QUERY_TOPIC_CONSUME_BY_WHO => self.figures.groups_of_topic(request),
+            RequestCode::QUERY_TOPICS_BY_CONSUMER => self.figures.topics_of_group(request),
+            RequestCode::QUERY_CONSUME_TIME_SPAN => self.figures.time_span(request),
+            RequestCode::QUERY_CONSUME_QUEUE => self.figures.queue_entries(request),
+            RequestCode::VIEW_BROKER_STATS_DATA => self.figures.counter(request),
+            RequestCode::INVOKE_BROKER_TO_RESET_OFFSET => self.reset.reset(connection, request),
+            RequestCode::CLONE_GROUP_OFFSET => self.reset.clone(request),
+            RequestCode::GET_CONSUMER_RUNNING_INFO => self.relay.running_info(connection, request),
+            RequestCode::CONSUME_MESSAGE_DIRECTLY => self.relay.consume_directly(connection, request),
+            _ => Err(unsupported(code)),
+        }
+    }
+
+    fn deletion(&self) -> topics::Deletion {
+        topics::Deletion {
+            config: Arc::clone(&self.config),
+            topics: Arc::clone(&self.topics),
+            offsets: Arc::clone(&self.offsets),
+            statistics: Arc::clone(&self.statistics),
+            store: Arc::clone(&self.store),
+        }
+    }
+
+    fn handle(&self, connection: &Connection, request: &Command) -> Outcome {
+        self.outcome(connection, request).unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
+    }
+
+    fn closed(&self, connection: &Connection) {
+        self.clients.closed(connection);
+    }
+}
+
+fn unsupported(code: RequestCode) -> Refusal {
+    // The leading blank is Java's.
+    Refusal::new(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, format!(" request type {code} not supported"))
+}
+
+/// The main port.
+pub(crate) struct MainPort(pub Arc<Dispatch>);
+
+impl Service for MainPort {
+    fn handle(&self, connection: &Connection, request: Command) -> Outcome {
+        self.0.handle(connection, &request)
+    }
+
+    fn closed(&self, connection: &Connection) {
+        self.0.closed(connection);
+    }
+}
+
+/// The fast ("VIP") port, where nothing waits for messages.
+pub(crate) struct FastPort(pub Arc<Dispatch>);
+
+impl Service for FastPort {
+    fn handle(&self, connection: &Connection, request: Command) -> Outcome {
+        match request.request_code() {
+            code @ (RequestCode::PULL_MESSAGE
+            | RequestCode::LITE_PULL_MESSAGE
+            | RequestCode::POP_MESSAGE
+            | RequestCode::PEEK_MESSAGE
+            | RequestCode::NOTIFICATION
+            | RequestCode::POLLING_INFO) => Outcome::Reply(unsupported(code).into_reply()),
+            _ => self.0.handle(connection, &request),
+        }
+    }
+
+    fn closed(&self, connection: &Connection) {
+        self.0.closed(connection);
+    }
+}

@@ -1,0 +1,256 @@
+//! Subscription groups: what each consumer group may do and how its failures are retried. Owner of `subscriptionGroup.json`.
+//!
+//! Java: `SubscriptionGroupManager`; spec broker §B.8.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use ferromq_protocol::body::{DataVersion, SubscriptionGroup, SubscriptionGroupTable};
+use ferromq_protocol::{GroupName, TopicName, json, topics as names};
+use parking_lot::RwLock;
+use tracing::info;
+
+use crate::clock::now_ms;
+use crate::config::BrokerConfig;
+use crate::persistence::{self, LoadError, Persistence, SavedFile};
+
+/// Owner of the group table.
+pub struct Groups {
+    table: Arc<Table>,
+    file: SavedFile,
+    auto_create: bool,
+    create_system_groups: bool,
+}
+
+struct Table {
+    inner: RwLock<Inner>,
+}
+
+struct Inner {
+    groups: HashMap<GroupName, Arc<SubscriptionGroup>>,
+    /// group → topic → forbidden bits (353).
+    forbidden: BTreeMap<GroupName, BTreeMap<TopicName, i32>>,
+    version: DataVersion,
+}
+
+/// Groups that every broker knows, and whether each is one of the ONS groups that Java lets broadcast explicitly.
+const BUILT_IN: [&str; 8] = [
+    "TOOLS_CONSUMER",
+    "FILTERSRV_CONSUMER",
+    "SELF_TEST_C_GROUP",
+    "CID_ONS-HTTP-PROXY",
+    "CID_ONSAPI_PULL",
+    "CID_ONSAPI_PERMISSION",
+    "CID_ONSAPI_OWNER",
+    "CID_RMQ_SYS_TRANS",
+];
+
+impl Groups {
+    /// Reads `subscriptionGroup.json` in `config_dir` over the groups that exist on every broker.
+    pub fn open(config_dir: &Path, config: &BrokerConfig, persistence: &Persistence) -> Result<Groups, LoadError> {
+        let mut groups: HashMap<GroupName, Arc<SubscriptionGroup>> =
+            BUILT_IN.iter().map(|&name| (GroupName::from(name), Arc::new(new_group(name)))).collect();
+        let mut forbidden = BTreeMap::new();
+        let mut version = DataVersion { counter: 0, state_version: 0, timestamp: now_ms() };
+        let path = config_dir.join("subscriptionGroup.json");
+        let loaded: Option<SubscriptionGroupTable> = persistence::load(&path)?;
+        let first_start = loaded.is_none();
+        if let Some(table) = loaded {
+            version = table.data_version;
+            for (name, group) in table.subscription_group_table {
+                groups.insert(name, Arc::new(group));
+            }
+            for (group, topics) in table.forbidden_table {
+                forbidden.insert(group, topics.into_iter().collect());
+            }
+        }
+        let table = Arc::new(Table { inner: RwLock::new(Inner { groups, forbidden, version }) });
+        let rendered = Arc::clone(&table);
+        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()));
+        if first_start {
+            file.request();
+        }
+        Ok(Groups {
+            table,
+            file,
+            auto_create: config.auto_create_subscription_group,
+            create_system_groups: config.enable_create_sys_group,
+        })
+    }
+
+    pub fn find(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {
+        self.table.inner.read().groups.get(group).cloned()
+    }
+
+    pub fn contains(&self, group: &str) -> bool {
+        self.table.inner.read().groups.contains_key(group)
+    }
+
+    /// The group, created with defaults when the rules allow it; `None` when they do not, or the name is illegal or too long.
+    /// A blank name is created, as in Java. Java: `findSubscriptionGroupConfig`.
+    pub fn find_or_create(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {
+        if let Some(found) = self.find(group) {
+            return Some(found);
+        }
+        let system = names::is_system_group(group)
+            && (self.create_system_groups || !group.starts_with(names::SYSTEM_GROUP_PREFIX));
+        if !(self.auto_create || system) || !is_creatable(group) {
+            return None;
+        }
+        let created = {
+            let mut inner = self.table.inner.write();
+            if let Some(found) = inner.groups.get(group) {
+                return Some(Arc::clone(found));
+            }
+            self.put(&mut inner, new_group(group))
+        };
+        info!(group, "subscription group created");
+        Some(created)
+    }
+
+    /// Puts a group into the table, new or changed.
+    pub fn update(&self, group: SubscriptionGroup) -> Arc<SubscriptionGroup> {
+        self.put(&mut self.table.inner.write(), group)
+    }
+
+    /// Takes a group and its forbidden topics out.
+    pub fn remove(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {
+        let mut inner = self.table.inner.write();
+        let removed = inner.groups.remove(group)?;
+        inner.forbidden.remove(group);
+        inner.version.next(now_ms());
+        self.file.request();
+        Some(removed)
+    }
+
+    /// All groups, in no particular order.
+    pub fn all(&self) -> Vec<Arc<SubscriptionGroup>> {
+        self.table.inner.read().groups.values().cloned().collect()
+    }
+
+    pub fn data_version(&self) -> DataVersion {
+        self.table.inner.read().version.clone()
+    }
+
+    /// The table as GET_ALL_SUBSCRIPTIONGROUP_CONFIG sends it and the file keeps it.
+    pub fn snapshot(&self) -> SubscriptionGroupTable {
+        self.table.snapshot()
+    }
+
+    /// Forbidden bits of a group for a topic; 0 when nothing is forbidden. Bit 2 forbids reading.
+    pub fn forbidden(&self, group: &str, topic: &str) -> i32 {
+        self.table.inner.read().forbidden.get(group).and_then(|topics| topics.get(topic)).copied().unwrap_or(0)
+    }
+
+    /// Sets the forbidden bits of a group for a topic. Java: `updateForbidden`.
+    pub fn forbid(&self, group: &str, topic: &str, bits: i32) {
+        let mut inner = self.table.inner.write();
+        if bits == 0 {
+            if let Some(topics) = inner.forbidden.get_mut(group) {
+                topics.remove(topic);
+            }
+        } else {
+            inner.forbidden.entry(group.into()).or_default().insert(topic.into(), bits);
+        }
+        inner.version.next(now_ms());
+        self.file.request();
+    }
+
+    /// Asks for a save, whether or not anything changed.
+    pub fn save(&self) {
+        self.file.request();
+    }
+
+    fn put(&self, inner: &mut Inner, mut group: SubscriptionGroup) -> Arc<SubscriptionGroup> {
+        // Detached from the request that may have brought it.
+        group.group_name = group.group_name.into_owned();
+        let group = Arc::new(group);
+        inner.groups.insert(group.group_name.clone(), Arc::clone(&group));
+        inner.version.next(now_ms());
+        self.file.request();
+        group
+    }
+}
+
+impl Table {
+    fn snapshot(&self) -> SubscriptionGroupTable {
+        let inner = self.inner.read();
+        SubscriptionGroupTable {
+            data_version: inner.version.clone(),
+            subscription_group_table: inner
+                .groups
+                .values()
+                .map(|group| (group.group_name.clone(), SubscriptionGroup::clone(group)))
+                .collect(),
+            forbidden_table: inner
+                .forbidden
+                .iter()
+                .map(|(group, topics)| {
+                    (group.clone(), topics.iter().map(|(topic, bits)| (topic.clone(), *bits)).collect())
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Longest name of a group that comes into being by being used, in bytes. Java: `TopicValidator.validateGroup`.
+const CREATED_NAME_LEN_MAX: usize = 120;
+
+/// Blank passes, as in Java.
+fn is_creatable(group: &str) -> bool {
+    group.len() <= CREATED_NAME_LEN_MAX && (group.trim().is_empty() || GroupName::from(group).validate().is_ok())
+}
+
+/// A group with everything at its default.
+pub fn new_group(name: &str) -> SubscriptionGroup {
+    SubscriptionGroup { group_name: name.into(), ..SubscriptionGroup::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(directory: &Path, persistence: &Persistence, auto_create: bool) -> Groups {
+        let config = BrokerConfig { auto_create_subscription_group: auto_create, ..BrokerConfig::default() };
+        Groups::open(directory, &config, persistence).unwrap()
+    }
+
+    #[test]
+    fn unknown_groups_are_created_with_defaults_when_allowed() {
+        let directory = tempfile::tempdir().unwrap();
+        let groups = open(directory.path(), &Persistence::start().unwrap(), true);
+        let group = groups.find_or_create("GroupA").unwrap();
+        assert_eq!((group.retry_max_times, group.retry_queue_nums, group.which_broker_when_consume_slowly), (16, 1, 1));
+        assert!(groups.find_or_create("").is_some());
+        assert!(groups.find_or_create("bad group?").is_none());
+        assert!(groups.find_or_create(&"g".repeat(121)).is_none());
+        assert_eq!(groups.data_version().counter, 2);
+    }
+
+    #[test]
+    fn without_auto_creation_only_system_groups_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let groups = open(directory.path(), &Persistence::start().unwrap(), false);
+        assert!(groups.find_or_create("GroupA").is_none());
+        assert!(groups.find_or_create("CID_RMQ_SYS_NEW").is_some());
+        assert!(groups.find_or_create("TOOLS_CONSUMER").is_some());
+    }
+
+    #[test]
+    fn groups_and_forbidden_topics_survive_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let persistence = Persistence::start().unwrap();
+        let groups = open(directory.path(), &persistence, true);
+        groups.update(SubscriptionGroup { retry_max_times: 3, ..new_group("GroupA") });
+        groups.forbid("GroupA", "TopicA", 4);
+        groups.find_or_create("GroupB");
+        groups.remove("GroupB");
+        persistence.stop();
+        let again = open(directory.path(), &Persistence::start().unwrap(), false);
+        assert_eq!(again.find("GroupA").unwrap().retry_max_times, 3);
+        assert_eq!(again.forbidden("GroupA", "TopicA"), 4);
+        assert!(!again.contains("GroupB"));
+        assert_eq!(again.data_version(), groups.data_version());
+    }
+}

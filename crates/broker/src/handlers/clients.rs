@@ -1,0 +1,157 @@
+//! Clients introduce themselves and ask for each other: heartbeats, sign-off, group members, and the listings that tools show.
+//!
+//! Java: `ClientManageProcessor`, `ConsumerManageProcessor`, parts of `AdminBrokerProcessor`; spec broker §C.5, §C.6, protocol §3.3.
+
+use ferromq_protocol::body::{
+    CheckClientRequest, ConsumeType, ConsumerData, ConsumerIdList, Heartbeat, SubscriptionData, SubscriptionReply,
+};
+use ferromq_protocol::header::{
+    ConsumerConnectionRequest, ConsumerListRequest, ProducerConnectionRequest, SubscriptionByConsumerRequest,
+    UnregisterClientRequest,
+};
+use ferromq_protocol::{Command, NoFields, Reply, ResponseCode, json, topics as names};
+use ferromq_remoting::{Connection, Outcome};
+
+use crate::clients::{Clients, ConsumerHeartbeat, Member};
+use crate::clock::now_ms;
+use crate::config::BrokerConfig;
+use crate::groups::Groups;
+use crate::refusal::Refusal;
+use crate::topics::{Topics, perm};
+
+/// topicSysFlag of a unit's retry topic. Java: `TopicSysFlag.buildSysFlag(false, true)`.
+const UNIT_SUBSCRIPTION: i32 = 2;
+
+/// HEART_BEAT (34). Groups that do not exist and may not be created are left out in silence, as in Java.
+pub(crate) fn heartbeat(
+    clients: &Clients,
+    groups: &Groups,
+    topics: &Topics,
+    config: &BrokerConfig,
+    connection: &Connection,
+    command: &Command,
+) -> Result<Outcome, Refusal> {
+    let heartbeat: Heartbeat = body(command)?;
+    let member = Member {
+        client_id: heartbeat.client_id,
+        language: command.language,
+        version: command.version,
+        peer: connection.peer_addr(),
+        heard_at_ms: now_ms(),
+    };
+    let is_v2 = heartbeat.heartbeat_fingerprint != 0;
+    let mut subscriptions_wanted = !is_v2;
+    for consumer in heartbeat.consumer_data_set {
+        if config.reject_pull_consumer_enable && consumer.consume_type == Some(ConsumeType::Actively) {
+            continue;
+        }
+        let Some(group) = groups.find_or_create(&consumer.group_name) else { continue };
+        make_retry_topic(topics, &consumer, group.retry_queue_nums);
+        let without_subscriptions = is_v2 && heartbeat.without_sub;
+        subscriptions_wanted |= clients.consumer_heartbeat(
+            connection,
+            member.clone(),
+            ConsumerHeartbeat {
+                group: consumer.group_name,
+                consume_type: consumer.consume_type,
+                message_model: consumer.message_model,
+                consume_from_where: consumer.consume_from_where,
+                subscriptions: (!without_subscriptions).then_some(consumer.subscription_data_set),
+                fingerprint: heartbeat.heartbeat_fingerprint,
+                notify: group.notify_consumer_ids_changed_enable && config.notify_consumer_ids_changed_enable,
+            },
+        );
+    }
+    if config.enable_register_producer {
+        for producer in heartbeat.producer_data_set {
+            clients.producer_heartbeat(connection, member.clone(), &producer.group_name);
+        }
+    }
+    let changed = if subscriptions_wanted { "true" } else { "false" };
+    Ok(Outcome::Reply(Reply::ok().header([("IS_SUPPORT_HEART_BEAT_V2", "true"), ("IS_SUB_CHANGE", changed)])))
+}
+
+/// The topic that takes what the group could not consume, ordered if anything it subscribes to is.
+fn make_retry_topic(topics: &Topics, consumer: &ConsumerData, queue_count: i32) {
+    let retry_topic = names::retry_topic(&consumer.group_name);
+    if topics.contains(&retry_topic) {
+        return;
+    }
+    let order =
+        consumer.subscription_data_set.iter().any(|data| topics.find(&data.topic).is_some_and(|topic| topic.order));
+    let topic_sys_flag = if consumer.unit_mode { UNIT_SUBSCRIPTION } else { 0 };
+    topics.find_or_create(&retry_topic, queue_count, perm::READ_WRITE, order, topic_sys_flag);
+}
+
+/// UNREGISTER_CLIENT (35). By connection: the client id is not looked at, as in Java. An empty group name means none.
+pub(crate) fn unregister(clients: &Clients, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+    let request: UnregisterClientRequest = command.header()?;
+    if let Some(group) = &request.producer_group {
+        clients.unregister_producer(connection, group);
+    }
+    if let Some(group) = &request.consumer_group {
+        clients.unregister_consumer(connection, group);
+    }
+    Ok(Outcome::Reply(Reply::ok().header(NoFields)))
+}
+
+/// CHECK_CLIENT_CONFIG (46): tells a consumer at its start whether its expression can work here. SQL92 cannot yet.
+pub(crate) fn check_config(command: &Command) -> Result<Outcome, Refusal> {
+    let request: CheckClientRequest = body(command)?;
+    match request.subscription_data {
+        Some(data) if !SubscriptionData::is_tag_type(Some(&data.expression_type)) => Err(Refusal::system_error(
+            format!("The broker does not support consumer to filter message by {}", data.expression_type),
+        )),
+        _ => Ok(Outcome::Reply(Reply::ok())),
+    }
+}
+
+/// GET_CONSUMER_LIST_BY_GROUP (38), which every rebalance begins with.
+pub(crate) fn consumer_ids(clients: &Clients, command: &Command) -> Result<Outcome, Refusal> {
+    let ConsumerListRequest { consumer_group } = command.header()?;
+    let consumer_id_list = clients.consumer_ids(&consumer_group);
+    if consumer_id_list.is_empty() {
+        return Err(Refusal::system_error(format!("no consumer for this group, {consumer_group}")).header(NoFields));
+    }
+    Ok(Outcome::Reply(Reply::ok().header(NoFields).json_body(&ConsumerIdList { consumer_id_list })))
+}
+
+/// GET_CONSUMER_CONNECTION_LIST (203).
+pub(crate) fn consumer_connections(clients: &Clients, command: &Command) -> Result<Outcome, Refusal> {
+    let ConsumerConnectionRequest { consumer_group: group } = command.header()?;
+    match clients.consumer_connection(&group) {
+        Some(connections) => Ok(Outcome::Reply(Reply::ok().json_body(&connections))),
+        None => Err(Refusal::new(ResponseCode::CONSUMER_NOT_ONLINE, format!("the consumer group[{group}] not online"))),
+    }
+}
+
+/// GET_PRODUCER_CONNECTION_LIST (204).
+pub(crate) fn producer_connections(clients: &Clients, command: &Command) -> Result<Outcome, Refusal> {
+    let ProducerConnectionRequest { producer_group: group } = command.header()?;
+    match clients.producer_connection(&group) {
+        Some(connections) => Ok(Outcome::Reply(Reply::ok().json_body(&connections))),
+        None => Err(Refusal::system_error(format!("the producer group[{group}] not exist"))),
+    }
+}
+
+/// GET_ALL_PRODUCER_INFO (328).
+pub(crate) fn producers(clients: &Clients) -> Result<Outcome, Refusal> {
+    Ok(Outcome::Reply(Reply::ok().json_body(&clients.producer_table())))
+}
+
+/// QUERY_SUBSCRIPTION_BY_CONSUMER (345); a group that is not online has none.
+pub(crate) fn subscription(clients: &Clients, command: &Command) -> Result<Outcome, Refusal> {
+    let SubscriptionByConsumerRequest { group, topic } = command.header()?;
+    let topic = topic.unwrap_or_default();
+    let data = clients.consumer_group(&group).and_then(|consumers| consumers.subscription(&topic));
+    let subscription_data = data.map(|data| SubscriptionData::clone(&data));
+    Ok(Outcome::Reply(Reply::ok().json_body(&SubscriptionReply { group, subscription_data, topic })))
+}
+
+fn body<T: serde::de::DeserializeOwned>(command: &Command) -> Result<T, Refusal> {
+    json::from_slice(&command.body).map_err(|error| Refusal::system_error(format!("the body cannot be read: {error}")))
+}
+
+#[cfg(test)]
+#[path = "clients_test.rs"]
+mod tests;

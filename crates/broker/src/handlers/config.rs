@@ -1,0 +1,120 @@
+//! The broker's own configuration, shown and changed while it runs: 25, 26.
+//!
+//! Java: `AdminBrokerProcessor`, `Configuration`; spec broker §C.12. Java takes an impossible value in silence and keeps the old one; here
+//! it is refused, with what would be possible.
+
+use std::sync::Arc;
+
+use ferromq_config::{Configuration, InvalidValue, decode_text, parse_properties, replace_file};
+use ferromq_protocol::header::BrokerConfigReply;
+use ferromq_protocol::{Command, Reply, json};
+use ferromq_remoting::{Connection, Outcome};
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use crate::config::{BrokerConfig, BrokerRole, LiveConfig};
+use crate::refusal::Refusal;
+use crate::topics::Topics;
+
+/// Keys that can never be changed from outside, whatever `configBlackList` says. Java: `AdminBrokerProcessor.initConfigBlackList`.
+const PROTECTED: [&str; 3] = ["brokerConfigPath", "rocketmqHome", "configBlackList"];
+
+/// Makes updates write the file in the order in which they were made.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// GET_BROKER_CONFIG: every key, one line each.
+pub(crate) fn listing(config: &LiveConfig) -> Result<Outcome, Refusal> {
+    let version = String::from_utf8_lossy(&json::to_vec(&config.data_version())).into_owned();
+    let header = BrokerConfigReply { version: version.into() };
+    Ok(Outcome::Reply(Reply::ok().header(header).body(config.current().to_properties())))
+}
+
+/// UPDATE_BROKER_CONFIG. Answered when the file that the broker was started with holds the change.
+pub(crate) fn update(
+    config: &Arc<LiveConfig>,
+    topics: &Arc<Topics>,
+    connection: &Connection,
+    command: &Command,
+) -> Result<Outcome, Refusal> {
+    let entries =
+        parse_properties(&decode_text(&command.body)).map_err(|error| Refusal::system_error(error.to_string()))?;
+    let changes: Vec<(String, String)> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    refuse_protected(&config.current(), &changes)?;
+    let (config, topics) = (Arc::clone(config), Arc::clone(topics));
+    let peer = connection.peer_addr();
+    Ok(super::answer_off_task(connection, command, move || {
+        let _in_order = WRITING.lock();
+        let changed = apply(&config, &changes).map_err(|invalid| Refusal::system_error(invalid.to_string()))?;
+        if changed.is_empty() {
+            return Ok(Reply::ok());
+        }
+        info!(keys = ?changed, %peer, "configuration changed");
+        if changed.iter().any(|key| key == "brokerPermission") {
+            topics.renew_version();
+        }
+        match config.file() {
+            Some(file) => replace_file(file, config.current().to_properties().as_bytes()).map_err(|error| {
+                Refusal::system_error(format!(
+                    "the change holds until the next start, because {} cannot be written: {error}",
+                    file.display()
+                ))
+            })?,
+            None => warn!("the change holds until the next start: the broker was started without a configuration file"),
+        }
+        Ok(Reply::ok())
+    }))
+}
+
+fn refuse_protected(config: &BrokerConfig, changes: &[(String, String)]) -> Result<(), Refusal> {
+    let listed = |key: &str| config.config_black_list.split(';').any(|protected| protected.trim() == key);
+    if changes.iter().any(|(key, _)| PROTECTED.contains(&key.as_str()) || listed(key)) {
+        return Err(Refusal::no_permission("Can not update config in black list."));
+    }
+    Ok(())
+}
+
+/// All changes or none. A role that this broker cannot play would only stop its next start.
+fn apply(config: &LiveConfig, changes: &[(String, String)]) -> Result<Vec<String>, InvalidValue> {
+    let mut next = BrokerConfig::clone(&config.current());
+    next.apply(changes)?;
+    if next.broker_role == BrokerRole::Slave {
+        return Err(InvalidValue {
+            key: "brokerRole".into(),
+            value: "SLAVE".into(),
+            allowed: "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet".into(),
+        });
+    }
+    config.update(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(key: &str, value: &str) -> Vec<(String, String)> {
+        vec![(key.to_owned(), value.to_owned())]
+    }
+
+    #[test]
+    fn protected_keys() {
+        let config = BrokerConfig {
+            config_black_list: "configBlackList;brokerConfigPath;maxMessageSize".into(),
+            ..BrokerConfig::default()
+        };
+        for key in ["rocketmqHome", "configBlackList", "brokerConfigPath", "maxMessageSize"] {
+            let refusal = refuse_protected(&config, &change(key, "1")).unwrap_err();
+            assert_eq!((refusal.code.0, &*refusal.remark), (16, "Can not update config in black list."));
+        }
+        assert!(refuse_protected(&config, &change("fileReservedTime", "1")).is_ok());
+    }
+
+    #[test]
+    fn live_values() {
+        let config = LiveConfig::new(BrokerConfig::default(), None);
+        assert_eq!(apply(&config, &change("maxMessageSize", "100")).unwrap(), ["maxMessageSize"]);
+        assert_eq!(config.current().max_message_size, 100);
+        assert!(apply(&config, &change("noSuchKey", "1")).unwrap().is_empty());
+        assert!(apply(&config, &change("maxMessageSize", "abc")).is_err());
+        assert!(apply(&config, &change("brokerRole", "SLAVE")).is_err());
+    }
+}

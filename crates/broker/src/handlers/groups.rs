@@ -1,0 +1,93 @@
+//! Administration of subscription groups: 200, 201, 207, 225, 352, 353.
+//!
+//! Java: `AdminBrokerProcessor`; spec broker §B.8, §C.12. Names are not checked here, because 5.3.3 does not.
+
+use ferromq_protocol::body::{GroupForbidden, SubscriptionGroup, SubscriptionGroupList};
+use ferromq_protocol::header::{DeleteGroupRequest, GroupConfigRequest, GroupForbiddenRequest};
+use ferromq_protocol::{Command, GroupName, Reply, ResponseCode};
+use ferromq_remoting::{Connection, Outcome};
+use tracing::info;
+
+use crate::consumer_offsets::ConsumerOffsets;
+use crate::groups::Groups;
+use crate::refusal::Refusal;
+use crate::statistics::Statistics;
+use crate::topic_attributes as attributes;
+use crate::topics::perm;
+
+/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP.
+pub(crate) fn update(groups: &Groups, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+    let wanted: SubscriptionGroup = super::json_body(command)?;
+    put(groups, wanted, connection)?;
+    Ok(Outcome::Reply(Reply::ok()))
+}
+
+/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST.
+pub(crate) fn update_list(groups: &Groups, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+    let list: SubscriptionGroupList = super::json_body(command)?;
+    for wanted in list.group_config_list {
+        put(groups, wanted, connection)?;
+    }
+    Ok(Outcome::Reply(Reply::ok()))
+}
+
+fn put(groups: &Groups, wanted: SubscriptionGroup, connection: &Connection) -> Result<(), Refusal> {
+    let current = groups.find(&wanted.group_name);
+    let attributes =
+        attributes::alter(attributes::OF_GROUPS, current.as_ref().map(|group| &group.attributes), &wanted.attributes)
+            .map_err(|error| Refusal::system_error(error.to_string()))?;
+    info!(group = %wanted.group_name, peer = %connection.peer_addr(), "subscription group updated");
+    groups.update(SubscriptionGroup { attributes, ..wanted });
+    Ok(())
+}
+
+/// GET_ALL_SUBSCRIPTIONGROUP_CONFIG, unpaged as in 5.3.3.
+pub(crate) fn all(groups: &Groups) -> Result<Outcome, Refusal> {
+    Ok(Outcome::Reply(Reply::ok().json_body(&groups.snapshot())))
+}
+
+/// GET_SUBSCRIPTIONGROUP_CONFIG. An unknown group comes into being by being asked for, where that is allowed.
+pub(crate) fn one(groups: &Groups, command: &Command) -> Result<Outcome, Refusal> {
+    let request: GroupConfigRequest = command.header()?;
+    let Some(group) = groups.find_or_create(&request.group) else {
+        let remark = format!("No group in this broker. group: {}", request.group);
+        return Err(Refusal::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+    };
+    Ok(Outcome::Reply(Reply::ok().json_body(&*group)))
+}
+
+/// DELETE_SUBSCRIPTIONGROUP. An unknown group is no error.
+pub(crate) fn delete(
+    groups: &Groups,
+    offsets: &ConsumerOffsets,
+    statistics: &Statistics,
+    connection: &Connection,
+    command: &Command,
+) -> Result<Outcome, Refusal> {
+    let request: DeleteGroupRequest = command.header()?;
+    groups.remove(&request.group_name);
+    if request.clean_offset {
+        offsets.remove_group(&request.group_name);
+    }
+    statistics.remove_group(&request.group_name);
+    info!(group = %request.group_name, offsets_too = request.clean_offset, peer = %connection.peer_addr(), "subscription group deleted");
+    Ok(Outcome::Reply(Reply::ok()))
+}
+
+/// UPDATE_AND_GET_GROUP_FORBIDDEN. The empty remark is Java's.
+pub(crate) fn forbidden(groups: &Groups, command: &Command) -> Result<Outcome, Refusal> {
+    let request: GroupForbiddenRequest = command.header()?;
+    let (group, topic) = (&request.group, &request.topic);
+    let bits = groups.forbidden(group, topic);
+    let next = match request.readable {
+        None => bits,
+        Some(true) => bits & !perm::READ,
+        Some(false) => bits | perm::READ,
+    };
+    if next != bits {
+        groups.forbid(group, topic, next);
+    }
+    let body =
+        GroupForbidden { group: GroupName::clone(group), topic: topic.clone(), readable: Some(next & perm::READ == 0) };
+    Ok(Outcome::Reply(Reply::ok().remark("").json_body(&body)))
+}

@@ -1,0 +1,40 @@
+//! What the broker does for each request, one file per subject. `dispatch.rs` says which code leads where.
+//!
+//! A handler takes the parts it uses, the connection and the command, and returns an outcome or a refusal. It runs on the
+//! connection's own task: nothing here waits.
+
+pub(crate) mod clients;
+pub(crate) mod config;
+pub(crate) mod groups;
+pub(crate) mod locks;
+pub(crate) mod offsets;
+pub(crate) mod pull;
+pub(crate) mod query;
+pub(crate) mod reset;
+pub(crate) mod send;
+pub(crate) mod send_back;
+mod send_properties;
+pub(crate) mod stats;
+pub(crate) mod topics;
+
+use ferromq_protocol::{Command, Reply, json};
+use ferromq_remoting::{Connection, Outcome};
+use serde::de::DeserializeOwned;
+
+use crate::refusal::Refusal;
+
+/// Runs work that waits for the disk on a thread that may wait, and answers when it is done.
+fn answer_off_task(
+    connection: &Connection,
+    command: &Command,
+    work: impl FnOnce() -> Result<Reply, Refusal> + Send + 'static,
+) -> Outcome {
+    let slot = connection.reply_slot(command);
+    tokio::task::spawn_blocking(move || slot.send(work().unwrap_or_else(Refusal::into_reply)));
+    Outcome::Deferred
+}
+
+/// The request's body, which is JSON.
+fn json_body<T: DeserializeOwned>(command: &Command) -> Result<T, Refusal> {
+    json::from_slice(&command.body).map_err(|error| Refusal::system_error(format!("the body cannot be read: {error}")))
+}

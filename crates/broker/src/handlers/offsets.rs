@@ -1,0 +1,116 @@
+//! Offsets: what a group has committed (14, 15), and where a queue begins, ends and was at a time (29 to 32).
+//!
+//! Java: `ConsumerManageProcessor`, `AdminBrokerProcessor`; spec protocol §3.2.
+
+use ferromq_protocol::header::{
+    EarliestStoreTimeReply, EarliestStoreTimeRequest, MaxOffsetReply, MaxOffsetRequest, MinOffsetReply,
+    MinOffsetRequest, QueryOffsetReply, QueryOffsetRequest, SearchOffsetReply, SearchOffsetRequest,
+    UpdateOffsetRequest,
+};
+use ferromq_protocol::{Command, NoFields, QueueId, QueueOffset, Reply, ResponseCode};
+use ferromq_remoting::Outcome;
+use ferromq_store::{Boundary, Store};
+
+use crate::consumer_offsets::ConsumerOffsets;
+use crate::groups::Groups;
+use crate::refusal::Refusal;
+use crate::topics::Topics;
+
+/// QUERY_CONSUMER_OFFSET. What a group that never committed gets decides where it begins: 0 here means from the first message, 22 lets
+/// the client apply its own rule.
+pub(crate) fn query(
+    offsets: &ConsumerOffsets,
+    topics: &Topics,
+    store: &Store,
+    command: &Command,
+) -> Result<Outcome, Refusal> {
+    let request: QueryOffsetRequest = command.header()?;
+    let known = offsets
+        .pending_reset(&request.topic, &request.consumer_group, request.queue_id)
+        .or_else(|| offsets.committed(&request.topic, &request.consumer_group, request.queue_id));
+    let offset = match known {
+        Some(offset) => offset,
+        None if request.set_zero_if_not_found == Some(false) => {
+            return Err(not_found("Not found, do not set to zero, maybe this group boot first"));
+        }
+        None if starts_at_zero(topics, store, &request.topic, request.queue_id) => QueueOffset(0),
+        None => return Err(not_found("Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first")),
+    };
+    Ok(Outcome::Reply(Reply::ok().header(QueryOffsetReply { offset })))
+}
+
+/// Whether a new group reads this queue from its first message: the queue still has it, near the tail of the log, or has nothing yet.
+///
+/// 5.3.3 answers 22 for a queue without messages and the client then starts at what is the maximum by the time it asks, so the first
+/// messages sent meanwhile are skipped; 4.9.7 answers 0. We do as 4.9.7 for queues that exist, and as 5.3.3 for those that do not.
+fn starts_at_zero(topics: &Topics, store: &Store, topic: &str, queue: QueueId) -> bool {
+    match store.queue_bounds(topic, queue) {
+        Some(bounds) if bounds.max.0 > 0 => bounds.min.0 == 0 && store.is_in_memory(topic, queue, QueueOffset(0)),
+        _ => topics.find(topic).is_some_and(|topic| {
+            u32::try_from(topic.read_queue_nums.max(topic.write_queue_nums)).is_ok_and(|count| queue.0 < count)
+        }),
+    }
+}
+
+fn not_found(remark: &'static str) -> Refusal {
+    Refusal::new(ResponseCode::QUERY_NOT_FOUND, remark).header(NoFields)
+}
+
+/// UPDATE_CONSUMER_OFFSET. Neither the queue's existence nor the offset's sign is looked at.
+pub(crate) fn update(
+    offsets: &ConsumerOffsets,
+    topics: &Topics,
+    groups: &Groups,
+    command: &Command,
+) -> Result<Outcome, Refusal> {
+    let request: UpdateOffsetRequest = command.header()?;
+    let (topic, group) = (&request.topic, &request.consumer_group);
+    if !groups.contains(group) {
+        return Err(Refusal::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, format!("Group {group} not exist!"))
+            .header(NoFields));
+    }
+    if !topics.contains(topic) {
+        return Err(Refusal::new(ResponseCode::TOPIC_NOT_EXIST, format!("Topic {topic} not exist!")).header(NoFields));
+    }
+    let Some(queue) = request.queue_id else {
+        return Err(Refusal::invalid_parameter(format!("QueueId is null, topic is {topic}")).header(NoFields));
+    };
+    let Some(offset) = request.commit_offset else {
+        return Err(Refusal::invalid_parameter(format!("Offset is null, topic is {topic}")).header(NoFields));
+    };
+    if offsets.pending_reset(topic, group, queue).is_some() {
+        return Ok(Outcome::Reply(Reply::ok().header(NoFields).remark("Offset has been previously reset")));
+    }
+    offsets.commit(topic, group, queue, offset);
+    Ok(Outcome::Reply(Reply::ok().header(NoFields)))
+}
+
+/// SEARCH_OFFSET_BY_TIMESTAMP.
+pub(crate) fn search(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
+    let request: SearchOffsetRequest = command.header()?;
+    let upper = request.boundary_type.as_deref().is_some_and(|boundary| boundary.eq_ignore_ascii_case("upper"));
+    let boundary = if upper { Boundary::Upper } else { Boundary::Lower };
+    let offset = store.offset_by_time(&request.topic, request.queue_id, request.timestamp, boundary);
+    Ok(Outcome::Reply(Reply::ok().header(SearchOffsetReply { offset })))
+}
+
+/// GET_MAX_OFFSET.
+pub(crate) fn max(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
+    let request: MaxOffsetRequest = command.header()?;
+    let offset = store.queue_bounds(&request.topic, request.queue_id).map(|bounds| bounds.max).unwrap_or_default();
+    Ok(Outcome::Reply(Reply::ok().header(MaxOffsetReply { offset })))
+}
+
+/// GET_MIN_OFFSET. The empty remark is Java's.
+pub(crate) fn min(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
+    let request: MinOffsetRequest = command.header()?;
+    let offset = store.queue_bounds(&request.topic, request.queue_id).map(|bounds| bounds.min).unwrap_or_default();
+    Ok(Outcome::Reply(Reply::ok().header(MinOffsetReply { offset }).remark("")))
+}
+
+/// GET_EARLIEST_MSG_STORETIME; -1 when the queue has no message.
+pub(crate) fn earliest_store_time(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
+    let request: EarliestStoreTimeRequest = command.header()?;
+    let timestamp = store.earliest_store_time(&request.topic, request.queue_id).unwrap_or(-1);
+    Ok(Outcome::Reply(Reply::ok().header(EarliestStoreTimeReply { timestamp })))
+}

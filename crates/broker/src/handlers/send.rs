@@ -1,0 +1,478 @@
+//! Sending: codes 10, 310 and 320, from the typed header to the appended record and its reply.
+//!
+//! Checks come in Java's order with Java's codes and remarks (spec broker §C.1, protocol §3.1). In async flush mode the reply is
+//! returned at once; when it must wait, for a flush or for the topic's own save, a reply slot is kept and the connection goes on.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ferromq_protocol::header::{SendReply, SendRequest};
+use ferromq_protocol::message::properties::names;
+use ferromq_protocol::message::{BatchItems, NewMessage, OffsetMessageId, SysFlag, TransactionKind};
+use ferromq_protocol::{
+    ByteString, Command, PhysicalOffset, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names,
+};
+use ferromq_remoting::{Connection, Outcome};
+use ferromq_store::{AppendError, DelayLevels, FlushOutcome, Store};
+
+use crate::admission::{Admission, Limits};
+use crate::clock::now_ms;
+use crate::config::LiveConfig;
+use crate::delay::Waiting;
+use crate::groups::Groups;
+use crate::handlers::send_properties::{AddedProperties, Detour, Noticed, push_property};
+use crate::queue_locks::QueueLocks;
+use crate::refusal::Refusal;
+use crate::statistics::Statistics;
+use crate::topics::{self, CreateOnSend, Topic, Topics, perm};
+
+/// Client version from which the header's maxReconsumeTimes counts. Java: `MQVersion.Version.V3_4_9`.
+const VERSION_3_4_9: i32 = 121;
+
+/// The parts a send uses.
+pub(crate) struct SendParts {
+    pub config: Arc<LiveConfig>,
+    pub topics: Arc<Topics>,
+    pub groups: Arc<Groups>,
+    pub locks: Arc<QueueLocks>,
+    pub statistics: Arc<Statistics>,
+    pub store: Arc<Store>,
+    pub levels: DelayLevels,
+    /// Stored with every message and part of its id.
+    pub store_host: SocketAddr,
+}
+
+/// Everything a send goes through.
+pub(crate) struct SendPath {
+    parts: SendParts,
+    /// Ext fields of every reply.
+    reply_tags: ReplyTags,
+    added: AddedProperties,
+    random: AtomicU64,
+    admission: Arc<Admission>,
+}
+
+impl SendPath {
+    pub(crate) fn new(parts: SendParts) -> SendPath {
+        let settings = parts.config.current();
+        let region = ByteString::from(settings.region_id.as_str());
+        let reply_tags = [(names::MSG_REGION, region), (names::TRACE_SWITCH, settings.trace_on.to_string().into())];
+        let mine = reply_tags.iter().map(|(name, value)| (*name, &**value));
+        let cluster = (names::CLUSTER, settings.broker_cluster_name.as_str());
+        let added = AddedProperties::new(mine.chain([cluster]), parts.store_host);
+        SendPath {
+            reply_tags,
+            added,
+            random: AtomicU64::new(now_ms().unsigned_abs()),
+            admission: Arc::default(),
+            parts,
+        }
+    }
+
+    /// SEND_MESSAGE, SEND_MESSAGE_V2 and SEND_BATCH_MESSAGE.
+    pub(crate) fn send(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+        let request: SendRequest = command.header()?;
+        let topic = self.admit(connection, &request)?;
+        self.refuse_overload()?;
+        if command.body.is_empty() {
+            return Err(Refusal::system_error("the message body is empty"));
+        }
+        if request.batch {
+            self.send_batch(connection, command, &request, &topic)
+        } else {
+            self.send_single(connection, command, &request, topic)
+        }
+    }
+
+    /// The checks before anything is written; the topic is created here if it may be.
+    fn admit(&self, connection: &Connection, request: &SendRequest) -> Result<Arc<Topic>, Refusal> {
+        let config = self.parts.config.current();
+        let accept_from = config.start_accept_send_request_time_stamp;
+        if accept_from > 0 && now_ms() < accept_from {
+            return Err(
+                self.refuse(ResponseCode::SYSTEM_ERROR, format!("broker unable to service, until {accept_from}"))
+            );
+        }
+        let known = self.parts.topics.find(&request.topic);
+        if config.broker_permission & perm::WRITE == 0 && known.as_ref().is_some_and(|topic| topic.order) {
+            return Err(self.refuse(
+                ResponseCode::NO_PERMISSION,
+                format!("the broker[{}] sending message is forbidden", config.advertised_host()),
+            ));
+        }
+        let topic = match known {
+            Some(topic) => {
+                self.refuse_closed_topic(&request.topic)?;
+                topic
+            }
+            None => self.create_topic(request)?,
+        };
+        let queue_count = topic.write_queue_nums.max(topic.read_queue_nums);
+        if request.queue_id >= queue_count {
+            return Err(self.refuse(
+                ResponseCode::INVALID_PARAMETER,
+                format!(
+                    "request queueId[{}] is illegal, {} Producer: {}",
+                    request.queue_id,
+                    topics::describe(&topic),
+                    connection.peer_addr()
+                ),
+            ));
+        }
+        Ok(topic)
+    }
+
+    /// Says "later" while the disk does not keep up.
+    fn refuse_overload(&self) -> Result<(), Refusal> {
+        let config = self.parts.config.current();
+        let limits = Limits {
+            append_ms: config.os_page_cache_busy_time_out_mills,
+            waiting: config.send_thread_pool_queue_capacity,
+        };
+        self.admission.check(&limits, now_ms).map_err(|busy| self.refuse(ResponseCode::SYSTEM_BUSY, busy.to_string()))
+    }
+
+    fn refuse_closed_topic(&self, topic: &str) -> Result<(), Refusal> {
+        if topic_names::is_closed_to_producers(topic) {
+            return Err(
+                self.refuse(ResponseCode::NO_PERMISSION, format!("Sending message to topic[{topic}] is forbidden."))
+            );
+        }
+        Ok(())
+    }
+
+    /// Names in the table have been checked when they got there; only unknown ones are checked here.
+    fn create_topic(&self, request: &SendRequest) -> Result<Arc<Topic>, Refusal> {
+        if let Err(error) = request.topic.validate() {
+            return Err(self.refuse(ResponseCode::INVALID_PARAMETER, error.to_string()));
+        }
+        self.refuse_closed_topic(&request.topic)?;
+        let retry = topic_names::is_retry(&request.topic);
+        let topic_sys_flag = topics::unit_flag(request.unit_mode, retry);
+        let wish = CreateOnSend {
+            topic: &request.topic,
+            default_topic: &request.default_topic,
+            queue_count: request.default_topic_queue_nums,
+            topic_sys_flag,
+        };
+        match self.parts.topics.create_on_send(&wish) {
+            Some(topic) => Ok(topic),
+            None if retry => {
+                Ok(self.parts.topics.find_or_create(&request.topic, 1, perm::READ_WRITE, false, topic_sys_flag))
+            }
+            None => Err(Refusal::topic_not_exist(&request.topic).header(self.reply_tags.clone())),
+        }
+    }
+
+    fn send_single(
+        &self,
+        connection: &Connection,
+        command: &Command,
+        request: &SendRequest,
+        mut topic: Arc<Topic>,
+    ) -> Result<Outcome, Refusal> {
+        let properties = request.properties.as_deref().unwrap_or_default();
+        let noticed = Noticed::in_properties(properties);
+        let mut queue = self.queue(request.queue_id, &topic)?;
+        let mut detour = match noticed.delay.and_then(|level| Waiting::at(level, &self.parts.levels)) {
+            Some(waiting) => Detour::Delay(waiting),
+            None => Detour::None,
+        };
+        if let Some(group) = topic_names::group_of_retry_topic(&request.topic)
+            && self.is_past_retries(group, request, command.version)?
+        {
+            detour = Detour::DeadLetter;
+            topic =
+                self.parts.topics.find_or_create(&topic_names::dead_letter_topic(group), 1, perm::READ_WRITE, false, 0);
+            queue = self.queue(-1, &topic)?;
+        }
+        self.refuse_unsupported(&noticed, request, detour)?;
+        BUFFER.with_borrow_mut(|text| {
+            text.clear();
+            text.shrink_to(BUFFER_KEPT);
+            let generated = self.added.write(text, properties, &noticed, detour);
+            let (stored_topic, stored_queue) = match detour {
+                Detour::Delay(waiting) => {
+                    push_property(text, names::DELAY_TIME_LEVEL, &waiting.level.to_string());
+                    push_property(text, names::REAL_TOPIC, &topic.topic_name);
+                    push_property(text, names::REAL_QUEUE_ID, &queue.to_string());
+                    (topic_names::SCHEDULE_TOPIC, waiting.queue)
+                }
+                Detour::None | Detour::DeadLetter => (topic.topic_name.as_str(), queue),
+            };
+            let message = NewMessage {
+                topic: stored_topic,
+                queue_id: stored_queue,
+                flag: request.flag,
+                sys_flag: SysFlag(request.sys_flag),
+                born_timestamp: request.born_timestamp,
+                born_host: connection.peer_addr(),
+                store_host: self.parts.store_host,
+                reconsume_times: request.reconsume_times,
+                prepared_transaction_offset: 0,
+                body: &command.body,
+                properties: text,
+            };
+            let appended =
+                self.admission.append(|| self.parts.store.append(&message), |appended| appended.store_timestamp);
+            let appended = appended.map_err(|error| self.append_refusal(&error))?;
+            self.parts.statistics.sent(stored_topic, 1, appended.record_len as u64);
+            let transaction_id = match generated {
+                Some(key) => ByteString::from(key),
+                None => ByteString::from(noticed.unique_key.unwrap_or_default()),
+            };
+            let message_id =
+                OffsetMessageId { host: self.parts.store_host, physical_offset: appended.physical_offset }.to_string();
+            let answer = self.answer(message_id, queue, appended.queue_offset, Some(transaction_id));
+            Ok(self.acknowledge(connection, command, &topic, appended.end, noticed.waits, answer))
+        })
+    }
+
+    fn send_batch(
+        &self,
+        connection: &Connection,
+        command: &Command,
+        request: &SendRequest,
+        topic: &Arc<Topic>,
+    ) -> Result<Outcome, Refusal> {
+        let queue = self.queue(request.queue_id, topic)?;
+        if request.topic.len() > 127 {
+            return Err(self.refuse(
+                ResponseCode::MESSAGE_ILLEGAL,
+                format!("message topic length too long {}", request.topic.len()),
+            ));
+        }
+        if topic_names::is_retry(&request.topic) {
+            return Err(self.refuse(
+                ResponseCode::MESSAGE_ILLEGAL,
+                format!("batch request does not support retry group {}", request.topic),
+            ));
+        }
+        let items = BatchItems::parse(&command.body).map_err(|error| Refusal::system_error(error.to_string()))?;
+        let properties = request.properties.as_deref().unwrap_or_default();
+        let noticed = Noticed::in_properties(properties);
+        self.refuse_in_batch(&noticed, request)?;
+        BUFFER.with_borrow_mut(|text| {
+            text.clear();
+            text.shrink_to(BUFFER_KEPT);
+            // Every item's properties, one behind the other; the ranges find them again.
+            let mut ranges = Vec::with_capacity(items.len());
+            for item in items.clone() {
+                let own = Noticed::in_properties(&item.properties);
+                self.refuse_in_batch(&own, request)?;
+                let start = text.len();
+                self.added.write(text, &item.properties, &own, Detour::None);
+                ranges.push(start..text.len());
+            }
+            let messages: Vec<NewMessage<'_>> = items
+                .zip(&ranges)
+                .map(|(item, range)| NewMessage {
+                    topic: &topic.topic_name,
+                    queue_id: queue,
+                    flag: item.flag,
+                    sys_flag: SysFlag(request.sys_flag),
+                    born_timestamp: request.born_timestamp,
+                    born_host: connection.peer_addr(),
+                    store_host: self.parts.store_host,
+                    reconsume_times: request.reconsume_times,
+                    prepared_transaction_offset: 0,
+                    body: item.body,
+                    properties: &text[range.clone()],
+                })
+                .collect();
+            let appended =
+                self.admission.append(|| self.parts.store.append_batch(&messages), |appended| appended.store_timestamp);
+            let appended = appended.map_err(|error| self.append_refusal(&error))?;
+            let bytes = appended.physical_offsets.first().map_or(0, |first| appended.end - *first);
+            self.parts.statistics.sent(&topic.topic_name, messages.len() as u64, bytes);
+            let mut message_id = String::with_capacity(33 * messages.len());
+            for physical_offset in &appended.physical_offsets {
+                if !message_id.is_empty() {
+                    message_id.push(',');
+                }
+                // Writing to a String cannot fail.
+                let _ = write!(
+                    message_id,
+                    "{}",
+                    OffsetMessageId { host: self.parts.store_host, physical_offset: *physical_offset }
+                );
+            }
+            let answer =
+                self.answer(message_id, queue, appended.queue_offset, noticed.unique_key.map(ByteString::from));
+            Ok(self.acknowledge(connection, command, topic, appended.end, noticed.waits, answer))
+        })
+    }
+
+    /// Clients do not batch what is to come later; one that does must not get it at once.
+    fn refuse_in_batch(&self, noticed: &Noticed<'_>, request: &SendRequest) -> Result<(), Refusal> {
+        if noticed.delay.is_some_and(|level| level > 0) {
+            let remark = "a delayed message cannot be part of a batch; nothing was stored";
+            return Err(self.refuse(ResponseCode::MESSAGE_ILLEGAL, remark));
+        }
+        self.refuse_unsupported(noticed, request, Detour::None)
+    }
+
+    /// The queue asked for, or any writable one for a negative id.
+    fn queue(&self, asked: i32, topic: &Topic) -> Result<QueueId, Refusal> {
+        if let Ok(asked) = u32::try_from(asked) {
+            return Ok(QueueId(asked));
+        }
+        match u32::try_from(topic.write_queue_nums) {
+            Ok(count) if count > 0 => Ok(QueueId(self.next_random() % count)),
+            _ => Err(Refusal::system_error(format!("topic[{}] has no writable queue", topic.topic_name))),
+        }
+    }
+
+    /// Spreads sends without a queue; splitmix64 over a counter.
+    fn next_random(&self) -> u32 {
+        let mut z = self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z >> 32) as u32
+    }
+
+    /// Whether a message that a client sends to its group's retry topic has had all its tries, or the group consumes orderly.
+    /// Java: `handleRetryAndDLQ`.
+    fn is_past_retries(&self, group: &str, request: &SendRequest, client_version: i32) -> Result<bool, Refusal> {
+        let Some(config) = self.parts.groups.find_or_create(group) else {
+            let refusal = Refusal::with_faq(
+                ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+                &format!("subscription group not exist, {group}"),
+            );
+            return Err(refusal.header(self.reply_tags.clone()));
+        };
+        let limit = match request.max_reconsume_times {
+            Some(limit) if client_version >= VERSION_3_4_9 => limit,
+            _ => config.retry_max_times,
+        };
+        Ok(request.reconsume_times > limit || self.parts.locks.group_holds_locks(group))
+    }
+
+    /// A message that asks for something this broker cannot do yet is refused: delivered at once it would be wrong, and silently so.
+    fn refuse_unsupported(&self, noticed: &Noticed<'_>, request: &SendRequest, detour: Detour) -> Result<(), Refusal> {
+        let delayed = matches!(detour, Detour::Delay(_));
+        let half = noticed.half && !(request.reconsume_times > 0 && delayed);
+        if half || SysFlag(request.sys_flag).transaction() != TransactionKind::None {
+            return Err(self.refuse(
+                ResponseCode::NO_PERMISSION,
+                "transaction messages are not supported yet by this FerroMQ broker; the message was not stored",
+            ));
+        }
+        // Beside a delay level a timer does not count.
+        if noticed.timer && !delayed {
+            return Err(self.refuse(
+                ResponseCode::SYSTEM_ERROR,
+                "timer messages are not supported yet by this FerroMQ broker; the message was not stored",
+            ));
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &self,
+        message_id: String,
+        queue_id: QueueId,
+        queue_offset: QueueOffset,
+        transaction_id: Option<ByteString>,
+    ) -> (SendReply, ReplyTags) {
+        (
+            SendReply { msg_id: message_id.into(), queue_id, queue_offset, transaction_id, ..SendReply::default() },
+            self.reply_tags.clone(),
+        )
+    }
+
+    /// The reply, now or when everything it promises is on disk.
+    fn acknowledge(
+        &self,
+        connection: &Connection,
+        command: &Command,
+        topic: &Arc<Topic>,
+        end: PhysicalOffset,
+        waits: bool,
+        answer: (SendReply, ReplyTags),
+    ) -> Outcome {
+        let wait_for_flush = waits && self.parts.store.is_sync_flush();
+        let wait_for_topic = !self.parts.topics.is_saved(topic);
+        if !wait_for_flush && !wait_for_topic {
+            return Outcome::Reply(Reply::ok().header(answer));
+        }
+        let slot = connection.reply_slot(command);
+        if wait_for_flush {
+            let topics = Arc::clone(&self.parts.topics);
+            let topic = Arc::clone(topic);
+            let admission = Arc::clone(&self.admission);
+            admission.waits();
+            self.parts.store.when_flushed(end, move |flushed| {
+                admission.flushed();
+                let mut reply = Reply::ok().header(answer);
+                if flushed != FlushOutcome::Flushed {
+                    reply.code = ResponseCode::FLUSH_DISK_TIMEOUT;
+                }
+                topics.when_saved(&topic, move || slot.send(reply));
+            });
+        } else {
+            self.parts.topics.when_saved(topic, move || slot.send(Reply::ok().header(answer)));
+        }
+        Outcome::Deferred
+    }
+
+    fn refuse(&self, code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal::new(code, remark).header(self.reply_tags.clone())
+    }
+
+    /// Spec store §2.8.
+    fn append_refusal(&self, error: &AppendError) -> Refusal {
+        let (code, remark) = append_failure(error, self.parts.config.current().max_message_size);
+        self.refuse(code, remark)
+    }
+}
+
+/// Capacity that the buffer below keeps; a batch with long properties must not cost memory for ever.
+const BUFFER_KEPT: usize = 64 * 1024;
+
+thread_local! {
+    /// Where the properties of the message at hand are put together; keeps its capacity from send to send.
+    static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Ext fields of every reply to a send, refusals included: Java producers read them without looking whether they are there.
+type ReplyTags = [(&'static str, ByteString); 2];
+
+/// Reply code and remark for an append that failed. Java: `SendMessageProcessor.handlePutMessageResult`.
+pub(crate) fn append_failure(error: &AppendError, body_len_max: usize) -> (ResponseCode, Cow<'static, str>) {
+    match error {
+        AppendError::Record(_) | AppendError::TopicName { .. } | AppendError::LargerThanSegment { .. } | AppendError::BatchTooLarge { .. } => (
+            ResponseCode::MESSAGE_ILLEGAL,
+            format!(
+                "the message is illegal, maybe msg body or properties length not matched. msg body length limit {body_len_max}B, msg properties length limit 32KB."
+            )
+            .into(),
+        ),
+        AppendError::DiskFull { .. } | AppendError::Poisoned { .. } | AppendError::Closed => {
+            (ResponseCode::SERVICE_NOT_AVAILABLE, format!("service not available now. {error}").into())
+        }
+        AppendError::Extend { .. } => (ResponseCode::SYSTEM_ERROR, format!("create mapped file failed, server is busy or broken. {error}").into()),
+        AppendError::MixedBatch | AppendError::NotAtEnd { .. } => (ResponseCode::SYSTEM_ERROR, error.to_string().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_the_store_have_javas_codes() {
+        let illegal = append_failure(&AppendError::BatchTooLarge { len: 2, limit: 1 }, 4_194_304);
+        assert_eq!(illegal.0, ResponseCode::MESSAGE_ILLEGAL);
+        assert_eq!(
+            illegal.1,
+            "the message is illegal, maybe msg body or properties length not matched. msg body length limit 4194304B, msg properties length limit 32KB."
+        );
+        assert_eq!(append_failure(&AppendError::Closed, 1).0, ResponseCode::SERVICE_NOT_AVAILABLE);
+        assert_eq!(append_failure(&AppendError::Extend { reason: "x".into() }, 1).0, ResponseCode::SYSTEM_ERROR);
+    }
+}

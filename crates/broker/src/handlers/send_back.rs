@@ -1,0 +1,202 @@
+//! A consumer gives a message back: 36. It waits in the group's retry topic, behind a delay that grows with each try, or ends in the
+//! dead-letter topic.
+//!
+//! Java: `AbstractSendMessageProcessor.consumerSendMsgBack`; spec broker §C.1.8, protocol §3.1.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ferromq_protocol::body::SubscriptionGroup;
+use ferromq_protocol::header::SendBackRequest;
+use ferromq_protocol::message::properties::names;
+use ferromq_protocol::message::{NewMessage, OffsetMessageId, Properties, Record};
+use ferromq_protocol::{Command, PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
+use ferromq_remoting::{Connection, Outcome};
+use ferromq_store::{AppendError, DelayLevels, FlushOutcome, Store};
+
+use crate::clock::now_ms;
+use crate::config::LiveConfig;
+use crate::delay::Waiting;
+use crate::groups::Groups;
+use crate::refusal::Refusal;
+use crate::statistics::Statistics;
+use crate::topics::{self, Topic, Topics, perm};
+
+/// Client version from which the header's maxReconsumeTimes counts. Java: `MQVersion.Version.V3_4_9`.
+const VERSION_3_4_9: i32 = 121;
+/// First level of a retry, when the consumer leaves it to the broker: 10 s by default.
+const FIRST_LEVEL: i32 = 3;
+
+/// The parts that giving a message back uses.
+pub(crate) struct SendBackPath {
+    pub config: Arc<LiveConfig>,
+    pub topics: Arc<Topics>,
+    pub groups: Arc<Groups>,
+    pub statistics: Arc<Statistics>,
+    pub store: Arc<Store>,
+    pub levels: DelayLevels,
+    /// Stored with every message.
+    pub store_host: SocketAddr,
+}
+
+/// Where the message goes.
+struct Target {
+    topic: Arc<Topic>,
+    queue: QueueId,
+    /// As the DELAY property says it; 0 for none.
+    level: i32,
+}
+
+impl SendBackPath {
+    /// CONSUMER_SEND_MSG_BACK. Answered when the message would survive what this broker promises: written, or on disk in sync flush mode.
+    pub(crate) fn send_back(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+        let request: SendBackRequest = command.header()?;
+        let group = self.admit(&request)?;
+        let retry_queues = match u32::try_from(group.retry_queue_nums) {
+            Ok(count) if count > 0 => count,
+            // A group without retry queues does not want its failures back.
+            _ => return Ok(Outcome::Reply(Reply::ok())),
+        };
+        let sys_flag = topics::unit_flag(request.unit_mode, true);
+        let retry_topic = topic_names::retry_topic(&request.group);
+        let retry = self.topics.find_or_create(&retry_topic, group.retry_queue_nums, perm::READ_WRITE, false, sys_flag);
+        if retry.perm & perm::WRITE == 0 {
+            return Err(Refusal::no_permission(format!("the topic[{retry_topic}] sending message is forbidden")));
+        }
+        let found = PhysicalOffset::try_from(request.offset).ok().and_then(|offset| self.store.message_at(offset));
+        let Some(bytes) = found else {
+            return Err(Refusal::system_error(format!("look message by offset failed, {}", request.offset)));
+        };
+        let record = Record::parse(&bytes).map_err(|error| {
+            Refusal::system_error(format!("look message by offset failed, {}: {error}", request.offset))
+        })?;
+
+        let tries = record.reconsume_times();
+        let limit =
+            request.max_reconsume_times.filter(|_| command.version >= VERSION_3_4_9).unwrap_or(group.retry_max_times);
+        let target = if tries >= limit || request.delay_level < 0 {
+            let topic = self.topics.find_or_create(
+                &topic_names::dead_letter_topic(&request.group),
+                1,
+                perm::READ_WRITE,
+                false,
+                0,
+            );
+            Target { topic, queue: QueueId(0), level: 0 }
+        } else {
+            let level = if request.delay_level == 0 { FIRST_LEVEL.saturating_add(tries) } else { request.delay_level };
+            Target { topic: retry, queue: QueueId(now_ms().unsigned_abs() as u32 % retry_queues), level }
+        };
+        let end = self.append(&record, &target)?;
+        self.statistics
+            .sent_back(&record.property(names::RETRY_TOPIC).unwrap_or_else(|| record.topic().into()), &request.group);
+        Ok(self.acknowledge(connection, command, target.topic, end))
+    }
+
+    fn admit(&self, request: &SendBackRequest) -> Result<Arc<SubscriptionGroup>, Refusal> {
+        let Some(group) = self.groups.find_or_create(&request.group) else {
+            // The blank before the line end is Java's.
+            let remark = format!("subscription group not exist, {} ", request.group);
+            return Err(Refusal::with_faq(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, &remark));
+        };
+        let config = self.config.current();
+        if config.broker_permission & perm::WRITE == 0 {
+            return Err(Refusal::no_permission(format!(
+                "the broker[{}] sending message is forbidden",
+                config.advertised_host()
+            )));
+        }
+        Ok(group)
+    }
+
+    /// Writes the new copy, into the schedule topic if it is to wait.
+    fn append(&self, record: &Record<'_>, target: &Target) -> Result<PhysicalOffset, Refusal> {
+        let mut properties = Properties::parse(&record.properties());
+        if !properties.contains(names::RETRY_TOPIC) {
+            properties.set(names::RETRY_TOPIC, record.topic());
+        }
+        if !properties.contains(names::ORIGIN_MESSAGE_ID) {
+            properties.set(
+                names::ORIGIN_MESSAGE_ID,
+                OffsetMessageId { host: record.store_host(), physical_offset: record.physical_offset() },
+            );
+        }
+        properties.set(names::WAIT_STORE_MSG_OK, false);
+        let waiting = Waiting::at(target.level, &self.levels);
+        properties.set(names::DELAY_TIME_LEVEL, waiting.map_or(target.level, |waiting| waiting.level));
+        let (topic, queue_id) = match waiting {
+            Some(waiting) => {
+                for name in [names::TIMER_DELAY_SEC, names::TIMER_DELAY_MS, names::TIMER_DELIVER_MS] {
+                    properties.remove(name);
+                }
+                properties.set(names::REAL_TOPIC, &target.topic.topic_name);
+                properties.set(names::REAL_QUEUE_ID, target.queue);
+                (topic_names::SCHEDULE_TOPIC, waiting.queue)
+            }
+            None => (target.topic.topic_name.as_str(), target.queue),
+        };
+        let message = NewMessage {
+            topic,
+            queue_id,
+            flag: record.flag(),
+            sys_flag: record.sys_flag(),
+            born_timestamp: record.born_timestamp(),
+            born_host: record.born_host(),
+            store_host: self.store_host,
+            reconsume_times: record.reconsume_times().saturating_add(1),
+            prepared_transaction_offset: 0,
+            body: record.body(),
+            properties: properties.as_str(),
+        };
+        match self.store.append(&message) {
+            Ok(appended) => {
+                self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+                Ok(appended.end)
+            }
+            Err(error) => Err(Refusal::system_error(put_status(&error))),
+        }
+    }
+
+    /// The reply, now or when the copy and its topic are on disk.
+    fn acknowledge(
+        &self,
+        connection: &Connection,
+        command: &Command,
+        topic: Arc<Topic>,
+        end: PhysicalOffset,
+    ) -> Outcome {
+        let slot = connection.reply_slot(command);
+        if !self.store.is_sync_flush() {
+            if self.topics.is_saved(&topic) {
+                return Outcome::Reply(Reply::ok());
+            }
+            self.topics.when_saved(&topic, move || slot.send(Reply::ok()));
+            return Outcome::Deferred;
+        }
+        let topics = Arc::clone(&self.topics);
+        self.store.when_flushed(end, move |flushed| {
+            let reply = match flushed {
+                FlushOutcome::Flushed => Reply::ok(),
+                FlushOutcome::TimedOut | FlushOutcome::Failed => {
+                    Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT")
+                }
+            };
+            topics.when_saved(&topic, move || slot.send(reply));
+        });
+        Outcome::Deferred
+    }
+}
+
+/// The name of Java's `PutMessageStatus`, which is the whole remark there.
+fn put_status(error: &AppendError) -> &'static str {
+    match error {
+        AppendError::Record(_)
+        | AppendError::TopicName { .. }
+        | AppendError::LargerThanSegment { .. }
+        | AppendError::BatchTooLarge { .. }
+        | AppendError::MixedBatch => "MESSAGE_ILLEGAL",
+        AppendError::DiskFull { .. } | AppendError::Poisoned { .. } | AppendError::Closed => "SERVICE_NOT_AVAILABLE",
+        AppendError::Extend { .. } => "CREATE_MAPPED_FILE_FAILED",
+        AppendError::NotAtEnd { .. } => "UNKNOWN_ERROR",
+    }
+}

@@ -1,0 +1,176 @@
+//! The properties of a message between producer and store: what a send looks for in them, and what the broker adds and takes out.
+//!
+//! One pass over the text, no map. Spec broker §C.1.3, §C.1.6.
+
+use std::net::SocketAddr;
+
+use ferromq_protocol::message::UniqueKeySource;
+use ferromq_protocol::message::properties::{self, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, names};
+
+use crate::clock::{millis_in_month, now_ms};
+use crate::delay::Waiting;
+
+/// What the broker adds to every message.
+pub(super) struct AddedProperties {
+    /// Ready to append.
+    text: String,
+    unique_keys: UniqueKeySource,
+}
+
+impl AddedProperties {
+    pub(super) fn new<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+        store_host: SocketAddr,
+    ) -> AddedProperties {
+        let mut text = String::new();
+        for (name, value) in pairs {
+            push_property(&mut text, name, value);
+        }
+        let process = std::process::id();
+        let generator = process.rotate_left(16) ^ u32::from(store_host.port());
+        AddedProperties { text, unique_keys: UniqueKeySource::new(store_host.ip(), process, generator) }
+    }
+
+    /// Writes the properties as stored: the client's, without those that only the broker may set, then the broker's own.
+    /// Gives the unique key when one had to be made.
+    pub(super) fn write(
+        &self,
+        text: &mut String,
+        from_client: &str,
+        noticed: &Noticed<'_>,
+        detour: Detour,
+    ) -> Option<String> {
+        if noticed.needs_cleaning || !matches!(detour, Detour::None) {
+            for (name, value) in properties::pairs(from_client) {
+                if !is_brokers_own(name) && !detour.replaces(name) {
+                    push_property(text, name, value);
+                }
+            }
+        } else {
+            text.push_str(from_client);
+            if !from_client.is_empty() && !from_client.ends_with(PROPERTY_SEPARATOR) {
+                text.push(PROPERTY_SEPARATOR);
+            }
+        }
+        if matches!(detour, Detour::DeadLetter) {
+            push_property(text, names::DELAY_TIME_LEVEL, "-1");
+        }
+        let generated =
+            noticed.unique_key.is_none().then(|| self.unique_keys.next(millis_in_month(now_ms())).to_string());
+        if let Some(key) = &generated {
+            push_property(text, names::UNIQUE_KEY, key);
+        }
+        text.push_str(&self.text);
+        generated
+    }
+}
+
+/// Properties that producers cannot set: the broker's value wins, or they mean nothing on a new message.
+fn is_brokers_own(name: &str) -> bool {
+    matches!(name, names::MSG_REGION | names::TRACE_SWITCH | names::CLUSTER | names::POP_CHECK_POINT | names::CRC32)
+}
+
+pub(super) fn push_property(text: &mut String, name: &str, value: &str) {
+    text.push_str(name);
+    text.push(NAME_VALUE_SEPARATOR);
+    text.push_str(value);
+    text.push(PROPERTY_SEPARATOR);
+}
+
+/// Where a message goes other than straight into the topic that the producer names.
+#[derive(Clone, Copy)]
+pub(super) enum Detour {
+    None,
+    DeadLetter,
+    /// Into the schedule topic first.
+    Delay(Waiting),
+}
+
+impl Detour {
+    /// Properties that the broker sets itself, or that the detour makes void.
+    fn replaces(self, name: &str) -> bool {
+        match self {
+            Detour::None => false,
+            Detour::DeadLetter => name == names::DELAY_TIME_LEVEL,
+            Detour::Delay(_) => matches!(
+                name,
+                names::DELAY_TIME_LEVEL
+                    | names::REAL_TOPIC
+                    | names::REAL_QUEUE_ID
+                    | names::TIMER_DELAY_SEC
+                    | names::TIMER_DELAY_MS
+                    | names::TIMER_DELIVER_MS
+            ),
+        }
+    }
+}
+
+/// What one pass over the client's properties found.
+#[derive(Clone, Copy)]
+pub(super) struct Noticed<'a> {
+    pub unique_key: Option<&'a str>,
+    /// Delay level; text that is no number counts as 0, as in Java.
+    pub delay: Option<i32>,
+    pub timer: bool,
+    pub half: bool,
+    /// False when the producer does not want to wait for flush and replicas.
+    pub waits: bool,
+    /// Holds a property that only the broker may set.
+    needs_cleaning: bool,
+}
+
+impl<'a> Noticed<'a> {
+    pub(super) fn in_properties(text: &'a str) -> Noticed<'a> {
+        let mut noticed =
+            Noticed { unique_key: None, delay: None, timer: false, half: false, waits: true, needs_cleaning: false };
+        for (name, value) in properties::pairs(text) {
+            match name {
+                names::UNIQUE_KEY => noticed.unique_key = Some(value),
+                names::DELAY_TIME_LEVEL => noticed.delay = Some(value.parse().unwrap_or(0)),
+                names::TIMER_DELAY_MS | names::TIMER_DELAY_SEC | names::TIMER_DELIVER_MS => noticed.timer = true,
+                names::TRANSACTION_PREPARED => noticed.half = value.eq_ignore_ascii_case("true"),
+                names::WAIT_STORE_MSG_OK => noticed.waits = value.eq_ignore_ascii_case("true"),
+                _ => noticed.needs_cleaning |= is_brokers_own(name),
+            }
+        }
+        noticed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_pass_notices_what_matters() {
+        let noticed = Noticed::in_properties(
+            "UNIQ_KEY\u{1}K\u{2}DELAY\u{1}3\u{2}WAIT\u{1}false\u{2}TRAN_MSG\u{1}TRUE\u{2}POP_CK\u{1}x\u{2}TIMER_DELAY_MS\u{1}9",
+        );
+        assert_eq!((noticed.unique_key, noticed.delay), (Some("K"), Some(3)));
+        assert!(noticed.timer && noticed.half && noticed.needs_cleaning && !noticed.waits);
+        let nothing = Noticed::in_properties("TAGS\u{1}a\u{2}DELAY\u{1}x\u{2}");
+        assert_eq!((nothing.unique_key, nothing.delay), (None, Some(0)));
+        assert!(!nothing.timer && !nothing.half && !nothing.needs_cleaning && nothing.waits);
+    }
+
+    #[test]
+    fn the_brokers_own_properties_win_and_a_missing_key_is_made() {
+        let added = AddedProperties::new([(names::CLUSTER, "C")], ([127, 0, 0, 1], 10911).into());
+        let stored = |from_client: &str, detour| {
+            let mut text = String::new();
+            let noticed = Noticed::in_properties(from_client);
+            let key = added.write(&mut text, from_client, &noticed, detour);
+            (text, key)
+        };
+        // C++ and Go leave the last separator out.
+        let kept = stored("UNIQ_KEY\u{1}K\u{2}TAGS\u{1}a", Detour::None);
+        assert_eq!(kept, ("UNIQ_KEY\u{1}K\u{2}TAGS\u{1}a\u{2}CLUSTER\u{1}C\u{2}".into(), None));
+        let cleaned = stored("CLUSTER\u{1}other\u{2}UNIQ_KEY\u{1}K\u{2}POP_CK\u{1}x\u{2}", Detour::None);
+        assert_eq!(cleaned.0, "UNIQ_KEY\u{1}K\u{2}CLUSTER\u{1}C\u{2}");
+        let dead = stored("DELAY\u{1}3\u{2}UNIQ_KEY\u{1}K\u{2}", Detour::DeadLetter);
+        assert_eq!(dead.0, "UNIQ_KEY\u{1}K\u{2}DELAY\u{1}-1\u{2}CLUSTER\u{1}C\u{2}");
+        let (text, key) = stored("", Detour::None);
+        let key = key.unwrap();
+        assert_eq!((key.len(), text), (32, format!("UNIQ_KEY\u{1}{key}\u{2}CLUSTER\u{1}C\u{2}")));
+    }
+}

@@ -1,0 +1,314 @@
+//! Administration of topics: 17, 18, 21, 215, 305, 316, 351.
+//!
+//! Java: `AdminBrokerProcessor`; spec broker §B.7, §C.12, protocol §3.5. A change is answered when it is on disk.
+
+use std::sync::Arc;
+
+use ferromq_protocol::body::{Table, TopicConfig, TopicConfigList, TopicFilterType, TopicList};
+use ferromq_protocol::header::{CreateTopicRequest, DeleteTopicRequest, TopicConfigRequest};
+use ferromq_protocol::{Command, Reply, ResponseCode, TopicName, topics as names};
+use ferromq_remoting::{Connection, Outcome};
+use ferromq_store::Store;
+use tracing::info;
+
+use crate::config::{BrokerConfig, LiveConfig};
+use crate::consumer_offsets::ConsumerOffsets;
+use crate::refusal::Refusal;
+use crate::statistics::Statistics;
+use crate::topic_attributes::{self as attributes, MESSAGE_TYPE};
+use crate::topics::{Topic, Topics};
+
+/// Most queues of a topic. Java has no limit; every list and every status walks all queues.
+const QUEUES_MAX: i32 = 65_536;
+
+/// UPDATE_AND_CREATE_TOPIC.
+pub(crate) fn update(
+    config: &BrokerConfig,
+    topics: &Arc<Topics>,
+    connection: &Connection,
+    command: &Command,
+) -> Result<Outcome, Refusal> {
+    let request: CreateTopicRequest = command.header()?;
+    let Some(topic_filter_type) = TopicFilterType::from_java_name(&request.topic_filter_type) else {
+        return Err(Refusal::system_error(format!("topicFilterType = [{}] value invalid", request.topic_filter_type)));
+    };
+    let changes = attributes::parse(request.attributes.as_deref().unwrap_or_default())
+        .map_err(|error| Refusal::system_error(error.to_string()))?;
+    let wanted = TopicConfig {
+        topic_name: request.topic,
+        read_queue_nums: request.read_queue_nums,
+        write_queue_nums: request.write_queue_nums,
+        perm: request.perm,
+        topic_filter_type,
+        topic_sys_flag: request.topic_sys_flag.unwrap_or(0),
+        order: request.order,
+        attributes: changes,
+    };
+    let next = admit(config, topics, wanted)?;
+    if topics.find(&next.topic_name).is_some_and(|topic| topic.config == next) {
+        // The remark is what Java forgets to clear.
+        return Ok(Outcome::Reply(Reply::ok().remark("not set any response code")));
+    }
+    info!(topic = %next.topic_name, read = next.read_queue_nums, write = next.write_queue_nums, perm = next.perm, peer = %connection.peer_addr(), "topic updated");
+    let topic = topics.update(next);
+    Ok(when_saved(topics, &topic, connection, command))
+}
+
+/// UPDATE_AND_CREATE_TOPIC_LIST: all of them or none.
+pub(crate) fn update_list(
+    config: &BrokerConfig,
+    topics: &Arc<Topics>,
+    connection: &Connection,
+    command: &Command,
+) -> Result<Outcome, Refusal> {
+    let list: TopicConfigList = super::json_body(command)?;
+    let next = list
+        .topic_config_list
+        .into_iter()
+        .map(|wanted| admit(config, topics, wanted))
+        .collect::<Result<Vec<_>, _>>()?;
+    info!(count = next.len(), peer = %connection.peer_addr(), "topics updated");
+    let updated = topics.update_all(next);
+    match updated.last() {
+        Some(last) => Ok(when_saved(topics, last, connection, command)),
+        None => Ok(Outcome::Reply(Reply::ok())),
+    }
+}
+
+/// The checks, and the topic as it will be. The attributes of `wanted` are changes, as in `+key`, `-key`.
+fn admit(config: &BrokerConfig, topics: &Topics, wanted: TopicConfig) -> Result<TopicConfig, Refusal> {
+    let topic = &wanted.topic_name;
+    topic.validate().map_err(|error| Refusal::invalid_parameter(error.to_string()))?;
+    if config.validate_system_topic_when_update_topic {
+        refuse_system_topic(config, topic)?;
+    }
+    for count in [wanted.read_queue_nums, wanted.write_queue_nums] {
+        if !(0..=QUEUES_MAX).contains(&count) {
+            return Err(Refusal::invalid_parameter(format!(
+                "{count} queues are not possible, a topic can have 0 to {QUEUES_MAX}"
+            )));
+        }
+    }
+    let current = topics.find(topic);
+    let mixed =
+        wanted.attributes.iter().any(|(key, value)| key.trim_start_matches('+') == MESSAGE_TYPE && value == "MIXED");
+    if mixed && !config.enable_mixed_message_type {
+        return Err(Refusal::invalid_parameter("MIXED message type is not supported."));
+    }
+    let attributes: Table<String, String> =
+        attributes::alter(attributes::OF_TOPICS, current.as_ref().map(|topic| &topic.attributes), &wanted.attributes)
+            .map_err(|error| Refusal::system_error(error.to_string()))?;
+    Ok(TopicConfig { attributes, topic_name: wanted.topic_name.into_owned(), ..wanted })
+}
+
+fn when_saved(topics: &Topics, topic: &Topic, connection: &Connection, command: &Command) -> Outcome {
+    let slot = connection.reply_slot(command);
+    topics.when_saved(topic, move || slot.send(Reply::ok()));
+    Outcome::Deferred
+}
+
+/// What a topic's deletion reaches.
+pub(crate) struct Deletion {
+    pub config: Arc<LiveConfig>,
+    pub topics: Arc<Topics>,
+    pub offsets: Arc<ConsumerOffsets>,
+    pub statistics: Arc<Statistics>,
+    pub store: Arc<Store>,
+}
+
+/// DELETE_TOPIC_IN_BROKER. An unknown topic is no error. Answered when its queue files are gone.
+pub(crate) fn delete(parts: Deletion, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+    let request: DeleteTopicRequest = command.header()?;
+    let topic = request.topic.into_owned();
+    if topic.trim().is_empty() {
+        return Err(Refusal::invalid_parameter("The specified topic is blank."));
+    }
+    refuse_system_topic(&parts.config.current(), &topic)?;
+    info!(%topic, peer = %connection.peer_addr(), "topic deleted");
+    Ok(super::answer_off_task(connection, command, move || parts.delete(&topic).map(|()| Reply::ok())))
+}
+
+impl Deletion {
+    fn delete(&self, topic: &str) -> Result<(), Refusal> {
+        if self.config.current().clear_retry_topic_when_delete_topic {
+            for group in self.offsets.groups_of(topic) {
+                // Both spellings that pop consumers have used.
+                for separator in ['_', '+'] {
+                    let retry = format!("{}{group}{separator}{topic}", names::RETRY_PREFIX);
+                    if self.topics.contains(&retry) {
+                        self.remove(&retry)?;
+                    }
+                }
+            }
+        }
+        self.remove(topic)
+    }
+
+    fn remove(&self, topic: &str) -> Result<(), Refusal> {
+        self.topics.remove(topic);
+        self.offsets.remove_topic(topic);
+        self.statistics.remove_topic(topic);
+        match self.store.delete_topic(topic) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Refusal::system_error(format!(
+                "topic[{topic}] is deleted, but its queue files could not be removed: {error}"
+            ))),
+        }
+    }
+}
+
+/// GET_ALL_TOPIC_CONFIG, unpaged as in 5.3.3: the answer carries no total, so that callers stop after it.
+pub(crate) fn all(topics: &Topics) -> Result<Outcome, Refusal> {
+    Ok(Outcome::Reply(Reply::ok().empty_header().json_body(&topics.snapshot().with_mappings())))
+}
+
+/// GET_TOPIC_CONFIG.
+pub(crate) fn one(topics: &Topics, command: &Command) -> Result<Outcome, Refusal> {
+    let request: TopicConfigRequest = command.header()?;
+    let Some(topic) = topics.find(&request.topic) else {
+        return Err(Refusal::new(
+            ResponseCode::TOPIC_NOT_EXIST,
+            format!("No topic in this broker. topic: {}", request.topic),
+        ));
+    };
+    Ok(Outcome::Reply(Reply::ok().json_body(&topic.config)))
+}
+
+/// GET_SYSTEM_TOPIC_LIST_FROM_BROKER.
+pub(crate) fn system(config: &BrokerConfig) -> Result<Outcome, Refusal> {
+    let topic_list = system_topics(config).map(TopicName::from).collect();
+    Ok(Outcome::Reply(Reply::ok().json_body(&TopicList { broker_addr: None, topic_list })))
+}
+
+/// CLEAN_UNUSED_TOPIC: removes the queues of topics that are no longer in the table.
+pub(crate) fn clean_unused(parts: Deletion, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+    Ok(super::answer_off_task(connection, command, move || {
+        let config = parts.config.current();
+        let is_kept = |topic: &str| parts.topics.contains(topic) || names::is_lmq(topic) || is_system(&config, topic);
+        let cleaned = parts
+            .store
+            .clean_queues_except(is_kept)
+            .map_err(|error| Refusal::system_error(format!("queue files could not be removed: {error}")))?;
+        if !cleaned.is_empty() {
+            info!(topics = ?cleaned, "queues of unknown topics removed");
+        }
+        Ok(Reply::ok())
+    }))
+}
+
+fn refuse_system_topic(config: &BrokerConfig, topic: &str) -> Result<(), Refusal> {
+    if is_system(config, topic) {
+        return Err(Refusal::invalid_parameter(format!("The topic[{topic}] is conflict with system topic.")));
+    }
+    Ok(())
+}
+
+fn is_system(config: &BrokerConfig, topic: &str) -> bool {
+    names::is_system(topic) || system_topics(config).any(|system| system == topic)
+}
+
+/// The fixed system topics and those named after this broker and its cluster. Java: `TopicValidator` as `TopicConfigManager` fills it.
+fn system_topics(config: &BrokerConfig) -> impl Iterator<Item = String> + '_ {
+    let (cluster, broker) = (&config.broker_cluster_name, &config.broker_name);
+    let own = [
+        cluster.clone(),
+        broker.clone(),
+        names::reply_topic(cluster),
+        names::revive_topic(cluster),
+        names::sync_broker_member_topic(broker),
+        names::TIMER_TOPIC.to_owned(),
+    ];
+    names::system_topics().iter().map(|topic| (*topic).to_owned()).chain(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::persistence::Persistence;
+    use ferromq_protocol::json;
+
+    fn table() -> (tempfile::TempDir, BrokerConfig, Topics) {
+        let directory = tempfile::tempdir().unwrap();
+        let config = BrokerConfig { broker_name: "broker-a".into(), ..BrokerConfig::default() };
+        let topics = Topics::open(directory.path(), &config, &Persistence::start().unwrap()).unwrap();
+        (directory, config, topics)
+    }
+
+    fn wanted(topic: &str, change: &str) -> TopicConfig {
+        TopicConfig {
+            topic_name: topic.into(),
+            attributes: attributes::parse(change).unwrap(),
+            ..TopicConfig::default()
+        }
+    }
+
+    #[test]
+    fn refusals_in_javas_words() {
+        let (_directory, config, topics) = table();
+        let refused = |topic: &str, change: &str| {
+            let refusal = admit(&config, &topics, wanted(topic, change)).unwrap_err();
+            (refusal.code.0, refusal.remark.to_string())
+        };
+        assert_eq!(refused("TBW102", ""), (29, "The topic[TBW102] is conflict with system topic.".into()));
+        assert_eq!(refused("broker-a", "").0, 29);
+        assert_eq!(
+            refused("bad!", ""),
+            (29, "The specified topic contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$".into())
+        );
+        assert_eq!(refused("", ""), (29, "The specified topic is blank.".into()));
+        assert_eq!(refused("TopicMix", "+message.type=MIXED"), (29, "MIXED message type is not supported.".into()));
+        assert_eq!(refused("TopicA1", "-message.type").0, 1);
+        let many = TopicConfig { read_queue_nums: i32::MAX, ..wanted("TopicA1", "") };
+        assert_eq!(admit(&config, &topics, many).unwrap_err().code, ResponseCode::INVALID_PARAMETER);
+    }
+
+    #[test]
+    fn attributes_stay_when_a_change_does_not_name_them() {
+        let (_directory, config, topics) = table();
+        topics.update(admit(&config, &topics, wanted("TopicA", "+message.type=FIFO")).ok().unwrap());
+        let next = admit(&config, &topics, TopicConfig { read_queue_nums: 3, ..wanted("TopicA", "") }).ok().unwrap();
+        assert_eq!(next.attributes["message.type"], "FIFO");
+        assert_eq!(next.read_queue_nums, 3);
+    }
+
+    #[test]
+    fn system_topics_are_those_of_5_3_3() {
+        let (_directory, config, _topics) = table();
+        let mut found: Vec<String> = system_topics(&config).collect();
+        found.sort();
+        let mut captured = [
+            "RMQ_SYS_TRANS_HALF_TOPIC",
+            "BenchmarkTest",
+            "TRANS_CHECK_MAX_TIME_TOPIC",
+            "OFFSET_MOVED_EVENT",
+            "TBW102",
+            "rmq_sys_REVIVE_LOG_DefaultCluster",
+            "SELF_TEST_TOPIC",
+            "DefaultCluster",
+            "SCHEDULE_TOPIC_XXXX",
+            "RMQ_SYS_TRACE_TOPIC",
+            "DefaultCluster_REPLY_TOPIC",
+            "rmq_sys_wheel_timer",
+            "CHECKPOINT_TOPIC",
+            "rmq_sys_SYNC_BROKER_MEMBER_broker-a",
+            "RMQ_SYS_TRANS_OP_HALF_TOPIC",
+            "broker-a",
+        ];
+        captured.sort_unstable();
+        assert_eq!(found, captured);
+    }
+
+    #[test]
+    fn the_json_of_one_topic_is_javas() {
+        let topic = TopicConfig {
+            attributes: [("message.type".to_owned(), "FIFO".to_owned())].into_iter().collect(),
+            read_queue_nums: 8,
+            write_queue_nums: 8,
+            ..wanted("TopicAttr", "")
+        };
+        assert_eq!(
+            String::from_utf8(json::to_vec(&topic)).unwrap(),
+            r#"{"attributes":{"message.type":"FIFO"},"order":false,"perm":6,"readQueueNums":8,"topicFilterType":"SINGLE_TAG","topicName":"TopicAttr","topicSysFlag":0,"writeQueueNums":8}"#
+        );
+    }
+}

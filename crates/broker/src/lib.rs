@@ -1,0 +1,30 @@
+//! FerroMQ's broker: what it does with each request, its background duties, and the one function that builds it.
+//!
+//! [`Broker`] is composed in `broker.rs` from parts that each own one piece of state; `dispatch.rs` has one line per request code;
+//! `handlers/` holds the functions behind those lines. The message data itself belongs to `ferromq_store`.
+
+mod admission;
+mod broker;
+pub mod clients;
+mod clock;
+pub mod config;
+pub mod consumer_offsets;
+pub mod delay;
+mod dispatch;
+pub mod groups;
+mod handlers;
+mod held_pulls;
+mod local_time;
+pub mod persistence;
+pub mod queue_locks;
+mod refusal;
+mod registrar;
+mod relay;
+mod runtime_info;
+pub mod statistics;
+mod topic_attributes;
+pub mod topics;
+
+pub use broker::{Broker, StartError};
+pub use config::BrokerConfig;
+pub use refusal::Refusal;

@@ -1,0 +1,82 @@
+//! Why a handler says no: response code, remark, and the reply fields that Java sends with it. Mapped to a [`Reply`] here and nowhere else.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use ferromq_protocol::{EncodeFields, HeaderError, Reply, ResponseCode};
+
+/// Suffix of many remarks. Java: `FAQUrl.suggestTodo`.
+const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
+
+/// A refused request. Handlers return `Result<Outcome, Refusal>`; `dispatch` turns it into the reply.
+pub struct Refusal {
+    pub code: ResponseCode,
+    pub remark: Cow<'static, str>,
+    /// `None` leaves `extFields` out of the reply, as Java does when an exception escaped or the code has no reply header class.
+    pub header: Option<Box<dyn EncodeFields + Send + Sync>>,
+}
+
+impl Refusal {
+    pub fn new(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal { code, remark: remark.into(), header: None }
+    }
+
+    /// SYSTEM_ERROR (1).
+    pub fn system_error(remark: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, remark)
+    }
+
+    /// INVALID_PARAMETER (29).
+    pub fn invalid_parameter(remark: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal::new(ResponseCode::INVALID_PARAMETER, remark)
+    }
+
+    /// NO_PERMISSION (16).
+    pub fn no_permission(remark: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal::new(ResponseCode::NO_PERMISSION, remark)
+    }
+
+    /// TOPIC_NOT_EXIST (17) in the words of the send path.
+    pub fn topic_not_exist(topic: &str) -> Refusal {
+        Refusal::new(ResponseCode::TOPIC_NOT_EXIST, format!("topic[{topic}] not exist, apply first please!\n{FAQ}"))
+    }
+
+    /// SUBSCRIPTION_GROUP_NOT_EXIST (26) in the words of the pull path.
+    pub fn group_not_exist(group: &str) -> Refusal {
+        Refusal::new(
+            ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+            format!("subscription group [{group}] does not exist, \n{FAQ}"),
+        )
+    }
+
+    /// Any code with Java's FAQ pointer on a second line.
+    pub fn with_faq(code: ResponseCode, remark: &str) -> Refusal {
+        Refusal::new(code, format!("{remark}\n{FAQ}"))
+    }
+
+    /// Reply fields to send along (`NoFields` for an empty `extFields`).
+    #[must_use]
+    pub fn header(mut self, header: impl EncodeFields + Send + Sync + 'static) -> Refusal {
+        self.header = Some(Box::new(header));
+        self
+    }
+
+    pub fn into_reply(self) -> Reply {
+        let mut reply = Reply::error(self.code, self.remark);
+        reply.header = self.header;
+        reply
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.code, self.remark)
+    }
+}
+
+/// A header that does not decode: SYSTEM_ERROR without ext fields (spec protocol §1.7, §1.8).
+impl From<HeaderError> for Refusal {
+    fn from(error: HeaderError) -> Refusal {
+        Refusal::system_error(error.to_string())
+    }
+}

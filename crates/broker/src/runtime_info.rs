@@ -1,0 +1,229 @@
+//! What GET_BROKER_RUNTIME_INFO (28) tells: every key that 5.3.3 sends, and the one that only 4.x tools read.
+//!
+//! Queues before thread pools do not exist here: their sizes and waits are 0, their capacities those of the configuration. Java:
+//! `AdminBrokerProcessor.prepareRuntimeInfo`, `StoreStatsService.getRuntimeInfo`; spec broker §F.2, protocol §3.9.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use ferromq_protocol::body::{KvTable, Table};
+use ferromq_protocol::{Reply, VERSION, version_name};
+use ferromq_remoting::Outcome;
+use ferromq_store::{DiskUsage, PUT_LATENCY_BUCKETS, Store, StoreStats};
+use tracing::warn;
+
+use crate::clock::now_ms;
+use crate::config::{BrokerConfig, LiveConfig};
+use crate::delay::Delays;
+use crate::refusal::Refusal;
+use crate::statistics::Statistics;
+
+/// Upper bounds of the put latency buckets in ms, for percentiles; the last bucket has none and counts as its lower bound.
+const BUCKET_MS: [f64; 13] =
+    [0.0, 10.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 10_000.0, 10_000.0];
+
+/// What the answer is made of.
+pub(crate) struct RuntimeInfo {
+    pub config: Arc<LiveConfig>,
+    pub statistics: Arc<Statistics>,
+    pub delays: Arc<Delays>,
+    pub store: Arc<Store>,
+    pub booted_ms: i64,
+}
+
+impl RuntimeInfo {
+    /// GET_BROKER_RUNTIME_INFO.
+    pub(crate) fn answer(&self) -> Result<Outcome, Refusal> {
+        Ok(Outcome::Reply(Reply::ok().json_body(&KvTable { table: self.table(now_ms()) })))
+    }
+
+    /// All keys with their values.
+    pub(crate) fn table(&self, now_ms: i64) -> Table<String, String> {
+        let config = self.config.current();
+        let stats = self.store.stats();
+        let mut table = Table::new();
+        let mut put = |key: &str, value: String| drop(table.insert(key.to_owned(), value));
+        put("bootTimestamp", self.booted_ms.to_string());
+        put("brokerVersion", VERSION.to_string());
+        put("brokerVersionDesc", version_name(VERSION).to_string());
+        put("brokerActive", "true".to_owned());
+        put("runtime", runtime_text(now_ms.saturating_sub(self.booted_ms)));
+        put("startAcceptSendRequestTimeStamp", config.start_accept_send_request_time_stamp.to_string());
+        self.put_store(&mut put, &stats);
+        self.put_disks(&mut put);
+        self.put_rates(&mut put);
+        put_pools(&mut put, &config);
+        for (level, offset, end) in self.delays.progress() {
+            put(&format!("scheduleMessageOffset_{level}"), format!("{offset},{end}"));
+        }
+        // There is no timer service yet: nothing waits in it.
+        for key in ["timerReadBehind", "timerOffsetBehind", "timerCongestNum"] {
+            put(key, "0".to_owned());
+        }
+        for key in ["timerEnqueueTps", "timerDequeueTps"] {
+            put(key, "0.0".to_owned());
+        }
+        table
+    }
+
+    fn put_store(&self, put: &mut impl FnMut(&str, String), stats: &StoreStats) {
+        let marks = self.store.watermarks();
+        // At least one, as in Java: it is divided by.
+        let count = stats.put_count.max(1);
+        put("putMessageTimesTotal", count.to_string());
+        put("putMessageFailedTimes", stats.put_failed.to_string());
+        put("putMessageSizeTotal", stats.put_bytes.to_string());
+        put("putMessageAverageSize", java_double(stats.put_bytes as f64 / count as f64));
+        put("putMessageEntireTimeMax", (stats.put_longest_us / 1000).to_string());
+        put("getMessageEntireTimeMax", (stats.read_longest_us / 1000).to_string());
+        put("pageCacheLockTimeMills", stats.lock_held_ms.to_string());
+        put("dispatchBehindBytes", stats.dispatch_behind.to_string());
+        // Dispatch has no buffer of its own.
+        put("dispatchMaxBuffer", "0".to_owned());
+        put("remainHowManyDataToFlush", size_text(stats.flush_behind));
+        // What Java says when there is no off-heap pool.
+        put("remainTransientStoreBufferNumbs", i32::MAX.to_string());
+        put("commitLogMinOffset", marks.min.to_string());
+        put("commitLogMaxOffset", marks.written.to_string());
+        put("earliestMessageTimeStamp", self.store.earliest_message_time().unwrap_or(-1).to_string());
+    }
+
+    fn put_disks(&self, put: &mut impl FnMut(&str, String)) {
+        let log_dir = self.store.commit_log_dir();
+        let log = self
+            .store
+            .log_disk_usage()
+            .inspect_err(|error| warn!(%error, "cannot ask how full the commit log's disk is"))
+            .ok();
+        let ratio = |usage: &Option<DiskUsage>| java_double(usage.map_or(-1.0, |usage| usage.used_ratio));
+        put("commitLogDiskRatio", ratio(&log));
+        put(&format!("commitLogDiskRatio_{}", log_dir.display()), ratio(&log));
+        put("consumeQueueDiskRatio", ratio(&self.store.queue_disk_usage().ok()));
+        let (total, free) = log.map_or((0, 0), |usage| (usage.total_bytes, usage.free_bytes));
+        put("commitLogDirCapacity", format!("Total : {}, Free : {}.", size_text(total), size_text(free)));
+    }
+
+    fn put_rates(&self, put: &mut impl FnMut(&str, String)) {
+        let rates = self.statistics.store_rates();
+        put("putTps", rates_text(rates.put));
+        put("getFoundTps", rates_text(rates.found));
+        put("getMissTps", rates_text(rates.missed));
+        put("getTransferredTps", rates_text(rates.transferred));
+        // As tools before 5.0 spell it.
+        put("getTransferedTps", rates_text(rates.transferred));
+        let total =
+            std::array::from_fn(|span| Some(rates.found[span].unwrap_or(0.0) + rates.missed[span].unwrap_or(0.0)));
+        put("getTotalTps", rates_text(total));
+        let latency = self.statistics.put_latency();
+        let distribution = PUT_LATENCY_BUCKETS.iter().zip(latency).fold(String::new(), |mut text, (bucket, count)| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{bucket}:{count} ");
+            text
+        });
+        put("putMessageDistributeTime", distribution);
+        put("putLatency99", format!("{:.2}", percentile(&latency, 0.99)));
+        put("putLatency999", format!("{:.2}", percentile(&latency, 0.999)));
+        let daily = self.statistics.daily();
+        put("msgPutTotalYesterdayMorning", daily.sent_yesterday_morning.to_string());
+        put("msgPutTotalTodayMorning", daily.sent_today_morning.to_string());
+        put("msgPutTotalTodayNow", daily.sent_now.to_string());
+        put("msgGetTotalYesterdayMorning", daily.delivered_yesterday_morning.to_string());
+        put("msgGetTotalTodayMorning", daily.delivered_today_morning.to_string());
+        put("msgGetTotalTodayNow", daily.delivered_now.to_string());
+    }
+}
+
+fn put_pools(put: &mut impl FnMut(&str, String), config: &BrokerConfig) {
+    let inert = |key: &str| config.passive.inert.get(key).cloned().unwrap_or_default();
+    for (pool, capacity) in [
+        ("send", config.send_thread_pool_queue_capacity.to_string()),
+        ("pull", config.pull_thread_pool_queue_capacity.to_string()),
+        ("litePull", inert("litePullThreadPoolQueueCapacity")),
+        ("query", inert("queryThreadPoolQueueCapacity")),
+        ("ack", inert("ackThreadPoolQueueCapacity")),
+    ] {
+        put(&format!("{pool}ThreadPoolQueueSize"), "0".to_owned());
+        put(&format!("{pool}ThreadPoolQueueCapacity"), capacity);
+        put(&format!("{pool}ThreadPoolQueueHeadWaitTimeMills"), "0".to_owned());
+    }
+    put("EndTransactionQueueSize", "0".to_owned());
+    put("EndTransactionThreadPoolQueueCapacity", inert("endTransactionPoolQueueCapacity"));
+}
+
+/// `10s 60s 600s`; a rate that needs more time leaves its place empty.
+fn rates_text(rates: [Option<f64>; 3]) -> String {
+    rates.map(|rate| rate.map(java_double).unwrap_or_default()).join(" ")
+}
+
+/// As `Double.toString` writes the numbers that occur here: always with a decimal point.
+fn java_double(value: f64) -> String {
+    format!("{value:?}")
+}
+
+fn runtime_text(ms: i64) -> String {
+    let seconds = ms.max(0) / 1000;
+    format!(
+        "[ {} days, {} hours, {} minutes, {} seconds ]",
+        seconds / 86_400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
+/// Java: `MixAll.humanReadableByteCount` with binary units.
+fn size_text(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut units = "KMGTPE".chars();
+    let mut unit = units.next().unwrap_or('K');
+    while value >= 1024.0
+        && let Some(next) = units.next()
+    {
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}iB")
+}
+
+/// Upper bound of the bucket that the percentile lies in; 0 without any put.
+fn percentile(latency: &[u64; 13], part: f64) -> f64 {
+    let total: u64 = latency.iter().sum();
+    let wanted = total as f64 * part;
+    let mut seen = 0;
+    for (count, bound) in latency.iter().zip(BUCKET_MS) {
+        seen += count;
+        if total > 0 && seen as f64 >= wanted {
+            return bound;
+        }
+    }
+    0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_javas() {
+        assert_eq!(runtime_text(763_123), "[ 0 days, 0 hours, 12 minutes, 43 seconds ]");
+        assert_eq!(runtime_text(90_061_000), "[ 1 days, 1 hours, 1 minutes, 1 seconds ]");
+        assert_eq!(size_text(0), "0 B");
+        assert_eq!(size_text(3379), "3.3 KiB");
+        assert_eq!(size_text(252 << 30), "252.0 GiB");
+        assert_eq!(rates_text([Some(0.0), Some(0.5), None]), "0.0 0.5 ");
+        assert_eq!(rates_text([None, None, None]), "  ");
+    }
+
+    #[test]
+    fn percentiles_are_bucket_bounds() {
+        let mut latency = [0; 13];
+        assert_eq!(percentile(&latency, 0.99), 0.0);
+        latency[0] = 990;
+        latency[1] = 10;
+        assert_eq!(percentile(&latency, 0.99), 0.0);
+        assert_eq!(percentile(&latency, 0.999), 10.0);
+    }
+}

@@ -1,0 +1,621 @@
+//! What the broker counts: messages in and out per topic and group, rates, and the totals at the turn of the day.
+//!
+//! Counting is a look-up in a table of the calling thread's own and three atomic additions: no lock, no allocation. Once a second
+//! [`Statistics::tick`] turns the counters into rates; it takes `now`. Nothing here survives a restart, as in Java.
+//! Java: `BrokerStatsManager`, `StatsItem`, `StoreStatsService`, `BrokerStats`; spec broker §F.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ferromq_protocol::body::{BrokerStatsData, BrokerStatsItem};
+use ferromq_protocol::topics as topic_names;
+use ferromq_store::StoreStats;
+use parking_lot::{Mutex, RwLock};
+
+/// Milliseconds between two samples of the minute, the hour and the day, and how many samples each keeps.
+const MINUTE: (i64, usize) = (10_000, 7);
+const HOUR: (i64, usize) = (600_000, 7);
+const DAY: (i64, usize) = (3_600_000, 25);
+/// Samples kept for the rates of the store, one per second.
+const RATE_SAMPLES: usize = 602;
+/// Milliseconds over which put latencies are gathered. Java: `printTPSInterval`.
+const LATENCY_WINDOW: i64 = 60_000;
+/// Topics a thread remembers the counters of; with more it starts over.
+const CACHED_TOPICS_MAX: usize = 4096;
+
+/// Counters of one broker.
+pub struct Statistics {
+    /// Changes when counters are thrown away; unique over all instances, so that no thread counts for a former one.
+    generation: AtomicU64,
+    tables: RwLock<Tables>,
+    rates: Mutex<Rates>,
+    days: Mutex<Days>,
+}
+
+#[derive(Default)]
+struct Tables {
+    topics: HashMap<Box<str>, Arc<TopicMeters>>,
+    /// What removed topics had counted, so that totals never go back.
+    removed: Totals,
+    broker: BrokerMeters,
+}
+
+/// Counters of one topic.
+#[derive(Default)]
+struct TopicMeters {
+    sent: Meter,
+    groups: RwLock<HashMap<Box<str>, Arc<GroupMeters>>>,
+}
+
+/// Counters of one group in one topic.
+#[derive(Default)]
+struct GroupMeters {
+    delivered: Meter,
+    sent_back: Meter,
+}
+
+/// The broker's own sums, as samples only: the values are added up from the topics.
+#[derive(Default)]
+struct BrokerMeters {
+    sent: Mutex<History>,
+    delivered: Mutex<History>,
+}
+
+/// Messages in and out of user topics and of all topics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub sent: u64,
+    pub delivered: u64,
+    /// Without system topics.
+    pub user_sent: u64,
+    pub user_delivered: u64,
+}
+
+/// Totals of user topics at the last two turns of the day, and now. Zero until the broker has seen a midnight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DailyTotals {
+    pub sent_yesterday_morning: u64,
+    pub sent_today_morning: u64,
+    pub sent_now: u64,
+    pub delivered_yesterday_morning: u64,
+    pub delivered_today_morning: u64,
+    pub delivered_now: u64,
+}
+
+/// Rates of the store over 10 s, 60 s and 600 s, per second. `None` until the broker has run that long.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StoreRates {
+    pub put: [Option<f64>; 3],
+    pub found: [Option<f64>; 3],
+    pub missed: [Option<f64>; 3],
+    pub transferred: [Option<f64>; 3],
+}
+
+impl Statistics {
+    pub fn new() -> Statistics {
+        Statistics {
+            generation: AtomicU64::new(next_generation()),
+            tables: RwLock::new(Tables::default()),
+            rates: Mutex::new(Rates::default()),
+            days: Mutex::new(Days::default()),
+        }
+    }
+
+    /// One accepted send: `messages` records of together `bytes` bytes.
+    pub fn sent(&self, topic: &str, messages: u64, bytes: u64) {
+        self.with_topic(topic, |cached| cached.meters.sent.add(messages, bytes));
+    }
+
+    /// One answered pull.
+    pub fn delivered(&self, topic: &str, group: &str, messages: u64, bytes: u64) {
+        self.with_topic(topic, |cached| cached.group(group).delivered.add(messages, bytes));
+    }
+
+    /// One message that a consumer gave back.
+    pub fn sent_back(&self, topic: &str, group: &str) {
+        self.with_topic(topic, |cached| cached.group(group).sent_back.add(1, 0));
+    }
+
+    /// Forgets a topic. Java: `onTopicDeleted`.
+    pub fn remove_topic(&self, topic: &str) {
+        let mut tables = self.tables.write();
+        if let Some(meters) = tables.topics.remove(topic) {
+            tables.removed = add(tables.removed, meters.totals(topic));
+            self.generation.store(next_generation(), Ordering::Release);
+        }
+    }
+
+    /// Forgets a group in every topic. Java: `onGroupDeleted`.
+    pub fn remove_group(&self, group: &str) {
+        let mut tables = self.tables.write();
+        let mut removed = Totals::default();
+        for (topic, meters) in &tables.topics {
+            if let Some(gone) = meters.groups.write().remove(group) {
+                removed = add(removed, gone.totals(topic));
+            }
+        }
+        tables.removed = add(tables.removed, removed);
+        self.generation.store(next_generation(), Ordering::Release);
+    }
+
+    /// Messages per second sent to a topic, over the last minute.
+    pub fn sent_per_second(&self, topic: &str) -> f64 {
+        self.tables.read().topics.get(topic).map_or(0.0, |meters| meters.sent.data(Unit::Messages).stats_minute.tps)
+    }
+
+    /// Messages per second a group got from a topic, over the last minute.
+    pub fn delivered_per_second(&self, topic: &str, group: &str) -> f64 {
+        self.group_meters(topic, group).map_or(0.0, |meters| meters.delivered.data(Unit::Messages).stats_minute.tps)
+    }
+
+    /// The figures that VIEW_BROKER_STATS_DATA names; `None` when nothing of that name is counted. `cluster` is the key of the
+    /// broker's own sums.
+    pub fn view(&self, name: &str, key: &str, cluster: &str) -> Option<BrokerStatsData> {
+        let of_topic = |unit| self.tables.read().topics.get(key).map(|meters| meters.sent.data(unit));
+        let of_group = |unit| {
+            key.split_once('@')
+                .and_then(|(topic, group)| self.group_meters(topic, group))
+                .map(|meters| meters.delivered.data(unit))
+        };
+        match name {
+            "TOPIC_PUT_NUMS" => of_topic(Unit::Messages),
+            "TOPIC_PUT_SIZE" => of_topic(Unit::Bytes),
+            "GROUP_GET_NUMS" => of_group(Unit::Messages),
+            "GROUP_GET_SIZE" => of_group(Unit::Bytes),
+            "SNDBCK_PUT_NUMS" => {
+                let (topic, group) = key.split_once('@')?;
+                self.group_meters(topic, group).map(|meters| meters.sent_back.data(Unit::Messages))
+            }
+            "BROKER_PUT_NUMS" if key == cluster => {
+                Some(self.tables.read().broker.sent.lock().data(|sample| sample.messages))
+            }
+            "BROKER_GET_NUMS" if key == cluster => {
+                Some(self.tables.read().broker.delivered.lock().data(|sample| sample.messages))
+            }
+            _ => None,
+        }
+    }
+
+    /// Messages in and out since the start.
+    pub fn totals(&self) -> Totals {
+        let tables = self.tables.read();
+        tables.topics.iter().fold(tables.removed, |sum, (topic, meters)| add(sum, meters.totals(topic)))
+    }
+
+    pub fn daily(&self) -> DailyTotals {
+        let now = self.totals();
+        let days = self.days.lock();
+        DailyTotals {
+            sent_yesterday_morning: days.yesterday.user_sent,
+            sent_today_morning: days.today.user_sent,
+            sent_now: now.user_sent,
+            delivered_yesterday_morning: days.yesterday.user_delivered,
+            delivered_today_morning: days.today.user_delivered,
+            delivered_now: now.user_delivered,
+        }
+    }
+
+    pub fn store_rates(&self) -> StoreRates {
+        self.rates.lock().rates()
+    }
+
+    /// Appends per latency bucket in the last whole minute.
+    pub fn put_latency(&self) -> [u64; 13] {
+        self.rates.lock().last_window
+    }
+
+    /// Takes samples; to be called about once a second. `today` is any number that changes at local midnight.
+    pub fn tick(&self, now_ms: i64, today: i64, store: &StoreStats) {
+        self.rates.lock().sample(now_ms, store);
+        let totals = {
+            let tables = self.tables.read();
+            for meters in tables.topics.values() {
+                meters.sent.sample(now_ms);
+                for group in meters.groups.read().values() {
+                    group.delivered.sample(now_ms);
+                    group.sent_back.sample(now_ms);
+                }
+            }
+            let totals =
+                tables.topics.iter().fold(tables.removed, |sum, (topic, meters)| add(sum, meters.totals(topic)));
+            tables.broker.sent.lock().sample(Sample {
+                at_ms: now_ms,
+                messages: totals.sent,
+                bytes: 0,
+                calls: totals.sent,
+            });
+            tables.broker.delivered.lock().sample(Sample {
+                at_ms: now_ms,
+                messages: totals.delivered,
+                bytes: 0,
+                calls: totals.delivered,
+            });
+            totals
+        };
+        self.days.lock().turn(today, totals);
+    }
+
+    fn group_meters(&self, topic: &str, group: &str) -> Option<Arc<GroupMeters>> {
+        let tables = self.tables.read();
+        let groups = tables.topics.get(topic)?.groups.read();
+        groups.get(group).cloned()
+    }
+
+    /// Runs `count` with the topic's counters, found in the thread's own table.
+    fn with_topic(&self, topic: &str, count: impl FnOnce(&mut CachedTopic)) {
+        CACHE.with_borrow_mut(|cache| {
+            let generation = self.generation.load(Ordering::Acquire);
+            if cache.generation != generation || cache.topics.len() > CACHED_TOPICS_MAX {
+                cache.topics.clear();
+                cache.generation = generation;
+            }
+            if let Some(cached) = cache.topics.get_mut(topic) {
+                return count(cached);
+            }
+            let mut cached = CachedTopic { meters: self.topic_meters(topic), groups: HashMap::new() };
+            count(&mut cached);
+            cache.topics.insert(topic.into(), cached);
+        });
+    }
+
+    fn topic_meters(&self, topic: &str) -> Arc<TopicMeters> {
+        if let Some(meters) = self.tables.read().topics.get(topic) {
+            return Arc::clone(meters);
+        }
+        Arc::clone(self.tables.write().topics.entry(topic.into()).or_default())
+    }
+}
+
+impl Default for Statistics {
+    fn default() -> Statistics {
+        Statistics::new()
+    }
+}
+
+impl TopicMeters {
+    fn totals(&self, topic: &str) -> Totals {
+        let sent = self.sent.messages.load(Ordering::Relaxed);
+        let user_sent = if is_user_topic(topic) { sent } else { 0 };
+        let own = Totals { sent, user_sent, ..Totals::default() };
+        self.groups.read().values().fold(own, |sum, group| add(sum, group.totals(topic)))
+    }
+}
+
+impl GroupMeters {
+    fn totals(&self, topic: &str) -> Totals {
+        let delivered = self.delivered.messages.load(Ordering::Relaxed);
+        let user_delivered = if is_user_topic(topic) { delivered } else { 0 };
+        Totals { delivered, user_delivered, ..Totals::default() }
+    }
+}
+
+fn is_user_topic(topic: &str) -> bool {
+    !topic_names::is_system(topic)
+}
+
+fn add(a: Totals, b: Totals) -> Totals {
+    Totals {
+        sent: a.sent + b.sent,
+        delivered: a.delivered + b.delivered,
+        user_sent: a.user_sent + b.user_sent,
+        user_delivered: a.user_delivered + b.user_delivered,
+    }
+}
+
+fn next_generation() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Cache {
+    generation: u64,
+    topics: HashMap<Box<str>, CachedTopic>,
+}
+
+struct CachedTopic {
+    meters: Arc<TopicMeters>,
+    groups: HashMap<Box<str>, Arc<GroupMeters>>,
+}
+
+impl CachedTopic {
+    fn group(&mut self, group: &str) -> &GroupMeters {
+        if !self.groups.contains_key(group) {
+            let meters = Arc::clone(self.meters.groups.write().entry(group.into()).or_default());
+            self.groups.insert(group.into(), meters);
+        }
+        &self.groups[group]
+    }
+}
+
+/// Which of a meter's sums is asked for.
+#[derive(Clone, Copy)]
+enum Unit {
+    Messages,
+    Bytes,
+}
+
+/// Something counted: messages, their bytes, and the calls they came with.
+#[derive(Default)]
+struct Meter {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    calls: AtomicU64,
+    history: Mutex<History>,
+}
+
+impl Meter {
+    fn add(&self, messages: u64, bytes: u64) {
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn sample(&self, now_ms: i64) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.history.lock().sample(Sample {
+            at_ms: now_ms,
+            messages: load(&self.messages),
+            bytes: load(&self.bytes),
+            calls: load(&self.calls),
+        });
+    }
+
+    fn data(&self, unit: Unit) -> BrokerStatsData {
+        let history = self.history.lock();
+        match unit {
+            Unit::Messages => history.data(|sample| sample.messages),
+            Unit::Bytes => history.data(|sample| sample.bytes),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    at_ms: i64,
+    messages: u64,
+    bytes: u64,
+    calls: u64,
+}
+
+/// Samples of one meter over a minute, an hour and a day.
+#[derive(Default)]
+struct History {
+    minute: VecDeque<Sample>,
+    hour: VecDeque<Sample>,
+    day: VecDeque<Sample>,
+}
+
+impl History {
+    /// Keeps the sample wherever one is due. A new meter began at zero: for the minute one period ago, as in Java, for hour and day now.
+    fn sample(&mut self, sample: Sample) {
+        for (samples, (period, kept)) in [(&mut self.minute, MINUTE), (&mut self.hour, HOUR), (&mut self.day, DAY)] {
+            match samples.back() {
+                Some(last) if sample.at_ms - last.at_ms < period => continue,
+                Some(_) => {}
+                None if period == MINUTE.0 => {
+                    samples.push_back(Sample { at_ms: sample.at_ms - period, ..Sample::default() })
+                }
+                None => {
+                    samples.push_back(Sample { at_ms: sample.at_ms, ..Sample::default() });
+                    continue;
+                }
+            }
+            samples.push_back(sample);
+            while samples.len() > kept {
+                samples.pop_front();
+            }
+        }
+    }
+
+    fn data(&self, value: impl Fn(&Sample) -> u64) -> BrokerStatsData {
+        let item = |samples: &VecDeque<Sample>| {
+            // Up to the newest sample there is: Java leaves out what came since the last one of the hour or day.
+            let (Some(first), Some(last)) = (samples.front(), self.minute.back()) else {
+                return BrokerStatsItem::default();
+            };
+            let sum = value(last).saturating_sub(value(first));
+            let elapsed = last.at_ms - first.at_ms;
+            let calls = last.calls.saturating_sub(first.calls);
+            BrokerStatsItem {
+                sum: i64::try_from(sum).unwrap_or(i64::MAX),
+                tps: if elapsed > 0 { sum as f64 * 1000.0 / elapsed as f64 } else { 0.0 },
+                average_per_call: if calls > 0 { sum as f64 / calls as f64 } else { 0.0 },
+            }
+        };
+        BrokerStatsData { stats_minute: item(&self.minute), stats_hour: item(&self.hour), stats_day: item(&self.day) }
+    }
+}
+
+/// The store's counters second by second.
+#[derive(Default)]
+struct Rates {
+    samples: VecDeque<StoreSample>,
+    window_since: Option<i64>,
+    window_start: [u64; 13],
+    last_window: [u64; 13],
+}
+
+#[derive(Clone, Copy)]
+struct StoreSample {
+    at_ms: i64,
+    put: u64,
+    found: u64,
+    missed: u64,
+    transferred: u64,
+}
+
+impl Rates {
+    fn sample(&mut self, now_ms: i64, store: &StoreStats) {
+        self.samples.push_back(StoreSample {
+            at_ms: now_ms,
+            put: store.put_count,
+            found: store.reads_found,
+            missed: store.reads_missed,
+            transferred: store.read_count,
+        });
+        while self.samples.len() > RATE_SAMPLES {
+            self.samples.pop_front();
+        }
+        let since = *self.window_since.get_or_insert(now_ms);
+        if now_ms - since >= LATENCY_WINDOW {
+            self.last_window =
+                std::array::from_fn(|bucket| store.put_latency[bucket].saturating_sub(self.window_start[bucket]));
+            self.window_start = store.put_latency;
+            self.window_since = Some(now_ms);
+        }
+    }
+
+    fn rates(&self) -> StoreRates {
+        let rate = |value: fn(&StoreSample) -> u64| {
+            [10, 60, 600].map(|seconds| {
+                let last = self.samples.back()?;
+                let before = self.samples.get(self.samples.len().checked_sub(seconds + 1)?)?;
+                let elapsed = last.at_ms - before.at_ms;
+                (elapsed > 0).then(|| value(last).saturating_sub(value(before)) as f64 * 1000.0 / elapsed as f64)
+            })
+        };
+        StoreRates {
+            put: rate(|sample| sample.put),
+            found: rate(|sample| sample.found),
+            missed: rate(|sample| sample.missed),
+            transferred: rate(|sample| sample.transferred),
+        }
+    }
+}
+
+/// Totals at the last two turns of the day.
+#[derive(Default)]
+struct Days {
+    day: Option<i64>,
+    yesterday: Totals,
+    today: Totals,
+}
+
+impl Days {
+    fn turn(&mut self, day: i64, totals: Totals) {
+        if self.day.is_some_and(|before| before != day) {
+            self.yesterday = self.today;
+            self.today = totals;
+        }
+        self.day = Some(day);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1000;
+
+    fn run(statistics: &Statistics, seconds: std::ops::Range<i64>, mut each: impl FnMut(i64)) {
+        for second in seconds {
+            each(second);
+            statistics.tick(second * SECOND, 0, &StoreStats::default());
+        }
+    }
+
+    #[test]
+    fn a_minute_of_one_message_per_second() {
+        let statistics = Statistics::new();
+        run(&statistics, 1..101, |_| statistics.sent("TopicA", 1, 100));
+        let nums = statistics.view("TOPIC_PUT_NUMS", "TopicA", "c").unwrap();
+        assert_eq!((nums.stats_minute.sum, nums.stats_minute.tps, nums.stats_minute.average_per_call), (60, 1.0, 1.0));
+        assert_eq!((nums.stats_hour.sum, nums.stats_day.sum), (91, 91));
+        let size = statistics.view("TOPIC_PUT_SIZE", "TopicA", "c").unwrap();
+        assert_eq!((size.stats_minute.sum, size.stats_minute.average_per_call), (6000, 100.0));
+        assert_eq!(statistics.sent_per_second("TopicA"), 1.0);
+        run(&statistics, 101..1300, |_| statistics.sent("TopicA", 1, 100));
+        assert_eq!(statistics.view("TOPIC_PUT_NUMS", "TopicA", "c").unwrap().stats_hour.sum, 1291);
+    }
+
+    #[test]
+    fn what_nobody_counted_does_not_exist() {
+        let statistics = Statistics::new();
+        statistics.delivered("TopicA", "GroupA", 3, 30);
+        statistics.sent_back("TopicA", "GroupA");
+        statistics.tick(SECOND, 0, &StoreStats::default());
+        assert_eq!(statistics.view("GROUP_GET_NUMS", "TopicA@GroupA", "c").unwrap().stats_minute.sum, 3);
+        assert_eq!(statistics.view("GROUP_GET_SIZE", "TopicA@GroupA", "c").unwrap().stats_minute.sum, 30);
+        assert_eq!(statistics.view("SNDBCK_PUT_NUMS", "TopicA@GroupA", "c").unwrap().stats_minute.sum, 1);
+        assert!(statistics.view("TOPIC_PUT_NUMS", "TopicB", "c").is_none());
+        assert!(statistics.view("GROUP_GET_NUMS", "TopicA", "c").is_none());
+        assert!(statistics.view("BROKER_PUT_NUMS", "other", "c").is_none());
+        assert!(statistics.view("NOPE", "TopicA", "c").is_none());
+        assert!(statistics.view("BROKER_GET_NUMS", "c", "c").is_some());
+    }
+
+    #[test]
+    fn totals_leave_system_topics_out_and_never_go_back() {
+        let statistics = Statistics::new();
+        statistics.sent("TopicA", 5, 0);
+        statistics.sent("SELF_TEST_TOPIC", 2, 0);
+        statistics.delivered("TopicA", "GroupA", 4, 0);
+        let before = statistics.totals();
+        assert_eq!(before, Totals { sent: 7, delivered: 4, user_sent: 5, user_delivered: 4 });
+        statistics.remove_group("GroupA");
+        statistics.remove_topic("TopicA");
+        assert_eq!(statistics.totals(), before);
+        // The thread's own table must not lead to the counters that are gone.
+        statistics.sent("TopicA", 1, 0);
+        assert_eq!(statistics.totals().sent, 8);
+        assert_eq!(Statistics::new().totals(), Totals::default());
+    }
+
+    #[test]
+    fn threads_count_together() {
+        let statistics = Arc::new(Statistics::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| statistics.sent("TopicA", 1, 1)));
+            }
+        });
+        assert_eq!(statistics.totals().sent, 4000);
+    }
+
+    #[test]
+    fn rates_need_their_time() {
+        let statistics = Statistics::new();
+        for second in 0..=11 {
+            let store = StoreStats { put_count: second * 20, ..StoreStats::default() };
+            statistics.tick(second as i64 * SECOND, 0, &store);
+        }
+        let rates = statistics.store_rates();
+        assert_eq!(rates.put, [Some(20.0), None, None]);
+        assert_eq!(rates.found, [Some(0.0), None, None]);
+    }
+
+    #[test]
+    fn mornings_move_on_at_midnight() {
+        let statistics = Statistics::new();
+        statistics.sent("TopicA", 5, 0);
+        statistics.tick(SECOND, 1, &StoreStats::default());
+        assert_eq!(statistics.daily().sent_today_morning, 0);
+        statistics.tick(2 * SECOND, 2, &StoreStats::default());
+        statistics.sent("TopicA", 1, 0);
+        statistics.tick(3 * SECOND, 3, &StoreStats::default());
+        let daily = statistics.daily();
+        assert_eq!((daily.sent_yesterday_morning, daily.sent_today_morning, daily.sent_now), (5, 6, 6));
+    }
+
+    #[test]
+    fn latencies_are_those_of_the_last_whole_minute() {
+        let statistics = Statistics::new();
+        let mut store = StoreStats::default();
+        store.put_latency[0] = 7;
+        statistics.tick(0, 0, &store);
+        assert_eq!(statistics.put_latency()[0], 0);
+        store.put_latency[0] = 10;
+        statistics.tick(60 * SECOND, 0, &store);
+        assert_eq!(statistics.put_latency()[0], 10);
+        store.put_latency[0] = 11;
+        statistics.tick(120 * SECOND, 0, &store);
+        assert_eq!(statistics.put_latency()[0], 1);
+    }
+}

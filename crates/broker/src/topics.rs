@@ -1,0 +1,452 @@
+//! The topic table: which topics this broker serves, with how many queues and which permissions. Owner of `topics.json`.
+//!
+//! Reads are one short shared lock and a map look-up; every change bumps the data version, asks for a save and tells the registrar.
+//! Java: `TopicConfigManager`; spec broker §B.7.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use ferromq_protocol::body::{DataVersion, TopicConfig, TopicConfigTable};
+use ferromq_protocol::{TopicName, json, topics as names};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::clock::now_ms;
+use crate::config::BrokerConfig;
+use crate::persistence::{self, LoadError, Persistence, Revision, SavedFile};
+
+/// Permission bits of a topic. Java: `PermName`.
+pub mod perm {
+    pub const READ: i32 = 4;
+    pub const WRITE: i32 = 2;
+    /// Topics may be created after this one's pattern.
+    pub const INHERIT: i32 = 1;
+    pub const READ_WRITE: i32 = READ | WRITE;
+
+    /// As Java prints it in remarks and lists: `RW-`.
+    pub fn text(perm: i32) -> String {
+        [(READ, 'R'), (WRITE, 'W'), (INHERIT, 'X')]
+            .iter()
+            .map(|&(bit, letter)| if perm & bit != 0 { letter } else { '-' })
+            .collect()
+    }
+}
+
+/// One topic: its configuration, and the save that makes it survive a restart. Derefs to [`TopicConfig`].
+pub struct Topic {
+    pub config: TopicConfig,
+    /// Zero for what the file or the start-up rules gave.
+    revision: Revision,
+}
+
+impl Deref for Topic {
+    type Target = TopicConfig;
+
+    fn deref(&self) -> &TopicConfig {
+        &self.config
+    }
+}
+
+/// What a send asks for when its topic is unknown.
+pub struct CreateOnSend<'a> {
+    pub topic: &'a str,
+    /// The pattern, normally `TBW102`.
+    pub default_topic: &'a str,
+    /// What the client wishes; the pattern's write queues are the cap.
+    pub queue_count: i32,
+    pub topic_sys_flag: i32,
+}
+
+/// Owner of the topic table.
+pub struct Topics {
+    table: Arc<Table>,
+    file: SavedFile,
+    auto_create: bool,
+    changed: watch::Sender<u64>,
+}
+
+struct Table {
+    inner: RwLock<Inner>,
+}
+
+struct Inner {
+    topics: HashMap<TopicName, Arc<Topic>>,
+    version: DataVersion,
+}
+
+impl Topics {
+    /// Reads `topics.json` in `config_dir` over the topics that exist on every broker.
+    pub fn open(config_dir: &Path, config: &BrokerConfig, persistence: &Persistence) -> Result<Topics, LoadError> {
+        let mut topics: HashMap<TopicName, Arc<Topic>> = HashMap::new();
+        for topic in built_in(config) {
+            topics.insert(topic.topic_name.clone(), Arc::new(Topic { config: topic, revision: 0 }));
+        }
+        let path = config_dir.join("topics.json");
+        let mut version = DataVersion { counter: 0, state_version: 0, timestamp: now_ms() };
+        let loaded: Option<TopicConfigTable> = persistence::load(&path)?;
+        let first_start = loaded.is_none();
+        if let Some(table) = loaded {
+            version = table.data_version;
+            for (name, config) in table.topic_config_table {
+                topics.insert(name, Arc::new(Topic { config, revision: 0 }));
+            }
+        }
+        let table = Arc::new(Table { inner: RwLock::new(Inner { topics, version }) });
+        let rendered = Arc::clone(&table);
+        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()));
+        if first_start {
+            file.request();
+        }
+        Ok(Topics { table, file, auto_create: config.auto_create_topic_enable, changed: watch::channel(0).0 })
+    }
+
+    pub fn find(&self, topic: &str) -> Option<Arc<Topic>> {
+        self.table.inner.read().topics.get(topic).cloned()
+    }
+
+    pub fn contains(&self, topic: &str) -> bool {
+        self.table.inner.read().topics.contains_key(topic)
+    }
+
+    /// All names, in no particular order.
+    pub fn names(&self) -> Vec<TopicName> {
+        self.table.inner.read().topics.keys().cloned().collect()
+    }
+
+    /// All topics, in no particular order.
+    pub fn all(&self) -> Vec<Arc<Topic>> {
+        self.table.inner.read().topics.values().cloned().collect()
+    }
+
+    pub fn data_version(&self) -> DataVersion {
+        self.table.inner.read().version.clone()
+    }
+
+    /// The table as registration and GET_ALL_TOPIC_CONFIG send it; version and topics belong together.
+    pub fn snapshot(&self) -> TopicConfigTable {
+        self.table.snapshot()
+    }
+
+    /// Creates a topic after the pattern that the client names, by the rules of spec §B.7; `None` when they forbid it.
+    /// An existing topic is returned as it is. Java: `createTopicInSendMessageMethod`.
+    pub fn create_on_send(&self, wish: &CreateOnSend<'_>) -> Option<Arc<Topic>> {
+        let topic = {
+            let mut inner = self.table.inner.write();
+            if let Some(topic) = inner.topics.get(wish.topic) {
+                return Some(Arc::clone(topic));
+            }
+            let pattern = inner.topics.get(wish.default_topic)?;
+            let perm = if wish.default_topic == names::AUTO_CREATE_TOPIC && !self.auto_create {
+                perm::READ_WRITE
+            } else {
+                pattern.perm
+            };
+            if perm & perm::INHERIT == 0 {
+                return None;
+            }
+            let queue_count = wish.queue_count.min(pattern.write_queue_nums).max(0);
+            let mut config = new_config(wish.topic, queue_count, perm & !perm::INHERIT);
+            config.topic_filter_type = pattern.topic_filter_type;
+            config.topic_sys_flag = wish.topic_sys_flag;
+            self.put(&mut inner, config)
+        };
+        info!(
+            topic = wish.topic,
+            queues = topic.write_queue_nums,
+            pattern = wish.default_topic,
+            "topic created on send"
+        );
+        self.announce();
+        Some(topic)
+    }
+
+    /// The topic, created with these figures if it does not exist: retry and dead-letter topics.
+    /// Java: `createTopicInSendMessageBackMethod`, which also updates the order flag of an existing topic.
+    pub fn find_or_create(
+        &self,
+        topic: &str,
+        queue_count: i32,
+        perm: i32,
+        order: bool,
+        topic_sys_flag: i32,
+    ) -> Arc<Topic> {
+        if let Some(found) = self.find(topic)
+            && found.order == order
+        {
+            return found;
+        }
+        let created = {
+            let mut inner = self.table.inner.write();
+            let config = match inner.topics.get(topic) {
+                Some(found) if found.order == order => return Arc::clone(found),
+                Some(found) => TopicConfig { order, ..found.config.clone() },
+                None => TopicConfig { order, topic_sys_flag, ..new_config(topic, queue_count, perm) },
+            };
+            self.put(&mut inner, config)
+        };
+        info!(topic, queues = created.write_queue_nums, "topic created");
+        self.announce();
+        created
+    }
+
+    /// Puts a topic into the table, new or changed.
+    pub fn update(&self, config: TopicConfig) -> Arc<Topic> {
+        let topic = self.put(&mut self.table.inner.write(), config);
+        self.announce();
+        topic
+    }
+
+    /// Puts several topics under one version step.
+    pub fn update_all(&self, configs: impl IntoIterator<Item = TopicConfig>) -> Vec<Arc<Topic>> {
+        let topics = {
+            let mut inner = self.table.inner.write();
+            configs.into_iter().map(|config| self.put(&mut inner, config)).collect()
+        };
+        self.announce();
+        topics
+    }
+
+    /// Takes a topic out. Java does not register after it, because nameservers keep topics that are missing from a registration.
+    pub fn remove(&self, topic: &str) -> Option<Arc<Topic>> {
+        let mut inner = self.table.inner.write();
+        let removed = inner.topics.remove(topic)?;
+        inner.version.next(now_ms());
+        self.file.request();
+        Some(removed)
+    }
+
+    /// Sets the order flag from the nameserver's ORDER_TOPIC_CONFIG: on for the topics listed, off for the others.
+    /// Java: `updateOrderTopicConfig`.
+    pub fn apply_order_topics(&self, is_ordered: impl Fn(&str) -> bool) {
+        let mut inner = self.table.inner.write();
+        let changed: Vec<TopicConfig> = inner
+            .topics
+            .values()
+            .filter(|topic| topic.order != is_ordered(&topic.topic_name))
+            .map(|topic| TopicConfig { order: !topic.order, ..topic.config.clone() })
+            .collect();
+        for config in changed {
+            info!(topic = %config.topic_name, order = config.order, "order flag taken from the nameserver");
+            self.put(&mut inner, config);
+        }
+    }
+
+    /// Whether a restart would find the topic as it is now. One atomic load.
+    pub fn is_saved(&self, topic: &Topic) -> bool {
+        self.file.is_saved(topic.revision)
+    }
+
+    /// Runs `done` when the topic is on disk: an acknowledgement must not outlive its topic.
+    pub fn when_saved(&self, topic: &Topic, done: impl FnOnce() + Send + 'static) {
+        self.file.when_saved(topic.revision, done);
+    }
+
+    /// Steps the version though no topic changed, because what is registered with them did: the broker's own permission.
+    pub fn renew_version(&self) {
+        self.table.inner.write().version.next(now_ms());
+        self.file.request();
+        self.announce();
+    }
+
+    /// Asks for a save, whether or not anything changed.
+    pub fn save(&self) {
+        self.file.request();
+    }
+
+    /// Wakes when the table has changed in a way that nameservers must learn.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn put(&self, inner: &mut Inner, mut config: TopicConfig) -> Arc<Topic> {
+        inner.version.next(now_ms());
+        // Detached from the request that may have brought it.
+        config.topic_name = config.topic_name.into_owned();
+        let name = config.topic_name.clone();
+        // Requested under the lock: the revision then covers this change, since rendering takes the lock too.
+        let topic = Arc::new(Topic { config, revision: self.file.request() });
+        inner.topics.insert(name, Arc::clone(&topic));
+        topic
+    }
+
+    fn announce(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+impl Table {
+    fn snapshot(&self) -> TopicConfigTable {
+        let inner = self.inner.read();
+        TopicConfigTable {
+            data_version: inner.version.clone(),
+            topic_config_table: inner
+                .topics
+                .values()
+                .map(|topic| (topic.topic_name.clone(), topic.config.clone()))
+                .collect(),
+            ..TopicConfigTable::default()
+        }
+    }
+}
+
+/// The topic's unit bit, as a client's unit mode asks for. Java: `TopicSysFlag.buildSysFlag`.
+pub fn unit_flag(unit_mode: bool, retry: bool) -> i32 {
+    match (unit_mode, retry) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => 2,
+    }
+}
+
+/// A topic with the same number of read and write queues and everything else at its default.
+pub fn new_config(topic: &str, queue_count: i32, perm: i32) -> TopicConfig {
+    TopicConfig {
+        topic_name: topic.into(),
+        read_queue_nums: queue_count,
+        write_queue_nums: queue_count,
+        perm,
+        ..TopicConfig::default()
+    }
+}
+
+/// As Java's `TopicConfig.toString`, which clients see in remarks.
+pub fn describe(config: &TopicConfig) -> String {
+    format!(
+        "TopicConfig [topicName={}, readQueueNums={}, writeQueueNums={}, perm={}, topicFilterType={}, topicSysFlag={}, order={}, attributes={{{}}}]",
+        config.topic_name,
+        config.read_queue_nums,
+        config.write_queue_nums,
+        perm::text(config.perm),
+        config.topic_filter_type,
+        config.topic_sys_flag,
+        config.order,
+        config.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", "),
+    )
+}
+
+/// Topics that every broker has from its first start (spec §B.7).
+fn built_in(config: &BrokerConfig) -> Vec<TopicConfig> {
+    let cluster = &config.broker_cluster_name;
+    let broker = &config.broker_name;
+    let pattern = perm::READ_WRITE | perm::INHERIT;
+    let mut topics = vec![
+        new_config(names::SELF_TEST_TOPIC, 1, perm::READ_WRITE),
+        new_config(names::BENCHMARK_TOPIC, 1024, perm::READ_WRITE),
+        new_config(cluster, 16, if config.cluster_topic_enable { pattern } else { perm::INHERIT }),
+        new_config(broker, 1, if config.broker_topic_enable { pattern } else { perm::INHERIT }),
+        new_config(names::OFFSET_MOVED_EVENT, 1, perm::READ_WRITE),
+        new_config(names::SCHEDULE_TOPIC, 18, perm::READ_WRITE),
+        new_config(&names::reply_topic(cluster), 1, perm::READ_WRITE),
+        new_config(&names::revive_topic(cluster), config.revive_queue_num, perm::READ_WRITE),
+        new_config(&names::sync_broker_member_topic(broker), 1, perm::INHERIT),
+        new_config(names::TRANSACTION_HALF_TOPIC, 1, perm::READ_WRITE),
+        new_config(names::TRANSACTION_OP_HALF_TOPIC, 1, perm::READ_WRITE),
+    ];
+    if config.auto_create_topic_enable {
+        topics.push(new_config(names::AUTO_CREATE_TOPIC, config.default_topic_queue_nums, pattern));
+    }
+    if config.trace_topic_enable {
+        topics.push(new_config(&config.msg_trace_topic_name, 1, perm::READ_WRITE));
+    }
+    if config.timer_wheel_enable {
+        topics.push(new_config(names::TIMER_TOPIC, 1, perm::READ_WRITE));
+    }
+    topics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(directory: &Path, persistence: &Persistence, auto_create: bool) -> Topics {
+        let config = BrokerConfig {
+            auto_create_topic_enable: auto_create,
+            broker_name: "broker-a".into(),
+            ..BrokerConfig::default()
+        };
+        Topics::open(directory, &config, persistence).unwrap()
+    }
+
+    fn wish<'a>(topic: &'a str, default_topic: &'a str, queue_count: i32) -> CreateOnSend<'a> {
+        CreateOnSend { topic, default_topic, queue_count, topic_sys_flag: 0 }
+    }
+
+    #[test]
+    fn a_new_topic_takes_the_smaller_queue_count_and_loses_the_inherit_bit() {
+        let directory = tempfile::tempdir().unwrap();
+        let topics = open(directory.path(), &Persistence::start().unwrap(), true);
+        let before = topics.data_version();
+        let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
+        assert_eq!((topic.read_queue_nums, topic.write_queue_nums, topic.perm), (4, 4, 6));
+        assert_eq!(topics.data_version().counter, before.counter + 1);
+        assert_eq!(topics.create_on_send(&wish("TopicB", "TBW102", 100)).unwrap().write_queue_nums, 8);
+        assert_eq!(topics.create_on_send(&wish("TopicC", "TBW102", -3)).unwrap().write_queue_nums, 0);
+        // A second request finds the topic as it is, whatever it wishes.
+        assert_eq!(topics.create_on_send(&wish("TopicA", "TBW102", 7)).unwrap().write_queue_nums, 4);
+    }
+
+    #[test]
+    fn without_auto_creation_only_cluster_and_broker_topics_are_patterns() {
+        let directory = tempfile::tempdir().unwrap();
+        let topics = open(directory.path(), &Persistence::start().unwrap(), false);
+        assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_none());
+        assert!(topics.create_on_send(&wish("TopicA", "NoSuchPattern", 4)).is_none());
+        assert!(topics.create_on_send(&wish("TopicA", "BenchmarkTest", 4)).is_none());
+        assert_eq!(topics.create_on_send(&wish("TopicA", "DefaultCluster", 4)).unwrap().write_queue_nums, 4);
+        assert_eq!(topics.create_on_send(&wish("TopicB", "broker-a", 4)).unwrap().write_queue_nums, 1);
+    }
+
+    #[test]
+    fn a_pattern_left_in_the_file_does_not_revive_auto_creation() {
+        let directory = tempfile::tempdir().unwrap();
+        let persistence = Persistence::start().unwrap();
+        open(directory.path(), &persistence, true);
+        persistence.stop();
+        let topics = open(directory.path(), &Persistence::start().unwrap(), false);
+        assert!(topics.contains("TBW102"));
+        assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_none());
+    }
+
+    #[test]
+    fn topics_survive_a_restart_with_their_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let persistence = Persistence::start().unwrap();
+        let topics = open(directory.path(), &persistence, true);
+        let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
+        topics.find_or_create("%RETRY%GroupA", 1, perm::READ_WRITE, false, 0);
+        topics.remove("BenchmarkTest");
+        persistence.stop();
+        assert!(topics.is_saved(&topic));
+        let again = open(directory.path(), &Persistence::start().unwrap(), true);
+        assert_eq!(again.find("TopicA").unwrap().config, topic.config);
+        assert!(again.contains("%RETRY%GroupA"));
+        assert_eq!(again.data_version(), topics.data_version());
+        // Built-in topics come back, as in Java.
+        assert!(again.contains("BenchmarkTest"));
+    }
+
+    #[test]
+    fn changes_wake_the_registrar_and_the_order_flag_follows_the_nameserver() {
+        let directory = tempfile::tempdir().unwrap();
+        let topics = open(directory.path(), &Persistence::start().unwrap(), true);
+        let changes = topics.changes();
+        assert!(!changes.has_changed().unwrap());
+        topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
+        assert!(changes.has_changed().unwrap());
+        topics.apply_order_topics(|topic| topic == "TopicA");
+        assert!(topics.find("TopicA").unwrap().order);
+        topics.apply_order_topics(|_| false);
+        assert!(!topics.find("TopicA").unwrap().order);
+    }
+
+    #[test]
+    fn a_topic_is_described_as_java_does() {
+        assert_eq!(
+            describe(&new_config("TopicWire", 2, 6)),
+            "TopicConfig [topicName=TopicWire, readQueueNums=2, writeQueueNums=2, perm=RW-, topicFilterType=SINGLE_TAG, topicSysFlag=0, order=false, attributes={}]"
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! A real broker on a free port over a temporary directory, and a connection that sends raw requests to it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferromq_broker::{Broker, BrokerConfig};
+use ferromq_config::Configuration as _;
+use ferromq_protocol::{Command, RequestCode};
+use ferromq_remoting::{Client, ClientConfig, Connection, Service};
+use serde::de::DeserializeOwned;
+
+/// Only a hang runs into this.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct House {
+    pub broker: Broker,
+    pub address: String,
+    pub connection: Connection,
+    client: Client,
+}
+
+impl House {
+    /// `more` are further lines of `broker.conf`.
+    pub async fn start(root: &Path, more: &str) -> House {
+        let text = format!(
+            "listenPort=0\nbrokerName=broker-a\nbrokerIP1=127.0.0.1\nnamesrvAddr=\nstorePathRootDir={}\n\
+             mappedFileSizeCommitLog=8388608\nmaxHashSlotNum=1000\nmaxIndexNum=4000\n{more}",
+            root.display()
+        );
+        let file = root.join("broker.conf");
+        std::fs::write(&file, &text).unwrap();
+        let config = BrokerConfig::complete(BrokerConfig::parse(&text, &file).unwrap()).unwrap();
+        let broker = Broker::start(config, Some(file)).await.unwrap();
+        let address = format!("127.0.0.1:{}", broker.local_addr().port());
+        let client = Client::new(ClientConfig::default(), None);
+        let connection = client.connect(&address).await.unwrap();
+        House { broker, address, connection, client }
+    }
+
+    pub async fn ask(&self, code: RequestCode, fields: &[(&str, &str)], body: &[u8]) -> Command {
+        let request = Command::request(code, &fields.to_vec()).with_body(body.to_vec());
+        self.connection.invoke(request, PATIENCE).await.unwrap()
+    }
+
+    pub async fn send(&self, topic: &str, queue: &str, properties: &str, body: &[u8]) -> Command {
+        let fields = [
+            ("a", "PG"),
+            ("b", topic),
+            ("c", "TBW102"),
+            ("d", "4"),
+            ("e", queue),
+            ("f", "0"),
+            ("g", "1795220483790"),
+            ("h", "0"),
+            ("i", properties),
+        ];
+        self.ask(RequestCode::SEND_MESSAGE_V2, &fields, body).await
+    }
+
+    /// A pull of `CG` that waits for a message.
+    pub async fn pull(&self, topic: &str, queue: &str, offset: &str) -> Command {
+        let fields = [
+            ("consumerGroup", "CG"),
+            ("topic", topic),
+            ("queueId", queue),
+            ("queueOffset", offset),
+            ("maxMsgNums", "32"),
+            ("sysFlag", "6"),
+            ("commitOffset", "0"),
+            ("suspendTimeoutMillis", "60000"),
+            ("subscription", "*"),
+            ("subVersion", "0"),
+        ];
+        self.ask(RequestCode::PULL_MESSAGE, &fields, b"").await
+    }
+
+    /// Waits until a queue shows this many messages, one after the other: a pull further ahead would be refused.
+    pub async fn see(&self, topic: &str, queue: &str, count: u64) {
+        for offset in 0..count {
+            assert_eq!(self.pull(topic, queue, &offset.to_string()).await.code, 0);
+        }
+    }
+
+    /// Makes a client of its own that answers requests with `service`, and introduces it as a member of `CG`.
+    pub async fn consumer(&self, client_id: &str, version: i32, service: Arc<dyn Service>) -> (Client, Connection) {
+        let client = Client::new(ClientConfig::default(), Some(service));
+        let connection = client.connect(&self.address).await.unwrap();
+        let body = format!(
+            r#"{{"clientID":"{client_id}","producerDataSet":[],"consumerDataSet":[{{"groupName":"CG","consumeType":"CONSUME_PASSIVELY",
+               "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","unitMode":false,
+               "subscriptionDataSet":[{{"topic":"TopicA","subString":"*","expressionType":"TAG","subVersion":1}}]}}]}}"#
+        );
+        let mut heartbeat = Command::request(RequestCode::HEART_BEAT, &ferromq_protocol::NoFields).with_body(body);
+        heartbeat.version = version;
+        assert_eq!(connection.invoke(heartbeat, PATIENCE).await.unwrap().code, 0);
+        (client, connection)
+    }
+
+    pub async fn stop(self) {
+        self.client.shutdown().await;
+        self.broker.shutdown().await;
+    }
+}
+
+pub fn remark(reply: &Command) -> &str {
+    reply.remark.as_deref().unwrap_or_default()
+}
+
+pub fn text(reply: &Command) -> String {
+    String::from_utf8(reply.body.to_vec()).unwrap()
+}
+
+pub fn json<T: DeserializeOwned>(reply: &Command) -> T {
+    assert_eq!(reply.code, 0, "{reply:?}");
+    ferromq_protocol::json::from_slice(&reply.body).unwrap()
+}
