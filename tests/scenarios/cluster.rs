@@ -1,0 +1,150 @@
+//! Nameservers and brokers as real processes on free ports in a temporary directory.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::process::Process;
+
+/// A port whose neighbours P-2 (fast port) and P+1 (replication) are free as well.
+///
+/// Taken below the kernel's ephemeral range, so that no outgoing connection of another test lands on it between the probe and the bind.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 12_000 + (std::process::id() % 2_000) as u16 * 8;
+    for _ in 0..2_000 {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + (base - 12_000 + step * 4) % 18_000;
+        let free = |port: u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+        if free(port) && free(port - 2) && free(port + 1) {
+            return port;
+        }
+    }
+    panic!("no free port between 12000 and 30000");
+}
+
+/// One nameserver process.
+pub struct Nameserver {
+    pub process: Process,
+    pub port: u16,
+    home: PathBuf,
+}
+
+impl Nameserver {
+    pub fn start(home: &Path) -> Nameserver {
+        Nameserver::start_on(home, free_port())
+    }
+
+    pub fn start_on(home: &Path, port: u16) -> Nameserver {
+        let conf = home.join(format!("namesrv-{port}.conf"));
+        let kv = home.join(format!("kvConfig-{port}.json"));
+        std::fs::write(&conf, format!("listenPort={port}\nkvConfigPath={}\n", kv.display()))
+            .expect("temporary directory is writable");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mqnamesrv"));
+        command.arg("-c").arg(&conf).env("HOME", home);
+        let mut process = Process::start(format!("namesrv-{port}"), &mut command);
+        process.wait_for_line("the nameserver is up", |line| line.contains("boot success"));
+        Nameserver { process, port, home: home.to_owned() }
+    }
+
+    pub fn addr(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// SIGKILL and a new process on the same port.
+    pub fn restart_hard(self) -> Nameserver {
+        let Nameserver { mut process, port, home } = self;
+        process.kill_hard();
+        drop(process);
+        Nameserver::start_on(&home, port)
+    }
+}
+
+/// One broker process and the directory that survives it.
+pub struct Broker {
+    pub process: Process,
+    pub port: u16,
+    pub store: PathBuf,
+    pub name: String,
+    conf: PathBuf,
+    home: PathBuf,
+}
+
+impl Broker {
+    pub fn start(home: &Path, name: &str, namesrv: &str, extra: &[&str]) -> Broker {
+        let port = free_port();
+        let store = home.join(format!("store-{name}"));
+        let conf = home.join(format!("{name}.conf"));
+        let mut text = format!(
+            "brokerClusterName=DefaultCluster\nbrokerName={name}\nbrokerId=0\nbrokerIP1=127.0.0.1\nlistenPort={port}\nnamesrvAddr={namesrv}\n\
+             storePathRootDir={}\nstorePathCommitLog={}\nmappedFileSizeCommitLog=16777216\nautoCreateTopicEnable=true\n",
+            store.display(),
+            store.join("commitlog").display()
+        );
+        for line in extra {
+            text.push_str(line);
+            text.push('\n');
+        }
+        std::fs::write(&conf, text).expect("temporary directory is writable");
+        let process = Broker::spawn(name, &conf, home);
+        Broker { process, port, store, name: name.to_owned(), conf, home: home.to_owned() }
+    }
+
+    fn spawn(name: &str, conf: &Path, home: &Path) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mqbroker"));
+        command.arg("-c").arg(conf).env("HOME", home);
+        let mut process = Process::start(name, &mut command);
+        process.wait_for_line("the broker is up", |line| line.contains("boot success"));
+        process
+    }
+
+    pub fn addr(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// SIGKILL, and a new process on the same directory and port.
+    pub fn restart_hard(&mut self) {
+        self.process.kill_hard();
+        self.process = Broker::spawn(&self.name, &self.conf, &self.home);
+    }
+
+    /// SIGTERM, the orderly end, and a new process on the same directory and port.
+    pub fn restart_clean(&mut self) {
+        let status = self.process.terminate();
+        assert!(status.success(), "{} ended with {status}", self.name);
+        self.start_again();
+    }
+
+    pub fn start_again(&mut self) {
+        self.process = Broker::spawn(&self.name, &self.conf, &self.home);
+    }
+}
+
+/// A nameserver and a broker of ours in a directory that goes with them.
+pub struct Cluster {
+    // Order matters: processes end before their directory is removed.
+    pub broker: Broker,
+    pub nameserver: Nameserver,
+    pub home: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub fn start(extra: &[&str]) -> Cluster {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let nameserver = Nameserver::start(home.path());
+        let broker = Broker::start(home.path(), "broker-a", &nameserver.addr(), extra);
+        Cluster { broker, nameserver, home }
+    }
+
+    pub fn namesrv(&self) -> String {
+        self.nameserver.addr()
+    }
+}
+
+/// `mqadmin` of ours with arguments.
+pub fn mqadmin(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mqadmin"));
+    command.args(arguments);
+    command
+}

@@ -1,0 +1,13 @@
+//! Scenarios through real processes, real sockets and real files, driven by the official clients.
+//!
+//! One binary, so that everything is linked once. `cluster` runs ours, `driver` runs theirs, the rest are scenarios by subject.
+
+mod bad_input;
+mod clients;
+mod cluster;
+mod crash;
+mod driver;
+mod mqadmin;
+mod process;
+mod push_group;
+mod routes;

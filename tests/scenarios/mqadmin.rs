@@ -1,0 +1,184 @@
+//! Two tools and two servers: Java's `mqadmin` and ours, against FerroMQ and against Java. On one server both print the same.
+
+use std::process::Command;
+
+use crate::cluster::{Cluster, free_port, mqadmin};
+use crate::driver::{Client, interop, java_mqadmin, produce};
+use crate::process::{Finished, await_condition, run};
+
+/// A Java nameserver and broker, ended with the value.
+struct JavaServer {
+    home: tempfile::TempDir,
+    namesrv: String,
+}
+
+impl JavaServer {
+    fn start() -> JavaServer {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let (namesrv, broker) = (free_port(), free_port());
+        let done =
+            run(interop("java-server").arg("start").arg(home.path()).arg(namesrv.to_string()).arg(broker.to_string()));
+        assert!(done.status.success(), "java-server: {}{}", done.stdout, done.stderr);
+        JavaServer { home, namesrv: format!("127.0.0.1:{namesrv}") }
+    }
+}
+
+impl Drop for JavaServer {
+    fn drop(&mut self) {
+        run(interop("java-server").arg("stop").arg(self.home.path()));
+    }
+}
+
+/// Runs one command line with both tools and requires the same standard output and exit code.
+fn same_output(arguments: &[&str]) -> String {
+    let java = run(&mut java_mqadmin(arguments));
+    let ours = run(&mut mqadmin(arguments));
+    assert_eq!(
+        ours.stdout, java.stdout,
+        "stdout of mqadmin {arguments:?}\nstderr of Java: {}\nstderr of ours: {}",
+        java.stderr, ours.stderr
+    );
+    assert_eq!(ours.status.code(), java.status.code(), "exit code of mqadmin {arguments:?}");
+    ours.stdout
+}
+
+fn succeeds(done: Finished, expected: &str) -> String {
+    assert!(
+        done.status.success() && done.stdout.contains(expected),
+        "expected {expected:?} in\n{}\n{}",
+        done.stdout,
+        done.stderr
+    );
+    done.stdout
+}
+
+/// Lines sorted: both tools list topics and groups in the order of a hash table.
+fn same_lines(arguments: &[&str]) -> String {
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let java = run(&mut java_mqadmin(arguments));
+    let ours = run(&mut mqadmin(arguments));
+    assert_eq!(
+        sorted(&ours.stdout),
+        sorted(&java.stdout),
+        "lines of mqadmin {arguments:?}\n{}\n{}",
+        java.stderr,
+        ours.stderr
+    );
+    ours.stdout
+}
+
+/// The columns of clusterList that do not move between two calls.
+fn stable_cluster_columns(text: &str) -> Vec<Vec<String>> {
+    text.lines().map(|line| line.split_whitespace().take(5).map(str::to_owned).collect()).collect()
+}
+
+fn both_tools_agree(namesrv: &str, broker: Option<&str>) {
+    // Commands that change something, by each tool.
+    for (topic, tool) in [("MadeByJava", java_mqadmin as fn(&[&str]) -> Command), ("MadeByUs", mqadmin)] {
+        let out = succeeds(
+            run(&mut tool(&["updateTopic", "-n", namesrv, "-c", "DefaultCluster", "-t", topic, "-r", "3", "-w", "3"])),
+            "success.",
+        );
+        assert!(out.contains(&format!("topicName={topic}, readQueueNums=3, writeQueueNums=3")), "{out}");
+        await_condition("the route of the new topic", || {
+            run(&mut mqadmin(&["topicRoute", "-n", namesrv, "-t", topic])).stdout.contains("brokerDatas").then_some(())
+        });
+        for i in 0..5 {
+            let key = format!("key-{i}");
+            succeeds(
+                run(&mut tool(&["sendMessage", "-n", namesrv, "-t", topic, "-p", "hello", "-k", &key, "-c", "TagA"])),
+                "SEND_OK",
+            );
+        }
+    }
+
+    // What both see is the same.
+    for topic in ["MadeByJava", "MadeByUs"] {
+        same_output(&["topicRoute", "-n", namesrv, "-t", topic]);
+        same_output(&["topicRoute", "-n", namesrv, "-t", topic, "-l"]);
+        let status = same_output(&["topicStatus", "-n", namesrv, "-t", topic]);
+        assert!(status.contains("#Broker Name"), "{status}");
+        let by_key = same_output(&["queryMsgByKey", "-n", namesrv, "-t", topic, "-k", "key-3"]);
+        let row = by_key.lines().nth(1).unwrap_or_else(|| panic!("key-3 of {topic} is found: {by_key}"));
+        let unique = row.split_whitespace().next().expect("the first column is the message id");
+        let by_id = same_output(&["queryMsgById", "-n", namesrv, "-t", topic, "-i", unique]);
+        assert!(by_id.contains("Keys:                [key-3]"), "{by_id}");
+    }
+    let produced = produce(Client::Java533, namesrv, "MadeByUs", "sync", "more", 9, &[]);
+    let by_offset_id =
+        same_output(&["queryMsgById", "-n", namesrv, "-t", "MadeByUs", "-i", &produced[0].offset_msg_id]);
+    assert!(by_offset_id.contains(&produced[0].offset_msg_id), "{by_offset_id}");
+
+    same_lines(&["topicList", "-n", namesrv]);
+    let java = succeeds(run(&mut java_mqadmin(&["clusterList", "-n", namesrv])), "DefaultCluster");
+    let ours = succeeds(run(&mut mqadmin(&["clusterList", "-n", namesrv])), "DefaultCluster");
+    assert_eq!(stable_cluster_columns(&ours), stable_cluster_columns(&java));
+
+    // A consumer group that has read part of a topic and gone.
+    let mut consumer = Client::Java533.start(
+        "progress",
+        &["push", "--namesrv", namesrv, "--topic", "MadeByUs", "--group", "CID_progress", "--from", "first"],
+    );
+    for _ in 0..14 {
+        consumer.wait_for_line("a message", |line| line.starts_with("RECV "));
+    }
+    consumer.close_stdin();
+    consumer.wait_exit();
+    let progress = same_output(&["consumerProgress", "-n", namesrv, "-g", "CID_progress"]);
+    assert!(progress.contains("MadeByUs"), "{progress}");
+    same_lines(&["consumerProgress", "-n", namesrv]);
+
+    for arguments in [
+        vec!["topicRoute", "-h"],
+        vec!["help", "sendMessage"],
+        vec!["updateTopic", "-n", namesrv],
+        vec!["noSuchCommand"],
+        vec!["topicStatus", "-n", namesrv, "-t", "NoSuchTopic"],
+        vec!["sendMessage", "-n", namesrv, "-t", "MadeByUs", "-p", "x", "-i", "2"],
+    ] {
+        same_output(&arguments);
+    }
+    if let Some(broker) = broker {
+        let status =
+            succeeds(run(&mut java_mqadmin(&["brokerStatus", "-n", namesrv, "-b", broker])), "brokerVersionDesc");
+        assert!(status.contains("commitLogMaxOffset"), "{status}");
+        same_lines(&["getBrokerConfig", "-n", namesrv, "-b", broker]);
+        for tool in [java_mqadmin as fn(&[&str]) -> Command, mqadmin] {
+            succeeds(
+                run(&mut tool(&[
+                    "updateBrokerConfig",
+                    "-n",
+                    namesrv,
+                    "-b",
+                    broker,
+                    "-k",
+                    "maxMessageSize",
+                    "-v",
+                    "4194305",
+                ])),
+                "success",
+            );
+        }
+        assert!(same_lines(&["getBrokerConfig", "-n", namesrv, "-b", broker]).contains("4194305"));
+    }
+    for (topic, tool) in [("MadeByJava", mqadmin as fn(&[&str]) -> Command), ("MadeByUs", java_mqadmin)] {
+        succeeds(run(&mut tool(&["deleteTopic", "-n", namesrv, "-c", "DefaultCluster", "-t", topic])), "success");
+        assert!(!run(&mut mqadmin(&["topicList", "-n", namesrv])).stdout.contains(topic), "{topic} is gone");
+    }
+}
+
+#[test]
+fn both_tools_against_ferromq() {
+    let cluster = Cluster::start(&[]);
+    both_tools_agree(&cluster.namesrv(), Some(&cluster.broker.addr()));
+}
+
+#[test]
+fn both_tools_against_java() {
+    let server = JavaServer::start();
+    both_tools_agree(&server.namesrv, None);
+}
