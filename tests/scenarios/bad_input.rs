@@ -227,8 +227,8 @@ fn a_connection_that_never_reads_does_not_grow_the_broker() {
     // Ask for far more than any buffer holds and read none of it: at some point the broker stops reading.
     let mut asked = 0;
     while asked < 200_000 {
-        match stream.write(&pull) {
-            Ok(_) => asked += 1,
+        match stream.write_all(&pull) {
+            Ok(()) => asked += 1,
             Err(_) => break,
         }
     }

@@ -1,7 +1,7 @@
 //! A child process whose lines can be awaited, and which never outlives its test.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -97,11 +97,6 @@ impl Process {
     /// Tells a driver to end by closing its input.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
-    }
-
-    pub fn write_line(&mut self, line: &str) {
-        let stdin = self.stdin.as_mut().expect("stdin is open until close_stdin");
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap_or_else(|error| panic!("{}: {error}", self.name));
     }
 
     /// SIGKILL: the process gets no chance to flush anything.

@@ -204,13 +204,6 @@ impl ConsumerOffsets {
         inner.dirty |= removed;
     }
 
-    /// Forgets the offsets of a group in one topic.
-    pub fn remove_group_of_topic(&self, topic: &str, group: &str) {
-        let mut inner = self.table.inner.lock();
-        let removed = inner.topics.get_mut(topic).is_some_and(|groups| groups.remove(group).is_some());
-        inner.dirty |= removed;
-    }
-
     pub fn data_version(&self) -> DataVersion {
         self.table.inner.lock().version.clone()
     }

@@ -1,4 +1,5 @@
-//! Why a handler says no: response code, remark, and the reply fields that Java sends with it. Mapped to a [`Reply`] here and nowhere else.
+//! Why a handler says no: response code, remark, and the reply fields that Java sends with it. In this crate
+//! mapped to a [`Reply`] here and nowhere else.
 
 use std::borrow::Cow;
 use std::fmt;

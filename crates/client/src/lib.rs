@@ -1,4 +1,4 @@
-//! Requests to nameservers and brokers, as functions: what `mqadmin`, the broker's registration and tests are built on.
+//! Requests to nameservers and brokers, as functions: what `mqadmin` and tests are built on.
 //!
 //! [`NameServers`] chooses among nameservers and fails over. [`Admin`] asks brokers: one method per request, grouped by subject.
 //! [`Producer`] sends single messages. The producer and consumers of a full SDK (retries, rebalance, background pulling) are not here yet.

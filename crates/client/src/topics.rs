@@ -130,12 +130,6 @@ impl Admin {
         self.on_every_nameserver(Command::request(RequestCode::PUT_KV_CONFIG, &header)).await
     }
 
-    /// DELETE_KV_CONFIG (102) on every nameserver.
-    pub async fn kv_delete(&self, namespace: &str, key: &str) -> Result<(), AdminError> {
-        let header = KvKeyRequest { namespace: namespace.into(), key: key.into() };
-        self.on_every_nameserver(Command::request(RequestCode::DELETE_KV_CONFIG, &header)).await
-    }
-
     async fn on_every_nameserver(&self, request: Command) -> Result<(), AdminError> {
         for nameserver in self.nameservers() {
             succeeded(self.name_servers.invoke_at(nameserver, request.clone()).await?)?;

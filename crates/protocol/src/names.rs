@@ -67,11 +67,6 @@ macro_rules! name_type {
                 &self.0
             }
 
-            /// The text with its shared buffer.
-            pub fn as_byte_string(&self) -> &ByteString {
-                &self.0
-            }
-
             /// A copy that shares nothing with the frame it came in.
             #[must_use]
             pub fn into_owned(self) -> Self {

@@ -1,8 +1,8 @@
 //! The task of one connection: it alone reads, decodes, calls the service, and writes.
 //!
-//! Per wake-up: take what other threads queued, handle the whole frames that are here, write everything with one vectored write,
-//! read once more. tokio forgets readiness after a short read or write, so a steady wake-up costs one read and one write.
-//! Work per wake-up is bounded; what is left waits for the other tasks to have their turn.
+//! Works in rounds: handle the whole frames that are here, take what other threads queued, write everything with vectored writes (one,
+//! unless the socket takes less or the pieces are many), read once more. tokio forgets readiness after a short read or write, so a steady
+//! wake-up costs one read and one write. Rounds per wake-up are bounded; what is left waits for the other tasks to have their turn.
 
 use std::any::Any;
 use std::future::Future;

@@ -181,26 +181,33 @@ impl Allocator {
                 return;
             }
         }
-        let made = self.create(current.end());
-        let mut next = self.next.lock();
-        next.wanted = None;
-        match made {
-            Ok(mut file) => {
-                file.prefault_new(0..STEP as usize);
-                if let Some(unused) = next.file.replace(file)
-                    && let Err(error) = crate::files::remove_file(unused.path())
-                {
-                    tracing::warn!(%error, path = %unused.path().display(), "an unused segment stays behind");
+        // Made, and its first pages touched, before the lock that appends take at a roll.
+        let made = self.create(current.end()).map(|mut file| {
+            file.prefault_new(0..STEP as usize);
+            file
+        });
+        let mut unused = None;
+        {
+            let mut next = self.next.lock();
+            next.wanted = None;
+            match made {
+                Ok(file) => {
+                    unused = next.file.replace(file);
+                    next.failure = None;
+                    self.health.disk_has_room();
                 }
-                next.failure = None;
-                self.health.disk_has_room();
-            }
-            Err(error) => {
-                tracing::warn!(%error, dir = %self.dir.display(), "cannot make the next commit log segment");
-                next.failure = Some((Instant::now(), error.kind(), error.to_string()));
+                Err(error) => {
+                    tracing::warn!(%error, dir = %self.dir.display(), "cannot make the next commit log segment");
+                    next.failure = Some((Instant::now(), error.kind(), error.to_string()));
+                }
             }
         }
         self.ready.notify_all();
+        if let Some(unused) = unused
+            && let Err(error) = crate::files::remove_file(unused.path())
+        {
+            tracing::warn!(%error, path = %unused.path().display(), "an unused segment stays behind");
+        }
     }
 
     fn prefault(&self, tail: u64, ahead: u64) {

@@ -1,7 +1,8 @@
 //! The commit log's tail: the one place where messages get their offsets and bytes enter the log.
 //!
-//! Under the lock there is no allocation, no system call and no page fault: records come encoded, the next segment
-//! and the pages ahead are the allocator's work. Java: CommitLog.asyncPutMessage (store.md §2.6).
+//! Under the lock there is no system call, no page fault as long as the allocator keeps ahead, and no allocation but at
+//! the roll to a new segment: records come encoded, the next segment and the pages ahead are the allocator's work.
+//! Java: CommitLog.asyncPutMessage (store.md §2.6).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -66,7 +66,8 @@ impl MessageFilter for AllMessages {
     }
 }
 
-/// Java: GetMessageStatus, in its spelling when displayed.
+/// Java: GetMessageStatus, without NO_MATCHED_LOGIC_QUEUE: 5.3.3 makes a queue of every one it is asked for, and so
+/// answers [`ReadStatus::NoMessageInQueue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadStatus {
     Found,
@@ -76,9 +77,6 @@ pub enum ReadStatus {
     OffsetOverflowBadly,
     OffsetOverflowOne,
     OffsetTooSmall,
-    /// Part of Java's set, and never an outcome here: 5.3.3 makes a queue of every one it is asked for, so that
-    /// [`ReadStatus::NoMessageInQueue`] is what it answers. Both give the same response code.
-    NoMatchedLogicQueue,
     /// The queue has no message, or is not known.
     NoMessageInQueue,
 }
@@ -94,7 +92,6 @@ impl ReadStatus {
             ReadStatus::OffsetOverflowBadly => "OFFSET_OVERFLOW_BADLY",
             ReadStatus::OffsetOverflowOne => "OFFSET_OVERFLOW_ONE",
             ReadStatus::OffsetTooSmall => "OFFSET_TOO_SMALL",
-            ReadStatus::NoMatchedLogicQueue => "NO_MATCHED_LOGIC_QUEUE",
             ReadStatus::NoMessageInQueue => "NO_MESSAGE_IN_QUEUE",
         }
     }

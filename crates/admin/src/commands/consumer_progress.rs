@@ -81,7 +81,7 @@ async fn one_group(context: &mut Context, group: &str) -> Result<(), Failure> {
 }
 
 fn sorted(stats: &ConsumeStats) -> Vec<(&MessageQueue, &ferromq_protocol::body::OffsetWrapper)> {
-    let mut rows: Vec<_> = stats.offset_table.iter().map(|(queue, offsets)| (queue, offsets)).collect();
+    let mut rows: Vec<_> = stats.offset_table.iter().collect();
     rows.sort_by(|a, b| a.0.cmp(b.0));
     rows
 }

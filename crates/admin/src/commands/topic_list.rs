@@ -31,11 +31,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         let cluster = route
             .as_ref()
             .and_then(|route| route.broker_datas.first())
-            .and_then(|first| {
-                info.cluster_addr_table
-                    .iter()
-                    .find(|(_, brokers)| brokers.iter().any(|name| *name == first.broker_name))
-            })
+            .and_then(|first| info.cluster_addr_table.iter().find(|(_, brokers)| brokers.contains(&first.broker_name)))
             .map(|(cluster, _)| cluster.to_string())
             .unwrap_or_default();
         let mut groups = Vec::new();

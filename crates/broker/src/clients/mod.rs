@@ -124,18 +124,6 @@ impl Clients {
         self.table.lock().next_producer(group)
     }
 
-    /// Any producer with this client id, for a reply message.
-    pub fn producer_by_client_id(&self, client_id: &str) -> Option<Connection> {
-        let table = self.table.lock();
-        let groups: Vec<_> = table.producer_groups().collect();
-        groups.into_iter().find_map(|group| {
-            table
-                .producers(group)
-                .find(|(member, _)| member.client_id == client_id)
-                .map(|(_, connection)| connection.clone())
-        })
-    }
-
     /// GET_CONSUMER_CONNECTION_LIST; `None` when nobody of the group is connected.
     pub fn consumer_connection(&self, name: &str) -> Option<ConsumerConnection> {
         let table = self.table.lock();

@@ -300,14 +300,12 @@ fn answer(status: ReadStatus, from_zero: bool) -> (ResponseCode, &'static str) {
     let code = match status {
         ReadStatus::Found => ResponseCode::SUCCESS,
         ReadStatus::NoMatchedMessage | ReadStatus::MessageWasRemoving => ResponseCode::PULL_RETRY_IMMEDIATELY,
-        ReadStatus::NoMatchedLogicQueue | ReadStatus::NoMessageInQueue if !from_zero => ResponseCode::PULL_OFFSET_MOVED,
-        ReadStatus::NoMatchedLogicQueue | ReadStatus::NoMessageInQueue => ResponseCode::PULL_NOT_FOUND,
+        ReadStatus::NoMessageInQueue if !from_zero => ResponseCode::PULL_OFFSET_MOVED,
+        ReadStatus::NoMessageInQueue => ResponseCode::PULL_NOT_FOUND,
         ReadStatus::OffsetFoundNull | ReadStatus::OffsetOverflowOne => ResponseCode::PULL_NOT_FOUND,
         ReadStatus::OffsetOverflowBadly | ReadStatus::OffsetTooSmall => ResponseCode::PULL_OFFSET_MOVED,
     };
-    let name =
-        if status == ReadStatus::NoMatchedLogicQueue { ReadStatus::NoMessageInQueue } else { status }.java_name();
-    (code, name)
+    (code, status.java_name())
 }
 
 /// Only tag expressions can be evaluated yet, so that an SQL consumer never gets messages it did not ask for.
@@ -392,7 +390,7 @@ mod tests {
     fn a_never_used_queue_is_held_at_zero_and_moved_elsewhere() {
         assert_eq!(answer(ReadStatus::NoMessageInQueue, true).0, ResponseCode::PULL_NOT_FOUND);
         assert_eq!(
-            answer(ReadStatus::NoMatchedLogicQueue, false),
+            answer(ReadStatus::NoMessageInQueue, false),
             (ResponseCode::PULL_OFFSET_MOVED, "NO_MESSAGE_IN_QUEUE")
         );
     }

@@ -151,10 +151,12 @@ impl Routes {
 
 /// The smallest id stands in for a master that is gone, if the broker allows it and its queues were made read-only.
 fn show_acting_master(group: &mut Group, queues: &Queues) {
-    if group.acting_master && !group.addresses.contains_key(&MASTER_ID) && queues.perm & PERM_WRITE == 0 {
-        if let Some((_, address)) = group.addresses.pop_first() {
-            group.addresses.insert(MASTER_ID, address);
-        }
+    if group.acting_master
+        && !group.addresses.contains_key(&MASTER_ID)
+        && queues.perm & PERM_WRITE == 0
+        && let Some((_, address)) = group.addresses.pop_first()
+    {
+        group.addresses.insert(MASTER_ID, address);
     }
 }
 

@@ -22,26 +22,6 @@ pub struct BrokerConfigReply {
     pub version: ByteString,
 }
 
-/// Paging of GET_ALL_TOPIC_CONFIG (21), after 5.3.3. Java: `GetAllTopicConfigRequestHeader`.
-#[derive(Clone, Debug, Default, PartialEq, Header)]
-pub struct TopicPageRequest {
-    #[header(default)]
-    pub topic_seq: i32,
-    /// DataVersion as JSON.
-    pub data_version: Option<ByteString>,
-    pub max_topic_num: Option<i32>,
-}
-
-/// Paging of GET_ALL_SUBSCRIPTIONGROUP_CONFIG (201), after 5.3.3. Java: `GetAllSubscriptionGroupRequestHeader`.
-#[derive(Clone, Debug, Default, PartialEq, Header)]
-pub struct GroupPageRequest {
-    #[header(default)]
-    pub group_seq: i32,
-    /// DataVersion as JSON.
-    pub data_version: Option<ByteString>,
-    pub max_group_num: Option<i32>,
-}
-
 /// Write configuration files from RocksDB: EXPORT_ROCKSDB_CONFIG_TO_JSON (355). Java: `ExportRocksDBConfigToJsonRequestHeader`.
 #[derive(Clone, Debug, Default, PartialEq, Header)]
 pub struct ExportConfigRequest {

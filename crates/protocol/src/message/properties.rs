@@ -142,10 +142,6 @@ impl Properties {
         &self.text
     }
 
-    pub fn into_string(self) -> String {
-        self.text
-    }
-
     pub fn len_bytes(&self) -> usize {
         self.text.len()
     }
