@@ -360,7 +360,9 @@ async fn refused_sends_are_refused_as_java_does() {
     }
     let empty = fixture.send("TopicWire", "0", "", b"").await;
     assert_eq!((empty.code, empty.fields.is_present()), (1, false));
-    // Nothing of all this was stored.
+    // Nothing of all this was stored. A message sent after it all shows when dispatch has come this far.
+    fixture.send("TopicWire", "1", "", b"last").await;
+    assert_eq!(fixture.pull_bodies("TopicWire", "1", "0", 1).await, [b"last"]);
     assert_eq!(
         field(
             &fixture.ask(RequestCode::GET_MAX_OFFSET, &[("topic", "TopicWire"), ("queueId", "0")], b"").await,

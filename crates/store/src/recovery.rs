@@ -114,7 +114,13 @@ fn start_after_stop(projection: &Projection, log_min: u64) -> Start {
 
 /// After a crash only what the checkpoint says is on the disk for sure.
 fn start_after_crash(files: &[Arc<LogFile>], projection: &Projection, checkpoint: &Checkpoint) -> io::Result<Start> {
-    let queues = segment_at(files, checkpoint.recovery_start());
+    // Queues that are all empty were lost, or never written: the checkpoint's word about them is void.
+    let lost = projection.queues.all().iter().all(|queue| queue.max() == 0);
+    let queues = if lost {
+        files.first().map_or(0, |first| first.start())
+    } else {
+        segment_at(files, checkpoint.recovery_start())
+    };
     let index = match &projection.index {
         Some(index) => {
             let durable = checkpoint.index_timestamp.load(Ordering::Acquire);
