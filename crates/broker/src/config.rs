@@ -587,6 +587,15 @@ config! {
         "writeBufferLowWaterMark" => 0,
     }
 }
+/// Switches whose silent loss would be worse than no start: who may do what, and where messages are kept safe.
+const UNSUPPORTED_SWITCHES: [(&str, &str); 5] = [
+    ("aclEnable", "access control"),
+    ("authenticationEnabled", "access control"),
+    ("authorizationEnabled", "access control"),
+    ("enableDLegerCommitLog", "replication by DLedger"),
+    ("enableControllerMode", "controller mode"),
+];
+
 /// How far below the main port the fast ("VIP") port is.
 const FAST_PORT_DISTANCE: u16 = 2;
 
@@ -598,6 +607,15 @@ impl BrokerConfig {
             return Err(
                 loaded.refuse("brokerRole", "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet")
             );
+        }
+        let listing = config.listing();
+        for (key, what) in UNSUPPORTED_SWITCHES {
+            if listing.get(key).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+                return Err(loaded.refuse(key, format!("false: this FerroMQ broker has no {what} yet")));
+            }
+        }
+        if config.store_path_commit_log.as_ref().is_some_and(|path| path.to_string_lossy().contains(',')) {
+            return Err(loaded.refuse("storePathCommitLog", "one directory: several are not supported yet"));
         }
         if config.broker_name.is_empty() || config.broker_cluster_name.is_empty() {
             let key = if config.broker_name.is_empty() { "brokerName" } else { "brokerClusterName" };
@@ -786,6 +804,8 @@ mod tests {
         assert!(error("listenPort=70000").contains("0 to 65535"));
         assert!(error("bindAddress=here").contains("an IP address"));
         assert!(error("brokerName=").contains("not empty"));
+        assert!(error("aclEnable=true").contains("has no access control yet"));
+        assert!(error("storePathCommitLog=/a,/b").contains("one directory"));
     }
 
     #[test]
