@@ -6,7 +6,7 @@ use ferromq_protocol::{Command, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
 
 use crate::handlers::{brokers, config, kv, topics};
-use crate::nameserver::{Parts, now_ms};
+use crate::parts::{Parts, now_ms};
 use crate::refusal::Refusal;
 
 /// Finds the handler, and makes a reply of its refusal.

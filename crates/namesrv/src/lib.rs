@@ -12,6 +12,7 @@ mod handlers;
 mod kv;
 mod live_config;
 mod nameserver;
+mod parts;
 mod refusal;
 mod routes;
 

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use ferromq_protocol::header::MinBrokerIdChange;
-use ferromq_protocol::{Command, RequestCode};
+use ferromq_protocol::Command;
 use ferromq_remoting::{
     BindError, Client, ClientConfig, Connection, ConnectionId, Outcome, Server, ServerConfig, Service,
 };
@@ -17,7 +16,8 @@ use crate::config::Config;
 use crate::dispatch;
 use crate::kv::{KvConfig, KvError};
 use crate::live_config::LiveConfig;
-use crate::routes::{MinBrokerChange, Policy, Routes};
+use crate::parts::{Notices, Parts, now_ms};
+use crate::routes::{Policy, Routes};
 
 /// How long open answers may take to leave at shutdown.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -40,15 +40,6 @@ pub struct Nameserver {
     outbound: Client,
 }
 
-/// What requests are answered from.
-pub(crate) struct Parts {
-    pub config: LiveConfig,
-    pub routes: Mutex<Routes>,
-    pub kv: KvConfig,
-    pub started: Instant,
-    pub notices: Notices,
-}
-
 impl Nameserver {
     /// Reads the key-value configuration and listens. Requests are served on the current tokio runtime.
     pub async fn start(config: Config) -> Result<Nameserver, StartError> {
@@ -68,7 +59,7 @@ impl Nameserver {
             config: LiveConfig::new(config),
             kv,
             started: Instant::now(),
-            notices: Notices { outbound: outbound.clone() },
+            notices: Notices::new(outbound.clone()),
         });
         let front = Arc::new(Front { parts: Arc::clone(&parts), connections: Mutex::default() });
         let server = Server::bind(server_config, Arc::clone(&front) as Arc<dyn Service>).await?;
@@ -126,41 +117,4 @@ impl Front {
             self.parts.notices.send(changes);
         }
     }
-}
-
-/// Tells brokers that the smallest id of their group changed.
-pub(crate) struct Notices {
-    outbound: Client,
-}
-
-impl Notices {
-    /// One-way and without waiting: a broker that cannot be reached finds out by itself when it asks for its group.
-    pub fn send(&self, changes: impl IntoIterator<Item = MinBrokerChange>) {
-        for change in changes {
-            let header = MinBrokerIdChange {
-                min_broker_id: Some(change.min_id),
-                broker_name: Some(change.broker_name.into()),
-                min_broker_addr: Some(change.min_address.into()),
-                offline_broker_addr: change.offline_address.map(Into::into),
-                ha_broker_addr: change.ha_address.map(Into::into),
-            };
-            let request = Command::request(RequestCode::NOTIFY_MIN_BROKER_ID_CHANGE, &header).oneway();
-            for address in change.to {
-                let (outbound, request) = (self.outbound.clone(), request.clone());
-                // Ends by itself within the client's connect timeout.
-                tokio::spawn(async move {
-                    if let Err(error) = outbound.oneway(&address, &request).await {
-                        tracing::warn!(%address, %error, "broker not told of its group's new smallest id");
-                    }
-                });
-            }
-        }
-    }
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ferromq_protocol::message::properties::{self, names};
 use ferromq_protocol::message::tags::tags_code;
 use ferromq_protocol::message::{Parsed, Record, RecordError};
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
@@ -22,6 +21,7 @@ use crate::delay_levels::DelayLevels;
 use crate::disk::Disk;
 use crate::health::Health;
 use crate::index::Index;
+use crate::noted::Noted;
 use crate::queues::{Queues, is_directory_name};
 use crate::segments::Segments;
 use crate::signal::Signal;
@@ -45,31 +45,6 @@ pub struct Arrival<'a> {
     pub store_timestamp: i64,
     /// The property string.
     pub properties: &'a str,
-}
-
-/// The properties that queue and index entries are made from, found in one walk. Of duplicates the last one counts.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Noted<'a> {
-    pub tags: Option<&'a str>,
-    pub keys: Option<&'a str>,
-    pub unique_key: Option<&'a str>,
-    pub delay: Option<&'a str>,
-}
-
-impl<'a> Noted<'a> {
-    pub fn of(properties: &'a str) -> Noted<'a> {
-        let mut noted = Noted::default();
-        for (name, value) in properties::pairs(properties) {
-            match name {
-                names::TAGS => noted.tags = Some(value),
-                names::KEYS => noted.keys = Some(value),
-                names::UNIQUE_KEY => noted.unique_key = Some(value),
-                names::DELAY_TIME_LEVEL => noted.delay = Some(value),
-                _ => {}
-            }
-        }
-        noted
-    }
 }
 
 /// What a record becomes. Used by the thread and by recovery.

@@ -15,10 +15,10 @@ use parking_lot::RwLock;
 
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::dispatch::Noted;
 use crate::error::OpenError;
 use crate::files;
 use crate::index_file::{IndexFile, IndexShape};
+use crate::noted::Noted;
 
 /// Messages with a key, as stored. Keys are compared by hash only: the caller filters.
 #[derive(Clone, Debug, Default)]

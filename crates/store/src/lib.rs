@@ -30,6 +30,7 @@ mod index_file;
 mod lock;
 mod maintenance;
 mod mapped_file;
+mod noted;
 mod queues;
 mod read;
 mod recovery;

@@ -15,9 +15,10 @@ use ferromq_protocol::message::{Parsed, Record};
 
 use crate::checkpoint::Checkpoint;
 use crate::consume_queue::Put;
-use crate::dispatch::{Noted, Projection};
+use crate::dispatch::Projection;
 use crate::files;
 use crate::mapped_file::LogFile;
+use crate::noted::Noted;
 use crate::segments::Segments;
 
 /// What recovery found.

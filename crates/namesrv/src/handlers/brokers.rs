@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::reply;
 use crate::config::Config;
 use crate::kv::{KvConfig, ORDER_TOPIC_CONFIG};
-use crate::nameserver::Notices;
+use crate::parts::Notices;
 use crate::refusal::Refusal;
 use crate::routes::{Queues, Registered, Registration, Routes, TopicTable};
 

@@ -9,7 +9,7 @@ use ferromq_remoting::{Connection, Outcome};
 use super::{answer_off_task, reply};
 use crate::config::Config;
 use crate::live_config::ChangeError;
-use crate::nameserver::Parts;
+use crate::parts::Parts;
 use crate::refusal::Refusal;
 use crate::routes::Policy;
 

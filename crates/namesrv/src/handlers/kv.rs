@@ -9,7 +9,7 @@ use ferromq_remoting::{Connection, Outcome};
 
 use super::{answer_off_task, reply};
 use crate::kv::KvConfig;
-use crate::nameserver::Parts;
+use crate::parts::Parts;
 use crate::refusal::Refusal;
 
 /// PUT_KV_CONFIG (100). Answered when it is on disk; Java answers success even if the file could not be written.
