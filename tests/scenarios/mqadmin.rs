@@ -2,32 +2,10 @@
 
 use std::process::Command;
 
-use crate::cluster::{Cluster, free_port, mqadmin};
-use crate::driver::{Client, interop, java_mqadmin, produce};
+use crate::cluster::{Cluster, mqadmin};
+use crate::driver::{Client, java_mqadmin, produce};
+use crate::java_server::JavaServer;
 use crate::process::{Finished, await_condition, run};
-
-/// A Java nameserver and broker, ended with the value.
-struct JavaServer {
-    home: tempfile::TempDir,
-    namesrv: String,
-}
-
-impl JavaServer {
-    fn start() -> JavaServer {
-        let home = tempfile::tempdir().expect("a temporary directory");
-        let (namesrv, broker) = (free_port(), free_port());
-        let done =
-            run(interop("java-server").arg("start").arg(home.path()).arg(namesrv.to_string()).arg(broker.to_string()));
-        assert!(done.status.success(), "java-server: {}{}", done.stdout, done.stderr);
-        JavaServer { home, namesrv: format!("127.0.0.1:{namesrv}") }
-    }
-}
-
-impl Drop for JavaServer {
-    fn drop(&mut self) {
-        run(interop("java-server").arg("stop").arg(self.home.path()));
-    }
-}
 
 /// Runs one command line with both tools and requires the same standard output and exit code.
 fn same_output(arguments: &[&str]) -> String {
@@ -197,6 +175,6 @@ fn both_tools_against_ferromq() {
 
 #[test]
 fn both_tools_against_java() {
-    let server = JavaServer::start();
+    let server = JavaServer::start(&[]);
     both_tools_agree(&server.namesrv, None);
 }
