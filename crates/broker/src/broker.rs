@@ -111,8 +111,10 @@ impl Broker {
         );
         let persistence = Arc::new(Persistence::start().map_err(StartError::Thread)?);
         let config_dir = config.config_dir();
-        let topics = Arc::new(Topics::open(&config_dir, &config, &persistence)?);
-        let groups = Arc::new(Groups::open(&config_dir, &config, &persistence)?);
+        let live = Arc::new(LiveConfig::new(config, config_file));
+        let config = live.current().clone();
+        let topics = Arc::new(Topics::open(&config_dir, &live, &persistence)?);
+        let groups = Arc::new(Groups::open(&config_dir, &live, &persistence)?);
         let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &persistence)?);
         let clients = Arc::new(Clients::new());
         let locks = Arc::new(QueueLocks::new());
@@ -126,8 +128,6 @@ impl Broker {
             &persistence,
         )?;
         let delays = Arc::new(delays);
-        let live = Arc::new(LiveConfig::new(config, config_file));
-        let config = live.current().clone();
 
         let pull = Arc::new(PullPath::new(
             Arc::clone(&live),

@@ -600,42 +600,9 @@ const UNSUPPORTED_SWITCHES: [(&str, &str); 5] = [
 const FAST_PORT_DISTANCE: u16 = 2;
 
 impl BrokerConfig {
-    /// Checks what only makes sense together, and fills in what follows from other keys or from the host.
+    /// Checks the configuration as a whole, and fills in what follows from other keys or from the host.
     pub fn complete(mut loaded: Loaded<BrokerConfig>) -> Result<BrokerConfig, ConfigError> {
-        let config = &loaded.config;
-        if config.broker_role == BrokerRole::Slave {
-            return Err(
-                loaded.refuse("brokerRole", "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet")
-            );
-        }
-        let listing = config.listing();
-        for (key, what) in UNSUPPORTED_SWITCHES {
-            if listing.get(key).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-                return Err(loaded.refuse(key, format!("false: this FerroMQ broker has no {what} yet")));
-            }
-        }
-        if config.store_path_commit_log.as_ref().is_some_and(|path| path.to_string_lossy().contains(',')) {
-            return Err(loaded.refuse("storePathCommitLog", "one directory: several are not supported yet"));
-        }
-        if config.broker_name.is_empty() || config.broker_cluster_name.is_empty() {
-            let key = if config.broker_name.is_empty() { "brokerName" } else { "brokerClusterName" };
-            return Err(loaded.refuse(key, "a name that is not empty"));
-        }
-        if config.bind_address.parse::<IpAddr>().is_err() {
-            return Err(loaded.refuse("bindAddress", "an IP address such as 0.0.0.0"));
-        }
-        if (1..=FAST_PORT_DISTANCE).contains(&config.listen_port) {
-            return Err(loaded.refuse("listenPort", "above 2, because the fast port is two below it"));
-        }
-        if let Some(list) = &config.namesrv_addr
-            && let Some(wrong) = split_addresses(list).find(|address| !is_host_and_port(address))
-        {
-            let allowed = format!("a list `host:port;host:port`; `{wrong}` is not host:port");
-            return Err(loaded.refuse("namesrvAddr", allowed));
-        }
-        if config.max_index_num <= config.max_hash_slot_num / 1000 {
-            return Err(loaded.refuse("maxIndexNum", "more than a thousandth of maxHashSlotNum"));
-        }
+        loaded.config.check().map_err(|(key, allowed)| loaded.refuse(key, allowed))?;
         let config = &mut loaded.config;
         // Masters are number 0, whatever the file says, as in Java.
         config.broker_id = 0;
@@ -651,6 +618,43 @@ impl BrokerConfig {
             config.store_path_commit_log = Some(config.store_path_root_dir.join("commitlog"));
         }
         Ok(loaded.config)
+    }
+
+    /// What single values cannot say: which of them this broker cannot be started with, and what would be allowed. Holds at
+    /// start and for changes at run time, which would otherwise only stop the next start.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let refuse = |key, allowed: &str| Err((key, allowed.to_owned()));
+        if self.broker_role == BrokerRole::Slave {
+            return refuse("brokerRole", "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet");
+        }
+        let listing = self.listing();
+        for (key, what) in UNSUPPORTED_SWITCHES {
+            if listing.get(key).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+                return Err((key, format!("false: this FerroMQ broker has no {what} yet")));
+            }
+        }
+        if self.store_path_commit_log.as_ref().is_some_and(|path| path.to_string_lossy().contains(',')) {
+            return refuse("storePathCommitLog", "one directory: several are not supported yet");
+        }
+        if self.broker_name.is_empty() || self.broker_cluster_name.is_empty() {
+            let key = if self.broker_name.is_empty() { "brokerName" } else { "brokerClusterName" };
+            return refuse(key, "a name that is not empty");
+        }
+        if self.bind_address.parse::<IpAddr>().is_err() {
+            return refuse("bindAddress", "an IP address such as 0.0.0.0");
+        }
+        if (1..=FAST_PORT_DISTANCE).contains(&self.listen_port) {
+            return refuse("listenPort", "above 2, because the fast port is two below it");
+        }
+        if let Some(list) = &self.namesrv_addr
+            && let Some(wrong) = split_addresses(list).find(|address| !is_host_and_port(address))
+        {
+            return Err(("namesrvAddr", format!("a list `host:port;host:port`; `{wrong}` is not host:port")));
+        }
+        if self.max_index_num <= self.max_hash_slot_num / 1000 {
+            return refuse("maxIndexNum", "more than a thousandth of maxHashSlotNum");
+        }
+        Ok(())
     }
 
     /// The nameservers, in the order of the list.
@@ -704,6 +708,11 @@ impl LiveConfig {
         let mut version = self.version.lock();
         let mut next = BrokerConfig::clone(&self.current.load());
         let changed = next.apply(changes)?;
+        next.check().map_err(|(key, allowed)| InvalidValue {
+            key: key.to_owned(),
+            value: next.listing().remove(key).unwrap_or_default(),
+            allowed,
+        })?;
         self.current.store(Arc::new(next));
         version.next(now_ms());
         Ok(changed)
@@ -820,6 +829,10 @@ mod tests {
         assert_eq!(live.current().max_message_size, 100);
         assert_eq!(live.data_version().counter, 1);
         assert!(live.update(&[("maxMessageSize", "-1")]).is_err());
+        // What would stop the next start is refused now.
+        for (key, value) in [("brokerRole", "SLAVE"), ("aclEnable", "true"), ("namesrvAddr", "nowhere")] {
+            assert!(live.update(&[(key, value)]).is_err(), "{key}={value}");
+        }
         assert_eq!(live.current().max_message_size, 100);
     }
 

@@ -100,7 +100,9 @@ impl Dispatch {
                 groups::delete(&self.groups, &self.offsets, &self.statistics, connection, request)
             }
             RequestCode::UPDATE_AND_GET_GROUP_FORBIDDEN => groups::forbidden(&self.groups, request),
-            RequestCode::UPDATE_BROKER_CONFIG => config::update(&self.config, &self.topics, connection, request),
+            RequestCode::UPDATE_BROKER_CONFIG => {
+                config::update(&self.config, &self.topics, &self.store, connection, request)
+            }
             RequestCode::GET_BROKER_CONFIG => config::listing(&self.config),
             RequestCode::GET_BROKER_RUNTIME_INFO => self.runtime.answer(),
             RequestCode::GET_ALL_CONSUMER_OFFSET => self.figures.consumer_offsets(),

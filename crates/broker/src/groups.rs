@@ -12,15 +12,14 @@ use parking_lot::RwLock;
 use tracing::info;
 
 use crate::clock::now_ms;
-use crate::config::BrokerConfig;
+use crate::config::LiveConfig;
 use crate::persistence::{self, LoadError, Persistence, SavedFile};
 
 /// Owner of the group table.
 pub struct Groups {
     table: Arc<Table>,
     file: SavedFile,
-    auto_create: bool,
-    create_system_groups: bool,
+    config: Arc<LiveConfig>,
 }
 
 struct Table {
@@ -48,7 +47,7 @@ const BUILT_IN: [&str; 8] = [
 
 impl Groups {
     /// Reads `subscriptionGroup.json` in `config_dir` over the groups that exist on every broker.
-    pub fn open(config_dir: &Path, config: &BrokerConfig, persistence: &Persistence) -> Result<Groups, LoadError> {
+    pub fn open(config_dir: &Path, config: &Arc<LiveConfig>, persistence: &Persistence) -> Result<Groups, LoadError> {
         let mut groups: HashMap<GroupName, Arc<SubscriptionGroup>> =
             BUILT_IN.iter().map(|&name| (GroupName::from(name), Arc::new(new_group(name)))).collect();
         let mut forbidden = BTreeMap::new();
@@ -71,12 +70,7 @@ impl Groups {
         if first_start {
             file.request();
         }
-        Ok(Groups {
-            table,
-            file,
-            auto_create: config.auto_create_subscription_group,
-            create_system_groups: config.enable_create_sys_group,
-        })
+        Ok(Groups { table, file, config: Arc::clone(config) })
     }
 
     pub fn find(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {
@@ -93,9 +87,10 @@ impl Groups {
         if let Some(found) = self.find(group) {
             return Some(found);
         }
+        let config = self.config.current();
         let system = names::is_system_group(group)
-            && (self.create_system_groups || !group.starts_with(names::SYSTEM_GROUP_PREFIX));
-        if !(self.auto_create || system) || !is_creatable(group) {
+            && (config.enable_create_sys_group || !group.starts_with(names::SYSTEM_GROUP_PREFIX));
+        if !(config.auto_create_subscription_group || system) || !is_creatable(group) {
             return None;
         }
         let created = {
@@ -210,10 +205,11 @@ pub fn new_group(name: &str) -> SubscriptionGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BrokerConfig;
 
     fn open(directory: &Path, persistence: &Persistence, auto_create: bool) -> Groups {
         let config = BrokerConfig { auto_create_subscription_group: auto_create, ..BrokerConfig::default() };
-        Groups::open(directory, &config, persistence).unwrap()
+        Groups::open(directory, &Arc::new(LiveConfig::new(config, None)), persistence).unwrap()
     }
 
     #[test]

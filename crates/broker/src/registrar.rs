@@ -293,7 +293,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let config = BrokerConfig { broker_permission: 4, ..BrokerConfig::default() };
         let persistence = Persistence::start().unwrap();
-        let topics = Arc::new(Topics::open(directory.path(), &config, &persistence).unwrap());
+        let live = Arc::new(LiveConfig::new(config, None));
+        let topics = Arc::new(Topics::open(directory.path(), &live, &persistence).unwrap());
         let identity = Identity {
             cluster: "DefaultCluster".into(),
             name: "broker-a".into(),
@@ -303,7 +304,6 @@ mod tests {
         };
         let (server, mut requests) = nameserver(SocketAddr::from(([127, 0, 0, 1], 0))).await;
         let address = server.local_addr();
-        let live = Arc::new(LiveConfig::new(config, None));
         let client = Client::new(ClientConfig::default(), None);
         let mut registrar = Registrar::start(vec![address.to_string()], identity, live, Arc::clone(&topics), client);
         registrar.first_round(Duration::from_secs(60)).await;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::clock::now_ms;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, LiveConfig};
 use crate::persistence::{self, LoadError, Persistence, Revision, SavedFile};
 
 /// Permission bits of a topic. Java: `PermName`.
@@ -64,7 +64,7 @@ pub struct CreateOnSend<'a> {
 pub struct Topics {
     table: Arc<Table>,
     file: SavedFile,
-    auto_create: bool,
+    config: Arc<LiveConfig>,
     changed: watch::Sender<u64>,
 }
 
@@ -79,9 +79,9 @@ struct Inner {
 
 impl Topics {
     /// Reads `topics.json` in `config_dir` over the topics that exist on every broker.
-    pub fn open(config_dir: &Path, config: &BrokerConfig, persistence: &Persistence) -> Result<Topics, LoadError> {
+    pub fn open(config_dir: &Path, config: &Arc<LiveConfig>, persistence: &Persistence) -> Result<Topics, LoadError> {
         let mut topics: HashMap<TopicName, Arc<Topic>> = HashMap::new();
-        for topic in built_in(config) {
+        for topic in built_in(&config.current()) {
             topics.insert(topic.topic_name.clone(), Arc::new(Topic { config: topic, revision: 0 }));
         }
         let path = config_dir.join("topics.json");
@@ -100,7 +100,7 @@ impl Topics {
         if first_start {
             file.request();
         }
-        Ok(Topics { table, file, auto_create: config.auto_create_topic_enable, changed: watch::channel(0).0 })
+        Ok(Topics { table, file, config: Arc::clone(config), changed: watch::channel(0).0 })
     }
 
     pub fn find(&self, topic: &str) -> Option<Arc<Topic>> {
@@ -139,11 +139,12 @@ impl Topics {
                 return Some(Arc::clone(topic));
             }
             let pattern = inner.topics.get(wish.default_topic)?;
-            let perm = if wish.default_topic == names::AUTO_CREATE_TOPIC && !self.auto_create {
-                perm::READ_WRITE
-            } else {
-                pattern.perm
-            };
+            let perm =
+                if wish.default_topic == names::AUTO_CREATE_TOPIC && !self.config.current().auto_create_topic_enable {
+                    perm::READ_WRITE
+                } else {
+                    pattern.perm
+                };
             if perm & perm::INHERIT == 0 {
                 return None;
             }
@@ -367,7 +368,7 @@ mod tests {
             broker_name: "broker-a".into(),
             ..BrokerConfig::default()
         };
-        Topics::open(directory, &config, persistence).unwrap()
+        Topics::open(directory, &Arc::new(LiveConfig::new(config, None)), persistence).unwrap()
     }
 
     fn wish<'a>(topic: &'a str, default_topic: &'a str, queue_count: i32) -> CreateOnSend<'a> {

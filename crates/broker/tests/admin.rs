@@ -465,6 +465,25 @@ async fn the_configuration_is_shown_and_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changed_settings_hold_at_once() {
+    let (_root, house) = house("").await;
+    let change = async |line: &str| house.ask(RequestCode::UPDATE_BROKER_CONFIG, &[], line.as_bytes()).await;
+    assert_eq!(house.send("TopicA", "0", "", &[b'x'; 200]).await.code, 0);
+    assert_eq!(change("maxMessageSize=100\n").await.code, 0);
+    assert_eq!(house.send("TopicA", "0", "", &[b'x'; 200]).await.code, 13);
+    assert_eq!(change("maxMessageSize=200\n").await.code, 0);
+    assert_eq!(house.send("TopicA", "0", "", &[b'x'; 200]).await.code, 0);
+    assert_eq!(change("autoCreateTopicEnable=false\nautoCreateSubscriptionGroup=false\n").await.code, 0);
+    assert_eq!(house.send("TopicB", "0", "", b"x").await.code, 17);
+    assert_eq!(house.pull("TopicA", "0", "0").await.code, 26);
+    // What would only stop the next start.
+    for line in ["brokerRole=SLAVE\n", "aclEnable=true\n", "storePathCommitLog=/a,/b\n", "namesrvAddr=nowhere\n"] {
+        assert_eq!(change(line).await.code, 1, "{line}");
+    }
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_runtime_info_has_every_key() {
     let (root, house) = house("messageDelayLevel=1s\n").await;
     house.send("TopicA", "0", "", b"1").await;

@@ -7,7 +7,7 @@ mod writing;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Store {
     config: StoreConfig,
+    /// Starts as the configuration says and may be changed.
+    message_len_max: AtomicUsize,
     log: CommitLog,
     segments: Arc<Segments>,
     queues: Arc<Queues>,
@@ -160,6 +162,7 @@ impl Store {
             Arc::clone(&counters),
         );
         let store = Store {
+            message_len_max: AtomicUsize::new(config.message_len_max),
             config,
             log,
             segments,

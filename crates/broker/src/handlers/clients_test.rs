@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::config::LiveConfig;
 use crate::handlers::locks;
 use crate::persistence::Persistence;
 use crate::queue_locks::QueueLocks;
@@ -56,10 +57,11 @@ impl Broker {
     async fn start(config: BrokerConfig) -> Broker {
         let dir = tempfile::tempdir().unwrap();
         let persistence = Persistence::start().unwrap();
+        let live = Arc::new(LiveConfig::new(config.clone(), None));
         let front = Arc::new(Front {
             clients: Clients::new(),
-            groups: Groups::open(dir.path(), &config, &persistence).unwrap(),
-            topics: Topics::open(dir.path(), &config, &persistence).unwrap(),
+            groups: Groups::open(dir.path(), &live, &persistence).unwrap(),
+            topics: Topics::open(dir.path(), &live, &persistence).unwrap(),
             locks: QueueLocks::new(),
             config,
         });

@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use ferromq_config::{Configuration, InvalidValue, decode_text, parse_properties, replace_file};
+use ferromq_config::{Configuration, decode_text, parse_properties, replace_file};
 use ferromq_protocol::header::BrokerConfigReply;
 use ferromq_protocol::{Command, Reply, json};
 use ferromq_remoting::{Connection, Outcome};
+use ferromq_store::Store;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use crate::config::{BrokerConfig, BrokerRole, LiveConfig};
+use crate::config::{BrokerConfig, LiveConfig};
 use crate::refusal::Refusal;
 use crate::topics::Topics;
 
@@ -33,6 +34,7 @@ pub(crate) fn listing(config: &LiveConfig) -> Result<Outcome, Refusal> {
 pub(crate) fn update(
     config: &Arc<LiveConfig>,
     topics: &Arc<Topics>,
+    store: &Arc<Store>,
     connection: &Connection,
     command: &Command,
 ) -> Result<Outcome, Refusal> {
@@ -40,15 +42,16 @@ pub(crate) fn update(
         parse_properties(&decode_text(&command.body)).map_err(|error| Refusal::system_error(error.to_string()))?;
     let changes: Vec<(String, String)> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     refuse_protected(&config.current(), &changes)?;
-    let (config, topics) = (Arc::clone(config), Arc::clone(topics));
+    let (config, topics, store) = (Arc::clone(config), Arc::clone(topics), Arc::clone(store));
     let peer = connection.peer_addr();
     Ok(super::answer_off_task(connection, command, move || {
         let _in_order = WRITING.lock();
-        let changed = apply(&config, &changes).map_err(|invalid| Refusal::system_error(invalid.to_string()))?;
+        let changed = config.update(&changes).map_err(|invalid| Refusal::system_error(invalid.to_string()))?;
         if changed.is_empty() {
             return Ok(Reply::ok());
         }
         info!(keys = ?changed, %peer, "configuration changed");
+        store.limit_message_len(config.current().max_message_size);
         if changed.iter().any(|key| key == "brokerPermission") {
             topics.renew_version();
         }
@@ -71,20 +74,6 @@ fn refuse_protected(config: &BrokerConfig, changes: &[(String, String)]) -> Resu
         return Err(Refusal::no_permission("Can not update config in black list."));
     }
     Ok(())
-}
-
-/// All changes or none. A role that this broker cannot play would only stop its next start.
-fn apply(config: &LiveConfig, changes: &[(String, String)]) -> Result<Vec<String>, InvalidValue> {
-    let mut next = BrokerConfig::clone(&config.current());
-    next.apply(changes)?;
-    if next.broker_role == BrokerRole::Slave {
-        return Err(InvalidValue {
-            key: "brokerRole".into(),
-            value: "SLAVE".into(),
-            allowed: "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet".into(),
-        });
-    }
-    config.update(changes)
 }
 
 #[cfg(test)]
@@ -111,10 +100,10 @@ mod tests {
     #[test]
     fn live_values() {
         let config = LiveConfig::new(BrokerConfig::default(), None);
-        assert_eq!(apply(&config, &change("maxMessageSize", "100")).unwrap(), ["maxMessageSize"]);
+        assert_eq!(config.update(&change("maxMessageSize", "100")).unwrap(), ["maxMessageSize"]);
         assert_eq!(config.current().max_message_size, 100);
-        assert!(apply(&config, &change("noSuchKey", "1")).unwrap().is_empty());
-        assert!(apply(&config, &change("maxMessageSize", "abc")).is_err());
-        assert!(apply(&config, &change("brokerRole", "SLAVE")).is_err());
+        assert!(config.update(&change("noSuchKey", "1")).unwrap().is_empty());
+        assert!(config.update(&change("maxMessageSize", "abc")).is_err());
+        assert!(config.update(&change("brokerRole", "SLAVE")).is_err());
     }
 }

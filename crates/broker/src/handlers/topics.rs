@@ -230,7 +230,12 @@ mod tests {
     fn table() -> (tempfile::TempDir, BrokerConfig, Topics) {
         let directory = tempfile::tempdir().unwrap();
         let config = BrokerConfig { broker_name: "broker-a".into(), ..BrokerConfig::default() };
-        let topics = Topics::open(directory.path(), &config, &Persistence::start().unwrap()).unwrap();
+        let topics = Topics::open(
+            directory.path(),
+            &Arc::new(LiveConfig::new(config.clone(), None)),
+            &Persistence::start().unwrap(),
+        )
+        .unwrap();
         (directory, config, topics)
     }
 

@@ -1,5 +1,6 @@
 //! The store's writing side: appends, waiting for the disk, raw bytes for replication.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ impl Store {
 
     fn try_append(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
         self.health.check()?;
-        message.check_limits(self.config.message_len_max)?;
+        message.check_limits(self.message_len_max.load(Ordering::Relaxed))?;
         with_encoded(std::slice::from_ref(message), |records, lens| {
             let placed = self.place(message, records, lens)?;
             Ok(Appended {
@@ -36,6 +37,11 @@ impl Store {
                 end: PhysicalOffset(placed.end),
             })
         })
+    }
+
+    /// Changes the longest body that is taken from now on, in bytes, from what `StoreConfig::message_len_max` said.
+    pub fn limit_message_len(&self, max: usize) {
+        self.message_len_max.store(max, Ordering::Relaxed);
     }
 
     /// Appends messages of one topic and queue: all of them, next to each other in the log and in the queue, or none.
@@ -51,7 +57,7 @@ impl Store {
         self.health.check()?;
         let first = messages.first().ok_or(AppendError::MixedBatch)?;
         let kind = first.sys_flag.transaction();
-        let limit = self.config.message_len_max;
+        let limit = self.message_len_max.load(Ordering::Relaxed);
         let mut len = 0;
         for message in messages {
             message.check_limits(limit)?;
