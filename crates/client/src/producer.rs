@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ferromq_protocol::header::{SendReply, SendRequest};
-use ferromq_protocol::message::UniqueKeySource;
 use ferromq_protocol::message::properties::{Properties, names};
+use ferromq_protocol::message::{UniqueKeySource, millis_in_month};
 use ferromq_protocol::{Command, RequestCode, ResponseCode, topics};
 
 use crate::{Admin, AdminError};
@@ -67,7 +67,7 @@ impl<'a> Producer<'a> {
             };
             return Err(AdminError::Refused { code: ResponseCode(10005), remark, broker: None });
         };
-        let key = self.unique_keys.next(millis_in_month()).to_string();
+        let key = self.unique_keys.next(millis_in_month(now_ms())).to_string();
         let mut properties = Properties::new();
         properties.set(names::UNIQUE_KEY, &key);
         if let Some(keys) = message.keys {
@@ -120,11 +120,6 @@ impl<'a> Producer<'a> {
 
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// The time part of a unique key: milliseconds since the first of the month, as far as a reader cares only about order.
-fn millis_in_month() -> u32 {
-    (now_ms() % (31 * 24 * 3_600_000)) as u32
 }
 
 /// The address this machine would send from; loopback when it has no route. Nothing is sent.

@@ -4,10 +4,10 @@
 
 use std::net::SocketAddr;
 
-use ferromq_protocol::message::UniqueKeySource;
 use ferromq_protocol::message::properties::{self, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, names};
+use ferromq_protocol::message::{UniqueKeySource, millis_in_month};
 
-use crate::clock::{millis_in_month, now_ms};
+use crate::clock::now_ms;
 use crate::delay::Waiting;
 
 /// What the broker adds to every message.

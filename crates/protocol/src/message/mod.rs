@@ -11,7 +11,7 @@ pub mod sys_flag;
 pub mod tags;
 
 pub use batch::{BatchError, BatchItem, BatchItems};
-pub use id::{IdError, OffsetMessageId, UniqueKey, UniqueKeySource};
+pub use id::{IdError, OffsetMessageId, UniqueKey, UniqueKeySource, millis_in_month};
 pub use properties::{Properties, property};
 pub use record::{NewMessage, Parsed, Record, RecordError, Records, stamp_record};
 pub use sys_flag::{Compression, SysFlag, TransactionKind};
