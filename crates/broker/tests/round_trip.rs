@@ -1,116 +1,28 @@
 //! A real broker on a free port, a real store in a temporary directory, and raw frames as Java and Go clients send them.
 
-use std::path::Path;
+mod support;
+
 use std::time::Duration;
 
-use ferromq_broker::{Broker, BrokerConfig, StartError};
-use ferromq_config::Configuration as _;
+use ferromq_broker::StartError;
 use ferromq_protocol::message::{BatchItem, Record, Records};
 use ferromq_protocol::{Command, RequestCode, ResponseCode};
-use ferromq_remoting::{Client, ClientConfig, Connection};
 use ferromq_store::OpenError;
+use support::{House, PATIENCE, remark, start};
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
-/// Only a hang runs into this.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Fixture {
-    broker: Broker,
-    client: Client,
-    connection: Connection,
-}
-
-impl Fixture {
-    async fn start(root: &Path, more: &str) -> Fixture {
-        let broker = start(root, more).await.unwrap();
-        let client = Client::new(ClientConfig::default(), None);
-        let connection = client.connect(&format!("127.0.0.1:{}", broker.local_addr().port())).await.unwrap();
-        Fixture { broker, client, connection }
-    }
-
-    async fn ask(&self, code: RequestCode, fields: &[(&str, &str)], body: &[u8]) -> Command {
-        let request = Command::request(code, &fields.to_vec()).with_body(body.to_vec());
-        self.connection.invoke(request, PATIENCE).await.unwrap()
-    }
-
-    async fn send(&self, topic: &str, queue: &str, properties: &str, body: &[u8]) -> Command {
-        self.send_with(topic, queue, properties, body, &[]).await
-    }
-
-    async fn send_with(
-        &self,
-        topic: &str,
-        queue: &str,
-        properties: &str,
-        body: &[u8],
-        changes: &[(&str, &str)],
-    ) -> Command {
-        let mut fields = vec![
-            ("a", "PG"),
-            ("b", topic),
-            ("c", "TBW102"),
-            ("d", "4"),
-            ("e", queue),
-            ("f", "0"),
-            ("g", "1795220483790"),
-            ("h", "0"),
-            ("i", properties),
-        ];
-        for change in changes {
-            fields.retain(|(name, _)| *name != change.0);
-            fields.push(*change);
+/// Pulls until the dispatch thread has made this many messages visible from `offset` on.
+async fn pull_bodies(house: &House, topic: &str, queue: &str, offset: &str, count: usize) -> Vec<Vec<u8>> {
+    loop {
+        let reply = house.pull_with(topic, queue, offset, &[]).await;
+        let found = bodies(&reply);
+        if found.len() >= count {
+            assert_eq!(reply.response_code(), ResponseCode::SUCCESS);
+            return found;
         }
-        self.ask(RequestCode::SEND_MESSAGE_V2, &fields, body).await
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-
-    async fn pull(&self, topic: &str, queue: &str, offset: &str, changes: &[(&str, &str)]) -> Command {
-        let mut fields = vec![
-            ("consumerGroup", "CG"),
-            ("topic", topic),
-            ("queueId", queue),
-            ("queueOffset", offset),
-            ("maxMsgNums", "32"),
-            ("sysFlag", "4"),
-            ("commitOffset", "0"),
-            ("suspendTimeoutMillis", "0"),
-            ("subscription", "*"),
-            ("subVersion", "0"),
-        ];
-        for change in changes {
-            fields.retain(|(name, _)| *name != change.0);
-            fields.push(*change);
-        }
-        self.ask(RequestCode::PULL_MESSAGE, &fields, b"").await
-    }
-
-    /// Pulls until the dispatch thread has made this many messages visible from `offset` on.
-    async fn pull_bodies(&self, topic: &str, queue: &str, offset: &str, count: usize) -> Vec<Vec<u8>> {
-        loop {
-            let reply = self.pull(topic, queue, offset, &[]).await;
-            let found = bodies(&reply);
-            if found.len() >= count {
-                assert_eq!(reply.response_code(), ResponseCode::SUCCESS);
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn stop(self) {
-        self.client.shutdown().await;
-        self.broker.shutdown().await;
-    }
-}
-
-async fn start(root: &Path, more: &str) -> Result<Broker, StartError> {
-    let text = format!(
-        "listenPort=0\nbrokerName=broker-a\nbrokerIP1=127.0.0.1\nnamesrvAddr=\nstorePathRootDir={}\n\
-         mappedFileSizeCommitLog=8388608\nmaxHashSlotNum=1000\nmaxIndexNum=4000\n{more}",
-        root.display()
-    );
-    let config = BrokerConfig::complete(BrokerConfig::parse(&text, "test.conf".as_ref()).unwrap()).unwrap();
-    Broker::start(config, None).await
 }
 
 fn bodies(reply: &Command) -> Vec<Vec<u8>> {
@@ -121,22 +33,18 @@ fn field(reply: &Command, name: &str) -> String {
     reply.field(name).unwrap_or_else(|| panic!("no field {name} in {reply:?}")).into_owned()
 }
 
-fn remark(reply: &Command) -> &str {
-    reply.remark.as_deref().unwrap_or_default()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_is_pulled() {
     let root = tempfile::tempdir().unwrap();
-    let fixture = Fixture::start(root.path(), "").await;
-    let sent = fixture.send("TopicA", "1", "KEYS\u{1}k1\u{2}TAGS\u{1}TagA\u{2}", b"hello v2").await;
+    let house = House::start(root.path(), "").await;
+    let sent = house.send("TopicA", "1", "KEYS\u{1}k1\u{2}TAGS\u{1}TagA\u{2}", b"hello v2").await;
     assert_eq!(sent.response_code(), ResponseCode::SUCCESS, "{sent:?}");
     assert_eq!((field(&sent, "queueId"), field(&sent, "queueOffset")), ("1".into(), "0".into()));
     assert_eq!((field(&sent, "MSG_REGION"), field(&sent, "TRACE_ON")), ("DefaultRegion".into(), "true".into()));
     assert_eq!((field(&sent, "msgId").len(), field(&sent, "transactionId").len()), (32, 32));
-    assert_eq!(fixture.pull_bodies("TopicA", "1", "0", 1).await, [b"hello v2"]);
+    assert_eq!(pull_bodies(&house, "TopicA", "1", "0", 1).await, [b"hello v2"]);
 
-    let reply = fixture.pull("TopicA", "1", "0", &[]).await;
+    let reply = house.pull_with("TopicA", "1", "0", &[]).await;
     assert_eq!(remark(&reply), "FOUND");
     for (name, value) in [
         ("suggestWhichBrokerId", "0"),
@@ -165,66 +73,66 @@ async fn what_was_sent_is_pulled() {
     // The topic that came into being is on disk before its first message was acknowledged.
     let topics = std::fs::read_to_string(root.path().join("config/topics.json")).unwrap();
     assert!(topics.contains("\"TopicA\""));
-    fixture.stop().await;
+    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_becomes_single_messages() {
     let root = tempfile::tempdir().unwrap();
-    let fixture = Fixture::start(root.path(), "").await;
+    let house = House::start(root.path(), "").await;
     let mut body = Vec::new();
     for (text, key) in [("one", "B1"), ("two", "B2")] {
         BatchItem { flag: 0, body: text.as_bytes(), properties: format!("UNIQ_KEY\u{1}{key}\u{2}").into() }
             .encode(&mut body)
             .unwrap();
     }
-    let sent = fixture.send_with("TopicA", "0", "UNIQ_KEY\u{1}BATCH\u{2}", &body, &[("m", "true")]).await;
+    let sent = house.send_with("TopicA", "0", "UNIQ_KEY\u{1}BATCH\u{2}", &body, &[("m", "true")]).await;
     assert_eq!(sent.response_code(), ResponseCode::SUCCESS, "{sent:?}");
     assert_eq!((field(&sent, "queueOffset"), field(&sent, "transactionId")), ("0".into(), "BATCH".into()));
     assert_eq!(field(&sent, "msgId").split(',').count(), 2);
-    assert_eq!(fixture.pull_bodies("TopicA", "0", "0", 2).await, [b"one", b"two"]);
-    assert_eq!(field(&fixture.send("TopicA", "0", "", b"three").await, "queueOffset"), "2");
+    assert_eq!(pull_bodies(&house, "TopicA", "0", "0", 2).await, [b"one", b"two"]);
+    assert_eq!(field(&house.send("TopicA", "0", "", b"three").await, "queueOffset"), "2");
 
-    let garbage = fixture.send_with("TopicA", "0", "", b"garbage", &[("m", "true")]).await;
+    let garbage = house.send_with("TopicA", "0", "", b"garbage", &[("m", "true")]).await;
     assert_eq!(garbage.response_code(), ResponseCode::SYSTEM_ERROR);
-    let retry = fixture.send_with("%RETRY%CG", "0", "", &body, &[("m", "true")]).await;
+    let retry = house.send_with("%RETRY%CG", "0", "", &body, &[("m", "true")]).await;
     assert_eq!(
         (retry.response_code(), remark(&retry)),
         (ResponseCode::MESSAGE_ILLEGAL, "batch request does not support retry group %RETRY%CG")
     );
-    fixture.stop().await;
+    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_pull_is_woken_by_its_message() {
     let root = tempfile::tempdir().unwrap();
-    let fixture = Fixture::start(root.path(), "").await;
-    fixture.send("TopicA", "0", "", b"first").await;
-    fixture.pull_bodies("TopicA", "0", "0", 1).await;
+    let house = House::start(root.path(), "").await;
+    house.send("TopicA", "0", "", b"first").await;
+    pull_bodies(&house, "TopicA", "0", "0", 1).await;
     let hold = [("sysFlag", "6"), ("suspendTimeoutMillis", "60000"), ("subscription", "TagB")];
-    let waiting = fixture.pull("TopicA", "0", "1", &hold);
+    let waiting = house.pull_with("TopicA", "0", "1", &hold);
     let sending = async {
-        fixture.send("TopicA", "0", "TAGS\u{1}TagA\u{2}", b"not wanted").await;
-        fixture.send("TopicA", "0", "TAGS\u{1}TagB\u{2}", b"wanted").await;
+        house.send("TopicA", "0", "TAGS\u{1}TagA\u{2}", b"not wanted").await;
+        house.send("TopicA", "0", "TAGS\u{1}TagB\u{2}", b"wanted").await;
     };
     let (reply, ()) = tokio::join!(waiting, sending);
     assert_eq!((reply.response_code(), bodies(&reply)), (ResponseCode::SUCCESS, vec![b"wanted".to_vec()]));
     assert_eq!(field(&reply, "nextBeginOffset"), "3");
 
     // One whose time is up is answered with what it found then.
-    let reply = fixture.pull("TopicA", "0", "3", &[("sysFlag", "6"), ("suspendTimeoutMillis", "1")]).await;
+    let reply = house.pull_with("TopicA", "0", "3", &[("sysFlag", "6"), ("suspendTimeoutMillis", "1")]).await;
     assert_eq!((reply.response_code(), remark(&reply)), (ResponseCode::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"));
     // A queue of a known topic that was never used is waited for as well.
-    let never_used = fixture.pull("TopicA", "3", "0", &hold[..2]);
-    let (reply, _) = tokio::join!(never_used, fixture.send("TopicA", "3", "", b"at last"));
+    let never_used = house.pull_with("TopicA", "3", "0", &hold[..2]);
+    let (reply, _) = tokio::join!(never_used, house.send("TopicA", "3", "", b"at last"));
     assert_eq!(bodies(&reply), [b"at last"]);
-    fixture.stop().await;
+    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_answers_held_pulls() {
     let root = tempfile::tempdir().unwrap();
-    let Fixture { broker, client, connection } = Fixture::start(root.path(), "").await;
+    let House { broker, client, connection, .. } = House::start(root.path(), "").await;
     let fields = [
         ("consumerGroup", "CG"),
         ("topic", "BenchmarkTest"),
@@ -252,56 +160,56 @@ async fn a_shutdown_answers_held_pulls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_topics_and_offsets_survive_a_restart() {
     let root = tempfile::tempdir().unwrap();
-    let fixture = Fixture::start(root.path(), "flushDiskType=SYNC_FLUSH\n").await;
+    let house = House::start(root.path(), "flushDiskType=SYNC_FLUSH\n").await;
     for body in ["m0", "m1", "m2"] {
-        assert_eq!(fixture.send("TopicA", "0", "", body.as_bytes()).await.response_code(), ResponseCode::SUCCESS);
+        assert_eq!(house.send("TopicA", "0", "", body.as_bytes()).await.response_code(), ResponseCode::SUCCESS);
     }
     let query = [("consumerGroup", "CG"), ("topic", "TopicA"), ("queueId", "0")];
     let commit = [("consumerGroup", "CG"), ("topic", "TopicA"), ("queueId", "0"), ("commitOffset", "2")];
     assert_eq!(
-        fixture.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.response_code(),
+        house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.response_code(),
         ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST
     );
-    fixture.pull_bodies("TopicA", "0", "0", 3).await;
+    pull_bodies(&house, "TopicA", "0", "0", 3).await;
     assert_eq!(
-        fixture.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.response_code(),
+        house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.response_code(),
         ResponseCode::SUCCESS
     );
     // The pull's own commit, for another queue.
-    fixture.pull("TopicA", "1", "0", &[("sysFlag", "5"), ("commitOffset", "9")]).await;
-    fixture.stop().await;
+    house.pull_with("TopicA", "1", "0", &[("sysFlag", "5"), ("commitOffset", "9")]).await;
+    house.stop().await;
     assert!(!root.path().join("abort").exists(), "a clean shutdown removes the abort file");
 
-    let fixture = Fixture::start(root.path(), "").await;
-    assert_eq!(field(&fixture.ask(RequestCode::QUERY_CONSUMER_OFFSET, &query, b"").await, "offset"), "2");
+    let house = House::start(root.path(), "").await;
+    assert_eq!(field(&house.ask(RequestCode::QUERY_CONSUMER_OFFSET, &query, b"").await, "offset"), "2");
     let other = [("consumerGroup", "CG"), ("topic", "TopicA"), ("queueId", "1")];
-    assert_eq!(field(&fixture.ask(RequestCode::QUERY_CONSUMER_OFFSET, &other, b"").await, "offset"), "9");
-    assert_eq!(fixture.pull_bodies("TopicA", "0", "0", 3).await, [b"m0", b"m1", b"m2"]);
-    assert_eq!(field(&fixture.send("TopicA", "0", "", b"m3").await, "queueOffset"), "3");
-    fixture.stop().await;
+    assert_eq!(field(&house.ask(RequestCode::QUERY_CONSUMER_OFFSET, &other, b"").await, "offset"), "9");
+    assert_eq!(pull_bodies(&house, "TopicA", "0", "0", 3).await, [b"m0", b"m1", b"m2"]);
+    assert_eq!(field(&house.send("TopicA", "0", "", b"m3").await, "queueOffset"), "3");
+    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delayed_message_comes_when_its_level_says() {
     let root = tempfile::tempdir().unwrap();
-    let fixture = Fixture::start(root.path(), "messageDelayLevel=1s 1h\n").await;
-    let sent = fixture.send("TopicA", "2", "DELAY\u{1}1\u{2}KEYS\u{1}k\u{2}", b"later").await;
+    let house = House::start(root.path(), "messageDelayLevel=1s 1h\n").await;
+    let sent = house.send("TopicA", "2", "DELAY\u{1}1\u{2}KEYS\u{1}k\u{2}", b"later").await;
     // The queue asked for, and the offset in the queue of the delay level.
     assert_eq!((field(&sent, "queueId"), field(&sent, "queueOffset")), ("2".into(), "0".into()));
-    fixture.send("TopicA", "2", "DELAY\u{1}99\u{2}", b"in an hour").await;
-    assert_eq!(fixture.pull_bodies("TopicA", "2", "0", 1).await, [b"later"]);
-    let record = fixture.pull("TopicA", "2", "0", &[]).await.body;
+    house.send("TopicA", "2", "DELAY\u{1}99\u{2}", b"in an hour").await;
+    assert_eq!(pull_bodies(&house, "TopicA", "2", "0", 1).await, [b"later"]);
+    let record = house.pull_with("TopicA", "2", "0", &[]).await.body;
     let record = Record::parse(&record).unwrap();
     assert_eq!(ferromq_protocol::message::property(&record.properties(), "KEYS"), Some("k"));
-    fixture.stop().await;
+    house.stop().await;
 }
 
 /// Requests and replies as captured from a 5.3.3 broker.
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_sends_are_refused_as_java_does() {
     let root = tempfile::tempdir().unwrap();
-    let fixture = Fixture::start(root.path(), "maxMessageSize=1000\n").await;
-    fixture.send("TopicWire", "0", "", b"x").await;
+    let house = House::start(root.path(), "maxMessageSize=1000\n").await;
+    house.send("TopicWire", "0", "", b"x").await;
     let big = vec![b'y'; 1001];
     let faq = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
     type Case<'a> = (&'a str, &'a str, Fields<'a>, &'a [u8], i32, String);
@@ -320,7 +228,7 @@ async fn refused_sends_are_refused_as_java_does() {
             format!(
                 "request queueId[4] is illegal, TopicConfig [topicName=TopicWire, readQueueNums=4, writeQueueNums=4, perm=RW-, topicFilterType=SINGLE_TAG, \
                  topicSysFlag=0, order=false, attributes={{}}] Producer: {}",
-                fixture.connection.local_addr()
+                house.connection.local_addr()
             ),
         ),
         (
@@ -349,44 +257,44 @@ async fn refused_sends_are_refused_as_java_does() {
         ),
     ];
     for (topic, queue, changes, body, code, text) in cases {
-        let reply = fixture.send_with(topic, queue, "", body, changes).await;
+        let reply = house.send_with(topic, queue, "", body, changes).await;
         assert_eq!((reply.code, remark(&reply)), (code, text.as_str()));
         assert_eq!((field(&reply, "MSG_REGION"), field(&reply, "TRACE_ON")), ("DefaultRegion".into(), "true".into()));
     }
     // Failures that Java answers out of an exception carry no ext fields.
     for changes in [&[("j", "abc")][..], &[("e", "x")]] {
-        let reply = fixture.send_with("TopicWire", "0", "", b"x", changes).await;
+        let reply = house.send_with("TopicWire", "0", "", b"x", changes).await;
         assert_eq!((reply.code, reply.fields.is_present()), (1, false), "{reply:?}");
     }
-    let empty = fixture.send("TopicWire", "0", "", b"").await;
+    let empty = house.send("TopicWire", "0", "", b"").await;
     assert_eq!((empty.code, empty.fields.is_present()), (1, false));
     // Nothing of all this was stored. A message sent after it all shows when dispatch has come this far.
-    fixture.send("TopicWire", "1", "", b"last").await;
-    assert_eq!(fixture.pull_bodies("TopicWire", "1", "0", 1).await, [b"last"]);
+    house.send("TopicWire", "1", "", b"last").await;
+    assert_eq!(pull_bodies(&house, "TopicWire", "1", "0", 1).await, [b"last"]);
     assert_eq!(
         field(
-            &fixture.ask(RequestCode::GET_MAX_OFFSET, &[("topic", "TopicWire"), ("queueId", "0")], b"").await,
+            &house.ask(RequestCode::GET_MAX_OFFSET, &[("topic", "TopicWire"), ("queueId", "0")], b"").await,
             "offset"
         ),
         "1"
     );
 
     // A retry message past its last try goes to the dead-letter topic; its delay is gone.
-    let dead = fixture.send_with("%RETRY%CG", "0", "DELAY\u{1}5\u{2}", b"dead", &[("j", "17"), ("l", "16")]).await;
+    let dead = house.send_with("%RETRY%CG", "0", "DELAY\u{1}5\u{2}", b"dead", &[("j", "17"), ("l", "16")]).await;
     assert_eq!(dead.response_code(), ResponseCode::SUCCESS, "{dead:?}");
-    assert_eq!(fixture.pull_bodies("%DLQ%CG", "0", "0", 1).await, [b"dead"]);
-    fixture.stop().await;
+    assert_eq!(pull_bodies(&house, "%DLQ%CG", "0", "0", 1).await, [b"dead"]);
+    house.stop().await;
 }
 
 /// As captured from a 5.3.3 broker.
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_outcomes_are_javas() {
     let root = tempfile::tempdir().unwrap();
-    let fixture = Fixture::start(root.path(), "").await;
+    let house = House::start(root.path(), "").await;
     for tag in ["TagA", "TagB", "TagA", "TagB", "TagA"] {
-        fixture.send("TopicWire2", "1", &format!("TAGS\u{1}{tag}\u{2}"), b"m").await;
+        house.send("TopicWire2", "1", &format!("TAGS\u{1}{tag}\u{2}"), b"m").await;
     }
-    fixture.pull_bodies("TopicWire2", "1", "0", 5).await;
+    pull_bodies(&house, "TopicWire2", "1", "0", 5).await;
     let faq = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
     // queue, offset, changes; code, remark, next, how many messages
     type Answered<'a> = (&'a str, &'a str, Fields<'a>, i32, &'a str, &'a str, usize);
@@ -402,14 +310,14 @@ async fn pull_outcomes_are_javas() {
         ("0", "3", &[], 21, "NO_MESSAGE_IN_QUEUE", "0", 0),
     ];
     for (queue, offset, changes, code, text, next, count) in answered {
-        let reply = fixture.pull("TopicWire2", queue, offset, changes).await;
+        let reply = house.pull_with("TopicWire2", queue, offset, changes).await;
         assert_eq!(
             (reply.code, remark(&reply), field(&reply, "nextBeginOffset").as_str(), bodies(&reply).len()),
             (code, text, next, count),
             "queue {queue} offset {offset} {changes:?}"
         );
     }
-    let peer = fixture.connection.local_addr();
+    let peer = house.connection.local_addr();
     let refused: [(Fields<'_>, i32, String); 8] = [
         (
             &[("queueId", "4")],
@@ -433,21 +341,21 @@ async fn pull_outcomes_are_javas() {
         ),
     ];
     for (changes, code, text) in refused {
-        let reply = fixture.pull("TopicWire2", "1", "0", changes).await;
+        let reply = house.pull_with("TopicWire2", "1", "0", changes).await;
         assert_eq!((reply.code, remark(&reply), reply.fields.is_present()), (code, text.as_str(), true), "{changes:?}");
         assert_eq!(reply.field("forbiddenType").as_deref(), (code == 16).then_some("3"));
     }
-    fixture.stop().await;
+    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn offset_requests_are_answered_as_captured() {
     let root = tempfile::tempdir().unwrap();
-    let fixture = Fixture::start(root.path(), "").await;
+    let house = House::start(root.path(), "").await;
     for _ in 0..3 {
-        fixture.send("TopicWire2", "1", "", b"m").await;
+        house.send("TopicWire2", "1", "", b"m").await;
     }
-    fixture.pull_bodies("TopicWire2", "1", "0", 3).await;
+    pull_bodies(&house, "TopicWire2", "1", "0", 3).await;
     type Case<'a> = (RequestCode, Fields<'a>, i32, Option<(&'a str, &'a str)>, &'a str);
     let not_found = "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first";
     let query = RequestCode::QUERY_CONSUMER_OFFSET;
@@ -534,36 +442,35 @@ async fn offset_requests_are_answered_as_captured() {
         ),
     ];
     for (code, fields, expected, value, text) in cases {
-        let reply = fixture.ask(code, fields, b"").await;
+        let reply = house.ask(code, fields, b"").await;
         assert_eq!((reply.code, remark(&reply)), (expected, text), "{code:?} {fields:?}");
         assert!(reply.fields.is_present());
         if let Some((name, value)) = value {
             assert_eq!(field(&reply, name), value, "{code:?} {fields:?}");
         }
     }
-    let unknown = fixture.ask(RequestCode(9999), &[], b"").await;
+    let unknown = house.ask(RequestCode(9999), &[], b"").await;
     assert_eq!(
         (unknown.code, remark(&unknown), unknown.fields.is_present()),
         (3, " request type 9999 not supported", false)
     );
-    let unreadable =
-        fixture.ask(RequestCode::GET_MAX_OFFSET, &[("queueId", "abc"), ("topic", "TopicWire2")], b"").await;
+    let unreadable = house.ask(RequestCode::GET_MAX_OFFSET, &[("queueId", "abc"), ("topic", "TopicWire2")], b"").await;
     assert_eq!((unreadable.code, unreadable.fields.is_present()), (1, false));
-    fixture.stop().await;
+    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_a_start_impossible_is_said() {
     let root = tempfile::tempdir().unwrap();
-    let fixture = Fixture::start(root.path(), "").await;
+    let house = House::start(root.path(), "").await;
     let locked = start(root.path(), "").await.err().expect("the directory is locked");
     assert!(matches!(locked, StartError::Store(OpenError::Locked { .. })), "{locked}");
     assert!(locked.to_string().contains("storePathRootDir"), "{locked}");
 
     let elsewhere = tempfile::tempdir().unwrap();
-    let taken = format!("listenPort={}\n", fixture.broker.local_addr().port());
+    let taken = format!("listenPort={}\n", house.broker.local_addr().port());
     let busy = start(elsewhere.path(), &taken).await.err().expect("the port is in use");
     assert!(matches!(busy, StartError::Port { .. }), "{busy}");
     assert!(busy.to_string().contains("listenPort"), "{busy}");
-    fixture.stop().await;
+    house.stop().await;
 }

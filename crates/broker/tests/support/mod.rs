@@ -1,10 +1,12 @@
 //! A real broker on a free port over a temporary directory, and a connection that sends raw requests to it.
 
+#![allow(dead_code, reason = "every test program uses its own part")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferromq_broker::{Broker, BrokerConfig};
+use ferromq_broker::{Broker, BrokerConfig, StartError};
 use ferromq_config::Configuration as _;
 use ferromq_protocol::{Command, RequestCode};
 use ferromq_remoting::{Client, ClientConfig, Connection, Service};
@@ -17,21 +19,12 @@ pub struct House {
     pub broker: Broker,
     pub address: String,
     pub connection: Connection,
-    client: Client,
+    pub client: Client,
 }
 
 impl House {
-    /// `more` are further lines of `broker.conf`.
     pub async fn start(root: &Path, more: &str) -> House {
-        let text = format!(
-            "listenPort=0\nbrokerName=broker-a\nbrokerIP1=127.0.0.1\nnamesrvAddr=\nstorePathRootDir={}\n\
-             mappedFileSizeCommitLog=8388608\nmaxHashSlotNum=1000\nmaxIndexNum=4000\n{more}",
-            root.display()
-        );
-        let file = root.join("broker.conf");
-        std::fs::write(&file, &text).unwrap();
-        let config = BrokerConfig::complete(BrokerConfig::parse(&text, &file).unwrap()).unwrap();
-        let broker = Broker::start(config, Some(file)).await.unwrap();
+        let broker = start(root, more).await.unwrap();
         let address = format!("127.0.0.1:{}", broker.local_addr().port());
         let client = Client::new(ClientConfig::default(), None);
         let connection = client.connect(&address).await.unwrap();
@@ -44,7 +37,18 @@ impl House {
     }
 
     pub async fn send(&self, topic: &str, queue: &str, properties: &str, body: &[u8]) -> Command {
-        let fields = [
+        self.send_with(topic, queue, properties, body, &[]).await
+    }
+
+    pub async fn send_with(
+        &self,
+        topic: &str,
+        queue: &str,
+        properties: &str,
+        body: &[u8],
+        changes: &[(&str, &str)],
+    ) -> Command {
+        let fields = vec![
             ("a", "PG"),
             ("b", topic),
             ("c", "TBW102"),
@@ -55,24 +59,29 @@ impl House {
             ("h", "0"),
             ("i", properties),
         ];
-        self.ask(RequestCode::SEND_MESSAGE_V2, &fields, body).await
+        self.ask(RequestCode::SEND_MESSAGE_V2, &changed(fields, changes), body).await
     }
 
-    /// A pull of `CG` that waits for a message.
-    pub async fn pull(&self, topic: &str, queue: &str, offset: &str) -> Command {
-        let fields = [
+    /// A pull of `CG` that does not wait.
+    pub async fn pull_with(&self, topic: &str, queue: &str, offset: &str, changes: &[(&str, &str)]) -> Command {
+        let fields = vec![
             ("consumerGroup", "CG"),
             ("topic", topic),
             ("queueId", queue),
             ("queueOffset", offset),
             ("maxMsgNums", "32"),
-            ("sysFlag", "6"),
+            ("sysFlag", "4"),
             ("commitOffset", "0"),
-            ("suspendTimeoutMillis", "60000"),
+            ("suspendTimeoutMillis", "0"),
             ("subscription", "*"),
             ("subVersion", "0"),
         ];
-        self.ask(RequestCode::PULL_MESSAGE, &fields, b"").await
+        self.ask(RequestCode::PULL_MESSAGE, &changed(fields, changes), b"").await
+    }
+
+    /// A pull of `CG` that waits for a message.
+    pub async fn pull(&self, topic: &str, queue: &str, offset: &str) -> Command {
+        self.pull_with(topic, queue, offset, &[("sysFlag", "6"), ("suspendTimeoutMillis", "60000")]).await
     }
 
     /// Waits until a queue shows this many messages, one after the other: a pull further ahead would be refused.
@@ -101,6 +110,27 @@ impl House {
         self.client.shutdown().await;
         self.broker.shutdown().await;
     }
+}
+
+/// A broker on a free port, started with a file; `more` are further lines of it.
+pub async fn start(root: &Path, more: &str) -> Result<Broker, StartError> {
+    let text = format!(
+        "listenPort=0\nbrokerName=broker-a\nbrokerIP1=127.0.0.1\nnamesrvAddr=\nstorePathRootDir={}\n\
+         mappedFileSizeCommitLog=8388608\nmaxHashSlotNum=1000\nmaxIndexNum=4000\n{more}",
+        root.display()
+    );
+    let file = root.join("broker.conf");
+    std::fs::write(&file, &text).unwrap();
+    let config = BrokerConfig::complete(BrokerConfig::parse(&text, &file).unwrap()).unwrap();
+    Broker::start(config, Some(file)).await
+}
+
+fn changed<'a>(mut fields: Vec<(&'a str, &'a str)>, changes: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    for change in changes {
+        fields.retain(|(name, _)| *name != change.0);
+        fields.push(*change);
+    }
+    fields
 }
 
 pub fn remark(reply: &Command) -> &str {
