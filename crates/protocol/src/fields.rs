@@ -11,7 +11,7 @@ use bytestring::ByteString;
 
 use crate::binary_header::{self, Entries};
 use crate::command::Serialization;
-use crate::json_header::{self, Members};
+use crate::json_header::{self, Members, Places, decimal};
 use crate::{Command, GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// The ext fields of one frame, still encoded. Java: `RemotingCommand.extFields`.
@@ -25,8 +25,8 @@ enum Form {
     /// The header has no `extFields` member.
     #[default]
     Absent,
-    /// The text of the JSON object, braces included.
-    Json(ByteString),
+    /// The text of the JSON object, braces included, and where its members stand.
+    Json(ByteString, Places),
     /// The map block of a binary header.
     Binary(Bytes),
 }
@@ -37,12 +37,12 @@ impl Fields {
         let mut out = BytesMut::with_capacity(256);
         json_header::write_fields(&mut out, header);
         // The writer only ever writes whole `str`s, so this is UTF-8.
-        ByteString::try_from(out.freeze()).map_or_else(|_| Self::default(), |text| Self(Form::Json(text)))
+        ByteString::try_from(out.freeze()).map_or_else(|_| Self::default(), |text| Self(Form::Json(text, Places::unknown())))
     }
 
     /// `text` is a JSON object that [`json_header::parse`] has walked without error.
-    pub(crate) fn from_checked_json(text: ByteString) -> Self {
-        Self(Form::Json(text))
+    pub(crate) fn from_checked_json(text: ByteString, places: Places) -> Self {
+        Self(Form::Json(text, places))
     }
 
     /// `block` is a map block that [`binary_header::parse`] has walked without error.
@@ -64,7 +64,8 @@ impl Fields {
     pub fn iter(&self) -> FieldIter<'_> {
         FieldIter(match &self.0 {
             Form::Absent => Walk::Done,
-            Form::Json(text) => Walk::Json(text, Members::of_checked(text)),
+            Form::Json(text, places) if places.are_known() => Walk::Places(text, places, 0),
+            Form::Json(text, _) => Walk::Json(text, Members::of_checked(text)),
             Form::Binary(block) => Walk::Binary(block, Entries::new(block)),
         })
     }
@@ -98,6 +99,8 @@ pub struct FieldIter<'a>(Walk<'a>);
 
 enum Walk<'a> {
     Done,
+    /// The next member's number.
+    Places(&'a ByteString, &'a Places, usize),
     Json(&'a ByteString, Members<'a>),
     Binary(&'a Bytes, Entries<'a>),
 }
@@ -105,9 +108,15 @@ enum Walk<'a> {
 impl<'a> Iterator for FieldIter<'a> {
     type Item = (Cow<'a, str>, FieldText<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.0 {
             Walk::Done => None,
+            Walk::Places(source, places, next) => {
+                let (name, value) = places.member(source, *next)?;
+                *next += 1;
+                Some((Cow::Borrowed(name), FieldText { text: value.into_text()?, source: Source::Json(source) }))
+            }
             Walk::Json(source, members) => loop {
                 // An error cannot happen in checked text; it would end the walk.
                 let (name, value) = members.next_member().ok()??;
@@ -431,7 +440,7 @@ macro_rules! number_value {
             }
 
             fn encode<W: fmt::Write>(&self, out: &mut W) -> fmt::Result {
-                write!(out, "{self}")
+                decimal(i64::from(*self), |digits| out.write_str(digits))
             }
         }
     )*};
@@ -448,7 +457,10 @@ macro_rules! unsigned_value {
             }
 
             fn encode<W: fmt::Write>(&self, out: &mut W) -> fmt::Result {
-                write!(out, "{self}")
+                match i64::try_from(self.0) {
+                    Ok(value) => decimal(value, |digits| out.write_str(digits)),
+                    Err(_) => write!(out, "{self}"),
+                }
             }
         }
     )*};

@@ -34,7 +34,9 @@ pub(crate) fn parse(header: Bytes) -> Result<Head, FrameError> {
         let at = members.scanner.at;
         let Some(name) = members.next_name()? else { break };
         if &*name == "extFields" && members.scanner.peek() == Some(b'{') {
-            head.fields = Fields::from_checked_json(text.slice_ref(members.object()?));
+            let mut places = Places::default();
+            let object = members.object(&mut places)?;
+            head.fields = Fields::from_checked_json(text.slice_ref(object), places);
             continue;
         }
         let value = members.value()?;
@@ -97,13 +99,19 @@ pub(crate) fn write_fields(out: &mut BytesMut, fields: &dyn EncodeFields) {
 }
 
 fn put_int(out: &mut BytesMut, value: i32) {
-    // The longest is "-2147483648".
-    let mut digits = [0; 11];
+    decimal(i64::from(value), |digits| out.put_slice(digits.as_bytes()));
+}
+
+/// Hands the decimal digits of `value` to `take`. The formatting of the standard library takes several times as long.
+pub(crate) fn decimal<T>(value: i64, take: impl FnOnce(&str) -> T) -> T {
+    // The longest is "-9223372036854775808".
+    let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = value.unsigned_abs();
     loop {
         at -= 1;
-        digits[at] = b"0123456789"[(rest % 10) as usize];
+        // A digit.
+        digits[at] = b'0' + (rest % 10) as u8;
         rest /= 10;
         if rest == 0 {
             break;
@@ -113,17 +121,27 @@ fn put_int(out: &mut BytesMut, value: i32) {
         at -= 1;
         digits[at] = b'-';
     }
-    out.put_slice(&digits[at..]);
+    // Only ASCII was written.
+    take(str::from_utf8(&digits[at..]).unwrap_or_default())
 }
+
+/// Bytes that are escaped, or begin a character that may be. One look per byte: nearly all text has none.
+const MAY_NEED_ESCAPE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(byte as u8, 0..=0x1f | b'"' | b'\\' | 0x7f | 0xc2 | 0xe2);
+        byte += 1;
+    }
+    table
+};
 
 /// Writes text the way fastjson escapes it: quotes, backslashes, control characters up to U+009F, U+2028 and U+2029.
 pub(crate) fn write_escaped(out: &mut BytesMut, text: &str) {
     let mut plain_from = 0;
     let bytes = text.as_bytes();
     let mut at = 0;
-    while let Some(step) =
-        bytes[at..].iter().position(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\' | 0x7f | 0xc2 | 0xe2))
-    {
+    while let Some(step) = bytes[at..].iter().position(|byte| MAY_NEED_ESCAPE[usize::from(*byte)]) {
         at += step;
         // `at` is on the first byte of a character: the bytes looked for never continue one.
         let Some(character) = text[at..].chars().next() else {
@@ -216,6 +234,10 @@ fn unescape(text: &str) -> String {
         out.push_str(&rest[..at]);
         let (unit, len) = escape(&rest.as_bytes()[at..]).unwrap_or((u16::from(b'\\'), 1));
         rest = &rest[at + len..];
+        if let (None, unit @ 0..=0x7f) = (high, unit) {
+            out.push(unit as u8 as char);
+            continue;
+        }
         if let Some(first) = high.take() {
             if let Some(Ok(character)) = char::decode_utf16([first, unit]).next() {
                 out.push(character);
@@ -238,13 +260,14 @@ fn unescape(text: &str) -> String {
 /// The UTF-16 unit an escape stands for, and its length; `escape` begins with the backslash. Those of fastjson, which
 /// knows more than JSON does. All of them are ASCII, so what follows is a whole character.
 fn escape(escape: &[u8]) -> Option<(u16, usize)> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(u16::from(byte - b'0')),
+        b'a'..=b'f' => Some(u16::from(byte - b'a' + 10)),
+        b'A'..=b'F' => Some(u16::from(byte - b'A' + 10)),
+        _ => None,
+    };
     let hex = |digits: usize| {
-        let digits = escape.get(2..2 + digits)?;
-        let mut unit = 0;
-        for digit in digits {
-            unit = unit << 4 | char::from(*digit).to_digit(16)?;
-        }
-        u16::try_from(unit).ok()
+        escape.get(2..2 + digits)?.iter().try_fold(0, |unit, byte| Some(unit << 4 | digit(*byte)?))
     };
     let letter = *escape.get(1)?;
     let unit = match letter {
@@ -286,6 +309,7 @@ impl<'a> Members<'a> {
     }
 
     /// The next member; `None` after the closing brace.
+    #[inline]
     pub(crate) fn next_member(&mut self) -> Result<Option<(Cow<'a, str>, Value<'a>)>, FrameError> {
         if let Some((name, value)) = self.scanner.compact_member() {
             return Ok(Some((Cow::Borrowed(name), value)));
@@ -302,6 +326,10 @@ impl<'a> Members<'a> {
             return Ok(None);
         }
         let scanner = &mut self.scanner;
+        if let Some((name, value_at)) = scanner.compact_name() {
+            scanner.at = value_at;
+            return Ok(Some(Cow::Borrowed(name)));
+        }
         scanner.skip_space();
         // Any number of commas, as fastjson allows them.
         while scanner.peek() == Some(b',') {
@@ -327,25 +355,115 @@ impl<'a> Members<'a> {
         Ok(value)
     }
 
-    /// The object the cursor is on, all of whose members are walked here, so that later walks cannot fail.
-    fn object(&mut self) -> Result<&'a str, FrameError> {
+    /// The object the cursor is on, all of whose members are walked here, so that later walks cannot fail; `places` learns
+    /// where they stand.
+    fn object(&mut self, places: &mut Places) -> Result<&'a str, FrameError> {
         let start = self.scanner.at;
         let mut inner = Members { scanner: Scanner { text: self.scanner.text, at: start + 1 }, done: false };
-        while inner.next_member()?.is_some() {}
+        while let Some((name, value)) = inner.next_member()? {
+            places.note(&self.scanner.text[start..], &name, &value);
+        }
         self.scanner.at = inner.scanner.at;
         self.scanner.expect_separator()?;
         Ok(&self.scanner.text[start..inner.scanner.at])
     }
 }
 
-/// Where the next quote or backslash is. Most texts are shorter than what a vector search costs to begin.
+/// Where the next quote or backslash is, eight bytes at a time: most texts are shorter than what a vector search costs to begin.
 #[inline]
 fn quote_or_escape(quote: u8, bytes: &[u8]) -> Option<usize> {
-    const SHORT: usize = 24;
-    let short = &bytes[..bytes.len().min(SHORT)];
-    match short.iter().position(|byte| *byte == quote || *byte == b'\\') {
-        None if bytes.len() > SHORT => memchr::memchr2(quote, b'\\', &bytes[SHORT..]).map(|at| at + SHORT),
-        found => found,
+    const LOW: u64 = u64::from_be_bytes([0x7f; 8]);
+    // 0x80 in every byte that is zero, and nothing anywhere else.
+    let zeros = |word: u64| !(((word & LOW) + LOW) | word | LOW);
+    let quotes = u64::from_be_bytes([quote; 8]);
+    let escapes = u64::from_be_bytes([b'\\'; 8]);
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for (number, chunk) in chunks.iter().enumerate() {
+        let word = u64::from_be_bytes(*chunk);
+        let hits = zeros(word ^ quotes) | zeros(word ^ escapes);
+        if hits != 0 {
+            return Some(number * 8 + hits.leading_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| *byte == quote || *byte == b'\\')?;
+    Some(chunks.len() * 8 + at)
+}
+
+/// Where the members of a small object stand in its text, so that they need not be looked for again.
+#[derive(Clone, Copy)]
+pub(crate) struct Places {
+    list: [Place; Self::MAX],
+    /// `None`: too many members, or one that does not fit a [`Place`]; the text must be walked.
+    count: Option<u8>,
+}
+
+/// One member: byte positions in the object's text.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    name: u16,
+    name_len: u8,
+    escaped: bool,
+    value: u16,
+    value_len: u16,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { list: [Place::default(); Self::MAX], count: Some(0) }
+    }
+}
+
+impl Places {
+    /// A send has 14 ext fields, with a signature and a namespace up to 20.
+    const MAX: usize = 20;
+
+    /// Nothing noted: the text must be walked.
+    pub(crate) fn unknown() -> Self {
+        Self { count: None, ..Self::default() }
+    }
+
+    /// Notes a member of `object`, whose text both borrow from. Nulls are no fields.
+    #[inline]
+    fn note(&mut self, object: &str, name: &Cow<'_, str>, value: &Value<'_>) {
+        let Some(count) = self.count else { return };
+        let (text, escaped) = match *value {
+            Value::Bare("null") => return,
+            Value::Quoted { inner, escaped } => (inner, escaped),
+            Value::Bare(text) | Value::Nested(text) => (text, false),
+        };
+        let place = || {
+            let Cow::Borrowed(name) = *name else { return None };
+            let at = |part: &str| u16::try_from(part.as_ptr().addr() - object.as_ptr().addr()).ok();
+            Some(Place {
+                name: at(name)?,
+                name_len: u8::try_from(name.len()).ok()?,
+                escaped,
+                value: at(text)?,
+                value_len: u16::try_from(text.len()).ok()?,
+            })
+        };
+        self.count = match (self.list.get_mut(usize::from(count)), place()) {
+            (Some(free), Some(place)) => {
+                *free = place;
+                Some(count + 1)
+            }
+            _ => None,
+        };
+    }
+
+    /// Whether all members were noted.
+    pub(crate) fn are_known(&self) -> bool {
+        self.count.is_some()
+    }
+
+    /// The member number `index` of `object`, as it stands there.
+    #[inline]
+    pub(crate) fn member<'a>(&self, object: &'a str, index: usize) -> Option<(&'a str, Value<'a>)> {
+        let place = self.list.get(..usize::from(self.count?))?.get(index)?;
+        let (name, value) = (usize::from(place.name), usize::from(place.value));
+        let name = object.get(name..name + usize::from(place.name_len))?;
+        let inner = object.get(value..value + usize::from(place.value_len))?;
+        Some((name, Value::Quoted { inner, escaped: place.escaped }))
     }
 }
 
@@ -379,20 +497,30 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// A member as nearly all clients write it: `"name":"text"` behind a comma or the opening brace, no white space, no
-    /// escape in the name. Anything else gives `None` and leaves the cursor where it is.
+    /// A name as nearly all clients write it: `"name":` behind a comma or the opening brace, no white space, no escape in
+    /// it; and where its value begins. Anything else gives `None`.
+    #[inline]
+    fn compact_name(&self) -> Option<(&'a str, usize)> {
+        let bytes = self.text.as_bytes();
+        let start = if *bytes.get(self.at)? == b',' { self.at + 2 } else { self.at + 1 };
+        if *bytes.get(start - 1)? != b'"' {
+            return None;
+        }
+        let end = start + quote_or_escape(b'"', &bytes[start..])?;
+        // Cuts are beside ASCII bytes, so on character boundaries.
+        (bytes.get(end..end + 2)? == b"\":").then(|| (&self.text[start..end], end + 2))
+    }
+
+    /// A member with a compact name and a text as its value. Anything else gives `None` and leaves the cursor where it is.
+    #[inline]
     fn compact_member(&mut self) -> Option<(&'a str, Value<'a>)> {
         let bytes = self.text.as_bytes();
-        let start = if *bytes.get(self.at)? == b',' { self.at + 1 } else { self.at };
-        if *bytes.get(start)? != b'"' {
+        let (name, value_at) = self.compact_name()?;
+        if *bytes.get(value_at)? != b'"' {
             return None;
         }
-        let name_end = start + 1 + quote_or_escape(b'"', &bytes[start + 1..])?;
-        if bytes.get(name_end..name_end + 3)? != b"\":\"" {
-            return None;
-        }
-        let value_start = name_end + 3;
-        let mut end = value_start;
+        let start = value_at + 1;
+        let mut end = start;
         let mut escaped = false;
         loop {
             end += quote_or_escape(b'"', &bytes[end..])?;
@@ -406,8 +534,7 @@ impl<'a> Scanner<'a> {
             return None;
         }
         self.at = end + 1;
-        // Cuts are beside ASCII bytes, so on character boundaries.
-        Some((&self.text[start + 1..name_end], Value::Quoted { inner: &self.text[value_start..end], escaped }))
+        Some((name, Value::Quoted { inner: &self.text[start..end], escaped }))
     }
 
     /// What follows a value.

@@ -31,8 +31,11 @@ pub struct OffsetMessageId {
 
 impl fmt::Display for OffsetMessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_ip(plain_ip(self.host), f)?;
-        write!(f, "{:08X}{:016X}", self.host.port(), self.physical_offset.0)
+        write_hex(
+            plain_ip(self.host),
+            &[&u32::from(self.host.port()).to_be_bytes(), &self.physical_offset.0.to_be_bytes()],
+            f,
+        )
     }
 }
 
@@ -69,8 +72,13 @@ pub struct UniqueKey {
 
 impl fmt::Display for UniqueKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_ip(self.ip, f)?;
-        write!(f, "{:04X}{:08X}{:08X}{:04X}", self.process, self.generator, self.millis_in_month, self.counter)
+        let parts: [&[u8]; 4] = [
+            &self.process.to_be_bytes(),
+            &self.generator.to_be_bytes(),
+            &self.millis_in_month.to_be_bytes(),
+            &self.counter.to_be_bytes(),
+        ];
+        write_hex(self.ip, &parts, f)
     }
 }
 
@@ -135,11 +143,23 @@ pub fn millis_in_month(now_ms: i64) -> u32 {
     u32::try_from(day_of_month * DAY_MS + now_ms.rem_euclid(DAY_MS)).unwrap_or(0)
 }
 
-fn write_ip(ip: IpAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Writes an id's bytes as hex digits, in one piece: every reply to a send carries an id.
+fn write_hex(ip: IpAddr, parts: &[&[u8]], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut id = IdBytes { array: [0; 28], len: 0 };
     match ip {
-        IpAddr::V4(ip) => write!(f, "{:08X}", u32::from(ip)),
-        IpAddr::V6(ip) => write!(f, "{:032X}", u128::from(ip)),
+        IpAddr::V4(ip) => id.push(&ip.octets()),
+        IpAddr::V6(ip) => id.push(&ip.octets()),
     }
+    for part in parts {
+        id.push(part);
+    }
+    let mut text = [0; 56];
+    for (digits, byte) in text.chunks_exact_mut(2).zip(id.bytes()) {
+        digits[0] = b"0123456789ABCDEF"[usize::from(byte >> 4)];
+        digits[1] = b"0123456789ABCDEF"[usize::from(byte & 15)];
+    }
+    // Only ASCII was written.
+    f.write_str(str::from_utf8(&text[..id.len * 2]).unwrap_or_default())
 }
 
 /// The 16 or 28 bytes behind an id.
@@ -151,6 +171,11 @@ struct IdBytes {
 impl IdBytes {
     fn bytes(&self) -> &[u8] {
         &self.array[..self.len]
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        self.array[self.len..self.len + part.len()].copy_from_slice(part);
+        self.len += part.len();
     }
 }
 
