@@ -137,6 +137,11 @@ impl Dispatch {
         self.outcome(connection, request).unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
     }
 
+    /// Sends are made visible once for all requests of a round.
+    fn round_done(&self) {
+        self.store.announce();
+    }
+
     fn closed(&self, connection: &Connection) {
         self.clients.closed(connection);
     }
@@ -153,6 +158,10 @@ pub(crate) struct MainPort(pub Arc<Dispatch>);
 impl Service for MainPort {
     fn handle(&self, connection: &Connection, request: Command) -> Outcome {
         self.0.handle(connection, &request)
+    }
+
+    fn round_done(&self) {
+        self.0.round_done();
     }
 
     fn closed(&self, connection: &Connection) {
@@ -174,6 +183,10 @@ impl Service for FastPort {
             | RequestCode::POLLING_INFO) => Outcome::Reply(unsupported(code).into_reply()),
             _ => self.0.handle(connection, &request),
         }
+    }
+
+    fn round_done(&self) {
+        self.0.round_done();
     }
 
     fn closed(&self, connection: &Connection) {

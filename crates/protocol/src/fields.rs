@@ -37,7 +37,8 @@ impl Fields {
         let mut out = BytesMut::with_capacity(256);
         json_header::write_fields(&mut out, header);
         // The writer only ever writes whole `str`s, so this is UTF-8.
-        ByteString::try_from(out.freeze()).map_or_else(|_| Self::default(), |text| Self(Form::Json(text, Places::unknown())))
+        ByteString::try_from(out.freeze())
+            .map_or_else(|_| Self::default(), |text| Self(Form::Json(text, Places::unknown())))
     }
 
     /// `text` is a JSON object that [`json_header::parse`] has walked without error.

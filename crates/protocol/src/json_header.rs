@@ -266,9 +266,8 @@ fn escape(escape: &[u8]) -> Option<(u16, usize)> {
         b'A'..=b'F' => Some(u16::from(byte - b'A' + 10)),
         _ => None,
     };
-    let hex = |digits: usize| {
-        escape.get(2..2 + digits)?.iter().try_fold(0, |unit, byte| Some(unit << 4 | digit(*byte)?))
-    };
+    let hex =
+        |digits: usize| escape.get(2..2 + digits)?.iter().try_fold(0, |unit, byte| Some(unit << 4 | digit(*byte)?));
     let letter = *escape.get(1)?;
     let unit = match letter {
         b'0'..=b'7' => letter - b'0',

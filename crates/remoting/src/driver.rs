@@ -114,9 +114,13 @@ impl Driver {
 
     /// One pass over all work there is. `Ok(true)`: there is more; `Ok(false)`: sleep, the waker is registered everywhere.
     fn round(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+        let had_frames = self.frames_left;
         let handled = self.handle_frames();
         let signals = self.connection.collect(&mut self.outbound);
         self.write(context)?;
+        if let (true, Some(service)) = (had_frames, &self.service) {
+            service.round_done();
+        }
         handled?;
         if signals.overflow {
             return Err(Ended::Overflow);

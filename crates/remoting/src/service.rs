@@ -14,13 +14,17 @@ pub enum Outcome {
 
 /// What a process does with the requests of its peers. Java: `NettyRequestProcessor`, all of them behind one table.
 ///
-/// All three are called on the connection's own task, never two at a time for one connection, and must not block for longer than
+/// All of them are called on the connection's own task, never two at a time for one connection, and must not block for longer than
 /// an append to the store takes: the other requests on the connection wait meanwhile. A panic is caught, logged, and answered
 /// with code 1.
 pub trait Service: Send + Sync + 'static {
     /// Handles one request. The command's names and body share the connection's read buffer: what is kept beyond this call should be
     /// copied out, or the whole buffer stays in memory with it.
     fn handle(&self, connection: &Connection, request: Command) -> Outcome;
+
+    /// The requests that were here have been handled and their replies written, as far as the socket took them: the time for
+    /// work that nobody waits for.
+    fn round_done(&self) {}
 
     /// The connection is up; nothing was read from it yet.
     fn opened(&self, _connection: &Connection) {}

@@ -1,13 +1,14 @@
 //! Follows the log and projects each record into its consume queue and the index, then tells who waits for arrivals.
 //!
-//! One thread. It never passes the confirmed offset, so a consumer cannot see what a crash could take back.
+//! Done by whoever has appended, right afterwards ([`Dispatcher::catch_up`]), or by a thread of its own; by one at a time.
+//! It never passes the confirmed offset, so a consumer cannot see what a crash could take back.
 //! Java: ReputMessageService and the commit log dispatchers (store.md §4).
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use ferromq_protocol::message::tags::tags_code;
@@ -29,6 +30,8 @@ use crate::watermarks::Positions;
 
 /// Records projected before the work lock is given up for a moment.
 const BATCH_RECORDS: usize = 1_000;
+/// How often that may be done on a thread that has other work too, before the dispatch thread goes on.
+const BATCHES_ON_CALLER: usize = 2;
 /// After some work, more is waited for so long before the thread parks: under load appends then need not wake it.
 const NAP: Duration = Duration::from_micros(50);
 /// Pause after a failure. Java: ConsumeQueue.putMessagePositionInfoWrapper.
@@ -188,6 +191,26 @@ impl Dispatcher {
         self.positions.confirmed().saturating_sub(self.positions.dispatched())
     }
 
+    /// Projects what consumers may see by now, on the calling thread. Does nothing while another thread is at it: that
+    /// one looks again after it has given the lock up, so nothing stays behind. What is much, or fails, is left to the
+    /// dispatch thread.
+    pub fn catch_up(&self) {
+        for _ in 0..BATCHES_ON_CALLER {
+            // Whoever holds the lock sees what was published before this, or this sees the lock free.
+            fence(Ordering::SeqCst);
+            let confirmed = self.positions.confirmed();
+            if confirmed <= self.positions.dispatched() {
+                return;
+            }
+            let Some(work) = self.work.try_lock() else { return };
+            match self.step(work, confirmed) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => break,
+            }
+        }
+        self.signal.wake();
+    }
+
     /// The thread.
     pub fn run(&self) {
         self.signal.attach();
@@ -196,9 +219,10 @@ impl Dispatcher {
         let mut worked = false;
         let mut stalled = false;
         while !self.stop.load(Ordering::Acquire) {
+            fence(Ordering::SeqCst);
             let confirmed = self.positions.confirmed();
             if confirmed != seen && confirmed > self.positions.dispatched() {
-                match self.step(confirmed) {
+                match self.step(self.work.lock(), confirmed) {
                     Ok(true) => {
                         worked = true;
                         if std::mem::take(&mut stalled) {
@@ -226,8 +250,7 @@ impl Dispatcher {
     }
 
     /// Projects records up to `limit`, a bounded number of them. False when there is nothing that could be projected.
-    fn step(&self, limit: u64) -> io::Result<bool> {
-        let mut work = self.work.lock();
+    fn step(&self, mut work: MutexGuard<'_, Work>, limit: u64) -> io::Result<bool> {
         let mut at = self.positions.dispatched();
         let Some(file) = self.segments.find(at) else {
             // Segments were removed by hand, or the next one has not been begun.

@@ -217,8 +217,9 @@ impl SendPath {
                 body: &command.body,
                 properties: text,
             };
-            let appended =
-                self.admission.append(|| self.parts.store.append(&message), |appended| appended.store_timestamp);
+            let appended = self
+                .admission
+                .append(|| self.parts.store.append_silently(&message), |appended| appended.store_timestamp);
             let appended = appended.map_err(|error| self.append_refusal(&error))?;
             self.parts.statistics.sent(stored_topic, 1, appended.record_len as u64);
             let transaction_id = match generated {
@@ -284,8 +285,9 @@ impl SendPath {
                     properties: &text[range.clone()],
                 })
                 .collect();
-            let appended =
-                self.admission.append(|| self.parts.store.append_batch(&messages), |appended| appended.store_timestamp);
+            let appended = self
+                .admission
+                .append(|| self.parts.store.append_batch_silently(&messages), |appended| appended.store_timestamp);
             let appended = appended.map_err(|error| self.append_refusal(&error))?;
             let bytes = appended.physical_offsets.first().map_or(0, |first| appended.end - *first);
             self.parts.statistics.sent(&topic.topic_name, messages.len() as u64, bytes);

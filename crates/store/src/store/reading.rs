@@ -85,8 +85,8 @@ impl Store {
         index.query(topic, key, max, begin_ms, end_ms, |at| self.message_at(PhysicalOffset(at)))
     }
 
-    /// Has `listener` called for every message that consumers can see from now on, in log order, on the dispatch
-    /// thread: it must be short and must not delete topics, truncate or close.
+    /// Has `listener` called for every message that consumers can see from now on, in log order, on the thread that makes
+    /// it visible: it must be short and must not append, delete topics, truncate or close.
     pub fn on_arrival(&self, listener: impl Fn(&Arrival<'_>) + Send + Sync + 'static) {
         self.dispatcher.listen(Box::new(listener));
     }

@@ -18,6 +18,13 @@ impl Store {
     /// Appends a message. It is in the log's memory then and survives the end of the process; for the disk see
     /// [`Store::when_flushed`]. Consumers see it a moment later. Java: asyncPutMessage.
     pub fn append(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+        let appended = self.append_silently(message)?;
+        self.wake_dispatch();
+        Ok(appended)
+    }
+
+    /// [`Store::append`] for a caller that will soon call [`Store::announce`], once for all that it appends.
+    pub fn append_silently(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
         let began = Instant::now();
         let result = self.try_append(message);
         self.count_put(result.is_ok(), began);
@@ -47,6 +54,13 @@ impl Store {
     /// Appends messages of one topic and queue: all of them, next to each other in the log and in the queue, or none.
     /// Java: asyncPutMessages with a MessageExtBatch.
     pub fn append_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
+        let appended = self.append_batch_silently(messages)?;
+        self.wake_dispatch();
+        Ok(appended)
+    }
+
+    /// [`Store::append_batch`] for a caller that will soon call [`Store::announce`].
+    pub fn append_batch_silently(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
         let began = Instant::now();
         let result = self.try_append_batch(messages);
         self.count_put(result.is_ok(), began);
@@ -111,6 +125,15 @@ impl Store {
     fn log_grew(&self, end: u64) {
         self.allocator.tail_moved(end);
         self.flusher.tail_moved();
+    }
+
+    /// Makes what was appended visible to consumers, on the calling thread as far as it is not much: no other thread has
+    /// to wake up, and the records are still in this core's cache. What has to be flushed first becomes visible after that.
+    pub fn announce(&self) {
+        self.dispatcher.catch_up();
+    }
+
+    fn wake_dispatch(&self) {
         if !self.sync_flush {
             self.dispatch_signal.wake();
         }
@@ -142,6 +165,7 @@ impl Store {
         self.health.check()?;
         self.log.append_raw(at.0, bytes)?;
         self.log_grew(at.0 + bytes.len() as u64);
+        self.wake_dispatch();
         Ok(())
     }
 
