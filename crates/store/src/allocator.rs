@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::error::AppendError;
 use crate::files::segment_name;
 use crate::health::Health;
-use crate::mapped_file::LogFile;
+use crate::mapped_file::{CHUNK_MAX, LogFile};
 use crate::segments::Segments;
 use crate::signal::Signal;
 use crate::watermarks::Positions;
@@ -23,9 +23,9 @@ use crate::watermarks::Positions;
 /// Least and most bytes kept in memory ahead of the tail; in between it is what a quarter of a second of writing takes.
 const AHEAD_MIN: u64 = 4 << 20;
 const AHEAD_MAX: u64 = 64 << 20;
-/// Prefaulted in one go.
-const STEP: u64 = 1 << 20;
-/// An append waits so long for a segment. Java: AllocateMappedFileService.waitTimeOut.
+/// Readied of the next segment before the log gets there.
+const FIRST_BYTES: usize = 1 << 20;
+/// An append waits so long for a segment or a part of one. Java: AllocateMappedFileService.waitTimeOut.
 const SEGMENT_WAIT: Duration = Duration::from_secs(5);
 /// After a failure, the next try is not sooner.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -40,8 +40,8 @@ pub struct Allocator {
     positions: Arc<Positions>,
     signal: Signal,
     stop: AtomicBool,
-    /// Physical offset up to which pages are in memory.
-    prefaulted: AtomicU64,
+    /// Bytes readied in one go.
+    chunk: usize,
     /// When the tail is past this, the thread has something to do.
     wake_at: AtomicU64,
     next: Mutex<Next>,
@@ -53,6 +53,8 @@ struct Next {
     file: Option<LogFile>,
     /// An append waits for a segment that starts here.
     wanted: Option<u64>,
+    /// An append waits until the log is ready to here.
+    wanted_ready: u64,
     failure: Option<(Instant, io::ErrorKind, String)>,
 }
 
@@ -64,6 +66,7 @@ impl Allocator {
         health: Arc<Health>,
         segments: Arc<Segments>,
         positions: Arc<Positions>,
+        sync_flush: bool,
     ) -> Allocator {
         Allocator {
             dir,
@@ -71,7 +74,8 @@ impl Allocator {
             disk,
             health,
             segments,
-            prefaulted: AtomicU64::new(positions.written()),
+            // A sync writes whole chunks: with one sync per group of appends they have to be small.
+            chunk: if sync_flush { 4096 } else { CHUNK_MAX },
             wake_at: AtomicU64::new(0),
             positions,
             signal: Signal::default(),
@@ -123,6 +127,30 @@ impl Allocator {
         }
     }
 
+    /// A segment that was taken and not used.
+    pub fn put_back(&self, file: LogFile) {
+        self.next.lock().file = Some(file);
+    }
+
+    /// Waits until `needed` bytes can be appended to `file`.
+    pub fn wait_until_ready(&self, file: &LogFile, needed: usize) -> Result<(), AppendError> {
+        let give_up = Instant::now() + SEGMENT_WAIT;
+        let mut next = self.next.lock();
+        while file.ready() < needed && file.room() >= needed {
+            if self.stop.load(Ordering::Acquire) {
+                return Err(AppendError::Closed);
+            }
+            let end = file.start() + (file.written() + needed) as u64;
+            next.wanted_ready = next.wanted_ready.max(end);
+            self.signal.wake();
+            if self.ready.wait_until(&mut next, give_up).timed_out() {
+                let reason = format!("the log's next bytes are not in memory after {} s", SEGMENT_WAIT.as_secs());
+                return Err(AppendError::Extend { reason });
+            }
+        }
+        Ok(())
+    }
+
     fn refusal(&self, kind: io::ErrorKind, reason: String) -> AppendError {
         match kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -153,14 +181,19 @@ impl Allocator {
             let (then, tail_then) = std::mem::replace(&mut last, (Instant::now(), tail));
             let ahead = ahead_for(tail.saturating_sub(tail_then), then.elapsed());
             self.prepare_next(tail);
-            self.prefault(tail, ahead);
+            self.make_ready(tail, ahead);
             self.signal.sleep_unless(None, || {
                 self.stop.load(Ordering::Acquire)
-                    || self.next.lock().wanted.is_some()
+                    || self.is_waited_for()
                     || self.positions.written() >= self.wake_at.load(Ordering::Relaxed)
             });
         }
         self.ready.notify_all();
+    }
+
+    fn is_waited_for(&self) -> bool {
+        let next = self.next.lock();
+        next.wanted.is_some() || next.wanted_ready > 0
     }
 
     /// Makes the next segment when an append waits for it or the present one is half full.
@@ -181,11 +214,10 @@ impl Allocator {
                 return;
             }
         }
-        // Made, and its first pages touched, before the lock that appends take at a roll.
-        let made = self.create(current.end()).map(|mut file| {
-            file.prefault_new(0..STEP as usize);
-            file
-        });
+        // Made, and its first bytes readied, before the log gets there.
+        let made = self
+            .create(current.end())
+            .inspect(|file| while file.prepared() < FIRST_BYTES && file.prepare(self.chunk) {});
         let mut unused = None;
         {
             let mut next = self.next.lock();
@@ -210,18 +242,17 @@ impl Allocator {
         }
     }
 
-    fn prefault(&self, tail: u64, ahead: u64) {
+    fn make_ready(&self, tail: u64, ahead: u64) {
         let Some(current) = self.segments.last() else { return };
-        let goal = (tail + ahead).min(current.end());
-        let mut at = self.prefaulted.load(Ordering::Relaxed).max(tail);
-        while at < goal && !self.stop.load(Ordering::Acquire) {
-            let Some(file) = self.segments.find(at) else { break };
-            let end = goal.min(at + STEP).min(file.end());
-            // Inside the file, whose length is a usize.
-            file.prefault((at - file.start()) as usize..(end - file.start()) as usize);
-            at = end;
-        }
-        self.prefaulted.store(at, Ordering::Relaxed);
+        let end = |file: &LogFile| file.start() + file.prepared() as u64;
+        let goal = |ready: u64| {
+            let wanted = std::mem::take(&mut self.next.lock().wanted_ready);
+            // Waiters look again at every chunk.
+            self.ready.notify_all();
+            ready < (tail + ahead).max(wanted)
+        };
+        while goal(end(&current)) && !self.stop.load(Ordering::Acquire) && current.prepare(self.chunk) {}
+        let at = end(&current);
         // Next time: half of what is ahead is used up, the middle of the segment is reached, or a new segment begins.
         let half = current.start() + current.len() as u64 / 2;
         let mut wake_at = if at >= current.end() { current.end() } else { at.saturating_sub(ahead / 2) };
@@ -235,6 +266,8 @@ impl Allocator {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.signal.wake();
+        // Whoever waits has seen that, or is asleep by now.
+        drop(self.next.lock());
         self.ready.notify_all();
     }
 
@@ -246,9 +279,8 @@ impl Allocator {
         }
     }
 
-    /// Forgets what was prepared beyond a log that became shorter.
-    pub fn log_truncated(&self, end: u64) -> io::Result<()> {
-        self.prefaulted.store(end, Ordering::Relaxed);
+    /// Forgets the next segment of a log that became shorter.
+    pub fn log_truncated(&self) -> io::Result<()> {
         self.wake_at.store(0, Ordering::Relaxed);
         self.discard()
     }

@@ -125,7 +125,11 @@ impl CommitLog {
                 drop(self.roll(tail)?);
                 continue;
             }
-            let (now, later) = bytes.split_at(bytes.len().min(tail.room()));
+            if tail.ready() == 0 {
+                drop(self.wait_until_ready(tail, 1)?);
+                continue;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(tail.ready()));
             tail.append(now);
             at += now.len() as u64;
             bytes = later;
@@ -166,11 +170,26 @@ impl CommitLog {
         loop {
             // Under the lock: after `Health::close` and one `hold`, nothing is appended any more.
             self.health.check()?;
-            if tail.room() >= needed {
+            tail = if tail.room() < needed {
+                self.roll(tail)?
+            } else if tail.ready() < needed {
+                self.wait_until_ready(tail, needed)?
+            } else {
                 return Ok(tail);
-            }
-            tail = self.roll(tail)?;
+            };
         }
+    }
+
+    /// Waits until the allocator has readied `needed` bytes behind the tail, with the lock given up meanwhile.
+    fn wait_until_ready<'a>(
+        &'a self,
+        tail: MutexGuard<'a, Arc<LogFile>>,
+        needed: usize,
+    ) -> Result<MutexGuard<'a, Arc<LogFile>>, AppendError> {
+        let file = Arc::clone(&tail);
+        drop(tail);
+        self.allocator.wait_until_ready(&file, needed)?;
+        Ok(self.tail.lock())
     }
 
     /// Ends the segment with a filler and goes on in the next one, which begins at its end. Gives the lock up while
@@ -183,6 +202,10 @@ impl CommitLog {
             return Ok(self.tail.lock());
         };
         let room = tail.room();
+        if tail.ready() < room.min(BLANK_LEN) {
+            self.allocator.put_back(next);
+            return self.wait_until_ready(tail, room.min(BLANK_LEN));
+        }
         if room > 0 {
             // Every record leaves room for a filler; a segment is at most 2 GiB.
             if room >= BLANK_LEN {

@@ -15,6 +15,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::FlushMode;
 use crate::disk::Disk;
 use crate::health::Health;
+use crate::mapped_file::CHUNK_MAX;
 use crate::segments::Segments;
 use crate::signal::Signal;
 use crate::watermarks::Positions;
@@ -22,8 +23,8 @@ use crate::watermarks::Positions;
 const PAGE: u64 = 4096;
 /// Write-back is started when so much has gathered.
 const WRITE_BACK_MIN: u64 = 1 << 20;
-/// Pages brought back behind a sync, which leaves the page of the tail write-protected.
-const TAIL_PAGES: u64 = 2 * PAGE;
+/// What a sync write-protects around its end, at most.
+const CHUNK: u64 = CHUNK_MAX as u64;
 /// How long a waiter waits in async mode, where nobody has said.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -35,6 +36,21 @@ pub enum FlushOutcome {
     TimedOut,
     /// The sync failed, or the store closed before it.
     Failed,
+}
+
+/// How much of what is written a flush takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    All,
+    /// Not the chunk that the next append goes into.
+    WholeChunks,
+}
+
+/// The end of the log at some time, and the store time of a record before it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    end: u64,
+    timestamp: i64,
 }
 
 struct Waiter {
@@ -56,8 +72,8 @@ pub struct Flusher {
     stop: AtomicBool,
     /// Ordered by end.
     waiters: Mutex<VecDeque<Waiter>>,
-    /// One sync at a time; also held while the log is truncated.
-    syncing: Mutex<()>,
+    /// One sync at a time; also held while the log is truncated. What the last one saw.
+    syncing: Mutex<Seen>,
 }
 
 impl fmt::Debug for Flusher {
@@ -87,7 +103,7 @@ impl Flusher {
             dispatch,
             stop: AtomicBool::new(false),
             waiters: Mutex::default(),
-            syncing: Mutex::new(()),
+            syncing: Mutex::default(),
         }
     }
 
@@ -143,7 +159,11 @@ impl Flusher {
 
     /// Flushes everything written so far. After an error the store is poisoned.
     pub fn flush(&self) -> io::Result<()> {
-        let result = self.sync_written();
+        self.flush_as(Extent::All)
+    }
+
+    fn flush_as(&self, extent: Extent) -> io::Result<()> {
+        let result = self.sync_written(extent);
         match &result {
             Ok(()) => self.complete(),
             Err(error) => {
@@ -154,25 +174,35 @@ impl Flusher {
         result
     }
 
-    fn sync_written(&self) -> io::Result<()> {
-        let _syncing = self.syncing.lock();
+    fn sync_written(&self, extent: Extent) -> io::Result<()> {
+        let mut seen = self.syncing.lock();
         if self.health.is_poisoned() {
             return Err(io::Error::other("an earlier sync failed"));
         }
         // The time first: the record it belongs to is below the end read after it.
         let timestamp = self.positions.written_timestamp.load(Ordering::Acquire);
-        let (from, to) = (self.positions.flushed(), self.positions.written());
+        let (from, written) = (self.positions.flushed(), self.positions.written());
+        let to = match extent {
+            Extent::All => written,
+            Extent::WholeChunks => written - written % CHUNK,
+        };
         if from >= to {
             return Ok(());
         }
         self.segments.sync(&*self.disk, from..to)?;
         self.positions.flushed.store(to, Ordering::Release);
-        self.checkpoint.log_timestamp.store(timestamp, Ordering::Release);
+        let now = Seen { end: written, timestamp };
+        let before = std::mem::replace(&mut *seen, now);
+        if let Some(durable) = [now, before].into_iter().find(|seen| seen.end <= to) {
+            self.checkpoint.log_timestamp.store(durable.timestamp, Ordering::Release);
+        }
         self.dispatch.wake();
-        if let Some(file) = self.segments.find(to) {
-            // Inside the file, whose length is a usize; `prefault` cuts the end.
+        if to == written
+            && let Some(file) = self.segments.find(to)
+        {
+            // The chunk of the tail is write-protected now. Inside the file, whose length is a usize.
             let at = (to - file.start()) as usize;
-            file.prefault(at..at + TAIL_PAGES as usize);
+            file.map_writable(at..file.prepared().min(at.next_multiple_of(CHUNK_MAX)));
         }
         Ok(())
     }
@@ -255,16 +285,20 @@ impl Flusher {
                 }
                 let (written, flushed) = (self.positions.written(), self.positions.flushed());
                 started = started.max(flushed);
-                let whole_pages = written - written % PAGE;
-                if whole_pages >= started + WRITE_BACK_MIN {
-                    self.segments.start_write_back(started..whole_pages);
-                    started = whole_pages;
+                let whole_chunks = written - written % CHUNK;
+                if whole_chunks >= started + WRITE_BACK_MIN {
+                    self.segments.start_write_back(started..whole_chunks);
+                    started = whole_chunks;
                 }
                 let thorough = last_thorough.elapsed() >= thorough_interval;
                 let enough = (written / PAGE).saturating_sub(flushed / PAGE) >= least_pages;
                 let due = last_flush.elapsed() >= interval && (enough || thorough);
                 if due || self.has_waiters() {
-                    if self.flush().is_err() {
+                    // While the log grows, the chunk that appends are in stays as it is: a sync write-protects what it
+                    // writes, and the next append would wait for the page, sometimes as long as the sync takes.
+                    let grows = written - flushed >= 2 * CHUNK;
+                    let extent = if grows && !self.has_waiters() { Extent::WholeChunks } else { Extent::All };
+                    if self.flush_as(extent).is_err() {
                         return;
                     }
                     last_flush = Instant::now();
@@ -288,7 +322,7 @@ impl Flusher {
     }
 
     /// Keeps syncs out while the log is truncated.
-    pub fn hold(&self) -> parking_lot::MutexGuard<'_, ()> {
+    pub fn hold(&self) -> parking_lot::MutexGuard<'_, Seen> {
         self.syncing.lock()
     }
 }

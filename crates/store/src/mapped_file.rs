@@ -1,7 +1,7 @@
 //! Files mapped into memory, behind a safe face. The only module with `unsafe`.
 //!
-//! Two kinds. [`LogFile`] is append-only: bytes are copied in at its end by one writer at a time and read as slices
-//! below the published end. [`WordFile`] is changed in place (consume queues, index): all access is by 32-bit atomics,
+//! Two kinds. [`LogFile`] is append-only: pages are prepared ahead of its end, bytes are copied in at the end by one writer
+//! at a time and read as slices below the published end. [`WordFile`] is changed in place (consume queues, index): all access is by 32-bit atomics,
 //! so that readers and the writer never race.
 //!
 //! What makes the mappings sound, for every block below: files have their full length before they are mapped
@@ -13,17 +13,22 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::{Deref, Range};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use parking_lot::Mutex;
 
 use crate::disk::{Disk, MappedRange};
 
 const PAGE: usize = 4096;
+/// Most bytes prepared in one go: a quarter of a millisecond of work where memory is dear.
+pub const CHUNK_MAX: usize = 64 * 1024;
+static ZEROS: [u8; CHUNK_MAX] = [0; CHUNK_MAX];
 
 fn open_whole(path: &Path) -> io::Result<(File, MmapRaw)> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
@@ -56,6 +61,10 @@ pub struct LogFile {
     start: u64,
     /// Bytes that are there to read. Grows with appends; shrinks only in `retract`.
     written: AtomicUsize,
+    /// Appends may go so far. At least `written`; what is beyond both is zeros, or about to be.
+    prepared: AtomicUsize,
+    /// Held while `prepared` moves.
+    preparing: Mutex<()>,
     /// Live [`LogSlice`]s.
     readers: AtomicUsize,
     /// Claimed by whoever appends or retracts.
@@ -85,6 +94,8 @@ impl LogFile {
             path,
             start,
             written: AtomicUsize::new(written),
+            prepared: AtomicUsize::new(written),
+            preparing: Mutex::new(()),
             readers: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
         }
@@ -115,17 +126,29 @@ impl LogFile {
         self.len() - self.written()
     }
 
+    /// Bytes that can be appended at once, without a page fault.
+    pub fn ready(&self) -> usize {
+        self.prepared.load(Ordering::Acquire).saturating_sub(self.written())
+    }
+
+    /// Byte up to which the file is ready for appends.
+    pub fn prepared(&self) -> usize {
+        self.prepared.load(Ordering::Acquire)
+    }
+
     /// Copies `bytes` to the end and publishes them.
     ///
     /// # Panics
-    /// When they do not fit or another append is under way: both are the caller's to rule out.
+    /// When so much is not [`LogFile::ready`] or another append is under way: both are the caller's to rule out.
     pub fn append(&self, bytes: &[u8]) {
         let _claim = Claim::take(&self.busy);
         let at = self.written.load(Ordering::Relaxed);
-        assert!(bytes.len() <= self.len() - at, "append of {} bytes at {at} of {}", bytes.len(), self.len());
-        // SAFETY: `at..at + bytes.len()` lies inside the mapping (asserted above). It is at or beyond `written`, where
-        // no slice reaches: slices end below `written`, and `retract` lowers it only when none is left. The claim
-        // keeps every other writer out. `bytes` does not overlap: it is the caller's memory or below `written`.
+        let prepared = self.prepared();
+        assert!(bytes.len() <= prepared - at, "append of {} bytes at {at} of {prepared}", bytes.len());
+        // SAFETY: `at..at + bytes.len()` lies below `prepared` (asserted above), which is at most the mapping's length. It
+        // is at or beyond `written`, where no slice reaches: slices end below `written`, and `retract` lowers it only when
+        // none is left. The claim keeps every other append out, and `prepare` writes beyond `prepared` only. `bytes` does
+        // not overlap: it is the caller's memory or below `written`.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(at), bytes.len());
         }
@@ -135,6 +158,8 @@ impl LogFile {
     /// Gives the rest of the file away unwritten: what is there stays (zeros, in a file of ours).
     pub fn seal(&self) {
         let _claim = Claim::take(&self.busy);
+        let _preparing = self.preparing.lock();
+        self.prepared.store(self.len(), Ordering::Release);
         self.written.store(self.len(), Ordering::Release);
     }
 
@@ -156,6 +181,8 @@ impl LogFile {
             }
             std::thread::yield_now();
         }
+        let _preparing = self.preparing.lock();
+        self.prepared.store(to, Ordering::SeqCst);
         true
     }
 
@@ -174,14 +201,32 @@ impl LogFile {
         within.then_some(slice)
     }
 
-    /// Makes `range` durable.
+    /// Makes `range`, which is written, durable.
     pub fn sync(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
+        self.unmap(range.clone());
         sync_map(disk, &self.path, &self.map, range)
     }
 
-    /// Starts writing `range` to the device without waiting, so that the next sync has less to do.
+    /// Takes the whole pages of `range` out of the page tables; they stay in memory, and a reader finds them again with a
+    /// short page fault per 64 KiB. Mapped, each page would cost an interrupt of all cores when it is written out, because
+    /// the kernel write-protects pages one by one; this is one for all of them.
+    fn unmap(&self, range: Range<usize>) {
+        let (from, to) = (range.start.next_multiple_of(PAGE), range.end - range.end % PAGE);
+        if from >= to {
+            return;
+        }
+        // SAFETY: the mapping is shared and of a file: bytes changed through it are in the page cache and stay there, so
+        // whoever reads the range, now or later, sees the same bytes as before.
+        let result = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from) };
+        if let Err(error) = result {
+            tracing::debug!(%error, path = %self.path.display(), "pages stay mapped while they are written out");
+        }
+    }
+
+    /// Starts writing `range`, which is written, to the device without waiting, so that the next sync has less to do.
     pub fn start_write_back(&self, range: Range<usize>) {
         use std::os::fd::AsRawFd as _;
+        self.unmap(range.clone());
         let (Ok(from), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len())) else { return };
         // SAFETY: a system call on a file descriptor that lives as long as `self.file`; it touches no memory of ours.
         let result = unsafe { libc::sync_file_range(self.file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
@@ -191,31 +236,39 @@ impl LogFile {
         }
     }
 
-    /// Brings the pages of `range` into memory, writable, so that appends there take no page fault. False on kernels
-    /// that cannot (before 5.14); the range is read ahead then.
-    pub fn prefault(&self, range: Range<usize>) -> bool {
-        let range = range.start..range.end.min(self.len());
-        if range.is_empty() || self.map.advise_range(Advice::PopulateWrite, range.start, range.len()).is_ok() {
-            return true;
+    /// Readies the next bytes for appends, to the end of their chunk of `chunk` bytes (a multiple of the page size, at most
+    /// [`CHUNK_MAX`]): memory is there, mapped and writable, so that an append takes no page fault. False when all of the
+    /// file is ready.
+    ///
+    /// The zeros are written, because then the kernel keeps a chunk as one piece of memory. Left to page faults it makes
+    /// pieces of whatever size its read-ahead has come to: megabytes take many milliseconds to clear, and a sync writes
+    /// and write-protects them whole; single pages cost an interrupt of all cores each when they are written out.
+    pub fn prepare(&self, chunk: usize) -> bool {
+        let _preparing = self.preparing.lock();
+        let from = self.prepared();
+        if from >= self.len() {
+            return false;
         }
-        if let Err(error) = self.map.advise_range(Advice::WillNeed, range.start, range.len()) {
-            tracing::debug!(%error, path = %self.path.display(), "no read-ahead");
+        let to = (from / chunk + 1).saturating_mul(chunk).min(self.len());
+        // The first page may have bytes of the log in it.
+        let fresh = from.next_multiple_of(PAGE).min(to);
+        if let Err(error) = self.file.write_all_at(&ZEROS[..to - fresh], fresh as u64) {
+            // What is there are zeros anyway; only the memory is not ready.
+            tracing::warn!(%error, path = %self.path.display(), "cannot prepare a part of the commit log ahead");
         }
-        false
+        self.map_writable(from..to);
+        self.prepared.store(to, Ordering::Release);
+        true
     }
 
-    /// [`LogFile::prefault`] for a file nobody else has yet: where the kernel cannot, each page is touched.
-    pub fn prefault_new(&mut self, range: Range<usize>) {
-        if self.prefault(range.clone()) {
+    /// Maps the pages of `range` writable. Kernels before 5.14 cannot; appends there take a short page fault per page.
+    pub fn map_writable(&self, range: Range<usize>) {
+        let range = range.start..range.end.min(self.len());
+        if range.is_empty() {
             return;
         }
-        for at in (range.start..range.end.min(self.len())).step_by(PAGE) {
-            // SAFETY: inside the mapping; `&mut self` means no slices and no appends. Writing back the value read
-            // changes nothing.
-            unsafe {
-                let byte = self.map.as_mut_ptr().add(at);
-                byte.write_volatile(byte.read_volatile());
-            }
+        if let Err(error) = self.map.advise_range(Advice::PopulateWrite, range.start, range.len()) {
+            tracing::debug!(%error, path = %self.path.display(), "pages are not mapped ahead");
         }
     }
 }
@@ -350,11 +403,12 @@ mod tests {
     #[test]
     fn slices_end_at_what_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let mut file = LogFile::create(&LocalDisk, dir.path().join("a"), 100, 8192).unwrap();
-        file.prefault_new(0..100_000);
-        let file = Arc::new(file);
-        file.prefault(4096..100_000);
+        let file = Arc::new(LogFile::create(&LocalDisk, dir.path().join("a"), 100, 8192).unwrap());
+        assert_eq!(file.ready(), 0);
+        assert!(file.prepare(4096));
         file.append(b"hello");
+        assert!(file.prepare(4096) && !file.prepare(4096));
+        assert_eq!(file.ready(), 8187);
         assert_eq!(&*file.slice(1..5).unwrap(), b"ello");
         assert!(file.slice(1..6).is_none());
         assert!(file.slice(6..6).is_none());
@@ -367,6 +421,8 @@ mod tests {
         assert_eq!(file.written(), 5);
         drop(bytes);
         assert!(file.retract(2, Duration::ZERO));
+        assert_eq!(file.ready(), 0);
+        assert!(file.prepare(4096));
         file.append(b"y");
         assert_eq!(&*file.slice(0..3).unwrap(), b"hey");
         file.seal();

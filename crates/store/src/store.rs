@@ -104,6 +104,7 @@ impl Store {
             Arc::clone(&health),
             Arc::clone(&segments),
             Arc::clone(&positions),
+            sync_flush,
         ));
         let tail = tail_segment(&segments, &allocator, recovered.end).map_err(|source| OpenError::Io {
             doing: "make a commit log file in",
