@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::{Mutex, RwLock};
@@ -18,7 +18,11 @@ use crate::mapped_file::WordFile;
 
 /// Bytes of an entry: physical offset 8, record length 4, tags code 8.
 pub const ENTRY_LEN: usize = 20;
+const PAGE: u64 = 4096;
 const _: () = assert!(ENTRY_LEN.is_multiple_of(4), "entries are read as words");
+
+/// Disk space of a queue's file is taken in steps of so many bytes: most queues of most brokers hold few messages.
+const ALLOCATED_STEP: usize = 64 * 1024;
 
 /// Record length of the filler entries before the first real one of a queue that does not start at 0.
 const FILLER_LEN: u32 = i32::MAX as u32;
@@ -69,9 +73,28 @@ pub struct QueueFile {
     words: WordFile,
     /// Offset of the first entry.
     first: u64,
+    /// Bytes that have disk space. Changed by dispatch and recovery only.
+    allocated: AtomicUsize,
 }
 
 impl QueueFile {
+    /// Of a file opened nothing is known to be allocated.
+    fn new(words: WordFile, first: u64) -> QueueFile {
+        QueueFile { words, first, allocated: AtomicUsize::new(0) }
+    }
+
+    /// Takes disk space for the entry at `offset`, if it has none.
+    fn allocate(&self, disk: &dyn Disk, offset: u64) -> io::Result<()> {
+        let (from, end) = (self.at(offset), self.at(offset) + ENTRY_LEN);
+        if end <= self.allocated.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let to = end.next_multiple_of(ALLOCATED_STEP).min(self.words.len());
+        self.words.allocate(disk, from - from % ALLOCATED_STEP..to)?;
+        self.allocated.store(to, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn entries(&self) -> u64 {
         (self.words.len() / ENTRY_LEN) as u64
     }
@@ -167,7 +190,11 @@ impl ConsumeQueue {
         let mut files = Vec::new();
         for segment in files::list_segments(&dir, file_entries * ENTRY_LEN as u64, "mappedFileSizeConsumeQueue")? {
             let words = WordFile::open(segment.path.clone()).map_err(OpenError::io("map", &segment.path))?;
-            files.push(Arc::new(QueueFile { words, first: segment.start / ENTRY_LEN as u64 }));
+            if let Some(full) = files.last() {
+                let full: &Arc<QueueFile> = full;
+                full.words.expect_reads();
+            }
+            files.push(Arc::new(QueueFile::new(words, segment.start / ENTRY_LEN as u64)));
         }
         let mut max = 0;
         while let Some(last) = files.last() {
@@ -293,6 +320,7 @@ impl ConsumeQueue {
             self.min.store(offset, Ordering::Release);
             let file = self.add_file(disk, offset - offset % self.file_entries)?;
             for before in file.first..offset {
+                file.allocate(disk, before)?;
                 file.put(before, &QueueEntry::FILLER);
             }
             self.add(disk, offset, entry)?;
@@ -347,6 +375,7 @@ impl ConsumeQueue {
             Some(file) if offset < file.end() => file,
             _ => self.add_file(disk, offset - offset % self.file_entries)?,
         };
+        file.allocate(disk, offset)?;
         file.put(offset, entry);
         if !entry.is_filler() {
             self.end_physical.store(entry.end(), Ordering::Release);
@@ -358,14 +387,17 @@ impl ConsumeQueue {
     fn add_file(&self, disk: &dyn Disk, first: u64) -> io::Result<Arc<QueueFile>> {
         std::fs::create_dir_all(&self.dir)?;
         let path = self.dir.join(segment_name(first * ENTRY_LEN as u64));
-        let words = WordFile::create(disk, path, self.file_entries * ENTRY_LEN as u64)?;
-        let file = Arc::new(QueueFile { words, first });
+        let words = WordFile::create_empty(disk, path, self.file_entries * ENTRY_LEN as u64)?;
+        let file = Arc::new(QueueFile::new(words, first));
         self.dir_dirty.store(true, Ordering::Release);
         let mut files = self.files.write();
         if files.is_empty() {
             // Nothing before this file will ever be written.
             self.flushed.store(first, Ordering::Release);
             self.max.store(first, Ordering::Release);
+        }
+        if let Some(full) = files.last() {
+            full.words.expect_reads();
         }
         files.push(Arc::clone(&file));
         Ok(file)
@@ -442,15 +474,24 @@ impl ConsumeQueue {
         if flushed >= max {
             return Ok(true);
         }
-        let page = |offset: u64| offset * ENTRY_LEN as u64 / 4096;
+        let page = |offset: u64| offset * ENTRY_LEN as u64 / PAGE;
         let file_filled = flushed / self.file_entries != max / self.file_entries;
         if least_pages > 0 && !file_filled && page(max) - page(flushed) < least_pages {
             return Ok(false);
         }
+        // The page that is being filled stays as it is: a sync write-protects it, and the next entry would have to wait.
+        let to = match least_pages {
+            0 => max,
+            _ => {
+                let file_start = max - max % self.file_entries;
+                let whole_pages = (max - file_start) * ENTRY_LEN as u64 / PAGE * PAGE;
+                flushed.max(file_start + whole_pages / ENTRY_LEN as u64)
+            }
+        };
         let mut at = flushed;
-        while at < max {
+        while at < to {
             let Some(file) = self.file_of(at) else { break };
-            let end = max.min(file.end());
+            let end = to.min(file.end());
             file.words.sync(disk, file.at(at)..file.at(end))?;
             at = end;
         }
@@ -463,8 +504,8 @@ impl ConsumeQueue {
                 }
             }
         }
-        self.flushed.store(max, Ordering::Release);
-        Ok(true)
+        self.flushed.store(to, Ordering::Release);
+        Ok(to == max)
     }
 
     /// Takes the files away. Readers that hold one keep it until they are done.

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -40,6 +41,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Makes `path` with `len` allocated, zeroed bytes, not yet durable. The file must not exist; on an error it does
     /// not afterwards.
     fn create(&self, path: &Path, len: u64) -> io::Result<File>;
+    /// Allocates `range` of a file that is at least so long; what is allocated already stays as it is.
+    fn allocate(&self, file: &File, range: Range<u64>) -> io::Result<()>;
     /// Makes a range of a mapped file durable.
     fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()>;
     /// Makes a file's data and length durable.
@@ -57,13 +60,17 @@ pub struct LocalDisk;
 impl Disk for LocalDisk {
     fn create(&self, path: &Path, len: u64) -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        if let Err(error) = allocate(&file, len) {
+        if let Err(error) = self.allocate(&file, 0..len) {
             if let Err(left_over) = std::fs::remove_file(path) {
                 tracing::warn!(path = %path.display(), error = %left_over, "half-made file stays behind");
             }
             return Err(error);
         }
         Ok(file)
+    }
+
+    fn allocate(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        allocate(file, range)
     }
 
     fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
@@ -91,14 +98,18 @@ impl Disk for LocalDisk {
     }
 }
 
-/// Reserves `len` bytes. Where the filesystem cannot, zeros are written: the bytes are there either way, so that a
-/// full disk is an error here and not a SIGBUS later.
-fn allocate(file: &File, len: u64) -> io::Result<()> {
+/// Reserves a range. Where the filesystem cannot, a new file gets zeros: the bytes are there either way, so that a full
+/// disk is an error here and not a SIGBUS later.
+fn allocate(file: &File, range: Range<u64>) -> io::Result<()> {
+    let len = range.end - range.start;
+    if len == 0 {
+        return Ok(());
+    }
     loop {
-        match fallocate(file, FallocateFlags::empty(), 0, len) {
+        match fallocate(file, FallocateFlags::empty(), range.start, len) {
             Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return write_zeros(file, 0, len),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return fill_holes(file, range),
             Err(error) => return Err(error.into()),
         }
     }
@@ -114,6 +125,28 @@ pub(crate) fn zero_range(file: &File, from: u64, len: u64) -> io::Result<()> {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => write_zeros(file, from, len),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Writes zeros where the file has nothing, page by page: only what reads as zeros is written, so nothing is lost.
+fn fill_holes(file: &File, range: Range<u64>) -> io::Result<()> {
+    const STEP: u64 = 4096;
+    let end = file.metadata()?.len();
+    if range.start >= end {
+        return write_zeros(file, range.start, range.end - range.start);
+    }
+    let mut at = range.start;
+    while at < range.end {
+        let to = range.end.min(at + STEP);
+        // At most a page.
+        let mut page = vec![0; (to - at) as usize];
+        let known = end.saturating_sub(at).min(to - at) as usize;
+        file.read_exact_at(&mut page[..known], at)?;
+        if page.iter().all(|byte| *byte == 0) {
+            file.write_all_at(&page, at)?;
+        }
+        at = to;
+    }
+    Ok(())
 }
 
 fn write_zeros(file: &File, from: u64, len: u64) -> io::Result<()> {

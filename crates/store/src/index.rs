@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::properties;
 use ferromq_protocol::message::{Record, TransactionKind};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -38,6 +38,8 @@ pub struct Index {
     clock: Clock,
     /// By name, which is by age.
     files: RwLock<Vec<Arc<IndexFile>>>,
+    /// Made ahead: making one takes milliseconds, which the thread that fills the last one up does not have.
+    next: Mutex<Option<IndexFile>>,
 }
 
 impl Index {
@@ -67,7 +69,7 @@ impl Index {
             let file = IndexFile::open(path.clone(), shape).map_err(OpenError::io("map", &path))?;
             index_files.push(Arc::new(file));
         }
-        Ok(Index { dir, shape, clock, files: RwLock::new(index_files) })
+        Ok(Index { dir, shape, clock, files: RwLock::new(index_files), next: Mutex::default() })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -148,21 +150,49 @@ impl Index {
         {
             return Ok(());
         }
-        let file = Arc::new(self.add_file(disk, last.as_deref())?);
+        let made = self.next.lock().take();
+        let file = match made {
+            Some(file) => file,
+            None => self.make_file(disk, last.as_deref())?,
+        };
+        if let Some(last) = &last {
+            file.follow(last);
+        }
+        let file = Arc::new(file);
         file.put(topic, key, physical, store_timestamp);
         self.files.write().push(file);
         Ok(())
     }
 
-    fn add_file(&self, disk: &dyn Disk, before: Option<&IndexFile>) -> io::Result<IndexFile> {
+    fn make_file(&self, disk: &dyn Disk, before: Option<&IndexFile>) -> io::Result<IndexFile> {
         files::make_dir(disk, &self.dir)?;
         let name_before = before
             .and_then(|file| file.path().file_name().and_then(|name| name.to_str()))
             .and_then(|name| name.parse::<u64>().ok());
         let name = file_name(self.clock.now_ms(), name_before);
-        let file = IndexFile::create(disk, self.dir.join(name), self.shape, before)?;
+        let file = IndexFile::create(disk, self.dir.join(name), self.shape)?;
         disk.sync_dir(&self.dir)?;
         Ok(file)
+    }
+
+    /// Readies what puts will soon need: the pages ahead of the last entry, and the next file. To be called now and then, by
+    /// another thread than the one that puts.
+    pub fn prepare(&self, disk: &dyn Disk) {
+        let Some(last) = self.files.read().last().cloned() else { return };
+        last.map_ahead();
+        let mut next = self.next.lock();
+        if next.is_none() && last.is_nearly_full() && !last.is_full() {
+            // Whoever puts makes it then, and reports the error.
+            *next = self.make_file(disk, Some(&last)).inspect(IndexFile::map_ahead).ok();
+        }
+    }
+
+    /// Removes the file that was made ahead and is not needed.
+    pub fn discard(&self) -> io::Result<()> {
+        match self.next.lock().take() {
+            Some(file) => files::remove_file(file.path()),
+            None => Ok(()),
+        }
     }
 
     /// Makes all entries durable.

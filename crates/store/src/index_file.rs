@@ -5,16 +5,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ferromq_protocol::message::tags::index_key_hash;
 
 use crate::disk::Disk;
-use crate::mapped_file::WordFile;
+use crate::mapped_file::{CHUNK_MAX, WordFile};
 
 const HEADER_LEN: usize = 40;
 const SLOT_LEN: usize = 4;
 const ENTRY_LEN: usize = 20;
+const PAGE: usize = 4096;
+/// Bytes of entries mapped ahead at least: 13,000 messages.
+const MAPPED_AHEAD_MIN: usize = 256 * 1024;
 
 const BEGIN_TIMESTAMP_AT: usize = 0;
 const END_TIMESTAMP_AT: usize = 8;
@@ -43,6 +46,8 @@ pub struct IndexFile {
     shape: IndexShape,
     /// Changed since the last sync.
     dirty: AtomicBool,
+    /// Byte up to which entries were mapped ahead; 0 when slots and entries are to be mapped anew.
+    mapped: AtomicUsize,
 }
 
 /// What a repair left.
@@ -63,34 +68,61 @@ struct Entry {
 }
 
 impl IndexFile {
-    /// Makes an empty file. It takes the end of the one before as its own begin and end, as Java does: the time of
-    /// its first entry is counted from there.
-    pub fn create(
-        disk: &dyn Disk,
-        path: PathBuf,
-        shape: IndexShape,
-        before: Option<&IndexFile>,
-    ) -> io::Result<IndexFile> {
+    /// Makes an empty file.
+    pub fn create(disk: &dyn Disk, path: PathBuf, shape: IndexShape) -> io::Result<IndexFile> {
         let words = WordFile::create(disk, path, shape.file_len())?;
         words.put_word(NEXT_ENTRY_AT, 1);
-        if let Some(before) = before {
-            let (timestamp, physical) = (before.end_timestamp(), before.end_physical());
-            if physical > 0 {
-                words.put_long(BEGIN_PHYSICAL_AT, physical);
-                words.put_long(END_PHYSICAL_AT, physical);
-            }
-            if timestamp > 0 {
-                words.put_long(BEGIN_TIMESTAMP_AT, timestamp.cast_unsigned());
-                words.put_long(END_TIMESTAMP_AT, timestamp.cast_unsigned());
-            }
+        Ok(IndexFile { words, shape, dirty: AtomicBool::new(true), mapped: AtomicUsize::new(0) })
+    }
+
+    /// Gives an empty file the end of the one before as its own begin and end, as Java does: the time of its first entry is
+    /// counted from there.
+    pub fn follow(&self, before: &IndexFile) {
+        let (timestamp, physical) = (before.end_timestamp(), before.end_physical());
+        if physical > 0 {
+            self.words.put_long(BEGIN_PHYSICAL_AT, physical);
+            self.words.put_long(END_PHYSICAL_AT, physical);
         }
-        Ok(IndexFile { words, shape, dirty: AtomicBool::new(true) })
+        if timestamp > 0 {
+            self.words.put_long(BEGIN_TIMESTAMP_AT, timestamp.cast_unsigned());
+            self.words.put_long(END_TIMESTAMP_AT, timestamp.cast_unsigned());
+        }
+    }
+
+    /// Maps slots and the next entries, so that puts take no page fault; to be called now and then, and after each
+    /// [`IndexFile::sync`], which write-protects what it wrote. As many entries as came since the last call, twice.
+    pub fn map_ahead(&self) {
+        let entry = |number: u32| self.entry_at(number.min(self.shape.entries));
+        let next = self.entry_at(self.next_entry());
+        let mapped = self.mapped.load(Ordering::Relaxed);
+        let goal = if mapped == 0 {
+            self.map_in_steps(0..entry(0));
+            next + MAPPED_AHEAD_MIN
+        } else {
+            let came = (next + MAPPED_AHEAD_MIN).saturating_sub(mapped);
+            mapped.max(next + MAPPED_AHEAD_MIN.max(2 * came))
+        };
+        let goal = goal.min(entry(self.shape.entries));
+        self.map_in_steps(mapped.max(next).min(goal)..goal);
+        self.mapped.store(goal, Ordering::Relaxed);
+    }
+
+    /// In small steps: where memory is dear, a step takes a quarter of a millisecond of a core that sends may need.
+    fn map_in_steps(&self, range: std::ops::Range<usize>) {
+        for at in range.clone().step_by(CHUNK_MAX) {
+            self.words.map_writable(at - at % PAGE..range.end.min(at + CHUNK_MAX));
+        }
+    }
+
+    /// Three quarters are used: time to make the next file.
+    pub fn is_nearly_full(&self) -> bool {
+        self.next_entry() >= self.shape.entries / 4 * 3
     }
 
     /// Maps a file of the right length.
     pub fn open(path: PathBuf, shape: IndexShape) -> io::Result<IndexFile> {
         let words = WordFile::open(path)?;
-        Ok(IndexFile { words, shape, dirty: AtomicBool::new(false) })
+        Ok(IndexFile { words, shape, dirty: AtomicBool::new(false), mapped: AtomicUsize::new(0) })
     }
 
     pub fn path(&self) -> &Path {
@@ -216,6 +248,7 @@ impl IndexFile {
             self.dirty.store(true, Ordering::Release);
             return Err(error);
         }
+        self.mapped.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -311,7 +344,7 @@ mod tests {
     }
 
     fn filled(dir: &Path) -> IndexFile {
-        let file = IndexFile::create(&LocalDisk, dir.join("1"), SHAPE, None).unwrap();
+        let file = IndexFile::create(&LocalDisk, dir.join("1"), SHAPE).unwrap();
         for message in 0..5 {
             // Seven slots for few keys: chains are shared.
             assert!(file.put("T", "all", message * 100, 1_000_000 + message.cast_signed() * 1500));
@@ -330,7 +363,8 @@ mod tests {
         assert_eq!(find(&file, "all", 1_004_500, i64::MAX), [400, 300]);
         assert_eq!(find(&file, "all", 0, 1_000_999), [0]);
         assert!(file.put("T", "x", 500, 1_009_000) && file.is_full() && !file.put("T", "y", 600, 1_009_000));
-        let next = IndexFile::create(&LocalDisk, dir.path().join("2"), SHAPE, Some(&file)).unwrap();
+        let next = IndexFile::create(&LocalDisk, dir.path().join("2"), SHAPE).unwrap();
+        next.follow(&file);
         assert_eq!((next.begin_timestamp(), next.end_physical()), (1_009_000, 500));
         // An hour later: the entry's seconds count from the inherited begin, but the message is found at its time.
         next.put("T", "z", 600, 4_609_000);

@@ -1,5 +1,5 @@
-//! Once a second: queue and index entries to the disk, the checkpoint, overdue waiters; now and then a look at how full
-//! the disk is.
+//! Once a second: queue and index entries to the disk, the checkpoint, overdue waiters, room ahead in the index; now and
+//! then a look at how full the disk is.
 //!
 //! Java: FlushConsumeQueueService, the checkpoint's schedule, the disk part of CleanCommitLogService.
 
@@ -59,6 +59,9 @@ impl Maintenance {
                 if let Err(error) = done.and_then(|()| self.checkpoint.save(&*self.disk)) {
                     self.health.poison(format!("queues, index or checkpoint could not be synced: {error}"));
                 }
+            }
+            if let Some(index) = &self.projection.index {
+                index.prepare(&*self.disk);
             }
             self.signal.nap(self.interval);
         }

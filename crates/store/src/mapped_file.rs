@@ -337,12 +337,53 @@ impl WordFile {
     /// Makes a file of `len` allocated, zeroed bytes. It is durable after a [`WordFile::sync`] and one of its directory.
     pub fn create(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<WordFile> {
         let file = disk.create(&path, len)?;
-        Ok(WordFile { map: map_whole(&file)?, path })
+        WordFile::map(&file, path)
+    }
+
+    /// Makes a file of `len` zeroed bytes of which none is allocated: see [`WordFile::allocate`].
+    pub fn create_empty(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<WordFile> {
+        let file = disk.create(&path, 0)?;
+        file.set_len(len)?;
+        WordFile::map(&file, path)
     }
 
     pub fn open(path: PathBuf) -> io::Result<WordFile> {
-        let (_, map) = open_whole(&path)?;
-        Ok(WordFile { map, path })
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        WordFile::map(&file, path)
+    }
+
+    fn map(file: &File, path: PathBuf) -> io::Result<WordFile> {
+        let words = WordFile { map: map_whole(file)?, path };
+        // A changed word makes its page dirty, and with read-ahead the large piece of memory that the page is part of.
+        words.advise(Advice::Random);
+        Ok(words)
+    }
+
+    /// Allocates `range`, so that words there can be put; a full disk is an error here.
+    pub fn allocate(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).read(true).open(&self.path)?;
+        disk.allocate(&file, range.start as u64..range.end as u64)
+    }
+
+    /// Brings `range` into memory, writable, so that putting a word there takes no page fault. Nothing changes if it cannot.
+    pub fn map_writable(&self, range: Range<usize>) {
+        let range = range.start..range.end.min(self.len());
+        if !range.is_empty()
+            && let Err(error) = self.map.advise_range(Advice::PopulateWrite, range.start, range.len())
+        {
+            tracing::debug!(%error, path = %self.path.display(), "pages are not mapped ahead");
+        }
+    }
+
+    /// Nothing more is put into the file: from now on it is only read, mostly from front to back.
+    pub fn expect_reads(&self) {
+        self.advise(Advice::Normal);
+    }
+
+    fn advise(&self, advice: Advice) {
+        if let Err(error) = self.map.advise(advice) {
+            tracing::debug!(%error, path = %self.path.display(), "the kernel takes no advice on a mapping");
+        }
     }
 
     pub fn path(&self) -> &Path {

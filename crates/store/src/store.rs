@@ -243,6 +243,9 @@ impl Store {
         self.maintenance.flush_all().map_err(sync(&self.config.root))?;
         self.checkpoint.save(disk).map_err(sync(self.checkpoint.path()))?;
         self.allocator.discard().map_err(remove(&log_dir))?;
+        if let Some(index) = &self.index {
+            index.discard().map_err(remove(&index::dir_of(&self.config.root)))?;
+        }
         let behind = self.positions.written().saturating_sub(self.positions.dispatched());
         if behind > 0 {
             return Err(CloseError::DispatchBehind { behind });
