@@ -1,7 +1,8 @@
-//! Reading a queue: from entries to slices of the mapped log, without copying.
+//! Reading a queue: from entries to slices of the mapped log; only what is short is copied.
 //!
 //! Java: DefaultMessageStore.getMessage, ConsumeQueue.getOffsetInQueueByTime (store.md §6).
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use ferromq_protocol::{QueueId, QueueOffset};
 
 use crate::config::StoreConfig;
 use crate::consume_queue::{ConsumeQueue, ENTRY_LEN, partition_point};
-use crate::mapped_file::LogFile;
+use crate::mapped_file::{LogFile, LogSlice};
 use crate::queues::Queues;
 use crate::segments::Segments;
 use crate::stats::Counters;
@@ -105,7 +106,7 @@ pub struct ReadOutcome {
     pub next_offset: QueueOffset,
     pub min_offset: QueueOffset,
     pub max_offset: QueueOffset,
-    /// Whole records in queue order; neighbours in the log share a chunk. Slices of the mapped log.
+    /// Whole records in queue order. Long runs of neighbours are slices of the mapped log, short ones are copied together.
     pub chunks: Vec<Bytes>,
     /// Messages in `chunks`, and their bytes.
     pub count: usize,
@@ -145,16 +146,78 @@ pub struct Reader {
     limits: StoreLimits,
 }
 
-/// Neighbouring records on their way to become one chunk.
-struct Chunk {
+/// The written part of one segment.
+struct Window {
     file: Arc<LogFile>,
-    from: usize,
-    to: usize,
+    bytes: LogSlice,
 }
 
-impl Chunk {
-    fn into_bytes(self) -> Option<Bytes> {
-        self.file.slice(self.from..self.to).map(|slice| slice.into_bytes())
+impl Window {
+    fn of(file: Arc<LogFile>) -> Option<Window> {
+        let bytes = file.slice(0..file.written())?;
+        Some(Window { file, bytes })
+    }
+
+    /// Where in this segment a record of `len` bytes at `physical` is, if it is.
+    fn place(&self, physical: u64, len: usize) -> Option<Range<usize>> {
+        let at = usize::try_from(physical.checked_sub(self.file.start())?).ok()?;
+        (at <= self.bytes.len() && len <= self.bytes.len() - at).then(|| at..at + len)
+    }
+}
+
+/// A run of neighbouring records up to this long is copied together with others: shorter than what it costs to name it to
+/// the socket. Queues of a topic share the log, so most runs are one record.
+const COPIED_LEN_MAX: usize = 2048;
+/// Room taken at first for runs that are copied.
+const COPIED_ROOM_MAX: usize = 64 * 1024;
+
+/// The records of one answer, on their way to become few pieces.
+#[derive(Default)]
+struct Gathered {
+    pieces: Vec<Bytes>,
+    /// What comes after the pieces: runs that were copied.
+    copied: Vec<u8>,
+    /// And after that: a run that may grow yet.
+    run: Range<usize>,
+}
+
+impl Gathered {
+    /// Adds a record at `place` of `window`, which is also that of the run.
+    fn add(&mut self, window: &Window, place: Range<usize>, expected: usize) {
+        if place.start == self.run.end && !self.run.is_empty() {
+            self.run.end = place.end;
+            return;
+        }
+        self.end_run(window);
+        if self.copied.capacity() == 0 {
+            self.copied.reserve(place.len().saturating_mul(expected).min(COPIED_ROOM_MAX));
+        }
+        self.run = place;
+    }
+
+    fn end_run(&mut self, window: &Window) {
+        let run = std::mem::take(&mut self.run);
+        if run.len() <= COPIED_LEN_MAX {
+            self.copied.extend_from_slice(&window.bytes[run]);
+        } else {
+            self.end_copied();
+            // Written, so it is there.
+            self.pieces.extend(window.file.slice(run).map(LogSlice::into_bytes));
+        }
+    }
+
+    fn end_copied(&mut self) {
+        if !self.copied.is_empty() {
+            self.pieces.push(Bytes::from(std::mem::take(&mut self.copied)));
+        }
+    }
+
+    fn into_pieces(mut self, window: Option<&Window>) -> Vec<Bytes> {
+        if let Some(window) = window {
+            self.end_run(window);
+        }
+        self.end_copied();
+        self.pieces
     }
 }
 
@@ -250,7 +313,8 @@ impl Reader {
         let log_end = self.positions.written();
         let bytes_max = limits.bytes_max.clamp(BYTES_MIN, BYTES_MAX);
         let scan_max = (self.limits.scan_bytes.max(limits.count_max.saturating_mul(ENTRY_LEN)) / ENTRY_LEN) as u64;
-        let mut chunk: Option<Chunk> = None;
+        let mut gathered = Gathered::default();
+        let mut window: Option<Window> = None;
         // Entries below this point into a segment that is gone.
         let mut removed_below = 0;
         let mut examined = 0;
@@ -281,19 +345,18 @@ impl Reader {
                 miss(ReadStatus::NoMatchedMessage);
                 continue;
             }
-            let joins = chunk.as_ref().is_some_and(|chunk| {
-                chunk.file.start() + chunk.to as u64 == physical && chunk.to + len <= chunk.file.written()
-            });
-            let file = match &chunk {
-                Some(chunk) if joins => Some(Arc::clone(&chunk.file)),
-                _ => self.segments.find(physical),
-            };
-            // The offset lies in the segment, whose length is a usize.
-            let place = file.and_then(|file| {
-                let at = (physical - file.start()) as usize;
-                (at + len <= file.written()).then_some((file, at))
-            });
-            let Some((file, at)) = place else {
+            let mut place = window.as_ref().and_then(|window| window.place(physical, len));
+            if place.is_none() {
+                let next = self.segments.find(physical).and_then(Window::of);
+                place = next.as_ref().and_then(|next| next.place(physical, len));
+                if place.is_some() {
+                    if let Some(before) = &window {
+                        gathered.end_run(before);
+                    }
+                    window = next;
+                }
+            }
+            let (Some(window), Some(place)) = (&window, place) else {
                 miss(ReadStatus::MessageWasRemoving);
                 removed_below = self.segments.first().map_or(0, |first| {
                     let segment_len = first.len() as u64;
@@ -302,27 +365,20 @@ impl Reader {
                 continue;
             };
             if filter.reads_records() {
-                let matches = file
-                    .slice(at..at + len)
-                    .is_some_and(|bytes| Record::parse(&bytes).is_ok_and(|record| filter.matches_record(&record)));
+                let record = Record::parse(&window.bytes[place.clone()]);
+                let matches = record.is_ok_and(|record| filter.matches_record(&record));
                 if !matches {
                     miss(ReadStatus::NoMatchedMessage);
                     continue;
                 }
             }
-            match &mut chunk {
-                Some(chunk) if joins => chunk.to += len,
-                _ => {
-                    let done = chunk.replace(Chunk { file, from: at, to: at + len });
-                    outcome.chunks.extend(done.and_then(Chunk::into_bytes));
-                }
-            }
+            gathered.add(window, place, limits.count_max - outcome.count);
             outcome.status = ReadStatus::Found;
             outcome.count += 1;
             outcome.len_bytes += len;
             removed_below = 0;
         }
-        outcome.chunks.extend(chunk.and_then(Chunk::into_bytes));
+        outcome.chunks = gathered.into_pieces(window.as_ref());
         outcome.suggest_slave = log_end.saturating_sub(examined) > self.limits.in_memory_bytes;
     }
 
