@@ -137,8 +137,12 @@ impl Dispatch {
         self.outcome(connection, request).unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
     }
 
-    /// Sends are made visible once for all requests of a round.
-    fn round_done(&self) {
+    /// Sends are flushed once for all requests of a round, and made visible once.
+    fn before_replies(&self) {
+        self.store.flush_for_waiters();
+    }
+
+    fn after_replies(&self) {
         self.store.announce();
     }
 
@@ -160,8 +164,12 @@ impl Service for MainPort {
         self.0.handle(connection, &request)
     }
 
-    fn round_done(&self) {
-        self.0.round_done();
+    fn before_replies(&self) {
+        self.0.before_replies();
+    }
+
+    fn after_replies(&self) {
+        self.0.after_replies();
     }
 
     fn closed(&self, connection: &Connection) {
@@ -185,8 +193,12 @@ impl Service for FastPort {
         }
     }
 
-    fn round_done(&self) {
-        self.0.round_done();
+    fn before_replies(&self) {
+        self.0.before_replies();
+    }
+
+    fn after_replies(&self) {
+        self.0.after_replies();
     }
 
     fn closed(&self, connection: &Connection) {

@@ -114,12 +114,15 @@ impl Driver {
 
     /// One pass over all work there is. `Ok(true)`: there is more; `Ok(false)`: sleep, the waker is registered everywhere.
     fn round(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
-        let had_frames = self.frames_left;
+        let served = if self.frames_left { self.service.clone() } else { None };
         let handled = self.handle_frames();
+        if let Some(service) = &served {
+            service.before_replies();
+        }
         let signals = self.connection.collect(&mut self.outbound);
         self.write(context)?;
-        if let (true, Some(service)) = (had_frames, &self.service) {
-            service.round_done();
+        if let Some(service) = served {
+            service.after_replies();
         }
         handled?;
         if signals.overflow {

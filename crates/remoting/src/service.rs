@@ -22,9 +22,11 @@ pub trait Service: Send + Sync + 'static {
     /// copied out, or the whole buffer stays in memory with it.
     fn handle(&self, connection: &Connection, request: Command) -> Outcome;
 
-    /// The requests that were here have been handled and their replies written, as far as the socket took them: the time for
-    /// work that nobody waits for.
-    fn round_done(&self) {}
+    /// All requests that were here have been handled: the time for what is done once for all of them.
+    fn before_replies(&self) {}
+
+    /// Their replies are written, as far as the socket took them: the time for work that no reply waits for.
+    fn after_replies(&self) {}
 
     /// The connection is up; nothing was read from it yet.
     fn opened(&self, _connection: &Connection) {}

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::FlushMode;
@@ -25,6 +25,8 @@ const PAGE: u64 = 4096;
 const WRITE_BACK_MIN: u64 = 1 << 20;
 /// What a sync write-protects around its end, at most.
 const CHUNK: u64 = CHUNK_MAX as u64;
+/// A sync that took longer is not made again on a thread that has connections to serve.
+const SYNC_ON_CALLER_MAX: Duration = Duration::from_micros(500);
 /// How long a waiter waits in async mode, where nobody has said.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -74,6 +76,8 @@ pub struct Flusher {
     waiters: Mutex<VecDeque<Waiter>>,
     /// One sync at a time; also held while the log is truncated. What the last one saw.
     syncing: Mutex<Seen>,
+    /// How long the last one took.
+    last_sync_us: AtomicU64,
 }
 
 impl fmt::Debug for Flusher {
@@ -104,6 +108,7 @@ impl Flusher {
             stop: AtomicBool::new(false),
             waiters: Mutex::default(),
             syncing: Mutex::default(),
+            last_sync_us: AtomicU64::new(0),
         }
     }
 
@@ -112,8 +117,8 @@ impl Flusher {
         self.signal.wake();
     }
 
-    /// Calls `done` once everything before `end` is on the disk, or with the reason why not. On the flush thread,
-    /// or at once on the caller's when the answer is known.
+    /// Calls `done` once everything before `end` is on the disk, or with the reason why not. On the thread that syncs, or
+    /// at once on the caller's when the answer is known. Wakes nobody: see [`Flusher::wake`] and [`Flusher::flush_here`].
     pub fn when_flushed(&self, end: u64, done: Box<dyn FnOnce(FlushOutcome) + Send>) {
         if self.positions.flushed() >= end {
             return done(FlushOutcome::Flushed);
@@ -129,12 +134,32 @@ impl Flusher {
         }
         let at = waiters.partition_point(|waiter| waiter.end <= end);
         waiters.insert(at, Waiter { end, deadline: Instant::now() + timeout, done });
-        drop(waiters);
+    }
+
+    /// Has the flush thread look at who waits.
+    pub fn wake(&self) {
         match self.mode {
             FlushMode::Sync { .. } => self.signal.wake(),
             // The thread may be in a nap.
             FlushMode::Async { .. } => self.signal.wake_now(),
         }
+    }
+
+    /// Syncs for those who wait, on the calling thread: with a fast disk that takes less than two threads need to wake each
+    /// other. The caller sees to the dispatch. Left to the flush thread while another sync is under way, and when the last one was slow.
+    pub fn flush_here(&self) {
+        if !self.has_waiters() {
+            return;
+        }
+        let slow = self.last_sync_us.load(Ordering::Relaxed) > SYNC_ON_CALLER_MAX.as_micros() as u64;
+        if !slow && let Some(seen) = self.syncing.try_lock() {
+            // An error has poisoned the store and told the waiters.
+            let _ = self.flush_held(seen, Extent::All);
+            if !self.has_waiters() {
+                return;
+            }
+        }
+        self.wake();
     }
 
     /// Tells waiters whose time is up. Called by another thread than the one that may hang in a sync.
@@ -163,7 +188,13 @@ impl Flusher {
     }
 
     fn flush_as(&self, extent: Extent) -> io::Result<()> {
-        let result = self.sync_written(extent);
+        let result = self.flush_held(self.syncing.lock(), extent);
+        self.dispatch.wake();
+        result
+    }
+
+    fn flush_held(&self, seen: MutexGuard<'_, Seen>, extent: Extent) -> io::Result<()> {
+        let result = self.sync_written(seen, extent);
         match &result {
             Ok(()) => self.complete(),
             Err(error) => {
@@ -174,8 +205,7 @@ impl Flusher {
         result
     }
 
-    fn sync_written(&self, extent: Extent) -> io::Result<()> {
-        let mut seen = self.syncing.lock();
+    fn sync_written(&self, mut seen: MutexGuard<'_, Seen>, extent: Extent) -> io::Result<()> {
         if self.health.is_poisoned() {
             return Err(io::Error::other("an earlier sync failed"));
         }
@@ -189,14 +219,15 @@ impl Flusher {
         if from >= to {
             return Ok(());
         }
+        let began = Instant::now();
         self.segments.sync(&*self.disk, from..to)?;
+        self.last_sync_us.store(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.positions.flushed.store(to, Ordering::Release);
         let now = Seen { end: written, timestamp };
         let before = std::mem::replace(&mut *seen, now);
         if let Some(durable) = [now, before].into_iter().find(|seen| seen.end <= to) {
             self.checkpoint.log_timestamp.store(durable.timestamp, Ordering::Release);
         }
-        self.dispatch.wake();
         if to == written
             && let Some(file) = self.segments.find(to)
         {
@@ -322,7 +353,7 @@ impl Flusher {
     }
 
     /// Keeps syncs out while the log is truncated.
-    pub fn hold(&self) -> parking_lot::MutexGuard<'_, Seen> {
+    pub fn hold(&self) -> MutexGuard<'_, Seen> {
         self.syncing.lock()
     }
 }

@@ -408,7 +408,7 @@ impl SendPath {
             let topic = Arc::clone(topic);
             let admission = Arc::clone(&self.admission);
             admission.waits();
-            self.parts.store.when_flushed(end, move |flushed| {
+            self.parts.store.when_flushed_silently(end, move |flushed| {
                 admission.flushed();
                 let mut reply = Reply::ok().header(answer);
                 if flushed != FlushOutcome::Flushed {

@@ -19,7 +19,7 @@ impl Store {
     /// [`Store::when_flushed`]. Consumers see it a moment later. Java: asyncPutMessage.
     pub fn append(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
         let appended = self.append_silently(message)?;
-        self.wake_dispatch();
+        self.wake_threads();
         Ok(appended)
     }
 
@@ -55,7 +55,7 @@ impl Store {
     /// Java: asyncPutMessages with a MessageExtBatch.
     pub fn append_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
         let appended = self.append_batch_silently(messages)?;
-        self.wake_dispatch();
+        self.wake_threads();
         Ok(appended)
     }
 
@@ -124,7 +124,9 @@ impl Store {
 
     fn log_grew(&self, end: u64) {
         self.allocator.tail_moved(end);
-        self.flusher.tail_moved();
+        if !self.sync_flush {
+            self.flusher.tail_moved();
+        }
     }
 
     /// Makes what was appended visible to consumers, on the calling thread as far as it is not much: no other thread has
@@ -133,8 +135,11 @@ impl Store {
         self.dispatcher.catch_up();
     }
 
-    fn wake_dispatch(&self) {
-        if !self.sync_flush {
+    /// In sync mode the flush comes first, and wakes the dispatch.
+    fn wake_threads(&self) {
+        if self.sync_flush {
+            self.flusher.tail_moved();
+        } else {
             self.dispatch_signal.wake();
         }
     }
@@ -153,10 +158,21 @@ impl Store {
     }
 
     /// Calls `done` once everything before `end` is on the disk, or with the reason why it is not. It runs on the
-    /// flush thread, which completes a whole prefix per sync, or at once on this one when the answer is known: it must
+    /// thread that syncs, which completes a whole prefix at a time, or at once on this one when the answer is known: it must
     /// be short. In async mode it makes the flush happen now. Waits at most the sync timeout (async mode: 5 s).
     pub fn when_flushed(&self, end: PhysicalOffset, done: impl FnOnce(FlushOutcome) + Send + 'static) {
+        self.when_flushed_silently(end, done);
+        self.flusher.wake();
+    }
+
+    /// [`Store::when_flushed`] for a caller that will soon call [`Store::flush_for_waiters`], once for all who wait.
+    pub fn when_flushed_silently(&self, end: PhysicalOffset, done: impl FnOnce(FlushOutcome) + Send + 'static) {
         self.flusher.when_flushed(end.0, Box::new(done));
+    }
+
+    /// Makes durable what somebody waits for, on the calling thread if the disk is fast.
+    pub fn flush_for_waiters(&self) {
+        self.flusher.flush_here();
     }
 
     /// Continues the log with bytes of another broker's, at the same offset. For replication: nothing is stamped or
@@ -165,7 +181,7 @@ impl Store {
         self.health.check()?;
         self.log.append_raw(at.0, bytes)?;
         self.log_grew(at.0 + bytes.len() as u64);
-        self.wake_dispatch();
+        self.wake_threads();
         Ok(())
     }
 
