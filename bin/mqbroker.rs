@@ -93,11 +93,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     for remark in remarks {
         warn!("{remark}");
     }
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if config.worker_threads > 0 {
-        runtime.worker_threads(config.worker_threads);
-    }
-    let runtime = runtime.enable_all().build().map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
+    // Connections have threads of their own; this one accepts them, and looks after the broker's duties.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
     runtime.block_on(serve(config, args.config_file.clone()))
 }
 

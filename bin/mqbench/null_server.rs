@@ -11,7 +11,7 @@ use clap::Args;
 use ferromq_protocol::body::{BrokerData, QueueData, TopicRoute};
 use ferromq_protocol::header::{SendReply, SendRequest};
 use ferromq_protocol::{Command, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
-use ferromq_remoting::{Connection, Outcome, Server, ServerConfig, Service};
+use ferromq_remoting::{Connection, Outcome, Server, ServerConfig, Service, Workers};
 
 /// How long connections may take to finish when the server is stopped.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub struct Options {
 
 pub fn run(options: Options) -> Result<()> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(async {
         let server = bind(options.listen).await?;
         println!("null-server listens on {} (process {})", server.local_addr(), std::process::id());
@@ -38,7 +38,8 @@ pub fn run(options: Options) -> Result<()> {
 /// Listens from now on.
 async fn bind(listen: SocketAddr) -> Result<Server> {
     let service = Arc::new(StoresNothing { next: AtomicU64::new(0) });
-    Ok(Server::bind(ServerConfig { listen, ..ServerConfig::default() }, service).await?)
+    let workers = Some(Workers::start(0).context("cannot start threads")?);
+    Ok(Server::bind(ServerConfig { listen, workers, ..ServerConfig::default() }, service).await?)
 }
 
 struct StoresNothing {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferromq_config::InvalidValue;
-use ferromq_remoting::{BindError, Client, ClientConfig, Server, ServerConfig};
+use ferromq_remoting::{BindError, Client, ClientConfig, Server, ServerConfig, Workers};
 use ferromq_store::{Clock, CloseError, DelayLevels, FlushMode, OpenError, Store, StoreConfig};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -233,15 +233,16 @@ impl Broker {
         });
         delays.start().map_err(StartError::Thread)?;
 
+        let workers = Workers::start(config.worker_threads).map_err(StartError::Thread)?;
         let main = Server::bind(
-            server_config(&config, SocketAddr::new(ip, advertised_port)),
+            server_config(&config, SocketAddr::new(ip, advertised_port), &workers),
             Arc::new(MainPort(Arc::clone(&dispatch))),
         )
         .await?;
         let local_addr = main.local_addr();
         let mut servers = vec![main];
         if let Some(listen) = fast_listen {
-            servers.push(Server::bind(server_config(&config, listen), Arc::new(FastPort(dispatch))).await?);
+            servers.push(Server::bind(server_config(&config, listen, &workers), Arc::new(FastPort(dispatch))).await?);
         }
 
         let identity = Identity {
@@ -414,9 +415,10 @@ fn store_config(config: &BrokerConfig) -> Result<StoreConfig, StartError> {
     })
 }
 
-fn server_config(config: &BrokerConfig, listen: SocketAddr) -> ServerConfig {
+fn server_config(config: &BrokerConfig, listen: SocketAddr, workers: &Workers) -> ServerConfig {
     ServerConfig {
         listen,
+        workers: Some(workers.clone()),
         idle_max: Duration::from_secs(config.server_channel_max_idle_time_seconds),
         send_buffer_len: Some(config.server_socket_snd_buf_size).filter(|len| *len > 0),
         receive_buffer_len: Some(config.server_socket_rcv_buf_size).filter(|len| *len > 0),

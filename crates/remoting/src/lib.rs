@@ -15,8 +15,10 @@ mod inbound;
 mod outbound;
 mod server;
 mod service;
+mod workers;
 
 pub use client::{Client, ClientConfig, ConnectError};
 pub use connection::{Connection, ConnectionId, InvokeError, ReplySlot};
 pub use server::{BindError, Server, ServerConfig};
 pub use service::{Outcome, Service};
+pub use workers::Workers;

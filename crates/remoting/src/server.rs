@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::connection::Connection;
 use crate::driver::{Driver, Limits};
 use crate::service::Service;
+use crate::workers::Workers;
 
 /// Connections the kernel may hold before they are accepted. Java: `serverSocketBacklog`.
 const BACKLOG: u32 = 1024;
@@ -42,6 +43,8 @@ pub struct ServerConfig {
     /// SO_SNDBUF and SO_RCVBUF in bytes; `None` leaves it to the kernel. Java: `serverSocketSndBufSize`, `serverSocketRcvBufSize`.
     pub send_buffer_len: Option<u32>,
     pub receive_buffer_len: Option<u32>,
+    /// What the connections run on; `None`: the tokio runtime on which [`Server::bind`] is called.
+    pub workers: Option<Workers>,
 }
 
 impl Default for ServerConfig {
@@ -55,6 +58,7 @@ impl Default for ServerConfig {
             connections_max: 65_536,
             send_buffer_len: None,
             receive_buffer_len: None,
+            workers: None,
         }
     }
 }
@@ -77,7 +81,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens and serves from now on, on the current tokio runtime.
+    /// Listens and serves from now on; accepts on the current tokio runtime.
     pub async fn bind(config: ServerConfig, service: Arc<dyn Service>) -> Result<Server, BindError> {
         let addr = config.listen;
         let listener = listen(&config).map_err(|cause| BindError { addr, cause })?;
@@ -93,6 +97,7 @@ impl Server {
             },
             connections_max: config.connections_max,
             service,
+            workers: config.workers,
             tasks: JoinSet::new(),
             connections: HashMap::new(),
             refusing: false,
@@ -141,6 +146,7 @@ struct Acceptor {
     limits: Limits,
     connections_max: usize,
     service: Arc<dyn Service>,
+    workers: Option<Workers>,
     tasks: JoinSet<()>,
     connections: HashMap<Id, Connection>,
     /// The limit was hit and reported, and not left since.
@@ -198,8 +204,25 @@ impl Acceptor {
             Err(error) => return tracing::debug!(%peer_addr, %error, "connection lost while it was accepted"),
         };
         let connection = Connection::new(peer_addr, local_addr, self.limits.outbound_bytes_max);
-        let driver = Driver::new(stream, connection.clone(), Some(self.service.clone()), self.limits);
-        let task = self.tasks.spawn(driver);
+        let (service, limits) = (Some(self.service.clone()), self.limits);
+        let task = match &self.workers {
+            None => self.tasks.spawn(Driver::new(stream, connection.clone(), service, limits)),
+            Some(workers) => {
+                // Registered here with the loop that accepts; from there on with the worker's own.
+                let moved = stream.into_std();
+                let served = connection.clone();
+                let serve = async move {
+                    match moved.and_then(TcpStream::from_std) {
+                        Ok(stream) => Driver::new(stream, served, service, limits).await,
+                        Err(error) => {
+                            served.mark_closed();
+                            warn!(%peer_addr, %error, "connection lost: it cannot be handed to a worker");
+                        }
+                    }
+                };
+                workers.spawn(&mut self.tasks, serve)
+            }
+        };
         self.connections.insert(task.id(), connection);
     }
 
