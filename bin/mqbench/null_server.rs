@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use ferromq_protocol::body::{BrokerData, QueueData, TopicRoute};
 use ferromq_protocol::header::{SendReply, SendRequest};
-use ferromq_protocol::{Command, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
+use ferromq_protocol::message::OffsetMessageId;
+use ferromq_protocol::{Command, PhysicalOffset, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome, Server, ServerConfig, Service, Workers};
 
 /// How long connections may take to finish when the server is stopped.
@@ -51,7 +52,7 @@ impl Service for StoresNothing {
     fn handle(&self, connection: &Connection, request: Command) -> Outcome {
         Outcome::Reply(match request.request_code() {
             RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
-                self.send(&request)
+                self.send(connection, &request)
             }
             RequestCode::GET_ROUTEINFO_BY_TOPIC => route(connection),
             RequestCode::HEART_BEAT | RequestCode::UNREGISTER_CLIENT => Reply::ok(),
@@ -65,12 +66,15 @@ impl Service for StoresNothing {
 }
 
 impl StoresNothing {
-    fn send(&self, request: &Command) -> Reply {
+    fn send(&self, connection: &Connection, request: &Command) -> Reply {
+        let host = connection.local_addr();
         match request.header::<SendRequest>() {
             Ok(header) => {
                 let queue_offset = QueueOffset(self.next.fetch_add(1, Ordering::Relaxed));
                 Reply::ok().header(SendReply {
-                    msg_id: format!("{:032X}", queue_offset.0).into(),
+                    msg_id: OffsetMessageId { host, physical_offset: PhysicalOffset(queue_offset.0) }
+                        .to_string()
+                        .into(),
                     queue_id: QueueId(u32::try_from(header.queue_id).unwrap_or(0)),
                     queue_offset,
                     ..SendReply::default()
