@@ -4,22 +4,21 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use clap::{Args, ValueEnum};
 use ferromq_protocol::header::PullReply;
+use ferromq_protocol::message::Record;
 use ferromq_protocol::{Command, FRAME_LEN_MAX, RequestCode, ResponseCode, decode_frame};
 
 use crate::producer::connect;
 use crate::refuse;
 use crate::report::{Watch, Work};
-use crate::run::{Plan, Run, Tally};
+use crate::run::{Plan, Run, Tally, epoch_ns};
+use crate::send_frames::STAMP_MARK;
 use crate::target::{Control, Place, check_name, failure_text};
-
-/// How long a broker may hold a pull that finds nothing.
-const SUSPEND_MS: u64 = 1000;
 
 /// Nothing new and no long poll: how long to wait before asking again.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -29,10 +28,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Room of one read, in bytes.
 const READ_LEN: usize = 256 * 1024;
-
-/// Where the born timestamp stands in a stored message, and the least a message can have.
-const BORN_AT: usize = 40;
-const RECORD_LEN_MIN: usize = 91;
 
 #[derive(Args, Debug)]
 pub struct Options {
@@ -44,7 +39,10 @@ pub struct Options {
     /// Consumer group
     #[arg(long, default_value = "mqbench")]
     group: String,
-    /// Connections per broker; the queues are spread over them
+    /// Consumer groups NAME-0, NAME-1, ..., each of which pulls everything, with connections of its own
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    groups: u32,
+    /// Connections per broker and group; the queues are spread over them
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     connections: u32,
     /// Messages per pull at most
@@ -56,6 +54,9 @@ pub struct Options {
     /// Where to begin
     #[arg(long, value_enum, default_value_t = Begin::Latest)]
     from: Begin,
+    /// How long a broker may hold a pull that finds nothing
+    #[arg(long, value_parser = crate::parse_duration, default_value = "1s")]
+    suspend: Duration,
     /// Ask again instead of letting the broker hold a pull that finds nothing
     #[arg(long)]
     no_long_poll: bool,
@@ -96,7 +97,8 @@ pub fn run(options: Options) -> Result<()> {
     let mut pullers = Vec::new();
     for target in control.targets(&options.place, &options.topic, options.queues)? {
         let connections = options.connections.min(target.read_queues.max(1));
-        for number in 0..connections {
+        for number in 0..connections * options.groups {
+            let (group, number) = (number / connections, number % connections);
             let mut queues = Vec::new();
             for id in (0..target.read_queues).filter(|id| id % connections == number) {
                 queues.push(Queue { id, offset: begin(&control, &target.addr, &options, id)? });
@@ -107,9 +109,12 @@ pub fn run(options: Options) -> Result<()> {
                 stream,
                 addr: target.addr.clone(),
                 topic: options.topic.clone(),
-                group: options.group.clone(),
+                group: match options.groups {
+                    1 => options.group.clone(),
+                    _ => format!("{}-{group}", options.group),
+                },
                 batch: options.batch,
-                long_poll: !options.no_long_poll,
+                suspend_ms: (!options.no_long_poll).then(|| options.suspend.as_millis()),
                 queues,
                 run: run.clone(),
                 tally: Tally::new(),
@@ -172,7 +177,8 @@ struct Puller {
     topic: String,
     group: String,
     batch: u32,
-    long_poll: bool,
+    /// `None`: no long poll.
+    suspend_ms: Option<u128>,
     queues: Vec<Queue>,
     run: Arc<Run>,
     tally: Arc<Tally>,
@@ -217,7 +223,7 @@ impl Puller {
             while let Some(reply) = decode_frame(&mut incoming, FRAME_LEN_MAX)? {
                 found |= self.take(&reply)?;
             }
-            if !found && !self.long_poll {
+            if !found && self.suspend_ms.is_none() {
                 thread::sleep(PAUSE);
             }
         }
@@ -228,7 +234,7 @@ impl Puller {
     fn request(&mut self, index: usize) -> Result<()> {
         let queue = &self.queues[index];
         // Bits: 2 hold the pull when nothing is there, 4 the subscription comes along.
-        let (sys_flag, suspend) = if self.long_poll { ("6", SUSPEND_MS) } else { ("4", 0) };
+        let (sys_flag, suspend) = self.suspend_ms.map_or(("4", 0), |suspend| ("6", suspend));
         let mut request = Command::request(
             RequestCode::PULL_MESSAGE,
             &[
@@ -273,20 +279,15 @@ impl Puller {
     }
 
     fn count(&mut self, mut records: &[u8]) -> Result<()> {
-        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let now_ns = epoch_ns();
         self.latencies.clear();
         while !records.is_empty() {
-            let born_ms = records.get(BORN_AT..BORN_AT + 8).map(|mut bytes| bytes.get_u64());
-            let len = records.first_chunk::<4>().map(|word| u32::from_be_bytes(*word) as usize);
-            let (Some(born_ms), Some(len)) =
-                (born_ms, len.filter(|len| (RECORD_LEN_MIN..=records.len()).contains(len)))
-            else {
-                bail!("broker {} answers a pull with bytes that are no messages", self.addr);
-            };
+            let record = Record::parse(records).map_err(|error| {
+                anyhow!("broker {} answers a pull with bytes that are no messages: {error}", self.addr)
+            })?;
             // Clocks of two machines may differ; a message is never older than its birth.
-            self.latencies
-                .push(u64::try_from(now_ns.saturating_sub(u128::from(born_ms) * 1_000_000)).unwrap_or(u64::MAX));
-            records = &records[len..];
+            self.latencies.push(now_ns.saturating_sub(born_ns(&record)));
+            records = &records[record.record_len()..];
         }
         let messages = self.latencies.len() as u64;
         self.tally.add(messages, 0, &self.latencies);
@@ -294,5 +295,15 @@ impl Puller {
             self.run.stop();
         }
         Ok(())
+    }
+}
+
+/// When a message was due, in nanoseconds since 1970: our own producer says it in the body, others to the millisecond.
+fn born_ns(record: &Record<'_>) -> u64 {
+    match record.body().split_first_chunk::<8>() {
+        Some((mark, rest)) if *mark == STAMP_MARK && rest.len() >= 8 => {
+            rest.first_chunk().map_or(0, |stamp| u64::from_be_bytes(*stamp))
+        }
+        _ => u64::try_from(record.born_timestamp()).unwrap_or(0).saturating_mul(1_000_000),
     }
 }

@@ -4,6 +4,7 @@
 //! on; `null-server` answers sends without storing anything and shows what the transport alone can do.
 
 mod consumer;
+mod fdatasync;
 mod null_server;
 mod process_stats;
 mod producer;
@@ -16,6 +17,7 @@ mod target;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Load generator for RocketMQ-compatible brokers.
 #[derive(Parser)]
@@ -31,12 +33,15 @@ enum Command {
     Producer(producer::Options),
     /// Pull messages from all queues and report throughput and end-to-end latency
     Consumer(consumer::Options),
+    /// Write and sync as fast as the disk does: the ceiling of a broker that syncs before it answers
+    Fdatasync(fdatasync::Options),
     /// Answer sends without storing them: the ceiling of the transport
     NullServer(null_server::Options),
 }
 
 /// Exit codes: 0 done, 1 the run failed, 2 the arguments make no sense (clap's own code too).
 fn main() -> ExitCode {
+    allow_many_files();
     match run_command(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,10 +51,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// As many connections as the system lets us have.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be raised, opening too many says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
 fn run_command(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Producer(options) => producer::run(options),
         Command::Consumer(options) => consumer::run(options),
+        Command::Fdatasync(options) => fdatasync::run(options),
         Command::NullServer(options) => null_server::run(options),
     }
 }

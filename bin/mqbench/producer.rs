@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::BytesMut;
@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::refuse;
 use crate::replies::ReplyScanner;
 use crate::report::{Watch, Work};
-use crate::run::{Plan, Run, Tally};
+use crate::run::{Plan, Run, Tally, epoch_ns};
 use crate::send_frames::{FrameRing, OPAQUE_BASE, Shape};
 use crate::target::{Control, Place, check_name, failure_text};
 
@@ -46,8 +46,11 @@ pub struct Options {
     #[arg(long, default_value = "mqbench")]
     group: String,
     /// Connections, spread over the brokers
-    #[arg(long, short, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, short, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=8192))]
     connections: u32,
+    /// Connections beside them that stay idle
+    #[arg(long, default_value_t = 0)]
+    idle_connections: u32,
     /// Requests without an answer yet, per connection
     #[arg(long, short, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     in_flight: u32,
@@ -113,6 +116,9 @@ pub fn run(options: Options) -> Result<()> {
         first_send(&control, &target.addr, &shape(1, 0))?;
     }
 
+    let idle = (0..options.idle_connections)
+        .map(|number| connect(&targets[number as usize % targets.len()].addr))
+        .collect::<Result<Vec<_>>>()?;
     let run = Run::new();
     let requests = options.count.map(|count| count.div_ceil(u64::from(options.batch)));
     let mut senders = Vec::new();
@@ -136,6 +142,7 @@ pub fn run(options: Options) -> Result<()> {
             pace,
             per_request: u64::from(options.batch),
             batch_latencies: Vec::new(),
+            late: Vec::new(),
         });
     }
     let plan = Plan {
@@ -147,7 +154,7 @@ pub fn run(options: Options) -> Result<()> {
     };
     let tallies = senders.iter().map(|sender| sender.tally.clone()).collect();
     let workers = senders.into_iter().map(|sender| Box::new(move || sender.work()) as Work).collect();
-    Watch {
+    let outcome = Watch {
         run,
         tallies,
         workers,
@@ -157,13 +164,15 @@ pub fn run(options: Options) -> Result<()> {
         verb: "sent",
         body_len: Some(options.body_size),
     }
-    .watch()
+    .watch();
+    drop(idle);
+    outcome
 }
 
 /// Sends one message and insists on success: creates the topic, and tells early what is wrong.
 fn first_send(control: &Control, addr: &str, shape: &Shape<'_>) -> Result<()> {
     let mut ring = FrameRing::new(shape, 1);
-    ring.prepare(OPAQUE_BASE, now_ms());
+    ring.prepare(OPAQUE_BASE, epoch_ns());
     let mut bytes = BytesMut::from(ring.take().0);
     let Some(request) = decode_frame(&mut bytes, ferromq_protocol::FRAME_LEN_MAX)? else {
         bail!("a message of {} bytes makes no frame", shape.body_len);
@@ -224,6 +233,8 @@ struct Sender {
     pace: Option<Pace>,
     per_request: u64,
     batch_latencies: Vec<u64>,
+    /// How late the messages of one write were.
+    late: Vec<u64>,
 }
 
 impl Sender {
@@ -277,7 +288,6 @@ impl Sender {
 
     /// Readies frames for all free places, or for those that are due.
     fn fill(&mut self) {
-        let born_ms = now_ms();
         let now = self.run.now_ns();
         while self.left != Some(0) {
             let since = match &mut self.pace {
@@ -288,12 +298,13 @@ impl Sender {
                         return;
                     }
                     pace.sent += 1;
+                    self.late.push(now - due);
                     due
                 }
             };
             let Some(place) = self.free.pop() else { return };
             self.places[place as usize] = Some(since);
-            self.ring.prepare(OPAQUE_BASE + place, born_ms);
+            self.ring.prepare(OPAQUE_BASE + place, self.run.epoch_ns(since));
             if let Some(left) = &mut self.left {
                 *left -= 1;
             }
@@ -301,6 +312,10 @@ impl Sender {
     }
 
     fn write(&mut self) -> Result<()> {
+        if !self.late.is_empty() {
+            self.run.note_lateness(&self.late);
+            self.late.clear();
+        }
         let (first, second) = self.ring.take();
         for bytes in [first, second] {
             if !bytes.is_empty() {
@@ -365,11 +380,6 @@ fn remark_of(frame: &[u8]) -> String {
         Ok(None) => "an incomplete reply".to_owned(),
         Err(error) => format!("an unreadable reply: {error}"),
     }
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -52,10 +52,11 @@ impl Watch {
     pub fn watch(mut self) -> Result<()> {
         let mut total = latencies();
         let mut first = self.sample()?;
-        let threads: Vec<_> = self.workers.drain(..).map(thread::spawn).collect();
+        let threads: Vec<_> = self.workers.drain(..).map(start).collect::<Result<_>>()?;
         if !self.plan.warmup.is_zero() {
             self.live(&threads, Some(self.plan.warmup), "warm-up", &mut latencies())?;
             first = self.sample()?;
+            self.run.take_lateness();
         }
         self.live(&threads, self.plan.duration, "", &mut total)?;
         let last = self.sample()?;
@@ -151,6 +152,7 @@ impl Watch {
         let server_cpu = first.server.zip(last.server).and_then(|(from, to)| per_message(from.cpu, to.cpu));
         let own_cpu = per_message(first.own.cpu, last.own.cpu);
         let first_failure = self.run.first_failure();
+        let late = self.run.take_lateness();
         let quantile = |quantile: f64| latencies.value_at_quantile(quantile);
         if self.json {
             let us = |ns: u64| ns as f64 / 1000.0;
@@ -164,6 +166,10 @@ impl Watch {
                 "latency_us": {
                     "p50": us(quantile(0.5)), "p99": us(quantile(0.99)), "p99.9": us(quantile(0.999)),
                     "p99.99": us(quantile(0.9999)), "max": us(latencies.max()), "mean": latencies.mean() / 1000.0,
+                },
+                "own_lateness_us": {
+                    "p50": us(late.value_at_quantile(0.5)), "p99": us(late.value_at_quantile(0.99)),
+                    "p99.9": us(late.value_at_quantile(0.999)), "max": us(late.max()),
                 },
                 "server_cpu_us_per_message": server_cpu,
                 "own_cpu_us_per_message": own_cpu,
@@ -200,6 +206,9 @@ impl Watch {
         if let Some(cpu) = own_cpu {
             println!("mqbench: {cpu:.2} us CPU per message");
         }
+        if !late.is_empty() {
+            println!("mqbench: late by p99 {} max {}", ms(late.value_at_quantile(0.99)), ms(late.max()));
+        }
         if failures > 0 || first_failure.is_some() {
             println!(
                 "failures: {failures}, the first: {}",
@@ -207,6 +216,11 @@ impl Watch {
             );
         }
     }
+}
+
+/// A thread with a small stack: there may be thousands.
+fn start(work: Work) -> Result<Thread> {
+    Ok(thread::Builder::new().stack_size(256 * 1024).spawn(work)?)
 }
 
 /// Waits for the workers; the first problem one of them had.

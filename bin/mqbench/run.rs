@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 
@@ -12,19 +12,44 @@ const LATENCY_MAX_NS: u64 = 60_000_000_000;
 /// One run, seen by all of its workers.
 pub struct Run {
     start: Instant,
+    /// The time at `start`, in nanoseconds since 1970.
+    start_epoch_ns: u64,
     stop: AtomicBool,
     /// The first answer that was not success, as text.
     first_failure: Mutex<Option<String>>,
+    /// At a fixed rate: how long after they were due messages left, because this program was late.
+    lateness: Mutex<Histogram<u64>>,
 }
 
 impl Run {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { start: Instant::now(), stop: AtomicBool::new(false), first_failure: Mutex::default() })
+        Arc::new(Self {
+            start: Instant::now(),
+            start_epoch_ns: epoch_ns(),
+            stop: AtomicBool::new(false),
+            first_failure: Mutex::default(),
+            lateness: Mutex::new(latencies()),
+        })
     }
 
     /// Nanoseconds since the run began.
     pub fn now_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// A time of [`Run::now_ns`] in nanoseconds since 1970.
+    pub fn epoch_ns(&self, run_ns: u64) -> u64 {
+        self.start_epoch_ns + run_ns
+    }
+
+    pub fn note_lateness(&self, late_ns: &[u64]) {
+        let mut lateness = lock(&self.lateness);
+        late_ns.iter().for_each(|late| lateness.saturating_record(*late));
+    }
+
+    /// The lateness noted since the last call.
+    pub fn take_lateness(&self) -> Histogram<u64> {
+        std::mem::replace(&mut *lock(&self.lateness), latencies())
     }
 
     pub fn stop(&self) {
@@ -83,6 +108,12 @@ impl Tally {
         debug_assert!(added.is_ok());
         histogram.reset();
     }
+}
+
+/// Nanoseconds since 1970.
+pub fn epoch_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// An empty latency histogram: 1 ns to 1 min, three significant digits.

@@ -11,6 +11,11 @@ const OPAQUE_DIGITS: usize = 10;
 const BORN_DIGITS: usize = 13;
 const KEY_DIGITS: usize = 16;
 
+/// The first bytes of a body, when there is room for them: a mark, and when the message was due, in nanoseconds since 1970. The born
+/// time in the header has only milliseconds.
+pub const STAMP_MARK: [u8; 8] = *b"mqbench\x01";
+pub const STAMP_LEN: usize = 16;
+
 /// What all frames of a ring have in common.
 pub struct Shape<'a> {
     pub topic: &'a str,
@@ -46,6 +51,8 @@ struct Spots {
     queue_digits: usize,
     born: usize,
     keys: Vec<usize>,
+    /// Behind the mark.
+    stamps: Vec<usize>,
 }
 
 impl FrameRing {
@@ -61,8 +68,8 @@ impl FrameRing {
         encode(shape).0.len()
     }
 
-    /// Readies the next frame. At most `count` may be ready at a time.
-    pub fn prepare(&mut self, opaque: u32, born_ms: u64) {
+    /// Readies the next frame; `born_ns` is in nanoseconds since 1970. At most `count` may be ready at a time.
+    pub fn prepare(&mut self, opaque: u32, born_ns: u64) {
         assert!(self.prepared - self.taken < self.count as u64, "the ring is full");
         let number = self.prepared;
         let start = (number % self.count as u64) as usize * self.frame_len;
@@ -70,7 +77,10 @@ impl FrameRing {
         let spots = &self.spots;
         digits(&mut frame[spots.opaque..][..OPAQUE_DIGITS], u64::from(opaque));
         digits(&mut frame[spots.queue..][..spots.queue_digits], number % u64::from(self.queues));
-        digits(&mut frame[spots.born..][..BORN_DIGITS], born_ms);
+        digits(&mut frame[spots.born..][..BORN_DIGITS], born_ns / 1_000_000);
+        for stamp in &spots.stamps {
+            frame[*stamp..*stamp + 8].copy_from_slice(&born_ns.to_be_bytes());
+        }
         for (item, key) in spots.keys.iter().enumerate() {
             hex(&mut frame[*key..][..KEY_DIGITS], number * spots.keys.len() as u64 + item as u64);
         }
@@ -119,7 +129,11 @@ fn encode(shape: &Shape<'_>) -> (Vec<u8>, Spots) {
     spots.opaque = blank(&mut header, OPAQUE_DIGITS);
     header.push_str(r#","serializeTypeCurrentRPC":"JSON","version":479}"#);
 
-    let payload = vec![b'm'; shape.body_len];
+    let mut payload = vec![b'm'; shape.body_len];
+    let stamped = payload.len() >= STAMP_LEN;
+    if stamped {
+        payload[..8].copy_from_slice(&STAMP_MARK);
+    }
     let mut body = Vec::new();
     if is_batch {
         let properties_len = "UNIQ_KEY".len() + 1 + 16 + KEY_DIGITS + 1;
@@ -127,6 +141,7 @@ fn encode(shape: &Shape<'_>) -> (Vec<u8>, Spots) {
             body.extend(((22 + payload.len() + properties_len) as u32).to_be_bytes());
             body.extend([0; 12]);
             body.extend((payload.len() as u32).to_be_bytes());
+            spots.stamps.extend(stamped.then_some(8 + header.len() + body.len() + 8));
             body.extend(&payload);
             body.extend((properties_len as u16).to_be_bytes());
             body.extend(format!("UNIQ_KEY\u{1}{:016X}", shape.key_prefix).as_bytes());
@@ -135,6 +150,7 @@ fn encode(shape: &Shape<'_>) -> (Vec<u8>, Spots) {
             body.push(2);
         }
     } else {
+        spots.stamps.extend(stamped.then_some(8 + header.len() + 8));
         body = payload;
         spots.keys.iter_mut().for_each(|key| *key += 8);
     }
@@ -194,7 +210,7 @@ mod tests {
         let mut number = 0;
         for round in 0..10 {
             for _ in 0..3 {
-                ring.prepare(OPAQUE_BASE + number, 1_700_000_000_000 + u64::from(number));
+                ring.prepare(OPAQUE_BASE + number, (1_700_000_000_000 + u64::from(number)) * 1_000_000 + 7);
                 number += 1;
             }
             let commands = decoded(&mut ring);
@@ -212,6 +228,8 @@ mod tests {
                     "{properties:?}"
                 );
                 assert_eq!(command.body.len(), 100);
+                let born_ns = (1_700_000_000_000 + expected as u64) * 1_000_000 + 7;
+                assert_eq!(command.body[..STAMP_LEN], [STAMP_MARK, born_ns.to_be_bytes()].concat());
             }
         }
     }
@@ -220,11 +238,13 @@ mod tests {
     fn batches_carry_as_many_messages_as_told() {
         use ferromq_protocol::message::BatchItems;
         let mut ring = FrameRing::new(&shape(3), 2);
-        ring.prepare(OPAQUE_BASE, 1_700_000_000_000);
-        ring.prepare(OPAQUE_BASE + 1, 1_700_000_000_000);
+        ring.prepare(OPAQUE_BASE, 1_700_000_000_000_000_000);
+        ring.prepare(OPAQUE_BASE + 1, 1_700_000_000_000_000_000);
         for command in decoded(&mut ring) {
             assert_eq!(command.code, 320);
             assert_eq!(BatchItems::parse(&command.body).expect("a batch").count(), 3);
+            let stamps = BatchItems::parse(&command.body).expect("a batch").map(|item| item.body[..8] == STAMP_MARK);
+            assert!(stamps.eq([true; 3]));
         }
     }
 }
