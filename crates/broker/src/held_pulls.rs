@@ -2,11 +2,11 @@
 //!
 //! Only a list: who answers them is `handlers/pull.rs`. Bounded; when full the pull is answered at once. Java: `PullRequestHoldService`.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::{QueueId, QueueOffset, TopicName};
+use foldhash::HashMap;
 use parking_lot::Mutex;
 
 /// How often deadlines are looked at. Java looks every 5 s.
@@ -33,7 +33,7 @@ pub struct HeldPulls<P> {
 
 impl<P> HeldPulls<P> {
     pub fn new(count_max: usize) -> HeldPulls<P> {
-        HeldPulls { queues: Mutex::new(HashMap::new()), count: AtomicUsize::new(0), count_max }
+        HeldPulls { queues: Mutex::new(HashMap::default()), count: AtomicUsize::new(0), count_max }
     }
 
     #[cfg(test)]
@@ -57,7 +57,7 @@ impl<P> HeldPulls<P> {
             return Err(held.pull);
         }
         if !queues.contains_key(topic) {
-            queues.insert(TopicName::from(topic), HashMap::new());
+            queues.insert(TopicName::from(topic), HashMap::default());
         }
         if let Some(topic_queues) = queues.get_mut(topic) {
             topic_queues.entry(queue).or_default().push(held);

@@ -5,13 +5,14 @@
 //! Java: `BrokerStatsManager`, `StatsItem`, `StoreStatsService`, `BrokerStats`; spec broker §F.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferromq_protocol::body::{BrokerStatsData, BrokerStatsItem};
 use ferromq_protocol::topics as topic_names;
 use ferromq_store::StoreStats;
+use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 /// Milliseconds between two samples of the minute, the hour and the day, and how many samples each keeps.
@@ -254,7 +255,7 @@ impl Statistics {
             if let Some(cached) = cache.topics.get_mut(topic) {
                 return count(cached);
             }
-            let mut cached = CachedTopic { meters: self.topic_meters(topic), groups: HashMap::new() };
+            let mut cached = CachedTopic { meters: self.topic_meters(topic), groups: HashMap::default() };
             count(&mut cached);
             cache.topics.insert(topic.into(), cached);
         });

@@ -3,13 +3,13 @@
 //! Reads are one short shared lock and a map look-up; every change bumps the data version, asks for a save and tells the registrar.
 //! Java: `TopicConfigManager`; spec broker §B.7.
 
-use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
 use ferromq_protocol::body::{DataVersion, TopicConfig, TopicConfigTable};
 use ferromq_protocol::{TopicName, json, topics as names};
+use foldhash::HashMap;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tracing::info;
@@ -80,7 +80,7 @@ struct Inner {
 impl Topics {
     /// Reads `topics.json` in `config_dir` over the topics that exist on every broker.
     pub fn open(config_dir: &Path, config: &Arc<LiveConfig>, persistence: &Persistence) -> Result<Topics, LoadError> {
-        let mut topics: HashMap<TopicName, Arc<Topic>> = HashMap::new();
+        let mut topics: HashMap<TopicName, Arc<Topic>> = HashMap::default();
         for topic in built_in(&config.current()) {
             topics.insert(topic.topic_name.clone(), Arc::new(Topic { config: topic, revision: 0 }));
         }

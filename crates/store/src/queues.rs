@@ -1,11 +1,11 @@
 //! The table of consume queues.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ferromq_protocol::QueueId;
+use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use crate::consume_queue::ConsumeQueue;
@@ -26,7 +26,7 @@ pub struct Queues {
 impl Queues {
     /// Opens what is on the disk.
     pub fn open(dir: PathBuf, file_entries: u64) -> Result<Queues, OpenError> {
-        let mut table = HashMap::new();
+        let mut table = HashMap::default();
         for topic_dir in files::list_dirs(&dir)? {
             let Some(topic) = topic_dir.file_name().and_then(|name| name.to_str()) else { continue };
             let topic: Arc<str> = topic.into();
