@@ -347,6 +347,12 @@ impl Flusher {
         self.signal.wake_now();
     }
 
+    /// Whether a sync is under way.
+    #[cfg(test)]
+    pub fn is_syncing(&self) -> bool {
+        self.syncing.is_locked()
+    }
+
     /// Answers whoever still waits. After the thread has ended.
     pub fn abandon(&self) {
         self.fail_all();

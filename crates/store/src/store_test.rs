@@ -17,6 +17,10 @@ use crate::{
 const T: &str = "TopicT";
 const Q: QueueId = QueueId(0);
 
+fn put_with(store: &Store, properties: &str) {
+    store.append(&message(T, 0, b"x", properties)).unwrap();
+}
+
 fn put(store: &Store, body: &[u8]) -> Appended {
     store.append(&message(T, 0, body, "")).unwrap()
 }
@@ -391,6 +395,103 @@ fn sync_flush_completes_a_prefix_and_gates_consumers() {
     assert_eq!(failed.load(Ordering::SeqCst), 1);
     assert!(matches!(store.close(), Err(CloseError::Poisoned(_))));
     assert!(site.dir.path().join("store/abort").exists());
+}
+
+#[test]
+fn whoever_appends_may_flush_and_announce_for_all() {
+    let site = Site::new();
+    let config = StoreConfig { flush: FlushMode::Sync { timeout: Duration::from_secs(5) }, ..site.config() };
+    let store = Store::open(config).unwrap();
+    let flushed_by = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    for body in 0..10_u8 {
+        let end = store.append_silently(&message(T, 0, &[body; 200], "")).unwrap().end;
+        let flushed_by = Arc::clone(&flushed_by);
+        store.when_flushed_silently(end, move |outcome| {
+            assert_eq!(outcome, FlushOutcome::Flushed);
+            flushed_by.lock().push(std::thread::current().id());
+        });
+    }
+    store.announce();
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 0, "not shown before it is on the disk");
+    store.flush_for_waiters();
+    // One of the two: this thread, or the flush thread if this machine's disk is slow.
+    wait_until(|| flushed_by.lock().len() == 10);
+    store.announce();
+    settle(&store);
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 10);
+    // Nobody waits: nothing to do.
+    store.flush_for_waiters();
+}
+
+#[test]
+fn a_flush_under_way_is_not_waited_for() {
+    let site = Site::new();
+    let config = StoreConfig { flush: FlushMode::Sync { timeout: Duration::from_secs(60) }, ..site.config() };
+    let store = Store::open(config).unwrap();
+    site.disk.sync_hangs.store(true, Ordering::SeqCst);
+    let (sender, outcomes) = mpsc::channel();
+    let first = put(&store, b"first").end;
+    let done = sender.clone();
+    store.when_flushed(first, move |outcome| done.send(outcome).unwrap());
+    wait_until(|| store.flusher.is_syncing());
+    let second = store.append_silently(&message(T, 0, b"second", "")).unwrap().end;
+    store.when_flushed_silently(second, move |outcome| sender.send(outcome).unwrap());
+    // Would hang with the disk if it waited.
+    store.flush_for_waiters();
+    assert!(outcomes.try_recv().is_err());
+    site.disk.sync_hangs.store(false, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap(), FlushOutcome::Flushed);
+    }
+}
+
+#[test]
+fn announced_messages_are_visible_at_once_and_to_all_threads() {
+    let site = Site::new();
+    let store = site.open();
+    std::thread::scope(|scope| {
+        for queue in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                for count in 1..=200 {
+                    store.append_silently(&message(T, queue, &[7; 50], "")).unwrap();
+                    store.announce();
+                    if count % 50 == 0 {
+                        // Another thread may have been at it; it does not leave this behind.
+                        wait_until(|| store.queue_bounds(T, QueueId(queue)).unwrap().max == QueueOffset(count));
+                    }
+                }
+            });
+        }
+    });
+    settle(&store);
+    assert!((0..4).all(|queue| read_bodies(&store, T, queue, 0).len() == 200));
+}
+
+#[test]
+fn the_index_file_made_ahead_is_used_or_gone() {
+    let site = Site::new();
+    let files = || std::fs::read_dir(site.dir.path().join("store/index")).unwrap().count();
+    let put_keys = |store: &Store, keys: std::ops::Range<u32>| {
+        for key in keys {
+            put_with(store, &format!("KEYS\u{1}k{key}\u{2}"));
+        }
+        settle(store);
+    };
+    let store = site.open();
+    put_keys(&store, 0..50);
+    wait_until(|| files() == 2);
+    // As killed: the empty file stays and holds nothing.
+    drop(store);
+    let store = site.open();
+    put_keys(&store, 50..150);
+    for key in [0, 49, 50, 149] {
+        assert_eq!(store.query(T, &format!("k{key}"), 10, 0, i64::MAX).messages.len(), 1, "k{key}");
+    }
+    put_keys(&store, 150..180);
+    wait_until(|| files() == 4);
+    store.close().unwrap();
+    assert_eq!(files(), 3, "a clean stop leaves no empty file");
 }
 
 #[test]
