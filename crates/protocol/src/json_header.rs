@@ -357,7 +357,7 @@ impl<'a> Members<'a> {
         *places = Places::default();
         let mut inner = Members { scanner: Scanner { text: self.scanner.text, at: start + 1 }, done: false };
         while let Some((name, value)) = inner.next_member()? {
-            places.note(text, &name, &value);
+            places.note(text, matches!(name, Cow::Borrowed(_)).then_some(&*name), &value);
         }
         self.scanner.at = inner.scanner.at;
         self.scanner.expect_separator()?;
@@ -464,9 +464,9 @@ impl Places {
         Self { count: None, ..Self::default() }
     }
 
-    /// Notes a member of `object`, whose text both borrow from. Nulls are no fields.
+    /// Notes a member of `object`, whose text both borrow from; a name with escapes is `None`. Nulls are no fields.
     #[inline]
-    fn note(&mut self, object: &str, name: &Cow<'_, str>, value: &Value<'_>) {
+    fn note(&mut self, object: &str, name: Option<&str>, value: &Value<'_>) {
         let Some(count) = self.count else { return };
         let (text, escaped) = match *value {
             Value::Bare("null") => return,
@@ -474,7 +474,7 @@ impl Places {
             Value::Bare(text) | Value::Nested(text) => (text, false),
         };
         let place = || {
-            let Cow::Borrowed(name) = *name else { return None };
+            let name = name?;
             let at = |part: &str| u16::try_from(part.as_ptr().addr() - object.as_ptr().addr()).ok();
             Some(Place {
                 name: at(name)?,

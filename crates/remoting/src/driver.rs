@@ -120,10 +120,12 @@ impl Driver {
             service.before_replies();
         }
         let signals = self.connection.collect(&mut self.outbound);
-        self.write(context)?;
+        let written = self.write(context);
         if let Some(service) = served {
+            // Also when the peer is gone: what it sent was handled.
             service.after_replies();
         }
+        written?;
         handled?;
         if signals.overflow {
             return Err(Ended::Overflow);

@@ -127,11 +127,6 @@ impl Allocator {
         }
     }
 
-    /// A segment that was taken and not used.
-    pub fn put_back(&self, file: LogFile) {
-        self.next.lock().file = Some(file);
-    }
-
     /// Waits until `needed` bytes can be appended to `file`.
     pub fn wait_until_ready(&self, file: &LogFile, needed: usize) -> Result<(), AppendError> {
         let give_up = Instant::now() + SEGMENT_WAIT;
@@ -215,9 +210,13 @@ impl Allocator {
             }
         }
         // Made, and its first bytes readied, before the log gets there.
-        let made = self
-            .create(current.end())
-            .inspect(|file| while file.prepared() < FIRST_BYTES && file.prepare(self.chunk) {});
+        let made = self.create(current.end()).inspect(|file| {
+            while file.prepared() < FIRST_BYTES {
+                if !file.prepare(self.chunk) {
+                    break;
+                }
+            }
+        });
         let mut unused = None;
         {
             let mut next = self.next.lock();
@@ -251,7 +250,11 @@ impl Allocator {
             self.ready.notify_all();
             ready < (tail + ahead).max(wanted)
         };
-        while goal(end(&current)) && !self.stop.load(Ordering::Acquire) && current.prepare(self.chunk) {}
+        while goal(end(&current)) && !self.stop.load(Ordering::Acquire) {
+            if !current.prepare(self.chunk) {
+                break;
+            }
+        }
         let at = end(&current);
         // Next time: half of what is ahead is used up, the middle of the segment is reached, or a new segment begins.
         let half = current.start() + current.len() as u64 / 2;

@@ -196,16 +196,15 @@ impl CommitLog {
     /// it has to wait for that one: another append may roll meanwhile.
     fn roll<'a>(&'a self, mut tail: MutexGuard<'a, Arc<LogFile>>) -> Result<MutexGuard<'a, Arc<LogFile>>, AppendError> {
         let end = tail.end();
+        let room = tail.room();
+        if tail.ready() < room.min(BLANK_LEN) {
+            return self.wait_until_ready(tail, room.min(BLANK_LEN));
+        }
         let Some(next) = self.allocator.take(end) else {
             drop(tail);
             self.allocator.wait(end)?;
             return Ok(self.tail.lock());
         };
-        let room = tail.room();
-        if tail.ready() < room.min(BLANK_LEN) {
-            self.allocator.put_back(next);
-            return self.wait_until_ready(tail, room.min(BLANK_LEN));
-        }
         if room > 0 {
             // Every record leaves room for a filler; a segment is at most 2 GiB.
             if room >= BLANK_LEN {

@@ -149,6 +149,10 @@ impl Flusher {
     /// other. The caller sees to the dispatch. Left to the flush thread while another sync is under way, and when the last one was slow.
     pub fn flush_here(&self) {
         if !self.has_waiters() {
+            // What nobody waits for has to get to the disk too, before consumers may see it.
+            if matches!(self.mode, FlushMode::Sync { .. }) && self.is_behind() {
+                self.wake();
+            }
             return;
         }
         let slow = self.last_sync_us.load(Ordering::Relaxed) > SYNC_ON_CALLER_MAX.as_micros() as u64;

@@ -419,8 +419,11 @@ fn whoever_appends_may_flush_and_announce_for_all() {
     store.announce();
     settle(&store);
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 10);
-    // Nobody waits: nothing to do.
+    // What nobody waits for is flushed and shown all the same.
+    store.append_silently(&message(T, 0, b"not waited for", "")).unwrap();
     store.flush_for_waiters();
+    store.announce();
+    wait_until(|| read_bodies(&store, T, 0, 0).len() == 11);
 }
 
 #[test]
