@@ -114,7 +114,7 @@ pub fn run(options: Options) -> Result<()> {
                     _ => format!("{}-{group}", options.group),
                 },
                 batch: options.batch,
-                suspend_ms: (!options.no_long_poll).then(|| options.suspend.as_millis()),
+                suspend_ms: (!options.no_long_poll).then_some(options.suspend.as_millis()),
                 queues,
                 run: run.clone(),
                 tally: Tally::new(),

@@ -705,7 +705,7 @@ mod tests {
             while let Some((name, value)) = walk.next_member().unwrap() {
                 wanted.push((name.into_owned(), value.into_text().unwrap().into_owned()));
             }
-            let as_written: Vec<_> = members.iter().cloned().collect();
+            let as_written = members.clone();
             proptest::prop_assert_eq!(&wanted, &as_written);
             let mut places = Places::default();
             match compact_object(text.as_bytes(), &mut places) {
