@@ -140,6 +140,14 @@ mod tests {
     }
 
     #[test]
+    fn many_connections_send_and_others_stay_idle() {
+        against_null_server(
+            "mqbench producer -b {} -t T --count 1000 -c 300 -i 1 -s 16 --rate 20000 --idle-connections 50",
+        )
+        .expect("sent");
+    }
+
+    #[test]
     fn refusals_name_the_broker_and_its_reason() {
         let error = against_null_server("mqbench consumer -b {} -t T --count 1").expect_err("no pulls here");
         assert!(format!("{error:#}").contains("request type 11 not supported"), "{error:#}");

@@ -32,6 +32,12 @@ const FRAMES_LEN_MAX: usize = 2 * 1024 * 1024 * 1024;
 /// Longest body a broker takes by default, in bytes.
 const BODY_LEN_MAX: usize = 16 * 1024 * 1024 - 4096;
 
+/// Connections beyond this many share counters with others: a histogram takes 200 KB, and all are read once a second.
+const TALLIES_MAX: u32 = 64;
+
+/// How often a connection that waits for its next due message looks whether the run is over. Thousands wait at a time.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Read buffer of one connection, in bytes.
 const READ_LEN: usize = 256 * 1024;
 
@@ -103,7 +109,7 @@ pub fn run(options: Options) -> Result<()> {
         key_prefix,
     };
     let rings_len =
-        FrameRing::frame_len(&shape(options.queues, 0)) * (options.in_flight * options.connections) as usize;
+        FrameRing::frame_len(&shape(options.queues, 0)) * options.in_flight as usize * options.connections as usize;
     if rings_len > FRAMES_LEN_MAX {
         return refuse(format!(
             "{rings_len} bytes of messages in flight are more than {FRAMES_LEN_MAX}; lower --in-flight or --connections"
@@ -121,6 +127,7 @@ pub fn run(options: Options) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let run = Run::new();
     let requests = options.count.map(|count| count.div_ceil(u64::from(options.batch)));
+    let tallies: Vec<_> = (0..options.connections.min(TALLIES_MAX)).map(|_| Tally::new()).collect();
     let mut senders = Vec::new();
     for number in 0..options.connections {
         let target = &targets[number as usize % targets.len()];
@@ -134,7 +141,7 @@ pub fn run(options: Options) -> Result<()> {
             stream: connect(&target.addr)?,
             addr: target.addr.clone(),
             run: run.clone(),
-            tally: Tally::new(),
+            tally: tallies[number as usize % tallies.len()].clone(),
             ring: FrameRing::new(&shape(target.write_queues, key_prefix), options.in_flight as usize),
             places: (0..options.in_flight).map(|_| None).collect(),
             free: (0..options.in_flight).rev().collect(),
@@ -143,6 +150,7 @@ pub fn run(options: Options) -> Result<()> {
             per_request: u64::from(options.batch),
             batch_latencies: Vec::new(),
             late: Vec::new(),
+            place_since: 0,
         });
     }
     let plan = Plan {
@@ -152,7 +160,6 @@ pub fn run(options: Options) -> Result<()> {
             (duration, _) => Some(duration.unwrap_or(Duration::from_secs(10))),
         },
     };
-    let tallies = senders.iter().map(|sender| sender.tally.clone()).collect();
     let workers = senders.into_iter().map(|sender| Box::new(move || sender.work()) as Work).collect();
     let outcome = Watch {
         run,
@@ -235,6 +242,8 @@ struct Sender {
     batch_latencies: Vec<u64>,
     /// How late the messages of one write were.
     late: Vec<u64>,
+    /// When an answer last made a place after there was none: what was due before then waited for the broker.
+    place_since: u64,
 }
 
 impl Sender {
@@ -298,7 +307,7 @@ impl Sender {
                         return;
                     }
                     pace.sent += 1;
-                    self.late.push(now - due);
+                    self.late.push(now.saturating_sub(due.max(self.place_since)));
                     due
                 }
             };
@@ -332,8 +341,8 @@ impl Sender {
         let Some(pace) = &self.pace else { return Ok(true) };
         let until_due = pace.due_ns().saturating_sub(self.run.now_ns());
         let nap = match wants_more && !self.free.is_empty() {
-            true => Duration::from_nanos(until_due.min(100_000_000)),
-            false => Duration::from_millis(100),
+            true => Duration::from_nanos(until_due).min(LOOK_EVERY),
+            false => LOOK_EVERY,
         };
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(nap.subsec_nanos()) };
         let mut sockets = [PollFd::from_borrowed_fd(self.stream.as_fd(), PollFlags::IN)];
@@ -358,6 +367,9 @@ impl Sender {
             let (Some(place), Some(since)) = (place, since) else {
                 bail!("broker {} answered a request that was not sent (opaque {})", self.addr, reply.opaque);
             };
+            if self.free.is_empty() {
+                self.place_since = now;
+            }
             self.free.push(place);
             if reply.code == ResponseCode::SUCCESS.0 {
                 self.batch_latencies.push(now.saturating_sub(since));

@@ -167,10 +167,10 @@ impl Watch {
                     "p50": us(quantile(0.5)), "p99": us(quantile(0.99)), "p99.9": us(quantile(0.999)),
                     "p99.99": us(quantile(0.9999)), "max": us(latencies.max()), "mean": latencies.mean() / 1000.0,
                 },
-                "own_lateness_us": {
+                "own_lateness_us": (!late.is_empty()).then(|| json!({
                     "p50": us(late.value_at_quantile(0.5)), "p99": us(late.value_at_quantile(0.99)),
                     "p99.9": us(late.value_at_quantile(0.999)), "max": us(late.max()),
-                },
+                })),
                 "server_cpu_us_per_message": server_cpu,
                 "own_cpu_us_per_message": own_cpu,
                 "server_rss_anon_bytes": last.server.map(|server| server.rss_anon),

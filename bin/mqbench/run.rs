@@ -70,7 +70,7 @@ impl Run {
     }
 }
 
-/// What one worker has done. Written by it alone, once per batch of answers; read and emptied by the watching thread.
+/// What one worker has done, or a few of very many. Written once per batch of answers; read and emptied by the watching thread.
 pub struct Tally {
     messages: AtomicU64,
     failures: AtomicU64,
