@@ -307,3 +307,40 @@ fn born_ns(record: &Record<'_>) -> u64 {
         _ => u64::try_from(record.born_timestamp()).unwrap_or(0).saturating_mul(1_000_000),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferromq_protocol::QueueId;
+    use ferromq_protocol::message::{NewMessage, SysFlag};
+
+    fn born_ns_of(host: &str, body: &[u8]) -> u64 {
+        let host = host.parse().expect("an address");
+        let mut bytes = Vec::new();
+        let message = NewMessage {
+            topic: "T",
+            queue_id: QueueId(0),
+            flag: 0,
+            sys_flag: SysFlag::default(),
+            born_timestamp: 1_700_000_000_123,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body,
+            properties: "",
+        };
+        message.encode(&mut bytes).expect("a record");
+        born_ns(&Record::parse(&bytes).expect("the record"))
+    }
+
+    #[test]
+    fn a_marked_body_says_when_it_was_due_whatever_the_hosts() {
+        let marked = [STAMP_MARK, 1_700_000_000_456_789_012_u64.to_be_bytes(), [b'm'; 8]].concat();
+        for host in ["127.0.0.1:1", "[::1]:1"] {
+            assert_eq!(born_ns_of(host, &marked), 1_700_000_000_456_789_012);
+            assert_eq!(born_ns_of(host, &marked[..15]), 1_700_000_000_123_000_000);
+            assert_eq!(born_ns_of(host, b"from another producer"), 1_700_000_000_123_000_000);
+        }
+    }
+}
