@@ -1,5 +1,6 @@
-//! Prepares the next commit log segment and keeps the pages ahead of the tail in memory, on a thread of its own, so
-//! that an append finds both ready.
+//! Makes the next commit log segment and keeps the bytes ahead of the tail ready, so that an append finds both.
+//!
+//! Two threads: making a segment waits for the disk, and appends that need ready bytes must not wait with it.
 //!
 //! Java: AllocateMappedFileService and its warm-up.
 
@@ -38,7 +39,10 @@ pub struct Allocator {
     health: Arc<Health>,
     segments: Arc<Segments>,
     positions: Arc<Positions>,
+    /// Of the thread that readies bytes.
     signal: Signal,
+    /// Of the thread that makes segments.
+    maker: Signal,
     stop: AtomicBool,
     /// Bytes readied in one go.
     chunk: usize,
@@ -79,6 +83,7 @@ impl Allocator {
             wake_at: AtomicU64::new(0),
             positions,
             signal: Signal::default(),
+            maker: Signal::default(),
             stop: AtomicBool::new(false),
             next: Mutex::default(),
             ready: Condvar::new(),
@@ -120,7 +125,7 @@ impl Allocator {
             }
             next.wanted = Some(start);
             next.failure = None;
-            self.signal.wake();
+            self.maker.wake();
             if self.ready.wait_until(&mut next, give_up).timed_out() {
                 return Err(AppendError::Extend { reason: format!("no segment after {} s", SEGMENT_WAIT.as_secs()) });
             }
@@ -167,7 +172,7 @@ impl Allocator {
         Ok(file)
     }
 
-    /// The thread.
+    /// The thread that readies bytes.
     pub fn run(&self) {
         self.signal.attach();
         let mut last = (Instant::now(), self.positions.written());
@@ -175,40 +180,51 @@ impl Allocator {
             let tail = self.positions.written();
             let (then, tail_then) = std::mem::replace(&mut last, (Instant::now(), tail));
             let ahead = ahead_for(tail.saturating_sub(tail_then), then.elapsed());
-            self.prepare_next(tail);
             self.make_ready(tail, ahead);
+            if self.segment_is_due() {
+                self.maker.wake();
+            }
             self.signal.sleep_unless(None, || {
                 self.stop.load(Ordering::Acquire)
-                    || self.is_waited_for()
+                    || self.next.lock().wanted_ready > 0
                     || self.positions.written() >= self.wake_at.load(Ordering::Relaxed)
             });
         }
         self.ready.notify_all();
     }
 
-    fn is_waited_for(&self) -> bool {
-        let next = self.next.lock();
-        next.wanted.is_some() || next.wanted_ready > 0
+    /// The thread that makes segments.
+    pub fn run_maker(&self) {
+        self.maker.attach();
+        while !self.stop.load(Ordering::Acquire) {
+            if self.segment_is_due() {
+                self.make_next();
+            }
+            // While there is no room, looked at again now and then.
+            let pause = self.next.lock().failure.is_some().then_some(RETRY_PAUSE);
+            self.maker.sleep_unless(pause, || self.stop.load(Ordering::Acquire) || self.segment_is_due());
+        }
+        self.ready.notify_all();
     }
 
-    /// Makes the next segment when an append waits for it or the present one is half full.
-    fn prepare_next(&self, tail: u64) {
-        let Some(current) = self.segments.last() else { return };
+    /// Whether the next segment is to be made: an append waits for it, or the present one is half full. After a failure
+    /// only who waits has it tried again before [`RETRY_PAUSE`] is over.
+    fn segment_is_due(&self) -> bool {
+        let Some(current) = self.segments.last() else { return false };
         let half = current.start() + current.len() as u64 / 2;
-        {
-            let mut next = self.next.lock();
-            if next.file.as_ref().is_some_and(|file| file.start() == current.end()) {
-                next.wanted = None;
+        let mut next = self.next.lock();
+        if next.file.as_ref().is_some_and(|file| file.start() == current.end()) {
+            if next.wanted.take().is_some() {
                 self.ready.notify_all();
-                return;
             }
-            if next.wanted.is_none() && tail < half {
-                return;
-            }
-            if next.wanted.is_none() && next.failure.as_ref().is_some_and(|(when, ..)| when.elapsed() < RETRY_PAUSE) {
-                return;
-            }
+            return false;
         }
+        let failed = next.failure.as_ref().is_some_and(|(when, ..)| when.elapsed() < RETRY_PAUSE);
+        next.wanted.is_some() || (self.positions.written() >= half && !failed)
+    }
+
+    fn make_next(&self) {
+        let Some(current) = self.segments.last() else { return };
         // Made, and its first bytes readied, before the log gets there.
         let made = self.create(current.end()).inspect(|file| {
             while file.prepared() < FIRST_BYTES {
@@ -269,6 +285,7 @@ impl Allocator {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.signal.wake();
+        self.maker.wake();
         // Whoever waits has seen that, or is asleep by now.
         drop(self.next.lock());
         self.ready.notify_all();

@@ -195,6 +195,8 @@ impl Store {
         };
         let allocator = Arc::clone(&self.allocator);
         start("store-allocator", Box::new(move || allocator.run()))?;
+        let maker = Arc::clone(&self.allocator);
+        start("store-segments", Box::new(move || maker.run_maker()))?;
         let flusher = Arc::clone(&self.flusher);
         start("store-flush", Box::new(move || flusher.run()))?;
         let dispatcher = Arc::clone(&self.dispatcher);
