@@ -186,6 +186,24 @@ mod tests {
     }
 
     #[test]
+    fn holes_are_filled_where_the_filesystem_cannot_allocate() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(64 << 10).unwrap();
+        file.write_all_at(b"kept", 20_000).unwrap();
+        let before = file.metadata().unwrap().blocks();
+        fill_holes(&file, 8192..40_000).unwrap();
+        // Beyond the end, as for a new file.
+        fill_holes(&file, 64 << 10..70_000).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!((bytes.len(), &bytes[20_000..20_004]), (70_000, &b"kept"[..]));
+        assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 4);
+        assert!(file.metadata().unwrap().blocks() >= before + (32 << 10) / 512, "the range has disk space");
+    }
+
+    #[test]
     fn usage_is_a_ratio() {
         let usage = LocalDisk.usage(Path::new("/")).unwrap();
         assert!((0.0..=1.0).contains(&usage.used_ratio) && usage.total_bytes >= usage.free_bytes);

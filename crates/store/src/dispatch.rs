@@ -221,6 +221,11 @@ impl Dispatcher {
         while !self.stop.load(Ordering::Acquire) {
             fence(Ordering::SeqCst);
             let confirmed = self.positions.confirmed();
+            if stalled && confirmed <= self.positions.dispatched() {
+                // Whoever appends has got on with it meanwhile.
+                stalled = false;
+                self.health.disk_has_room();
+            }
             if confirmed != seen && confirmed > self.positions.dispatched() {
                 match self.step(self.work.lock(), confirmed) {
                     Ok(true) => {
