@@ -14,11 +14,12 @@ use parking_lot::{Mutex, RwLock};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::files::{self, segment_name};
-use crate::mapped_file::WordFile;
+use crate::mapped_file::{self, WordFile};
 
 /// Bytes of an entry: physical offset 8, record length 4, tags code 8.
 pub const ENTRY_LEN: usize = 20;
-const PAGE: u64 = 4096;
+/// A page of memory, in bytes.
+const PAGE: u64 = mapped_file::PAGE as u64;
 const _: () = assert!(ENTRY_LEN.is_multiple_of(4), "entries are read as words");
 
 /// Disk space of a queue's file is taken in steps of so many bytes: most queues of most brokers hold few messages.
@@ -187,11 +188,10 @@ impl ConsumeQueue {
 
     /// Opens the files of a queue. Its end is the first entry that is not there; files after it hold nothing and go.
     pub fn open(topic: Arc<str>, id: QueueId, dir: PathBuf, file_entries: u64) -> Result<ConsumeQueue, OpenError> {
-        let mut files = Vec::new();
+        let mut files: Vec<Arc<QueueFile>> = Vec::new();
         for segment in files::list_segments(&dir, file_entries * ENTRY_LEN as u64, "mappedFileSizeConsumeQueue")? {
             let words = WordFile::open(segment.path.clone()).map_err(OpenError::io("map", &segment.path))?;
             if let Some(full) = files.last() {
-                let full: &Arc<QueueFile> = full;
                 full.words.expect_reads();
             }
             files.push(Arc::new(QueueFile::new(words, segment.start / ENTRY_LEN as u64)));

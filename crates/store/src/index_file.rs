@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ferromq_protocol::message::tags::index_key_hash;
 
 use crate::disk::Disk;
-use crate::mapped_file::{CHUNK_MAX, WordFile};
+use crate::mapped_file::{CHUNK_MAX, PAGE, WordFile};
 
 const HEADER_LEN: usize = 40;
 const SLOT_LEN: usize = 4;
 const ENTRY_LEN: usize = 20;
-const PAGE: usize = 4096;
 /// Bytes of entries mapped ahead at least: 13,000 messages.
 const MAPPED_AHEAD_MIN: usize = 256 * 1024;
 

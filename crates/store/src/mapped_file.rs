@@ -1,8 +1,8 @@
 //! Files mapped into memory, behind a safe face. The only module with `unsafe`.
 //!
-//! Two kinds. [`LogFile`] is append-only: pages are prepared ahead of its end, bytes are copied in at the end by one writer
-//! at a time and read as slices below the published end. [`WordFile`] is changed in place (consume queues, index): all access is by 32-bit atomics,
-//! so that readers and the writer never race.
+//! Two kinds. [`LogFile`] is append-only: pages are prepared ahead of its end, bytes are copied in at the end by one
+//! writer at a time and read as slices below the published end. [`WordFile`] is changed in place (consume queues,
+//! index): all access is by 32-bit atomics, so that readers and the writer never race.
 //!
 //! What makes the mappings sound, for every block below: files have their full length before they are mapped
 //! (`Disk::create` allocates it, `files` checks it on open) and nobody makes them shorter while they are mapped: this
@@ -25,7 +25,8 @@ use parking_lot::Mutex;
 
 use crate::disk::{Disk, MappedRange};
 
-const PAGE: usize = 4096;
+/// A page of memory, in bytes.
+pub const PAGE: usize = 4096;
 /// Most bytes prepared in one go: a quarter of a millisecond of work where memory is dear.
 pub const CHUNK_MAX: usize = 64 * 1024;
 static ZEROS: [u8; CHUNK_MAX] = [0; CHUNK_MAX];
@@ -51,6 +52,17 @@ fn sync_map(disk: &dyn Disk, path: &Path, map: &MmapRaw, range: Range<usize>) ->
     disk.sync_range(&MappedRange { path, from, len, sync: &|| map.flush_range(from, len) })
 }
 
+/// Brings `range` into memory, writable, so that a write there takes no page fault. Nothing changes where the kernel cannot
+/// (before 5.14): writes then take a short one per page.
+fn map_writable(map: &MmapRaw, path: &Path, range: Range<usize>) {
+    let range = range.start..range.end.min(map.len());
+    if !range.is_empty()
+        && let Err(error) = map.advise_range(Advice::PopulateWrite, range.start, range.len())
+    {
+        tracing::debug!(%error, path = %path.display(), "pages are not mapped ahead");
+    }
+}
+
 /// One segment of the commit log.
 #[derive(Debug)]
 pub struct LogFile {
@@ -63,7 +75,7 @@ pub struct LogFile {
     written: AtomicUsize,
     /// Appends may go so far. At least `written`; what is beyond both is zeros, or about to be.
     prepared: AtomicUsize,
-    /// Held while `prepared` moves.
+    /// Held while a chunk is prepared, and while `prepared` goes back.
     preparing: Mutex<()>,
     /// Live [`LogSlice`]s.
     readers: AtomicUsize,
@@ -144,7 +156,7 @@ impl LogFile {
         let _claim = Claim::take(&self.busy);
         let at = self.written.load(Ordering::Relaxed);
         let prepared = self.prepared();
-        assert!(bytes.len() <= prepared - at, "append of {} bytes at {at} of {prepared}", bytes.len());
+        assert!(bytes.len() <= prepared.saturating_sub(at), "append of {} bytes at {at} of {prepared}", bytes.len());
         // SAFETY: `at..at + bytes.len()` lies below `prepared` (asserted above), which is at most the mapping's length. It
         // is at or beyond `written`, where no slice reaches: slices end below `written`, and `retract` lowers it only when
         // none is left. The claim keeps every other append out, and `prepare` writes beyond `prepared` only. `bytes` does
@@ -158,8 +170,8 @@ impl LogFile {
     /// Gives the rest of the file away unwritten: what is there stays (zeros, in a file of ours).
     pub fn seal(&self) {
         let _claim = Claim::take(&self.busy);
-        let _preparing = self.preparing.lock();
-        self.prepared.store(self.len(), Ordering::Release);
+        // A chunk that is being prepared meanwhile has nothing but zeros in it, then as now.
+        self.prepared.fetch_max(self.len(), Ordering::AcqRel);
         self.written.store(self.len(), Ordering::Release);
     }
 
@@ -257,19 +269,13 @@ impl LogFile {
             tracing::warn!(%error, path = %self.path.display(), "cannot prepare a part of the commit log ahead");
         }
         self.map_writable(from..to);
-        self.prepared.store(to, Ordering::Release);
+        self.prepared.fetch_max(to, Ordering::AcqRel);
         true
     }
 
-    /// Maps the pages of `range` writable. Kernels before 5.14 cannot; appends there take a short page fault per page.
+    /// Maps the pages of `range` writable again, after a sync has write-protected them.
     pub fn map_writable(&self, range: Range<usize>) {
-        let range = range.start..range.end.min(self.len());
-        if range.is_empty() {
-            return;
-        }
-        if let Err(error) = self.map.advise_range(Advice::PopulateWrite, range.start, range.len()) {
-            tracing::debug!(%error, path = %self.path.display(), "pages are not mapped ahead");
-        }
+        map_writable(&self.map, &self.path, range);
     }
 }
 
@@ -325,6 +331,16 @@ impl Drop for LogSlice {
     }
 }
 
+/// A new file that cannot be used (`vm.max_map_count` is reached, mostly) goes again, so that the next try meets the same
+/// error and not a file that is there already.
+fn or_gone<T>(made: io::Result<T>, path: &Path) -> io::Result<T> {
+    made.inspect_err(|_| {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!(%error, path = %path.display(), "a file that cannot be mapped stays behind");
+        }
+    })
+}
+
 /// A mapped file of big-endian words that may change in place. Its descriptor is closed: thousands of queues have
 /// one of these each.
 #[derive(Debug)]
@@ -337,14 +353,13 @@ impl WordFile {
     /// Makes a file of `len` allocated, zeroed bytes. It is durable after a [`WordFile::sync`] and one of its directory.
     pub fn create(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<WordFile> {
         let file = disk.create(&path, len)?;
-        WordFile::map(&file, path)
+        or_gone(WordFile::map(&file, path.clone()), &path)
     }
 
     /// Makes a file of `len` zeroed bytes of which none is allocated: see [`WordFile::allocate`].
     pub fn create_empty(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<WordFile> {
         let file = disk.create(&path, 0)?;
-        file.set_len(len)?;
-        WordFile::map(&file, path)
+        or_gone(file.set_len(len).and_then(|()| WordFile::map(&file, path.clone())), &path)
     }
 
     pub fn open(path: PathBuf) -> io::Result<WordFile> {
@@ -365,14 +380,9 @@ impl WordFile {
         disk.allocate(&file, range.start as u64..range.end as u64)
     }
 
-    /// Brings `range` into memory, writable, so that putting a word there takes no page fault. Nothing changes if it cannot.
+    /// Maps the pages of `range` writable ahead of puts.
     pub fn map_writable(&self, range: Range<usize>) {
-        let range = range.start..range.end.min(self.len());
-        if !range.is_empty()
-            && let Err(error) = self.map.advise_range(Advice::PopulateWrite, range.start, range.len())
-        {
-            tracing::debug!(%error, path = %self.path.display(), "pages are not mapped ahead");
-        }
+        map_writable(&self.map, &self.path, range);
     }
 
     /// Nothing more is put into the file: from now on it is only read, mostly from front to back.
