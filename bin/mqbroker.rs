@@ -93,6 +93,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     for remark in remarks {
         warn!("{remark}");
     }
+    ferromq_remoting::raise_open_files_limit();
     // Connections have threads of their own; this one accepts them, and looks after the broker's duties.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| anyhow!("cannot start the runtime: {error}"))?;

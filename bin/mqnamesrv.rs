@@ -47,6 +47,7 @@ fn run(options: Options) -> anyhow::Result<()> {
         print!("{}", config.to_properties());
         return Ok(());
     }
+    ferromq_remoting::raise_open_files_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("namesrv").build();
     let runtime = runtime.map_err(|error| anyhow!("cannot start threads: {error}"))?;
     runtime.block_on(serve(config))

@@ -17,7 +17,6 @@ mod target;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Load generator for RocketMQ-compatible brokers.
 #[derive(Parser)]
@@ -41,7 +40,7 @@ enum Command {
 
 /// Exit codes: 0 done, 1 the run failed, 2 the arguments make no sense (clap's own code too).
 fn main() -> ExitCode {
-    allow_many_files();
+    ferromq_remoting::raise_open_files_limit();
     match run_command(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,13 +48,6 @@ fn main() -> ExitCode {
             if error.is::<BadArguments>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
-}
-
-/// As many connections as the system lets us have.
-fn allow_many_files() {
-    let limit = getrlimit(Resource::Nofile);
-    // If it cannot be raised, opening too many says so.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn run_command(cli: Cli) -> anyhow::Result<()> {

@@ -22,3 +22,13 @@ pub use connection::{Connection, ConnectionId, InvokeError, ReplySlot};
 pub use server::{BindError, Server, ServerConfig};
 pub use service::{Outcome, Service};
 pub use workers::Workers;
+
+/// Raises this process's limit of open files, one of which every connection takes, to what the system lets it have; a warning
+/// if it cannot. The Java virtual machine does the same (`MaxFDLimit`), so services are often left with a low soft limit.
+pub fn raise_open_files_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, limit = limit.current, "the limit of open files stays low");
+    }
+}
