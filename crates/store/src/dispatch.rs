@@ -198,12 +198,11 @@ impl Dispatcher {
         for _ in 0..BATCHES_ON_CALLER {
             // Whoever holds the lock sees what was published before this, or this sees the lock free.
             fence(Ordering::SeqCst);
-            let confirmed = self.positions.confirmed();
-            if confirmed <= self.positions.dispatched() {
+            if self.behind() == 0 {
                 return;
             }
             let Some(work) = self.work.try_lock() else { return };
-            match self.step(work, confirmed) {
+            match self.step(work) {
                 Ok(true) => {}
                 Ok(false) | Err(_) => break,
             }
@@ -227,7 +226,7 @@ impl Dispatcher {
                 self.health.disk_has_room();
             }
             if confirmed != seen && confirmed > self.positions.dispatched() {
-                match self.step(self.work.lock(), confirmed) {
+                match self.step(self.work.lock()) {
                     Ok(true) => {
                         worked = true;
                         if std::mem::take(&mut stalled) {
@@ -254,9 +253,13 @@ impl Dispatcher {
         }
     }
 
-    /// Projects records up to `limit`, a bounded number of them. False when there is nothing that could be projected.
-    fn step(&self, mut work: MutexGuard<'_, Work>, limit: u64) -> io::Result<bool> {
-        let mut at = self.positions.dispatched();
+    /// Projects a bounded number of records. False when there is something and none of it could be projected.
+    fn step(&self, mut work: MutexGuard<'_, Work>) -> io::Result<bool> {
+        // Under the lock: what was read before it, another thread may have passed.
+        let (mut at, limit) = (self.positions.dispatched(), self.positions.confirmed());
+        if at >= limit {
+            return Ok(true);
+        }
         let Some(file) = self.segments.find(at) else {
             // Segments were removed by hand, or the next one has not been begun.
             let first = self.segments.first().map_or(at, |first| first.start());

@@ -456,7 +456,7 @@ fn announced_messages_are_visible_at_once_and_to_all_threads() {
         for queue in 0..4 {
             let store = &store;
             scope.spawn(move || {
-                for count in 1..=200 {
+                for count in 1..=1000 {
                     store.append_silently(&message(T, queue, &[7; 50], "")).unwrap();
                     store.announce();
                     if count % 50 == 0 {
@@ -468,7 +468,7 @@ fn announced_messages_are_visible_at_once_and_to_all_threads() {
         }
     });
     settle(&store);
-    assert!((0..4).all(|queue| read_bodies(&store, T, queue, 0).len() == 200));
+    assert!((0..4).all(|queue| read_bodies(&store, T, queue, 0).len() == 1000));
 }
 
 #[test]
