@@ -49,14 +49,18 @@ pub struct Allocator {
     /// When the tail is past this, the thread has something to do.
     wake_at: AtomicU64,
     next: Mutex<Next>,
+    /// Held while a segment is made and while the log is truncated, so that one path is never made, or removed, by two.
+    making: Mutex<()>,
     ready: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Next {
+    /// Where the next segment starts: the end of the last one that the log has begun. Moves when one is taken.
+    start: u64,
     file: Option<LogFile>,
-    /// An append waits for a segment that starts here.
-    wanted: Option<u64>,
+    /// An append waits for it.
+    wanted: bool,
     /// An append waits until the log is ready to here.
     wanted_ready: u64,
     failure: Option<(Instant, io::ErrorKind, String)>,
@@ -72,6 +76,7 @@ impl Allocator {
         positions: Arc<Positions>,
         sync_flush: bool,
     ) -> Allocator {
+        let start = segments.last().map_or(positions.written(), |last| last.end());
         Allocator {
             dir,
             segment_len,
@@ -85,7 +90,8 @@ impl Allocator {
             signal: Signal::default(),
             maker: Signal::default(),
             stop: AtomicBool::new(false),
-            next: Mutex::default(),
+            next: Mutex::new(Next { start, ..Next::default() }),
+            making: Mutex::new(()),
             ready: Condvar::new(),
         }
     }
@@ -100,7 +106,9 @@ impl Allocator {
     /// The segment that starts at `start`, if it is ready. Never blocks on the disk.
     pub fn take(&self, start: u64) -> Option<LogFile> {
         let mut next = self.next.lock();
-        next.file.take_if(|file| file.start() == start)
+        let file = next.file.take_if(|file| file.start() == start)?;
+        next.start = file.end();
+        Some(file)
     }
 
     /// Waits until the segment at `start` is ready to be taken.
@@ -108,11 +116,8 @@ impl Allocator {
         let give_up = Instant::now() + SEGMENT_WAIT;
         let mut next = self.next.lock();
         loop {
-            if next.file.as_ref().is_some_and(|file| file.start() == start) {
-                return Ok(());
-            }
             // Another append may have rolled the log meanwhile.
-            if self.segments.last().is_some_and(|last| last.start() >= start) {
+            if next.file.is_some() || next.start > start {
                 return Ok(());
             }
             if let Some((when, kind, reason)) = &next.failure
@@ -123,7 +128,7 @@ impl Allocator {
             if self.stop.load(Ordering::Acquire) {
                 return Err(AppendError::Closed);
             }
-            next.wanted = Some(start);
+            next.wanted = true;
             next.failure = None;
             self.maker.wake();
             if self.ready.wait_until(&mut next, give_up).timed_out() {
@@ -160,13 +165,22 @@ impl Allocator {
         }
     }
 
-    /// Makes the segment at `start`, its directory entry durable too.
-    pub fn create(&self, start: u64) -> io::Result<LogFile> {
-        let path = self.dir.join(segment_name(start));
-        if self.segments.find(start).is_none() {
-            // Prepared before the log was truncated, and never used.
-            crate::files::remove_file(&path)?;
+    /// The segment that the log begins with, or goes on in after a truncation: the one that is ready, or a new one.
+    pub fn begin(&self, start: u64) -> io::Result<LogFile> {
+        let _making = self.making.lock();
+        if let Some(file) = self.take(start) {
+            return Ok(file);
         }
+        let file = self.create(start)?;
+        self.next.lock().start = file.end();
+        Ok(file)
+    }
+
+    /// Makes the segment at `start`, its directory entry durable too. With the making lock held, and `start` where the log
+    /// has not begun a segment: what is at its path came of an attempt that failed.
+    fn create(&self, start: u64) -> io::Result<LogFile> {
+        let path = self.dir.join(segment_name(start));
+        crate::files::remove_file(&path)?;
         let file = LogFile::create(&*self.disk, path, start, self.segment_len)?;
         self.disk.sync_dir(&self.dir)?;
         Ok(file)
@@ -210,51 +224,45 @@ impl Allocator {
     /// Whether the next segment is to be made: an append waits for it, or the present one is half full. After a failure
     /// only who waits has it tried again before [`RETRY_PAUSE`] is over.
     fn segment_is_due(&self) -> bool {
-        let Some(current) = self.segments.last() else { return false };
-        let half = current.start() + current.len() as u64 / 2;
-        let mut next = self.next.lock();
-        if next.file.as_ref().is_some_and(|file| file.start() == current.end()) {
-            if next.wanted.take().is_some() {
-                self.ready.notify_all();
-            }
-            return false;
-        }
+        let next = self.next.lock();
+        let half = next.start.saturating_sub(self.segment_len / 2);
         let failed = next.failure.as_ref().is_some_and(|(when, ..)| when.elapsed() < RETRY_PAUSE);
-        next.wanted.is_some() || (self.positions.written() >= half && !failed)
+        next.file.is_none() && (next.wanted || (self.positions.written() >= half && !failed))
     }
 
     fn make_next(&self) {
-        let Some(current) = self.segments.last() else { return };
+        let _making = self.making.lock();
+        // Nobody takes a segment that is not there, so the place stays the same until this is done.
+        let start = {
+            let next = self.next.lock();
+            if next.file.is_some() {
+                return;
+            }
+            next.start
+        };
         // Made, and its first bytes readied, before the log gets there.
-        let made = self.create(current.end()).inspect(|file| {
+        let made = self.create(start).inspect(|file| {
             while file.prepared() < FIRST_BYTES {
                 if !file.prepare(self.chunk) {
                     break;
                 }
             }
         });
-        let mut unused = None;
-        {
-            let mut next = self.next.lock();
-            next.wanted = None;
-            match made {
-                Ok(file) => {
-                    unused = next.file.replace(file);
-                    next.failure = None;
-                    self.health.disk_has_room();
-                }
-                Err(error) => {
-                    tracing::warn!(%error, dir = %self.dir.display(), "cannot make the next commit log segment");
-                    next.failure = Some((Instant::now(), error.kind(), error.to_string()));
-                }
+        let mut next = self.next.lock();
+        next.wanted = false;
+        match made {
+            Ok(file) => {
+                next.file = Some(file);
+                next.failure = None;
+                self.health.disk_has_room();
+            }
+            Err(error) => {
+                tracing::warn!(%error, dir = %self.dir.display(), "cannot make the next commit log segment");
+                next.failure = Some((Instant::now(), error.kind(), error.to_string()));
             }
         }
+        drop(next);
         self.ready.notify_all();
-        if let Some(unused) = unused
-            && let Err(error) = crate::files::remove_file(unused.path())
-        {
-            tracing::warn!(%error, path = %unused.path().display(), "an unused segment stays behind");
-        }
     }
 
     fn make_ready(&self, tail: u64, ahead: u64) {
@@ -281,7 +289,7 @@ impl Allocator {
         self.wake_at.store(wake_at.max(tail + 1), Ordering::Relaxed);
     }
 
-    /// Tells the thread to end.
+    /// Tells the threads to end.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.signal.wake();
@@ -291,7 +299,7 @@ impl Allocator {
         self.ready.notify_all();
     }
 
-    /// Removes the prepared segment that nobody needed. After the thread has ended.
+    /// Removes the prepared segment that nobody needed. After the threads have ended, or with the making lock held.
     pub fn discard(&self) -> io::Result<()> {
         match self.next.lock().file.take() {
             Some(file) => crate::files::remove_file(file.path()),
@@ -299,9 +307,11 @@ impl Allocator {
         }
     }
 
-    /// Forgets the next segment of a log that became shorter.
-    pub fn log_truncated(&self) -> io::Result<()> {
+    /// The last segment now ends at `end`: forgets the one that was made to follow a later one.
+    pub fn log_truncated(&self, end: u64) -> io::Result<()> {
+        let _making = self.making.lock();
         self.wake_at.store(0, Ordering::Relaxed);
+        self.next.lock().start = end;
         self.discard()
     }
 }

@@ -302,7 +302,7 @@ fn tail_segment(segments: &Segments, allocator: &Allocator, end: u64) -> io::Res
     if let Some(last) = segments.last().filter(|last| end < last.end()) {
         return Ok(last);
     }
-    let file = Arc::new(allocator.create(end)?);
+    let file = Arc::new(allocator.begin(end)?);
     segments.push(Arc::clone(&file));
     Ok(file)
 }

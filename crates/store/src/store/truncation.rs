@@ -53,7 +53,8 @@ impl Store {
         for file in gone {
             files::remove_file(file.path()).map_err(failed(file.path()))?;
         }
-        self.allocator.log_truncated().map_err(failed(&self.config.commit_log_path()))?;
+        let last_end = last.as_ref().map_or(to, |last| last.end());
+        self.allocator.log_truncated(last_end).map_err(failed(&self.config.commit_log_path()))?;
         let new_tail = tail_segment(&self.segments, &self.allocator, to)
             .and_then(|file| file.zero_rest().map(|()| file))
             .map_err(failed(&self.config.commit_log_path()))?;
