@@ -67,6 +67,12 @@ impl Index {
                 return Err(OpenError::FileLength { path, found, expected, key: "maxHashSlotNum and maxIndexNum" });
             }
             let file = IndexFile::open(path.clone(), shape).map_err(OpenError::io("map", &path))?;
+            if at == last && file.is_unused() {
+                // Made ahead by a process that was killed. Left here it would pass for the file to go on in, and the one before
+                // it for one that lost entries.
+                std::fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
+                continue;
+            }
             index_files.push(Arc::new(file));
         }
         Ok(Index { dir, shape, clock, files: RwLock::new(index_files), next: Mutex::default() })

@@ -113,6 +113,11 @@ impl IndexFile {
         }
     }
 
+    /// Whether nothing was ever put into the file; of one that lost its header the slots still tell.
+    pub fn is_unused(&self) -> bool {
+        self.is_empty() && self.torn_end() == 1
+    }
+
     /// Three quarters are used: time to make the next file.
     pub fn is_nearly_full(&self) -> bool {
         self.next_entry() >= self.shape.entries / 4 * 3
