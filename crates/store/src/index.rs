@@ -237,7 +237,7 @@ impl Index {
         if found.is_empty() {
             return QueryOutcome::default();
         }
-        // In a set: the same key may stand twice in one message.
+        // In a set: oldest first.
         let found: BTreeSet<u64> = found.into_iter().collect();
         QueryOutcome {
             messages: found.into_iter().filter_map(read).collect(),

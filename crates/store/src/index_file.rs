@@ -234,7 +234,8 @@ impl IndexFile {
             if time.saturating_add(999) < begin {
                 return;
             }
-            if entry.hash == hash && time <= end {
+            // A message may have a key twice, and after a power loss its entry twice: it counts once.
+            if entry.hash == hash && time <= end && !found.contains(&entry.physical) {
                 found.push(entry.physical);
             }
             if entry.previous >= number {
