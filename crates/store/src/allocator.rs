@@ -246,6 +246,7 @@ impl Allocator {
                 if !file.prepare(self.chunk) {
                     break;
                 }
+                std::thread::yield_now(); // see make_ready
             }
         });
         let mut next = self.next.lock();
@@ -277,6 +278,11 @@ impl Allocator {
         while goal(end(&current)) && !self.stop.load(Ordering::Acquire) {
             if !current.prepare(self.chunk) {
                 break;
+            }
+            // A thread that appends may be waiting for this core, and a burst of chunks takes milliseconds: it goes first
+            // while it has enough to go on with.
+            if end(&current).saturating_sub(self.positions.written()) > ahead / 4 {
+                std::thread::yield_now();
             }
         }
         let at = end(&current);
