@@ -38,6 +38,7 @@ mod segments;
 mod signal;
 mod stats;
 mod store;
+mod timer_index;
 mod watermarks;
 
 pub use append::{Appended, AppendedBatch};
@@ -53,6 +54,7 @@ pub use index::QueryOutcome;
 pub use read::{AllMessages, Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome, ReadStatus};
 pub use stats::{PUT_LATENCY_BUCKETS, StoreStats};
 pub use store::Store;
+pub use timer_index::{Timer, TimerCheckpoint, TimerIndex};
 pub use watermarks::Watermarks;
 
 #[cfg(test)]

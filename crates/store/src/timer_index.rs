@@ -1,0 +1,415 @@
+//! Which message is due when: an index over the queue of timer messages, in files of one minute each.
+//!
+//! The messages themselves wait in the log; an entry here is 16 bytes: when one is due, and its place in the queue. Minutes that are near
+//! are in memory, in order; a minute far away costs an append to its file and no memory, so three days of timers need none. Entries are
+//! only ever appended; what a checkpoint does not cover is entered again out of the queue. Layout: docs/format.md, "Timers".
+//!
+//! A design of our own: Java's wheel (`TimerWheel`, `TimerLog`) knows whole seconds, and links entries backwards, so that its order is
+//! found by walking chains on disk.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use ferromq_protocol::QueueOffset;
+
+use crate::files::{remove_file, segment_name};
+
+const MINUTE_MS: i64 = 60_000;
+const ENTRY_LEN: usize = 16;
+/// A minute comes into memory so long before it begins.
+const AHEAD_MS: i64 = 5_000;
+/// Bit of an entry's queue offset: it cancels another timer.
+const CANCELS: u64 = 1 << 63;
+const CHECKPOINT_LEN: usize = 20;
+
+/// One timer message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timer {
+    /// Milliseconds since 1970.
+    pub due_ms: i64,
+    /// Of the message in the timer queue.
+    pub offset: QueueOffset,
+    /// It is to cancel another one that is due at the same time.
+    pub cancels: bool,
+}
+
+/// What is durable: the queue was read up to `entered`, and what was due by `delivered_ms` has been delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimerCheckpoint {
+    pub entered: QueueOffset,
+    pub delivered_ms: i64,
+}
+
+/// All timers that wait. One thread owns it.
+#[derive(Debug)]
+pub struct TimerIndex {
+    dir: PathBuf,
+    /// The queue is entered up to here.
+    entered: QueueOffset,
+    /// Everything due by then has been handed out.
+    delivered_ms: i64,
+    near: BinaryHeap<Reverse<Timer>>,
+    /// Minutes before this one are in `near`.
+    near_end: i64,
+    /// Minutes that have a file.
+    minutes: BTreeSet<i64>,
+    /// Entries that are not in their file yet.
+    unwritten: Vec<Timer>,
+    /// Files written since the last checkpoint; and whether there are new ones.
+    unsynced: BTreeSet<i64>,
+    new_files: bool,
+    /// As in the file.
+    saved: TimerCheckpoint,
+}
+
+impl TimerIndex {
+    /// Opens the index in `dir`, or makes it. The caller goes on entering from [`TimerIndex::entered`].
+    pub fn open(dir: PathBuf) -> io::Result<TimerIndex> {
+        fs::create_dir_all(&dir)?;
+        let checkpoint = read_checkpoint(&dir)?.unwrap_or_default();
+        let mut minutes = BTreeSet::new();
+        for entry in fs::read_dir(&dir)? {
+            let name = entry?.file_name();
+            if let Some(minute) = name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok()) {
+                minutes.insert(minute);
+            }
+        }
+        Ok(TimerIndex {
+            dir,
+            entered: checkpoint.entered,
+            delivered_ms: checkpoint.delivered_ms,
+            near: BinaryHeap::new(),
+            near_end: i64::MIN,
+            minutes,
+            unwritten: Vec::new(),
+            unsynced: BTreeSet::new(),
+            new_files: false,
+            saved: checkpoint,
+        })
+    }
+
+    /// From where the queue is to be entered.
+    pub fn entered(&self) -> QueueOffset {
+        self.entered
+    }
+
+    /// What this index stands for now; durable once handed to [`TimerIndex::save`].
+    pub fn checkpoint(&self) -> TimerCheckpoint {
+        TimerCheckpoint { entered: self.entered, delivered_ms: self.delivered_ms }
+    }
+
+    /// Whether a timer of that time would come too late for the order: it is to be delivered right away.
+    pub fn is_past(&self, due_ms: i64) -> bool {
+        due_ms <= self.delivered_ms
+    }
+
+    /// Enters the timer at [`TimerIndex::entered`], which moves on by one. `None` passes over a queue entry that is no timer.
+    pub fn enter(&mut self, timer: Option<Timer>) {
+        if let Some(timer) = timer {
+            if minute_of(timer.due_ms) < self.near_end {
+                self.near.push(Reverse(timer));
+            }
+            self.unwritten.push(timer);
+        }
+        self.entered = self.entered.next();
+    }
+
+    /// Goes on at a queue offset: what is in between is no longer there.
+    pub fn skip_to(&mut self, entered: QueueOffset) {
+        self.entered = entered;
+    }
+
+    /// Puts what was entered into the files.
+    pub fn write(&mut self) -> io::Result<()> {
+        self.unwritten.sort_unstable();
+        let mut bytes = Vec::new();
+        let mut written = 0;
+        for timers in self.unwritten.chunk_by(|a, b| minute_of(a.due_ms) == minute_of(b.due_ms)) {
+            let minute = minute_of(timers[0].due_ms);
+            bytes.clear();
+            for timer in timers {
+                let place = timer.offset.0 | if timer.cancels { CANCELS } else { 0 };
+                bytes.extend_from_slice(&timer.due_ms.to_be_bytes());
+                bytes.extend_from_slice(&place.to_be_bytes());
+            }
+            if let Err(error) = append(&self.path(minute), &bytes) {
+                self.unwritten.drain(..written);
+                return Err(error);
+            }
+            self.new_files |= self.minutes.insert(minute);
+            self.unsynced.insert(minute);
+            written += timers.len();
+        }
+        self.unwritten.clear();
+        Ok(())
+    }
+
+    /// When the next timer is due, or the next minute has to come into memory.
+    pub fn next_ms(&self) -> Option<i64> {
+        let near = self.near.peek().map(|Reverse(timer)| timer.due_ms);
+        let far = self.minutes.range(self.near_end..).next().map(|minute| minute * MINUTE_MS - AHEAD_MS);
+        near.into_iter().chain(far).min()
+    }
+
+    /// All timers of the earliest time that is not after `now_ms`, cancelling ones included; none when nothing is due.
+    /// Once they are dealt with, [`TimerIndex::delivered`] says so.
+    pub fn due(&mut self, now_ms: i64) -> io::Result<Vec<Timer>> {
+        self.bring_near(now_ms)?;
+        let mut due = Vec::new();
+        while let Some(Reverse(timer)) = self.near.peek().copied()
+            && timer.due_ms <= now_ms
+            && due.first().is_none_or(|first: &Timer| first.due_ms == timer.due_ms)
+        {
+            self.near.pop();
+            due.push(timer);
+        }
+        Ok(due)
+    }
+
+    /// What [`TimerIndex::due`] gave could not be dealt with; it gives it again.
+    pub fn give_back(&mut self, due: Vec<Timer>) {
+        self.near.extend(due.into_iter().map(Reverse));
+    }
+
+    /// Everything due by then has been dealt with.
+    pub fn delivered(&mut self, due_ms: i64) {
+        self.delivered_ms = self.delivered_ms.max(due_ms);
+    }
+
+    /// Number of timers in memory.
+    pub fn near_count(&self) -> usize {
+        self.near.len()
+    }
+
+    /// Makes `checkpoint`, an earlier [`TimerIndex::checkpoint`], durable, and removes files that it leaves behind.
+    pub fn save(&mut self, checkpoint: TimerCheckpoint) -> io::Result<()> {
+        if checkpoint == self.saved {
+            return Ok(());
+        }
+        self.write()?;
+        for minute in &self.unsynced {
+            match File::open(self.path(*minute)) {
+                Ok(file) => file.sync_data()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if std::mem::take(&mut self.new_files) {
+            File::open(&self.dir)?.sync_all()?;
+        }
+        self.unsynced.clear();
+        write_checkpoint(&self.dir, checkpoint)?;
+        self.saved = checkpoint;
+        let first_kept = minute_of(checkpoint.delivered_ms);
+        while let Some(minute) = self.minutes.first().copied().filter(|minute| *minute < first_kept) {
+            remove_file(&self.path(minute))?;
+            self.minutes.remove(&minute);
+        }
+        Ok(())
+    }
+
+    /// Reads minutes that begin soon.
+    fn bring_near(&mut self, now_ms: i64) -> io::Result<()> {
+        let end = minute_of(now_ms.saturating_add(AHEAD_MS)) + 1;
+        if end <= self.near_end {
+            return Ok(());
+        }
+        // What is entered but not in a file would be missed in it, and is known by the rule in `enter` only from now on.
+        self.write()?;
+        let mut read = Vec::new();
+        for minute in self.minutes.range(self.near_end..end) {
+            read_minute(&self.path(*minute), &mut read)?;
+        }
+        // A crash leaves entries of later than the checkpoint; they are entered again.
+        read.retain(|timer| timer.due_ms > self.delivered_ms && timer.offset < self.entered);
+        read.sort_unstable();
+        read.dedup();
+        self.near.extend(read.into_iter().map(Reverse));
+        self.near_end = end;
+        Ok(())
+    }
+
+    fn path(&self, minute: i64) -> PathBuf {
+        self.dir.join(segment_name(minute.unsigned_abs()))
+    }
+}
+
+fn minute_of(due_ms: i64) -> i64 {
+    due_ms.max(0).div_euclid(MINUTE_MS)
+}
+
+/// Appends whole entries, also behind the torn one that a crash has left.
+fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let len = file.metadata()?.len();
+    let whole = len - len % ENTRY_LEN as u64;
+    if whole != len {
+        file.set_len(whole)?;
+    }
+    if let Err(error) = file.write_all(bytes) {
+        // What was written of it is not an entry, or will be there twice, which reading puts right.
+        let _ = file.set_len(whole);
+        return Err(error);
+    }
+    Ok(())
+}
+
+fn read_minute(path: &Path, timers: &mut Vec<Timer>) -> io::Result<()> {
+    let bytes = fs::read(path)?;
+    for entry in bytes.chunks_exact(ENTRY_LEN) {
+        let (due, place) = entry.split_at(8);
+        let due_ms = i64::from_be_bytes(due.try_into().unwrap_or_default());
+        let place = u64::from_be_bytes(place.try_into().unwrap_or_default());
+        // A crash of the machine may leave zeros where an entry should be; it was not in a checkpoint then.
+        if due_ms > 0 {
+            timers.push(Timer { due_ms, offset: QueueOffset(place & !CANCELS), cancels: place & CANCELS != 0 });
+        }
+    }
+    Ok(())
+}
+
+fn checkpoint_path(dir: &Path) -> PathBuf {
+    dir.join("checkpoint")
+}
+
+/// `None` when there is none or it is damaged: then the whole queue is entered again.
+fn read_checkpoint(dir: &Path) -> io::Result<Option<TimerCheckpoint>> {
+    let path = checkpoint_path(dir);
+    let mut bytes = [0; CHECKPOINT_LEN];
+    match File::open(&path).and_then(|mut file| file.read_exact(&mut bytes)) {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof) => {}
+        Err(error) => return Err(error),
+    }
+    let (content, sum) = bytes.split_at(CHECKPOINT_LEN - 4);
+    if checksum(content).to_be_bytes() != sum {
+        tracing::warn!(path = %path.display(), "the timers' checkpoint is damaged: all timer messages are entered again, those delivered too");
+        return Ok(None);
+    }
+    let (entered, delivered) = content.split_at(8);
+    Ok(Some(TimerCheckpoint {
+        entered: QueueOffset(u64::from_be_bytes(entered.try_into().unwrap_or_default())),
+        delivered_ms: i64::from_be_bytes(delivered.try_into().unwrap_or_default()),
+    }))
+}
+
+/// Replaces the file as a whole.
+fn write_checkpoint(dir: &Path, checkpoint: TimerCheckpoint) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(CHECKPOINT_LEN);
+    bytes.extend_from_slice(&checkpoint.entered.0.to_be_bytes());
+    bytes.extend_from_slice(&checkpoint.delivered_ms.to_be_bytes());
+    bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
+    let aside = dir.join("checkpoint.new");
+    let mut file = File::create(&aside)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&aside, checkpoint_path(dir))?;
+    File::open(dir)?.sync_all()
+}
+
+/// The bit that records' checksums leave out is no loss here either.
+fn checksum(bytes: &[u8]) -> u32 {
+    ferromq_protocol::message::record::body_crc(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn timer(due_ms: i64, offset: u64) -> Timer {
+        Timer { due_ms, offset: QueueOffset(offset), cancels: false }
+    }
+
+    fn enter(index: &mut TimerIndex, due: &[i64]) {
+        for due_ms in due {
+            let offset = index.entered().0;
+            index.enter(Some(timer(*due_ms, offset)));
+        }
+    }
+
+    /// Takes everything that is due and says so.
+    fn take(index: &mut TimerIndex, now_ms: i64) -> Vec<(i64, u64)> {
+        let mut taken = Vec::new();
+        loop {
+            let due = index.due(now_ms).unwrap();
+            let Some(first) = due.first() else { return taken };
+            index.delivered(first.due_ms);
+            taken.extend(due.iter().map(|timer| (timer.due_ms, timer.offset.0)));
+        }
+    }
+
+    #[test]
+    fn timers_come_in_order_near_and_far_and_never_early() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        enter(&mut index, &[3 * HOUR, 100, HOUR, 50, 100]);
+        assert_eq!(take(&mut index, 49), []);
+        assert_eq!(index.next_ms(), Some(50));
+        assert_eq!(take(&mut index, 100), [(50, 3), (100, 1), (100, 4)]);
+        assert_eq!((index.near_count(), index.next_ms()), (0, Some(HOUR - AHEAD_MS)));
+        assert_eq!(take(&mut index, HOUR - 1), []);
+        // One that comes for a minute in memory.
+        enter(&mut index, &[HOUR + 1]);
+        assert_eq!(take(&mut index, HOUR), [(HOUR, 2)]);
+        assert_eq!(take(&mut index, 4 * HOUR), [(HOUR + 1, 5), (3 * HOUR, 0)]);
+        assert!(index.is_past(3 * HOUR) && !index.is_past(3 * HOUR + 1));
+        assert_eq!(index.next_ms(), None);
+    }
+
+    #[test]
+    fn what_the_checkpoint_covers_is_there_and_the_rest_is_entered_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        enter(&mut index, &[10, 20, HOUR]);
+        assert_eq!(take(&mut index, 10), [(10, 0)]);
+        let checkpoint = index.checkpoint();
+        index.save(checkpoint).unwrap();
+        // After the checkpoint: one entered, one delivered. Then a crash with half an entry.
+        enter(&mut index, &[30]);
+        assert_eq!(take(&mut index, 20), [(20, 1)]);
+        index.write().unwrap();
+        drop(index);
+        let mut torn = OpenOptions::new().append(true).open(dir.path().join(segment_name(0))).unwrap();
+        torn.write_all(&[1; 7]).unwrap();
+
+        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        assert_eq!(index.checkpoint(), checkpoint);
+        enter(&mut index, &[30, 40]);
+        assert_eq!(take(&mut index, 2 * HOUR), [(20, 1), (30, 3), (40, 4), (HOUR, 2)]);
+        let checkpoint = index.checkpoint();
+        index.save(checkpoint).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the checkpoint and the last minute are left");
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_means_from_the_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        enter(&mut index, &[10]);
+        let checkpoint = index.checkpoint();
+        index.save(checkpoint).unwrap();
+        for damaged in [&b"short"[..], &[7; CHECKPOINT_LEN]] {
+            fs::write(checkpoint_path(dir.path()), damaged).unwrap();
+            assert_eq!(TimerIndex::open(dir.path().into()).unwrap().checkpoint(), TimerCheckpoint::default());
+        }
+    }
+
+    #[test]
+    fn what_was_given_back_comes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        index.enter(Some(Timer { cancels: true, ..timer(10, 0) }));
+        index.enter(None);
+        enter(&mut index, &[10]);
+        let due = index.due(10).unwrap();
+        assert_eq!(due, [Timer { cancels: true, ..timer(10, 0) }, timer(10, 2)]);
+        index.give_back(due.clone());
+        assert_eq!(index.due(10).unwrap(), due);
+    }
+}
