@@ -124,6 +124,11 @@ impl Clients {
         self.table.lock().next_producer(group)
     }
 
+    /// The producer with this client id: where a reply goes.
+    pub fn producer_by_id(&self, client_id: &str) -> Option<Connection> {
+        self.table.lock().producer_by_id(client_id).cloned()
+    }
+
     /// GET_CONSUMER_CONNECTION_LIST; `None` when nobody of the group is connected.
     pub fn consumer_connection(&self, name: &str) -> Option<ConsumerConnection> {
         let table = self.table.lock();

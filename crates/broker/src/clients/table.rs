@@ -74,12 +74,16 @@ pub struct Table<C> {
     connections: HashMap<ConnectionId, Presence<C>>,
     consumers: HashMap<GroupName, Consumers>,
     producers: HashMap<GroupName, Producers>,
+    /// Producers by client id, the latest connection of each: where replies go.
+    producer_ids: HashMap<String, ConnectionId>,
 }
 
 struct Presence<C> {
     connection: C,
     consumer_groups: BTreeSet<GroupName>,
     producer_groups: BTreeSet<GroupName>,
+    /// Client id as a producer.
+    producer_id: Option<String>,
 }
 
 #[derive(Default)]
@@ -99,7 +103,12 @@ struct Producers {
 
 impl<C> Default for Table<C> {
     fn default() -> Self {
-        Table { connections: HashMap::new(), consumers: HashMap::new(), producers: HashMap::new() }
+        Table {
+            connections: HashMap::new(),
+            consumers: HashMap::new(),
+            producers: HashMap::new(),
+            producer_ids: HashMap::new(),
+        }
     }
 }
 
@@ -138,7 +147,13 @@ impl<C: Clone> Table<C> {
 
     /// Java: `ProducerManager.registerProducer`.
     pub fn register_producer(&mut self, id: ConnectionId, connection: &C, member: Member, group: &GroupName) {
-        presence(&mut self.connections, id, connection).producer_groups.insert(group.clone());
+        let presence = presence(&mut self.connections, id, connection);
+        presence.producer_groups.insert(group.clone());
+        if presence.producer_id.as_deref() != Some(&member.client_id) {
+            let earlier = presence.producer_id.replace(member.client_id.clone());
+            self.forget_producer_id(id, earlier);
+            self.producer_ids.insert(member.client_id.clone(), id);
+        }
         self.producers.entry(group.clone()).or_default().members.insert(id, member);
     }
 
@@ -151,8 +166,10 @@ impl<C: Clone> Table<C> {
 
     /// Takes a connection out of one producer group.
     pub fn unregister_producer(&mut self, id: ConnectionId, group: &str) {
-        let was_member = self.connections.get_mut(&id).is_some_and(|presence| presence.producer_groups.remove(group));
-        if was_member {
+        let Some(presence) = self.connections.get_mut(&id) else { return };
+        if presence.producer_groups.remove(group) {
+            let left = presence.producer_id.take_if(|_| presence.producer_groups.is_empty());
+            self.forget_producer_id(id, left);
             self.forget_if_absent(id);
             self.leave_producers(id, group);
         }
@@ -161,6 +178,7 @@ impl<C: Clone> Table<C> {
     /// Takes a connection out of everything.
     pub fn closed(&mut self, id: ConnectionId) -> Vec<Notice<C>> {
         let Some(presence) = self.connections.remove(&id) else { return Vec::new() };
+        self.forget_producer_id(id, presence.producer_id);
         for group in presence.producer_groups {
             self.leave_producers(id, &group);
         }
@@ -208,6 +226,21 @@ impl<C: Clone> Table<C> {
         let (&id, _) = after.or_else(|| producers.members.first_key_value())?;
         producers.chosen = Some(id);
         self.connections.get(&id).map(|presence| presence.connection.clone())
+    }
+
+    /// The connection of the producer with this client id. Java: `ProducerManager.findChannel`.
+    pub fn producer_by_id(&self, client_id: &str) -> Option<&C> {
+        let id = self.producer_ids.get(client_id)?;
+        self.connections.get(id).map(|presence| &presence.connection)
+    }
+
+    /// A client that has come back on another connection keeps its id.
+    fn forget_producer_id(&mut self, id: ConnectionId, client_id: Option<String>) {
+        if let Some(client_id) = client_id
+            && self.producer_ids.get(&client_id) == Some(&id)
+        {
+            self.producer_ids.remove(&client_id);
+        }
     }
 
     fn with_connections<'a>(
@@ -299,6 +332,7 @@ fn presence<'a, C: Clone>(
         connection: connection.clone(),
         consumer_groups: BTreeSet::new(),
         producer_groups: BTreeSet::new(),
+        producer_id: None,
     })
 }
 

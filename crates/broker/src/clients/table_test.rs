@@ -138,3 +138,22 @@ fn producers_take_turns() {
     table.unregister_producer(A, "P");
     assert_eq!([(); 2].map(|()| table.next_producer("P")), [Some(2), Some(2)]);
 }
+
+#[test]
+fn a_producer_is_found_by_its_latest_connection() {
+    let mut table = Table::default();
+    let named = |client_id| Member { client_id: String::from(client_id), ..member("", 0) };
+    table.register_producer(A, &1, named("one"), &"P".into());
+    table.register_producer(A, &1, named("one"), &"P2".into());
+    table.unregister_producer(A, "P");
+    assert_eq!(table.producer_by_id("one"), Some(&1));
+    // It comes back before the old connection is noticed to be gone.
+    table.register_producer(B, &2, named("one"), &"P".into());
+    assert_eq!(table.producer_by_id("one"), Some(&2));
+    table.closed(A);
+    assert_eq!(table.producer_by_id("one"), Some(&2));
+    table.register_producer(B, &2, named("two"), &"P".into());
+    assert_eq!((table.producer_by_id("one"), table.producer_by_id("two")), (None, Some(&2)));
+    table.unregister_producer(B, "P");
+    assert!(table.producer_ids.is_empty() && table.connections.is_empty());
+}
