@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,10 +21,13 @@ use crate::delay::Delays;
 use crate::dispatch::{Dispatch, FastPort, MainPort};
 use crate::groups::Groups;
 use crate::handlers::pull::PullPath;
+use crate::handlers::recall::RecallPath;
+use crate::handlers::reply::ReplyPath;
 use crate::handlers::reset::ResetPath;
 use crate::handlers::send::{SendParts, SendPath};
 use crate::handlers::send_back::SendBackPath;
 use crate::handlers::stats::Figures;
+use crate::handlers::transactions::TransactionPath;
 use crate::held_pulls;
 use crate::local_time;
 use crate::persistence::{LoadError, Persistence};
@@ -32,7 +36,9 @@ use crate::registrar::{Identity, Registrar};
 use crate::relay::Relay;
 use crate::runtime_info::RuntimeInfo;
 use crate::statistics::Statistics;
+use crate::timers::Timers;
 use crate::topics::Topics;
+use crate::transactions::{TransactionParts, Transactions};
 
 /// How long requests under way may take when the broker stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -57,6 +63,8 @@ pub enum StartError {
     Port { bind: BindError },
     #[error("brokerIP1 is `{host}`, which names no address: {reason}")]
     Address { host: String, reason: String },
+    #[error("cannot use {}, where messages for a given time are kept track of: {source}", path.display())]
+    Timers { path: PathBuf, source: io::Error },
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
 }
@@ -80,6 +88,8 @@ pub struct Broker {
     topics: Arc<Topics>,
     groups: Arc<Groups>,
     delays: Arc<Delays>,
+    timers: Arc<Timers>,
+    transactions: Arc<Transactions>,
     persistence: Arc<Persistence>,
     store: Arc<Store>,
     client: Client,
@@ -88,7 +98,7 @@ pub struct Broker {
 impl Broker {
     /// Opens the store, listens, and begins to register. `config` has been through [`BrokerConfig::complete`]; `config_file` is where it
     /// came from. Must be called inside a tokio runtime.
-    pub async fn start(config: BrokerConfig, config_file: Option<std::path::PathBuf>) -> Result<Broker, StartError> {
+    pub async fn start(config: BrokerConfig, config_file: Option<PathBuf>) -> Result<Broker, StartError> {
         if config.broker_role == BrokerRole::SyncMaster {
             warn!("brokerRole is SYNC_MASTER, but replication is not there yet: this broker does as an ASYNC_MASTER");
         }
@@ -128,6 +138,10 @@ impl Broker {
             &persistence,
         )?;
         let delays = Arc::new(delays);
+        let timers_dir = config.store_path_root_dir.join("timers");
+        let timers = Timers::open(timers_dir.clone(), Clock::system(), Arc::clone(&store), Arc::clone(&statistics))
+            .map_err(|source| StartError::Timers { path: timers_dir, source })?;
+        let timers = Arc::new(timers);
 
         let pull = Arc::new(PullPath::new(
             Arc::clone(&live),
@@ -151,6 +165,12 @@ impl Broker {
                 delays.arrived(arrival);
             }
         });
+        let woken = Arc::downgrade(&timers);
+        store.on_arrival(move |arrival| {
+            if let Some(timers) = woken.upgrade() {
+                timers.arrived(arrival);
+            }
+        });
 
         let client = Client::new(
             ClientConfig {
@@ -166,16 +186,27 @@ impl Broker {
             config.listen_port
         };
         let store_host = resolve(config.advertised_host(), advertised_port)?;
-        let send = SendPath::new(SendParts {
+        let transactions = Arc::new(Transactions::open(TransactionParts {
+            config: Arc::clone(&live),
+            offsets: Arc::clone(&offsets),
+            clients: Arc::clone(&clients),
+            topics: Arc::clone(&topics),
+            statistics: Arc::clone(&statistics),
+            store: Arc::clone(&store),
+            levels: delay_levels.clone(),
+            store_host,
+        }));
+        let send = Arc::new(SendPath::new(SendParts {
             config: Arc::clone(&live),
             topics: Arc::clone(&topics),
             groups: Arc::clone(&groups),
             locks: Arc::clone(&locks),
             statistics: Arc::clone(&statistics),
+            transactions: Arc::clone(&transactions),
             store: Arc::clone(&store),
             levels: delay_levels.clone(),
             store_host,
-        });
+        }));
         let dispatch = Arc::new(Dispatch {
             config: Arc::clone(&live),
             topics: Arc::clone(&topics),
@@ -185,6 +216,20 @@ impl Broker {
             locks: Arc::clone(&locks),
             store: Arc::clone(&store),
             statistics: Arc::clone(&statistics),
+            reply: ReplyPath {
+                config: Arc::clone(&live),
+                send: Arc::clone(&send),
+                clients: Arc::clone(&clients),
+                statistics: Arc::clone(&statistics),
+                store: Arc::clone(&store),
+                store_host,
+            },
+            recall: RecallPath {
+                config: Arc::clone(&live),
+                topics: Arc::clone(&topics),
+                store: Arc::clone(&store),
+                store_host,
+            },
             send,
             send_back: SendBackPath {
                 config: Arc::clone(&live),
@@ -194,6 +239,11 @@ impl Broker {
                 store: Arc::clone(&store),
                 levels: delay_levels,
                 store_host,
+            },
+            transactions: TransactionPath {
+                config: Arc::clone(&live),
+                transactions: Arc::clone(&transactions),
+                store: Arc::clone(&store),
             },
             pull: Arc::clone(&pull),
             reset: ResetPath {
@@ -232,6 +282,8 @@ impl Broker {
             },
         });
         delays.start().map_err(StartError::Thread)?;
+        timers.start().map_err(StartError::Thread)?;
+        transactions.start().map_err(StartError::Thread)?;
 
         let workers = Workers::start(config.worker_threads).map_err(StartError::Thread)?;
         let main = Server::bind(
@@ -282,6 +334,8 @@ impl Broker {
             topics,
             groups,
             delays,
+            timers,
+            transactions,
             persistence,
             store,
             client,
@@ -321,12 +375,16 @@ impl Broker {
         self.topics.save();
         self.groups.save();
         self.offsets.save_if_changed();
-        let (persistence, store, delays) = (self.persistence, self.store, self.delays);
+        let (persistence, store) = (self.persistence, self.store);
+        let (delays, timers, transactions) = (self.delays, self.timers, self.transactions);
         let closed = tokio::task::spawn_blocking(move || {
+            transactions.stop();
+            timers.stop();
             delays.stop();
             persistence.stop();
             store.close()?;
             delays.save_after_close();
+            timers.save_after_close();
             Ok::<(), CloseError>(())
         });
         match closed.await {

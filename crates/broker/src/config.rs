@@ -76,7 +76,7 @@ config! {
         "msgTraceTopicName" => msg_trace_topic_name: String = "RMQ_SYS_TRACE_TOPIC".into(),
         /// Queues of the topic that pop acknowledgements will use.
         "reviveQueueNum" in 1..=1024 => revive_queue_num: i32 = 8,
-        /// Timer messages have a topic here.
+        /// Messages for a given time are served, and have a topic here.
         "timerWheelEnable" => timer_wheel_enable: bool = true,
         /// Unknown groups come into being when a client uses them.
         "autoCreateSubscriptionGroup" => auto_create_subscription_group: bool = true,
@@ -101,6 +101,20 @@ config! {
         "sendThreadPoolQueueCapacity" in 1..=10_000_000 => send_thread_pool_queue_capacity: usize = 10_000,
         /// An append that takes longer than this, in ms, means that the disk cannot follow; producers then get SYSTEM_BUSY.
         "osPageCacheBusyTimeOutMills" in 1..=3_600_000 => os_page_cache_busy_time_out_mills: u64 = 1000,
+        /// Transaction messages are refused.
+        "rejectTransactionMessage" => reject_transaction_message: bool = false,
+        /// How long a transaction may be open before its producer is asked, in ms.
+        "transactionTimeOut" in 0..=86_400_000 => transaction_time_out: u64 = 6000,
+        /// How often open transactions are looked at, in ms.
+        "transactionCheckInterval" in 10..=86_400_000 => transaction_check_interval: u64 = 30_000,
+        /// Questions after which a transaction is given up.
+        "transactionCheckMax" in 0..=1_000_000 => transaction_check_max: u32 = 15,
+        /// How far ahead a message for a given time may be, in seconds.
+        "timerMaxDelaySec" in 1..=315_360_000 => timer_max_delay_sec: u32 = 259_200,
+        /// Messages for a given time can be taken back.
+        "recallMessageEnable" => recall_message_enable: bool = false,
+        /// Replies that pass through the broker are stored as well.
+        "storeReplyMessageEnable" => store_reply_message_enable: bool = true,
         // pulling
         /// Pulls that find nothing wait as long as the client asks for.
         "longPollingEnable" => long_polling_enable: bool = true,
@@ -475,12 +489,10 @@ config! {
         "readUnCommitted" => false,
         "realTimeNotifyConsumerChange" => true,
         "realTimePersistRocksDBConfig" => true,
-        "recallMessageEnable" => false,
         "recheckReputOffsetFromCq" => false,
         "recoverConcurrently" => false,
         "recoverThreadPoolNums" => 32,
         "redeleteHangedFileInterval" => 120000,
-        "rejectTransactionMessage" => false,
         "replicasPerDiskPartition" => 1,
         "replyThreadPoolQueueCapacity" => 10000,
         "retrieveMessageFromPopRetryTopicV1" => true,
@@ -527,7 +539,6 @@ config! {
         "storePathDLedgerCommitLog" => None,
         "storePathEpochFile" => None,
         "storePathIndex" => None,
-        "storeReplyMessageEnable" => true,
         "storeType" => "default",
         "subscriptionExpiredTimeout" => 600000,
         "syncBrokerMemberGroupPeriod" => 1000,
@@ -544,7 +555,6 @@ config! {
         "timerFlushIntervalMs" => 1000,
         "timerGetMessageThreadNum" => 3,
         "timerInterceptDelayLevel" => false,
-        "timerMaxDelaySec" => 259200,
         "timerMetricSmallThreshold" => 1000000,
         "timerPrecisionMs" => 1000,
         "timerProgressLogIntervalMs" => 10000,
@@ -556,12 +566,9 @@ config! {
         "timerWarmEnable" => false,
         "topicQueueLockNum" => 32,
         "totalReplicas" => 1,
-        "transactionCheckInterval" => 30000,
-        "transactionCheckMax" => 15,
         "transactionMetricFlushInterval" => 3000,
         "transactionOpBatchInterval" => 3000,
         "transactionOpMsgMaxSize" => 4096,
-        "transactionTimeOut" => 6000,
         "transferMsgByHeap" => true,
         "transientStorePoolEnable" => false,
         "transientStorePoolSize" => 5,

@@ -15,13 +15,14 @@ use std::time::Duration;
 use ferromq_config::replace_file;
 use ferromq_protocol::body::{DataVersion, DelayOffsetTable};
 use ferromq_protocol::message::properties::{self, names};
-use ferromq_protocol::message::{NewMessage, Record};
+use ferromq_protocol::message::{Properties, Record};
 use ferromq_protocol::topics::{SCHEDULE_TOPIC, TRANSACTION_HALF_TOPIC};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
 use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, QueueEntry, Store};
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, error, info, warn};
 
+use crate::message_copy::copy_of;
 use crate::persistence::{self, LoadError, Persistence, SavedFile};
 use crate::statistics::Statistics;
 
@@ -50,6 +51,17 @@ impl Waiting {
         let last = u32::try_from(levels.count()).unwrap_or(u32::MAX).max(1);
         let level = asked.min(last);
         Some(Waiting { level: i32::try_from(level).ok()?, queue: QueueId(level - 1) })
+    }
+
+    /// Where the message is stored meanwhile; its own topic and queue go into its properties. A timer beside the level does not count.
+    pub(crate) fn divert(self, properties: &mut Properties, topic: &str, queue: QueueId) -> (&'static str, QueueId) {
+        for name in [names::TIMER_DELAY_SEC, names::TIMER_DELAY_MS, names::TIMER_DELIVER_MS] {
+            properties.remove(name);
+        }
+        properties.set(names::DELAY_TIME_LEVEL, self.level);
+        properties.set(names::REAL_TOPIC, topic);
+        properties.set(names::REAL_QUEUE_ID, queue);
+        (SCHEDULE_TOPIC, self.queue)
     }
 }
 
@@ -380,19 +392,7 @@ impl Shared {
             error!(physical_offset = %entry.physical, "a half message cannot be delayed and is left out");
             return Ok(None);
         }
-        let appended = self.store.append(&NewMessage {
-            topic,
-            queue_id: queue,
-            flag: record.flag(),
-            sys_flag: record.sys_flag(),
-            born_timestamp: record.born_timestamp(),
-            born_host: record.born_host(),
-            store_host: record.store_host(),
-            reconsume_times: record.reconsume_times(),
-            prepared_transaction_offset: 0,
-            body: record.body(),
-            properties: &text,
-        })?;
+        let appended = self.store.append(&copy_of(&record, topic, queue, &text))?;
         self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
         Ok(Some(appended.end))
     }

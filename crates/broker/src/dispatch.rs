@@ -14,10 +14,13 @@ use crate::config::LiveConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::handlers::pull::PullPath;
+use crate::handlers::recall::RecallPath;
+use crate::handlers::reply::ReplyPath;
 use crate::handlers::reset::ResetPath;
 use crate::handlers::send::SendPath;
 use crate::handlers::send_back::SendBackPath;
 use crate::handlers::stats::Figures;
+use crate::handlers::transactions::TransactionPath;
 use crate::handlers::{clients, config, groups, locks, offsets, query, topics};
 use crate::queue_locks::QueueLocks;
 use crate::refusal::Refusal;
@@ -36,8 +39,11 @@ pub(crate) struct Dispatch {
     pub locks: Arc<QueueLocks>,
     pub store: Arc<Store>,
     pub statistics: Arc<Statistics>,
-    pub send: SendPath,
+    pub send: Arc<SendPath>,
+    pub reply: ReplyPath,
+    pub recall: RecallPath,
     pub send_back: SendBackPath,
+    pub transactions: TransactionPath,
     pub pull: Arc<PullPath>,
     pub reset: ResetPath,
     pub relay: Relay,
@@ -52,6 +58,10 @@ impl Dispatch {
             RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
                 self.send.send(connection, request)
             }
+            RequestCode::SEND_REPLY_MESSAGE | RequestCode::SEND_REPLY_MESSAGE_V2 => {
+                self.reply.reply(connection, request)
+            }
+            RequestCode::RECALL_MESSAGE => self.recall.recall(connection, request),
             RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => self.pull.pull(connection, request),
             RequestCode::HEART_BEAT => clients::heartbeat(
                 &self.clients,
@@ -77,6 +87,8 @@ impl Dispatch {
             RequestCode::GET_MIN_OFFSET => offsets::min(&self.store, request),
             RequestCode::GET_EARLIEST_MSG_STORETIME => offsets::earliest_store_time(&self.store, request),
             RequestCode::CONSUMER_SEND_MSG_BACK => self.send_back.send_back(connection, request),
+            RequestCode::END_TRANSACTION => self.transactions.end(request),
+            RequestCode::RESUME_CHECK_HALF_MESSAGE => self.transactions.resume_check(request),
             RequestCode::QUERY_MESSAGE => query::by_key(&self.config.current(), &self.store, request),
             RequestCode::VIEW_MESSAGE_BY_ID => query::by_offset(&self.store, request),
             RequestCode::UPDATE_AND_CREATE_TOPIC => {

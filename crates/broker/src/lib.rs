@@ -15,6 +15,7 @@ pub mod groups;
 mod handlers;
 mod held_pulls;
 mod local_time;
+mod message_copy;
 pub mod persistence;
 pub mod queue_locks;
 mod refusal;
@@ -22,8 +23,10 @@ mod registrar;
 mod relay;
 mod runtime_info;
 pub mod statistics;
+mod timers;
 mod topic_attributes;
 pub mod topics;
+mod transactions;
 
 pub use broker::{Broker, StartError};
 pub use config::BrokerConfig;

@@ -10,12 +10,15 @@ pub(crate) mod locks;
 pub(crate) mod offsets;
 pub(crate) mod pull;
 pub(crate) mod query;
+pub(crate) mod recall;
+pub(crate) mod reply;
 pub(crate) mod reset;
 pub(crate) mod send;
 pub(crate) mod send_back;
 mod send_properties;
 pub(crate) mod stats;
 pub(crate) mod topics;
+pub(crate) mod transactions;
 
 use ferromq_protocol::{Command, Reply, json};
 use ferromq_remoting::{Connection, Outcome};

@@ -24,11 +24,13 @@ use crate::clock::now_ms;
 use crate::config::LiveConfig;
 use crate::delay::Waiting;
 use crate::groups::Groups;
+use crate::handlers::recall;
 use crate::handlers::send_properties::{AddedProperties, Detour, Noticed, push_property};
 use crate::queue_locks::QueueLocks;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{self, CreateOnSend, Topic, Topics, perm};
+use crate::transactions::Transactions;
 
 /// Client version from which the header's maxReconsumeTimes counts. Java: `MQVersion.Version.V3_4_9`.
 const VERSION_3_4_9: i32 = 121;
@@ -40,6 +42,7 @@ pub(crate) struct SendParts {
     pub groups: Arc<Groups>,
     pub locks: Arc<QueueLocks>,
     pub statistics: Arc<Statistics>,
+    pub transactions: Arc<Transactions>,
     pub store: Arc<Store>,
     pub levels: DelayLevels,
     /// Stored with every message and part of its id.
@@ -89,7 +92,7 @@ impl SendPath {
     }
 
     /// The checks before anything is written; the topic is created here if it may be.
-    fn admit(&self, connection: &Connection, request: &SendRequest) -> Result<Arc<Topic>, Refusal> {
+    pub(super) fn admit(&self, connection: &Connection, request: &SendRequest) -> Result<Arc<Topic>, Refusal> {
         let config = self.parts.config.current();
         let accept_from = config.start_accept_send_request_time_stamp;
         if accept_from > 0 && now_ms() < accept_from {
@@ -179,8 +182,9 @@ impl SendPath {
         let noticed = Noticed::in_properties(properties);
         let mut queue = self.queue(request.queue_id, &topic)?;
         let mut detour = match noticed.delay.and_then(|level| Waiting::at(level, &self.parts.levels)) {
+            // Beside a delay level a timer does not count.
             Some(waiting) => Detour::Delay(waiting),
-            None => Detour::None,
+            None => self.timer(&noticed)?.map_or(Detour::None, Detour::Timer),
         };
         if let Some(group) = topic_names::group_of_retry_topic(&request.topic)
             && self.is_past_retries(group, request, command.version)?
@@ -190,17 +194,37 @@ impl SendPath {
                 self.parts.topics.find_or_create(&topic_names::dead_letter_topic(group), 1, perm::READ_WRITE, false, 0);
             queue = self.queue(-1, &topic)?;
         }
-        self.refuse_unsupported(&noticed, request, detour)?;
+        self.refuse_transaction_flag(&noticed, request)?;
+        // What was tried and is to come later is a retry, although it still says that it was a half message once.
+        if noticed.half && !(request.reconsume_times > 0 && matches!(detour, Detour::Delay(_))) {
+            self.admit_half()?;
+            // A delay level or a timer stays with the message and counts from the commit.
+            detour = Detour::Half;
+        }
         BUFFER.with_borrow_mut(|text| {
             text.clear();
             text.shrink_to(BUFFER_KEPT);
             let generated = self.added.write(text, properties, &noticed, detour);
+            let unique_key = generated.as_deref().or(noticed.unique_key).unwrap_or_default();
+            let mut sys_flag = SysFlag(request.sys_flag);
+            if let Detour::Delay(_) | Detour::Timer(_) | Detour::Half = detour {
+                push_property(text, names::REAL_TOPIC, &topic.topic_name);
+                push_property(text, names::REAL_QUEUE_ID, &queue.to_string());
+            }
             let (stored_topic, stored_queue) = match detour {
                 Detour::Delay(waiting) => {
                     push_property(text, names::DELAY_TIME_LEVEL, &waiting.level.to_string());
-                    push_property(text, names::REAL_TOPIC, &topic.topic_name);
-                    push_property(text, names::REAL_QUEUE_ID, &queue.to_string());
                     (topic_names::SCHEDULE_TOPIC, waiting.queue)
+                }
+                Detour::Timer(due_ms) => {
+                    push_property(text, names::TIMER_OUT_MS, &due_ms.to_string());
+                    (topic_names::TIMER_TOPIC, QueueId(0))
+                }
+                Detour::Half => {
+                    push_property(text, names::TRANSACTION_ID, unique_key);
+                    // It is visible in its own topic, where the broker reads it.
+                    sys_flag = sys_flag.with_transaction(TransactionKind::None);
+                    (topic_names::TRANSACTION_HALF_TOPIC, QueueId(0))
                 }
                 Detour::None | Detour::DeadLetter => (topic.topic_name.as_str(), queue),
             };
@@ -208,7 +232,7 @@ impl SendPath {
                 topic: stored_topic,
                 queue_id: stored_queue,
                 flag: request.flag,
-                sys_flag: SysFlag(request.sys_flag),
+                sys_flag,
                 born_timestamp: request.born_timestamp,
                 born_host: connection.peer_addr(),
                 store_host: self.parts.store_host,
@@ -222,13 +246,17 @@ impl SendPath {
                 .append(|| self.parts.store.append_silently(&message), |appended| appended.store_timestamp);
             let appended = appended.map_err(|error| self.append_refusal(&error))?;
             self.parts.statistics.sent(stored_topic, 1, appended.record_len as u64);
-            let transaction_id = match generated {
-                Some(key) => ByteString::from(key),
-                None => ByteString::from(noticed.unique_key.unwrap_or_default()),
-            };
+            if matches!(detour, Detour::Half) {
+                self.parts.transactions.began(&appended, request.born_timestamp, noticed.immunity);
+            }
+            let transaction_id = ByteString::from(unique_key);
             let message_id =
                 OffsetMessageId { host: self.parts.store_host, physical_offset: appended.physical_offset }.to_string();
-            let answer = self.answer(message_id, queue, appended.queue_offset, Some(transaction_id));
+            let mut answer = self.answer(message_id, queue, appended.queue_offset, Some(transaction_id));
+            if let Detour::Timer(due_ms) = detour {
+                let broker = &self.parts.config.current().broker_name;
+                answer.0.recall_handle = Some(recall::handle(&topic.topic_name, broker, due_ms, unique_key).into());
+            }
             Ok(self.acknowledge(connection, command, &topic, appended.end, noticed.waits, answer))
         })
     }
@@ -309,17 +337,23 @@ impl SendPath {
         })
     }
 
-    /// Clients do not batch what is to come later; one that does must not get it at once.
+    /// Clients do not batch what is to come later, or perhaps never; from one that does, consumers must not get it at once.
     fn refuse_in_batch(&self, noticed: &Noticed<'_>, request: &SendRequest) -> Result<(), Refusal> {
-        if noticed.delay.is_some_and(|level| level > 0) {
-            let remark = "a delayed message cannot be part of a batch; nothing was stored";
-            return Err(self.refuse(ResponseCode::MESSAGE_ILLEGAL, remark));
-        }
-        self.refuse_unsupported(noticed, request, Detour::None)
+        let what = if noticed.delay.is_some_and(|level| level > 0) {
+            "a delayed message"
+        } else if noticed.half {
+            "a transaction message"
+        } else if self.timer(noticed)?.is_some() {
+            "a message for a given time"
+        } else {
+            return self.refuse_transaction_flag(noticed, request);
+        };
+        let remark = format!("{what} cannot be part of a batch; nothing was stored");
+        Err(self.refuse(ResponseCode::MESSAGE_ILLEGAL, remark))
     }
 
     /// The queue asked for, or any writable one for a negative id.
-    fn queue(&self, asked: i32, topic: &Topic) -> Result<QueueId, Refusal> {
+    pub(super) fn queue(&self, asked: i32, topic: &Topic) -> Result<QueueId, Refusal> {
         if let Ok(asked) = u32::try_from(asked) {
             return Ok(QueueId(asked));
         }
@@ -354,27 +388,46 @@ impl SendPath {
         Ok(request.reconsume_times > limit || self.parts.locks.group_holds_locks(group))
     }
 
-    /// A message that asks for something this broker cannot do yet is refused: delivered at once it would be wrong, and silently so.
-    fn refuse_unsupported(&self, noticed: &Noticed<'_>, request: &SendRequest, detour: Detour) -> Result<(), Refusal> {
-        let delayed = matches!(detour, Detour::Delay(_));
-        let half = noticed.half && !(request.reconsume_times > 0 && delayed);
-        if half || SysFlag(request.sys_flag).transaction() != TransactionKind::None {
+    /// Whether one more transaction may begin.
+    fn admit_half(&self) -> Result<(), Refusal> {
+        let config = self.parts.config.current();
+        if config.reject_transaction_message {
             return Err(self.refuse(
                 ResponseCode::NO_PERMISSION,
-                "transaction messages are not supported yet by this FerroMQ broker; the message was not stored",
+                format!("the broker[{}] sending transaction message is forbidden", config.advertised_host()),
             ));
         }
-        // Beside a delay level a timer does not count.
-        if noticed.timer && !delayed {
-            return Err(self.refuse(
-                ResponseCode::SYSTEM_ERROR,
-                "timer messages are not supported yet by this FerroMQ broker; the message was not stored",
-            ));
+        self.parts
+            .transactions
+            .check_room()
+            .map_err(|full| self.refuse(ResponseCode::SYSTEM_BUSY, format!("[OVERLOAD]{full}")))
+    }
+
+    /// When the message is to be delivered, if its producer has set a time that is still to come.
+    fn timer(&self, noticed: &Noticed<'_>) -> Result<Option<i64>, Refusal> {
+        let config = self.parts.config.current();
+        let due_ms = noticed
+            .timer
+            .due_ms(now_ms(), config.timer_max_delay_sec)
+            .map_err(|error| self.refuse(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))?;
+        if due_ms.is_some() && !config.timer_wheel_enable {
+            let remark = "messages for a given time are switched off here (timerWheelEnable=false); nothing was stored";
+            return Err(self.refuse(ResponseCode::SYSTEM_ERROR, remark));
+        }
+        Ok(due_ms)
+    }
+
+    /// The flag of a half message or a rollback without the property that Java goes by: stored like that, nobody would ever see it.
+    fn refuse_transaction_flag(&self, noticed: &Noticed<'_>, request: &SendRequest) -> Result<(), Refusal> {
+        let kind = SysFlag(request.sys_flag).transaction();
+        if !noticed.half && matches!(kind, TransactionKind::Prepared | TransactionKind::Rollback) {
+            let remark = "the system flag says transaction, the property TRAN_MSG does not; nothing was stored";
+            return Err(self.refuse(ResponseCode::MESSAGE_ILLEGAL, remark));
         }
         Ok(())
     }
 
-    fn answer(
+    pub(super) fn answer(
         &self,
         message_id: String,
         queue_id: QueueId,
@@ -422,12 +475,12 @@ impl SendPath {
         Outcome::Deferred
     }
 
-    fn refuse(&self, code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Refusal {
+    pub(super) fn refuse(&self, code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal::new(code, remark).header(self.reply_tags.clone())
     }
 
     /// Spec store §2.8.
-    fn append_refusal(&self, error: &AppendError) -> Refusal {
+    pub(super) fn append_refusal(&self, error: &AppendError) -> Refusal {
         let (code, remark) = append_failure(error, self.parts.config.current().max_message_size);
         self.refuse(code, remark)
     }

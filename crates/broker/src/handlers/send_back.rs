@@ -18,6 +18,7 @@ use crate::clock::now_ms;
 use crate::config::LiveConfig;
 use crate::delay::Waiting;
 use crate::groups::Groups;
+use crate::message_copy::copy_of;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{self, Topic, Topics, perm};
@@ -122,31 +123,18 @@ impl SendBackPath {
             );
         }
         properties.set(names::WAIT_STORE_MSG_OK, false);
-        let waiting = Waiting::at(target.level, &self.levels);
-        properties.set(names::DELAY_TIME_LEVEL, waiting.map_or(target.level, |waiting| waiting.level));
-        let (topic, queue_id) = match waiting {
-            Some(waiting) => {
-                for name in [names::TIMER_DELAY_SEC, names::TIMER_DELAY_MS, names::TIMER_DELIVER_MS] {
-                    properties.remove(name);
-                }
-                properties.set(names::REAL_TOPIC, &target.topic.topic_name);
-                properties.set(names::REAL_QUEUE_ID, target.queue);
-                (topic_names::SCHEDULE_TOPIC, waiting.queue)
+        let own_topic = target.topic.topic_name.as_str();
+        let (topic, queue_id) = match Waiting::at(target.level, &self.levels) {
+            Some(waiting) => waiting.divert(&mut properties, own_topic, target.queue),
+            None => {
+                properties.set(names::DELAY_TIME_LEVEL, target.level);
+                (own_topic, target.queue)
             }
-            None => (target.topic.topic_name.as_str(), target.queue),
         };
         let message = NewMessage {
-            topic,
-            queue_id,
-            flag: record.flag(),
-            sys_flag: record.sys_flag(),
-            born_timestamp: record.born_timestamp(),
-            born_host: record.born_host(),
             store_host: self.store_host,
             reconsume_times: record.reconsume_times().saturating_add(1),
-            prepared_transaction_offset: 0,
-            body: record.body(),
-            properties: properties.as_str(),
+            ..copy_of(record, topic, queue_id, properties.as_str())
         };
         match self.store.append(&message) {
             Ok(appended) => {

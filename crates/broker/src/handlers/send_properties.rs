@@ -9,6 +9,7 @@ use ferromq_protocol::message::{UniqueKeySource, millis_in_month};
 
 use crate::clock::now_ms;
 use crate::delay::Waiting;
+use crate::timers::TimerWish;
 
 /// What the broker adds to every message.
 pub(super) struct AddedProperties {
@@ -84,6 +85,10 @@ pub(super) enum Detour {
     DeadLetter,
     /// Into the schedule topic first.
     Delay(Waiting),
+    /// Into the timer topic, until then, in ms since 1970.
+    Timer(i64),
+    /// Into the half topic, until the transaction ends.
+    Half,
 }
 
 impl Detour {
@@ -92,6 +97,15 @@ impl Detour {
         match self {
             Detour::None => false,
             Detour::DeadLetter => name == names::DELAY_TIME_LEVEL,
+            Detour::Timer(_) => matches!(name, names::REAL_TOPIC | names::REAL_QUEUE_ID | names::TIMER_OUT_MS),
+            Detour::Half => matches!(
+                name,
+                names::REAL_TOPIC
+                    | names::REAL_QUEUE_ID
+                    | names::TRANSACTION_ID
+                    | names::TRANSACTION_CHECK_TIMES
+                    | names::TRANSACTION_PREPARED_QUEUE_OFFSET
+            ),
             Detour::Delay(_) => matches!(
                 name,
                 names::DELAY_TIME_LEVEL
@@ -111,8 +125,10 @@ pub(super) struct Noticed<'a> {
     pub unique_key: Option<&'a str>,
     /// Delay level; text that is no number counts as 0, as in Java.
     pub delay: Option<i32>,
-    pub timer: bool,
+    pub timer: TimerWish<'a>,
     pub half: bool,
+    /// Seconds, as the producer wrote them: age at which an open transaction is asked after.
+    pub immunity: Option<&'a str>,
     /// False when the producer does not want to wait for flush and replicas.
     pub waits: bool,
     /// Holds a property that only the broker may set.
@@ -121,15 +137,23 @@ pub(super) struct Noticed<'a> {
 
 impl<'a> Noticed<'a> {
     pub(super) fn in_properties(text: &'a str) -> Noticed<'a> {
-        let mut noticed =
-            Noticed { unique_key: None, delay: None, timer: false, half: false, waits: true, needs_cleaning: false };
+        let mut noticed = Noticed {
+            unique_key: None,
+            delay: None,
+            timer: TimerWish::default(),
+            half: false,
+            immunity: None,
+            waits: true,
+            needs_cleaning: false,
+        };
         for (name, value) in properties::pairs(text) {
             match name {
                 names::UNIQUE_KEY => noticed.unique_key = Some(value),
                 names::DELAY_TIME_LEVEL => noticed.delay = Some(value.parse().unwrap_or(0)),
-                names::TIMER_DELAY_MS | names::TIMER_DELAY_SEC | names::TIMER_DELIVER_MS => noticed.timer = true,
                 names::TRANSACTION_PREPARED => noticed.half = value.eq_ignore_ascii_case("true"),
+                names::CHECK_IMMUNITY_TIME_IN_SECONDS => noticed.immunity = Some(value),
                 names::WAIT_STORE_MSG_OK => noticed.waits = value.eq_ignore_ascii_case("true"),
+                _ if noticed.timer.notice(name, value) => {}
                 _ => noticed.needs_cleaning |= is_brokers_own(name),
             }
         }
@@ -147,10 +171,11 @@ mod tests {
             "UNIQ_KEY\u{1}K\u{2}DELAY\u{1}3\u{2}WAIT\u{1}false\u{2}TRAN_MSG\u{1}TRUE\u{2}POP_CK\u{1}x\u{2}TIMER_DELAY_MS\u{1}9",
         );
         assert_eq!((noticed.unique_key, noticed.delay), (Some("K"), Some(3)));
-        assert!(noticed.timer && noticed.half && noticed.needs_cleaning && !noticed.waits);
+        assert_eq!(noticed.timer.delay_ms, Some("9"));
+        assert!(noticed.half && noticed.needs_cleaning && !noticed.waits);
         let nothing = Noticed::in_properties("TAGS\u{1}a\u{2}DELAY\u{1}x\u{2}");
         assert_eq!((nothing.unique_key, nothing.delay), (None, Some(0)));
-        assert!(!nothing.timer && !nothing.half && !nothing.needs_cleaning && nothing.waits);
+        assert!(nothing.timer.delay_ms.is_none() && !nothing.half && !nothing.needs_cleaning && nothing.waits);
     }
 
     #[test]

@@ -1,0 +1,121 @@
+//! Request and reply through the broker: 324 and 325. A consumer answers a request; the answer goes straight to the producer that
+//! waits for it, and into the reply topic as a record of what was said.
+//!
+//! A task of its own waits for the requester to take it, ten seconds at most. Java: `ReplyMessageProcessor`; spec broker §C.10.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferromq_protocol::header::{PushReplyRequest, SendRequest};
+use ferromq_protocol::message::properties::{Properties, names, property};
+use ferromq_protocol::message::{NewMessage, OffsetMessageId, SysFlag};
+use ferromq_protocol::{Command, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
+use ferromq_remoting::{Connection, Outcome};
+use ferromq_store::Store;
+
+use crate::clients::Clients;
+use crate::clock::now_ms;
+use crate::config::LiveConfig;
+use crate::handlers::send::SendPath;
+use crate::refusal::Refusal;
+use crate::statistics::Statistics;
+
+/// How long the requester may take to accept the answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The parts that replies use.
+pub(crate) struct ReplyPath {
+    pub config: Arc<LiveConfig>,
+    pub send: Arc<SendPath>,
+    pub clients: Arc<Clients>,
+    pub statistics: Arc<Statistics>,
+    pub store: Arc<Store>,
+    /// Stored with every message.
+    pub store_host: SocketAddr,
+}
+
+impl ReplyPath {
+    /// SEND_REPLY_MESSAGE and its V2. The code says whether the requester has it, the ids where the stored copy is.
+    pub(crate) fn reply(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+        let request: SendRequest = command.header()?;
+        let topic = self.send.admit(connection, &request)?;
+        let queue = self.send.queue(request.queue_id, &topic)?;
+        let properties = request.properties.as_deref().unwrap_or_default();
+        let mut message_id = String::from("0");
+        let mut queue_offset = QueueOffset(0);
+        if self.config.current().store_reply_message_enable {
+            let message = NewMessage {
+                topic: &topic.topic_name,
+                queue_id: queue,
+                flag: request.flag,
+                sys_flag: SysFlag(request.sys_flag),
+                born_timestamp: request.born_timestamp,
+                born_host: connection.peer_addr(),
+                store_host: self.store_host,
+                reconsume_times: request.reconsume_times,
+                prepared_transaction_offset: 0,
+                body: &command.body,
+                properties,
+            };
+            let appended = self.store.append_silently(&message).map_err(|error| self.send.append_refusal(&error))?;
+            self.statistics.sent(&topic.topic_name, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+            let id = OffsetMessageId { host: self.store_host, physical_offset: appended.physical_offset };
+            (message_id, queue_offset) = (id.to_string(), appended.queue_offset);
+        }
+        let answer = self.send.answer(message_id, queue, queue_offset, None);
+        let failed = |remark: String| {
+            let mut reply = Reply::error(ResponseCode::SYSTEM_ERROR, remark);
+            reply.header = Some(Box::new(answer.clone()));
+            reply
+        };
+        let Some(requester) = property(properties, names::REPLY_TO_CLIENT) else {
+            let remark = format!("reply message properties[{}] is null", names::REPLY_TO_CLIENT);
+            return Ok(Outcome::Reply(failed(remark)));
+        };
+        let Some(client) = self.clients.producer_by_id(requester) else {
+            return Ok(Outcome::Reply(failed(format!("push reply message fail, channel of <{requester}> not found."))));
+        };
+        let push = self.push(connection, command, &request, queue);
+        let slot = connection.reply_slot(command);
+        let requester = requester.to_owned();
+        // Ends with the requester's answer, its connection or the timeout; the slot keeps a shutdown waiting until then.
+        tokio::spawn(async move {
+            let remark = match client.invoke(push, TIMEOUT).await {
+                Ok(taken) if taken.response_code() == ResponseCode::SUCCESS => {
+                    return slot.send(Reply::ok().header(answer));
+                }
+                Ok(refused) => format!("push reply message to {requester} fail, it answered {}", refused.code),
+                Err(error) => format!("push reply message to {requester} fail: {error}"),
+            };
+            let mut reply = Reply::error(ResponseCode::SYSTEM_ERROR, remark);
+            reply.header = Some(Box::new(answer));
+            slot.send(reply);
+        });
+        Ok(Outcome::Deferred)
+    }
+
+    /// PUSH_REPLY_MESSAGE_TO_CLIENT.
+    fn push(&self, connection: &Connection, command: &Command, request: &SendRequest, queue: QueueId) -> Command {
+        let now = now_ms();
+        let mut properties = Properties::parse(request.properties.as_deref().unwrap_or_default());
+        properties.set(names::PUSH_REPLY_TIME, now);
+        let header = PushReplyRequest {
+            producer_group: request.producer_group.clone(),
+            topic: request.topic.clone(),
+            default_topic: request.default_topic.clone(),
+            default_topic_queue_nums: request.default_topic_queue_nums,
+            queue_id: queue.as_i32(),
+            sys_flag: request.sys_flag,
+            born_timestamp: request.born_timestamp,
+            flag: request.flag,
+            properties: Some(properties.as_str().into()),
+            reconsume_times: Some(request.reconsume_times),
+            unit_mode: request.unit_mode,
+            born_host: connection.peer_addr().to_string().into(),
+            store_host: self.store_host.to_string().into(),
+            store_timestamp: now,
+        };
+        Command::request(RequestCode::PUSH_REPLY_MESSAGE_TO_CLIENT, &header).with_body(command.body.to_vec())
+    }
+}

@@ -1,0 +1,102 @@
+//! A producer ends its transaction: 37. An operator has one asked after again: 323.
+//!
+//! Java: `EndTransactionProcessor`, `AdminBrokerProcessor.resumeCheckHalfMessage`; spec broker §C.8, protocol §3.1.
+
+use std::sync::Arc;
+
+use ferromq_protocol::header::{EndTransactionRequest, ResumeCheckHalfMessageRequest};
+use ferromq_protocol::message::properties::names;
+use ferromq_protocol::message::{OffsetMessageId, Record, SysFlag};
+use ferromq_protocol::topics::{TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC};
+use ferromq_protocol::{Command, PhysicalOffset, Reply, ResponseCode};
+use ferromq_remoting::Outcome;
+use ferromq_store::Store;
+
+use crate::clock::now_ms;
+use crate::config::LiveConfig;
+use crate::handlers::send::append_failure;
+use crate::refusal::Refusal;
+use crate::transactions::Transactions;
+
+/// The parts that ending a transaction uses.
+pub(crate) struct TransactionPath {
+    pub config: Arc<LiveConfig>,
+    pub transactions: Arc<Transactions>,
+    pub store: Arc<Store>,
+}
+
+impl TransactionPath {
+    /// END_TRANSACTION. Ended once more is no error: 0, and nothing is stored again. "Unknown" gets no answer at all, as in Java.
+    pub(crate) fn end(&self, command: &Command) -> Result<Outcome, Refusal> {
+        let request: EndTransactionRequest = command.header()?;
+        let commit = match request.commit_or_rollback {
+            0 => return Ok(Outcome::Deferred),
+            SysFlag::TRANSACTION_COMMIT => true,
+            SysFlag::TRANSACTION_ROLLBACK => false,
+            other => {
+                let remark =
+                    format!("commitOrRollback field wrong: {other} is none of 0, 8 (commit) and 12 (rollback)");
+                return Err(Refusal::system_error(remark));
+            }
+        };
+        let found = PhysicalOffset::try_from(request.commit_log_offset).ok().and_then(|at| self.store.message_at(at));
+        let record = found.as_deref().and_then(|bytes| Record::parse(bytes).ok());
+        let Some(record) = record.filter(|record| record.topic() == TRANSACTION_HALF_TOPIC) else {
+            return Err(Refusal::system_error("Find prepared transaction message failed"));
+        };
+        self.refuse_mismatch(&request, &record)?;
+        match self.transactions.end(&record, commit) {
+            Ok(_) => Ok(Outcome::Reply(Reply::ok())),
+            Err(error) => {
+                let (code, remark) = append_failure(&error, self.config.current().max_message_size);
+                Err(Refusal::new(code, remark))
+            }
+        }
+    }
+
+    fn refuse_mismatch(&self, request: &EndTransactionRequest, record: &Record<'_>) -> Result<(), Refusal> {
+        let immunity = record.property(names::CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(|seconds| seconds.parse().ok());
+        if let Some(seconds @ 0_i64..) = immunity
+            && !request.from_transaction_check
+            && now_ms().saturating_sub(record.born_timestamp()) > seconds.saturating_mul(1000)
+        {
+            // The producer may have died and another one been asked already.
+            let remark = format!(
+                "the {seconds} s in which this transaction could be ended without being asked are over; wait for the question"
+            );
+            return Err(Refusal::new(ResponseCode::ILLEGAL_OPERATION, remark));
+        }
+        if record.property(names::PRODUCER_GROUP).as_deref() != Some(&*request.producer_group) {
+            return Err(Refusal::system_error("The producer group wrong"));
+        }
+        if record.queue_offset().as_i64() != request.tran_state_table_offset {
+            return Err(Refusal::system_error("The transaction state table offset wrong"));
+        }
+        if record.physical_offset().as_i64() != request.commit_log_offset {
+            return Err(Refusal::system_error("The commit log offset wrong"));
+        }
+        Ok(())
+    }
+
+    /// RESUME_CHECK_HALF_MESSAGE: of a half that is open or was given up.
+    pub(crate) fn resume_check(&self, command: &Command) -> Result<Outcome, Refusal> {
+        let request: ResumeCheckHalfMessageRequest = command.header()?;
+        let id = request.msg_id.unwrap_or_default();
+        let place: OffsetMessageId =
+            id.parse().map_err(|error| Refusal::system_error(format!("message id {id} is no offset id: {error}")))?;
+        let found = self.store.message_at(place.physical_offset);
+        let record = found.as_deref().and_then(|bytes| Record::parse(bytes).ok());
+        let is_half =
+            |record: &Record<'_>| matches!(record.topic(), TRANSACTION_HALF_TOPIC | TRANSACTION_CHECK_MAX_TIME_TOPIC);
+        let Some(record) = record.filter(is_half) else {
+            return Err(Refusal::system_error(format!("there is no half message with the id {id}")));
+        };
+        match self.transactions.resume(&record) {
+            Ok(()) => Ok(Outcome::Reply(Reply::ok())),
+            Err(error) => {
+                let (code, remark) = append_failure(&error, self.config.current().max_message_size);
+                Err(Refusal::new(code, remark))
+            }
+        }
+    }
+}

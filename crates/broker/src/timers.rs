@@ -1,0 +1,414 @@
+//! Messages for a given time: they wait in `rmq_sys_wheel_timer`, and are put into their own topic when due, or taken back before.
+//!
+//! One thread enters the queue of that topic into a [`TimerIndex`] and delivers what is due. A message is never delivered early, and at
+//! least once: the index is saved only up to where the delivered copies are on disk. Times are exact to the millisecond; Java's are
+//! whole seconds, rounded down. Java: `TimerMessageStore`; spec broker §C.1.6, store §10.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ferromq_protocol::message::properties::{self, names};
+use ferromq_protocol::message::{Properties, Record};
+use ferromq_protocol::topics::TIMER_TOPIC;
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+use ferromq_store::{AppendError, Arrival, Clock, Store, Timer, TimerCheckpoint, TimerIndex};
+use parking_lot::{Condvar, Mutex};
+use tracing::{debug, error, info, warn};
+
+use crate::message_copy::copy_of;
+use crate::statistics::Statistics;
+
+/// The one queue of the timer topic.
+const QUEUE: QueueId = QueueId(0);
+/// Messages entered before what is due gets its turn.
+const TURN: usize = 1000;
+/// Pause after a failure.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How often the index is saved.
+const SAVE_PERIOD_MS: i64 = 5_000;
+
+/// When a producer wants a message to be delivered, out of its properties.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TimerWish<'a> {
+    pub delay_sec: Option<&'a str>,
+    pub delay_ms: Option<&'a str>,
+    pub deliver_ms: Option<&'a str>,
+    /// The message takes another one back.
+    pub cancels: bool,
+    /// It was a timer message before; what is left of that does not count.
+    pub served: bool,
+}
+
+/// Why a wish cannot be granted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TimerError {
+    #[error("the timer `{value}` is not a whole number")]
+    NotANumber { value: String },
+    #[error("the message is to be delivered in {ahead_ms} ms; timerMaxDelaySec allows {max_ms} ms")]
+    TooFar { ahead_ms: i64, max_ms: i64 },
+    #[error("a message that takes a timer message back must come before that one is due")]
+    TooLate,
+}
+
+impl<'a> TimerWish<'a> {
+    pub(crate) fn in_properties(text: &'a str) -> TimerWish<'a> {
+        let mut wish = TimerWish::default();
+        for (name, value) in properties::pairs(text) {
+            wish.notice(name, value);
+        }
+        wish
+    }
+
+    /// True if the property is one of a timer's.
+    pub(crate) fn notice(&mut self, name: &str, value: &'a str) -> bool {
+        match name {
+            names::TIMER_DELAY_SEC => self.delay_sec = Some(value),
+            names::TIMER_DELAY_MS => self.delay_ms = Some(value),
+            names::TIMER_DELIVER_MS => self.deliver_ms = Some(value),
+            names::TIMER_DEL_UNIQKEY => self.cancels = true,
+            names::TIMER_OUT_MS => self.served = true,
+            _ => return false,
+        }
+        true
+    }
+
+    /// The time in ms since 1970, `None` for at once. The delay in seconds wins over that in milliseconds, and that over the time.
+    pub(crate) fn due_ms(&self, now_ms: i64, max_delay_sec: u32) -> Result<Option<i64>, TimerError> {
+        let number = |value: &str| value.parse::<i64>().map_err(|_| TimerError::NotANumber { value: value.to_owned() });
+        let due_ms = match (self.delay_sec, self.delay_ms, self.deliver_ms) {
+            _ if self.served => return Ok(None),
+            (Some(seconds), _, _) => now_ms.saturating_add(number(seconds)?.saturating_mul(1000)),
+            (None, Some(millis), _) => now_ms.saturating_add(number(millis)?),
+            (None, None, Some(time)) => number(time)?,
+            (None, None, None) => return Ok(None),
+        };
+        let (ahead_ms, max_ms) = (due_ms.saturating_sub(now_ms), i64::from(max_delay_sec) * 1000);
+        match ahead_ms {
+            ..=0 if self.cancels => Err(TimerError::TooLate),
+            ..=0 => Ok(None),
+            ahead_ms if ahead_ms > max_ms => Err(TimerError::TooFar { ahead_ms, max_ms }),
+            _ => Ok(Some(due_ms)),
+        }
+    }
+}
+
+/// Where a timer message is stored meanwhile; when and where it belongs goes into its properties.
+pub(crate) fn divert(properties: &mut Properties, due_ms: i64, topic: &str, queue: QueueId) -> (&'static str, QueueId) {
+    properties.set(names::TIMER_OUT_MS, due_ms);
+    properties.set(names::REAL_TOPIC, topic);
+    properties.set(names::REAL_QUEUE_ID, queue);
+    (TIMER_TOPIC, QUEUE)
+}
+
+/// What a message that takes another one back must name. Java: `TimerMessageStore.buildDeleteKey`.
+pub(crate) fn cancel_key(topic: &str, unique_key: &str) -> String {
+    format!("{topic}+{unique_key}")
+}
+
+/// The thread that delivers.
+pub(crate) struct Timers {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<TimerIndex>>>,
+    /// Until the thread has it.
+    index: Mutex<Option<TimerIndex>>,
+}
+
+struct Shared {
+    store: Arc<Store>,
+    statistics: Arc<Statistics>,
+    clock: Clock,
+    signal: Mutex<Signal>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Signal {
+    arrived: bool,
+    stopping: bool,
+}
+
+/// Saved once the log is on disk up to its end.
+struct ToSave {
+    checkpoint: TimerCheckpoint,
+    log_end: PhysicalOffset,
+    made_ms: i64,
+}
+
+impl Timers {
+    /// Opens the index in `dir`. Nothing is delivered before [`start`](Self::start).
+    pub(crate) fn open(
+        dir: PathBuf,
+        clock: Clock,
+        store: Arc<Store>,
+        statistics: Arc<Statistics>,
+    ) -> io::Result<Timers> {
+        let index = TimerIndex::open(dir)?;
+        let shared = Shared { store, statistics, clock, signal: Mutex::default(), wake: Condvar::new() };
+        Ok(Timers { shared: Arc::new(shared), thread: Mutex::new(None), index: Mutex::new(Some(index)) })
+    }
+
+    /// Begins to deliver.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        let Some(index) = self.index.lock().take() else { return Ok(()) };
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("timers".into()).spawn(move || shared.run(index))?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// A message is visible in some queue. Called by whoever dispatches.
+    pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
+        if arrival.topic == TIMER_TOPIC {
+            self.shared.signal.lock().arrived = true;
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Ends the thread; what is not due yet stays for the next start.
+    pub(crate) fn stop(&self) {
+        self.shared.signal.lock().stopping = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.lock().take() {
+            match thread.join() {
+                Ok(index) => *self.index.lock() = Some(index),
+                Err(_) => error!("the timer thread panicked; the next start goes on from what was saved"),
+            }
+        }
+    }
+
+    /// Saves the index with everything that was delivered. Only right once the store is closed: then all of it is on disk.
+    pub(crate) fn save_after_close(&self) {
+        if let Some(index) = &mut *self.index.lock() {
+            let checkpoint = index.checkpoint();
+            if let Err(error) = index.save(checkpoint) {
+                error!(%error, "cannot save the timers; some messages will be delivered twice");
+            }
+        }
+    }
+}
+
+impl Drop for Timers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Why a turn of the thread ended early.
+#[derive(Debug, thiserror::Error)]
+enum TurnError {
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("the timer index: {0}")]
+    Index(#[from] io::Error),
+}
+
+impl Shared {
+    fn run(&self, mut index: TimerIndex) -> TimerIndex {
+        let mut to_save: Option<ToSave> = None;
+        let mut failing = false;
+        loop {
+            {
+                let mut signal = self.signal.lock();
+                if signal.stopping {
+                    return index;
+                }
+                signal.arrived = false;
+            }
+            let more = match self.turn(&mut index, &mut to_save) {
+                Ok(more) => {
+                    if failing {
+                        info!("timer messages are delivered again");
+                    }
+                    failing = false;
+                    more
+                }
+                Err(TurnError::Append(AppendError::Closed)) => return index,
+                Err(error) => {
+                    if !failing {
+                        warn!(%error, "timer messages cannot be delivered now; trying again");
+                    }
+                    failing = true;
+                    false
+                }
+            };
+            if !more {
+                let until = if failing {
+                    RETRY_PAUSE
+                } else {
+                    let next = index.next_ms().unwrap_or(i64::MAX).saturating_sub(self.clock.now_ms());
+                    Duration::from_millis(next.clamp(0, SAVE_PERIOD_MS).unsigned_abs())
+                };
+                let mut signal = self.signal.lock();
+                if failing || !signal.arrived && !signal.stopping {
+                    self.wake.wait_for(&mut signal, until);
+                }
+            }
+        }
+    }
+
+    /// Enters what has come, delivers what is due, saves what can be saved. True when there is more to do right now.
+    fn turn(&self, index: &mut TimerIndex, to_save: &mut Option<ToSave>) -> Result<bool, TurnError> {
+        let mut more = self.enter(index)?;
+        index.write()?;
+        loop {
+            let due = index.due(self.clock.now_ms())?;
+            let Some(first) = due.first().copied() else { break };
+            if let Err(error) = self.deliver_all(&due) {
+                index.give_back(due);
+                return Err(error.into());
+            }
+            index.delivered(first.due_ms);
+            if self.signal.lock().stopping {
+                return Ok(false);
+            }
+        }
+        more |= self.store.queue_bounds(TIMER_TOPIC, QUEUE).is_some_and(|bounds| bounds.max > index.entered());
+        self.save(index, to_save)?;
+        Ok(more)
+    }
+
+    /// Takes over what is new in the timer queue, up to a turn.
+    fn enter(&self, index: &mut TimerIndex) -> Result<bool, TurnError> {
+        let Some(bounds) = self.store.queue_bounds(TIMER_TOPIC, QUEUE) else { return Ok(false) };
+        // Its beginning was cleaned, or it lost its end in a crash.
+        let from = index.entered().clamp(bounds.min, bounds.max);
+        if from != index.entered() {
+            index.skip_to(from);
+        }
+        for _ in 0..TURN {
+            let offset = index.entered();
+            if offset >= bounds.max {
+                return Ok(false);
+            }
+            let timer = self.timer_at(offset);
+            match timer {
+                // Behind what counts as delivered: the clock was set back, or this broker was slower than the timer.
+                Some(timer) if index.is_past(timer.due_ms) => {
+                    self.deliver_all(&[timer])?;
+                    index.enter(None);
+                }
+                timer => index.enter(timer),
+            }
+        }
+        Ok(true)
+    }
+
+    fn timer_at(&self, offset: QueueOffset) -> Option<Timer> {
+        self.with_record(offset, |record| {
+            let text = record.properties();
+            let due = properties::property(&text, names::TIMER_OUT_MS).and_then(|due| due.parse().ok());
+            let cancels = properties::property(&text, names::TIMER_DEL_UNIQKEY).is_some();
+            due.map(|due_ms| Timer { due_ms, offset, cancels })
+        })
+        .flatten()
+    }
+
+    /// The message at a place of the timer queue; `None`, and a word in the log, if it cannot be read.
+    fn with_record<T>(&self, offset: QueueOffset, act: impl FnOnce(&Record<'_>) -> T) -> Option<T> {
+        let entry = self.store.queue_entry(TIMER_TOPIC, QUEUE, offset)?;
+        let Some(bytes) = self.store.message_at(entry.physical) else {
+            debug!(%offset, "a timer message is no longer in the log");
+            return None;
+        };
+        match Record::parse(&bytes) {
+            Ok(record) => Some(act(&record)),
+            Err(error) => {
+                error!(%offset, %error, "a timer message is unreadable and is left out");
+                None
+            }
+        }
+    }
+
+    /// Delivers messages that are due at one time, but for those that others among them take back.
+    fn deliver_all(&self, due: &[Timer]) -> Result<(), AppendError> {
+        let mut cancelled = HashSet::new();
+        for timer in due.iter().filter(|timer| timer.cancels) {
+            let key = |record: &Record<'_>| record.property(names::TIMER_DEL_UNIQKEY).map(Cow::into_owned);
+            cancelled.extend(self.with_record(timer.offset, key).flatten());
+        }
+        for timer in due.iter().filter(|timer| !timer.cancels) {
+            if let Some(delivered) = self.with_record(timer.offset, |record| self.deliver(record, timer, &cancelled)) {
+                delivered?;
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, record: &Record<'_>, timer: &Timer, cancelled: &HashSet<String>) -> Result<(), AppendError> {
+        let mut properties = Properties::parse(&record.properties());
+        let parsed = |name| properties.value(name).and_then(|value| value.parse::<i64>().ok());
+        if parsed(names::TIMER_OUT_MS) != Some(timer.due_ms) {
+            // The log lost its end in a crash of the machine, and the place was taken by another message, which has an entry of its own.
+            return Ok(());
+        }
+        let queue = parsed(names::REAL_QUEUE_ID).and_then(|queue| u32::try_from(queue).ok());
+        let (Some(topic), Some(queue)) = (properties.value(names::REAL_TOPIC).map(str::to_owned), queue) else {
+            error!(physical_offset = %record.physical_offset(), "a timer message does not say where it belongs and is left out");
+            return Ok(());
+        };
+        if !cancelled.is_empty() {
+            let key = properties.value(names::UNIQUE_KEY).unwrap_or_default();
+            // Older clients name the key alone.
+            if cancelled.contains(&cancel_key(&topic, key)) || cancelled.contains(key) {
+                return Ok(());
+            }
+        }
+        properties.set(names::TIMER_ENQUEUE_MS, record.store_timestamp());
+        properties.set(names::TIMER_DEQUEUE_MS, self.clock.now_ms());
+        let appended = self.store.append(&copy_of(record, &topic, QueueId(queue), properties.as_str()))?;
+        self.statistics.sent(&topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+        Ok(())
+    }
+
+    /// Makes the index durable as far as the delivered copies are on disk.
+    fn save(&self, index: &mut TimerIndex, to_save: &mut Option<ToSave>) -> io::Result<()> {
+        let now = self.clock.now_ms();
+        let marks = self.store.watermarks();
+        if let Some(ready) =
+            to_save.take_if(|save| save.log_end <= marks.flushed && now - save.made_ms >= SAVE_PERIOD_MS)
+        {
+            index.save(ready.checkpoint)?;
+        }
+        if to_save.is_none() {
+            *to_save = Some(ToSave { checkpoint: index.checkpoint(), log_end: marks.written, made_ms: now });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_000;
+
+    fn due(text: &str) -> Result<Option<i64>, TimerError> {
+        TimerWish::in_properties(text).due_ms(NOW, 100)
+    }
+
+    #[test]
+    fn seconds_win_over_milliseconds_and_those_over_the_time() {
+        assert_eq!(due("TAGS\u{1}a\u{2}"), Ok(None));
+        let time = format!("TIMER_DELIVER_MS\u{1}{}\u{2}", NOW + 7);
+        assert_eq!(due(&time), Ok(Some(NOW + 7)));
+        assert_eq!(due(&format!("{time}TIMER_DELAY_MS\u{1}8\u{2}")), Ok(Some(NOW + 8)));
+        assert_eq!(due(&format!("TIMER_DELAY_SEC\u{1}9\u{2}{time}TIMER_DELAY_MS\u{1}8\u{2}")), Ok(Some(NOW + 9000)));
+    }
+
+    #[test]
+    fn past_is_now_and_far_is_refused() {
+        assert_eq!(due("TIMER_DELIVER_MS\u{1}5\u{2}"), Ok(None));
+        assert_eq!(due("TIMER_DELIVER_MS\u{1}5\u{2}TIMER_DEL_UNIQKEY\u{1}T+k\u{2}"), Err(TimerError::TooLate));
+        assert_eq!(due("TIMER_DELAY_SEC\u{1}100\u{2}"), Ok(Some(NOW + 100_000)));
+        let far = TimerError::TooFar { ahead_ms: 101_000, max_ms: 100_000 };
+        assert_eq!(due("TIMER_DELAY_SEC\u{1}101\u{2}"), Err(far));
+        assert_eq!(due("TIMER_DELAY_MS\u{1}soon\u{2}"), Err(TimerError::NotANumber { value: "soon".into() }));
+        // Delivered once and sent again by its consumer: at once.
+        assert_eq!(due("TIMER_DELAY_SEC\u{1}9\u{2}TIMER_OUT_MS\u{1}1\u{2}"), Ok(None));
+    }
+}

@@ -1,0 +1,494 @@
+//! Transactions: half messages wait out of sight in a topic of the system until their producer commits or rolls back; who does
+//! not is asked.
+//!
+//! A half is a message in `RMQ_SYS_TRANS_HALF_TOPIC`; its end is an op message in `RMQ_SYS_TRANS_OP_HALF_TOPIC` that names its queue
+//! offset. Both are Java's formats, so either broker can go on with the other's store. What is pending is known in memory and read
+//! again at the start, from where the group `CID_RMQ_SYS_TRANS` has committed; its size is that of the open transactions, not of their
+//! history. Java: `TransactionalMessageServiceImpl`; spec broker §C.8, store §11.
+//!
+//! A transaction ends once: the end takes it out of the table first, and only then stores the message and the op message. A crash
+//! between these two leads to one more question, and a second delivery if the producer says commit again.
+
+mod pending;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ferromq_protocol::header::CheckTransactionRequest;
+use ferromq_protocol::message::properties::{self, names};
+use ferromq_protocol::message::{
+    NewMessage, OffsetMessageId, Properties, Record, RecordError, SysFlag, TransactionKind, stamp_record,
+};
+use ferromq_protocol::topics::{
+    TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups,
+};
+use ferromq_protocol::{Command, PhysicalOffset, QueueId, QueueOffset, RequestCode};
+use ferromq_store::{AppendError, Appended, DelayLevels, Store};
+use parking_lot::{Condvar, Mutex};
+use tracing::{debug, error, info, warn};
+
+use crate::clients::Clients;
+use crate::clock::now_ms;
+use crate::config::LiveConfig;
+use crate::consumer_offsets::ConsumerOffsets;
+use crate::delay::Waiting;
+use crate::message_copy::copy_of;
+use crate::statistics::Statistics;
+use crate::timers::{self, TimerWish};
+use crate::topics::{Topics, perm};
+pub(crate) use pending::Half;
+use pending::Pending;
+
+/// The one queue of the half topic, the op topic, and the topic of given-up halves.
+const QUEUE: QueueId = QueueId(0);
+/// Most open transactions, about 100 bytes of memory each; beyond it new ones are refused.
+const PENDING_MAX: usize = 500_000;
+/// Age at which a transaction is given up. Java: the default of `fileReservedTime`.
+const AGE_MAX_MS: i64 = 72 * 3_600_000;
+/// How often it is noted down from where the queues must be read at the next start.
+const NOTE_PERIOD: Duration = Duration::from_secs(5);
+/// Tag of op messages. Java: `TransactionalMessageUtil.REMOVE_TAG`.
+const OP_TAG: &str = "d";
+
+/// The parts that transactions use.
+pub(crate) struct TransactionParts {
+    pub config: Arc<LiveConfig>,
+    pub offsets: Arc<ConsumerOffsets>,
+    pub clients: Arc<Clients>,
+    pub topics: Arc<Topics>,
+    pub statistics: Arc<Statistics>,
+    pub store: Arc<Store>,
+    pub levels: DelayLevels,
+    /// Stored with every message.
+    pub store_host: SocketAddr,
+}
+
+/// Owner of the open transactions, and the thread that asks after them.
+pub(crate) struct Transactions {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    parts: TransactionParts,
+    pending: Mutex<Pending>,
+    stopping: Mutex<bool>,
+    wake: Condvar,
+}
+
+/// Where the next start would begin to read the queues, once the log is on disk up to its end.
+struct Start {
+    half: QueueOffset,
+    op: QueueOffset,
+    log_end: PhysicalOffset,
+}
+
+/// More transactions are open than this broker keeps track of.
+#[derive(Debug, thiserror::Error)]
+#[error("{PENDING_MAX} transactions have not ended yet; no more can begin until some have")]
+pub(crate) struct TooMany;
+
+impl Transactions {
+    /// Reads what is pending out of the two queues.
+    pub(crate) fn open(parts: TransactionParts) -> Transactions {
+        let mut pending = Pending::default();
+        parts.read_halves(&mut pending);
+        parts.read_ops(&mut pending);
+        if pending.len() > 0 {
+            info!(count = pending.len(), "transactions are open");
+        }
+        let shared = Shared { parts, pending: Mutex::new(pending), stopping: Mutex::new(false), wake: Condvar::new() };
+        Transactions { shared: Arc::new(shared), thread: Mutex::new(None) }
+    }
+
+    /// Begins to ask.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("transactions".into()).spawn(move || shared.run())?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(&self) {
+        *self.shared.stopping.lock() = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            error!("the transaction thread panicked; the next start reads more of the half queue");
+        }
+    }
+
+    /// Whether one more can begin.
+    pub(crate) fn check_room(&self) -> Result<(), TooMany> {
+        if self.shared.pending.lock().len() < PENDING_MAX { Ok(()) } else { Err(TooMany) }
+    }
+
+    /// A half message is stored. Before its producer hears of it.
+    pub(crate) fn began(&self, appended: &Appended, born_ms: i64, immunity: Option<&str>) {
+        self.shared.pending.lock().insert(Half {
+            queue_offset: appended.queue_offset,
+            physical: appended.physical_offset,
+            older: Vec::new(),
+            born_ms,
+            stored_ms: appended.store_timestamp,
+            immunity_ms: immunity.and_then(immunity_ms),
+        });
+    }
+
+    /// Ends the transaction that has a half there: stores its message if it is a commit. False when it has ended before.
+    /// `record` is that half. Announcing what was stored is left to the caller's round.
+    pub(crate) fn end(&self, record: &Record<'_>, commit: bool) -> Result<bool, AppendError> {
+        let shared = &self.shared;
+        let Some(half) = shared.pending.lock().claim(record.queue_offset()) else { return Ok(false) };
+        let stored = if commit { shared.parts.store_committed(record) } else { Ok(()) };
+        match stored.and_then(|()| shared.mark_ended(&half, Store::append_silently)) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                shared.pending.lock().insert(half);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a half pending again, or one that was given up, with no questions asked yet: RESUME_CHECK_HALF_MESSAGE.
+    pub(crate) fn resume(&self, record: &Record<'_>) -> Result<(), AppendError> {
+        let mut properties = Properties::parse(&record.properties());
+        properties.set(names::TRANSACTION_CHECK_TIMES, 0);
+        let message = NewMessage {
+            sys_flag: record.sys_flag().with_transaction(TransactionKind::None),
+            ..copy_of(record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str())
+        };
+        let shared = &self.shared;
+        let appended = shared.parts.store.append_silently(&message)?;
+        let known = record.topic() == TRANSACTION_HALF_TOPIC
+            && shared.pending.lock().moved(
+                record.queue_offset(),
+                appended.queue_offset,
+                appended.physical_offset,
+                appended.store_timestamp,
+            );
+        if !known {
+            self.began(&appended, record.born_timestamp(), properties.value(names::CHECK_IMMUNITY_TIME_IN_SECONDS));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Transactions {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl TransactionParts {
+    /// From where the queue of `topic` is read at a start.
+    fn noted(&self, topic: &str) -> QueueOffset {
+        self.offsets.committed(topic, groups::TRANSACTION, QUEUE).unwrap_or_default()
+    }
+
+    /// Every record of a queue from there on.
+    fn for_each(&self, topic: &str, from: QueueOffset, mut act: impl FnMut(&Record<'_>)) {
+        let Some(bounds) = self.store.queue_bounds(topic, QUEUE) else { return };
+        let mut at = from.clamp(bounds.min, bounds.max);
+        while at < bounds.max {
+            if let Some(entry) = self.store.queue_entry(topic, QUEUE, at)
+                && let Some(bytes) = self.store.message_at(entry.physical)
+            {
+                match Record::parse(&bytes) {
+                    Ok(record) => act(&record),
+                    Err(error) => error!(topic, offset = %at, %error, "a message of a transaction cannot be read"),
+                }
+            }
+            at = at.next();
+        }
+    }
+
+    fn read_halves(&self, pending: &mut Pending) {
+        self.for_each(TRANSACTION_HALF_TOPIC, self.noted(TRANSACTION_HALF_TOPIC), |record| {
+            let text = record.properties();
+            let first = properties::property(&text, names::TRANSACTION_PREPARED_QUEUE_OFFSET)
+                .and_then(|offset| offset.parse().ok())
+                .map(QueueOffset);
+            let earlier = first.and_then(|first| pending.remove(first));
+            let older = match earlier {
+                Some(earlier) => {
+                    let mut older = earlier.older;
+                    older.push(earlier.queue_offset);
+                    older
+                }
+                None => first.into_iter().collect(),
+            };
+            pending.insert(Half {
+                queue_offset: record.queue_offset(),
+                physical: record.physical_offset(),
+                older,
+                born_ms: record.born_timestamp(),
+                stored_ms: record.store_timestamp(),
+                immunity_ms: properties::property(&text, names::CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(immunity_ms),
+            });
+        });
+    }
+
+    fn read_ops(&self, pending: &mut Pending) {
+        self.for_each(TRANSACTION_OP_HALF_TOPIC, self.noted(TRANSACTION_OP_HALF_TOPIC), |record| {
+            let mut highest = None;
+            for half in ended_by(record.body()) {
+                pending.remove(half);
+                highest = highest.max(Some(half));
+            }
+            if let Some(highest) = highest {
+                pending.marked(record.queue_offset(), highest);
+            }
+        });
+    }
+
+    /// Stores the message of a half where its producer wanted it, or among the delayed ones. `TRAN_MSG` stays: by it a consumer's client
+    /// knows that there is a transaction id.
+    fn store_committed(&self, record: &Record<'_>) -> Result<(), AppendError> {
+        let mut properties = Properties::parse(&record.properties());
+        let Some((topic, queue)) = destination(&properties) else {
+            error!(physical_offset = %record.physical_offset(), "a half message does not say where it belongs and is left out");
+            return Ok(());
+        };
+        for name in [
+            names::REAL_TOPIC,
+            names::REAL_QUEUE_ID,
+            names::TRANSACTION_CHECK_TIMES,
+            names::TRANSACTION_PREPARED_QUEUE_OFFSET,
+        ] {
+            properties.remove(name);
+        }
+        let level = properties.value(names::DELAY_TIME_LEVEL).and_then(|level| level.parse().ok()).unwrap_or(0);
+        // Refused with the half if it is impossible, so an error here comes of a change of configuration; late is better than never.
+        let max_delay_sec = self.config.current().timer_max_delay_sec;
+        let timer = TimerWish::in_properties(properties.as_str()).due_ms(now_ms(), max_delay_sec).unwrap_or_default();
+        let (stored_topic, stored_queue) = match (Waiting::at(level, &self.levels), timer) {
+            (Some(waiting), _) => waiting.divert(&mut properties, &topic, queue),
+            (None, Some(due_ms)) => timers::divert(&mut properties, due_ms, &topic, queue),
+            (None, None) => (topic.as_str(), queue),
+        };
+        let message = NewMessage {
+            sys_flag: record.sys_flag().with_transaction(TransactionKind::Commit),
+            store_host: self.store_host,
+            prepared_transaction_offset: record.physical_offset().as_i64(),
+            ..copy_of(record, stored_topic, stored_queue, properties.as_str())
+        };
+        let appended = self.store.append_silently(&message)?;
+        self.statistics.sent(stored_topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+        Ok(())
+    }
+}
+
+type Append = fn(&Store, &NewMessage<'_>) -> Result<Appended, AppendError>;
+
+impl Shared {
+    /// Stores the op message of a transaction that was taken out of the table.
+    fn mark_ended(&self, half: &Half, append: Append) -> Result<(), AppendError> {
+        use std::fmt::Write as _;
+        let mut body = String::new();
+        for copy in half.older.iter().chain([&half.queue_offset]) {
+            // Writing to a String cannot fail.
+            let _ = write!(body, "{copy},");
+        }
+        let mut properties = Properties::new();
+        properties.set(names::TAGS, OP_TAG);
+        let op = NewMessage {
+            topic: TRANSACTION_OP_HALF_TOPIC,
+            queue_id: QUEUE,
+            flag: 0,
+            sys_flag: SysFlag(0),
+            born_timestamp: now_ms(),
+            born_host: self.parts.store_host,
+            store_host: self.parts.store_host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: body.as_bytes(),
+            properties: properties.as_str(),
+        };
+        let appended = append(&self.parts.store, &op)?;
+        self.pending.lock().settle(half, appended.queue_offset);
+        Ok(())
+    }
+
+    /// Notes down, as the offsets of a consumer group, from where the queues must be read: what was true at the last call, if all that
+    /// it builds on is on disk by now.
+    fn note_start(&self, noted: &mut Option<Start>) {
+        if let Some(start) = noted.take_if(|start| start.log_end <= self.parts.store.watermarks().flushed) {
+            for (topic, offset) in [(TRANSACTION_HALF_TOPIC, start.half), (TRANSACTION_OP_HALF_TOPIC, start.op)] {
+                if self.parts.noted(topic) != offset {
+                    self.parts.offsets.commit(topic, groups::TRANSACTION, QUEUE, offset.as_i64());
+                }
+            }
+        }
+        if noted.is_none() {
+            let end = |topic| self.parts.store.queue_bounds(topic, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
+            // The queues' ends first and the log's last: what comes meanwhile is read once more, and is on disk before it counts.
+            let ends = (end(TRANSACTION_HALF_TOPIC), end(TRANSACTION_OP_HALF_TOPIC));
+            let (half, op) = self.pending.lock().start(ends.0, ends.1);
+            *noted = Some(Start { half, op, log_end: self.parts.store.watermarks().written });
+        }
+    }
+
+    fn run(&self) {
+        let mut last_round = Instant::now();
+        let mut noted = None;
+        loop {
+            let interval = Duration::from_millis(self.parts.config.current().transaction_check_interval);
+            {
+                let mut stopping = self.stopping.lock();
+                if !*stopping {
+                    let left = interval.saturating_sub(last_round.elapsed());
+                    self.wake.wait_for(&mut stopping, left.min(NOTE_PERIOD));
+                }
+                if *stopping {
+                    return;
+                }
+            }
+            if last_round.elapsed() >= interval {
+                last_round = Instant::now();
+                self.round();
+            }
+            self.note_start(&mut noted);
+        }
+    }
+
+    /// Asks after every transaction that is old enough.
+    fn round(&self) {
+        let config = self.parts.config.current().clone();
+        let Some(bounds) = self.parts.store.queue_bounds(TRANSACTION_HALF_TOPIC, QUEUE) else { return };
+        let timeout_ms = i64::try_from(config.transaction_time_out).unwrap_or(i64::MAX);
+        let mut from = QueueOffset(0);
+        while !*self.stopping.lock() {
+            let now = now_ms();
+            // Copies made in this round are behind its end.
+            let Some(half) = self.pending.lock().next_due(from, bounds.max, now, timeout_ms).cloned() else { return };
+            from = half.queue_offset.next();
+            if let Err(error) = self.check(&half, config.transaction_check_max, now) {
+                warn!(%error, "transactions cannot be checked now; trying again at the next interval");
+                return;
+            }
+        }
+    }
+
+    /// Asks after one, or gives it up.
+    fn check(&self, half: &Half, checks_max: u32, now: i64) -> Result<(), AppendError> {
+        let Some(bytes) = self.parts.store.message_at(half.physical) else {
+            debug!(physical_offset = %half.physical, "a half message is no longer in the log");
+            self.pending.lock().remove(half.queue_offset);
+            return Ok(());
+        };
+        let record = Record::parse(&bytes)?;
+        let mut properties = Properties::parse(&record.properties());
+        let checks: u32 =
+            properties.value(names::TRANSACTION_CHECK_TIMES).and_then(|times| times.parse().ok()).unwrap_or(0);
+        if checks >= checks_max || now.saturating_sub(half.born_ms) > AGE_MAX_MS {
+            return self.give_up(half, &record);
+        }
+        let group = properties.value(names::PRODUCER_GROUP).unwrap_or_default();
+        // Nobody there to be asked does not count as a question: Java counts it, and gives up what a group left behind that was away for
+        // some minutes.
+        let Some(producer) = self.parts.clients.next_producer(group) else {
+            debug!(group, "no producer is connected that could be asked after its transaction");
+            return Ok(());
+        };
+        properties.set(names::TRANSACTION_CHECK_TIMES, checks.saturating_add(1));
+        if !properties.contains(names::TRANSACTION_PREPARED_QUEUE_OFFSET) {
+            properties.set(names::TRANSACTION_PREPARED_QUEUE_OFFSET, half.first());
+        }
+        let copy = copy_of(&record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
+        let appended = self.parts.store.append(&copy)?;
+        let still_open = self.pending.lock().moved(
+            half.queue_offset,
+            appended.queue_offset,
+            appended.physical_offset,
+            appended.store_timestamp,
+        );
+        if !still_open {
+            let ended = Half { queue_offset: appended.queue_offset, older: Vec::new(), ..half.clone() };
+            return self.mark_ended(&ended, Store::append);
+        }
+        let question = self.question(&record, &properties, &appended)?;
+        if let Err(error) = producer.oneway(question) {
+            debug!(peer = %producer.peer_addr(), %error, "a producer was not asked after its transaction");
+        }
+        Ok(())
+    }
+
+    /// Puts a half where an operator finds it, and ends its transaction without storing its message.
+    fn give_up(&self, half: &Half, record: &Record<'_>) -> Result<(), AppendError> {
+        let Some(half) = self.pending.lock().claim(half.queue_offset) else { return Ok(()) };
+        self.parts.topics.find_or_create(TRANSACTION_CHECK_MAX_TIME_TOPIC, 1, perm::READ_WRITE, false, 0);
+        let text = record.properties();
+        let copy = copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text);
+        let put = self.parts.store.append(&copy).and_then(|_| self.mark_ended(&half, Store::append));
+        match put {
+            Ok(()) => warn!(
+                queue_offset = %half.queue_offset, topic = TRANSACTION_CHECK_MAX_TIME_TOPIC,
+                "a transaction had no end after all checks; its half message is put aside"
+            ),
+            Err(_) => self.pending.lock().insert(half),
+        }
+        put
+    }
+
+    /// CHECK_TRANSACTION_STATE with the half as the message that it is to become.
+    fn question(&self, record: &Record<'_>, properties: &Properties, copy: &Appended) -> Result<Command, RecordError> {
+        let (topic, queue) = destination(properties).unwrap_or_default();
+        let mut body = Vec::new();
+        copy_of(record, &topic, queue, properties.as_str()).encode(&mut body)?;
+        stamp_record(&mut body, copy.queue_offset, copy.physical_offset, copy.store_timestamp);
+        let key = properties.value(names::UNIQUE_KEY);
+        let offset_id = OffsetMessageId { host: record.store_host(), physical_offset: copy.physical_offset };
+        let header = CheckTransactionRequest {
+            topic: Some(topic.as_str().into()),
+            tran_state_table_offset: copy.queue_offset.as_i64(),
+            commit_log_offset: copy.physical_offset.as_i64(),
+            msg_id: key.map(Into::into),
+            transaction_id: key.map(Into::into),
+            offset_msg_id: Some(offset_id.to_string().into()),
+        };
+        Ok(Command::request(RequestCode::CHECK_TRANSACTION_STATE, &header)
+            .with_field("bname", &self.parts.config.current().broker_name)
+            .with_body(body))
+    }
+}
+
+/// Where a half message belongs.
+fn destination(properties: &Properties) -> Option<(String, QueueId)> {
+    let queue = properties.value(names::REAL_QUEUE_ID)?.parse().ok()?;
+    Some((properties.value(names::REAL_TOPIC)?.to_owned(), QueueId(queue)))
+}
+
+/// `CHECK_IMMUNITY_TIME_IN_SECONDS`; text that is no number, and -1, count as not set, as in Java.
+fn immunity_ms(seconds: &str) -> Option<i64> {
+    seconds.parse::<i64>().ok().filter(|seconds| *seconds != -1).map(|seconds| seconds.saturating_mul(1000))
+}
+
+/// The halves that an op message ends: numbers with commas (5.x), or one alone (4.x).
+fn ended_by(body: &[u8]) -> impl Iterator<Item = QueueOffset> {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    text.split(',').filter_map(|number| number.trim().parse().ok()).map(QueueOffset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn op_messages_of_both_lines_are_understood() {
+        let halves = |body: &str| ended_by(body.as_bytes()).map(|half| half.0).collect::<Vec<_>>();
+        assert_eq!(halves("12,13,"), [12, 13]);
+        assert_eq!(halves("7"), [7]);
+        assert_eq!(halves("x,-3,"), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn immunity_is_a_number_of_seconds_or_nothing() {
+        assert_eq!([immunity_ms("5"), immunity_ms("-1"), immunity_ms("soon")], [Some(5000), None, None]);
+    }
+}

@@ -1,0 +1,223 @@
+//! The transactions that nobody has ended yet: where their half messages are, and when each is to be asked after.
+//!
+//! Synchronous and deterministic: no store, no clock. A half that is asked after gets a copy at the end of its queue, so that the queue's
+//! beginning can be left behind; all its copies stand for one transaction, which ends once, whichever of them is named.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
+
+/// Op messages that one entry of [`Pending::marks`] stands for: where reading starts need not be exact.
+const MARKS_PER_ENTRY: u64 = 64;
+
+/// A transaction that waits for its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Half {
+    /// Of the newest copy.
+    pub queue_offset: QueueOffset,
+    /// Of the newest copy.
+    pub physical: PhysicalOffset,
+    /// Of the copies before that one, oldest first.
+    pub older: Vec<QueueOffset>,
+    /// When the producer made it, in ms.
+    pub born_ms: i64,
+    /// When the newest copy was stored, in ms.
+    pub stored_ms: i64,
+    /// Age from which it is asked after, in ms, if the producer has set one: `CHECK_IMMUNITY_TIME_IN_SECONDS`.
+    pub immunity_ms: Option<i64>,
+}
+
+impl Half {
+    /// Where the first copy is or was.
+    pub fn first(&self) -> QueueOffset {
+        self.older.first().copied().unwrap_or(self.queue_offset)
+    }
+
+    fn is_due(&self, now_ms: i64, timeout_ms: i64) -> bool {
+        match self.immunity_ms {
+            Some(immunity) => now_ms.saturating_sub(self.born_ms) > immunity,
+            None => now_ms.saturating_sub(self.stored_ms) > timeout_ms,
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// By the place of the newest copy.
+    halves: BTreeMap<QueueOffset, Half>,
+    /// From an older copy to the newest one.
+    newest: HashMap<QueueOffset, QueueOffset>,
+    /// Taken to be ended, and not known to be in the log as such.
+    ending: BTreeSet<QueueOffset>,
+    /// Op messages that name a half which is still ahead of the lowest pending one: the first one's place, how many, and the highest half
+    /// that they name.
+    marks: VecDeque<Marks>,
+}
+
+#[derive(Debug)]
+struct Marks {
+    from: QueueOffset,
+    highest_half: QueueOffset,
+}
+
+impl Pending {
+    pub fn len(&self) -> usize {
+        self.halves.len()
+    }
+
+    /// A new transaction, one read again after a start, or one that could not be ended.
+    pub fn insert(&mut self, half: Half) {
+        self.ending.remove(&half.queue_offset);
+        for older in &half.older {
+            self.newest.insert(*older, half.queue_offset);
+        }
+        self.halves.insert(half.queue_offset, half);
+    }
+
+    /// Takes out the transaction that has a copy there, to end it; [`settle`](Self::settle) or [`insert`](Self::insert) follows.
+    pub fn claim(&mut self, copy: QueueOffset) -> Option<Half> {
+        let half = self.remove(copy)?;
+        self.ending.insert(half.queue_offset);
+        Some(half)
+    }
+
+    /// The log has an op message, at `op`, for a claimed transaction.
+    pub fn settle(&mut self, half: &Half, op: QueueOffset) {
+        self.ending.remove(&half.queue_offset);
+        self.marked(op, half.queue_offset);
+    }
+
+    /// Forgets the transaction that has a copy there.
+    pub fn remove(&mut self, copy: QueueOffset) -> Option<Half> {
+        let newest = self.newest.get(&copy).copied().unwrap_or(copy);
+        let half = self.halves.remove(&newest)?;
+        for older in &half.older {
+            self.newest.remove(older);
+        }
+        Some(half)
+    }
+
+    /// A half has a new copy. False when the transaction has ended meanwhile.
+    pub fn moved(&mut self, from: QueueOffset, to: QueueOffset, physical: PhysicalOffset, stored_ms: i64) -> bool {
+        let Some(mut half) = self.remove(from) else { return false };
+        half.older.push(half.queue_offset);
+        (half.queue_offset, half.physical, half.stored_ms) = (to, physical, stored_ms);
+        self.insert(half);
+        true
+    }
+
+    /// The next one to be asked after, in the order of their newest copies, from `from` on and before `end`.
+    pub fn next_due(&self, from: QueueOffset, end: QueueOffset, now_ms: i64, timeout_ms: i64) -> Option<&Half> {
+        if from >= end {
+            return None;
+        }
+        let range = (Bound::Included(from), Bound::Excluded(end));
+        self.halves.range(range).map(|(_, half)| half).find(|half| half.is_due(now_ms, timeout_ms))
+    }
+
+    /// An op message at `op` has said that halves up to `highest_half` have ended.
+    pub fn marked(&mut self, op: QueueOffset, highest_half: QueueOffset) {
+        match self.marks.back_mut() {
+            Some(last) if op.0.saturating_sub(last.from.0) < MARKS_PER_ENTRY => {
+                last.highest_half = last.highest_half.max(highest_half);
+            }
+            _ => self.marks.push_back(Marks { from: op, highest_half }),
+        }
+    }
+
+    /// From where the two queues must be read to know all this again, given their ends.
+    pub fn start(&mut self, half_end: QueueOffset, op_end: QueueOffset) -> (QueueOffset, QueueOffset) {
+        let lowest = self.halves.first_key_value().map(|(lowest, _)| lowest);
+        let half = [lowest, self.ending.first()].into_iter().flatten().min().copied().unwrap_or(half_end);
+        while self.marks.front().is_some_and(|marks| marks.highest_half < half) {
+            self.marks.pop_front();
+        }
+        (half, self.marks.front().map_or(op_end, |marks| marks.from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn half(at: u64, stored_ms: i64) -> Half {
+        Half {
+            queue_offset: QueueOffset(at),
+            physical: PhysicalOffset(at * 100),
+            older: Vec::new(),
+            born_ms: stored_ms,
+            stored_ms,
+            immunity_ms: None,
+        }
+    }
+
+    fn pending(at: impl IntoIterator<Item = u64>) -> Pending {
+        let mut pending = Pending::default();
+        for at in at {
+            pending.insert(half(at, 0));
+        }
+        pending
+    }
+
+    #[test]
+    fn a_transaction_ends_once_whichever_copy_is_named() {
+        let mut pending = pending([3, 4]);
+        assert!(pending.moved(QueueOffset(3), QueueOffset(5), PhysicalOffset(500), 9));
+        assert!(pending.moved(QueueOffset(3), QueueOffset(6), PhysicalOffset(600), 10));
+        let ended = pending.claim(QueueOffset(5)).unwrap();
+        assert_eq!(
+            (ended.queue_offset, ended.physical, ended.first()),
+            (QueueOffset(6), PhysicalOffset(600), QueueOffset(3))
+        );
+        assert_eq!(ended.older, [QueueOffset(3), QueueOffset(5)]);
+        for copy in [3, 5, 6] {
+            assert_eq!(pending.claim(QueueOffset(copy)), None);
+        }
+        assert!(!pending.moved(QueueOffset(6), QueueOffset(7), PhysicalOffset(700), 11));
+        pending.settle(&ended, QueueOffset(0));
+        assert_eq!((pending.len(), pending.newest.len()), (1, 0));
+    }
+
+    #[test]
+    fn due_are_those_of_age_in_order_and_none_twice_in_a_round() {
+        let mut pending = pending([1, 2]);
+        pending.insert(half(3, 50));
+        pending.insert(Half { immunity_ms: Some(500), ..half(4, 0) });
+        let due = |pending: &Pending, from, now| {
+            pending.next_due(QueueOffset(from), QueueOffset(5), now, 100).map(|half| half.queue_offset.0)
+        };
+        assert_eq!(due(&pending, 0, 100), None);
+        assert_eq!([due(&pending, 0, 101), due(&pending, 2, 101), due(&pending, 3, 101)], [Some(1), Some(2), None]);
+        assert_eq!([due(&pending, 3, 151), due(&pending, 4, 500), due(&pending, 4, 501)], [Some(3), None, Some(4)]);
+        // A copy goes behind the end that the round began with.
+        assert!(pending.moved(QueueOffset(1), QueueOffset(5), PhysicalOffset(0), 101));
+        assert_eq!(due(&pending, 0, 300), Some(2));
+        assert_eq!(pending.next_due(QueueOffset(5), QueueOffset(5), 9_999, 0), None);
+    }
+
+    #[test]
+    fn reading_starts_at_the_lowest_half_and_at_the_first_mark_that_may_name_it_or_a_later_one() {
+        let mut pending = pending([10, 11, 12, 500]);
+        assert_eq!(pending.start(QueueOffset(501), QueueOffset(7)), (QueueOffset(10), QueueOffset(7)));
+        let end = |pending: &mut Pending, half, op| {
+            let half = pending.claim(QueueOffset(half)).unwrap();
+            pending.settle(&half, QueueOffset(op));
+        };
+        end(&mut pending, 11, 7);
+        end(&mut pending, 12, 8 + MARKS_PER_ENTRY);
+        let op_end = QueueOffset(9 + MARKS_PER_ENTRY);
+        assert_eq!(pending.start(QueueOffset(501), op_end), (QueueOffset(10), QueueOffset(7)));
+        // Until its end is in the log, a crash must find it again.
+        let half = pending.claim(QueueOffset(10)).unwrap();
+        assert_eq!(pending.start(QueueOffset(501), op_end).0, QueueOffset(10));
+        pending.settle(&half, op_end);
+        assert_eq!(pending.start(QueueOffset(501), op_end.next()), (QueueOffset(500), op_end.next()));
+        let half = pending.claim(QueueOffset(500)).unwrap();
+        pending.insert(half);
+        assert_eq!(pending.start(QueueOffset(501), op_end.next()).0, QueueOffset(500));
+        end(&mut pending, 500, op_end.0 + 1);
+        assert_eq!(pending.start(QueueOffset(501), QueueOffset(900)), (QueueOffset(501), QueueOffset(900)));
+    }
+}

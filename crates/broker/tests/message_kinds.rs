@@ -1,0 +1,374 @@
+//! Transactions, messages for a given time, request and reply: through a real broker, over real connections.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ferromq_protocol::message::{Record, property};
+use ferromq_protocol::{Command, NoFields, Reply, RequestCode, ResponseCode};
+use ferromq_remoting::{Client, ClientConfig, Connection, Outcome, Service};
+use support::{House, PATIENCE, remark};
+use tokio::sync::mpsc;
+
+const QUICK_CHECKS: &str = "transactionTimeOut=50\ntransactionCheckInterval=50\n";
+const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
+const GIVEN_UP: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
+
+fn field(reply: &Command, name: &str) -> String {
+    reply.field(name).unwrap_or_else(|| panic!("no field {name} in {reply:?}")).into_owned()
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+/// A half message as its producer knows it.
+struct Sent {
+    queue_offset: String,
+    log_offset: String,
+}
+
+async fn send_half(house: &House, more: &str, body: &[u8]) -> Sent {
+    let properties = format!("TRAN_MSG\u{1}true\u{2}PGROUP\u{1}PG\u{2}UNIQ_KEY\u{1}KEY\u{2}{more}");
+    let reply = house.send_with("TopicA", "1", &properties, body, &[("f", "4"), ("g", &now_ms().to_string())]).await;
+    assert_eq!((reply.code, field(&reply, "queueId"), field(&reply, "transactionId")), (0, "1".into(), "KEY".into()));
+    let log_offset = u64::from_str_radix(&field(&reply, "msgId")[16..], 16).unwrap().to_string();
+    Sent { queue_offset: field(&reply, "queueOffset"), log_offset }
+}
+
+async fn end(house: &House, sent: &Sent, how: &str) -> Command {
+    end_with(house, sent, how, &[]).await
+}
+
+async fn end_with(house: &House, sent: &Sent, how: &str, changes: &[(&str, &str)]) -> Command {
+    let mut fields = vec![
+        ("producerGroup", "PG"),
+        ("tranStateTableOffset", &*sent.queue_offset),
+        ("commitLogOffset", &*sent.log_offset),
+        ("commitOrRollback", how),
+        ("fromTransactionCheck", "false"),
+        ("msgId", "KEY"),
+    ];
+    for change in changes {
+        fields.retain(|(name, _)| name != &change.0);
+        fields.push(*change);
+    }
+    house.ask(RequestCode::END_TRANSACTION, &fields, b"").await
+}
+
+/// Bodies that a queue of TopicA shows now, up to a last message that is sent for the purpose.
+async fn bodies(house: &House, queue: &str) -> Vec<String> {
+    house.send("TopicA", queue, "", b"last").await;
+    let mut bodies = Vec::new();
+    loop {
+        let reply = house.pull("TopicA", queue, &bodies.len().to_string()).await;
+        for record in ferromq_protocol::message::Records::new(&reply.body) {
+            bodies.push(String::from_utf8(record.unwrap().body().to_vec()).unwrap());
+        }
+        if bodies.last().is_some_and(|last| last == "last") {
+            bodies.pop();
+            return bodies;
+        }
+    }
+}
+
+/// A client that hands over every request that the broker sends it, and answers the rest.
+struct Recorder(mpsc::UnboundedSender<Command>);
+
+impl Service for Recorder {
+    fn handle(&self, _: &Connection, request: Command) -> Outcome {
+        // The test may have ended.
+        let _ = self.0.send(request);
+        Outcome::Reply(Reply::ok())
+    }
+}
+
+/// A producer of group PG, and what the broker asks it.
+async fn producer(house: &House, client_id: &str) -> (Client, Connection, mpsc::UnboundedReceiver<Command>) {
+    let (sender, asked) = mpsc::unbounded_channel();
+    let client = Client::new(ClientConfig::default(), Some(Arc::new(Recorder(sender))));
+    let connection = client.connect(&house.address).await.unwrap();
+    let body = format!(r#"{{"clientID":"{client_id}","producerDataSet":[{{"groupName":"PG"}}],"consumerDataSet":[]}}"#);
+    let heartbeat = Command::request(RequestCode::HEART_BEAT, &NoFields).with_body(body);
+    assert_eq!(connection.invoke(heartbeat, PATIENCE).await.unwrap().code, 0);
+    (client, connection, asked)
+}
+
+async fn next(asked: &mut mpsc::UnboundedReceiver<Command>, code: RequestCode) -> Command {
+    let wait = async {
+        loop {
+            let request = asked.recv().await.expect("the client is there");
+            if request.request_code() == code {
+                return request;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("the broker asks")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_ends_once() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    let committed = send_half(&house, "TAGS\u{1}a\u{2}", b"committed").await;
+    let rolled_back = send_half(&house, "", b"rolled back").await;
+    let open = send_half(&house, "", b"open").await;
+    assert_eq!((&*committed.queue_offset, &*rolled_back.queue_offset, &*open.queue_offset), ("0", "1", "2"));
+    assert_eq!(bodies(&house, "1").await, [] as [&str; 0]);
+
+    for (sent, how) in [(&committed, "8"), (&rolled_back, "12")] {
+        for again in 0..2 {
+            assert_eq!(end(&house, sent, how).await.code, 0, "{again}");
+        }
+    }
+    // What was rolled back cannot be committed any more.
+    assert_eq!(end(&house, &rolled_back, "8").await.code, 0);
+    assert_eq!(bodies(&house, "1").await, ["last", "committed"]);
+    let reply = house.pull("TopicA", "1", "1").await;
+    let record = Record::parse(&reply.body).unwrap();
+    let text = record.properties();
+    assert_eq!((record.sys_flag().0, record.prepared_transaction_offset()), (8, committed.log_offset.parse().unwrap()));
+    for (name, value) in [
+        ("TAGS", Some("a")),
+        ("TRAN_MSG", Some("true")),
+        ("__transactionId__", Some("KEY")),
+        ("REAL_TOPIC", None),
+        ("TRANSACTION_CHECK_TIMES", None),
+    ] {
+        assert_eq!(property(&text, name), value, "{name}");
+    }
+
+    for (how, changes, code, text) in [
+        ("8", [("producerGroup", "other")], 1, "The producer group wrong"),
+        ("8", [("tranStateTableOffset", "7")], 1, "The transaction state table offset wrong"),
+        ("8", [("commitLogOffset", "1")], 1, "Find prepared transaction message failed"),
+        ("8", [("commitLogOffset", "-1")], 1, "Find prepared transaction message failed"),
+        ("9", [("msgId", "x")], 1, "commitOrRollback field wrong: 9 is none of 0, 8 (commit) and 12 (rollback)"),
+    ] {
+        let reply = end_with(&house, &open, how, &changes).await;
+        assert_eq!((reply.code, remark(&reply)), (code, text));
+    }
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_transaction_is_asked_after_and_survives_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    let ended = send_half(&house, "", b"ended").await;
+    assert_eq!(end(&house, &ended, "8").await.code, 0);
+    send_half(&house, "", b"open").await;
+    house.stop().await;
+
+    let house = House::start(root.path(), QUICK_CHECKS).await;
+    let (client, connection, mut asked) = producer(&house, "p1").await;
+    let question = next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    let half = Record::parse(&question.body).unwrap();
+    assert_eq!((half.topic(), half.queue_id().0, half.body()), ("TopicA", 1, &b"open"[..]));
+    assert_eq!((field(&question, "msgId"), field(&question, "transactionId")), ("KEY".into(), "KEY".into()));
+    assert_eq!(half.queue_offset().as_i64().to_string(), field(&question, "tranStateTableOffset"));
+    assert_eq!(half.physical_offset().as_i64().to_string(), field(&question, "commitLogOffset"));
+    // It is asked again until somebody answers, each time with a new copy; the first copy is as good to name.
+    next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    let copy = Sent {
+        queue_offset: field(&question, "tranStateTableOffset"),
+        log_offset: field(&question, "commitLogOffset"),
+    };
+    assert_eq!(end_with(&house, &copy, "8", &[("fromTransactionCheck", "true")]).await.code, 0);
+    assert_eq!(bodies(&house, "1").await, ["ended", "open"]);
+    connection.close();
+    client.shutdown().await;
+    house.stop().await;
+
+    // All of it has ended: nobody is asked again.
+    let house = House::start(root.path(), QUICK_CHECKS).await;
+    let (client, _connection, mut asked) = producer(&house, "p2").await;
+    let open = send_half(&house, "", b"another").await;
+    let question = next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    assert_eq!(Record::parse(&question.body).unwrap().body(), b"another");
+    assert_eq!(end(&house, &open, "12").await.code, 0);
+    client.shutdown().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_without_an_answer_is_put_aside_and_can_be_resumed() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), &format!("{QUICK_CHECKS}transactionCheckMax=2\n")).await;
+    send_half(&house, "", b"lost").await;
+    let (client, _connection, mut asked) = producer(&house, "p1").await;
+    for _ in 0..2 {
+        next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    }
+    let given_up = loop {
+        // The topic comes into being with its first message.
+        let reply = house.pull(GIVEN_UP, "0", "0").await;
+        if reply.response_code() != ResponseCode::TOPIC_NOT_EXIST {
+            break reply;
+        }
+    };
+    let record = Record::parse(&given_up.body).unwrap();
+    assert_eq!(record.body(), b"lost");
+    assert_eq!(property(&record.properties(), "REAL_TOPIC"), Some("TopicA"));
+
+    let id = ferromq_protocol::message::OffsetMessageId {
+        host: record.store_host(),
+        physical_offset: record.physical_offset(),
+    };
+    let resume = house.ask(RequestCode::RESUME_CHECK_HALF_MESSAGE, &[("msgId", &id.to_string())], b"").await;
+    assert_eq!(resume.code, 0, "{resume:?}");
+    let question = next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    let sent = Sent {
+        queue_offset: field(&question, "tranStateTableOffset"),
+        log_offset: field(&question, "commitLogOffset"),
+    };
+    assert_eq!(end(&house, &sent, "8").await.code, 0);
+    assert_eq!(bodies(&house, "1").await, ["lost"]);
+    let none = house.ask(RequestCode::RESUME_CHECK_HALF_MESSAGE, &[("msgId", "x")], b"").await;
+    assert_eq!(none.code, 1);
+    client.shutdown().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_keeps_its_delay_until_it_is_committed() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "messageDelayLevel=1s 1h\n").await;
+    let delayed = send_half(&house, "DELAY\u{1}1\u{2}", b"delayed").await;
+    let timed = send_half(&house, "TIMER_DELAY_MS\u{1}300\u{2}", b"timed").await;
+    let began = Instant::now();
+    for sent in [&delayed, &timed] {
+        assert_eq!(end(&house, sent, "8").await.code, 0);
+    }
+    let first = house.pull("TopicA", "1", "0").await;
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(Record::parse(&first.body).unwrap().body(), b"timed");
+    let second = house.pull("TopicA", "1", "1").await;
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert_eq!(Record::parse(&second.body).unwrap().body(), b"delayed");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_a_transaction_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "rejectTransactionMessage=true\n").await;
+    let half = house.send("TopicA", "0", "TRAN_MSG\u{1}true\u{2}", b"x").await;
+    assert_eq!((half.code, remark(&half)), (16, "the broker[127.0.0.1] sending transaction message is forbidden"));
+    let flag = house.send_with("TopicA", "0", "", b"x", &[("f", "4")]).await;
+    assert_eq!(flag.response_code(), ResponseCode::MESSAGE_ILLEGAL);
+    assert_eq!(house.send(HALF_TOPIC, "0", "", b"x").await.response_code(), ResponseCode::NO_PERMISSION);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timer_messages_come_when_they_are_due_and_survive_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    let due = now_ms() + 400;
+    let sent = house.send("TopicA", "1", &format!("TIMER_DELIVER_MS\u{1}{due}\u{2}"), b"second").await;
+    assert_eq!((sent.code, field(&sent, "queueId")), (0, "1".into()));
+    assert!(sent.field("recallHandle").is_some());
+    house.send("TopicA", "1", "TIMER_DELAY_MS\u{1}100\u{2}", b"first").await;
+    house.send("TopicA", "1", "TIMER_DELAY_SEC\u{1}1\u{2}", b"third").await;
+    house.send("TopicA", "1", "TIMER_DELIVER_MS\u{1}5\u{2}", b"at once").await;
+    assert_eq!(Record::parse(&house.pull("TopicA", "1", "0").await.body).unwrap().body(), b"at once");
+    assert_eq!(Record::parse(&house.pull("TopicA", "1", "1").await.body).unwrap().body(), b"first");
+    let reply = house.pull("TopicA", "1", "2").await;
+    let second = Record::parse(&reply.body).unwrap();
+    assert_eq!(second.body(), b"second");
+    assert!((due..due + 5000).contains(&second.store_timestamp()), "due {due}, delivered {}", second.store_timestamp());
+    house.stop().await;
+    let house = House::start(root.path(), "").await;
+    assert_eq!(Record::parse(&house.pull("TopicA", "1", "3").await.body).unwrap().body(), b"third");
+    // Nothing is delivered twice after an orderly stop.
+    assert_eq!(bodies(&house, "1").await, ["at once", "first", "second", "third"]);
+
+    for (properties, code) in [
+        ("TIMER_DELAY_SEC\u{1}259201\u{2}", ResponseCode::MESSAGE_ILLEGAL),
+        ("TIMER_DELAY_MS\u{1}x\u{2}", ResponseCode::MESSAGE_ILLEGAL),
+    ] {
+        assert_eq!(house.send("TopicA", "1", properties, b"x").await.response_code(), code);
+    }
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_message_can_be_taken_back() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "recallMessageEnable=true\n").await;
+    let due = format!("TIMER_DELIVER_MS\u{1}{}\u{2}", now_ms() + 600);
+    let kept = house.send("TopicA", "1", &format!("{due}UNIQ_KEY\u{1}KEPT\u{2}"), b"kept").await;
+    let taken = house.send("TopicA", "1", &format!("{due}UNIQ_KEY\u{1}TAKEN\u{2}"), b"taken back").await;
+    let recall = async |topic: &str, handle: &str| {
+        house.ask(RequestCode::RECALL_MESSAGE, &[("topic", topic), ("recallHandle", handle)], b"").await
+    };
+    let handle = field(&taken, "recallHandle");
+    let recalled = recall("TopicA", &handle).await;
+    assert_eq!((recalled.code, field(&recalled, "msgId")), (0, "TAKEN".into()));
+    assert_eq!(Record::parse(&house.pull("TopicA", "1", "0").await.body).unwrap().body(), b"kept");
+    assert_eq!(bodies(&house, "1").await, ["kept"]);
+    assert_eq!(recall("TopicB", &handle).await.code, 17);
+    for late_or_wrong in [&*field(&kept, "recallHandle"), "wrong"] {
+        assert_eq!(recall("TopicA", late_or_wrong).await.response_code(), ResponseCode::ILLEGAL_OPERATION);
+    }
+    house.stop().await;
+
+    let house = House::start(root.path(), "").await;
+    let fields = [("topic", "TopicA"), ("recallHandle", &*handle)];
+    let forbidden = house.ask(RequestCode::RECALL_MESSAGE, &fields, b"").await;
+    assert_eq!((forbidden.code, remark(&forbidden)), (16, "recall failed, operation is forbidden"));
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_goes_to_the_producer_that_waits_for_it() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    let (client, _connection, mut asked) = producer(&house, "requester").await;
+    let reply_to = async |properties: &str| {
+        let fields = [
+            ("a", "PG2"),
+            ("b", "DefaultCluster_REPLY_TOPIC"),
+            ("c", "TBW102"),
+            ("d", "4"),
+            ("e", "0"),
+            ("f", "0"),
+            ("g", "1795220483790"),
+            ("h", "0"),
+            ("i", properties),
+        ];
+        house.ask(RequestCode::SEND_REPLY_MESSAGE_V2, &fields, b"the answer").await
+    };
+    let pushed = Mutex::new(None);
+    let answered = async {
+        let push = next(&mut asked, RequestCode::PUSH_REPLY_MESSAGE_TO_CLIENT).await;
+        *pushed.lock().unwrap() = Some(push);
+    };
+    let properties =
+        "CORRELATION_ID\u{1}c-1\u{2}REPLY_TO_CLIENT\u{1}requester\u{2}TTL\u{1}3000\u{2}MSG_TYPE\u{1}reply\u{2}";
+    let (reply, ()) = tokio::join!(reply_to(properties), answered);
+    assert_eq!((reply.code, field(&reply, "queueOffset"), field(&reply, "msgId").len()), (0, "0".into(), 32));
+    let push = pushed.lock().unwrap().take().unwrap();
+    assert_eq!(&push.body[..], b"the answer");
+    let text = field(&push, "properties");
+    assert_eq!(property(&text, "CORRELATION_ID"), Some("c-1"));
+    assert!(property(&text, "PUSH_REPLY_TIME").is_some());
+    assert_eq!(
+        Record::parse(&house.pull("DefaultCluster_REPLY_TOPIC", "0", "0").await.body).unwrap().body(),
+        b"the answer"
+    );
+
+    for (properties, text) in [
+        ("REPLY_TO_CLIENT\u{1}nobody\u{2}", "push reply message fail, channel of <nobody> not found."),
+        ("TTL\u{1}1\u{2}", "reply message properties[REPLY_TO_CLIENT] is null"),
+    ] {
+        let reply = reply_to(properties).await;
+        assert_eq!((reply.code, remark(&reply)), (1, text));
+        assert!(reply.field("msgId").is_some());
+    }
+    client.shutdown().await;
+    house.stop().await;
+}
