@@ -140,6 +140,8 @@ config! {
         "maxTransferCountOnMessageInDisk" in 1..=1_000_000 => max_transfer_count_on_message_in_disk: usize = 8,
         /// Part of the memory, in percent, that the newest messages are taken to be in.
         "accessMessageInMemoryMaxRatio" in 1..=100 => access_message_in_memory_max_ratio: u32 = 40,
+        /// Consumers can filter by SQL92 conditions on properties.
+        "enablePropertyFilter" => enable_property_filter: bool = false,
         /// Bytes of consume queue entries looked at in one filtered pull; 20 per message.
         "maxFilterMessageSize" in 20..=1_073_741_824 => max_filter_message_size: usize = 16_000,
         // offsets, queries and clients
@@ -351,7 +353,6 @@ config! {
         "enablePopLog" => false,
         "enablePopMessageThreshold" => false,
         "enablePopMetrics" => None,
-        "enablePropertyFilter" => false,
         "enableReconnectForGoAway" => true,
         "enableRemoteEscape" => false,
         "enableRemotingMetrics" => None,

@@ -72,7 +72,7 @@ impl Dispatch {
                 request,
             ),
             RequestCode::UNREGISTER_CLIENT => clients::unregister(&self.clients, connection, request),
-            RequestCode::CHECK_CLIENT_CONFIG => clients::check_config(request),
+            RequestCode::CHECK_CLIENT_CONFIG => clients::check_config(&self.config.current(), request),
             RequestCode::GET_CONSUMER_LIST_BY_GROUP => clients::consumer_ids(&self.clients, request),
             RequestCode::GET_CONSUMER_CONNECTION_LIST => clients::consumer_connections(&self.clients, request),
             RequestCode::GET_PRODUCER_CONNECTION_LIST => clients::producer_connections(&self.clients, request),

@@ -23,6 +23,7 @@ mod registrar;
 mod relay;
 mod runtime_info;
 pub mod statistics;
+mod subscription;
 mod timers;
 mod topic_attributes;
 pub mod topics;

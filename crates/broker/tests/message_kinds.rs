@@ -372,3 +372,49 @@ async fn a_reply_goes_to_the_producer_that_waits_for_it() {
     client.shutdown().await;
     house.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sql_consumer_gets_what_its_condition_selects() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "enablePropertyFilter=true\n").await;
+    for age in 1..=5 {
+        let properties = format!("age\u{1}{age}\u{2}TAGS\u{1}{}\u{2}", if age % 2 == 0 { "even" } else { "odd" });
+        house.send("TopicA", "0", &properties, age.to_string().as_bytes()).await;
+    }
+    house.see("TopicA", "0", 5).await;
+    let selected = async |condition: &str| {
+        let changes = [("subscription", condition), ("expressionType", "SQL92")];
+        let reply = house.pull_with("TopicA", "0", "0", &changes).await;
+        let records = ferromq_protocol::message::Records::new(&reply.body);
+        let bodies: Vec<String> =
+            records.map(|record| String::from_utf8(record.unwrap().body().to_vec()).unwrap()).collect();
+        (reply.code, bodies.join(" "))
+    };
+    assert_eq!(selected("age BETWEEN 2 AND 4").await, (0, "2 3 4".into()));
+    assert_eq!(selected("TAGS = 'odd' AND age > 1").await, (0, "3 5".into()));
+    // 20: nothing of what was looked at; go on behind it.
+    assert_eq!(selected("height > 1").await, (20, String::new()));
+    assert_eq!(selected("age >").await.0, ResponseCode::SUBSCRIPTION_PARSE_FAILED.0);
+
+    // A pull that waits is woken by what it wants, and by nothing else.
+    let wait =
+        [("subscription", "age = 7"), ("expressionType", "SQL92"), ("sysFlag", "6"), ("suspendTimeoutMillis", "60000")];
+    let send = async {
+        for age in [6, 7] {
+            house.send("TopicA", "0", &format!("age\u{1}{age}\u{2}"), age.to_string().as_bytes()).await;
+        }
+    };
+    let (reply, ()) = tokio::join!(house.pull_with("TopicA", "0", "5", &wait), send);
+    assert_eq!((reply.code, Record::parse(&reply.body).unwrap().body()), (0, &b"7"[..]));
+
+    let check = |condition: &str| {
+        format!(
+            r#"{{"clientId":"c","group":"g","subscriptionData":{{"topic":"T","subString":"{condition}","expressionType":"SQL92"}}}}"#
+        )
+    };
+    assert_eq!(house.ask(RequestCode::CHECK_CLIENT_CONFIG, &[], check("a > 1").as_bytes()).await.code, 0);
+    let wrong = house.ask(RequestCode::CHECK_CLIENT_CONFIG, &[], check("a > 'x'").as_bytes()).await;
+    assert_eq!(wrong.response_code(), ResponseCode::SUBSCRIPTION_PARSE_FAILED);
+    assert!(remark(&wrong).starts_with("at character 5:"), "{wrong:?}");
+    house.stop().await;
+}

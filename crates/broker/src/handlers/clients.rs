@@ -2,6 +2,7 @@
 //!
 //! Java: `ClientManageProcessor`, `ConsumerManageProcessor`, parts of `AdminBrokerProcessor`; spec broker §C.5, §C.6, protocol §3.3.
 
+use ferromq_filter::Expression;
 use ferromq_protocol::body::{
     CheckClientRequest, ConsumeType, ConsumerData, ConsumerIdList, Heartbeat, SubscriptionData, SubscriptionReply,
 };
@@ -16,6 +17,7 @@ use crate::clients::{Clients, ConsumerHeartbeat, Member};
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::groups::Groups;
+use crate::handlers::pull::refuse_condition;
 use crate::refusal::Refusal;
 use crate::topics::{Topics, perm};
 
@@ -95,15 +97,17 @@ pub(crate) fn unregister(clients: &Clients, connection: &Connection, command: &C
     Ok(Outcome::Reply(Reply::ok().header(NoFields)))
 }
 
-/// CHECK_CLIENT_CONFIG (46): tells a consumer at its start whether its expression can work here. SQL92 cannot yet.
-pub(crate) fn check_config(command: &Command) -> Result<Outcome, Refusal> {
+/// CHECK_CLIENT_CONFIG (46): tells a consumer at its start whether its expression can work here, and if not where it is wrong.
+pub(crate) fn check_config(config: &BrokerConfig, command: &Command) -> Result<Outcome, Refusal> {
     let request: CheckClientRequest = body(command)?;
-    match request.subscription_data {
-        Some(data) if !SubscriptionData::is_tag_type(Some(&data.expression_type)) => Err(Refusal::system_error(
-            format!("The broker does not support consumer to filter message by {}", data.expression_type),
-        )),
-        _ => Ok(Outcome::Reply(Reply::ok())),
+    if let Some(data) = request.subscription_data
+        && !SubscriptionData::is_tag_type(Some(&data.expression_type))
+    {
+        refuse_condition(config, &data.expression_type)?;
+        Expression::compile(&data.sub_string)
+            .map_err(|error| Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, error.to_string()))?;
     }
+    Ok(Outcome::Reply(Reply::ok()))
 }
 
 /// GET_CONSUMER_LIST_BY_GROUP (38), which every rebalance begins with.

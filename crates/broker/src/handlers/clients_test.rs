@@ -28,7 +28,7 @@ impl Service for Front {
         let outcome = match command.request_code() {
             RequestCode::HEART_BEAT => heartbeat(clients, groups, topics, config, connection, &command),
             RequestCode::UNREGISTER_CLIENT => unregister(clients, connection, &command),
-            RequestCode::CHECK_CLIENT_CONFIG => check_config(&command),
+            RequestCode::CHECK_CLIENT_CONFIG => check_config(config, &command),
             RequestCode::GET_CONSUMER_LIST_BY_GROUP => consumer_ids(clients, &command),
             RequestCode::GET_CONSUMER_CONNECTION_LIST => consumer_connections(clients, &command),
             RequestCode::GET_PRODUCER_CONNECTION_LIST => producer_connections(clients, &command),

@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use ferromq_protocol::body::{SubscriptionData, SubscriptionGroup};
 use ferromq_protocol::header::{PullReply, PullRequest};
-use ferromq_protocol::message::tags::tags_code;
 use ferromq_protocol::{Command, GroupName, NoFields, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome, ReplySlot};
-use ferromq_store::{Arrival, MessageFilter, QueueBounds, ReadLimits, ReadOutcome, ReadStatus, Store};
+use ferromq_store::{Arrival, QueueBounds, ReadLimits, ReadOutcome, ReadStatus, Store};
 
 use crate::clients::Clients;
-use crate::config::LiveConfig;
+use crate::config::{BrokerConfig, LiveConfig};
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::held_pulls::{Held, HeldPulls};
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
+use crate::subscription::{Conditions, Wanted};
 use crate::topics::{Topic, Topics, perm};
 
 /// Bits of the header's sysFlag. Java: `PullSysFlag`.
@@ -43,6 +43,7 @@ pub(crate) struct PullPath {
     statistics: Arc<Statistics>,
     store: Arc<Store>,
     held: HeldPulls<HeldPull>,
+    conditions: Conditions,
     stopping: AtomicBool,
 }
 
@@ -61,7 +62,7 @@ struct Pull {
     /// As asked for; negative values come from clients and are answered with the queue's minimum.
     from: i64,
     count_max: usize,
-    filter: TagFilter,
+    wanted: Wanted,
 }
 
 impl PullPath {
@@ -75,7 +76,18 @@ impl PullPath {
         store: Arc<Store>,
     ) -> PullPath {
         let held = HeldPulls::new(config.current().pull_thread_pool_queue_capacity);
-        PullPath { config, topics, groups, clients, offsets, statistics, store, held, stopping: AtomicBool::new(false) }
+        PullPath {
+            config,
+            topics,
+            groups,
+            clients,
+            offsets,
+            statistics,
+            store,
+            held,
+            conditions: Conditions::default(),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// PULL_MESSAGE and LITE_PULL_MESSAGE.
@@ -134,22 +146,29 @@ impl PullPath {
                 .header(NoFields));
             }
         };
-        let filter = if request.sys_flag & flag::SUBSCRIPTION != 0 {
-            refuse_expression_type(request.expression_type.as_deref())?;
-            TagFilter::parse(request.subscription.as_deref().unwrap_or_default()).ok_or_else(|| {
-                Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, "parse the consumer's subscription failed")
-                    .header(NoFields)
-            })?
+        let wanted = if request.sys_flag & flag::SUBSCRIPTION != 0 {
+            let text = request.subscription.as_deref().unwrap_or_default();
+            let failed = |reason: String| {
+                let remark = format!("parse the consumer's subscription failed{reason}");
+                Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark).header(NoFields)
+            };
+            if SubscriptionData::is_tag_type(request.expression_type.as_deref()) {
+                Wanted::by_tags(text).ok_or_else(|| failed(String::new()))?
+            } else {
+                let kind = request.expression_type.as_deref().unwrap_or_default();
+                refuse_condition(&config, kind).map_err(|refusal| refusal.header(NoFields))?;
+                self.conditions.compile(text).map_err(|error| failed(format!(", {error}")))?
+            }
         } else {
-            self.subscribed_filter(request, &group_config)?
+            self.subscribed(request, &group_config)?
         };
         let count_max =
             usize::try_from(request.max_msg_nums).unwrap_or(0).clamp(1, config.pull_batch_max_message_count);
-        Ok(Pull { group: group.clone(), group_config, topic, queue, from: request.queue_offset, count_max, filter })
+        Ok(Pull { group: group.clone(), group_config, topic, queue, from: request.queue_offset, count_max, wanted })
     }
 
-    /// The filter that the group's heartbeats brought.
-    fn subscribed_filter(&self, request: &PullRequest, group_config: &SubscriptionGroup) -> Result<TagFilter, Refusal> {
+    /// What the group's heartbeats say that it wants.
+    fn subscribed(&self, request: &PullRequest, group_config: &SubscriptionGroup) -> Result<Wanted, Refusal> {
         let group = &request.consumer_group;
         let Some(consumers) = self.clients.consumer_group(group) else {
             return Err(Refusal::with_faq(ResponseCode::SUBSCRIPTION_NOT_EXIST, "the consumer's group info not exist")
@@ -172,8 +191,15 @@ impl PullPath {
             return Err(Refusal::new(ResponseCode::SUBSCRIPTION_NOT_LATEST, "the consumer's subscription not latest")
                 .header(NoFields));
         }
-        refuse_expression_type(Some(&subscription.expression_type))?;
-        Ok(TagFilter::of_subscription(subscription))
+        if SubscriptionData::is_tag_type(Some(&subscription.expression_type)) {
+            return Ok(Wanted::by_subscribed_tags(subscription));
+        }
+        refuse_condition(&self.config.current(), &subscription.expression_type)
+            .map_err(|refusal| refusal.header(NoFields))?;
+        self.conditions.compile(&subscription.sub_string).map_err(|error| {
+            let remark = format!("The broker's consumer filter data is not exist!, {error}");
+            Refusal::new(ResponseCode::FILTER_DATA_NOT_EXIST, remark).header(NoFields)
+        })
     }
 
     /// Reads once. Gives the reply and the offset that the group goes on from.
@@ -189,7 +215,7 @@ impl PullPath {
         }
         let Ok(from) = u64::try_from(pull.from) else { return self.below_everything(pull) };
         let outcome =
-            self.store.read(topic, pull.queue, QueueOffset(from), ReadLimits::count(pull.count_max), &pull.filter);
+            self.store.read(topic, pull.queue, QueueOffset(from), ReadLimits::count(pull.count_max), &pull.wanted);
         let (code, status) = answer(outcome.status, from == 0);
         let suggested = match (config.slave_read_enable, outcome.suggest_slave) {
             (false, _) => 0,
@@ -251,7 +277,7 @@ impl PullPath {
     /// A message is visible: wakes the pulls that wait for it. Called by the store's dispatch thread.
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
         for held in self.held.take(arrival.topic, arrival.queue_id, |held| {
-            held.from <= arrival.queue_offset && held.pull.pull.filter.matches_tags_code(Some(arrival.tags_code))
+            held.from <= arrival.queue_offset && held.pull.pull.wanted.matches_arrival(arrival)
         }) {
             self.answer_held(held);
         }
@@ -308,15 +334,12 @@ fn answer(status: ReadStatus, from_zero: bool) -> (ResponseCode, &'static str) {
     (code, status.java_name())
 }
 
-/// Only tag expressions can be evaluated yet, so that an SQL consumer never gets messages it did not ask for.
-fn refuse_expression_type(expression_type: Option<&str>) -> Result<(), Refusal> {
-    match expression_type {
-        None | Some("" | "TAG") => Ok(()),
-        Some(other) => {
-            Err(Refusal::system_error(format!("The broker does not support consumer to filter message by {other}"))
-                .header(NoFields))
-        }
+/// A condition can be SQL92, and has to be switched on.
+pub(super) fn refuse_condition(config: &BrokerConfig, expression_type: &str) -> Result<(), Refusal> {
+    if config.enable_property_filter && expression_type == SubscriptionData::SQL92 {
+        return Ok(());
     }
+    Err(Refusal::system_error(format!("The broker does not support consumer to filter message by {expression_type}")))
 }
 
 /// `kind` says who forbids: 1 broker, 2 group, 3 topic, 4 broadcasting, 5 the group's subscription. Java: `ForbiddenType`.
@@ -324,67 +347,9 @@ fn forbidden(kind: i32, remark: String) -> Refusal {
     Refusal::no_permission(remark).header([("forbiddenType", kind.to_string())])
 }
 
-/// Which tags a consumer wants, as the codes that consume queue entries hold. The client checks the exact text again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum TagFilter {
-    All,
-    /// Out of the pull itself.
-    Codes(Vec<i64>),
-    /// Out of the group's heartbeat.
-    Subscribed(Arc<SubscriptionData>),
-}
-
-impl TagFilter {
-    /// `*` or nothing is everything; `A || B` is a list. `None` for text with separators only.
-    fn parse(expression: &str) -> Option<TagFilter> {
-        if matches!(expression.trim(), "" | "*") {
-            return Some(TagFilter::All);
-        }
-        let codes: Vec<i64> =
-            expression.split("||").map(str::trim).filter(|tag| !tag.is_empty()).map(tags_code).collect();
-        (!codes.is_empty()).then_some(TagFilter::Codes(codes))
-    }
-
-    /// A subscription whose codes are missing is taken by its text. Java: `DefaultMessageFilter.isMatchedByConsumeQueue`.
-    fn of_subscription(subscription: Arc<SubscriptionData>) -> TagFilter {
-        if subscription.class_filter_mode || subscription.sub_string == "*" {
-            TagFilter::All
-        } else if subscription.code_set.is_empty() {
-            TagFilter::parse(&subscription.sub_string).unwrap_or(TagFilter::All)
-        } else {
-            TagFilter::Subscribed(subscription)
-        }
-    }
-}
-
-impl MessageFilter for TagFilter {
-    fn matches_tags_code(&self, code: Option<i64>) -> bool {
-        match (self, code) {
-            (TagFilter::All, _) | (_, None) => true,
-            (TagFilter::Codes(codes), Some(code)) => codes.contains(&code),
-            (TagFilter::Subscribed(subscription), Some(code)) => {
-                subscription.code_set.iter().any(|wanted| i64::from(*wanted) == code)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tag_expressions() {
-        assert_eq!(TagFilter::parse("*"), Some(TagFilter::All));
-        assert_eq!(TagFilter::parse(""), Some(TagFilter::All));
-        assert_eq!(TagFilter::parse("TagA || TagB"), Some(TagFilter::Codes(vec![2_598_919, 2_598_920])));
-        assert_eq!(TagFilter::parse("TagA||"), Some(TagFilter::Codes(vec![2_598_919])));
-        assert_eq!(TagFilter::parse("||"), None);
-        let filter = TagFilter::parse("TagA").unwrap();
-        assert!(filter.matches_tags_code(Some(2_598_919)));
-        // A message without a tag has code 0 and never matches a list.
-        assert!(!filter.matches_tags_code(Some(0)));
-    }
 
     #[test]
     fn a_never_used_queue_is_held_at_zero_and_moved_elsewhere() {

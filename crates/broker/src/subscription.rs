@@ -1,0 +1,146 @@
+//! What a consumer wants of a queue: all messages, those with certain tags, or those whose properties satisfy an SQL92 condition.
+//!
+//! Tags are compared by their codes, which queue entries hold; the client checks the exact text again. A condition is evaluated on the
+//! record. Java: `ExpressionMessageFilter`, `ConsumerFilterManager`; spec broker §E.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ferromq_filter::{CompileError, Expression};
+use ferromq_protocol::body::SubscriptionData;
+use ferromq_protocol::message::tags::tags_code;
+use ferromq_protocol::message::{Record, property};
+use ferromq_store::{Arrival, MessageFilter};
+use parking_lot::Mutex;
+
+/// Most conditions kept in compiled form; beyond it, all are compiled anew when they are next used.
+const COMPILED_MAX: usize = 1000;
+
+/// Which messages a pull is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    All,
+    /// Tags out of the pull itself.
+    Codes(Vec<i64>),
+    /// Tags out of the group's heartbeat.
+    Subscribed(Arc<SubscriptionData>),
+    Condition(Arc<Expression>),
+}
+
+impl Wanted {
+    /// `*` or nothing is everything; `A || B` is a list. `None` for text with separators only.
+    pub(crate) fn by_tags(expression: &str) -> Option<Wanted> {
+        if matches!(expression.trim(), "" | "*") {
+            return Some(Wanted::All);
+        }
+        let codes: Vec<i64> =
+            expression.split("||").map(str::trim).filter(|tag| !tag.is_empty()).map(tags_code).collect();
+        (!codes.is_empty()).then_some(Wanted::Codes(codes))
+    }
+
+    /// By a subscription's tags; one whose codes are missing is taken by its text. Java: `DefaultMessageFilter.isMatchedByConsumeQueue`.
+    pub(crate) fn by_subscribed_tags(subscription: Arc<SubscriptionData>) -> Wanted {
+        if subscription.class_filter_mode || subscription.sub_string == "*" {
+            Wanted::All
+        } else if subscription.code_set.is_empty() {
+            Wanted::by_tags(&subscription.sub_string).unwrap_or(Wanted::All)
+        } else {
+            Wanted::Subscribed(subscription)
+        }
+    }
+
+    /// Whether a message that has just become visible is wanted.
+    pub(crate) fn matches_arrival(&self, arrival: &Arrival<'_>) -> bool {
+        match self {
+            Wanted::Condition(condition) => condition.matches(|name| property(arrival.properties, name)),
+            _ => self.matches_tags_code(Some(arrival.tags_code)),
+        }
+    }
+}
+
+impl MessageFilter for Wanted {
+    fn matches_tags_code(&self, code: Option<i64>) -> bool {
+        match (self, code) {
+            (Wanted::All | Wanted::Condition(_), _) | (_, None) => true,
+            (Wanted::Codes(codes), Some(code)) => codes.contains(&code),
+            (Wanted::Subscribed(subscription), Some(code)) => {
+                subscription.code_set.iter().any(|wanted| i64::from(*wanted) == code)
+            }
+        }
+    }
+
+    fn reads_records(&self) -> bool {
+        matches!(self, Wanted::Condition(_))
+    }
+
+    fn matches_record(&self, record: &Record<'_>) -> bool {
+        match self {
+            Wanted::Condition(condition) => {
+                let text = record.properties();
+                condition.matches(|name| property(&text, name))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Conditions in compiled form, by their text: a pull must not compile one each time.
+#[derive(Default)]
+pub(crate) struct Conditions {
+    compiled: Mutex<HashMap<Box<str>, Arc<Expression>>>,
+}
+
+impl Conditions {
+    pub(crate) fn compile(&self, text: &str) -> Result<Wanted, CompileError> {
+        if let Some(expression) = self.compiled.lock().get(text) {
+            return Ok(Wanted::Condition(Arc::clone(expression)));
+        }
+        // Not under the lock: the text may be long.
+        let expression = Arc::new(Expression::compile(text)?);
+        let mut compiled = self.compiled.lock();
+        if compiled.len() >= COMPILED_MAX {
+            compiled.clear();
+        }
+        compiled.insert(text.into(), Arc::clone(&expression));
+        Ok(Wanted::Condition(expression))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codes(expression: &str) -> Option<Vec<i64>> {
+        match Wanted::by_tags(expression)? {
+            Wanted::Codes(codes) => Some(codes),
+            _ => Some(Vec::new()),
+        }
+    }
+
+    #[test]
+    fn tag_expressions() {
+        assert_eq!(codes("*"), Some(vec![]));
+        assert_eq!(codes(""), Some(vec![]));
+        assert_eq!(codes("TagA || TagB"), Some(vec![2_598_919, 2_598_920]));
+        assert_eq!(codes("TagA||"), Some(vec![2_598_919]));
+        assert_eq!(codes("||"), None);
+        let wanted = Wanted::by_tags("TagA").unwrap();
+        assert!(wanted.matches_tags_code(Some(2_598_919)));
+        // A message without a tag has code 0 and never matches a list.
+        assert!(!wanted.matches_tags_code(Some(0)));
+    }
+
+    #[test]
+    fn conditions_are_compiled_once_and_bounded() {
+        let conditions = Conditions::default();
+        assert!(conditions.compile("a >").is_err());
+        for number in 0..COMPILED_MAX {
+            conditions.compile(&format!("a > {number}")).unwrap();
+        }
+        assert_eq!(conditions.compiled.lock().len(), COMPILED_MAX);
+        conditions.compile("a > 1").unwrap();
+        assert_eq!(conditions.compiled.lock().len(), COMPILED_MAX);
+        conditions.compile("b IS NULL").unwrap();
+        assert_eq!(conditions.compiled.lock().len(), 1);
+    }
+}
