@@ -17,8 +17,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::now_ms;
 use crate::config::LiveConfig;
+use table::{Conflict, Notice, Table};
 pub use table::{ConsumerGroup, ConsumerHeartbeat, Member};
-use table::{Notice, Table};
 
 /// Time between two looks for silent clients. Java: `ClientHousekeepingService`.
 const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
@@ -45,8 +45,16 @@ impl Clients {
     /// A consumer's heartbeat. Tells all members, this one included, if somebody joined or topics came or went. True: the client should send
     /// its subscriptions in full next time.
     pub fn consumer_heartbeat(&self, connection: &Connection, member: Member, heartbeat: ConsumerHeartbeat) -> bool {
+        let group = heartbeat.group.clone();
         let registered = self.table.lock().register_consumer(connection.id(), connection, member, heartbeat);
         send(registered.notice);
+        for Conflict { topic, client_id, wants, other_client_id, other_wants } in registered.conflicts {
+            tracing::warn!(
+                %group, %topic, client_id, wants = wants.as_deref().unwrap_or("nothing of it"), other_client_id, other_wants,
+                "two members of a group subscribe differently: both get what the later one wants, and messages are missed; \
+                 give them one subscription, or a group each"
+            );
+        }
         registered.subscriptions_wanted
     }
 

@@ -55,9 +55,24 @@ pub struct ConsumerHeartbeat {
     pub notify: bool,
 }
 
+/// Two members of one group want different messages of a topic. The group has one subscription, so each of them gets messages that it
+/// does not want and misses others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub topic: TopicName,
+    /// Whose heartbeat it was, and what it subscribes to; `None` for not to this topic.
+    pub client_id: String,
+    pub wants: Option<String>,
+    /// The member that subscribed otherwise before.
+    pub other_client_id: String,
+    pub other_wants: String,
+}
+
 /// What a consumer's heartbeat brought about.
 pub struct Registered<C> {
     pub notice: Option<Notice<C>>,
+    /// Seen for the first time since these two last agreed.
+    pub conflicts: Vec<Conflict>,
     /// The client should send its subscriptions in full next time.
     pub subscriptions_wanted: bool,
 }
@@ -92,6 +107,10 @@ struct Consumers {
     group: Arc<ConsumerGroup>,
     notify: bool,
     fingerprint: i32,
+    /// Which member's subscription to a topic is the group's.
+    subscribers: BTreeMap<TopicName, ConnectionId>,
+    /// Members whose own subscription to a topic is another one.
+    disagreeing: BTreeSet<(ConnectionId, TopicName)>,
 }
 
 #[derive(Default)]
@@ -139,10 +158,13 @@ impl<C: Clone> Table<C> {
         // A broker that was restarted in between knows nothing of the subscriptions left out. Java does not ask for them then.
         let subscriptions_wanted =
             other_fingerprint || (heartbeat.subscriptions.is_none() && consumers.group.subscriptions.is_empty());
-        let resubscribed =
-            heartbeat.subscriptions.is_some_and(|subscriptions| consumers.subscribe(&heartbeat.group, subscriptions));
+        let mut conflicts = Vec::new();
+        let resubscribed = heartbeat.subscriptions.is_some_and(|subscriptions| {
+            conflicts = consumers.conflicts(id, &subscriptions);
+            consumers.subscribe(&heartbeat.group, id, subscriptions)
+        });
         let notice = if joined || resubscribed { self.notice(&heartbeat.group) } else { None };
-        Registered { notice, subscriptions_wanted }
+        Registered { notice, conflicts, subscriptions_wanted }
     }
 
     /// Java: `ProducerManager.registerProducer`.
@@ -260,6 +282,7 @@ impl<C: Clone> Table<C> {
     fn leave_consumers(&mut self, id: ConnectionId, group: &str) -> Option<Notice<C>> {
         let consumers = self.consumers.get_mut(group)?;
         consumers.members.remove(&id);
+        consumers.disagreeing.retain(|(member, _)| *member != id);
         if consumers.members.is_empty() {
             self.consumers.remove(group);
             return None;
@@ -286,9 +309,38 @@ impl<C: Clone> Table<C> {
 }
 
 impl Consumers {
+    /// Where a member's subscriptions differ from those that other members, still there, have made.
+    fn conflicts(&mut self, id: ConnectionId, subscriptions: &[SubscriptionData]) -> Vec<Conflict> {
+        let mut conflicts = Vec::new();
+        for (topic, known) in &self.group.subscriptions {
+            let own = subscriptions.iter().find(|data| *data.topic == **topic);
+            let agree = own
+                .is_some_and(|own| own.sub_string == known.sub_string && own.expression_type == known.expression_type);
+            let by = self.subscribers.get(topic).filter(|by| **by != id).and_then(|by| self.members.get(by));
+            let place = (id, topic.clone());
+            match by {
+                Some(other) if !agree => {
+                    if self.disagreeing.insert(place) {
+                        conflicts.push(Conflict {
+                            topic: topic.clone(),
+                            client_id: self.members.get(&id).map(|member| member.client_id.clone()).unwrap_or_default(),
+                            wants: own.map(|own| own.sub_string.clone()),
+                            other_client_id: other.client_id.clone(),
+                            other_wants: known.sub_string.clone(),
+                        });
+                    }
+                }
+                _ => {
+                    self.disagreeing.remove(&place);
+                }
+            }
+        }
+        conflicts
+    }
+
     /// Java: `ConsumerGroupInfo.updateSubscription`. True if a topic came or went. Two clients that subscribe differently under one group
     /// name keep overwriting each other, as in Java.
-    fn subscribe(&mut self, name: &GroupName, subscriptions: Vec<SubscriptionData>) -> bool {
+    fn subscribe(&mut self, name: &GroupName, id: ConnectionId, subscriptions: Vec<SubscriptionData>) -> bool {
         let known = &self.group.subscriptions;
         let is_newer =
             |data: &SubscriptionData| known.get(&*data.topic).is_none_or(|old| old.sub_version < data.sub_version);
@@ -302,10 +354,12 @@ impl Consumers {
         for topic in &gone {
             tracing::info!(group = %name, %topic, "subscription given up");
             group.subscriptions.remove(&**topic);
+            self.subscribers.remove(topic);
         }
         let mut changed = !gone.is_empty();
         for (data, _) in subscriptions.into_iter().zip(newer).filter(|(_, newer)| *newer) {
             let topic = data.topic.clone();
+            self.subscribers.insert(topic.clone(), id);
             let old = group.subscriptions.insert(topic.clone(), Arc::new(data));
             let new = &group.subscriptions[&topic];
             match old {
@@ -314,7 +368,7 @@ impl Consumers {
                     changed = true;
                 }
                 Some(old) if old.sub_string != new.sub_string => {
-                    tracing::warn!(group = %name, %topic, was = &*old.sub_string, is = &*new.sub_string, "subscription of the group changed");
+                    tracing::info!(group = %name, %topic, was = &*old.sub_string, is = &*new.sub_string, "subscription of the group changed");
                 }
                 Some(_) => {}
             }

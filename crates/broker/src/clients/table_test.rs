@@ -157,3 +157,33 @@ fn a_producer_is_found_by_its_latest_connection() {
     table.unregister_producer(B, "P");
     assert!(table.producer_ids.is_empty() && table.connections.is_empty());
 }
+
+#[test]
+fn members_that_subscribe_differently_are_named_once() {
+    let mut table = Table::default();
+    let mut beat = |id: ConnectionId, expression: &str, version| {
+        let member = member(if id == A { "a" } else { "b" }, 0);
+        let heartbeat = heartbeat(vec![subscription("T", expression, version)]);
+        table.register_consumer(id, &id.0, member, heartbeat).conflicts
+    };
+    let conflict = |client: &str, wants: &str, other: &str, other_wants: &str| Conflict {
+        topic: "T".into(),
+        client_id: client.into(),
+        wants: Some(wants.into()),
+        other_client_id: other.into(),
+        other_wants: other_wants.into(),
+    };
+    assert_eq!(beat(A, "red", 1), []);
+    assert_eq!(beat(B, "blue", 2), [conflict("b", "blue", "a", "red")]);
+    assert_eq!(beat(A, "red", 1), [conflict("a", "red", "b", "blue")]);
+    assert_eq!((beat(B, "blue", 2), beat(A, "red", 1)), (vec![], vec![]));
+    // They agree, and then no longer: that is news.
+    assert_eq!(beat(A, "blue", 3), []);
+    assert_eq!(beat(B, "green", 4), [conflict("b", "green", "a", "blue")]);
+    // Changing one's own mind is no conflict.
+    assert_eq!(beat(B, "grey", 5), []);
+    table.closed(A);
+    let given_up = table.register_consumer(B, &2, member("b", 0), heartbeat(vec![])).conflicts;
+    assert_eq!(given_up, []);
+    assert!(table.consumers.values().all(|consumers| consumers.subscribers.is_empty()));
+}
