@@ -1,8 +1,12 @@
 // What every client of this driver has in common: where the name server is, a unique instance name, quick timers.
 package org.ferromq.interop;
 
+import java.text.SimpleDateFormat;
+import java.util.Date;
+
 import org.apache.rocketmq.client.ClientConfig;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 
 final class Clients {
     private Clients() {
@@ -20,12 +24,38 @@ final class Clients {
     }
 
     static DefaultMQProducer producer(Options options) throws Options.Wrong {
-        DefaultMQProducer producer = new DefaultMQProducer(options.text("group", "driver-producer"));
+        DefaultMQProducer producer = new DefaultMQProducer(options.text("group", "driver-producer"),
+            options.has("trace"), null);
+        configureProducer(producer, options);
+        return producer;
+    }
+
+    static void configureProducer(DefaultMQProducer producer, Options options) throws Options.Wrong {
         configure(producer, options);
         int retries = options.count("retries", 0);
         producer.setRetryTimesWhenSendFailed(retries);
         producer.setRetryTimesWhenSendAsyncFailed(retries);
         producer.setSendMsgTimeout(options.count("timeout-ms", 3000));
-        return producer;
+    }
+
+    /** `--from`: where a consumer starts whose group has no offset yet. */
+    static ConsumeFromWhere startFrom(Options options) throws Options.Wrong {
+        String where = options.text("from", "last");
+        switch (where) {
+            case "first":
+                return ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET;
+            case "last":
+                return ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET;
+            case "timestamp":
+                return ConsumeFromWhere.CONSUME_FROM_TIMESTAMP;
+            default:
+                throw new Options.Wrong("unknown --from " + where);
+        }
+    }
+
+    /** `--timestamp` in the client's own spelling, which knows no fractions of a second. */
+    static String startTime(Options options) throws Options.Wrong {
+        return new SimpleDateFormat("yyyyMMddHHmmss")
+            .format(new Date(options.number("timestamp", System.currentTimeMillis())));
     }
 }

@@ -20,6 +20,7 @@ public final class Driver {
             }
             Options options = Options.parse(Arrays.asList(args).subList(1, args.length));
             prepareClient(options);
+            lines.show(options.all("show"));
             code = run(args[0], options, lines);
         } catch (Options.Wrong wrong) {
             System.err.println("driver: " + wrong.getMessage() + " (see tests/interop/README.md)");
@@ -38,8 +39,20 @@ public final class Driver {
             case "produce":
                 Produce.run(options, lines);
                 return 0;
+            case "transact":
+                Transact.run(options, lines);
+                return 0;
+            case "request":
+                RequestReply.request(options, lines);
+                return 0;
+            case "reply":
+                RequestReply.reply(options, lines);
+                return 0;
             case "push":
-                Push.run(options, lines);
+                Push.run(options, lines, message -> { });
+                return 0;
+            case "lite-pull":
+                LitePull.run(options, lines);
                 return 0;
             case "pull":
                 Pull.run(options, lines);

@@ -5,16 +5,25 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
+import java.util.List;
 import java.util.StringJoiner;
 import java.util.concurrent.CountDownLatch;
 
+import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.common.message.MessageQueue;
 
 final class Lines {
     private final PrintStream out;
+    private List<String> shown = List.of();
 
     Lines(PrintStream out) {
         this.out = out;
+    }
+
+    /** What `received` adds about each message: `born`, `stored`, or the name of a property. */
+    void show(List<String> names) {
+        shown = names;
     }
 
     synchronized void print(Object... words) {
@@ -27,11 +36,20 @@ final class Lines {
         out.flush();
     }
 
-    /** One delivered message, and a second line when its body is not what `produce` makes. */
+    void acknowledged(String key, SendResult result) {
+        MessageQueue queue = result.getMessageQueue();
+        print("ACK", key, result.getSendStatus(), result.getMsgId(), result.getOffsetMsgId(), queue.getBrokerName(),
+            queue.getQueueId(), result.getQueueOffset());
+    }
+
+    /** One delivered message, what is to be shown of it, and one line more when its body is not what `produce` makes. */
     void received(MessageExt message, String brokerName) {
         print("RECV", key(message), brokerName, message.getQueueId(), message.getQueueOffset(), message.getMsgId(),
             message.getReconsumeTimes());
-        if (message.getProperty("seq") != null && !bodyIsOurs(message)) {
+        for (String name : shown) {
+            print("WITH", key(message), name, word(shownValue(message, name)));
+        }
+        if (message.getProperty("seq") != null && !Messages.isBodyOf(key(message), message.getBody())) {
             print("BADBODY", key(message), message.getBody() == null ? 0 : message.getBody().length);
         }
     }
@@ -40,18 +58,15 @@ final class Lines {
         return word(message.getKeys());
     }
 
-    private static boolean bodyIsOurs(MessageExt message) {
-        byte[] key = key(message).getBytes(StandardCharsets.UTF_8);
-        byte[] body = message.getBody();
-        if (body == null || body.length < key.length) {
-            return false;
+    private static String shownValue(MessageExt message, String name) {
+        switch (name) {
+            case "born":
+                return Long.toString(message.getBornTimestamp());
+            case "stored":
+                return Long.toString(message.getStoreTimestamp());
+            default:
+                return message.getProperty(name);
         }
-        for (int at = 0; at < body.length; at++) {
-            if (body[at] != (at < key.length ? key[at] : Produce.PADDING)) {
-                return false;
-            }
-        }
-        return true;
     }
 
     /** A failure and what caused it as one line: classes and messages, without line breaks. */

@@ -34,8 +34,10 @@ final class Lookup {
             } else if (options.has("offset-id")) {
                 found.add(producer.viewMessage(topic, options.required("offset-id")));
             } else {
-                found.addAll(producer.queryMessage(topic, options.required("key"), options.count("max", 32),
-                    0, Long.MAX_VALUE).getMessageList());
+                options.required("key");
+                for (String key : options.all("key")) {
+                    found.addAll(byKey(producer, topic, key, options.count("max", 32)));
+                }
             }
         } catch (MQClientException failure) {
             if (failure.getResponseCode() != NOTHING_FOUND) {
@@ -52,6 +54,18 @@ final class Lookup {
         }
         lines.print("DONE", found.size());
         producer.shutdown();
+    }
+
+    private static List<MessageExt> byKey(DefaultMQProducer producer, String topic, String key, int max)
+            throws Exception {
+        try {
+            return producer.queryMessage(topic, key, max, 0, Long.MAX_VALUE).getMessageList();
+        } catch (MQClientException failure) {
+            if (failure.getResponseCode() == NOTHING_FOUND) {
+                return List.of();
+            }
+            throw failure;
+        }
     }
 
     static void route(Options options, Lines lines) throws Exception {

@@ -8,12 +8,12 @@ import java.util.Map;
 import java.util.Set;
 
 final class Options {
-    private static final Set<String> FLAGS = Set.of("orderly", "broadcast", "until-stdin-closes");
+    private static final Set<String> FLAGS = Set.of("orderly", "broadcast", "trace", "until-stdin-closes");
     private static final Set<String> VALUES = Set.of(
         "namesrv", "topic", "group", "instance", "poll-ms", "persist-ms", "log-dir",
         "mode", "count", "start", "size", "keys", "tag", "queue", "broker", "inflight", "timeout-ms", "batch-size",
-        "retries", "fail-pause-ms", "pace-ms", "delay-level", "prop",
-        "from", "timestamp", "tags", "sql", "fail-first", "threads", "from-offset",
+        "retries", "fail-pause-ms", "pace-ms", "delay-level", "prop", "outcome", "check", "immunity-s",
+        "from", "timestamp", "tags", "sql", "fail-first", "max-reconsume", "threads", "from-offset", "show",
         "key", "unique-key", "offset-id", "max");
 
     private final Map<String, List<String>> given = new HashMap<>();

@@ -3,7 +3,6 @@
 // A failed send is reported and the next message follows, so a broker may be killed and restarted underneath.
 package org.ferromq.interop;
 
-import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -21,17 +20,11 @@ import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageQueue;
 
 final class Produce {
-    /** What a body is filled up with after its key. */
-    static final byte PADDING = '.';
-
     private final Options options;
     private final Lines lines;
     private final DefaultMQProducer producer;
     private final String topic;
-    private final String keys;
-    private final String tag;
-    private final int size;
-    private final int delayLevel;
+    private final Messages messages;
     private final MessageQueueSelector selector;
     private final AtomicLong acked = new AtomicLong();
     private final AtomicLong failed = new AtomicLong();
@@ -41,10 +34,7 @@ final class Produce {
         this.lines = lines;
         this.producer = Clients.producer(options);
         this.topic = options.required("topic");
-        this.keys = options.text("keys", "k");
-        this.tag = options.text("tag", "");
-        this.size = options.count("size", 0);
-        this.delayLevel = options.count("delay-level", 0);
+        this.messages = new Messages(options);
         this.selector = selector(options);
     }
 
@@ -101,7 +91,7 @@ final class Produce {
     }
 
     private void sync(long i) {
-        Message message = message(i);
+        Message message = messages.number(i);
         try {
             acknowledged(message.getKeys(),
                 selector == null ? producer.send(message) : producer.send(message, selector, i));
@@ -111,7 +101,7 @@ final class Produce {
     }
 
     private void async(long i, Semaphore room) {
-        Message message = message(i);
+        Message message = messages.number(i);
         AtomicBoolean answered = new AtomicBoolean();
         SendCallback callback = new SendCallback() {
             @Override
@@ -142,7 +132,7 @@ final class Produce {
     }
 
     private void oneway(long i) {
-        Message message = message(i);
+        Message message = messages.number(i);
         try {
             if (selector == null) {
                 producer.sendOneway(message);
@@ -157,24 +147,24 @@ final class Produce {
     }
 
     private void batch(long from, long to) {
-        List<Message> messages = new ArrayList<>();
+        List<Message> batch = new ArrayList<>();
         for (long i = from; i < to; i++) {
-            messages.add(message(i));
+            batch.add(messages.number(i));
         }
         try {
             SendResult result = selector == null
-                ? producer.send(messages)
-                : producer.send(messages, selector.select(queues(), messages.get(0), from));
-            String[] ids = split(result.getMsgId(), messages.size());
-            String[] offsetIds = split(result.getOffsetMsgId(), messages.size());
-            for (int at = 0; at < messages.size(); at++) {
+                ? producer.send(batch)
+                : producer.send(batch, selector.select(queues(), batch.get(0), from));
+            String[] ids = split(result.getMsgId(), batch.size());
+            String[] offsetIds = split(result.getOffsetMsgId(), batch.size());
+            for (int at = 0; at < batch.size(); at++) {
                 acked.incrementAndGet();
                 MessageQueue queue = result.getMessageQueue();
-                lines.print("ACK", messages.get(at).getKeys(), result.getSendStatus(), ids[at], offsetIds[at],
+                lines.print("ACK", batch.get(at).getKeys(), result.getSendStatus(), ids[at], offsetIds[at],
                     queue.getBrokerName(), queue.getQueueId(), result.getQueueOffset() + at);
             }
         } catch (Exception failure) {
-            for (Message message : messages) {
+            for (Message message : batch) {
                 failed(message.getKeys(), failure);
             }
         }
@@ -193,33 +183,12 @@ final class Produce {
 
     private void acknowledged(String key, SendResult result) {
         acked.incrementAndGet();
-        MessageQueue queue = result.getMessageQueue();
-        lines.print("ACK", key, result.getSendStatus(), result.getMsgId(), result.getOffsetMsgId(),
-            queue.getBrokerName(), queue.getQueueId(), result.getQueueOffset());
+        lines.acknowledged(key, result);
     }
 
     private void failed(String key, Throwable failure) {
         failed.incrementAndGet();
         lines.print("FAIL", key, Lines.reason(failure));
-    }
-
-    private Message message(long i) {
-        String key = keys + i;
-        byte[] head = key.getBytes(StandardCharsets.UTF_8);
-        byte[] body = Arrays.copyOf(head, Math.max(size, head.length));
-        Arrays.fill(body, head.length, body.length, PADDING);
-        Message message = new Message(topic, tag, key, body);
-        message.putUserProperty("seq", Long.toString(i));
-        for (String property : options.all("prop")) {
-            int equals = property.indexOf('=');
-            if (equals > 0) {
-                message.putUserProperty(property.substring(0, equals), property.substring(equals + 1));
-            }
-        }
-        if (delayLevel > 0) {
-            message.setDelayTimeLevel(delayLevel);
-        }
-        return message;
     }
 
     private List<MessageQueue> queues() throws MQClientException {

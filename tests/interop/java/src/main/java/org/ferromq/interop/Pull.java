@@ -4,6 +4,7 @@ package org.ferromq.interop;
 import java.util.TreeSet;
 
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
+import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.PullResult;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -15,6 +16,9 @@ final class Pull {
     static void run(Options options, Lines lines) throws Exception {
         DefaultMQPullConsumer consumer = new DefaultMQPullConsumer(options.required("group"));
         Clients.configure(consumer, options);
+        MessageSelector selector = options.has("sql")
+            ? MessageSelector.bySql(options.required("sql"))
+            : MessageSelector.byTag(options.text("tags", "*"));
         consumer.start();
         long received = 0;
         String topic = options.required("topic");
@@ -22,8 +26,7 @@ final class Pull {
             long end = consumer.maxOffset(queue);
             long next = Math.max(options.number("from-offset", 0), consumer.minOffset(queue));
             while (next < end) {
-                PullResult result = consumer.pull(queue, options.text("tags", "*"), next,
-                    options.count("batch-size", 32));
+                PullResult result = consumer.pull(queue, selector, next, options.count("batch-size", 32));
                 if (result.getMsgFoundList() != null) {
                     for (MessageExt message : result.getMsgFoundList()) {
                         lines.received(message, queue.getBrokerName());

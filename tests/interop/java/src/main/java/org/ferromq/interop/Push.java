@@ -1,12 +1,11 @@
 // `push`: a push consumer that reports every delivery and every change of its own share of the queues.
 package org.ferromq.interop;
 
-import java.text.SimpleDateFormat;
-import java.util.Date;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Consumer;
 import java.util.stream.Collectors;
 
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
@@ -15,36 +14,40 @@ import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
-import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
 
 final class Push {
     private final Options options;
     private final Lines lines;
+    private final Consumer<MessageExt> afterwards;
     private final String topic;
     private final int failFirst;
     private final int delayLevel;
     private final DefaultMQPushConsumer consumer;
     private final AtomicLong deliveries = new AtomicLong();
 
-    private Push(Options options, Lines lines) throws Options.Wrong {
+    private Push(Options options, Lines lines, Consumer<MessageExt> afterwards) throws Options.Wrong {
         this.options = options;
         this.lines = lines;
+        this.afterwards = afterwards;
         this.topic = options.required("topic");
         this.failFirst = options.count("fail-first", 0);
         this.delayLevel = options.count("delay-level", 0);
-        this.consumer = new DefaultMQPushConsumer(options.required("group"));
+        this.consumer = new DefaultMQPushConsumer(options.required("group"), options.has("trace"), null);
     }
 
-    static void run(Options options, Lines lines) throws Exception {
-        new Push(options, lines).run();
+    /** `afterwards` gets each message that was reported. */
+    static void run(Options options, Lines lines, Consumer<MessageExt> afterwards) throws Exception {
+        new Push(options, lines, afterwards).run();
     }
 
     private void run() throws Exception {
         Clients.configure(consumer, options);
         consumer.setConsumeThreadMax(options.count("threads", 8));
         consumer.setConsumeThreadMin(options.count("threads", 8));
-        startFrom(options.text("from", "last"));
+        consumer.setConsumeFromWhere(Clients.startFrom(options));
+        consumer.setConsumeTimestamp(Clients.startTime(options));
+        consumer.setMaxReconsumeTimes(options.count("max-reconsume", -1));
         if (options.has("broadcast")) {
             broadcast();
         }
@@ -79,6 +82,7 @@ final class Push {
         for (MessageExt message : messages) {
             deliveries.incrementAndGet();
             lines.received(message, brokerName);
+            afterwards.accept(message);
             consumed &= message.getReconsumeTimes() >= failFirst;
         }
         return consumed;
@@ -98,24 +102,6 @@ final class Push {
                 lines.print("ASSIGNED", assigned);
             }
         } while (!stop.await(200, TimeUnit.MILLISECONDS));
-    }
-
-    private void startFrom(String where) throws Options.Wrong {
-        switch (where) {
-            case "first":
-                consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
-                break;
-            case "last":
-                consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);
-                break;
-            case "timestamp":
-                consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_TIMESTAMP);
-                consumer.setConsumeTimestamp(new SimpleDateFormat("yyyyMMddHHmmss")
-                    .format(new Date(options.number("timestamp", System.currentTimeMillis()))));
-                break;
-            default:
-                throw new Options.Wrong("unknown --from " + where);
-        }
     }
 
     private void broadcast() {
