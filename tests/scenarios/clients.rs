@@ -2,31 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::{Cluster, mqadmin};
+use crate::cluster::{Cluster, create_topic};
 use crate::driver::{ALL_CLIENTS, Ack, Client, assert_contiguous, events, produce, pull_all, received};
-use crate::process::run;
 use crate::push_group::{PushGroup, assert_in_order, assert_once};
 
 const SYNC: usize = 5_000;
 const ASYNC: usize = 10_000;
 const ONEWAY: usize = 5_000;
-
-fn create_topic(cluster: &Cluster, topic: &str, queues: &str) {
-    let done = run(&mut mqadmin(&[
-        "updateTopic",
-        "-n",
-        &cluster.namesrv(),
-        "-c",
-        "DefaultCluster",
-        "-t",
-        topic,
-        "-r",
-        queues,
-        "-w",
-        queues,
-    ]));
-    assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
-}
 
 fn keys(prefix: &str, count: usize) -> impl Iterator<Item = String> {
     let prefix = prefix.to_owned();
@@ -94,7 +76,7 @@ fn whole_trip(client: Client) {
     assert_found_by_queries(client, &cluster, "AutoCreated", &acked);
 
     // Eight queues, shared by two members while they are written. Order is what orderly listeners promise.
-    create_topic(&cluster, "EightQueues", "8");
+    create_topic(&cluster.namesrv(), "EightQueues", 8);
     let mut pair = PushGroup::new(client, &cluster.namesrv(), "EightQueues", "CID_pair", &["--orderly"]);
     pair.join("one");
     pair.join("two");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::process::Process;
+use crate::process::{Process, await_condition, run};
 
 /// A port whose neighbours P-2 (fast port) and P+1 (replication) are free as well.
 ///
@@ -147,4 +147,31 @@ pub fn mqadmin(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mqadmin"));
     command.args(arguments);
     command
+}
+
+/// Makes a topic in `DefaultCluster` and waits until clients can learn of it.
+pub fn create_topic(namesrv: &str, topic: &str, queues: u32) {
+    let queues = queues.to_string();
+    let done = run(&mut mqadmin(&[
+        "updateTopic",
+        "-n",
+        namesrv,
+        "-c",
+        "DefaultCluster",
+        "-t",
+        topic,
+        "-r",
+        &queues,
+        "-w",
+        &queues,
+    ]));
+    assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
+    await_route(namesrv, topic);
+}
+
+/// Waits until the nameserver knows who serves a topic.
+pub fn await_route(namesrv: &str, topic: &str) {
+    await_condition(&format!("the route of {topic}"), || {
+        run(&mut mqadmin(&["topicRoute", "-n", namesrv, "-t", topic])).stdout.contains("brokerDatas").then_some(())
+    });
 }

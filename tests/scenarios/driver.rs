@@ -92,9 +92,28 @@ pub struct Received {
 pub enum Event {
     Ready,
     Ack(Ack),
-    Fail { key: String, reason: String },
+    Fail {
+        key: String,
+        reason: String,
+    },
     Sent(String),
     Received(Received),
+    /// A value that `--show` asked for.
+    With {
+        key: String,
+        name: String,
+        value: String,
+    },
+    /// A broker asked what became of a transaction.
+    Check {
+        key: String,
+        transaction: String,
+    },
+    Reply {
+        key: String,
+        body: String,
+    },
+    Replied(String),
     Assigned(Vec<String>),
     Done(Vec<u64>),
     Other(String),
@@ -124,6 +143,14 @@ impl Event {
                 msg_id: (*msg_id).to_owned(),
                 rest: rest.join(" "),
             }),
+            ["WITH", key, name, value @ ..] => {
+                Event::With { key: (*key).to_owned(), name: (*name).to_owned(), value: value.join(" ") }
+            }
+            ["CHECK", key, transaction] => {
+                Event::Check { key: (*key).to_owned(), transaction: (*transaction).to_owned() }
+            }
+            ["REPLY", key, body @ ..] => Event::Reply { key: (*key).to_owned(), body: body.join(" ") },
+            ["REPLIED", key] => Event::Replied((*key).to_owned()),
             ["ASSIGNED"] => Event::Assigned(Vec::new()),
             ["ASSIGNED", queues] => {
                 Event::Assigned(queues.split(',').filter(|q| !q.is_empty()).map(str::to_owned).collect())

@@ -2,12 +2,14 @@
 
 use crate::cluster::free_port;
 use crate::driver::interop;
-use crate::process::run;
+use crate::process::{await_condition, run};
 
 /// A Java nameserver and broker, ended with the value.
 pub struct JavaServer {
     home: tempfile::TempDir,
     pub namesrv: String,
+    /// What follows the directory on the command line: ports and lines of the broker.conf.
+    arguments: Vec<String>,
 }
 
 impl JavaServer {
@@ -15,11 +17,30 @@ impl JavaServer {
     pub fn start(lines: &[String]) -> JavaServer {
         let home = tempfile::tempdir().expect("a temporary directory");
         let (namesrv, broker) = (free_port(), free_port());
-        let mut command = interop("java-server");
-        command.arg("start").arg(home.path()).arg(namesrv.to_string()).arg(broker.to_string()).args(lines);
-        let done = run(&mut command);
+        let mut arguments = vec![namesrv.to_string(), broker.to_string()];
+        arguments.extend_from_slice(lines);
+        let server = JavaServer { home, namesrv: format!("127.0.0.1:{namesrv}"), arguments };
+        server.start_what_is_not_running();
+        server
+    }
+
+    fn start_what_is_not_running(&self) {
+        let done = run(interop("java-server").arg("start").arg(self.home.path()).args(&self.arguments));
         assert!(done.status.success(), "java-server: {}{}", done.stdout, done.stderr);
-        JavaServer { home, namesrv: format!("127.0.0.1:{namesrv}") }
+    }
+
+    /// SIGKILL to the broker, and a new one on the same directory and port.
+    pub fn restart_broker_hard(&mut self) {
+        let text = std::fs::read_to_string(self.home.path().join("broker.pid")).expect("java-server wrote it");
+        let raw = text.trim().parse().expect("a process id");
+        let pid = rustix::process::Pid::from_raw(raw).expect("not zero");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the broker runs");
+        await_condition("the end of the Java broker", || {
+            // A process that has ended but was not reaped yet has an empty command line.
+            let words = std::fs::read(format!("/proc/{raw}/cmdline")).unwrap_or_default();
+            words.is_empty().then_some(())
+        });
+        self.start_what_is_not_running();
     }
 }
 

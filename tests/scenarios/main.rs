@@ -1,8 +1,10 @@
 //! Scenarios through real processes, real sockets and real files, driven by the official clients.
 //!
 //! One binary, so that everything is linked once. `cluster` runs ours, `driver` runs theirs, the rest are scenarios by subject.
+//! Those in `behaviour` hold for FerroMQ and for Java's servers alike.
 
 mod bad_input;
+mod behaviour;
 mod clients;
 mod cluster;
 mod crash;

@@ -1,0 +1,138 @@
+//! Messages for later: by delay level and by timer. None comes before its time, none is forgotten.
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::running::{Running, assert_exactly, events_of, keys, shown_ms};
+use super::server::Server;
+use crate::driver::{Client, Event, produce, received};
+
+/// How long after its time a message may come, on a machine that is busy with other tests.
+const LATE_MS: i64 = 8_000;
+
+/// Java rounds the time of a timer message down to whole seconds.
+fn early_ms(server: &Server) -> i64 {
+    if server.is_java() { 1_000 } else { 0 }
+}
+
+fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis()).expect("fits")
+}
+
+/// A consumer that tells when messages were born and when the broker stored what it delivered.
+fn consumer(server: &Server, topic: &str, group: &str) -> Running {
+    Running::push(Client::Java533, server, topic, group, &["--from", "first", "--show", "born", "--show", "stored"])
+}
+
+fn assert_delayed(seen: &[Event], key: &str, delay_ms: i64, early_ms: i64) {
+    let waited = shown_ms(seen, "stored")[key] - shown_ms(seen, "born")[key];
+    assert!(
+        (delay_ms - early_ms..delay_ms + LATE_MS).contains(&waited),
+        "{key} waited {waited} ms, asked for {delay_ms}"
+    );
+}
+
+#[test]
+fn delay_levels_wait_as_long_as_they_say() {
+    let server = Server::start(&["messageDelayLevel=1s 3s 5s"]);
+    server.create_topic("Levels", 4);
+    let mut consumer = consumer(&server, "Levels", "CID_levels");
+    // The last one asks for more than there is and gets the most that there is.
+    let levels = [
+        (Client::Java533, "1", "one", 1_000),
+        (Client::Java498, "2", "two", 3_000),
+        (Client::Java533, "3", "three", 5_000),
+        (Client::Java498, "9", "beyond", 5_000),
+    ];
+    let mut all = BTreeSet::new();
+    for (client, level, prefix, _) in levels {
+        produce(client, &server.namesrv(), "Levels", "sync", prefix, 10, &["--delay-level", level]);
+        all.extend(keys(prefix, 0..10));
+    }
+    consumer.await_keys(&all);
+    let seen = consumer.end();
+    assert_exactly(&received(&seen), &all);
+    for (_, _, prefix, delay_ms) in levels {
+        for key in keys(prefix, 0..10) {
+            assert_delayed(&seen, &key, delay_ms, 0);
+        }
+    }
+}
+
+#[test]
+fn delayed_messages_survive_kill_9_of_the_broker() {
+    let mut server = Server::start(&["messageDelayLevel=1s 8s"]);
+    server.create_topic("Delayed", 4);
+    produce(Client::Java533, &server.namesrv(), "Delayed", "sync", "delayed", 20, &["--delay-level", "2"]);
+    server.restart_broker_hard();
+    server.await_route("Delayed");
+    let mut consumer = consumer(&server, "Delayed", "CID_delayed");
+    let all = keys("delayed", 0..20);
+    consumer.await_keys(&all);
+    let seen = consumer.end();
+    assert_exactly(&received(&seen), &all);
+    for key in all {
+        let waited = shown_ms(&seen, "stored")[&key] - shown_ms(&seen, "born")[&key];
+        assert!(waited >= 8_000, "{key} waited {waited} ms");
+    }
+}
+
+#[test]
+fn timer_messages_wait_as_long_as_they_say() {
+    let server = Server::start(&[]);
+    server.create_topic("Timers", 4);
+    let mut consumer = consumer(&server, "Timers", "CID_timers");
+    let deliver_at = now_ms() + 8_300;
+    let timers = [
+        ("TIMER_DELAY_MS=2500".to_owned(), "ms", 2_500),
+        ("TIMER_DELAY_SEC=4".to_owned(), "sec", 4_000),
+        (format!("TIMER_DELIVER_MS={deliver_at}"), "at", 0),
+        ("TIMER_DELIVER_MS=1700000000000".to_owned(), "past", 0),
+    ];
+    let mut all = BTreeSet::new();
+    for (property, prefix, _) in &timers {
+        produce(Client::Java533, &server.namesrv(), "Timers", "sync", prefix, 10, &["--prop", property]);
+        all.extend(keys(prefix, 0..10));
+    }
+    consumer.await_keys(&all);
+    let seen = consumer.end();
+    assert_exactly(&received(&seen), &all);
+    for (_, prefix, delay_ms) in timers {
+        for key in keys(prefix, 0..10) {
+            if prefix == "at" {
+                let late = shown_ms(&seen, "stored")[&key] - deliver_at;
+                assert!((-early_ms(&server)..LATE_MS).contains(&late), "{key} came {late} ms after its time");
+            } else {
+                assert_delayed(&seen, &key, delay_ms, if delay_ms == 0 { 0 } else { early_ms(&server) });
+            }
+        }
+    }
+}
+
+#[test]
+fn timer_messages_survive_kill_9_of_the_broker() {
+    let mut server = Server::start(&[]);
+    server.create_topic("Surviving", 4);
+    produce(Client::Java533, &server.namesrv(), "Surviving", "sync", "timer", 20, &["--prop", "TIMER_DELAY_SEC=10"]);
+    server.restart_broker_hard();
+    server.await_route("Surviving");
+    let mut consumer = consumer(&server, "Surviving", "CID_surviving");
+    let all = keys("timer", 0..20);
+    consumer.await_keys(&all);
+    let seen = consumer.end();
+    assert_exactly(&received(&seen), &all);
+    for key in all {
+        let waited = shown_ms(&seen, "stored")[&key] - shown_ms(&seen, "born")[&key];
+        assert!(waited >= 10_000 - early_ms(&server), "{key} waited {waited} ms");
+    }
+}
+
+#[test]
+fn a_timer_further_away_than_the_broker_keeps_is_refused() {
+    let server = Server::start(&["timerMaxDelaySec=100"]);
+    server.create_topic("TooFar", 4);
+    let said =
+        events_of(Client::Java533, &server, "produce", "TooFar", &["--count", "1", "--prop", "TIMER_DELAY_SEC=200"]);
+    let refused = said.iter().any(|event| matches!(event, Event::Fail { reason, .. } if reason.contains("CODE: 13")));
+    assert!(refused, "{said:?}");
+}

@@ -1,0 +1,62 @@
+//! A nameserver and a broker: ours, or Java's if the environment says `FERROMQ_AGAINST=java`.
+
+use crate::cluster::{self, Cluster};
+use crate::driver::{Client, Received, pull_all};
+use crate::java_server::JavaServer;
+use crate::process::await_condition;
+
+/// Servers of a scenario, ended with the value.
+pub enum Server {
+    Ours(Cluster),
+    Java(JavaServer),
+}
+
+impl Server {
+    /// Waits until both answer. `lines` are added to the broker.conf.
+    pub fn start(lines: &[&str]) -> Server {
+        match std::env::var("FERROMQ_AGAINST").as_deref() {
+            Err(_) | Ok("ferromq") => Server::Ours(Cluster::start(lines)),
+            Ok("java") => {
+                let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+                Server::Java(JavaServer::start(&lines))
+            }
+            Ok(other) => panic!("FERROMQ_AGAINST is {other}; there are: ferromq java"),
+        }
+    }
+
+    pub fn is_java(&self) -> bool {
+        matches!(self, Server::Java(_))
+    }
+
+    pub fn namesrv(&self) -> String {
+        match self {
+            Server::Ours(cluster) => cluster.namesrv(),
+            Server::Java(java) => java.namesrv.clone(),
+        }
+    }
+
+    /// SIGKILL to the broker, and a new one on the same directory and port.
+    pub fn restart_broker_hard(&mut self) {
+        match self {
+            Server::Ours(cluster) => cluster.broker.restart_hard(),
+            Server::Java(java) => java.restart_broker_hard(),
+        }
+    }
+
+    pub fn create_topic(&self, topic: &str, queues: u32) {
+        cluster::create_topic(&self.namesrv(), topic, queues);
+    }
+
+    pub fn await_route(&self, topic: &str) {
+        cluster::await_route(&self.namesrv(), topic);
+    }
+
+    /// Waits for a topic that the broker makes by itself, and pulls it from the start until it holds `count` messages.
+    pub fn await_pulled(&self, topic: &str, count: usize) -> Vec<Received> {
+        self.await_route(topic);
+        await_condition(&format!("{count} messages in {topic}"), || {
+            let messages = pull_all(Client::Java533, &self.namesrv(), topic);
+            (messages.len() >= count).then_some(messages)
+        })
+    }
+}
