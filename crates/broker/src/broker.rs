@@ -139,8 +139,14 @@ impl Broker {
         )?;
         let delays = Arc::new(delays);
         let timers_dir = config.store_path_root_dir.join("timers");
-        let timers = Timers::open(timers_dir.clone(), Clock::system(), Arc::clone(&store), Arc::clone(&statistics))
-            .map_err(|source| StartError::Timers { path: timers_dir, source })?;
+        let timers = Timers::open(
+            timers_dir.clone(),
+            &config_dir.join("timercheck"),
+            Clock::system(),
+            Arc::clone(&store),
+            Arc::clone(&statistics),
+        )
+        .map_err(|source| StartError::Timers { path: timers_dir, source })?;
         let timers = Arc::new(timers);
 
         let pull = Arc::new(PullPath::new(

@@ -6,13 +6,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ferromq_protocol::message::properties::{self, names};
+use ferromq_protocol::message::properties::{self, names, property};
 use ferromq_protocol::message::{Properties, Record};
 use ferromq_protocol::topics::TIMER_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
@@ -118,10 +119,35 @@ pub(crate) struct Timers {
     index: Mutex<Option<TimerIndex>>,
 }
 
+/// How far a Java broker was with this store. Java: `TimerCheckpoint`; spec store §10.4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct JavaProgress {
+    /// What was due before has been delivered, of what is before `queue_offset`.
+    read_ms: i64,
+    queue_offset: QueueOffset,
+}
+
+impl JavaProgress {
+    /// Nothing if no Java broker has served timers here.
+    fn read(path: &Path) -> io::Result<JavaProgress> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(JavaProgress::default()),
+            Err(error) => return Err(error),
+        };
+        let long = |at: usize| {
+            let long = bytes.get(at..at + 8).and_then(|long| long.try_into().ok()).map_or(0, i64::from_be_bytes);
+            long.max(0)
+        };
+        Ok(JavaProgress { read_ms: long(0), queue_offset: QueueOffset(long(16).unsigned_abs()) })
+    }
+}
+
 struct Shared {
     store: Arc<Store>,
     statistics: Arc<Statistics>,
     clock: Clock,
+    java: JavaProgress,
     signal: Mutex<Signal>,
     wake: Condvar,
 }
@@ -140,15 +166,18 @@ struct ToSave {
 }
 
 impl Timers {
-    /// Opens the index in `dir`. Nothing is delivered before [`start`](Self::start).
+    /// Opens the index in `dir`. Nothing is delivered before [`start`](Self::start). What a Java broker has delivered by
+    /// `java_checkpoint`, its `config/timercheck`, a new index takes as delivered.
     pub(crate) fn open(
         dir: PathBuf,
+        java_checkpoint: &Path,
         clock: Clock,
         store: Arc<Store>,
         statistics: Arc<Statistics>,
     ) -> io::Result<Timers> {
-        let index = TimerIndex::open(dir)?;
-        let shared = Shared { store, statistics, clock, signal: Mutex::default(), wake: Condvar::new() };
+        let java = JavaProgress::read(java_checkpoint)?;
+        let index = TimerIndex::open(dir, java.read_ms.saturating_sub(1))?;
+        let shared = Shared { store, statistics, clock, java, signal: Mutex::default(), wake: Condvar::new() };
         Ok(Timers { shared: Arc::new(shared), thread: Mutex::new(None), index: Mutex::new(Some(index)) })
     }
 
@@ -183,7 +212,9 @@ impl Timers {
 
     /// Saves the index with everything that was delivered. Only right once the store is closed: then all of it is on disk.
     pub(crate) fn save_after_close(&self) {
-        if let Some(index) = &mut *self.index.lock() {
+        if let Some(index) = &mut *self.index.lock()
+            && index.entered() >= self.shared.java.queue_offset
+        {
             let checkpoint = index.checkpoint();
             if let Err(error) = index.save(checkpoint) {
                 error!(%error, "cannot save the timers; some messages will be delivered twice");
@@ -287,6 +318,7 @@ impl Shared {
             }
             let timer = self.timer_at(offset);
             match timer {
+                Some(timer) if offset < self.java.queue_offset && timer.due_ms < self.java.read_ms => index.enter(None),
                 // Behind what counts as delivered: the clock was set back, or this broker was slower than the timer.
                 Some(timer) if index.is_past(timer.due_ms) => {
                     self.deliver_all(&[timer])?;
@@ -301,8 +333,8 @@ impl Shared {
     fn timer_at(&self, offset: QueueOffset) -> Option<Timer> {
         self.with_record(offset, |record| {
             let text = record.properties();
-            let due = properties::property(&text, names::TIMER_OUT_MS).and_then(|due| due.parse().ok());
-            let cancels = properties::property(&text, names::TIMER_DEL_UNIQKEY).is_some();
+            let due = property(&text, names::TIMER_OUT_MS).and_then(|due| due.parse().ok());
+            let cancels = property(&text, names::TIMER_DEL_UNIQKEY).is_some();
             due.map(|due_ms| Timer { due_ms, offset, cancels })
         })
         .flatten()
@@ -332,11 +364,33 @@ impl Shared {
             cancelled.extend(self.with_record(timer.offset, key).flatten());
         }
         for timer in due.iter().filter(|timer| !timer.cancels) {
+            if self.is_rolled_copy(timer, due) {
+                continue;
+            }
             if let Some(delivered) = self.with_record(timer.offset, |record| self.deliver(record, timer, &cancelled)) {
                 delivered?;
             }
         }
         Ok(())
+    }
+
+    /// Java stores a message again while it waits for more than two days (`TIMER_ROLL_TIMES`); the first copy is delivered then.
+    fn is_rolled_copy(&self, timer: &Timer, due: &[Timer]) -> bool {
+        if timer.offset >= self.java.queue_offset {
+            return false;
+        }
+        let identity = |timer: &Timer| {
+            self.with_record(timer.offset, |record| {
+                let text = record.properties();
+                let value = |name| property(&text, name).map(str::to_owned);
+                (value(names::TIMER_ROLL_TIMES).is_some(), value(names::REAL_TOPIC), value(names::UNIQUE_KEY))
+            })
+        };
+        let Some((true, topic, key)) = identity(timer) else { return false };
+        due.iter()
+            .take_while(|earlier| earlier.offset < timer.offset)
+            .filter_map(identity)
+            .any(|(_, other_topic, other_key)| (&other_topic, &other_key) == (&topic, &key))
     }
 
     fn deliver(&self, record: &Record<'_>, timer: &Timer, cancelled: &HashSet<String>) -> Result<(), AppendError> {
@@ -367,6 +421,10 @@ impl Shared {
 
     /// Makes the index durable as far as the delivered copies are on disk.
     fn save(&self, index: &mut TimerIndex, to_save: &mut Option<ToSave>) -> io::Result<()> {
+        if index.entered() < self.java.queue_offset {
+            // Interrupted now, taking over from Java begins anew.
+            return Ok(());
+        }
         let now = self.clock.now_ms();
         let marks = self.store.watermarks();
         if let Some(ready) =

@@ -418,3 +418,28 @@ async fn an_sql_consumer_gets_what_its_condition_selects() {
     assert!(remark(&wrong).starts_with("at character 5:"), "{wrong:?}");
     house.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_of_a_java_broker_are_taken_over() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    let (early, late) = (now_ms() + 200, now_ms() + 1200);
+    house.send("TopicA", "1", &format!("TIMER_DELIVER_MS\u{1}{early}\u{2}"), b"early").await;
+    for _ in 0..2 {
+        // Java stores what waits for days again; both copies have the same key and time.
+        let properties = format!("TIMER_DELIVER_MS\u{1}{late}\u{2}UNIQ_KEY\u{1}K\u{2}TIMER_ROLL_TIMES\u{1}1\u{2}");
+        house.send("TopicA", "1", &properties, b"late").await;
+    }
+    assert_eq!(Record::parse(&house.pull("TopicA", "1", "0").await.body).unwrap().body(), b"early");
+    house.stop().await;
+    // As if a Java broker had served them so far.
+    std::fs::remove_dir_all(root.path().join("timers")).unwrap();
+    let mut timercheck = [0; 4096];
+    timercheck[..8].copy_from_slice(&(early + 1).to_be_bytes());
+    timercheck[16..24].copy_from_slice(&3_i64.to_be_bytes());
+    std::fs::write(root.path().join("config/timercheck"), timercheck).unwrap();
+    let house = House::start(root.path(), "").await;
+    assert_eq!(Record::parse(&house.pull("TopicA", "1", "1").await.body).unwrap().body(), b"late");
+    assert_eq!(bodies(&house, "1").await, ["early", "late"]);
+    house.stop().await;
+}

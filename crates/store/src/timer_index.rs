@@ -66,10 +66,12 @@ pub struct TimerIndex {
 }
 
 impl TimerIndex {
-    /// Opens the index in `dir`, or makes it. The caller goes on entering from [`TimerIndex::entered`].
-    pub fn open(dir: PathBuf) -> io::Result<TimerIndex> {
+    /// Opens the index in `dir`, or makes it; a new one has delivered what was due by `delivered_ms`. The caller goes on entering from
+    /// [`TimerIndex::entered`].
+    pub fn open(dir: PathBuf, delivered_ms: i64) -> io::Result<TimerIndex> {
         fs::create_dir_all(&dir)?;
-        let checkpoint = read_checkpoint(&dir)?.unwrap_or_default();
+        let new = TimerCheckpoint { entered: QueueOffset(0), delivered_ms };
+        let checkpoint = read_checkpoint(&dir)?.unwrap_or(new);
         let mut minutes = BTreeSet::new();
         for entry in fs::read_dir(&dir)? {
             let name = entry?.file_name();
@@ -347,7 +349,7 @@ mod tests {
     #[test]
     fn timers_come_in_order_near_and_far_and_never_early() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
         enter(&mut index, &[3 * HOUR, 100, HOUR, 50, 100]);
         assert_eq!(take(&mut index, 49), []);
         assert_eq!(index.next_ms(), Some(50));
@@ -365,7 +367,7 @@ mod tests {
     #[test]
     fn what_the_checkpoint_covers_is_there_and_the_rest_is_entered_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
         enter(&mut index, &[10, 20, HOUR]);
         assert_eq!(take(&mut index, 10), [(10, 0)]);
         let checkpoint = index.checkpoint();
@@ -378,7 +380,7 @@ mod tests {
         let mut torn = OpenOptions::new().append(true).open(dir.path().join(segment_name(0))).unwrap();
         torn.write_all(&[1; 7]).unwrap();
 
-        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
         assert_eq!(index.checkpoint(), checkpoint);
         enter(&mut index, &[30, 40]);
         assert_eq!(take(&mut index, 2 * HOUR), [(20, 1), (30, 3), (40, 4), (HOUR, 2)]);
@@ -390,20 +392,20 @@ mod tests {
     #[test]
     fn a_damaged_checkpoint_means_from_the_beginning() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
         enter(&mut index, &[10]);
         let checkpoint = index.checkpoint();
         index.save(checkpoint).unwrap();
         for damaged in [&b"short"[..], &[7; CHECKPOINT_LEN]] {
             fs::write(checkpoint_path(dir.path()), damaged).unwrap();
-            assert_eq!(TimerIndex::open(dir.path().into()).unwrap().checkpoint(), TimerCheckpoint::default());
+            assert_eq!(TimerIndex::open(dir.path().into(), 0).unwrap().checkpoint(), TimerCheckpoint::default());
         }
     }
 
     #[test]
     fn what_was_given_back_comes_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into()).unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
         index.enter(Some(Timer { cancels: true, ..timer(10, 0) }));
         index.enter(None);
         enter(&mut index, &[10]);
