@@ -443,3 +443,55 @@ async fn timers_of_a_java_broker_are_taken_over() {
     assert_eq!(bodies(&house, "1").await, ["early", "late"]);
     house.stop().await;
 }
+
+/// Milliseconds that messages of TopicA were stored after they were due, sorted. Never below 0.
+async fn lateness(house: &House, count: usize, due: impl Fn(usize, &Record<'_>) -> i64) -> Vec<i64> {
+    let mut late = Vec::new();
+    while late.len() < count {
+        let reply = house.pull("TopicA", "0", &late.len().to_string()).await;
+        for record in ferromq_protocol::message::Records::new(&reply.body) {
+            let record = record.unwrap();
+            late.push(record.store_timestamp() - due(late.len(), &record));
+        }
+    }
+    late.sort_unstable();
+    assert!(late[0] >= 0, "delivered {} ms early", -late[0]);
+    late
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_messages_due_in_one_second_are_never_early() {
+    const COUNT: usize = 10_000;
+    let report = |what: &str, late: &[i64]| {
+        println!(
+            "{what}: late by p50 {} ms, p99 {} ms, at most {} ms",
+            late[COUNT / 2],
+            late[COUNT * 99 / 100],
+            late[COUNT - 1]
+        );
+    };
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    let due = now_ms() + 3000;
+    for i in 0..COUNT {
+        let due = due + i64::try_from(i % 1000).unwrap();
+        assert_eq!(house.send("TopicA", "0", &format!("TIMER_DELIVER_MS\u{1}{due}\u{2}"), b"x").await.code, 0);
+    }
+    let out = |_, record: &Record<'_>| property(&record.properties(), "TIMER_OUT_MS").unwrap().parse().unwrap();
+    report("timers", &lateness(&house, COUNT, out).await);
+    house.stop().await;
+
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "messageDelayLevel=2s\n").await;
+    for _ in 0..COUNT {
+        assert_eq!(house.send("TopicA", "0", "DELAY\u{1}1\u{2}", b"x").await.code, 0);
+    }
+    let mut stored = Vec::new();
+    while stored.len() < COUNT {
+        let reply = house.pull("SCHEDULE_TOPIC_XXXX", "0", &stored.len().to_string()).await;
+        let records = ferromq_protocol::message::Records::new(&reply.body);
+        stored.extend(records.map(|record| record.unwrap().store_timestamp()));
+    }
+    report("delays", &lateness(&house, COUNT, |i, _| stored[i] + 2000).await);
+    house.stop().await;
+}

@@ -120,7 +120,9 @@ impl Pending {
     /// An op message at `op` has said that halves up to `highest_half` have ended.
     pub fn marked(&mut self, op: QueueOffset, highest_half: QueueOffset) {
         match self.marks.back_mut() {
+            // Two that end at the same time may come in either order.
             Some(last) if op.0.saturating_sub(last.from.0) < MARKS_PER_ENTRY => {
+                last.from = last.from.min(op);
                 last.highest_half = last.highest_half.max(highest_half);
             }
             _ => self.marks.push_back(Marks { from: op, highest_half }),
@@ -206,9 +208,10 @@ mod tests {
             pending.settle(&half, QueueOffset(op));
         };
         end(&mut pending, 11, 7);
+        pending.marked(QueueOffset(6), QueueOffset(11));
         end(&mut pending, 12, 8 + MARKS_PER_ENTRY);
         let op_end = QueueOffset(9 + MARKS_PER_ENTRY);
-        assert_eq!(pending.start(QueueOffset(501), op_end), (QueueOffset(10), QueueOffset(7)));
+        assert_eq!(pending.start(QueueOffset(501), op_end), (QueueOffset(10), QueueOffset(6)));
         // Until its end is in the log, a crash must find it again.
         let half = pending.claim(QueueOffset(10)).unwrap();
         assert_eq!(pending.start(QueueOffset(501), op_end).0, QueueOffset(10));
