@@ -165,7 +165,7 @@ pub fn create_topic(namesrv: &str, topic: &str, queues: u32) {
         "-w",
         &queues,
     ]));
-    assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
+    assert!(done.status.success() && done.stdout.contains("success"), "{}{}", done.stdout, done.stderr);
     await_route(namesrv, topic);
 }
 

@@ -114,6 +114,12 @@ pub enum Event {
         body: String,
     },
     Replied(String),
+    /// What a message adds to a count of users and to the sum of their ids.
+    Bucket {
+        key: String,
+        users: u64,
+        sum: u64,
+    },
     Assigned(Vec<String>),
     Done(Vec<u64>),
     Other(String),
@@ -154,6 +160,9 @@ impl Event {
             ["ASSIGNED"] => Event::Assigned(Vec::new()),
             ["ASSIGNED", queues] => {
                 Event::Assigned(queues.split(',').filter(|q| !q.is_empty()).map(str::to_owned).collect())
+            }
+            ["BUCKET", key, users, sum] => {
+                Event::Bucket { key: (*key).to_owned(), users: number(users, line), sum: number(sum, line) }
             }
             ["DONE", counts @ ..] => Event::Done(counts.iter().map(|count| number(count, line)).collect()),
             _ => Event::Other(line.to_owned()),

@@ -1,6 +1,6 @@
 //! The reference: Java's own nameserver and broker 5.3.3 on free ports.
 
-use crate::cluster::free_port;
+use crate::cluster::{await_route, free_port};
 use crate::driver::interop;
 use crate::process::{await_condition, run};
 
@@ -27,6 +27,8 @@ impl JavaServer {
     fn start_what_is_not_running(&self) {
         let done = run(interop("java-server").arg("start").arg(self.home.path()).args(&self.arguments));
         assert!(done.status.success(), "java-server: {}{}", done.stdout, done.stderr);
+        // A Java broker says that it is up before the nameserver knows it; a topic of the cluster's name is always there.
+        await_route(&self.namesrv, "DefaultCluster");
     }
 
     /// SIGKILL to the broker, and a new one on the same directory and port.

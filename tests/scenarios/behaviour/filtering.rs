@@ -97,7 +97,7 @@ fn a_malformed_expression_is_refused() {
     let server = Server::start(&["enablePropertyFilter=true"]);
     server.create_topic("Refused", 1);
     for client in BOTH {
-        for expression in ["seq >", "seq BETWEEN 9 AND 1", "color LIKE 'b%'"] {
+        for expression in ["seq >", "seq BETWEEN 9 AND 1", "color = 'blue", "color IN ()"] {
             assert_refused(client, &server, expression, "CODE: 23");
         }
     }

@@ -7,6 +7,8 @@ mod consuming;
 mod dead_letters;
 mod delayed;
 mod filtering;
+mod orders;
+mod promotion;
 mod request_reply;
 mod running;
 mod server;

@@ -1,7 +1,7 @@
 //! A driver that goes on until it is told to end, and everything it has said so far.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::server::Server;
 use crate::driver::{Client, Event, Received, acks, events, received};
@@ -80,6 +80,15 @@ impl Running {
 
     pub fn await_acks(&mut self, count: usize) {
         self.until(&format!("{count} messages were accepted"), |events| acks(events).len() >= count);
+    }
+
+    /// What it has said since the last time, without waiting.
+    pub fn take_new(&mut self) -> Vec<Event> {
+        let before = self.events.len();
+        for line in self.process.lines_within(Duration::from_millis(1)) {
+            self.take(&line);
+        }
+        self.events[before..].to_vec()
     }
 
     /// SIGKILL: it can neither commit nor say goodbye.

@@ -43,6 +43,14 @@ impl Server {
         }
     }
 
+    /// Anonymous memory of our broker; Java's heap says nothing.
+    pub fn broker_memory_mb(&self) -> Option<u64> {
+        let Server::Ours(cluster) = self else { return None };
+        let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.broker.process.pid())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes / 1024)
+    }
+
     pub fn create_topic(&self, topic: &str, queues: u32) {
         cluster::create_topic(&self.namesrv(), topic, queues);
     }

@@ -42,6 +42,12 @@ public final class Driver {
             case "transact":
                 Transact.run(options, lines);
                 return 0;
+            case "promote":
+                Promote.run(options, lines);
+                return 0;
+            case "tally":
+                Promote.tally(options, lines);
+                return 0;
             case "request":
                 RequestReply.request(options, lines);
                 return 0;

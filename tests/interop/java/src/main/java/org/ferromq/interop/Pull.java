@@ -6,6 +6,7 @@ import java.util.TreeSet;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.PullResult;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
 
@@ -26,7 +27,7 @@ final class Pull {
             long end = consumer.maxOffset(queue);
             long next = Math.max(options.number("from-offset", 0), consumer.minOffset(queue));
             while (next < end) {
-                PullResult result = consumer.pull(queue, selector, next, options.count("batch-size", 32));
+                PullResult result = pull(consumer, queue, selector, next, options.count("batch-size", 32));
                 if (result.getMsgFoundList() != null) {
                     for (MessageExt message : result.getMsgFoundList()) {
                         lines.received(message, queue.getBrokerName());
@@ -42,5 +43,20 @@ final class Pull {
         }
         lines.print("DONE", received);
         consumer.shutdown();
+    }
+
+    private static PullResult pull(DefaultMQPullConsumer consumer, MessageQueue queue, MessageSelector selector,
+            long offset, int max) throws Exception {
+        for (int refused = 0; ; refused++) {
+            try {
+                return consumer.pull(queue, selector, offset, max);
+            } catch (MQClientException failure) {
+                // The client refuses expressions until a heartbeat was answered with the broker's version.
+                if (refused == 100 || !String.valueOf(failure.getMessage()).contains("does not upgrade to support")) {
+                    throw failure;
+                }
+                Thread.sleep(100);
+            }
+        }
     }
 }

@@ -2,8 +2,10 @@
 package org.ferromq.interop;
 
 import java.nio.charset.StandardCharsets;
+import java.util.concurrent.CompletableFuture;
 
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.RequestCallback;
 import org.apache.rocketmq.client.utils.MessageUtil;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
@@ -25,7 +27,7 @@ final class RequestReply {
         for (long i = start; i < end; i++) {
             Message message = messages.number(i);
             try {
-                Message reply = producer.request(message, timeoutMs);
+                Message reply = answerTo(producer, message, i, timeoutMs);
                 lines.print("REPLY", message.getKeys(), new String(reply.getBody(), StandardCharsets.UTF_8));
                 answered++;
             } catch (Exception failure) {
@@ -35,6 +37,29 @@ final class RequestReply {
         }
         lines.print("DONE", answered, failed);
         producer.shutdown();
+    }
+
+    /**
+     * Asks with the form that takes a selector and a callback: in 5.3.3 the forms that wait return as soon as the
+     * question is sent, and report a time-out.
+     */
+    private static Message answerTo(DefaultMQProducer producer, Message question, long number, long timeoutMs)
+            throws Exception {
+        CompletableFuture<Message> answer = new CompletableFuture<>();
+        RequestCallback callback = new RequestCallback() {
+            @Override
+            public void onSuccess(Message reply) {
+                answer.complete(reply);
+            }
+
+            @Override
+            public void onException(Throwable failure) {
+                answer.completeExceptionally(failure);
+            }
+        };
+        producer.request(question, (queues, message, at) -> queues.get((int) ((Long) at % queues.size())), number,
+            callback, timeoutMs);
+        return answer.get();
     }
 
     static void reply(Options options, Lines lines) throws Exception {

@@ -6,6 +6,7 @@ package org.ferromq.interop;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 
+import org.apache.rocketmq.client.impl.factory.MQClientInstance;
 import org.apache.rocketmq.client.producer.LocalTransactionState;
 import org.apache.rocketmq.client.producer.TransactionListener;
 import org.apache.rocketmq.client.producer.TransactionMQProducer;
@@ -43,8 +44,9 @@ final class Transact {
         });
         producer.start();
         // A broker checks back only with producers that it knows, and READY promises to be one of them.
-        producer.fetchPublishMessageQueues(options.required("topic"));
-        producer.getDefaultMQProducerImpl().getmQClientFactory().sendHeartbeatToAllBrokerWithLock();
+        MQClientInstance client = producer.getDefaultMQProducerImpl().getmQClientFactory();
+        client.updateTopicRouteInfoFromNameServer(options.required("topic"));
+        client.sendHeartbeatToAllBrokerWithLock();
         lines.print("READY");
 
         long acked = 0;
