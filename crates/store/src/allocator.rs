@@ -286,9 +286,10 @@ impl Allocator {
             }
         }
         let at = end(&current);
-        // Next time: half of what is ahead is used up, the middle of the segment is reached, or a new segment begins.
+        // Next time: an eighth of what is ahead is used up, the middle of the segment is reached, or a new segment begins. Often
+        // and little, so that most of the window is still there when this thread gets the core late.
         let half = current.start() + current.len() as u64 / 2;
-        let mut wake_at = if at >= current.end() { current.end() } else { at.saturating_sub(ahead / 2) };
+        let mut wake_at = if at >= current.end() { current.end() } else { at.saturating_sub(ahead - ahead / 8) };
         if tail < half {
             wake_at = wake_at.min(half);
         }

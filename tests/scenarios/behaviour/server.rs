@@ -7,7 +7,7 @@ use crate::process::await_condition;
 
 /// Servers of a scenario, ended with the value.
 pub enum Server {
-    Ours(Cluster),
+    Ours(Box<Cluster>),
     Java(JavaServer),
 }
 
@@ -15,7 +15,7 @@ impl Server {
     /// Waits until both answer. `lines` are added to the broker.conf.
     pub fn start(lines: &[&str]) -> Server {
         match std::env::var("FERROMQ_AGAINST").as_deref() {
-            Err(_) | Ok("ferromq") => Server::Ours(Cluster::start(lines)),
+            Err(_) | Ok("ferromq") => Server::Ours(Box::new(Cluster::start(lines))),
             Ok("java") => {
                 let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
                 Server::Java(JavaServer::start(&lines))
