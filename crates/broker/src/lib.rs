@@ -18,6 +18,7 @@ mod local_time;
 mod message_copy;
 pub mod persistence;
 pub mod queue_locks;
+mod recall_handle;
 mod refusal;
 mod registrar;
 mod relay;

@@ -24,9 +24,9 @@ use crate::clock::now_ms;
 use crate::config::LiveConfig;
 use crate::delay::Waiting;
 use crate::groups::Groups;
-use crate::handlers::recall;
 use crate::handlers::send_properties::{AddedProperties, Detour, Noticed, push_property};
 use crate::queue_locks::QueueLocks;
+use crate::recall_handle::RecallHandle;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{self, CreateOnSend, Topic, Topics, perm};
@@ -254,8 +254,13 @@ impl SendPath {
                 OffsetMessageId { host: self.parts.store_host, physical_offset: appended.physical_offset }.to_string();
             let mut answer = self.answer(message_id, queue, appended.queue_offset, Some(transaction_id));
             if let Detour::Timer(due_ms) = detour {
-                let broker = &self.parts.config.current().broker_name;
-                answer.0.recall_handle = Some(recall::handle(&topic.topic_name, broker, due_ms, unique_key).into());
+                let handle = RecallHandle {
+                    topic: topic.topic_name.to_string(),
+                    broker: self.parts.config.current().broker_name.clone(),
+                    due_ms,
+                    unique_key: unique_key.to_owned(),
+                };
+                answer.0.recall_handle = Some(handle.to_string().into());
             }
             Ok(self.acknowledge(connection, command, &topic, appended.end, noticed.waits, answer))
         })
