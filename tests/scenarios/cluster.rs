@@ -151,7 +151,13 @@ pub fn mqadmin(arguments: &[&str]) -> Command {
 
 /// Makes a topic in `DefaultCluster` and waits until clients can learn of it.
 pub fn create_topic(namesrv: &str, topic: &str, queues: u32) {
-    let queues = queues.to_string();
+    update_topic(namesrv, topic, queues, queues);
+    await_route(namesrv, topic);
+}
+
+/// Makes or changes a topic in `DefaultCluster`.
+pub fn update_topic(namesrv: &str, topic: &str, read_queues: u32, write_queues: u32) {
+    let (read, write) = (read_queues.to_string(), write_queues.to_string());
     let done = run(&mut mqadmin(&[
         "updateTopic",
         "-n",
@@ -161,12 +167,11 @@ pub fn create_topic(namesrv: &str, topic: &str, queues: u32) {
         "-t",
         topic,
         "-r",
-        &queues,
+        &read,
         "-w",
-        &queues,
+        &write,
     ]));
     assert!(done.status.success() && done.stdout.contains("success"), "{}{}", done.stdout, done.stderr);
-    await_route(namesrv, topic);
 }
 
 /// Waits until the nameserver knows who serves a topic.

@@ -24,6 +24,10 @@ impl JavaServer {
         server
     }
 
+    pub fn broker_addr(&self) -> String {
+        format!("127.0.0.1:{}", self.arguments[1])
+    }
+
     fn start_what_is_not_running(&self) {
         let done = run(interop("java-server").arg("start").arg(self.home.path()).args(&self.arguments));
         assert!(done.status.success(), "java-server: {}{}", done.stdout, done.stderr);

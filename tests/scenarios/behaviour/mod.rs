@@ -2,6 +2,7 @@
 //! with `FERROMQ_AGAINST=java` against Java's own servers (`scripts/test --against-java`), which shows that they describe
 //! RocketMQ and not us.
 
+mod administration;
 mod batches;
 mod consuming;
 mod dead_letters;

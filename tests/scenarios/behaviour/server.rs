@@ -35,6 +35,13 @@ impl Server {
         }
     }
 
+    pub fn broker_addr(&self) -> String {
+        match self {
+            Server::Ours(cluster) => cluster.broker.addr(),
+            Server::Java(java) => java.broker_addr(),
+        }
+    }
+
     /// SIGKILL to the broker, and a new one on the same directory and port.
     pub fn restart_broker_hard(&mut self) {
         match self {
@@ -53,6 +60,10 @@ impl Server {
 
     pub fn create_topic(&self, topic: &str, queues: u32) {
         cluster::create_topic(&self.namesrv(), topic, queues);
+    }
+
+    pub fn update_topic(&self, topic: &str, read_queues: u32, write_queues: u32) {
+        cluster::update_topic(&self.namesrv(), topic, read_queues, write_queues);
     }
 
     pub fn await_route(&self, topic: &str) {
