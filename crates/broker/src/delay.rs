@@ -392,7 +392,7 @@ impl Shared {
             error!(physical_offset = %entry.physical, "a half message cannot be delayed and is left out");
             return Ok(None);
         }
-        let appended = self.store.append(&copy_of(&record, topic, queue, &text))?;
+        let appended = self.store.append_again(&copy_of(&record, topic, queue, &text))?;
         self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
         Ok(Some(appended.end))
     }

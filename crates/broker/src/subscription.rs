@@ -13,8 +13,8 @@ use ferromq_protocol::message::{Record, property};
 use ferromq_store::{Arrival, MessageFilter};
 use parking_lot::Mutex;
 
-/// Most conditions kept in compiled form; beyond it, all are compiled anew when they are next used.
-const COMPILED_MAX: usize = 1000;
+/// Bytes of text of the conditions kept in compiled form; beyond it, all are compiled anew when they are next used.
+const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// Which messages a pull is for.
 #[derive(Clone, Debug)]
@@ -87,21 +87,28 @@ impl MessageFilter for Wanted {
 /// Conditions in compiled form, by their text: a pull must not compile one each time.
 #[derive(Default)]
 pub(crate) struct Conditions {
-    compiled: Mutex<HashMap<Box<str>, Arc<Expression>>>,
+    compiled: Mutex<Compiled>,
+}
+
+#[derive(Default)]
+struct Compiled {
+    by_text: HashMap<Box<str>, Arc<Expression>>,
+    text_bytes: usize,
 }
 
 impl Conditions {
     pub(crate) fn compile(&self, text: &str) -> Result<Wanted, CompileError> {
-        if let Some(expression) = self.compiled.lock().get(text) {
+        if let Some(expression) = self.compiled.lock().by_text.get(text) {
             return Ok(Wanted::Condition(Arc::clone(expression)));
         }
         // Not under the lock: the text may be long.
         let expression = Arc::new(Expression::compile(text)?);
         let mut compiled = self.compiled.lock();
-        if compiled.len() >= COMPILED_MAX {
-            compiled.clear();
+        if compiled.text_bytes + text.len() > COMPILED_BYTES_MAX {
+            *compiled = Compiled::default();
         }
-        compiled.insert(text.into(), Arc::clone(&expression));
+        compiled.text_bytes += text.len();
+        compiled.by_text.insert(text.into(), Arc::clone(&expression));
         Ok(Wanted::Condition(expression))
     }
 }
@@ -134,13 +141,12 @@ mod tests {
     fn conditions_are_compiled_once_and_bounded() {
         let conditions = Conditions::default();
         assert!(conditions.compile("a >").is_err());
-        for number in 0..COMPILED_MAX {
-            conditions.compile(&format!("a > {number}")).unwrap();
+        let long = |name: &str| format!("{name} = '{}'", "x".repeat(COMPILED_BYTES_MAX / 5));
+        for name in ["a", "b", "c", "d", "a"] {
+            conditions.compile(&long(name)).unwrap();
         }
-        assert_eq!(conditions.compiled.lock().len(), COMPILED_MAX);
-        conditions.compile("a > 1").unwrap();
-        assert_eq!(conditions.compiled.lock().len(), COMPILED_MAX);
-        conditions.compile("b IS NULL").unwrap();
-        assert_eq!(conditions.compiled.lock().len(), 1);
+        assert_eq!(conditions.compiled.lock().by_text.len(), 4);
+        conditions.compile(&long("e")).unwrap();
+        assert_eq!(conditions.compiled.lock().by_text.len(), 1);
     }
 }

@@ -11,11 +11,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::properties::{self, names, property};
 use ferromq_protocol::message::{Properties, Record};
-use ferromq_protocol::topics::TIMER_TOPIC;
+use ferromq_protocol::topics::{TIMER_TOPIC, is_closed_to_producers};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use ferromq_store::{AppendError, Arrival, Clock, Store, Timer, TimerCheckpoint, TimerIndex};
 use parking_lot::{Condvar, Mutex};
@@ -31,7 +31,9 @@ const TURN: usize = 1000;
 /// Pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often the index is saved.
-const SAVE_PERIOD_MS: i64 = 5_000;
+const SAVE_PERIOD: Duration = Duration::from_secs(5);
+/// Messages delivered before new ones are looked at, and the index may be saved.
+const DELIVERED_MAX: usize = 10_000;
 
 /// When a producer wants a message to be delivered, out of its properties.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,7 +43,7 @@ pub(crate) struct TimerWish<'a> {
     pub deliver_ms: Option<&'a str>,
     /// The message takes another one back.
     pub cancels: bool,
-    /// It was a timer message before; what is left of that does not count.
+    /// It says when it was due, so it was delivered before: what else it says does not count.
     pub served: bool,
 }
 
@@ -162,7 +164,7 @@ struct Signal {
 struct ToSave {
     checkpoint: TimerCheckpoint,
     log_end: PhysicalOffset,
-    made_ms: i64,
+    made: Instant,
 }
 
 impl Timers {
@@ -229,6 +231,12 @@ impl Drop for Timers {
     }
 }
 
+/// The store took no more; those before have been delivered.
+struct Stopped {
+    at: usize,
+    error: AppendError,
+}
+
 /// Why a turn of the thread ended early.
 #[derive(Debug, thiserror::Error)]
 enum TurnError {
@@ -272,7 +280,7 @@ impl Shared {
                     RETRY_PAUSE
                 } else {
                     let next = index.next_ms().unwrap_or(i64::MAX).saturating_sub(self.clock.now_ms());
-                    Duration::from_millis(next.clamp(0, SAVE_PERIOD_MS).unsigned_abs())
+                    Duration::from_millis(next.max(0).unsigned_abs()).min(SAVE_PERIOD)
                 };
                 let mut signal = self.signal.lock();
                 if failing || !signal.arrived && !signal.stopping {
@@ -284,23 +292,31 @@ impl Shared {
 
     /// Enters what has come, delivers what is due, saves what can be saved. True when there is more to do right now.
     fn turn(&self, index: &mut TimerIndex, to_save: &mut Option<ToSave>) -> Result<bool, TurnError> {
-        let mut more = self.enter(index)?;
-        index.write()?;
-        loop {
-            let due = index.due(self.clock.now_ms())?;
-            let Some(first) = due.first().copied() else { break };
-            if let Err(error) = self.deliver_all(&due) {
-                index.give_back(due);
-                return Err(error.into());
-            }
-            index.delivered(first.due_ms);
+        // Everything that has come first: among it may be what takes something back that is due.
+        while self.enter(index)? {
+            index.write()?;
             if self.signal.lock().stopping {
                 return Ok(false);
             }
         }
-        more |= self.store.queue_bounds(TIMER_TOPIC, QUEUE).is_some_and(|bounds| bounds.max > index.entered());
+        index.write()?;
+        let mut delivered = 0;
+        while delivered < DELIVERED_MAX {
+            let due = index.due(self.clock.now_ms())?;
+            let Some(first) = due.first().copied() else { break };
+            if let Err(stopped) = self.deliver_all(&due) {
+                let left = due.into_iter().enumerate().filter(|(at, timer)| *at >= stopped.at || timer.cancels);
+                index.give_back(left.map(|(_, timer)| timer).collect());
+                return Err(stopped.error.into());
+            }
+            index.delivered(first.due_ms);
+            delivered += due.len();
+            if self.signal.lock().stopping {
+                return Ok(false);
+            }
+        }
         self.save(index, to_save)?;
-        Ok(more)
+        Ok(delivered >= DELIVERED_MAX)
     }
 
     /// Takes over what is new in the timer queue, up to a turn.
@@ -319,12 +335,20 @@ impl Shared {
             let timer = self.timer_at(offset);
             match timer {
                 Some(timer) if offset < self.java.queue_offset && timer.due_ms < self.java.read_ms => index.enter(None),
-                // Behind what counts as delivered: the clock was set back, or this broker was slower than the timer.
-                Some(timer) if index.is_past(timer.due_ms) => {
-                    self.deliver_all(&[timer])?;
+                // This broker was slower than the timer.
+                Some(timer) if index.has_passed(timer.due_ms) && timer.due_ms <= self.clock.now_ms() => {
+                    self.deliver_all(&[timer]).map_err(|stopped| stopped.error)?;
                     index.enter(None);
                 }
-                timer => index.enter(timer),
+                timer => {
+                    if let Some(timer) = timer
+                        && index.has_passed(timer.due_ms)
+                    {
+                        // The clock was set back.
+                        index.go_back_before(timer.due_ms);
+                    }
+                    index.enter(timer);
+                }
             }
         }
         Ok(true)
@@ -357,18 +381,18 @@ impl Shared {
     }
 
     /// Delivers messages that are due at one time, but for those that others among them take back.
-    fn deliver_all(&self, due: &[Timer]) -> Result<(), AppendError> {
+    fn deliver_all(&self, due: &[Timer]) -> Result<(), Stopped> {
         let mut cancelled = HashSet::new();
         for timer in due.iter().filter(|timer| timer.cancels) {
             let key = |record: &Record<'_>| record.property(names::TIMER_DEL_UNIQKEY).map(Cow::into_owned);
             cancelled.extend(self.with_record(timer.offset, key).flatten());
         }
-        for timer in due.iter().filter(|timer| !timer.cancels) {
+        for (at, timer) in due.iter().enumerate().filter(|(_, timer)| !timer.cancels) {
             if self.is_rolled_copy(timer, due) {
                 continue;
             }
             if let Some(delivered) = self.with_record(timer.offset, |record| self.deliver(record, timer, &cancelled)) {
-                delivered?;
+                delivered.map_err(|error| Stopped { at, error })?;
             }
         }
         Ok(())
@@ -412,9 +436,28 @@ impl Shared {
                 return Ok(());
             }
         }
+        if is_closed_to_producers(&topic) {
+            error!(physical_offset = %record.physical_offset(), topic, "a timer message is for a topic of the system and is left out");
+            return Ok(());
+        }
+        let stored = properties.clone();
         properties.set(names::TIMER_ENQUEUE_MS, record.store_timestamp());
         properties.set(names::TIMER_DEQUEUE_MS, self.clock.now_ms());
-        let appended = self.store.append(&copy_of(record, &topic, QueueId(queue), properties.as_str()))?;
+        let copy = |properties: &Properties| {
+            self.store.append_again(&copy_of(record, &topic, QueueId(queue), properties.as_str()))
+        };
+        let appended = match copy(&properties) {
+            // Its properties were at the limit: they go as they came.
+            Err(error) if error.is_of_the_message() => copy(&stored),
+            result => result,
+        };
+        let appended = match appended {
+            Err(error) if error.is_of_the_message() => {
+                error!(physical_offset = %record.physical_offset(), topic, %error, "a timer message cannot be delivered and is left out");
+                return Ok(());
+            }
+            result => result?,
+        };
         self.statistics.sent(&topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
         Ok(())
     }
@@ -425,15 +468,13 @@ impl Shared {
             // Interrupted now, taking over from Java begins anew.
             return Ok(());
         }
-        let now = self.clock.now_ms();
         let marks = self.store.watermarks();
-        if let Some(ready) =
-            to_save.take_if(|save| save.log_end <= marks.flushed && now - save.made_ms >= SAVE_PERIOD_MS)
+        if let Some(ready) = to_save.take_if(|save| save.log_end <= marks.flushed && save.made.elapsed() >= SAVE_PERIOD)
         {
             index.save(ready.checkpoint)?;
         }
         if to_save.is_none() {
-            *to_save = Some(ToSave { checkpoint: index.checkpoint(), log_end: marks.written, made_ms: now });
+            *to_save = Some(ToSave { checkpoint: index.checkpoint(), log_end: marks.written, made: Instant::now() });
         }
         Ok(())
     }

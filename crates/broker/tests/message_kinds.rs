@@ -219,6 +219,11 @@ async fn a_transaction_without_an_answer_is_put_aside_and_can_be_resumed() {
     };
     let resume = house.ask(RequestCode::RESUME_CHECK_HALF_MESSAGE, &[("msgId", &id.to_string())], b"").await;
     assert_eq!(resume.code, 0, "{resume:?}");
+    next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    client.shutdown().await;
+    house.stop().await;
+    let house = House::start(root.path(), QUICK_CHECKS).await;
+    let (client, _connection, mut asked) = producer(&house, "p2").await;
     let question = next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
     let sent = Sent {
         queue_offset: field(&question, "tranStateTableOffset"),
@@ -229,6 +234,67 @@ async fn a_transaction_without_an_answer_is_put_aside_and_can_be_resumed() {
     let none = house.ask(RequestCode::RESUME_CHECK_HALF_MESSAGE, &[("msgId", "x")], b"").await;
     assert_eq!(none.code, 1);
     client.shutdown().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_decides_too_late_is_still_heard() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), &format!("{QUICK_CHECKS}transactionCheckMax=1\n")).await;
+    let late = send_half(&house, "", b"late").await;
+    let (client, _connection, mut asked) = producer(&house, "p1").await;
+    next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    while house.pull_with(GIVEN_UP, "0", "0", &[]).await.code != 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..2 {
+        assert_eq!(end(&house, &late, "8").await.code, 0);
+    }
+    assert_eq!(bodies(&house, "1").await, ["late"]);
+    client.shutdown().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn properties_at_their_limit_hold_up_nobody() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), QUICK_CHECKS).await;
+    let (client, _connection, mut asked) = producer(&house, "p1").await;
+    let full = |len: usize| format!("x\u{1}{}\u{2}", "y".repeat(len));
+    // As long as it is taken at all: what the broker adds comes on top.
+    let timer = "TIMER_DELAY_MS\u{1}100\u{2}UNIQ_KEY\u{1}K\u{2}";
+    let mut len = 32_700;
+    while house.send("TopicA", "2", &format!("{timer}{}", full(len)), b"full").await.code != 0 {
+        len -= 1;
+    }
+    house.send("TopicA", "2", "TIMER_DELAY_MS\u{1}200\u{2}", b"next").await;
+    assert_eq!(bodies(&house, "2").await, [] as [&str; 0]);
+    assert_eq!(Record::parse(&house.pull("TopicA", "2", "1").await.body).unwrap().body(), b"full");
+    assert_eq!(Record::parse(&house.pull("TopicA", "2", "2").await.body).unwrap().body(), b"next");
+
+    let half = "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}PG\u{2}UNIQ_KEY\u{1}KEY\u{2}";
+    let mut len = 32_700;
+    while house.send_with("TopicA", "1", &format!("{half}{}", full(len)), b"full", &[("f", "4")]).await.code != 0 {
+        len -= 1;
+    }
+    send_half(&house, "", b"behind it").await;
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 2 {
+        let question = next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+        seen.insert(Record::parse(&question.body).unwrap().body().to_vec());
+    }
+    client.shutdown().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_was_a_transaction_is_no_half() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "messageDelayLevel=1s\n").await;
+    let retried = [("f", "4"), ("j", "1")];
+    let properties = "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}PG\u{2}DELAY\u{1}1\u{2}";
+    assert_eq!(house.send_with("TopicA", "1", properties, b"again", &retried).await.code, 0);
+    assert_eq!(Record::parse(&house.pull("TopicA", "1", "0").await.body).unwrap().body(), b"again");
     house.stop().await;
 }
 
@@ -259,7 +325,10 @@ async fn what_cannot_be_a_transaction_is_refused() {
     assert_eq!((half.code, remark(&half)), (16, "the broker[127.0.0.1] sending transaction message is forbidden"));
     let flag = house.send_with("TopicA", "0", "", b"x", &[("f", "4")]).await;
     assert_eq!(flag.response_code(), ResponseCode::MESSAGE_ILLEGAL);
-    assert_eq!(house.send(HALF_TOPIC, "0", "", b"x").await.response_code(), ResponseCode::NO_PERMISSION);
+    for topic in [HALF_TOPIC, "rmq_sys_wheel_timer"] {
+        let closed = house.send(topic, "0", "TIMER_DELAY_MS\u{1}9\u{2}", b"x").await;
+        assert_eq!(closed.response_code(), ResponseCode::NO_PERMISSION);
+    }
     house.stop().await;
 }
 

@@ -58,8 +58,9 @@ const SYSTEM_TOPICS: [&str; 10] = [
     CHECKPOINT_TOPIC,
 ];
 
-const NOT_ALLOWED_SEND_TOPICS: [&str; 6] = [
+const NOT_ALLOWED_SEND_TOPICS: [&str; 7] = [
     SCHEDULE_TOPIC,
+    TIMER_TOPIC,
     TRANSACTION_HALF_TOPIC,
     TRANSACTION_OP_HALF_TOPIC,
     TRANSACTION_CHECK_MAX_TIME_TOPIC,
@@ -95,7 +96,8 @@ pub fn system_topics() -> &'static [&'static str] {
     &SYSTEM_TOPICS
 }
 
-/// Whether producers may not send to this topic. Java: TopicValidator.isNotAllowedSendTopic.
+/// Whether producers may not send to this topic. Java: TopicValidator.isNotAllowedSendTopic, which lets them send to the
+/// timers' topic: a message that is to be delivered there would go round for ever.
 pub fn is_closed_to_producers(topic: &str) -> bool {
     NOT_ALLOWED_SEND_TOPICS.contains(&topic)
 }

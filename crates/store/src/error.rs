@@ -76,6 +76,20 @@ pub enum AppendError {
     NotAtEnd { at: PhysicalOffset, end: PhysicalOffset },
 }
 
+impl AppendError {
+    /// Whether this message can never be appended, whatever becomes of the store.
+    pub fn is_of_the_message(&self) -> bool {
+        matches!(
+            self,
+            AppendError::Record(_)
+                | AppendError::LargerThanSegment { .. }
+                | AppendError::BatchTooLarge { .. }
+                | AppendError::TopicName { .. }
+                | AppendError::MixedBatch
+        )
+    }
+}
+
 /// Why the log was not truncated. It is as it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum TruncateError {

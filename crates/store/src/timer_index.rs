@@ -103,9 +103,14 @@ impl TimerIndex {
         TimerCheckpoint { entered: self.entered, delivered_ms: self.delivered_ms }
     }
 
-    /// Whether a timer of that time would come too late for the order: it is to be delivered right away.
-    pub fn is_past(&self, due_ms: i64) -> bool {
+    /// Whether what is due then counts as delivered: after a crash such a timer would not be found here.
+    pub fn has_passed(&self, due_ms: i64) -> bool {
         due_ms <= self.delivered_ms
+    }
+
+    /// Takes back what counts as delivered, because the clock was set back: what is due at `due_ms` or later does not.
+    pub fn go_back_before(&mut self, due_ms: i64) {
+        self.delivered_ms = self.delivered_ms.min(due_ms.saturating_sub(1));
     }
 
     /// Enters the timer at [`TimerIndex::entered`], which moves on by one. `None` passes over a queue entry that is no timer.
@@ -360,7 +365,7 @@ mod tests {
         enter(&mut index, &[HOUR + 1]);
         assert_eq!(take(&mut index, HOUR), [(HOUR, 2)]);
         assert_eq!(take(&mut index, 4 * HOUR), [(HOUR + 1, 5), (3 * HOUR, 0)]);
-        assert!(index.is_past(3 * HOUR) && !index.is_past(3 * HOUR + 1));
+        assert!(index.has_passed(3 * HOUR) && !index.has_passed(3 * HOUR + 1));
         assert_eq!(index.next_ms(), None);
     }
 
@@ -400,6 +405,20 @@ mod tests {
             fs::write(checkpoint_path(dir.path()), damaged).unwrap();
             assert_eq!(TimerIndex::open(dir.path().into(), 0).unwrap().checkpoint(), TimerCheckpoint::default());
         }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nothing_early() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        enter(&mut index, &[3 * HOUR]);
+        assert_eq!(take(&mut index, 3 * HOUR), [(3 * HOUR, 0)]);
+        let checkpoint = index.checkpoint();
+        index.save(checkpoint).unwrap();
+        index.go_back_before(2 * HOUR);
+        enter(&mut index, &[2 * HOUR]);
+        assert_eq!(take(&mut index, 2 * HOUR - 1), []);
+        assert_eq!(take(&mut index, 2 * HOUR), [(2 * HOUR, 1)]);
     }
 
     #[test]

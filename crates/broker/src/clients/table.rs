@@ -171,9 +171,10 @@ impl<C: Clone> Table<C> {
     pub fn register_producer(&mut self, id: ConnectionId, connection: &C, member: Member, group: &GroupName) {
         let presence = presence(&mut self.connections, id, connection);
         presence.producer_groups.insert(group.clone());
-        if presence.producer_id.as_deref() != Some(&member.client_id) {
+        let is_new = presence.producer_id.as_deref() != Some(&member.client_id);
+        if is_new || !self.producer_ids.contains_key(&member.client_id) {
             let earlier = presence.producer_id.replace(member.client_id.clone());
-            self.forget_producer_id(id, earlier);
+            self.forget_producer_id(id, earlier.filter(|_| is_new));
             self.producer_ids.insert(member.client_id.clone(), id);
         }
         self.producers.entry(group.clone()).or_default().members.insert(id, member);
@@ -312,8 +313,10 @@ impl Consumers {
     /// Where a member's subscriptions differ from those that other members, still there, have made.
     fn conflicts(&mut self, id: ConnectionId, subscriptions: &[SubscriptionData]) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
+        let by_topic: BTreeMap<&str, &SubscriptionData> =
+            subscriptions.iter().map(|data| (&*data.topic, data)).collect();
         for (topic, known) in &self.group.subscriptions {
-            let own = subscriptions.iter().find(|data| *data.topic == **topic);
+            let own = by_topic.get(&**topic).copied();
             let agree = own
                 .is_some_and(|own| own.sub_string == known.sub_string && own.expression_type == known.expression_type);
             let by = self.subscribers.get(topic).filter(|by| **by != id).and_then(|by| self.members.get(by));

@@ -11,7 +11,7 @@ use ferromq_protocol::message::properties::{Properties, names};
 use ferromq_protocol::message::{NewMessage, SysFlag};
 use ferromq_protocol::{Command, QueueId, Reply, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
-use ferromq_store::Store;
+use ferromq_store::{FlushOutcome, Store};
 
 use crate::clock::now_ms;
 use crate::config::LiveConfig;
@@ -51,7 +51,10 @@ impl RecallPath {
         }
         let ahead_ms = handle.due_ms.saturating_sub(now_ms());
         if !(1..=i64::from(config.timer_max_delay_sec) * 1000).contains(&ahead_ms) {
-            return Err(illegal(format!("recall failed, the message was due {} ms ago", ahead_ms.saturating_neg())));
+            let remark = format!(
+                "recall failed, the message is due in {ahead_ms} ms, which is past or further than timerMaxDelaySec"
+            );
+            return Err(illegal(remark));
         }
         let mut properties = Properties::new();
         properties.set(names::UNIQUE_KEY, &handle.unique_key);
@@ -71,7 +74,20 @@ impl RecallPath {
             properties: properties.as_str(),
         };
         match self.store.append_silently(&marker) {
-            Ok(_) => Ok(Outcome::Reply(Reply::ok().header(RecallReply { msg_id: handle.unique_key.into() }))),
+            Ok(appended) => {
+                let reply = Reply::ok().header(RecallReply { msg_id: handle.unique_key.into() });
+                if !self.store.is_sync_flush() {
+                    return Ok(Outcome::Reply(reply));
+                }
+                let slot = connection.reply_slot(command);
+                self.store.when_flushed_silently(appended.end, move |flushed| {
+                    slot.send(match flushed {
+                        FlushOutcome::Flushed => reply,
+                        _ => Reply::error(ResponseCode::FLUSH_DISK_TIMEOUT, "the recall may not be on disk yet"),
+                    });
+                });
+                Ok(Outcome::Deferred)
+            }
             Err(error) => {
                 let (code, remark) = append_failure(&error, config.max_message_size);
                 Err(Refusal::new(code, remark))

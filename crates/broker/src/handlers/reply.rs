@@ -13,6 +13,7 @@ use ferromq_protocol::message::{NewMessage, OffsetMessageId, SysFlag};
 use ferromq_protocol::{Command, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::Store;
+use tracing::warn;
 
 use crate::clients::Clients;
 use crate::clock::now_ms;
@@ -58,10 +59,15 @@ impl ReplyPath {
                 body: &command.body,
                 properties,
             };
-            let appended = self.store.append_silently(&message).map_err(|error| self.send.append_refusal(&error))?;
-            self.statistics.sent(&topic.topic_name, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
-            let id = OffsetMessageId { host: self.store_host, physical_offset: appended.physical_offset };
-            (message_id, queue_offset) = (id.to_string(), appended.queue_offset);
+            match self.store.append_silently(&message) {
+                Ok(appended) => {
+                    self.statistics.sent(&topic.topic_name, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+                    let id = OffsetMessageId { host: self.store_host, physical_offset: appended.physical_offset };
+                    (message_id, queue_offset) = (id.to_string(), appended.queue_offset);
+                }
+                // The requester waits for the answer, not for its copy here.
+                Err(error) => warn!(%error, "the copy of a reply was not stored"),
+            }
         }
         let answer = self.send.answer(message_id, queue, queue_offset, None);
         let failed = |remark: String| {

@@ -195,8 +195,13 @@ impl SendPath {
             queue = self.queue(-1, &topic)?;
         }
         self.refuse_transaction_flag(&noticed, request)?;
-        // What was tried and is to come later is a retry, although it still says that it was a half message once.
-        if noticed.half && !(request.reconsume_times > 0 && matches!(detour, Detour::Delay(_))) {
+        // What was tried is a retry, although it still says that it was a half message once.
+        let is_retry = match detour {
+            Detour::DeadLetter => true,
+            Detour::Delay(_) => request.reconsume_times > 0,
+            _ => false,
+        };
+        if noticed.half && !is_retry {
             self.admit_half()?;
             // A delay level or a timer stays with the message and counts from the commit.
             detour = Detour::Half;
@@ -207,6 +212,10 @@ impl SendPath {
             let generated = self.added.write(text, properties, &noticed, detour);
             let unique_key = generated.as_deref().or(noticed.unique_key).unwrap_or_default();
             let mut sys_flag = SysFlag(request.sys_flag);
+            if noticed.half {
+                // A half is visible in its own topic, where the broker reads it; a retry in its own.
+                sys_flag = sys_flag.with_transaction(TransactionKind::None);
+            }
             if let Detour::Delay(_) | Detour::Timer(_) | Detour::Half = detour {
                 push_property(text, names::REAL_TOPIC, &topic.topic_name);
                 push_property(text, names::REAL_QUEUE_ID, &queue.to_string());
@@ -222,8 +231,6 @@ impl SendPath {
                 }
                 Detour::Half => {
                     push_property(text, names::TRANSACTION_ID, unique_key);
-                    // It is visible in its own topic, where the broker reads it.
-                    sys_flag = sys_flag.with_transaction(TransactionKind::None);
                     (topic_names::TRANSACTION_HALF_TOPIC, QueueId(0))
                 }
                 Detour::None | Detour::DeadLetter => (topic.topic_name.as_str(), queue),
@@ -485,7 +492,7 @@ impl SendPath {
     }
 
     /// Spec store §2.8.
-    pub(super) fn append_refusal(&self, error: &AppendError) -> Refusal {
+    fn append_refusal(&self, error: &AppendError) -> Refusal {
         let (code, remark) = append_failure(error, self.parts.config.current().max_message_size);
         self.refuse(code, remark)
     }

@@ -46,7 +46,7 @@ impl TransactionPath {
         };
         self.refuse_mismatch(&request, &record)?;
         match self.transactions.end(&record, commit) {
-            Ok(_) => Ok(Outcome::Reply(Reply::ok())),
+            Ok(()) => Ok(Outcome::Reply(Reply::ok())),
             Err(error) => {
                 let (code, remark) = append_failure(&error, self.config.current().max_message_size);
                 Err(Refusal::new(code, remark))
@@ -92,7 +92,8 @@ impl TransactionPath {
             return Err(Refusal::system_error(format!("there is no half message with the id {id}")));
         };
         match self.transactions.resume(&record) {
-            Ok(()) => Ok(Outcome::Reply(Reply::ok())),
+            Ok(true) => Ok(Outcome::Reply(Reply::ok())),
+            Ok(false) => Err(Refusal::system_error(format!("the transaction of half message {id} has ended"))),
             Err(error) => {
                 let (code, remark) = append_failure(&error, self.config.current().max_message_size);
                 Err(Refusal::new(code, remark))

@@ -4,7 +4,7 @@
 //! A half is a message in `RMQ_SYS_TRANS_HALF_TOPIC`; its end is an op message in `RMQ_SYS_TRANS_OP_HALF_TOPIC` that names its queue
 //! offset. Both are Java's formats, so either broker can go on with the other's store. What is pending is known in memory and read
 //! again at the start, from where the group `CID_RMQ_SYS_TRANS` has committed; its size is that of the open transactions, not of their
-//! history. Java: `TransactionalMessageServiceImpl`; spec broker §C.8, store §11.
+//! history, and no half stays far behind the others. Java: `TransactionalMessageServiceImpl`; spec broker §C.8, store §11.
 //!
 //! A transaction ends once: the end takes it out of the table first, and only then stores the message and the op message. A crash
 //! between these two leads to one more question, and a second delivery if the producer says commit again.
@@ -46,8 +46,8 @@ use pending::Pending;
 const QUEUE: QueueId = QueueId(0);
 /// Most open transactions, about 100 bytes of memory each; beyond it new ones are refused.
 const PENDING_MAX: usize = 500_000;
-/// Age at which a transaction is given up. Java: the default of `fileReservedTime`.
-const AGE_MAX_MS: i64 = 72 * 3_600_000;
+/// A half that lies so far back moves to the end of its queue, also when nobody could be asked: a start reads from the first one on.
+const BEHIND_MAX: u64 = 50_000;
 /// How often it is noted down from where the queues must be read at the next start.
 const NOTE_PERIOD: Duration = Duration::from_secs(5);
 /// Tag of op messages. Java: `TransactionalMessageUtil.REMOVE_TAG`.
@@ -134,20 +134,21 @@ impl Transactions {
             queue_offset: appended.queue_offset,
             physical: appended.physical_offset,
             older: Vec::new(),
-            born_ms,
+            born_ms: plausible_birth(born_ms, appended.store_timestamp),
             stored_ms: appended.store_timestamp,
             immunity_ms: immunity.and_then(immunity_ms),
         });
     }
 
-    /// Ends the transaction that has a half there: stores its message if it is a commit. False when it has ended before.
-    /// `record` is that half. Announcing what was stored is left to the caller's round.
-    pub(crate) fn end(&self, record: &Record<'_>, commit: bool) -> Result<bool, AppendError> {
+    /// Ends the transaction that has a half there: stores its message if it is a commit. `record` is that half. Announcing what was stored
+    /// is left to the caller's round.
+    pub(crate) fn end(&self, record: &Record<'_>, commit: bool) -> Result<(), AppendError> {
         let shared = &self.shared;
-        let Some(half) = shared.pending.lock().claim(record.queue_offset()) else { return Ok(false) };
+        let claimed = shared.pending.lock().claim(record.queue_offset());
+        let Some(half) = claimed else { return shared.end_late(record, commit) };
         let stored = if commit { shared.parts.store_committed(record) } else { Ok(()) };
-        match stored.and_then(|()| shared.mark_ended(&half, Store::append_silently)) {
-            Ok(()) => Ok(true),
+        match stored.and_then(|()| shared.mark_ended(&half, Store::append_again_silently)) {
+            Ok(()) => Ok(()),
             Err(error) => {
                 shared.pending.lock().insert(half);
                 Err(error)
@@ -155,27 +156,32 @@ impl Transactions {
         }
     }
 
-    /// Makes a half pending again, or one that was given up, with no questions asked yet: RESUME_CHECK_HALF_MESSAGE.
-    pub(crate) fn resume(&self, record: &Record<'_>) -> Result<(), AppendError> {
+    /// Makes a half pending again, or one that was given up, with no questions asked yet: RESUME_CHECK_HALF_MESSAGE. False for a
+    /// transaction that has ended.
+    pub(crate) fn resume(&self, record: &Record<'_>) -> Result<bool, AppendError> {
+        let shared = &self.shared;
+        let open = shared.pending.lock().get(record.queue_offset()).cloned();
+        let open = open.filter(|_| record.topic() == TRANSACTION_HALF_TOPIC);
+        if open.is_none() && record.topic() == TRANSACTION_HALF_TOPIC {
+            return Ok(false);
+        }
         let mut properties = Properties::parse(&record.properties());
         properties.set(names::TRANSACTION_CHECK_TIMES, 0);
-        let message = NewMessage {
-            sys_flag: record.sys_flag().with_transaction(TransactionKind::None),
-            ..copy_of(record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str())
-        };
-        let shared = &self.shared;
-        let appended = shared.parts.store.append_silently(&message)?;
-        let known = record.topic() == TRANSACTION_HALF_TOPIC
-            && shared.pending.lock().moved(
-                record.queue_offset(),
-                appended.queue_offset,
-                appended.physical_offset,
-                appended.store_timestamp,
-            );
-        if !known {
-            self.began(&appended, record.born_timestamp(), properties.value(names::CHECK_IMMUNITY_TIME_IN_SECONDS));
+        match &open {
+            Some(half) => properties.set(names::TRANSACTION_PREPARED_QUEUE_OFFSET, half.first()),
+            // The copies before have ended; this is a new transaction.
+            None => _ = properties.remove(names::TRANSACTION_PREPARED_QUEUE_OFFSET),
         }
-        Ok(())
+        let copy = copy_of(record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
+        let appended = shared.parts.store.append_again_silently(&copy)?;
+        match open {
+            Some(half) => shared.moved(&half, &appended, Store::append_again_silently)?,
+            None => {
+                let immunity = properties.value(names::CHECK_IMMUNITY_TIME_IN_SECONDS);
+                self.began(&appended, record.born_timestamp(), immunity);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -227,7 +233,7 @@ impl TransactionParts {
                 queue_offset: record.queue_offset(),
                 physical: record.physical_offset(),
                 older,
-                born_ms: record.born_timestamp(),
+                born_ms: plausible_birth(record.born_timestamp(), record.store_timestamp()),
                 stored_ms: record.store_timestamp(),
                 immunity_ms: properties::property(&text, names::CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(immunity_ms),
             });
@@ -264,9 +270,14 @@ impl TransactionParts {
             properties.remove(name);
         }
         let level = properties.value(names::DELAY_TIME_LEVEL).and_then(|level| level.parse().ok()).unwrap_or(0);
-        // Refused with the half if it is impossible, so an error here comes of a change of configuration; late is better than never.
-        let max_delay_sec = self.config.current().timer_max_delay_sec;
-        let timer = TimerWish::in_properties(properties.as_str()).due_ms(now_ms(), max_delay_sec).unwrap_or_default();
+        // How far ahead it may be was looked at when the half was sent.
+        let timer = match TimerWish::in_properties(properties.as_str()).due_ms(now_ms(), u32::MAX) {
+            Ok(timer) => timer,
+            Err(error) => {
+                warn!(topic, %error, "a committed message cannot be delivered and is left out");
+                return Ok(());
+            }
+        };
         let (stored_topic, stored_queue) = match (Waiting::at(level, &self.levels), timer) {
             (Some(waiting), _) => waiting.divert(&mut properties, &topic, queue),
             (None, Some(due_ms)) => timers::divert(&mut properties, due_ms, &topic, queue),
@@ -278,7 +289,7 @@ impl TransactionParts {
             prepared_transaction_offset: record.physical_offset().as_i64(),
             ..copy_of(record, stored_topic, stored_queue, properties.as_str())
         };
-        let appended = self.store.append_silently(&message)?;
+        let appended = self.store.append_again_silently(&message)?;
         self.statistics.sent(stored_topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
         Ok(())
     }
@@ -287,6 +298,28 @@ impl TransactionParts {
 type Append = fn(&Store, &NewMessage<'_>) -> Result<Appended, AppendError>;
 
 impl Shared {
+    /// An end of a transaction that is not open: it has ended, and then nothing is done; or it was given up, and its producer has made up
+    /// its mind after all.
+    fn end_late(&self, record: &Record<'_>, commit: bool) -> Result<(), AppendError> {
+        let given_up = self.pending.lock().take_given_up(record.queue_offset());
+        if commit && given_up {
+            return self.parts.store_committed(record);
+        }
+        info!(queue_offset = %record.queue_offset(), commit, "an end of a transaction that is not open: nothing was done");
+        Ok(())
+    }
+
+    /// A half has been stored once more, behind the others.
+    fn moved(&self, half: &Half, copy: &Appended, append: Append) -> Result<(), AppendError> {
+        let (at, physical, stored_ms) = (copy.queue_offset, copy.physical_offset, copy.store_timestamp);
+        if self.pending.lock().moved(half.queue_offset, at, physical, stored_ms) {
+            return Ok(());
+        }
+        // It has ended meanwhile, and that end does not name this copy.
+        let ended = Half { queue_offset: at, physical, ..half.clone() };
+        self.mark_ended(&ended, append)
+    }
+
     /// Stores the op message of a transaction that was taken out of the table.
     fn mark_ended(&self, half: &Half, append: Append) -> Result<(), AppendError> {
         use std::fmt::Write as _;
@@ -319,7 +352,9 @@ impl Shared {
     /// it builds on is on disk by now.
     fn note_start(&self, noted: &mut Option<Start>) {
         if let Some(start) = noted.take_if(|start| start.log_end <= self.parts.store.watermarks().flushed) {
-            for (topic, offset) in [(TRANSACTION_HALF_TOPIC, start.half), (TRANSACTION_OP_HALF_TOPIC, start.op)] {
+            // What was stored and not yet in the table then is in it now.
+            let (half, op) = self.pending.lock().start(start.half, start.op);
+            for (topic, offset) in [(TRANSACTION_HALF_TOPIC, half), (TRANSACTION_OP_HALF_TOPIC, op)] {
                 if self.parts.noted(topic) != offset {
                     self.parts.offsets.commit(topic, groups::TRANSACTION, QUEUE, offset.as_i64());
                 }
@@ -368,15 +403,15 @@ impl Shared {
             // Copies made in this round are behind its end.
             let Some(half) = self.pending.lock().next_due(from, bounds.max, now, timeout_ms).cloned() else { return };
             from = half.queue_offset.next();
-            if let Err(error) = self.check(&half, config.transaction_check_max, now) {
+            if let Err(error) = self.check(&half, bounds.max, config.transaction_check_max, now) {
                 warn!(%error, "transactions cannot be checked now; trying again at the next interval");
                 return;
             }
         }
     }
 
-    /// Asks after one, or gives it up.
-    fn check(&self, half: &Half, checks_max: u32, now: i64) -> Result<(), AppendError> {
+    /// Asks after one, or gives it up. `end` is that of the half queue.
+    fn check(&self, half: &Half, end: QueueOffset, checks_max: u32, now: i64) -> Result<(), AppendError> {
         let Some(bytes) = self.parts.store.message_at(half.physical) else {
             debug!(physical_offset = %half.physical, "a half message is no longer in the log");
             self.pending.lock().remove(half.queue_offset);
@@ -386,34 +421,38 @@ impl Shared {
         let mut properties = Properties::parse(&record.properties());
         let checks: u32 =
             properties.value(names::TRANSACTION_CHECK_TIMES).and_then(|times| times.parse().ok()).unwrap_or(0);
-        if checks >= checks_max || now.saturating_sub(half.born_ms) > AGE_MAX_MS {
+        if checks >= checks_max || half.is_too_old(now) {
             return self.give_up(half, &record);
         }
         let group = properties.value(names::PRODUCER_GROUP).unwrap_or_default();
+        let producer = self.parts.clients.next_producer(group);
         // Nobody there to be asked does not count as a question: Java counts it, and gives up what a group left behind that was away for
         // some minutes.
-        let Some(producer) = self.parts.clients.next_producer(group) else {
+        if producer.is_none() && end.0.saturating_sub(half.queue_offset.0) < BEHIND_MAX {
             debug!(group, "no producer is connected that could be asked after its transaction");
             return Ok(());
-        };
-        properties.set(names::TRANSACTION_CHECK_TIMES, checks.saturating_add(1));
+        }
+        properties.set(names::TRANSACTION_CHECK_TIMES, checks.saturating_add(u32::from(producer.is_some())));
         if !properties.contains(names::TRANSACTION_PREPARED_QUEUE_OFFSET) {
             properties.set(names::TRANSACTION_PREPARED_QUEUE_OFFSET, half.first());
         }
         let copy = copy_of(&record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
-        let appended = self.parts.store.append(&copy)?;
-        let still_open = self.pending.lock().moved(
-            half.queue_offset,
-            appended.queue_offset,
-            appended.physical_offset,
-            appended.store_timestamp,
-        );
-        if !still_open {
-            let ended = Half { queue_offset: appended.queue_offset, older: Vec::new(), ..half.clone() };
-            return self.mark_ended(&ended, Store::append);
-        }
-        let question = self.question(&record, &properties, &appended)?;
-        if let Err(error) = producer.oneway(question) {
+        let place = match self.parts.store.append_again(&copy) {
+            Ok(appended) => {
+                self.moved(half, &appended, Store::append_again)?;
+                Place { queue: appended.queue_offset, log: appended.physical_offset, time: appended.store_timestamp }
+            }
+            // Its properties were at the limit. It is asked after where it is.
+            Err(error) if error.is_of_the_message() => {
+                properties = Properties::parse(&record.properties());
+                Place { queue: half.queue_offset, log: half.physical, time: half.stored_ms }
+            }
+            Err(error) => return Err(error),
+        };
+        let still_open = self.pending.lock().get(place.queue).is_some();
+        if let Some(producer) = producer.filter(|_| still_open)
+            && let Err(error) = producer.oneway(self.question(&record, &properties, &place)?)
+        {
             debug!(peer = %producer.peer_addr(), %error, "a producer was not asked after its transaction");
         }
         Ok(())
@@ -425,7 +464,8 @@ impl Shared {
         self.parts.topics.find_or_create(TRANSACTION_CHECK_MAX_TIME_TOPIC, 1, perm::READ_WRITE, false, 0);
         let text = record.properties();
         let copy = copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text);
-        let put = self.parts.store.append(&copy).and_then(|_| self.mark_ended(&half, Store::append));
+        self.pending.lock().gave_up(&half);
+        let put = self.parts.store.append_again(&copy).and_then(|_| self.mark_ended(&half, Store::append_again));
         match put {
             Ok(()) => warn!(
                 queue_offset = %half.queue_offset, topic = TRANSACTION_CHECK_MAX_TIME_TOPIC,
@@ -437,17 +477,17 @@ impl Shared {
     }
 
     /// CHECK_TRANSACTION_STATE with the half as the message that it is to become.
-    fn question(&self, record: &Record<'_>, properties: &Properties, copy: &Appended) -> Result<Command, RecordError> {
+    fn question(&self, record: &Record<'_>, properties: &Properties, at: &Place) -> Result<Command, RecordError> {
         let (topic, queue) = destination(properties).unwrap_or_default();
         let mut body = Vec::new();
         copy_of(record, &topic, queue, properties.as_str()).encode(&mut body)?;
-        stamp_record(&mut body, copy.queue_offset, copy.physical_offset, copy.store_timestamp);
+        stamp_record(&mut body, at.queue, at.log, at.time);
         let key = properties.value(names::UNIQUE_KEY);
-        let offset_id = OffsetMessageId { host: record.store_host(), physical_offset: copy.physical_offset };
+        let offset_id = OffsetMessageId { host: record.store_host(), physical_offset: at.log };
         let header = CheckTransactionRequest {
             topic: Some(topic.as_str().into()),
-            tran_state_table_offset: copy.queue_offset.as_i64(),
-            commit_log_offset: copy.physical_offset.as_i64(),
+            tran_state_table_offset: at.queue.as_i64(),
+            commit_log_offset: at.log.as_i64(),
             msg_id: key.map(Into::into),
             transaction_id: key.map(Into::into),
             offset_msg_id: Some(offset_id.to_string().into()),
@@ -456,6 +496,18 @@ impl Shared {
             .with_field("bname", &self.parts.config.current().broker_name)
             .with_body(body))
     }
+}
+
+/// Where and when a copy of a half was stored.
+struct Place {
+    queue: QueueOffset,
+    log: PhysicalOffset,
+    time: i64,
+}
+
+/// When a message was made, in ms, as far as its producer's clock can be right: neither after it was stored nor days before.
+fn plausible_birth(born_ms: i64, stored_ms: i64) -> i64 {
+    if (0..24 * 3_600_000).contains(&stored_ms.saturating_sub(born_ms)) { born_ms } else { stored_ms }
 }
 
 /// Where a half message belongs.

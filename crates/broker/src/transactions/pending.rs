@@ -8,6 +8,10 @@ use std::ops::Bound;
 
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
+/// Age at which a transaction is given up. Java: the default of `fileReservedTime`.
+const AGE_MAX_MS: i64 = 72 * 3_600_000;
+/// Transactions that were given up and can still be committed.
+const GIVEN_UP_MAX: usize = 100_000;
 /// Op messages that one entry of [`Pending::marks`] stands for: where reading starts need not be exact.
 const MARKS_PER_ENTRY: u64 = 64;
 
@@ -20,7 +24,7 @@ pub(crate) struct Half {
     pub physical: PhysicalOffset,
     /// Of the copies before that one, oldest first.
     pub older: Vec<QueueOffset>,
-    /// When the producer made it, in ms.
+    /// When the producer made it, in ms; when it was stored, if the producer's clock cannot be right.
     pub born_ms: i64,
     /// When the newest copy was stored, in ms.
     pub stored_ms: i64,
@@ -34,7 +38,15 @@ impl Half {
         self.older.first().copied().unwrap_or(self.queue_offset)
     }
 
+    /// Whether it has waited long enough to be given up.
+    pub fn is_too_old(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.born_ms) > AGE_MAX_MS
+    }
+
     fn is_due(&self, now_ms: i64, timeout_ms: i64) -> bool {
+        if self.is_too_old(now_ms) {
+            return true;
+        }
         match self.immunity_ms {
             Some(immunity) => now_ms.saturating_sub(self.born_ms) > immunity,
             None => now_ms.saturating_sub(self.stored_ms) > timeout_ms,
@@ -49,6 +61,8 @@ pub(crate) struct Pending {
     halves: BTreeMap<QueueOffset, Half>,
     /// From an older copy to the newest one.
     newest: HashMap<QueueOffset, QueueOffset>,
+    /// Every copy of halves that were put aside, the latest ones.
+    given_up: BTreeSet<QueueOffset>,
     /// Taken to be ended, and not known to be in the log as such.
     ending: BTreeSet<QueueOffset>,
     /// Op messages that name a half which is still ahead of the lowest pending one: the first one's place, how many, and the highest half
@@ -70,7 +84,9 @@ impl Pending {
     /// A new transaction, one read again after a start, or one that could not be ended.
     pub fn insert(&mut self, half: Half) {
         self.ending.remove(&half.queue_offset);
+        self.given_up.remove(&half.queue_offset);
         for older in &half.older {
+            self.given_up.remove(older);
             self.newest.insert(*older, half.queue_offset);
         }
         self.halves.insert(half.queue_offset, half);
@@ -97,6 +113,24 @@ impl Pending {
             self.newest.remove(older);
         }
         Some(half)
+    }
+
+    /// The transaction that has a copy there.
+    pub fn get(&self, copy: QueueOffset) -> Option<&Half> {
+        self.halves.get(self.newest.get(&copy).unwrap_or(&copy))
+    }
+
+    /// A claimed transaction was put aside without an end.
+    pub fn gave_up(&mut self, half: &Half) {
+        self.given_up.extend(half.older.iter().chain([&half.queue_offset]));
+        while self.given_up.len() > GIVEN_UP_MAX {
+            self.given_up.pop_first();
+        }
+    }
+
+    /// True once for a transaction that was put aside: it may still be committed.
+    pub fn take_given_up(&mut self, copy: QueueOffset) -> bool {
+        self.given_up.remove(&copy)
     }
 
     /// A half has a new copy. False when the transaction has ended meanwhile.
@@ -129,20 +163,39 @@ impl Pending {
         }
     }
 
-    /// From where the two queues must be read to know all this again, given their ends.
+    /// From where the two queues must be read to know all this again, given their ends; never beyond these.
     pub fn start(&mut self, half_end: QueueOffset, op_end: QueueOffset) -> (QueueOffset, QueueOffset) {
         let lowest = self.halves.first_key_value().map(|(lowest, _)| lowest);
-        let half = [lowest, self.ending.first()].into_iter().flatten().min().copied().unwrap_or(half_end);
+        let half =
+            [lowest, self.ending.first(), Some(&half_end)].into_iter().flatten().min().copied().unwrap_or(half_end);
         while self.marks.front().is_some_and(|marks| marks.highest_half < half) {
             self.marks.pop_front();
         }
-        (half, self.marks.front().map_or(op_end, |marks| marks.from))
+        (half, self.marks.front().map_or(op_end, |marks| marks.from.min(op_end)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_a_producer_says_a_half_is_looked_at_in_the_end() {
+        let mut pending = Pending::default();
+        pending.insert(Half { immunity_ms: Some(i64::MAX), ..half(1, 0) });
+        assert!(pending.next_due(QueueOffset(0), QueueOffset(9), AGE_MAX_MS, 1).is_none());
+        assert!(pending.next_due(QueueOffset(0), QueueOffset(9), AGE_MAX_MS + 1, 1).is_some());
+    }
+
+    #[test]
+    fn what_was_put_aside_can_be_committed_once() {
+        let mut pending = pending([1]);
+        assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2), 0));
+        let half = pending.claim(QueueOffset(1)).unwrap();
+        pending.gave_up(&half);
+        pending.settle(&half, QueueOffset(0));
+        assert!(pending.take_given_up(QueueOffset(1)) && !pending.take_given_up(QueueOffset(1)));
+    }
 
     fn half(at: u64, stored_ms: i64) -> Half {
         Half {

@@ -25,15 +25,32 @@ impl Store {
 
     /// [`Store::append`] for a caller that will soon call [`Store::announce`], once for all that it appends.
     pub fn append_silently(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+        self.append_up_to(message, self.message_len_max.load(Ordering::Relaxed))
+    }
+
+    /// [`Store::append`] of a message that is in the log already, for another place. It was taken once, so a limit of its length that
+    /// has become lower since does not count.
+    pub fn append_again(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+        let appended = self.append_again_silently(message)?;
+        self.wake_threads();
+        Ok(appended)
+    }
+
+    /// [`Store::append_again`] for a caller that will soon call [`Store::announce`].
+    pub fn append_again_silently(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+        self.append_up_to(message, i32::MAX as usize)
+    }
+
+    fn append_up_to(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<Appended, AppendError> {
         let began = Instant::now();
-        let result = self.try_append(message);
+        let result = self.try_append(message, body_len_max);
         self.count_put(result.is_ok(), began);
         result
     }
 
-    fn try_append(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+    fn try_append(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<Appended, AppendError> {
         self.health.check()?;
-        message.check_limits(self.message_len_max.load(Ordering::Relaxed))?;
+        message.check_limits(body_len_max)?;
         with_encoded(std::slice::from_ref(message), |records, lens| {
             let placed = self.place(message, records, lens)?;
             Ok(Appended {
