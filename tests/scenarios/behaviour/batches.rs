@@ -1,10 +1,10 @@
-//! Batches: many messages in one send, and each of them a message like any other afterwards.
+//! Batches: many messages in one send, and each of them a message like any other afterwards. And many keys for one message.
 
 use std::collections::BTreeMap;
 
 use super::running::{assert_exactly, events_of, keys};
 use super::server::Server;
-use crate::driver::{Client, assert_contiguous, produce, pull_all, received};
+use crate::driver::{Client, Event, assert_contiguous, produce, pull_all, received};
 
 fn every_message_of_a_batch_is_its_own(client: Client) {
     let server = Server::start(&[]);
@@ -41,4 +41,17 @@ fn every_message_of_a_batch_is_its_own_for_java_4_9_8() {
 #[test]
 fn every_message_of_a_batch_is_its_own_for_java_5_3_3() {
     every_message_of_a_batch_is_its_own(Client::Java533);
+}
+
+#[test]
+fn a_message_is_found_by_each_of_its_keys() {
+    let server = Server::start(&[]);
+    server.create_topic("ManyKeys", 1);
+    let sent = events_of(Client::Java533, &server, "produce", "ManyKeys", &["--prop", "KEYS=order-1 user-7 shop-3"]);
+    assert_eq!(sent.last(), Some(&Event::Done(vec![1, 0])), "{sent:?}");
+    for key in ["order-1", "user-7", "shop-3"] {
+        let found = received(&events_of(Client::Java533, &server, "query", "ManyKeys", &["--key", key]));
+        let keys: Vec<&str> = found.iter().map(|message| message.key.as_str()).collect();
+        assert_eq!(keys, ["order-1,user-7,shop-3"], "found by {key}");
+    }
 }

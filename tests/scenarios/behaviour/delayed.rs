@@ -139,3 +139,19 @@ fn a_timer_further_away_than_the_broker_keeps_is_refused() {
     let refused = said.iter().any(|event| matches!(event, Event::Fail { reason, .. } if reason.contains("CODE: 13")));
     assert!(refused, "{said:?}");
 }
+
+#[test]
+fn what_is_taken_back_in_time_never_comes() {
+    let server = Server::start(&["recallMessageEnable=true"]);
+    server.create_topic("Recalled", 4);
+    let mut consumer = consumer(&server, "Recalled", "CID_recalled");
+    let options = ["--keys", "later", "--count", "20", "--prop", "TIMER_DELAY_MS=4000"];
+    let said = events_of(Client::Java533, &server, "recall", "Recalled", &options);
+    assert_eq!(said.last(), Some(&Event::Done(vec![10])), "{said:?}");
+    // One that is due after all of them says when they would have been there.
+    produce(Client::Java533, &server.namesrv(), "Recalled", "sync", "last", 1, &["--prop", "TIMER_DELAY_MS=6000"]);
+    let mut all: BTreeSet<String> = (0..20).step_by(2).map(|i| format!("later{i}")).collect();
+    all.insert("last0".to_owned());
+    consumer.await_keys(&all);
+    assert_exactly(&received(&consumer.end()), &all);
+}

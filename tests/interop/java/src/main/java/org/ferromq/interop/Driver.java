@@ -42,6 +42,9 @@ public final class Driver {
             case "transact":
                 Transact.run(options, lines);
                 return 0;
+            case "recall":
+                Recall.run(options, lines);
+                return 0;
             case "promote":
                 Promote.run(options, lines);
                 return 0;
