@@ -367,7 +367,8 @@ async fn timer_messages_come_when_they_are_due_and_survive_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timer_message_can_be_taken_back() {
     let root = tempfile::tempdir().unwrap();
-    let house = House::start(root.path(), "recallMessageEnable=true\n").await;
+    // In sync flush mode a recall is answered when it is on disk, like a send.
+    let house = House::start(root.path(), "recallMessageEnable=true\nflushDiskType=SYNC_FLUSH\n").await;
     let due = format!("TIMER_DELIVER_MS\u{1}{}\u{2}", now_ms() + 600);
     let kept = house.send("TopicA", "1", &format!("{due}UNIQ_KEY\u{1}KEPT\u{2}"), b"kept").await;
     let taken = house.send("TopicA", "1", &format!("{due}UNIQ_KEY\u{1}TAKEN\u{2}"), b"taken back").await;
