@@ -13,17 +13,8 @@ fuzz_target!(|bytes: &[u8]| {
             Properties::parse(&properties),
         );
         let message = NewMessage {
-            topic: record.topic(),
-            queue_id: record.queue_id(),
-            flag: record.flag(),
-            sys_flag: record.sys_flag(),
-            born_timestamp: record.born_timestamp(),
-            born_host: record.born_host(),
-            store_host: record.store_host(),
-            reconsume_times: record.reconsume_times(),
             prepared_transaction_offset: record.prepared_transaction_offset(),
-            body: record.body(),
-            properties: &properties,
+            ..NewMessage::copy_of(&record, record.topic(), record.queue_id(), &properties)
         };
         let mut copy = Vec::new();
         if message.encode(&mut copy).is_ok() {

@@ -15,14 +15,13 @@ use std::time::Duration;
 use ferromq_config::replace_file;
 use ferromq_protocol::body::{DataVersion, DelayOffsetTable};
 use ferromq_protocol::message::properties::{self, names};
-use ferromq_protocol::message::{Properties, Record};
+use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::{SCHEDULE_TOPIC, TRANSACTION_HALF_TOPIC};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
 use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, QueueEntry, Store};
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, error, info, warn};
 
-use crate::message_copy::copy_of;
 use crate::persistence::{self, LoadError, Persistence, SavedFile};
 use crate::statistics::Statistics;
 
@@ -392,7 +391,7 @@ impl Shared {
             error!(physical_offset = %entry.physical, "a half message cannot be delayed and is left out");
             return Ok(None);
         }
-        let appended = self.store.append_again(&copy_of(&record, topic, queue, &text))?;
+        let appended = self.store.append_again(&NewMessage::copy_of(&record, topic, queue, &text))?;
         self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
         Ok(Some(appended.end))
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use ferromq_protocol::message::{NewMessage, SysFlag};
+use ferromq_protocol::message::SysFlag;
 use ferromq_store::{AllMessages, ReadLimits, StoreConfig};
 
 use super::*;

@@ -15,7 +15,6 @@ pub mod groups;
 mod handlers;
 mod held_pulls;
 mod local_time;
-mod message_copy;
 pub mod persistence;
 pub mod queue_locks;
 mod recall_handle;

@@ -14,14 +14,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::properties::{self, names, property};
-use ferromq_protocol::message::{Properties, Record};
+use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::{TIMER_TOPIC, is_closed_to_producers};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use ferromq_store::{AppendError, Arrival, Clock, Store, Timer, TimerCheckpoint, TimerIndex};
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, error, info, warn};
 
-use crate::message_copy::copy_of;
 use crate::statistics::Statistics;
 
 /// The one queue of the timer topic.
@@ -444,7 +443,7 @@ impl Shared {
         properties.set(names::TIMER_ENQUEUE_MS, record.store_timestamp());
         properties.set(names::TIMER_DEQUEUE_MS, self.clock.now_ms());
         let copy = |properties: &Properties| {
-            self.store.append_again(&copy_of(record, &topic, QueueId(queue), properties.as_str()))
+            self.store.append_again(&NewMessage::copy_of(record, &topic, QueueId(queue), properties.as_str()))
         };
         let appended = match copy(&properties) {
             // Its properties were at the limit: they go as they came.

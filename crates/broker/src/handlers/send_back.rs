@@ -18,7 +18,6 @@ use crate::clock::now_ms;
 use crate::config::LiveConfig;
 use crate::delay::Waiting;
 use crate::groups::Groups;
-use crate::message_copy::copy_of;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{self, Topic, Topics, perm};
@@ -134,9 +133,9 @@ impl SendBackPath {
         let message = NewMessage {
             store_host: self.store_host,
             reconsume_times: record.reconsume_times().saturating_add(1),
-            ..copy_of(record, topic, queue_id, properties.as_str())
+            ..NewMessage::copy_of(record, topic, queue_id, properties.as_str())
         };
-        match self.store.append(&message) {
+        match self.store.append_again(&message) {
             Ok(appended) => {
                 self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
                 Ok(appended.end)

@@ -35,12 +35,10 @@ use crate::clock::now_ms;
 use crate::config::LiveConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::delay::Waiting;
-use crate::message_copy::copy_of;
 use crate::statistics::Statistics;
 use crate::timers::{self, TimerWish};
 use crate::topics::{Topics, perm};
-pub(crate) use pending::Half;
-use pending::Pending;
+use pending::{Half, Pending};
 
 /// The one queue of the half topic, the op topic, and the topic of given-up halves.
 const QUEUE: QueueId = QueueId(0);
@@ -172,7 +170,7 @@ impl Transactions {
             // The copies before have ended; this is a new transaction.
             None => _ = properties.remove(names::TRANSACTION_PREPARED_QUEUE_OFFSET),
         }
-        let copy = copy_of(record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
+        let copy = NewMessage::copy_of(record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
         let appended = shared.parts.store.append_again_silently(&copy)?;
         match open {
             Some(half) => shared.moved(&half, &appended, Store::append_again_silently)?,
@@ -287,7 +285,7 @@ impl TransactionParts {
             sys_flag: record.sys_flag().with_transaction(TransactionKind::Commit),
             store_host: self.store_host,
             prepared_transaction_offset: record.physical_offset().as_i64(),
-            ..copy_of(record, stored_topic, stored_queue, properties.as_str())
+            ..NewMessage::copy_of(record, stored_topic, stored_queue, properties.as_str())
         };
         let appended = self.store.append_again_silently(&message)?;
         self.statistics.sent(stored_topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
@@ -305,7 +303,7 @@ impl Shared {
         if commit && given_up {
             return self.parts.store_committed(record);
         }
-        info!(queue_offset = %record.queue_offset(), commit, "an end of a transaction that is not open: nothing was done");
+        debug!(queue_offset = %record.queue_offset(), commit, "an end of a transaction that is not open: nothing was done");
         Ok(())
     }
 
@@ -436,7 +434,7 @@ impl Shared {
         if !properties.contains(names::TRANSACTION_PREPARED_QUEUE_OFFSET) {
             properties.set(names::TRANSACTION_PREPARED_QUEUE_OFFSET, half.first());
         }
-        let copy = copy_of(&record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
+        let copy = NewMessage::copy_of(&record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
         let place = match self.parts.store.append_again(&copy) {
             Ok(appended) => {
                 self.moved(half, &appended, Store::append_again)?;
@@ -463,7 +461,7 @@ impl Shared {
         let Some(half) = self.pending.lock().claim(half.queue_offset) else { return Ok(()) };
         self.parts.topics.find_or_create(TRANSACTION_CHECK_MAX_TIME_TOPIC, 1, perm::READ_WRITE, false, 0);
         let text = record.properties();
-        let copy = copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text);
+        let copy = NewMessage::copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text);
         self.pending.lock().gave_up(&half);
         let put = self.parts.store.append_again(&copy).and_then(|_| self.mark_ended(&half, Store::append_again));
         match put {
@@ -480,7 +478,7 @@ impl Shared {
     fn question(&self, record: &Record<'_>, properties: &Properties, at: &Place) -> Result<Command, RecordError> {
         let (topic, queue) = destination(properties).unwrap_or_default();
         let mut body = Vec::new();
-        copy_of(record, &topic, queue, properties.as_str()).encode(&mut body)?;
+        NewMessage::copy_of(record, &topic, queue, properties.as_str()).encode(&mut body)?;
         stamp_record(&mut body, at.queue, at.log, at.time);
         let key = properties.value(names::UNIQUE_KEY);
         let offset_id = OffsetMessageId { host: record.store_host(), physical_offset: at.log };
@@ -537,6 +535,13 @@ mod tests {
         assert_eq!(halves("12,13,"), [12, 13]);
         assert_eq!(halves("7"), [7]);
         assert_eq!(halves("x,-3,"), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn a_producers_clock_is_believed_within_reason() {
+        const STORED: i64 = 1_800_000_000_000;
+        assert_eq!(plausible_birth(STORED - 5, STORED), STORED - 5);
+        assert_eq!([0, STORED + 1, i64::MIN, i64::MAX].map(|born| plausible_birth(born, STORED)), [STORED; 4]);
     }
 
     #[test]

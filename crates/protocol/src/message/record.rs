@@ -92,7 +92,25 @@ pub struct NewMessage<'a> {
     pub properties: &'a str,
 }
 
-impl NewMessage<'_> {
+impl<'a> NewMessage<'a> {
+    /// A stored message once more, for another place: what retries, delayed messages and transactions are made of. What is not said
+    /// here is the record's, but for the offset of a half, which it is not made from.
+    pub fn copy_of(record: &Record<'a>, topic: &'a str, queue_id: QueueId, properties: &'a str) -> NewMessage<'a> {
+        NewMessage {
+            topic,
+            queue_id,
+            flag: record.flag(),
+            sys_flag: record.sys_flag(),
+            born_timestamp: record.born_timestamp(),
+            born_host: record.born_host(),
+            store_host: record.store_host(),
+            reconsume_times: record.reconsume_times(),
+            prepared_transaction_offset: 0,
+            body: record.body(),
+            properties,
+        }
+    }
+
     /// Length of the record in bytes.
     pub fn record_len(&self) -> usize {
         FIXED_LEN
