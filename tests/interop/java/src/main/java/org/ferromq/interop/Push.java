@@ -48,6 +48,9 @@ final class Push {
         consumer.setConsumeFromWhere(Clients.startFrom(options));
         consumer.setConsumeTimestamp(Clients.startTime(options));
         consumer.setMaxReconsumeTimes(options.count("max-reconsume", -1));
+        // A message is reported before the client has noted it as consumed. Without waiting for that, the last offsets
+        // it commits may be behind what was reported, and the next member of the group gets those messages again.
+        consumer.setAwaitTerminationMillisWhenShutdown(10_000);
         if (options.has("broadcast")) {
             broadcast();
         }
