@@ -75,7 +75,8 @@ pub struct Options {
     /// Length of the measured part [default: 10s]
     #[arg(long, short, value_parser = crate::parse_duration, conflicts_with = "count")]
     duration: Option<Duration>,
-    /// Stop after this many messages instead, those of the warm-up included
+    /// Stop after this many messages instead, rounded up to whole requests. Those of the warm-up are included, the one
+    /// request that each broker is tried with before is not
     #[arg(long)]
     count: Option<u64>,
     /// Send this long before measuring [default: 2s, with --count 0s]
