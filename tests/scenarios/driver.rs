@@ -121,6 +121,8 @@ pub enum Event {
         sum: u64,
     },
     Assigned(Vec<String>),
+    /// How many deliveries there were so far.
+    Count(u64),
     Done(Vec<u64>),
     Other(String),
 }
@@ -164,6 +166,7 @@ impl Event {
             ["BUCKET", key, users, sum] => {
                 Event::Bucket { key: (*key).to_owned(), users: number(users, line), sum: number(sum, line) }
             }
+            ["COUNT", count] => Event::Count(number(count, line)),
             ["DONE", counts @ ..] => Event::Done(counts.iter().map(|count| number(count, line)).collect()),
             _ => Event::Other(line.to_owned()),
         }

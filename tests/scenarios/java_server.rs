@@ -28,6 +28,11 @@ impl JavaServer {
         format!("127.0.0.1:{}", self.arguments[1])
     }
 
+    pub fn broker_log(&self) -> String {
+        let log = self.home.path().join("logs/rocketmqlogs/broker.log");
+        std::fs::read_to_string(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()))
+    }
+
     fn start_what_is_not_running(&self) {
         let done = run(interop("java-server").arg("start").arg(self.home.path()).args(&self.arguments));
         assert!(done.status.success(), "java-server: {}{}", done.stdout, done.stderr);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,11 +18,13 @@ pub struct Process {
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     tail: VecDeque<String>,
+    log: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts `command`. Lines of stdout are delivered to `next_line`; stderr goes to the test's own stderr, prefixed.
+    /// Starts `command`. Lines of stdout are delivered to `next_line`; stderr goes to the test's own stderr, prefixed, and
+    /// is kept for `logged`.
     pub fn start(name: impl Into<String>, command: &mut Command) -> Process {
         let name = name.into();
         let mut child = command
@@ -40,14 +43,16 @@ impl Process {
                 }
             }
         });
-        let prefix = name.clone();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (prefix, kept) = (name.clone(), log.clone());
         let err = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 eprintln!("[{prefix}] {line}");
+                kept.lock().expect("no reader panics").push(line);
             }
         });
         let stdin = child.stdin.take();
-        Process { name, child, stdin, lines, tail: VecDeque::new(), readers: vec![out, err] }
+        Process { name, child, stdin, lines, tail: VecDeque::new(), log, readers: vec![out, err] }
     }
 
     pub fn pid(&self) -> u32 {
@@ -92,6 +97,11 @@ impl Process {
                 None => panic!("{} ended before {what}; last lines {:?}", self.name, self.tail),
             }
         }
+    }
+
+    /// Whether a line of stderr so far satisfies `wanted`.
+    pub fn logged(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        self.log.lock().expect("no reader panics").iter().any(|line| wanted(line))
     }
 
     /// Tells a driver to end by closing its input.

@@ -6,20 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::running::{Running, assert_exactly, keys};
 use super::server::Server;
-use crate::driver::{Client, Event, events, java_mqadmin, produce, received};
-use crate::process::{await_condition, run};
+use crate::driver::{Client, Event, events, produce, received};
+use crate::process::await_condition;
 
 const CLIENT: Client = Client::Java533;
-
-/// Runs `mqadmin` and gives what it printed.
-fn admin(server: &Server, command: &str, options: &[&str]) -> String {
-    let namesrv = server.namesrv();
-    let mut arguments = vec![command, "-n", &namesrv];
-    arguments.extend_from_slice(options);
-    let done = run(&mut java_mqadmin(&arguments));
-    assert!(done.status.success(), "{arguments:?}\n{}\n{}", done.stdout, done.stderr);
-    done.stdout
-}
 
 fn consume_all(server: &Server, topic: &str, group: &str, all: &BTreeSet<String>) {
     let mut consumer = Running::push(CLIENT, server, topic, group, &["--from", "first"]);
@@ -41,7 +31,7 @@ fn a_group_is_set_back_in_time_while_it_runs_and_while_it_does_not() {
     produce(CLIENT, &server.namesrv(), "Again", "sync", "new", 20, &[]);
     let both: BTreeSet<String> = keys("old", 0..20).into_iter().chain(keys("new", 0..20)).collect();
     let since = between.to_string();
-    let set_back = || admin(&server, "resetOffsetByTime", &["-g", "CID_again", "-t", "Again", "-s", &since]);
+    let set_back = || server.admin("resetOffsetByTime", &["-g", "CID_again", "-t", "Again", "-s", &since]);
 
     let mut consumer = Running::push(CLIENT, &server, "Again", "CID_again", &["--from", "first"]);
     consumer.await_keys(&both);
@@ -66,7 +56,7 @@ fn a_backlog_is_skipped() {
     consume_all(&server, "Backlog", "CID_backlog", &keys("seen", 0..8));
     produce(CLIENT, &server.namesrv(), "Backlog", "sync", "skipped", 40, &[]);
     // -1 stands for the ends of the queues.
-    admin(&server, "resetOffsetByTime", &["-g", "CID_backlog", "-t", "Backlog", "-s", "-1"]);
+    server.admin("resetOffsetByTime", &["-g", "CID_backlog", "-t", "Backlog", "-s", "-1"]);
     let mut consumer = Running::push(CLIENT, &server, "Backlog", "CID_backlog", &["--from", "first"]);
     produce(CLIENT, &server.namesrv(), "Backlog", "sync", "fresh", 8, &[]);
     consumer.await_keys(&keys("fresh", 0..8));
@@ -81,20 +71,20 @@ fn a_running_consumer_is_looked_into_and_handed_a_message() {
     let mut consumer = Running::push(CLIENT, &server, "Looked", "CID_looked", &["--from", "first"]);
     consumer.await_keys(&keys("looked", 0..4));
 
-    let connections = admin(&server, "consumerConnection", &["-g", "CID_looked"]);
+    let connections = server.admin("consumerConnection", &["-g", "CID_looked"]);
     assert!(connections.contains("Looked") && connections.contains("JAVA"), "{connections}");
     let client_id = connections
         .split_whitespace()
         .find(|word| word.contains('@'))
         .unwrap_or_else(|| panic!("no client id in {connections}"));
-    let progress = admin(&server, "consumerProgress", &["-g", "CID_looked"]);
+    let progress = server.admin("consumerProgress", &["-g", "CID_looked"]);
     assert!(progress.contains("Consume TPS"), "{progress}");
-    let status = admin(&server, "consumerStatus", &["-g", "CID_looked", "-i", client_id]);
+    let status = server.admin("consumerStatus", &["-g", "CID_looked", "-i", client_id]);
     assert!(status.contains("Looked") && status.contains("PROP_CONSUME_TYPE"), "{status}");
 
     // Handed to it once more, by its own id.
     let direct = ["-i", &sent[0].msg_id, "-t", "Looked", "-g", "CID_looked", "-d", client_id];
-    let consumed = admin(&server, "queryMsgById", &direct);
+    let consumed = server.admin("queryMsgById", &direct);
     assert!(consumed.contains("CR_SUCCESS"), "{consumed}");
     consumer.until("it has that one twice", |events| {
         received(events).iter().filter(|message| message.key == sent[0].key).count() == 2
@@ -109,7 +99,7 @@ fn a_deleted_group_begins_anew() {
     produce(CLIENT, &server.namesrv(), "Deleted", "sync", "kept", 20, &[]);
     consume_all(&server, "Deleted", "CID_deleted", &keys("kept", 0..20));
     let broker = server.broker_addr();
-    admin(&server, "deleteSubGroup", &["-b", &broker, "-g", "CID_deleted", "-r", "true"]);
+    server.admin("deleteSubGroup", &["-b", &broker, "-g", "CID_deleted", "-r", "true"]);
     let mut consumer = Running::push(CLIENT, &server, "Deleted", "CID_deleted", &["--from", "first"]);
     consumer.await_keys(&keys("kept", 0..20));
     assert_exactly(&received(&consumer.end()), &keys("kept", 0..20));

@@ -136,3 +136,24 @@ fn a_lite_pull_group_goes_on_where_it_stopped() {
         assert_exactly(&received(&consumer.end()), &second);
     }
 }
+
+#[test]
+fn members_that_subscribe_differently_are_told_of() {
+    let server = Server::start(&[]);
+    server.create_topic("Disputed", 4);
+    let start = |tags: &str, name: &str| {
+        let options = ["--from", "first", "--tags", tags, "--instance", name];
+        Running::push(Client::Java533, &server, "Disputed", "CID_disputed", &options)
+    };
+    let first = start("TagA", "member-one");
+    let second = start("TagB", "member-two");
+    // Java's broker logs the change and leaves it to the reader to find out who.
+    let named =
+        |line: &str| line.contains("@member-one") && line.contains("@member-two") && line.contains("CID_disputed");
+    let changed = |line: &str| line.contains("subscription changed") && line.contains("CID_disputed");
+    await_condition("a line about it in the broker's log", || {
+        server.broker_logged(if server.is_java() { &changed as &dyn Fn(&str) -> bool } else { &named }).then_some(())
+    });
+    first.end();
+    second.end();
+}

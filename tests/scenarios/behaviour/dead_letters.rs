@@ -108,3 +108,28 @@ fn an_orderly_consumer_gives_up_and_goes_on() {
         (0..4).flat_map(|step| (0..2).map(move |time| (format!("step{step}"), time.to_string()))).collect();
     assert_eq!(seen, expected, "two tries of each, in order");
 }
+
+/// Messages are waiting for their next try when the group gets more retry queues and a member that is less patient: they come
+/// to it all the same, and its limit counts the tries before it.
+#[test]
+fn messages_already_tried_follow_a_group_that_changes() {
+    let server = Server::start(QUICK);
+    server.create_topic("Changing", 1);
+    produce(Client::Java533, &server.namesrv(), "Changing", "sync", "refused", 5, &[]);
+    let refusing = ["--from", "first", "--fail-first", "99"];
+    let mut patient = Running::push(Client::Java533, &server, "Changing", "CID_changing", &refusing);
+    patient.until("each was tried three times", |events| {
+        received(events).iter().filter(|message| message.rest == "2").count() == 5
+    });
+    let before = attempts(&patient.end());
+    server.admin("updateSubGroup", &["-c", "DefaultCluster", "-g", "CID_changing", "-q", "4"]);
+    let options: Vec<&str> = refusing.iter().copied().chain(["--max-reconsume", "2"]).collect();
+    let impatient = Running::push(Client::Java498, &server, "Changing", "CID_changing", &options);
+    let dead = server.await_pulled("%DLQ%CID_changing", 5);
+    assert_exactly(&dead, &keys("refused", 0..5));
+    let after = attempts(&impatient.end());
+    for (key, tried) in before {
+        let next = tried.len().to_string();
+        assert_eq!(after[&key], [next], "{key} had been tried {} times", tried.len());
+    }
+}

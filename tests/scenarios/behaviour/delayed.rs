@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::running::{Running, assert_exactly, events_of, keys, shown_ms};
+use super::running::{Running, assert_exactly, events_of, keys, shown_numbers};
 use super::server::Server;
 use crate::driver::{Client, Event, produce, received};
 
@@ -25,7 +25,7 @@ fn consumer(server: &Server, topic: &str, group: &str) -> Running {
 }
 
 fn assert_delayed(seen: &[Event], key: &str, delay_ms: i64, early_ms: i64) {
-    let waited = shown_ms(seen, "stored")[key] - shown_ms(seen, "born")[key];
+    let waited = shown_numbers(seen, "stored")[key] - shown_numbers(seen, "born")[key];
     assert!(
         (delay_ms - early_ms..delay_ms + LATE_MS).contains(&waited),
         "{key} waited {waited} ms, asked for {delay_ms}"
@@ -72,7 +72,7 @@ fn delayed_messages_survive_kill_9_of_the_broker() {
     let seen = consumer.end();
     assert_exactly(&received(&seen), &all);
     for key in all {
-        let waited = shown_ms(&seen, "stored")[&key] - shown_ms(&seen, "born")[&key];
+        let waited = shown_numbers(&seen, "stored")[&key] - shown_numbers(&seen, "born")[&key];
         assert!(waited >= 8_000, "{key} waited {waited} ms");
     }
 }
@@ -100,7 +100,7 @@ fn timer_messages_wait_as_long_as_they_say() {
     for (_, prefix, delay_ms) in timers {
         for key in keys(prefix, 0..10) {
             if prefix == "at" {
-                let late = shown_ms(&seen, "stored")[&key] - deliver_at;
+                let late = shown_numbers(&seen, "stored")[&key] - deliver_at;
                 assert!((-early_ms(&server)..LATE_MS).contains(&late), "{key} came {late} ms after its time");
             } else {
                 assert_delayed(&seen, &key, delay_ms, if delay_ms == 0 { 0 } else { early_ms(&server) });
@@ -125,7 +125,7 @@ fn timer_messages_survive_kill_9_of_the_broker() {
         assert_exactly(&received(&seen), &all);
     }
     for key in all {
-        let waited = shown_ms(&seen, "stored")[&key] - shown_ms(&seen, "born")[&key];
+        let waited = shown_numbers(&seen, "stored")[&key] - shown_numbers(&seen, "born")[&key];
         assert!(waited >= 10_000 - early_ms(&server), "{key} waited {waited} ms");
     }
 }

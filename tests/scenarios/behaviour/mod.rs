@@ -3,7 +3,9 @@
 //! RocketMQ and not us.
 
 mod administration;
+mod backlog;
 mod batches;
+mod compressed;
 mod consuming;
 mod dead_letters;
 mod delayed;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::running::{Running, assert_exactly, keys, shown_ms};
+use super::running::{Running, assert_exactly, keys, shown_numbers};
 use super::server::Server;
 use crate::driver::{Client, produce, received};
 use crate::push_group::{PushGroup, assert_in_order};
@@ -90,7 +90,7 @@ fn unpaid_orders_come_up_in_time(server: &Server) {
     reminder.await_keys(&all);
     let seen = reminder.end();
     assert_exactly(&received(&seen), &all);
-    let (stored, born) = (shown_ms(&seen, "stored"), shown_ms(&seen, "born"));
+    let (stored, born) = (shown_numbers(&seen, "stored"), shown_numbers(&seen, "born"));
     for key in &all {
         let waited = stored[key] - born[key];
         assert!(waited >= UNPAID_AFTER_MS, "{key} came up after {waited} ms");

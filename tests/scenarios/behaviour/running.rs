@@ -139,8 +139,8 @@ pub fn shown(events: &[Event], wanted: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The same as numbers, for the times in ms.
-pub fn shown_ms(events: &[Event], wanted: &str) -> BTreeMap<String, i64> {
+/// The same as numbers.
+pub fn shown_numbers(events: &[Event], wanted: &str) -> BTreeMap<String, i64> {
     shown(events, wanted)
         .into_iter()
         .map(|(key, value)| (key, value.parse().unwrap_or_else(|_| panic!("{wanted} is {value}"))))

@@ -1,9 +1,9 @@
 //! A nameserver and a broker: ours, or Java's if the environment says `FERROMQ_AGAINST=java`.
 
 use crate::cluster::{self, Cluster};
-use crate::driver::{Client, Received, pull_all};
+use crate::driver::{Client, Received, java_mqadmin, pull_all};
 use crate::java_server::JavaServer;
-use crate::process::await_condition;
+use crate::process::{await_condition, run};
 
 /// Servers of a scenario, ended with the value.
 pub enum Server {
@@ -50,12 +50,30 @@ impl Server {
         }
     }
 
+    /// Whether a line of the broker's log satisfies `wanted`.
+    pub fn broker_logged(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        match self {
+            Server::Ours(cluster) => cluster.broker.process.logged(wanted),
+            Server::Java(java) => java.broker_log().lines().any(wanted),
+        }
+    }
+
     /// Anonymous memory of our broker; Java's heap says nothing.
     pub fn broker_memory_mb(&self) -> Option<u64> {
         let Server::Ours(cluster) = self else { return None };
         let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.broker.process.pid())).ok()?;
         let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes / 1024)
+    }
+
+    /// Runs Java's `mqadmin` and gives what it printed.
+    pub fn admin(&self, command: &str, options: &[&str]) -> String {
+        let namesrv = self.namesrv();
+        let mut arguments = vec![command, "-n", &namesrv];
+        arguments.extend_from_slice(options);
+        let done = run(&mut java_mqadmin(&arguments));
+        assert!(done.status.success(), "{arguments:?}\n{}\n{}", done.stdout, done.stderr);
+        done.stdout
     }
 
     pub fn create_topic(&self, topic: &str, queues: u32) {

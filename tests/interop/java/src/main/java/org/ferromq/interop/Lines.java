@@ -21,7 +21,7 @@ final class Lines {
         this.out = out;
     }
 
-    /** What `received` adds about each message: `born`, `stored`, or the name of a property. */
+    /** What `received` adds about each message: `born`, `stored`, `size`, or the name of a property. */
     void show(List<String> names) {
         shown = names;
     }
@@ -64,6 +64,8 @@ final class Lines {
                 return Long.toString(message.getBornTimestamp());
             case "stored":
                 return Long.toString(message.getStoreTimestamp());
+            case "size":
+                return Integer.toString(message.getStoreSize());
             default:
                 return message.getProperty(name);
         }

@@ -8,7 +8,7 @@ import java.util.Map;
 import java.util.Set;
 
 final class Options {
-    private static final Set<String> FLAGS = Set.of("orderly", "broadcast", "trace", "until-stdin-closes");
+    private static final Set<String> FLAGS = Set.of("orderly", "broadcast", "trace", "quiet", "until-stdin-closes");
     private static final Set<String> VALUES = Set.of(
         "namesrv", "topic", "group", "instance", "poll-ms", "persist-ms", "log-dir",
         "mode", "count", "start", "size", "keys", "tag", "queue", "broker", "inflight", "timeout-ms", "batch-size",

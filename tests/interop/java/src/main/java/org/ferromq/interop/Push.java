@@ -23,6 +23,7 @@ final class Push {
     private final String topic;
     private final int failFirst;
     private final int delayLevel;
+    private final boolean quiet;
     private final DefaultMQPushConsumer consumer;
     private final AtomicLong deliveries = new AtomicLong();
 
@@ -33,6 +34,7 @@ final class Push {
         this.topic = options.required("topic");
         this.failFirst = options.count("fail-first", 0);
         this.delayLevel = options.count("delay-level", 0);
+        this.quiet = options.has("quiet");
         this.consumer = new DefaultMQPushConsumer(options.required("group"), options.has("trace"), null);
     }
 
@@ -74,7 +76,7 @@ final class Push {
         }
         consumer.start();
         lines.print("READY");
-        reportAssignmentUntil(Lines.stdinClosed());
+        reportUntil(Lines.stdinClosed());
         consumer.shutdown();
         lines.print("DONE", deliveries);
     }
@@ -84,15 +86,19 @@ final class Push {
         boolean consumed = true;
         for (MessageExt message : messages) {
             deliveries.incrementAndGet();
-            lines.received(message, brokerName);
+            if (!quiet) {
+                lines.received(message, brokerName);
+            }
             afterwards.accept(message);
             consumed &= message.getReconsumeTimes() >= failFirst;
         }
         return consumed;
     }
 
-    private void reportAssignmentUntil(CountDownLatch stop) throws InterruptedException {
+    /** What is true of the consumer as a whole, each time it has changed. */
+    private void reportUntil(CountDownLatch stop) throws InterruptedException {
         String reported = "";
+        long counted = 0;
         do {
             String assigned = consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable()
                 .keySet().stream()
@@ -103,6 +109,10 @@ final class Push {
             if (!assigned.equals(reported)) {
                 reported = assigned;
                 lines.print("ASSIGNED", assigned);
+            }
+            if (quiet && counted != deliveries.get()) {
+                counted = deliveries.get();
+                lines.print("COUNT", counted);
             }
         } while (!stop.await(200, TimeUnit.MILLISECONDS));
     }
