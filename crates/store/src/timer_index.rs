@@ -218,24 +218,24 @@ impl TimerIndex {
         Ok(())
     }
 
-    /// Reads minutes that begin soon.
+    /// Reads minutes that begin soon, and those that are past one at a time: after a long stop there may be days of them.
     fn bring_near(&mut self, now_ms: i64) -> io::Result<()> {
         let end = minute_of(now_ms.saturating_add(AHEAD_MS)) + 1;
-        if end <= self.near_end {
-            return Ok(());
+        while self.near_end < end && (self.near.is_empty() || self.near_end >= end - 1) {
+            // What is entered but not in a file would be missed in it, and is known by the rule in `enter` only from now on.
+            self.write()?;
+            let minute = self.minutes.range(self.near_end..end).next().copied();
+            if let Some(minute) = minute {
+                let mut read = Vec::new();
+                read_minute(&self.path(minute), &mut read)?;
+                // A crash leaves entries of later than the checkpoint; they are entered again.
+                read.retain(|timer| timer.due_ms > self.delivered_ms && timer.offset < self.entered);
+                read.sort_unstable();
+                read.dedup();
+                self.near.extend(read.into_iter().map(Reverse));
+            }
+            self.near_end = minute.map_or(end, |minute| minute + 1);
         }
-        // What is entered but not in a file would be missed in it, and is known by the rule in `enter` only from now on.
-        self.write()?;
-        let mut read = Vec::new();
-        for minute in self.minutes.range(self.near_end..end) {
-            read_minute(&self.path(*minute), &mut read)?;
-        }
-        // A crash leaves entries of later than the checkpoint; they are entered again.
-        read.retain(|timer| timer.due_ms > self.delivered_ms && timer.offset < self.entered);
-        read.sort_unstable();
-        read.dedup();
-        self.near.extend(read.into_iter().map(Reverse));
-        self.near_end = end;
         Ok(())
     }
 
@@ -367,6 +367,21 @@ mod tests {
         assert_eq!(take(&mut index, 4 * HOUR), [(HOUR + 1, 5), (3 * HOUR, 0)]);
         assert!(index.has_passed(3 * HOUR) && !index.has_passed(3 * HOUR + 1));
         assert_eq!(index.next_ms(), None);
+    }
+
+    #[test]
+    fn after_a_long_stop_one_minute_is_in_memory_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let all: Vec<i64> = (0..600).map(|second| HOUR + second * 1000).collect();
+        enter(&mut index, &all);
+        for due_ms in all {
+            let due = index.due(2 * HOUR).unwrap();
+            assert_eq!(due.iter().map(|timer| timer.due_ms).collect::<Vec<_>>(), [due_ms]);
+            assert!(index.near_count() < 60, "{} in memory", index.near_count());
+            index.delivered(due_ms);
+        }
+        assert_eq!(index.due(2 * HOUR).unwrap(), []);
     }
 
     #[test]
