@@ -3,13 +3,15 @@
 //! Tags are compared by their codes, which queue entries hold; the client checks the exact text again. A condition is evaluated on the
 //! record. Java: `ExpressionMessageFilter`, `ConsumerFilterManager`; spec broker §E.
 
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ferromq_filter::{CompileError, Expression};
 use ferromq_protocol::body::SubscriptionData;
+use ferromq_protocol::message::Record;
+use ferromq_protocol::message::properties::{pairs, property};
 use ferromq_protocol::message::tags::tags_code;
-use ferromq_protocol::message::{Record, property};
 use ferromq_store::{Arrival, MessageFilter};
 use parking_lot::Mutex;
 
@@ -52,7 +54,7 @@ impl Wanted {
     /// Whether a message that has just become visible is wanted.
     pub(crate) fn matches_arrival(&self, arrival: &Arrival<'_>) -> bool {
         match self {
-            Wanted::Condition(condition) => condition.matches(|name| property(arrival.properties, name)),
+            Wanted::Condition(condition) => is_true(condition, arrival.properties),
             _ => self.matches_tags_code(Some(arrival.tags_code)),
         }
     }
@@ -75,13 +77,27 @@ impl MessageFilter for Wanted {
 
     fn matches_record(&self, record: &Record<'_>) -> bool {
         match self {
-            Wanted::Condition(condition) => {
-                let text = record.properties();
-                condition.matches(|name| property(&text, name))
-            }
+            Wanted::Condition(condition) => is_true(condition, &record.properties()),
             _ => true,
         }
     }
+}
+
+/// Lookups in one message's properties that scan their text; most conditions need fewer. More of them go through a table, so that a long
+/// condition on many properties costs the sum of both and not their product.
+const SCANS_MAX: u32 = 16;
+
+/// Whether a condition holds for a message with these properties.
+fn is_true(condition: &Expression, properties: &str) -> bool {
+    let scans = Cell::new(0);
+    let table = OnceCell::new();
+    condition.matches(|name| {
+        if scans.get() < SCANS_MAX {
+            scans.set(scans.get() + 1);
+            return property(properties, name);
+        }
+        table.get_or_init(|| pairs(properties).collect::<HashMap<_, _>>()).get(name).copied()
+    })
 }
 
 /// Conditions in compiled form, by their text: a pull must not compile one each time.
@@ -135,6 +151,24 @@ mod tests {
         assert!(wanted.matches_tags_code(Some(2_598_919)));
         // A message without a tag has code 0 and never matches a list.
         assert!(!wanted.matches_tags_code(Some(0)));
+    }
+
+    #[test]
+    fn a_condition_sees_the_same_however_often_it_looks() {
+        let properties = "a\u{1}1\u{2}b\u{1}2\u{2}a\u{1}3\u{2}c\u{1}\u{2}";
+        for looks in [1, SCANS_MAX as usize, 100] {
+            let before = vec!["b <> '2'"; looks - 1].join(" OR ");
+            let holds = |last: &str| {
+                let text = [before.as_str(), last]
+                    .iter()
+                    .filter(|part| !part.is_empty())
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join(" OR ");
+                is_true(&Expression::compile(&text).unwrap(), properties)
+            };
+            assert!(holds("a = '3'") && holds("c IS NULL") && !holds("a = '1'"), "{looks} looks");
+        }
     }
 
     #[test]
