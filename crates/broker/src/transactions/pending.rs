@@ -49,7 +49,10 @@ impl Half {
         }
         match self.immunity_ms {
             Some(immunity) => now_ms.saturating_sub(self.born_ms) > immunity,
-            None => now_ms.saturating_sub(self.stored_ms) > timeout_ms,
+            // Its first copy: by our own clock, so that a producer whose clock is behind is not asked at once.
+            None if self.older.is_empty() => now_ms.saturating_sub(self.stored_ms) > timeout_ms,
+            // It was asked after in an earlier round, so it is in every one.
+            None => true,
         }
     }
 }
@@ -250,6 +253,9 @@ mod tests {
         assert!(pending.moved(QueueOffset(1), QueueOffset(5), PhysicalOffset(0), 101));
         assert_eq!(due(&pending, 0, 300), Some(2));
         assert_eq!(pending.next_due(QueueOffset(5), QueueOffset(5), 9_999, 0), None);
+        // The next round asks after it again, whatever its copy's age.
+        let again = pending.next_due(QueueOffset(5), QueueOffset(6), 102, 100);
+        assert_eq!(again.map(|half| half.queue_offset), Some(QueueOffset(5)));
     }
 
     #[test]
