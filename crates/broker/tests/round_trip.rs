@@ -81,16 +81,19 @@ async fn a_batch_becomes_single_messages() {
     let root = tempfile::tempdir().unwrap();
     let house = House::start(root.path(), "").await;
     let mut body = Vec::new();
-    for (text, key) in [("one", "B1"), ("two", "B2")] {
-        BatchItem { flag: 0, body: text.as_bytes(), properties: format!("UNIQ_KEY\u{1}{key}\u{2}").into() }
-            .encode(&mut body)
-            .unwrap();
+    // The Go client gives them no unique key.
+    for (text, properties) in [("one", "UNIQ_KEY\u{1}B1\u{2}"), ("two", "")] {
+        BatchItem { flag: 0, body: text.as_bytes(), properties: properties.into() }.encode(&mut body).unwrap();
     }
     let sent = house.send_with("TopicA", "0", "UNIQ_KEY\u{1}BATCH\u{2}", &body, &[("m", "true")]).await;
     assert_eq!(sent.response_code(), ResponseCode::SUCCESS, "{sent:?}");
     assert_eq!((field(&sent, "queueOffset"), field(&sent, "transactionId")), ("0".into(), "BATCH".into()));
     assert_eq!(field(&sent, "msgId").split(',').count(), 2);
     assert_eq!(pull_bodies(&house, "TopicA", "0", "0", 2).await, [b"one", b"two"]);
+    let stored = house.pull_with("TopicA", "0", "0", &[]).await.body;
+    let unique_keys =
+        Records::new(&stored).map(|record| record.unwrap().property("UNIQ_KEY").map(|key| key.into_owned()));
+    assert_eq!(unique_keys.collect::<Vec<_>>(), [Some("B1".to_owned()), None]);
     assert_eq!(field(&house.send("TopicA", "0", "", b"three").await, "queueOffset"), "2");
 
     let garbage = house.send_with("TopicA", "0", "", b"garbage", &[("m", "true")]).await;

@@ -209,8 +209,9 @@ impl SendPath {
         BUFFER.with_borrow_mut(|text| {
             text.clear();
             text.shrink_to(BUFFER_KEPT);
-            let generated = self.added.write(text, properties, &noticed, detour);
-            let unique_key = generated.as_deref().or(noticed.unique_key).unwrap_or_default();
+            let made_key = noticed.unique_key.is_none().then(|| self.added.unique_key());
+            self.added.write(text, properties, &noticed, detour, made_key.as_deref());
+            let unique_key = made_key.as_deref().or(noticed.unique_key).unwrap_or_default();
             let mut sys_flag = SysFlag(request.sys_flag);
             if noticed.half {
                 // A half is visible in its own topic, where the broker reads it; a retry in its own.
@@ -306,7 +307,8 @@ impl SendPath {
                 let own = Noticed::in_properties(&item.properties);
                 self.refuse_in_batch(&own, request)?;
                 let start = text.len();
-                self.added.write(text, &item.properties, &own, Detour::None);
+                // One without a unique key stays without: its client goes by the offset ids of the answer.
+                self.added.write(text, &item.properties, &own, Detour::None, None);
                 ranges.push(start..text.len());
             }
             let messages: Vec<NewMessage<'_>> = items

@@ -32,15 +32,21 @@ impl AddedProperties {
         AddedProperties { text, unique_keys: UniqueKeySource::new(store_host.ip(), process, generator) }
     }
 
-    /// Writes the properties as stored: the client's, without those that only the broker may set, then the broker's own.
-    /// Gives the unique key when one had to be made.
+    /// A unique key for a message that came without one.
+    pub(super) fn unique_key(&self) -> String {
+        self.unique_keys.next(millis_in_month(now_ms())).to_string()
+    }
+
+    /// Writes the properties as stored: the client's, without those that only the broker may set, then the broker's own, among them a
+    /// unique key if one was made.
     pub(super) fn write(
         &self,
         text: &mut String,
         from_client: &str,
         noticed: &Noticed<'_>,
         detour: Detour,
-    ) -> Option<String> {
+        made_key: Option<&str>,
+    ) {
         if noticed.needs_cleaning || !matches!(detour, Detour::None) {
             for (name, value) in properties::pairs(from_client) {
                 if !is_brokers_own(name) && !detour.replaces(name) {
@@ -56,13 +62,10 @@ impl AddedProperties {
         if matches!(detour, Detour::DeadLetter) {
             push_property(text, names::DELAY_TIME_LEVEL, "-1");
         }
-        let generated =
-            noticed.unique_key.is_none().then(|| self.unique_keys.next(millis_in_month(now_ms())).to_string());
-        if let Some(key) = &generated {
+        if let Some(key) = made_key {
             push_property(text, names::UNIQUE_KEY, key);
         }
         text.push_str(&self.text);
-        generated
     }
 }
 
@@ -179,23 +182,22 @@ mod tests {
     }
 
     #[test]
-    fn the_brokers_own_properties_win_and_a_missing_key_is_made() {
+    fn the_brokers_own_properties_win() {
         let added = AddedProperties::new([(names::CLUSTER, "C")], ([127, 0, 0, 1], 10911).into());
-        let stored = |from_client: &str, detour| {
+        let stored = |from_client: &str, detour, made_key| {
             let mut text = String::new();
-            let noticed = Noticed::in_properties(from_client);
-            let key = added.write(&mut text, from_client, &noticed, detour);
-            (text, key)
+            added.write(&mut text, from_client, &Noticed::in_properties(from_client), detour, made_key);
+            text
         };
         // C++ and Go leave the last separator out.
-        let kept = stored("UNIQ_KEY\u{1}K\u{2}TAGS\u{1}a", Detour::None);
-        assert_eq!(kept, ("UNIQ_KEY\u{1}K\u{2}TAGS\u{1}a\u{2}CLUSTER\u{1}C\u{2}".into(), None));
-        let cleaned = stored("CLUSTER\u{1}other\u{2}UNIQ_KEY\u{1}K\u{2}POP_CK\u{1}x\u{2}", Detour::None);
-        assert_eq!(cleaned.0, "UNIQ_KEY\u{1}K\u{2}CLUSTER\u{1}C\u{2}");
-        let dead = stored("DELAY\u{1}3\u{2}UNIQ_KEY\u{1}K\u{2}", Detour::DeadLetter);
-        assert_eq!(dead.0, "UNIQ_KEY\u{1}K\u{2}DELAY\u{1}-1\u{2}CLUSTER\u{1}C\u{2}");
-        let (text, key) = stored("", Detour::None);
-        let key = key.unwrap();
-        assert_eq!((key.len(), text), (32, format!("UNIQ_KEY\u{1}{key}\u{2}CLUSTER\u{1}C\u{2}")));
+        let kept = stored("UNIQ_KEY\u{1}K\u{2}TAGS\u{1}a", Detour::None, None);
+        assert_eq!(kept, "UNIQ_KEY\u{1}K\u{2}TAGS\u{1}a\u{2}CLUSTER\u{1}C\u{2}");
+        let cleaned = stored("CLUSTER\u{1}other\u{2}UNIQ_KEY\u{1}K\u{2}POP_CK\u{1}x\u{2}", Detour::None, None);
+        assert_eq!(cleaned, "UNIQ_KEY\u{1}K\u{2}CLUSTER\u{1}C\u{2}");
+        let dead = stored("DELAY\u{1}3\u{2}UNIQ_KEY\u{1}K\u{2}", Detour::DeadLetter, None);
+        assert_eq!(dead, "UNIQ_KEY\u{1}K\u{2}DELAY\u{1}-1\u{2}CLUSTER\u{1}C\u{2}");
+        let key = added.unique_key();
+        assert_eq!(key.len(), 32);
+        assert_eq!(stored("", Detour::None, Some(&key)), format!("UNIQ_KEY\u{1}{key}\u{2}CLUSTER\u{1}C\u{2}"));
     }
 }
