@@ -14,28 +14,9 @@ import (
 	"github.com/apache/rocketmq-client-go/v2/primitive"
 )
 
-func consumerOptions(o *options) (topic string, opts []consumer.Option, err error) {
-	namesrv, err := o.required("namesrv")
-	if err != nil {
-		return "", nil, err
-	}
-	if topic, err = o.required("topic"); err != nil {
-		return "", nil, err
-	}
-	group, err := o.required("group")
-	if err != nil {
-		return "", nil, err
-	}
-	return topic, []consumer.Option{
-		consumer.WithNsResolver(primitive.NewPassthroughResolver(strings.Split(namesrv, ";"))),
-		consumer.WithGroupName(group),
-		consumer.WithInstance(o.instance()),
-		consumer.WithVIPChannel(false),
-	}, nil
-}
-
-// push reports every delivery, and every change of its own share of the queues.
-func push(o *options) error {
+// push reports every delivery, and every change of its own share of the queues. `afterwards` gets each message that was
+// reported.
+func push(o *options, afterwards func(*primitive.MessageExt)) error {
 	topic, opts, err := consumerOptions(o)
 	if err != nil {
 		return err
@@ -59,7 +40,11 @@ func push(o *options) error {
 	opts = append(opts,
 		consumer.WithConsumerOrder(orderly),
 		consumer.WithConsumeGoroutineNums(int(o.number("threads", 8))),
+		consumer.WithMaxReconsumeTimes(int32(o.number("max-reconsume", -1))),
 		consumer.WithStrategy((&assignment{topic: topic}).allocate))
+	if o.has("trace") {
+		opts = append(opts, consumer.WithTrace(traceConfig(o)))
+	}
 	client, err := rocketmq.NewPushConsumer(opts...)
 	if err != nil {
 		return err
@@ -81,7 +66,8 @@ func push(o *options) error {
 		consumed := true
 		for _, message := range messages {
 			received.increment()
-			printReceived(message, broker)
+			printReceived(message, broker, o.given["show"])
+			afterwards(message)
 			consumed = consumed && message.ReconsumeTimes >= failFirst
 		}
 		switch {
@@ -101,6 +87,9 @@ func push(o *options) error {
 	}
 	printLine("READY")
 	<-stdinClosed()
+	if o.has("trace") {
+		settle()
+	}
 	err = client.Shutdown()
 	printLine("DONE", received.load())
 	return err
@@ -145,7 +134,7 @@ func sortQueues(queues []*primitive.MessageQueue) {
 
 // publishQueues asks the name server, through the client's admin part.
 func publishQueues(o *options) ([]*primitive.MessageQueue, error) {
-	namesrv, err := o.required("namesrv")
+	resolver, err := nameServers(o)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +142,7 @@ func publishQueues(o *options) ([]*primitive.MessageQueue, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := admin.NewAdmin(admin.WithResolver(primitive.NewPassthroughResolver(strings.Split(namesrv, ";"))))
+	client, err := admin.NewAdmin(admin.WithResolver(resolver))
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +203,7 @@ func pull(o *options) error {
 			}
 			if result.Status == primitive.PullFound {
 				for _, message := range result.GetMessageExts() {
-					printReceived(message, broker)
+					printReceived(message, broker, o.given["show"])
 					received++
 				}
 			}

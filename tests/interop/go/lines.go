@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -32,19 +33,37 @@ func printLine(args ...interface{}) {
 	}
 }
 
-// printReceived reports one delivered message, and says so when its body is not what `produce` makes.
-func printReceived(m *primitive.MessageExt, broker string) {
+// printReceived reports one delivered message and what is to be shown of it, and says so when its body is not what
+// `produce` makes.
+func printReceived(m *primitive.MessageExt, broker string, shown []string) {
 	key := keyOf(m)
 	printLine("RECV", key, broker, m.Queue.QueueId, m.QueueOffset, m.MsgId, m.ReconsumeTimes)
+	for _, name := range shown {
+		printLine("WITH", key, name, shownValue(m, name))
+	}
 	ours := bytes.HasPrefix(m.Body, []byte(key)) && strings.Trim(string(m.Body[len(key):]), string(padding)) == ""
 	if m.GetProperty("seq") != "" && !ours {
 		printLine("BADBODY", key, len(m.Body))
 	}
 }
 
-func keyOf(m *primitive.MessageExt) string {
-	if keys := strings.Join(strings.Fields(m.GetKeys()), ","); keys != "" {
-		return keys
+func shownValue(m *primitive.MessageExt, name string) string {
+	switch name {
+	case "born":
+		return strconv.FormatInt(m.BornTimestamp, 10)
+	case "stored":
+		return strconv.FormatInt(m.StoreTimestamp, 10)
+	case "size":
+		return strconv.Itoa(int(m.StoreSize))
+	}
+	return word(m.GetProperty(name))
+}
+
+func keyOf(m *primitive.MessageExt) string { return word(m.GetKeys()) }
+
+func word(text string) string {
+	if joined := strings.Join(strings.Fields(text), ","); joined != "" {
+		return joined
 	}
 	return "-"
 }

@@ -56,8 +56,14 @@ func dispatch(command string, o *options) error {
 	switch command {
 	case "produce":
 		return produce(o)
+	case "transact":
+		return transact(o)
+	case "request":
+		return request(o)
+	case "reply":
+		return reply(o)
 	case "push":
-		return push(o)
+		return push(o, func(*primitive.MessageExt) {})
 	case "pull":
 		return pull(o)
 	case "route":

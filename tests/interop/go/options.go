@@ -18,11 +18,12 @@ type wrongOptions string
 
 func (w wrongOptions) Error() string { return string(w) }
 
-var flags = words("orderly broadcast until-stdin-closes")
+var flags = words("orderly broadcast trace until-stdin-closes")
 
 var values = words(`namesrv topic group instance poll-ms persist-ms log-dir
 	mode count start size keys tag queue broker inflight timeout-ms batch-size retries fail-pause-ms pace-ms
-	delay-level prop from timestamp tags sql fail-first threads from-offset key unique-key offset-id max`)
+	delay-level prop outcome check immunity-s
+	from timestamp tags sql fail-first max-reconsume threads from-offset show key unique-key offset-id max`)
 
 func words(list string) map[string]bool {
 	set := map[string]bool{}
@@ -50,7 +51,7 @@ func parseOptions(args []string) (*options, error) {
 	}
 	// Numbers are checked here, so that reading one later cannot fail.
 	for _, name := range strings.Fields(`poll-ms persist-ms count start size queue inflight timeout-ms batch-size retries
-		fail-pause-ms pace-ms delay-level timestamp fail-first threads from-offset max`) {
+		fail-pause-ms pace-ms delay-level immunity-s timestamp fail-first max-reconsume threads from-offset max`) {
 		if value := o.text(name, "0"); !isNumber(value) {
 			return nil, wrongOptions(fmt.Sprintf("--%s %s is not a whole number", name, value))
 		}
