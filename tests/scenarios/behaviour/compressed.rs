@@ -62,3 +62,8 @@ fn compressed_bodies_stay_compressed_for_java_4_9_8() {
 fn compressed_bodies_stay_compressed_for_java_5_3_3() {
     compressed_bodies_stay_compressed(Client::Java533);
 }
+
+#[test]
+fn compressed_bodies_stay_compressed_for_go() {
+    compressed_bodies_stay_compressed(Client::Go);
+}

@@ -51,6 +51,11 @@ fn refused_messages_are_dead_letters_for_java_5_3_3() {
 }
 
 #[test]
+fn refused_messages_are_dead_letters_for_go() {
+    refused_messages_are_dead_letters(Client::Go);
+}
+
+#[test]
 fn a_consumer_may_refuse_a_message_for_good() {
     let server = Server::start(QUICK);
     server.create_topic("ForGood", 4);

@@ -37,12 +37,13 @@ fn delay_levels_wait_as_long_as_they_say() {
     let server = Server::start(&["messageDelayLevel=1s 3s 5s"]);
     server.create_topic("Levels", 4);
     let mut consumer = consumer(&server, "Levels", "CID_levels");
-    // The last one asks for more than there is and gets the most that there is.
+    // One asks for more than there is and gets the most that there is.
     let levels = [
         (Client::Java533, "1", "one", 1_000),
         (Client::Java498, "2", "two", 3_000),
         (Client::Java533, "3", "three", 5_000),
         (Client::Java498, "9", "beyond", 5_000),
+        (Client::Go, "2", "go", 3_000),
     ];
     let mut all = BTreeSet::new();
     for (client, level, prefix, _) in levels {

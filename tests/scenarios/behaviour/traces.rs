@@ -49,3 +49,8 @@ fn messages_are_traced_by_java_4_9_8() {
 fn messages_are_traced_by_java_5_3_3() {
     sent_and_consumed_messages_are_traced(Client::Java533);
 }
+
+#[test]
+fn messages_are_traced_by_go() {
+    sent_and_consumed_messages_are_traced(Client::Go);
+}

@@ -91,9 +91,13 @@ fn committed_arrive_once_and_rolled_back_never_for_java_5_3_3() {
     committed_arrive_once_and_rolled_back_never(Client::Java533);
 }
 
+#[test]
+fn committed_arrive_once_and_rolled_back_never_for_go() {
+    committed_arrive_once_and_rolled_back_never(Client::Go);
+}
+
 /// A producer is killed between half and commit; another member of its group is asked and commits.
-fn orphans_are_finished_by_another_member(restart_broker: bool) {
-    let client = Client::Java533;
+fn orphans_are_finished_by_another_member(client: Client, restart_broker: bool) {
     let mut server = Server::start(QUICK);
     server.create_topic("Orphans", 4);
     let options = ["--group", "PID_family", "--outcome", "unknown", "--check", "unknown"];
@@ -123,12 +127,17 @@ fn orphans_are_finished_by_another_member(restart_broker: bool) {
 
 #[test]
 fn another_member_commits_what_a_killed_producer_left_open() {
-    orphans_are_finished_by_another_member(false);
+    orphans_are_finished_by_another_member(Client::Java533, false);
+}
+
+#[test]
+fn another_member_commits_what_a_killed_go_producer_left_open() {
+    orphans_are_finished_by_another_member(Client::Go, false);
 }
 
 #[test]
 fn halves_survive_kill_9_of_the_broker() {
-    orphans_are_finished_by_another_member(true);
+    orphans_are_finished_by_another_member(Client::Java533, true);
 }
 
 #[test]
