@@ -688,6 +688,7 @@ impl BrokerConfig {
 
 /// The configuration in force: read without a lock, swapped whole when an operator changes it.
 pub struct LiveConfig {
+    broker_name: String,
     current: ArcSwap<BrokerConfig>,
     version: Mutex<DataVersion>,
     file: Option<PathBuf>,
@@ -697,7 +698,17 @@ impl LiveConfig {
     /// `file` is where the configuration came from, if from a file.
     pub fn new(config: BrokerConfig, file: Option<PathBuf>) -> LiveConfig {
         let version = DataVersion { counter: 0, state_version: 0, timestamp: now_ms() };
-        LiveConfig { current: ArcSwap::from_pointee(config), version: Mutex::new(version), file }
+        LiveConfig {
+            broker_name: config.broker_name.clone(),
+            current: ArcSwap::from_pointee(config),
+            version: Mutex::new(version),
+            file,
+        }
+    }
+
+    /// The name that this process is known by; a change of `brokerName` waits for the next start.
+    pub fn broker_name(&self) -> &str {
+        &self.broker_name
     }
 
     /// The file that a change is to be written to; `None` when the broker was started without one.

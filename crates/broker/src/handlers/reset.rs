@@ -150,7 +150,7 @@ impl ResetPath {
     }
 
     fn body(&self, topic: &TopicName, offsets: &BTreeMap<QueueId, QueueOffset>) -> ResetOffsetBody {
-        let broker = self.config.current().broker_name.clone();
+        let broker = self.config.broker_name().to_owned();
         let entry = |(queue, offset): (&QueueId, &QueueOffset)| {
             (MessageQueue::new(topic.clone(), broker.as_str(), queue.as_i32()), offset.as_i64())
         };
@@ -158,7 +158,7 @@ impl ResetPath {
     }
 
     fn body_for_c(&self, topic: &TopicName, offsets: &BTreeMap<QueueId, QueueOffset>) -> ResetOffsetBodyForC {
-        let broker_name = self.config.current().broker_name.clone();
+        let broker_name = self.config.broker_name().to_owned();
         let entry = |(queue, offset): (&QueueId, &QueueOffset)| ResetOffsetEntry {
             broker_name: broker_name.clone(),
             topic: topic.clone(),

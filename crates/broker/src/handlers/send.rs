@@ -264,7 +264,7 @@ impl SendPath {
             if let Detour::Timer(due_ms) = detour {
                 let handle = RecallHandle {
                     topic: topic.topic_name.to_string(),
-                    broker: self.parts.config.current().broker_name.clone(),
+                    broker: self.parts.config.broker_name().to_owned(),
                     due_ms,
                     unique_key: unique_key.to_owned(),
                 };

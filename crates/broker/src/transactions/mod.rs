@@ -491,7 +491,7 @@ impl Shared {
             offset_msg_id: Some(offset_id.to_string().into()),
         };
         Ok(Command::request(RequestCode::CHECK_TRANSACTION_STATE, &header)
-            .with_field("bname", &self.parts.config.current().broker_name)
+            .with_field("bname", self.parts.config.broker_name())
             .with_body(body))
     }
 }
