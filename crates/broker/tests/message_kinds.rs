@@ -194,6 +194,38 @@ async fn an_open_transaction_is_asked_after_and_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_may_name_a_copy_that_a_restart_has_forgotten() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), QUICK_CHECKS).await;
+    send_half(&house, "", b"late").await;
+    let (client, connection, mut asked) = producer(&house, "p1").await;
+    let question = next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    for _ in 0..2 {
+        next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    }
+    connection.close();
+    client.shutdown().await;
+    // Nobody is there to be asked any more, so the newest copy stays the newest; a start reads from it on.
+    let topic = [("topic", HALF_TOPIC), ("queueId", "0")];
+    let end_of_halves: u64 =
+        field(&house.ask(RequestCode::GET_MAX_OFFSET, &topic, b"").await, "offset").parse().unwrap();
+    let newest = (end_of_halves - 1).to_string();
+    let noted = [topic[0], topic[1], ("consumerGroup", "CID_RMQ_SYS_TRANS"), ("commitOffset", &newest)];
+    assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &noted, b"").await.code, 0);
+    house.stop().await;
+
+    let house = House::start(root.path(), "").await;
+    let copy = Sent {
+        queue_offset: field(&question, "tranStateTableOffset"),
+        log_offset: field(&question, "commitLogOffset"),
+    };
+    assert!(copy.queue_offset.parse::<u64>().unwrap() < end_of_halves - 1);
+    assert_eq!(end_with(&house, &copy, "8", &[("fromTransactionCheck", "true")]).await.code, 0);
+    assert_eq!(bodies(&house, "1").await, ["late"]);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_without_an_answer_is_put_aside_and_can_be_resumed() {
     let root = tempfile::tempdir().unwrap();
     let house = House::start(root.path(), &format!("{QUICK_CHECKS}transactionCheckMax=2\n")).await;

@@ -44,7 +44,7 @@ use pending::{Half, Pending};
 const QUEUE: QueueId = QueueId(0);
 /// Most open transactions, about 100 bytes of memory each; beyond it new ones are refused.
 const PENDING_MAX: usize = 500_000;
-/// A half that lies so far back moves to the end of its queue, also when nobody could be asked: a start reads from the first one on.
+/// A half this far behind the end of its queue is copied there even if nobody can be asked, so that a start need not read more.
 const BEHIND_MAX: u64 = 50_000;
 /// How often it is noted down from where the queues must be read at the next start.
 const NOTE_PERIOD: Duration = Duration::from_secs(5);
@@ -126,7 +126,7 @@ impl Transactions {
         if self.shared.pending.lock().len() < PENDING_MAX { Ok(()) } else { Err(TooMany) }
     }
 
-    /// A half message is stored. Before its producer hears of it.
+    /// A half message is stored. To be called before the reply, so that an end cannot overtake it.
     pub(crate) fn began(&self, appended: &Appended, born_ms: i64, immunity: Option<&str>) {
         self.shared.pending.lock().insert(Half {
             queue_offset: appended.queue_offset,
@@ -142,7 +142,11 @@ impl Transactions {
     /// is left to the caller's round.
     pub(crate) fn end(&self, record: &Record<'_>, commit: bool) -> Result<(), AppendError> {
         let shared = &self.shared;
-        let claimed = shared.pending.lock().claim(record.queue_offset());
+        let claimed = {
+            let mut pending = shared.pending.lock();
+            // After a restart the copies between the first and the newest one are unknown; each names the first.
+            named_copies(record).find_map(|copy| pending.claim(copy))
+        };
         let Some(half) = claimed else { return shared.end_late(record, commit) };
         let stored = if commit { shared.parts.store_committed(record) } else { Ok(()) };
         match stored.and_then(|()| shared.mark_ended(&half, Store::append_again_silently)) {
@@ -158,7 +162,10 @@ impl Transactions {
     /// transaction that has ended.
     pub(crate) fn resume(&self, record: &Record<'_>) -> Result<bool, AppendError> {
         let shared = &self.shared;
-        let open = shared.pending.lock().get(record.queue_offset()).cloned();
+        let open = {
+            let pending = shared.pending.lock();
+            named_copies(record).find_map(|copy| pending.get(copy).cloned())
+        };
         let open = open.filter(|_| record.topic() == TRANSACTION_HALF_TOPIC);
         if open.is_none() && record.topic() == TRANSACTION_HALF_TOPIC {
             return Ok(false);
@@ -215,9 +222,7 @@ impl TransactionParts {
     fn read_halves(&self, pending: &mut Pending) {
         self.for_each(TRANSACTION_HALF_TOPIC, self.noted(TRANSACTION_HALF_TOPIC), |record| {
             let text = record.properties();
-            let first = properties::property(&text, names::TRANSACTION_PREPARED_QUEUE_OFFSET)
-                .and_then(|offset| offset.parse().ok())
-                .map(QueueOffset);
+            let first = first_copy(record);
             let earlier = first.and_then(|first| pending.remove(first));
             let older = match earlier {
                 Some(earlier) => {
@@ -299,7 +304,10 @@ impl Shared {
     /// An end of a transaction that is not open: it has ended, and then nothing is done; or it was given up, and its producer has made up
     /// its mind after all.
     fn end_late(&self, record: &Record<'_>, commit: bool) -> Result<(), AppendError> {
-        let given_up = self.pending.lock().take_given_up(record.queue_offset());
+        let given_up = {
+            let mut pending = self.pending.lock();
+            named_copies(record).any(|copy| pending.take_given_up(copy))
+        };
         if commit && given_up {
             return self.parts.store_committed(record);
         }
@@ -346,11 +354,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes down, as the offsets of a consumer group, from where the queues must be read: what was true at the last call, if all that
-    /// it builds on is on disk by now.
+    /// Notes down, as the offsets of a consumer group, from where the queues must be read: what was true at the last call, once the log is
+    /// on disk up to where it was then.
     fn note_start(&self, noted: &mut Option<Start>) {
         if let Some(start) = noted.take_if(|start| start.log_end <= self.parts.store.watermarks().flushed) {
-            // What was stored and not yet in the table then is in it now.
+            // A half that was stored and not yet in the table then lay at or behind the ends read then, which `start` does not pass.
             let (half, op) = self.pending.lock().start(start.half, start.op);
             for (topic, offset) in [(TRANSACTION_HALF_TOPIC, half), (TRANSACTION_OP_HALF_TOPIC, op)] {
                 if self.parts.noted(topic) != offset {
@@ -506,6 +514,16 @@ struct Place {
 /// When a message was made, in ms, as far as its producer's clock can be right: neither after it was stored nor days before.
 fn plausible_birth(born_ms: i64, stored_ms: i64) -> i64 {
     if (0..24 * 3_600_000).contains(&stored_ms.saturating_sub(born_ms)) { born_ms } else { stored_ms }
+}
+
+/// Where the first copy of a half is or was, if this is not it.
+fn first_copy(record: &Record<'_>) -> Option<QueueOffset> {
+    record.property(names::TRANSACTION_PREPARED_QUEUE_OFFSET)?.parse().ok().map(QueueOffset)
+}
+
+/// The copies that a half stands for as far as it says so itself.
+fn named_copies(record: &Record<'_>) -> impl Iterator<Item = QueueOffset> {
+    [record.queue_offset()].into_iter().chain(first_copy(record))
 }
 
 /// Where a half message belongs.

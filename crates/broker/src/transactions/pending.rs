@@ -68,14 +68,16 @@ pub(crate) struct Pending {
     given_up: BTreeSet<QueueOffset>,
     /// Taken to be ended, and not known to be in the log as such.
     ending: BTreeSet<QueueOffset>,
-    /// Op messages that name a half which is still ahead of the lowest pending one: the first one's place, how many, and the highest half
-    /// that they name.
+    /// Runs of op messages that name a half which is still ahead of the lowest pending one.
     marks: VecDeque<Marks>,
 }
 
+/// A run of up to [`MARKS_PER_ENTRY`] op messages.
 #[derive(Debug)]
 struct Marks {
+    /// Where it begins.
     from: QueueOffset,
+    /// The highest half that it names.
     highest_half: QueueOffset,
 }
 
