@@ -16,7 +16,7 @@ const VERSION: &str = "v1";
 pub(crate) struct RecallHandle {
     pub topic: String,
     pub broker: String,
-    /// The text says one millisecond more, because Java rounds the time in it down.
+    /// The text says one millisecond more: Java rounds the time in it down to seconds, and so finds the right one.
     pub due_ms: i64,
     pub unique_key: String,
 }
@@ -27,7 +27,8 @@ impl RecallHandle {
         let text = String::from_utf8(URL_SAFE.decode(text).ok()?).ok()?;
         let words: Vec<&str> = text.split(' ').collect();
         let [VERSION, topic, broker, time, unique_key] = words[..] else { return None };
-        let due_ms = time.parse::<i64>().ok()?.checked_sub(1)?;
+        // Text that is no number is a time that is past, as in Java.
+        let due_ms = time.parse::<i64>().unwrap_or(0).saturating_sub(1);
         Some(RecallHandle { topic: topic.into(), broker: broker.into(), due_ms, unique_key: unique_key.into() })
     }
 }
@@ -55,7 +56,8 @@ mod tests {
         let text = handle.to_string();
         assert_eq!(URL_SAFE.decode(&text).unwrap(), b"v1 TopicA broker-a 1800000000001 KEY");
         assert_eq!(RecallHandle::parse(&text), Some(handle));
-        for wrong in ["v2 a b 1 k", "v1 a b x k", "v1 a b 1"] {
+        assert!(RecallHandle::parse(&URL_SAFE.encode("v1 a b x k")).is_some_and(|handle| handle.due_ms < 0));
+        for wrong in ["v2 a b 1 k", "v1 a b 1"] {
             assert_eq!(RecallHandle::parse(&URL_SAFE.encode(wrong)), None);
         }
         assert_eq!((RecallHandle::parse(""), RecallHandle::parse("?")), (None, None));

@@ -410,11 +410,21 @@ async fn a_timer_message_can_be_taken_back() {
     let handle = field(&taken, "recallHandle");
     let recalled = recall("TopicA", &handle).await;
     assert_eq!((recalled.code, field(&recalled, "msgId")), (0, "TAKEN".into()));
+    // By this field Java's clients decide whether to write a trace.
+    assert_eq!(field(&recalled, "MSG_REGION"), "DefaultRegion");
     assert_eq!(Record::parse(&house.pull("TopicA", "1", "0").await.body).unwrap().body(), b"kept");
     assert_eq!(bodies(&house, "1").await, ["kept"]);
-    assert_eq!(recall("TopicB", &handle).await.code, 17);
-    for late_or_wrong in [&*field(&kept, "recallHandle"), "wrong"] {
-        assert_eq!(recall("TopicA", late_or_wrong).await.response_code(), ResponseCode::ILLEGAL_OPERATION);
+    house.send("TopicC", "1", "", b"another topic").await;
+    let late = field(&kept, "recallHandle");
+    for (topic, handle, code, text) in [
+        ("TopicB", &*handle, ResponseCode::TOPIC_NOT_EXIST, "recall failed, the topic[TopicB] not exist"),
+        ("TopicC", &handle, ResponseCode::ILLEGAL_OPERATION, "recall failed, topic not match"),
+        ("TopicA", &late, ResponseCode::ILLEGAL_OPERATION, "recall failed, timestamp invalid"),
+        ("TopicA", "wrong", ResponseCode::ILLEGAL_OPERATION, "recall handle is invalid"),
+    ] {
+        let refused = recall(topic, handle).await;
+        assert_eq!((refused.response_code(), remark(&refused)), (code, text));
+        assert_eq!(field(&refused, "MSG_REGION"), "DefaultRegion");
     }
     house.stop().await;
 

@@ -33,28 +33,40 @@ pub(crate) struct RecallPath {
 impl RecallPath {
     /// RECALL_MESSAGE. Answered when the marker is stored; a message that is delivered in this moment may still come.
     pub(crate) fn recall(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+        self.take_back(connection, command).map_err(|refusal| refusal.header(self.region()))
+    }
+
+    /// Without it clients write no trace.
+    fn region(&self) -> [(&'static str, String); 1] {
+        [(names::MSG_REGION, self.config.current().region_id.clone())]
+    }
+
+    fn take_back(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
         let request: RecallRequest = command.header()?;
         let config = self.config.current();
         if !config.recall_message_enable {
-            let refusal = Refusal::no_permission("recall failed, operation is forbidden");
-            return Err(refusal.header([(names::MSG_REGION, config.region_id.clone())]));
+            return Err(Refusal::no_permission("recall failed, operation is forbidden"));
+        }
+        let refuse = |code, remark: &str| Err(Refusal::new(code, format!("recall failed, {remark}")));
+        if now_ms() < config.start_accept_send_request_time_stamp {
+            return refuse(ResponseCode::SERVICE_NOT_AVAILABLE, "broker service not available");
         }
         if self.topics.find(&request.topic).is_none() {
-            return Err(Refusal::topic_not_exist(&request.topic));
+            let remark = format!("the topic[{}] not exist", request.topic);
+            return refuse(ResponseCode::TOPIC_NOT_EXIST, &remark);
         }
-        let illegal = |remark: String| Refusal::new(ResponseCode::ILLEGAL_OPERATION, remark);
-        let handle = RecallHandle::parse(&request.recall_handle)
-            .ok_or_else(|| illegal("recall failed, the handle is not one that a broker has given".into()))?;
-        if *handle.topic != *request.topic || handle.broker != config.broker_name {
-            let remark = format!("recall failed, the handle is for topic {} on {}", handle.topic, handle.broker);
-            return Err(illegal(remark));
+        let Some(handle) = RecallHandle::parse(&request.recall_handle) else {
+            return Err(Refusal::new(ResponseCode::ILLEGAL_OPERATION, "recall handle is invalid"));
+        };
+        if *handle.topic != *request.topic {
+            return refuse(ResponseCode::ILLEGAL_OPERATION, "topic not match");
+        }
+        if handle.broker != self.config.broker_name() {
+            return refuse(ResponseCode::ILLEGAL_OPERATION, "broker service not available");
         }
         let ahead_ms = handle.due_ms.saturating_sub(now_ms());
         if !(1..=i64::from(config.timer_max_delay_sec) * 1000).contains(&ahead_ms) {
-            let remark = format!(
-                "recall failed, the message is due in {ahead_ms} ms, which is past or further than timerMaxDelaySec"
-            );
-            return Err(illegal(remark));
+            return refuse(ResponseCode::ILLEGAL_OPERATION, "timestamp invalid");
         }
         let mut properties = Properties::new();
         properties.set(names::UNIQUE_KEY, &handle.unique_key);
@@ -75,15 +87,16 @@ impl RecallPath {
         };
         match self.store.append_silently(&marker) {
             Ok(appended) => {
-                let reply = Reply::ok().header(RecallReply { msg_id: handle.unique_key.into() });
+                let reply = Reply::ok().header((RecallReply { msg_id: handle.unique_key.into() }, self.region()));
                 if !self.store.is_sync_flush() {
                     return Ok(Outcome::Reply(reply));
                 }
-                let slot = connection.reply_slot(command);
+                let (slot, region) = (connection.reply_slot(command), self.region());
                 self.store.when_flushed_silently(appended.end, move |flushed| {
                     slot.send(match flushed {
                         FlushOutcome::Flushed => reply,
-                        _ => Reply::error(ResponseCode::FLUSH_DISK_TIMEOUT, "the recall may not be on disk yet"),
+                        _ => Reply::error(ResponseCode::FLUSH_DISK_TIMEOUT, "the recall may not be on disk yet")
+                            .header(region),
                     });
                 });
                 Ok(Outcome::Deferred)
