@@ -107,6 +107,21 @@ async fn a_batch_becomes_single_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_long_polling_a_held_pull_looks_when_its_time_is_up() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "longPollingEnable=false\nshortPollingTimeMills=700\n").await;
+    house.send("TopicA", "0", "", b"first").await;
+    pull_bodies(&house, "TopicA", "0", "0", 1).await;
+    let since = std::time::Instant::now();
+    let hold = [("sysFlag", "6"), ("suspendTimeoutMillis", "60000")];
+    let waiting = house.pull_with("TopicA", "0", "1", &hold);
+    let (reply, _) = tokio::join!(waiting, house.send("TopicA", "0", "", b"second"));
+    assert_eq!((reply.response_code(), bodies(&reply)), (ResponseCode::SUCCESS, vec![b"second".to_vec()]));
+    assert!(since.elapsed() >= Duration::from_millis(700), "after {:?}", since.elapsed());
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_held_pull_is_woken_by_its_message() {
     let root = tempfile::tempdir().unwrap();
     let house = House::start(root.path(), "").await;

@@ -1,7 +1,7 @@
 //! Pulling: code 11 and 361, from the typed header to mapped slices of the commit log, at once or when a message has come.
 //!
 //! Checks come in Java's order with Java's codes and remarks (spec broker §C.2, protocol §3.2). A pull that finds nothing is parked in
-//! [`HeldPulls`]; the store's dispatch thread wakes it, or the broker's clock when its time is up.
+//! [`HeldPulls`]; whoever dispatches its message wakes it, or the broker's clock when its time is up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -228,7 +228,7 @@ impl PullPath {
         }
         self.offsets.record_pull(topic, &pull.group, pull.queue, next_offset);
         let header = pull.header(suggested, next_offset, min_offset, max_offset);
-        (Reply::error(code, status).header(header).body_chunks(chunks), next_offset)
+        (Reply::new(code).remark(status).header(header).body_chunks(chunks), next_offset)
     }
 
     /// A negative offset is below every queue's minimum, and nothing a store can be asked for.
@@ -265,7 +265,9 @@ impl PullPath {
         let deadline = Instant::now() + Duration::from_millis(wait).min(HOLD_MAX);
         pull.group = pull.group.into_owned();
         let (topic, queue) = (Arc::clone(&pull.topic), pull.queue);
-        let held = Held { from, deadline, pull: HeldPull { pull, slot: connection.reply_slot(command) } };
+        // Short polling: no message wakes it, it looks when its time is up.
+        let woken_from = if config.long_polling_enable { from } else { QueueOffset(u64::MAX) };
+        let held = Held { from: woken_from, deadline, pull: HeldPull { pull, slot: connection.reply_slot(command) } };
         // A message that was dispatched after the read and before the pull is in the list would wake nobody.
         let arrived = || {
             self.stopping.load(Ordering::SeqCst)
@@ -274,7 +276,7 @@ impl PullPath {
         self.held.park(&topic.topic_name, queue, held, arrived).err().map(|held| held.pull)
     }
 
-    /// A message is visible: wakes the pulls that wait for it. Called by the store's dispatch thread.
+    /// A message is visible: wakes the pulls that wait for it. Called by whoever dispatches.
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
         for held in self.held.take(arrival.topic, arrival.queue_id, |held| {
             held.from <= arrival.queue_offset && held.pull.pull.wanted.matches_arrival(arrival)
