@@ -117,13 +117,13 @@ impl Driver {
         let served = if self.frames_left { self.service.clone() } else { None };
         let handled = self.handle_frames();
         if let Some(service) = &served {
-            service.before_replies();
+            guarded(&self.connection, "before the replies", || service.before_replies());
         }
         let signals = self.connection.collect(&mut self.outbound);
         let written = self.write(context);
         if let Some(service) = served {
             // Also when the peer is gone: what it sent was handled.
-            service.after_replies();
+            guarded(&self.connection, "after the replies", || service.after_replies());
         }
         written?;
         handled?;
@@ -332,7 +332,7 @@ impl Future for Driver {
         if !driver.opened {
             driver.opened = true;
             if let Some(service) = &driver.service {
-                service.opened(&driver.connection);
+                guarded(&driver.connection, "as the connection opened", || service.opened(&driver.connection));
             }
         }
         for _ in 0..ROUNDS_PER_WAKE {
@@ -357,9 +357,7 @@ impl Drop for Driver {
         self.connection.mark_closed();
         if let (true, Some(service)) = (self.opened, &self.service) {
             // A second panic while the first one unwinds would end the process.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| service.closed(&self.connection))) {
-                error!(peer = %self.connection.peer_addr(), cause = panic_text(panic.as_ref()), "the close handler panicked");
-            }
+            guarded(&self.connection, "as the connection closed", || service.closed(&self.connection));
         }
     }
 }
@@ -367,6 +365,13 @@ impl Drop for Driver {
 /// The answer of a side that serves no requests. Java: `NettyRemotingAbstract.processRequestCommand`.
 fn not_supported(code: i32) -> Reply {
     Reply::error(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, format!(" request type {code} not supported"))
+}
+
+/// Whatever panics in there costs the work of one round, perhaps of other peers, but no connection.
+fn guarded(connection: &Connection, when: &str, work: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        error!(peer = %connection.peer_addr(), cause = panic_text(panic.as_ref()), "the service panicked {when}");
+    }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

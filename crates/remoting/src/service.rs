@@ -14,15 +14,15 @@ pub enum Outcome {
 
 /// What a process does with the requests of its peers. Java: `NettyRequestProcessor`, all of them behind one table.
 ///
-/// All of them are called on the connection's own task, never two at a time for one connection, and must not block for longer than
-/// an append to the store takes: the other requests on the connection wait meanwhile. A panic is caught, logged, and answered
-/// with code 1.
+/// All of them are called on the connection's own task, never two at a time for one connection; `handle` must not block for longer than
+/// an append to the store takes, because the other requests on the connection wait meanwhile. A panic is caught and logged, and
+/// in `handle` answered with code 1.
 pub trait Service: Send + Sync + 'static {
     /// Handles one request. The command's names and body share the connection's read buffer: what is kept beyond this call should be
     /// copied out, or the whole buffer stays in memory with it.
     fn handle(&self, connection: &Connection, request: Command) -> Outcome;
 
-    /// All requests that were here have been handled: the time for what is done once for all of them.
+    /// All requests that were here have been handled: the time for what is done once for all of them, such as a sync of the disk.
     fn before_replies(&self) {}
 
     /// Their replies are written, as far as the socket took them: the time for work that no reply waits for.
