@@ -49,7 +49,7 @@ impl Token<'_> {
     }
 }
 
-const KEYWORDS: [(&str, Token<'static>); 12] = [
+const KEYWORDS: &[(&str, Token<'static>)] = &[
     ("AND", Token::And),
     ("BETWEEN", Token::Between),
     ("CONTAINS", Token::Contains),

@@ -129,7 +129,8 @@ impl<'t> Parser<'t> {
             Token::Less => self.compare(start, left, Relation::Less),
             Token::LessOrEqual => self.compare(start, left, Relation::LessOrEqual),
             Token::Greater => self.compare(start, left, Relation::Greater),
-            _ => self.compare(start, left, Relation::GreaterOrEqual),
+            Token::GreaterOrEqual => self.compare(start, left, Relation::GreaterOrEqual),
+            _ => Err(self.unexpected("a comparison")),
         }
     }
 
