@@ -176,36 +176,11 @@ impl SendPath {
         connection: &Connection,
         command: &Command,
         request: &SendRequest,
-        mut topic: Arc<Topic>,
+        topic: Arc<Topic>,
     ) -> Result<Outcome, Refusal> {
         let properties = request.properties.as_deref().unwrap_or_default();
         let noticed = Noticed::in_properties(properties);
-        let mut queue = self.queue(request.queue_id, &topic)?;
-        let mut detour = match noticed.delay.and_then(|level| Waiting::at(level, &self.parts.levels)) {
-            // Beside a delay level a timer does not count.
-            Some(waiting) => Detour::Delay(waiting),
-            None => self.timer(&noticed)?.map_or(Detour::None, Detour::Timer),
-        };
-        if let Some(group) = topic_names::group_of_retry_topic(&request.topic)
-            && self.is_past_retries(group, request, command.version)?
-        {
-            detour = Detour::DeadLetter;
-            topic =
-                self.parts.topics.find_or_create(&topic_names::dead_letter_topic(group), 1, perm::READ_WRITE, false, 0);
-            queue = self.queue(-1, &topic)?;
-        }
-        self.refuse_transaction_flag(&noticed, request)?;
-        // What was tried is a retry, although it still says that it was a half message once.
-        let is_retry = match detour {
-            Detour::DeadLetter => true,
-            Detour::Delay(_) => request.reconsume_times > 0,
-            _ => false,
-        };
-        if noticed.half && !is_retry {
-            self.admit_half()?;
-            // A delay level or a timer stays with the message and counts from the commit.
-            detour = Detour::Half;
-        }
+        let (detour, topic, queue) = self.route(request, command.version, &noticed, topic)?;
         BUFFER.with_borrow_mut(|text| {
             text.clear();
             text.shrink_to(BUFFER_KEPT);
@@ -272,6 +247,42 @@ impl SendPath {
             }
             Ok(self.acknowledge(connection, command, &topic, appended.end, noticed.waits, answer))
         })
+    }
+
+    /// Where the message goes, and the topic and queue that it is for: dead letters before half messages, those before a delay level, and
+    /// that before a timer.
+    fn route(
+        &self,
+        request: &SendRequest,
+        client_version: i32,
+        noticed: &Noticed<'_>,
+        topic: Arc<Topic>,
+    ) -> Result<(Detour, Arc<Topic>, QueueId), Refusal> {
+        let queue = self.queue(request.queue_id, &topic)?;
+        let waiting = noticed.delay.and_then(|level| Waiting::at(level, &self.parts.levels));
+        let timer = if waiting.is_none() { self.timer(noticed)? } else { None };
+        self.refuse_transaction_flag(noticed, request)?;
+        if let Some(group) = topic_names::group_of_retry_topic(&request.topic)
+            && self.is_past_retries(group, request, client_version)?
+        {
+            let dead_letters = topic_names::dead_letter_topic(group);
+            let topic = self.parts.topics.find_or_create(&dead_letters, 1, perm::READ_WRITE, false, 0);
+            let queue = self.queue(-1, &topic)?;
+            return Ok((Detour::DeadLetter, topic, queue));
+        }
+        // A retried message keeps TRAN_MSG; it must not become a half again.
+        let is_retry = waiting.is_some() && request.reconsume_times > 0;
+        let detour = match (waiting, timer) {
+            _ if noticed.half && !is_retry => {
+                self.admit_half()?;
+                // A delay level or a timer stays with the message and counts from the commit.
+                Detour::Half
+            }
+            (Some(waiting), _) => Detour::Delay(waiting),
+            (None, Some(due_ms)) => Detour::Timer(due_ms),
+            (None, None) => Detour::None,
+        };
+        Ok((detour, topic, queue))
     }
 
     fn send_batch(

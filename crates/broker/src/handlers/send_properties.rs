@@ -81,7 +81,8 @@ pub(super) fn push_property(text: &mut String, name: &str, value: &str) {
     text.push(PROPERTY_SEPARATOR);
 }
 
-/// Where a message goes other than straight into the topic that the producer names.
+/// Where a message goes other than straight into the topic that the producer names. What is stored again later, and not by a producer,
+/// takes `Waiting::divert` and `timers::divert`, which set the same properties.
 #[derive(Clone, Copy)]
 pub(super) enum Detour {
     None,
