@@ -195,12 +195,9 @@ pub(crate) struct FastPort(pub Arc<Dispatch>);
 impl Service for FastPort {
     fn handle(&self, connection: &Connection, request: Command) -> Outcome {
         match request.request_code() {
-            code @ (RequestCode::PULL_MESSAGE
-            | RequestCode::LITE_PULL_MESSAGE
-            | RequestCode::POP_MESSAGE
-            | RequestCode::PEEK_MESSAGE
-            | RequestCode::NOTIFICATION
-            | RequestCode::POLLING_INFO) => Outcome::Reply(unsupported(code).into_reply()),
+            code @ (RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE) => {
+                Outcome::Reply(unsupported(code).into_reply())
+            }
             _ => self.0.handle(connection, &request),
         }
     }

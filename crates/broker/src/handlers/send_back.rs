@@ -135,7 +135,7 @@ impl SendBackPath {
             reconsume_times: record.reconsume_times().saturating_add(1),
             ..NewMessage::copy_of(record, topic, queue_id, properties.as_str())
         };
-        match self.store.append_again(&message) {
+        match self.store.append_again_silently(&message) {
             Ok(appended) => {
                 self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
                 Ok(appended.end)
@@ -152,16 +152,16 @@ impl SendBackPath {
         topic: Arc<Topic>,
         end: PhysicalOffset,
     ) -> Outcome {
+        if !self.store.is_sync_flush() && self.topics.is_saved(&topic) {
+            return Outcome::Reply(Reply::ok());
+        }
         let slot = connection.reply_slot(command);
         if !self.store.is_sync_flush() {
-            if self.topics.is_saved(&topic) {
-                return Outcome::Reply(Reply::ok());
-            }
             self.topics.when_saved(&topic, move || slot.send(Reply::ok()));
             return Outcome::Deferred;
         }
         let topics = Arc::clone(&self.topics);
-        self.store.when_flushed(end, move |flushed| {
+        self.store.when_flushed_silently(end, move |flushed| {
             let reply = match flushed {
                 FlushOutcome::Flushed => Reply::ok(),
                 FlushOutcome::TimedOut | FlushOutcome::Failed => {
