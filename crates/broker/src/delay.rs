@@ -53,6 +53,7 @@ impl Waiting {
     }
 
     /// Where the message is stored meanwhile; its own topic and queue go into its properties. A timer beside the level does not count.
+    /// Sends do the same while they write their properties: `Detour::Delay` in `handlers/send.rs`.
     pub(crate) fn divert(self, properties: &mut Properties, topic: &str, queue: QueueId) -> (&'static str, QueueId) {
         for name in [names::TIMER_DELAY_SEC, names::TIMER_DELAY_MS, names::TIMER_DELIVER_MS] {
             properties.remove(name);
@@ -151,7 +152,7 @@ impl Delays {
         Ok(())
     }
 
-    /// A message is visible in some queue. Called by the store's dispatch thread.
+    /// A message is visible in some queue. Called by whoever dispatches.
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
         if arrival.topic == SCHEDULE_TOPIC {
             self.shared.wake_before(arrival.tags_code);

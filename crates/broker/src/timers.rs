@@ -99,7 +99,8 @@ impl<'a> TimerWish<'a> {
     }
 }
 
-/// Where a timer message is stored meanwhile; when and where it belongs goes into its properties.
+/// Where a timer message is stored meanwhile; when and where it belongs goes into its properties. Sends do the same while they write
+/// their properties: `Detour::Timer` in `handlers/send.rs`.
 pub(crate) fn divert(properties: &mut Properties, due_ms: i64, topic: &str, queue: QueueId) -> (&'static str, QueueId) {
     properties.set(names::TIMER_OUT_MS, due_ms);
     properties.set(names::REAL_TOPIC, topic);

@@ -14,7 +14,7 @@ pub struct Appended {
     pub physical_offset: PhysicalOffset,
     /// Bytes of the record.
     pub record_len: usize,
-    /// 0 for half messages and rollback marks, which get none.
+    /// 0 if the system flag says that it is prepared or rolled back; the broker stores its halves without that flag.
     pub queue_offset: QueueOffset,
     /// Milliseconds, this broker's clock.
     pub store_timestamp: i64,

@@ -112,7 +112,7 @@ impl Flusher {
         }
     }
 
-    /// To be called after each append.
+    /// To be called after each append in async mode; in sync mode when nobody will call [`Flusher::flush_here`].
     pub fn tail_moved(&self) {
         self.signal.wake();
     }

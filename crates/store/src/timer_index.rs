@@ -103,7 +103,7 @@ impl TimerIndex {
         TimerCheckpoint { entered: self.entered, delivered_ms: self.delivered_ms }
     }
 
-    /// Whether what is due then counts as delivered: after a crash such a timer would not be found here.
+    /// Whether what is due then counts as delivered: such a timer must not be entered, because a restart passes over it.
     pub fn has_passed(&self, due_ms: i64) -> bool {
         due_ms <= self.delivered_ms
     }
@@ -222,13 +222,13 @@ impl TimerIndex {
     fn bring_near(&mut self, now_ms: i64) -> io::Result<()> {
         let end = minute_of(now_ms.saturating_add(AHEAD_MS)) + 1;
         while self.near_end < end && (self.near.is_empty() || self.near_end >= end - 1) {
-            // What is entered but not in a file would be missed in it, and is known by the rule in `enter` only from now on.
+            // First, because `enter` puts timers of this minute into memory only from now on: earlier ones must be in its file.
             self.write()?;
             let minute = self.minutes.range(self.near_end..end).next().copied();
             if let Some(minute) = minute {
                 let mut read = Vec::new();
                 read_minute(&self.path(minute), &mut read)?;
-                // A crash leaves entries of later than the checkpoint; they are entered again.
+                // A crash can leave entries that are newer than the checkpoint; they are entered again.
                 read.retain(|timer| timer.due_ms > self.delivered_ms && timer.offset < self.entered);
                 read.sort_unstable();
                 read.dedup();

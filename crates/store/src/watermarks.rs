@@ -23,7 +23,8 @@ pub struct Watermarks {
 /// No confirmed offset given.
 const NONE: u64 = u64::MAX;
 
-/// The shared positions. Each has one writer; all only grow while the store is open, except in a truncation.
+/// The shared positions. Each is written under a lock: `written` under the log's, `flushed` under
+/// that of syncing, `dispatched` under that of dispatching. All only grow while the store is open, except in a truncation, which holds all three.
 #[derive(Debug)]
 pub struct Positions {
     pub written: AtomicU64,

@@ -1,7 +1,8 @@
 //! What the broker does for each request, one file per subject. `dispatch.rs` says which code leads where.
 //!
-//! A handler takes the parts it uses, the connection and the command, and returns an outcome or a refusal. It runs on the
-//! connection's own task: nothing here waits.
+//! A handler takes the parts it uses, the connection and the command, and returns an outcome or a refusal; what needs many parts is a
+//! method of a struct that holds them (`SendPath`). It runs on the connection's own task: what has to wait goes elsewhere, such as
+//! through `answer_off_task`.
 
 pub(crate) mod clients;
 pub(crate) mod config;
