@@ -15,7 +15,6 @@ use parking_lot::{Condvar, Mutex};
 use crate::disk::Disk;
 use crate::error::AppendError;
 use crate::files::segment_name;
-use crate::health::Health;
 use crate::mapped_file::{CHUNK_MAX, LogFile};
 use crate::segments::Segments;
 use crate::signal::Signal;
@@ -36,7 +35,6 @@ pub struct Allocator {
     dir: PathBuf,
     segment_len: u64,
     disk: Arc<dyn Disk>,
-    health: Arc<Health>,
     segments: Arc<Segments>,
     positions: Arc<Positions>,
     /// Of the thread that readies bytes.
@@ -64,6 +62,8 @@ struct Next {
     /// An append waits until the log is ready to here.
     wanted_ready: u64,
     failure: Option<(Instant, io::ErrorKind, String)>,
+    /// The log tells of the first failure in a row.
+    failing: bool,
 }
 
 impl Allocator {
@@ -71,7 +71,6 @@ impl Allocator {
         dir: PathBuf,
         segment_len: u64,
         disk: Arc<dyn Disk>,
-        health: Arc<Health>,
         segments: Arc<Segments>,
         positions: Arc<Positions>,
         sync_flush: bool,
@@ -81,7 +80,6 @@ impl Allocator {
             dir,
             segment_len,
             disk,
-            health,
             segments,
             // A sync writes whole chunks: with one sync per group of appends they have to be small.
             chunk: if sync_flush { 4096 } else { CHUNK_MAX },
@@ -255,10 +253,12 @@ impl Allocator {
             Ok(file) => {
                 next.file = Some(file);
                 next.failure = None;
-                self.health.disk_has_room();
+                next.failing = false;
             }
             Err(error) => {
-                tracing::warn!(%error, dir = %self.dir.display(), "cannot make the next commit log segment");
+                if !std::mem::replace(&mut next.failing, true) {
+                    tracing::warn!(%error, "cannot make the next commit log segment; trying again while the log needs it");
+                }
                 next.failure = Some((Instant::now(), error.kind(), error.to_string()));
             }
         }

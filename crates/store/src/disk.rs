@@ -64,7 +64,7 @@ impl Disk for LocalDisk {
             if let Err(left_over) = std::fs::remove_file(path) {
                 tracing::warn!(path = %path.display(), error = %left_over, "half-made file stays behind");
             }
-            return Err(error);
+            return Err(naming(path, len)(error));
         }
         Ok(file)
     }
@@ -96,6 +96,11 @@ impl Disk for LocalDisk {
             used_ratio: percent as f64 / 100.0,
         })
     }
+}
+
+/// Adds to an error of the system which file wanted how much.
+pub(crate) fn naming(path: &Path, len: u64) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{len} bytes for {}: {error}", path.display()))
 }
 
 /// Reserves a range. Where the filesystem cannot, a new file gets zeros: the bytes are there either way, so that a full

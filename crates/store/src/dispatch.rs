@@ -20,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
 use crate::delay_levels::DelayLevels;
 use crate::disk::Disk;
-use crate::health::Health;
+use crate::health::{Health, Shortage};
 use crate::index::Index;
 use crate::noted::Noted;
 use crate::queues::{Queues, is_directory_name};
@@ -223,21 +223,23 @@ impl Dispatcher {
             if stalled && confirmed <= self.positions.dispatched() {
                 // Whoever appends has got on with it meanwhile.
                 stalled = false;
-                self.health.disk_has_room();
+                self.health.disk_has_room(Shortage::Dispatch);
             }
             if confirmed != seen && confirmed > self.positions.dispatched() {
                 match self.step(self.work.lock()) {
                     Ok(true) => {
                         worked = true;
                         if std::mem::take(&mut stalled) {
-                            self.health.disk_has_room();
+                            self.health.disk_has_room(Shortage::Dispatch);
                         }
                     }
                     Ok(false) => seen = confirmed,
                     Err(error) => {
-                        tracing::error!(%error, "cannot write a queue or index file; trying again");
-                        self.health.disk_full(self.projection.queues.dir(), format!("dispatch stands still: {error}"));
-                        stalled = true;
+                        if !std::mem::replace(&mut stalled, true) {
+                            tracing::error!(%error, "cannot write a queue or index file; trying again every second");
+                        }
+                        let reason = format!("dispatch stands still: {error}");
+                        self.health.disk_full(Shortage::Dispatch, self.projection.queues.dir(), reason);
                         self.signal.nap(RETRY_PAUSE);
                     }
                 }

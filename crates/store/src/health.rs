@@ -1,6 +1,6 @@
 //! Whether the store takes writes, and why not. Java: RunningFlags.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,12 +12,22 @@ const CLOSED: u8 = 1;
 const POISONED: u8 = 2;
 const DISK_FULL: u8 = 4;
 
+/// What there is no room for. Each comes and goes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// The disk is fuller than it may be.
+    Disk,
+    /// Queues or index cannot grow.
+    Dispatch,
+}
+
 /// Closed and poisoned are for good; full goes away when there is room again.
 #[derive(Debug, Default)]
 pub struct Health {
     flags: AtomicU8,
     poison: Mutex<Option<Arc<str>>>,
-    full: Mutex<Option<(std::path::PathBuf, String)>>,
+    /// Each shortage with where it is and what is known of it.
+    full: Mutex<Vec<(Shortage, PathBuf, String)>>,
 }
 
 impl Health {
@@ -36,8 +46,8 @@ impl Health {
         if self.is_closed() {
             return AppendError::Closed;
         }
-        match &*self.full.lock() {
-            Some((path, reason)) => AppendError::DiskFull { path: path.clone(), reason: reason.clone() },
+        match self.full.lock().first() {
+            Some((_, path, reason)) => AppendError::DiskFull { path: path.clone(), reason: reason.clone() },
             // The disk got room between the two looks; the caller may try again.
             None => AppendError::Extend { reason: "the disk was full a moment ago".to_owned() },
         }
@@ -58,22 +68,27 @@ impl Health {
         self.flags.load(Ordering::Acquire) & POISONED != 0
     }
 
-    pub fn disk_full(&self, path: &Path, reason: String) {
+    pub fn disk_full(&self, shortage: Shortage, path: &Path, reason: String) {
         let mut full = self.full.lock();
-        if full.is_none() {
-            tracing::error!(path = %path.display(), reason, "the disk is full: writes are refused until there is room");
+        match full.iter_mut().find(|(known, ..)| *known == shortage) {
+            Some(known) => *known = (shortage, path.to_owned(), reason),
+            None => {
+                tracing::error!(path = %path.display(), reason, "the disk is full: writes are refused until there is room");
+                full.push((shortage, path.to_owned(), reason));
+            }
         }
-        *full = Some((path.to_owned(), reason));
         self.flags.fetch_or(DISK_FULL, Ordering::SeqCst);
     }
 
-    pub fn disk_has_room(&self) {
+    pub fn disk_has_room(&self, shortage: Shortage) {
         if self.flags.load(Ordering::Relaxed) & DISK_FULL == 0 {
             return;
         }
         let mut full = self.full.lock();
-        self.flags.fetch_and(!DISK_FULL, Ordering::SeqCst);
-        if full.take().is_some() {
+        let known = full.len();
+        full.retain(|(known, ..)| *known != shortage);
+        if full.is_empty() && known > 0 {
+            self.flags.fetch_and(!DISK_FULL, Ordering::SeqCst);
             tracing::info!("the disk has room again: writes are taken");
         }
     }
@@ -85,5 +100,26 @@ impl Health {
 
     pub fn is_closed(&self) -> bool {
         self.flags.load(Ordering::Acquire) & CLOSED != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_taken_again_when_no_shortage_is_left() {
+        let health = Health::default();
+        let full = |shortage| health.disk_full(shortage, Path::new("/store"), format!("{shortage:?}"));
+        full(Shortage::Dispatch);
+        full(Shortage::Disk);
+        full(Shortage::Disk);
+        health.disk_has_room(Shortage::Disk);
+        let refused = health.check();
+        assert!(matches!(&refused, Err(AppendError::DiskFull { reason, .. }) if reason == "Dispatch"), "{refused:?}");
+        health.disk_has_room(Shortage::Disk);
+        assert!(health.check().is_err());
+        health.disk_has_room(Shortage::Dispatch);
+        assert!(health.check().is_ok());
     }
 }

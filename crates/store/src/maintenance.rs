@@ -13,7 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::disk::Disk;
 use crate::dispatch::Projection;
 use crate::flush::Flusher;
-use crate::health::Health;
+use crate::health::{Health, Shortage};
 use crate::signal::Signal;
 use crate::watermarks::Positions;
 
@@ -98,13 +98,13 @@ impl Maintenance {
                 Ok(usage) if usage.used_ratio > self.used_ratio_max => {
                     let reason =
                         format!("{:.0}% used, limit {:.0}%", usage.used_ratio * 100.0, self.used_ratio_max * 100.0);
-                    return self.health.disk_full(dir, reason);
+                    return self.health.disk_full(Shortage::Disk, dir, reason);
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, dir = %dir.display(), "cannot tell how full the disk is"),
             }
         }
-        self.health.disk_has_room();
+        self.health.disk_has_room(Shortage::Disk);
     }
 
     /// Tells the thread to end.

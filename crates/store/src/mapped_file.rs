@@ -23,7 +23,7 @@ use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, MappedRange};
+use crate::disk::{Disk, MappedRange, naming};
 
 /// A page of memory, in bytes.
 pub const PAGE: usize = 4096;
@@ -377,7 +377,8 @@ impl WordFile {
     /// Allocates `range`, so that words there can be put; a full disk is an error here.
     pub fn allocate(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
         let file = OpenOptions::new().write(true).read(true).open(&self.path)?;
-        disk.allocate(&file, range.start as u64..range.end as u64)
+        let len = range.len() as u64;
+        disk.allocate(&file, range.start as u64..range.end as u64).map_err(naming(&self.path, len))
     }
 
     /// Maps the pages of `range` writable ahead of puts.

@@ -101,7 +101,6 @@ impl Store {
             log_dir.clone(),
             config.segment_len,
             Arc::clone(&disk),
-            Arc::clone(&health),
             Arc::clone(&segments),
             Arc::clone(&positions),
             sync_flush,
