@@ -46,7 +46,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 const FIRST_REGISTRATION: Duration = Duration::from_secs(3);
 
 /// How often the delay offsets are saved.
-const DELAY_OFFSETS_PERIOD: Duration = Duration::from_secs(10);
+const DELAY_OFFSETS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Why a broker does not start. Every text says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -159,17 +159,22 @@ impl Delays {
         }
     }
 
-    /// Asks for the file to be written as far as the delivered copies are on disk; the rest follows at the next call.
+    /// Asks for the file to be written as far as the delivered copies are on disk, and for the rest of them to get there, so that it
+    /// follows at the next call.
     pub fn save_if_changed(&self) {
-        let flushed = self.shared.store.watermarks().flushed;
+        let store = &self.shared.store;
+        let flushed = store.watermarks().flushed;
         let mut progress = self.shared.progress.lock();
-        if progress.unsafe_to_save.is_none() && std::mem::take(&mut progress.changed) {
-            progress.unsafe_to_save = Some(progress.now.clone());
-        }
         if let Some(safe) = progress.unsafe_to_save.take_if(|delivered| delivered.end <= flushed) {
             progress.saved = safe;
-            drop(progress);
             self.file.request();
+        }
+        if progress.unsafe_to_save.is_none() && std::mem::take(&mut progress.changed) {
+            let now = progress.now.clone();
+            let end = now.end;
+            progress.unsafe_to_save = Some(now);
+            drop(progress);
+            store.when_flushed(end, |_| ());
         }
     }
 

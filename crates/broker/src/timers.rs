@@ -29,8 +29,10 @@ const QUEUE: QueueId = QueueId(0);
 const TURN: usize = 1000;
 /// Pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// How often the index is saved.
-const SAVE_PERIOD: Duration = Duration::from_secs(5);
+/// How often the index is saved while messages are delivered: those since then are delivered again if the broker is killed.
+const SAVE_DELIVERED_PERIOD: Duration = Duration::from_secs(1);
+/// How often it is saved otherwise: those since then are only entered again.
+const SAVE_ENTERED_PERIOD: Duration = Duration::from_secs(5);
 /// Messages delivered before new ones are looked at, and the index may be saved.
 const DELIVERED_MAX: usize = 10_000;
 
@@ -164,7 +166,12 @@ struct Signal {
 struct ToSave {
     checkpoint: TimerCheckpoint,
     log_end: PhysicalOffset,
-    made: Instant,
+}
+
+/// When the index was saved last, and what is to be saved next.
+struct Saving {
+    last: Instant,
+    next: Option<ToSave>,
 }
 
 impl Timers {
@@ -248,7 +255,7 @@ enum TurnError {
 
 impl Shared {
     fn run(&self, mut index: TimerIndex) -> TimerIndex {
-        let mut to_save: Option<ToSave> = None;
+        let mut saving = Saving { last: Instant::now(), next: None };
         let mut failing = false;
         loop {
             {
@@ -258,7 +265,7 @@ impl Shared {
                 }
                 signal.arrived = false;
             }
-            let more = match self.turn(&mut index, &mut to_save) {
+            let more = match self.turn(&mut index, &mut saving) {
                 Ok(more) => {
                     if failing {
                         info!("timer messages are delivered again");
@@ -280,7 +287,7 @@ impl Shared {
                     RETRY_PAUSE
                 } else {
                     let next = index.next_ms().unwrap_or(i64::MAX).saturating_sub(self.clock.now_ms());
-                    Duration::from_millis(next.max(0).unsigned_abs()).min(SAVE_PERIOD)
+                    Duration::from_millis(next.max(0).unsigned_abs()).min(SAVE_DELIVERED_PERIOD)
                 };
                 let mut signal = self.signal.lock();
                 if failing || !signal.arrived && !signal.stopping {
@@ -291,7 +298,7 @@ impl Shared {
     }
 
     /// Enters what has come, delivers what is due, saves what can be saved. True when there is more to do right now.
-    fn turn(&self, index: &mut TimerIndex, to_save: &mut Option<ToSave>) -> Result<bool, TurnError> {
+    fn turn(&self, index: &mut TimerIndex, saving: &mut Saving) -> Result<bool, TurnError> {
         // Everything that has come first: among it may be what takes something back that is due.
         while self.enter(index)? {
             index.write()?;
@@ -315,7 +322,7 @@ impl Shared {
                 return Ok(false);
             }
         }
-        self.save(index, to_save)?;
+        self.save(index, saving)?;
         Ok(delivered >= DELIVERED_MAX)
     }
 
@@ -463,18 +470,22 @@ impl Shared {
     }
 
     /// Makes the index durable as far as the delivered copies are on disk.
-    fn save(&self, index: &mut TimerIndex, to_save: &mut Option<ToSave>) -> io::Result<()> {
+    fn save(&self, index: &mut TimerIndex, saving: &mut Saving) -> io::Result<()> {
         if index.entered() < self.java.queue_offset {
             // Interrupted now, taking over from Java begins anew.
             return Ok(());
         }
         let marks = self.store.watermarks();
-        if let Some(ready) = to_save.take_if(|save| save.log_end <= marks.flushed && save.made.elapsed() >= SAVE_PERIOD)
-        {
+        if let Some(ready) = saving.next.take_if(|save| save.log_end <= marks.flushed) {
             index.save(ready.checkpoint)?;
+            saving.last = Instant::now();
         }
-        if to_save.is_none() {
-            *to_save = Some(ToSave { checkpoint: index.checkpoint(), log_end: marks.written, made: Instant::now() });
+        let (now, saved) = (index.checkpoint(), index.saved());
+        let period = if now.delivered_ms == saved.delivered_ms { SAVE_ENTERED_PERIOD } else { SAVE_DELIVERED_PERIOD };
+        if saving.next.is_none() && now != saved && saving.last.elapsed() >= period {
+            saving.next = Some(ToSave { checkpoint: now, log_end: marks.written });
+            // So that the copies are on disk at the next turn.
+            self.store.when_flushed(marks.written, |_| ());
         }
         Ok(())
     }

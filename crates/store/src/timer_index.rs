@@ -103,6 +103,11 @@ impl TimerIndex {
         TimerCheckpoint { entered: self.entered, delivered_ms: self.delivered_ms }
     }
 
+    /// What is durable.
+    pub fn saved(&self) -> TimerCheckpoint {
+        self.saved
+    }
+
     /// Whether what is due then counts as delivered: such a timer must not be entered, because a restart passes over it.
     pub fn has_passed(&self, due_ms: i64) -> bool {
         due_ms <= self.delivered_ms
