@@ -17,7 +17,7 @@ use ferromq_protocol::message::properties::{self, names, property};
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::{TIMER_TOPIC, is_closed_to_producers};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
-use ferromq_store::{AppendError, Arrival, Clock, Store, Timer, TimerCheckpoint, TimerIndex};
+use ferromq_store::{AppendError, Arrival, Clock, Store, Timer, TimerCheckpoint, TimerIndex, TimerSave};
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, error, info, warn};
 
@@ -168,10 +168,33 @@ struct ToSave {
     log_end: PhysicalOffset,
 }
 
-/// When the index was saved last, and what is to be saved next.
+/// What is saved of the index, and when. A thread of its own waits for the disk, so that no delivery does.
 struct Saving {
     last: Instant,
     next: Option<ToSave>,
+    running: Option<(Arc<TimerSave>, JoinHandle<io::Result<()>>)>,
+}
+
+impl Saving {
+    fn begin(&mut self, index: &mut TimerIndex, checkpoint: TimerCheckpoint) -> io::Result<()> {
+        let save = Arc::new(index.begin_save(checkpoint)?);
+        let shared = Arc::clone(&save);
+        match std::thread::Builder::new().name("timers-save".into()).spawn(move || shared.run()) {
+            Ok(thread) => self.running = Some((save, thread)),
+            Err(error) => index.end_save(&save, Err(error))?,
+        }
+        self.last = Instant::now();
+        Ok(())
+    }
+
+    /// Takes over what has come of a save.
+    fn end(&mut self, index: &mut TimerIndex, wait: bool) -> io::Result<()> {
+        let Some((save, thread)) = self.running.take_if(|(_, thread)| wait || thread.is_finished()) else {
+            return Ok(());
+        };
+        let outcome = thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that saves has panicked")));
+        index.end_save(&save, outcome)
+    }
 }
 
 impl Timers {
@@ -255,17 +278,26 @@ enum TurnError {
 
 impl Shared {
     fn run(&self, mut index: TimerIndex) -> TimerIndex {
-        let mut saving = Saving { last: Instant::now(), next: None };
+        let mut saving = Saving { last: Instant::now(), next: None, running: None };
+        self.serve(&mut index, &mut saving);
+        if let Err(error) = saving.end(&mut index, true) {
+            error!(%error, "cannot save the timers");
+        }
+        index
+    }
+
+    /// Until it is told to stop, or the store is closed.
+    fn serve(&self, index: &mut TimerIndex, saving: &mut Saving) {
         let mut failing = false;
         loop {
             {
                 let mut signal = self.signal.lock();
                 if signal.stopping {
-                    return index;
+                    return;
                 }
                 signal.arrived = false;
             }
-            let more = match self.turn(&mut index, &mut saving) {
+            let more = match self.turn(index, saving) {
                 Ok(more) => {
                     if failing {
                         info!("timer messages are delivered again");
@@ -273,7 +305,7 @@ impl Shared {
                     failing = false;
                     more
                 }
-                Err(TurnError::Append(AppendError::Closed)) => return index,
+                Err(TurnError::Append(AppendError::Closed)) => return,
                 Err(error) => {
                     if !failing {
                         warn!(%error, "timer messages cannot be delivered now; trying again");
@@ -476,13 +508,15 @@ impl Shared {
             return Ok(());
         }
         let marks = self.store.watermarks();
-        if let Some(ready) = saving.next.take_if(|save| save.log_end <= marks.flushed) {
-            index.save(ready.checkpoint)?;
-            saving.last = Instant::now();
+        saving.end(index, false)?;
+        if saving.running.is_none()
+            && let Some(ready) = saving.next.take_if(|save| save.log_end <= marks.flushed)
+        {
+            saving.begin(index, ready.checkpoint)?;
         }
         let (now, saved) = (index.checkpoint(), index.saved());
         let period = if now.delivered_ms == saved.delivered_ms { SAVE_ENTERED_PERIOD } else { SAVE_DELIVERED_PERIOD };
-        if saving.next.is_none() && now != saved && saving.last.elapsed() >= period {
+        if saving.next.is_none() && saving.running.is_none() && now != saved && saving.last.elapsed() >= period {
             saving.next = Some(ToSave { checkpoint: now, log_end: marks.written });
             // So that the copies are on disk at the next turn.
             self.store.when_flushed(marks.written, |_| ());

@@ -201,21 +201,32 @@ impl TimerIndex {
         if checkpoint == self.saved {
             return Ok(());
         }
+        let save = self.begin_save(checkpoint)?;
+        let outcome = save.run();
+        self.end_save(&save, outcome)
+    }
+
+    /// The first part of [`TimerIndex::save`], for whoever does not want to wait for the disk: [`TimerSave::run`] on another thread
+    /// follows, and then [`TimerIndex::end_save`]. One at a time.
+    pub fn begin_save(&mut self, checkpoint: TimerCheckpoint) -> io::Result<TimerSave> {
         self.write()?;
-        for minute in &self.unsynced {
-            match File::open(self.path(*minute)) {
-                Ok(file) => file.sync_data()?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+        Ok(TimerSave {
+            dir: self.dir.clone(),
+            minutes: std::mem::take(&mut self.unsynced),
+            new_files: std::mem::take(&mut self.new_files),
+            checkpoint,
+        })
+    }
+
+    /// `outcome` came of `save`.
+    pub fn end_save(&mut self, save: &TimerSave, outcome: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = outcome {
+            self.unsynced.extend(&save.minutes);
+            self.new_files |= save.new_files;
+            return Err(error);
         }
-        if std::mem::take(&mut self.new_files) {
-            File::open(&self.dir)?.sync_all()?;
-        }
-        self.unsynced.clear();
-        write_checkpoint(&self.dir, checkpoint)?;
-        self.saved = checkpoint;
-        let first_kept = minute_of(checkpoint.delivered_ms);
+        self.saved = save.checkpoint;
+        let first_kept = minute_of(self.saved.delivered_ms);
         while let Some(minute) = self.minutes.first().copied().filter(|minute| *minute < first_kept) {
             remove_file(&self.path(minute))?;
             self.minutes.remove(&minute);
@@ -245,8 +256,39 @@ impl TimerIndex {
     }
 
     fn path(&self, minute: i64) -> PathBuf {
-        self.dir.join(segment_name(minute.unsigned_abs()))
+        minute_path(&self.dir, minute)
     }
+}
+
+/// What is to be made durable of an index that goes on meanwhile.
+#[derive(Debug)]
+pub struct TimerSave {
+    dir: PathBuf,
+    /// Files that the checkpoint builds on and that may not be on the disk; and whether their names may not be.
+    minutes: BTreeSet<i64>,
+    new_files: bool,
+    checkpoint: TimerCheckpoint,
+}
+
+impl TimerSave {
+    /// Waits for the disk.
+    pub fn run(&self) -> io::Result<()> {
+        for minute in &self.minutes {
+            match File::open(minute_path(&self.dir, *minute)) {
+                Ok(file) => file.sync_data()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.new_files {
+            File::open(&self.dir)?.sync_all()?;
+        }
+        write_checkpoint(&self.dir, self.checkpoint)
+    }
+}
+
+fn minute_path(dir: &Path, minute: i64) -> PathBuf {
+    dir.join(segment_name(minute.unsigned_abs()))
 }
 
 fn minute_of(due_ms: i64) -> i64 {
@@ -412,6 +454,25 @@ mod tests {
         let checkpoint = index.checkpoint();
         index.save(checkpoint).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the checkpoint and the last minute are left");
+    }
+
+    #[test]
+    fn a_save_that_fails_is_made_again_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        enter(&mut index, &[10, HOUR]);
+        let checkpoint = index.checkpoint();
+        let save = index.begin_save(checkpoint).unwrap();
+        // Entered while the disk is at it.
+        enter(&mut index, &[20]);
+        index.end_save(&save, Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+        assert_eq!(index.saved(), TimerCheckpoint::default());
+        let again = index.begin_save(checkpoint).unwrap();
+        assert_eq!((&again.minutes, again.new_files), (&save.minutes, true));
+        let outcome = again.run();
+        index.end_save(&again, outcome).unwrap();
+        assert_eq!(index.saved(), checkpoint);
+        assert_eq!(TimerIndex::open(dir.path().into(), 0).unwrap().entered(), QueueOffset(2));
     }
 
     #[test]
