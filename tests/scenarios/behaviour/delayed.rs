@@ -131,6 +131,42 @@ fn timer_messages_survive_kill_9_of_the_broker() {
     }
 }
 
+/// How late the messages of a prefix were stored for their consumers, from the earliest to the latest, in ms.
+fn lateness(seen: &[Event], prefix: &str, due_ms: impl Fn(i64) -> i64) -> Vec<i64> {
+    let (born, stored) = (shown_numbers(seen, "born"), shown_numbers(seen, "stored"));
+    let mut late: Vec<i64> =
+        born.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(key, born)| stored[key] - due_ms(*born)).collect();
+    late.sort_unstable();
+    let at = |share: usize| late[(late.len() - 1) * share / 100];
+    eprintln!("{prefix}: {} messages, late by p50 {} p99 {} max {} ms", late.len(), at(50), at(99), at(100));
+    late
+}
+
+/// Figures in docs/performance.md come from here; the limit only catches what hangs.
+#[test]
+fn ten_thousand_that_are_due_at_once_come_in_time() {
+    const COUNT: usize = 10_000;
+    let server = Server::start(&["messageDelayLevel=6s"]);
+    server.create_topic("AtOnce", 8);
+    let mut consumer = consumer(&server, "AtOnce", "CID_at_once");
+    let deliver_at = now_ms() + 15_000;
+    let property = format!("TIMER_DELIVER_MS={deliver_at}");
+    for (prefix, option, value) in [("level", "--delay-level", "1"), ("timer", "--prop", &*property)] {
+        let options = ["--inflight", "500", option, value];
+        produce(Client::Java533, &server.namesrv(), "AtOnce", "async", prefix, COUNT, &options);
+    }
+    let all: BTreeSet<String> = keys("level", 0..COUNT).into_iter().chain(keys("timer", 0..COUNT)).collect();
+    consumer.until("all have come", |events| {
+        events.iter().filter(|e| matches!(e, Event::Received(_))).count() >= all.len()
+    });
+    let seen = consumer.end();
+    assert_exactly(&received(&seen), &all);
+    let levels = lateness(&seen, "level", |born| born + 6_000);
+    let timers = lateness(&seen, "timer", |_| deliver_at);
+    assert!(levels[0] >= 0 && timers[0] >= -early_ms(&server), "early by {} and {} ms", -levels[0], -timers[0]);
+    assert!(levels[COUNT - 1].max(timers[COUNT - 1]) < LATE_MS);
+}
+
 #[test]
 fn a_timer_further_away_than_the_broker_keeps_is_refused() {
     let server = Server::start(&["timerMaxDelaySec=100"]);
