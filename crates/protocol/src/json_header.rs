@@ -389,6 +389,10 @@ fn quote_or_escape(quote: u8, bytes: &[u8]) -> Option<usize> {
     Some(chunks.len() * 8 + at)
 }
 
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | 0x08)
+}
+
 /// A cursor over the text. `at` is always on a character boundary.
 #[derive(Clone)]
 struct Scanner<'a> {
@@ -406,7 +410,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | 0x08) = self.peek() {
+        while self.peek().is_some_and(is_space) {
             self.at += 1;
         }
     }
@@ -429,8 +433,9 @@ impl<'a> Scanner<'a> {
             return None;
         }
         let end = start + quote_or_escape(b'"', &bytes[start..])?;
+        let [b'"', b':', value] = *bytes.get(end..end + 3)? else { return None };
         // Cuts are beside ASCII bytes, so on character boundaries.
-        (bytes.get(end..end + 2)? == b"\":").then(|| (&self.text[start..end], end + 2))
+        (!is_space(value)).then(|| (&self.text[start..end], end + 2))
     }
 
     /// What follows a value.
@@ -570,6 +575,43 @@ mod tests {
         let head = head("{code:206,'flag':0,language:'JAVA',\"opaque\":\"77\",,version:479,x:{a:[1,'}']},}\n").unwrap();
         assert_eq!((head.code, head.opaque, head.version, head.language), (206, 77, 479, Language::JAVA));
         assert_eq!(head.remark, None);
+    }
+
+    #[test]
+    fn white_space_may_stand_anywhere_between_tokens() {
+        let tokens = [
+            "{",
+            "\"code\"",
+            ":",
+            "105",
+            ",",
+            "\"extFields\"",
+            ":",
+            "{",
+            "\"topic\"",
+            ":",
+            "\"T\"",
+            ",",
+            "\"n\"",
+            ":",
+            "5",
+            "}",
+            ",",
+            "\"opaque\"",
+            ":",
+            "7",
+            "}",
+        ];
+        for at in 0..=tokens.len() {
+            for space in [" ", "\n", "\t  "] {
+                let text = [tokens[..at].concat(), space.to_owned(), tokens[at..].concat()].concat();
+                let head = head(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+                assert_eq!((head.code, head.opaque), (105, 7), "{text:?}");
+                assert_eq!(list(&head), [("topic".into(), "T".into()), ("n".into(), "5".into())], "{text:?}");
+            }
+        }
+        // As Python writes it.
+        assert_eq!(list(&head(&tokens.join(" ")).unwrap()).len(), 2);
     }
 
     #[test]
