@@ -46,6 +46,11 @@ struct Progress {
     reset: Option<QueueOffset>,
 }
 
+/// A group that only pulls has entries too.
+fn has_committed(queues: &BTreeMap<QueueId, Progress>) -> bool {
+    queues.values().any(|progress| progress.committed.is_some())
+}
+
 impl ConsumerOffsets {
     /// Reads `consumerOffset.json` in `config_dir`.
     pub fn open(
@@ -146,7 +151,7 @@ impl ConsumerOffsets {
             .collect()
     }
 
-    /// Groups that have an entry for the topic. Java: `whichGroupByTopic`.
+    /// Groups that have committed in the topic, negative offsets included. Java: `whichGroupByTopic`.
     pub fn groups_of(&self, topic: &str) -> Vec<GroupName> {
         let inner = self.table.inner.lock();
         let mut groups: Vec<GroupName> = inner
@@ -154,36 +159,36 @@ impl ConsumerOffsets {
             .get(topic)
             .into_iter()
             .flatten()
-            .filter(|(group, _)| !group.contains('@'))
+            .filter(|(group, queues)| !group.contains('@') && has_committed(queues))
             .map(|(group, _)| GroupName::from(&**group))
             .collect();
         groups.sort_unstable_by(|a, b| (**a).cmp(b));
         groups
     }
 
-    /// Topics that the group has an entry for. Java: `whichTopicByConsumer`.
+    /// Topics that the group has committed in. Java: `whichTopicByConsumer`.
     pub fn topics_of(&self, group: &str) -> Vec<TopicName> {
         let inner = self.table.inner.lock();
         let mut topics: Vec<TopicName> = inner
             .topics
             .iter()
-            .filter(|(_, groups)| groups.contains_key(group))
+            .filter(|(_, groups)| groups.get(group).is_some_and(has_committed))
             .map(|(topic, _)| TopicName::from(&**topic))
             .collect();
         topics.sort_unstable_by(|a, b| (**a).cmp(b));
         topics
     }
 
-    /// Copies the committed offsets of one group in a topic to another. Java: `cloneOffset`.
+    /// Replaces the committed offsets of one group in a topic by another's, if that has any. Java: `cloneOffset`.
     pub fn copy(&self, topic: &str, from: &str, to: &str) {
         let mut inner = self.table.inner.lock();
         let Some(groups) = inner.topics.get_mut(topic) else { return };
-        let Some(queues) = groups.get(from) else { return };
-        let copied = queues
-            .iter()
-            .map(|(queue, progress)| (*queue, Progress { committed: progress.committed, ..Progress::default() }))
-            .collect();
-        groups.insert(to.into(), copied);
+        let Some(queues) = groups.get(from).filter(|queues| has_committed(queues)).cloned() else { return };
+        let target = groups.entry(to.into()).or_default();
+        target.values_mut().for_each(|progress| progress.committed = None);
+        for (queue, progress) in queues {
+            target.entry(queue).or_default().committed = progress.committed;
+        }
         inner.dirty = true;
     }
 
@@ -326,6 +331,22 @@ mod tests {
         assert_eq!(offsets.take_reset("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
         assert_eq!(offsets.take_reset("TopicA", "GroupA", QueueId(0)), None);
         assert_eq!(offsets.committed("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
+    }
+
+    #[test]
+    fn a_group_that_only_pulls_has_committed_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let offsets = open(directory.path(), &Persistence::start().unwrap());
+        offsets.record_pull("TopicA", "Pulling", QueueId(0), QueueOffset(5));
+        assert!(offsets.groups_of("TopicA").is_empty() && offsets.topics_of("Pulling").is_empty());
+        for queue in [QueueId(0), QueueId(1)] {
+            offsets.commit("TopicA", "GroupA", queue, 9);
+        }
+        offsets.copy("TopicA", "Pulling", "GroupA");
+        assert_eq!(offsets.of_group("TopicA", "GroupA").len(), 2, "there was nothing to replace them by");
+        offsets.commit("TopicA", "GroupB", QueueId(0), 3);
+        offsets.copy("TopicA", "GroupB", "GroupA");
+        assert_eq!(offsets.of_group("TopicA", "GroupA"), BTreeMap::from([(QueueId(0), QueueOffset(3))]));
     }
 
     #[test]
