@@ -491,7 +491,7 @@ impl Shared {
         let key = properties.value(names::UNIQUE_KEY);
         let offset_id = OffsetMessageId { host: record.store_host(), physical_offset: at.log };
         let header = CheckTransactionRequest {
-            topic: Some(topic.as_str().into()),
+            topic: Some(TRANSACTION_HALF_TOPIC.into()),
             tran_state_table_offset: at.queue.as_i64(),
             commit_log_offset: at.log.as_i64(),
             msg_id: key.map(Into::into),
