@@ -20,8 +20,9 @@ use ferromq_protocol::topics::{SCHEDULE_TOPIC, TRANSACTION_HALF_TOPIC};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
 use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, QueueEntry, Store};
 use parking_lot::{Condvar, Mutex};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
+use crate::missing;
 use crate::persistence::{self, LoadError, Persistence, SavedFile};
 use crate::statistics::Statistics;
 
@@ -376,16 +377,10 @@ impl Shared {
 
     /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered.
     fn deliver(&self, entry: &QueueEntry) -> Result<Option<PhysicalOffset>, AppendError> {
-        let Some(bytes) = self.store.message_at(entry.physical) else {
-            debug!(physical_offset = %entry.physical, "a delayed message is no longer in the log");
+        let bytes = self.store.message_at(entry.physical);
+        let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else {
+            missing::report(&self.store, "a delayed message", entry.physical);
             return Ok(None);
-        };
-        let record = match Record::parse(&bytes) {
-            Ok(record) => record,
-            Err(error) => {
-                error!(physical_offset = %entry.physical, %error, "a delayed message is unreadable and is left out");
-                return Ok(None);
-            }
         };
         let text = record.properties();
         let queue = properties::property(&text, names::REAL_QUEUE_ID).and_then(|queue| queue.parse().ok()).map(QueueId);

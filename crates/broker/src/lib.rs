@@ -15,6 +15,7 @@ pub mod groups;
 mod handlers;
 mod held_pulls;
 mod local_time;
+mod missing;
 pub mod persistence;
 pub mod queue_locks;
 mod recall_handle;

@@ -19,10 +19,11 @@ use ferromq_protocol::topics::{TIMER_TOPIC, is_closed_to_producers};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use ferromq_store::{AppendError, Arrival, Clock, Store, Timer, TimerCheckpoint, TimerIndex, TimerSave};
 use parking_lot::{Condvar, Mutex};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::statistics::Statistics;
 
+use crate::missing;
 /// The one queue of the timer topic.
 const QUEUE: QueueId = QueueId(0);
 /// Messages entered before what is due gets its turn.
@@ -406,8 +407,9 @@ impl Shared {
     /// The message at a place of the timer queue; `None`, and a word in the log, if it cannot be read.
     fn with_record<T>(&self, offset: QueueOffset, act: impl FnOnce(&Record<'_>) -> T) -> Option<T> {
         let entry = self.store.queue_entry(TIMER_TOPIC, QUEUE, offset)?;
-        let Some(bytes) = self.store.message_at(entry.physical) else {
-            debug!(%offset, "a timer message is no longer in the log");
+        let bytes = self.store.message_at(entry.physical);
+        let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else {
+            missing::report(&self.store, "a timer message", entry.physical);
             return None;
         };
         match Record::parse(&bytes) {

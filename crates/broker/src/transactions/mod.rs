@@ -35,6 +35,7 @@ use crate::clock::now_ms;
 use crate::config::LiveConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::delay::Waiting;
+use crate::missing;
 use crate::statistics::Statistics;
 use crate::timers::{self, TimerWish};
 use crate::topics::{Topics, perm};
@@ -419,7 +420,7 @@ impl Shared {
     /// Asks after one, or gives it up. `end` is that of the half queue.
     fn check(&self, half: &Half, end: QueueOffset, checks_max: u32, now: i64) -> Result<(), AppendError> {
         let Some(bytes) = self.parts.store.message_at(half.physical) else {
-            debug!(physical_offset = %half.physical, "a half message is no longer in the log");
+            missing::report(&self.parts.store, "a half message", half.physical);
             self.pending.lock().remove(half.queue_offset);
             return Ok(());
         };

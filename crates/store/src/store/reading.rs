@@ -77,6 +77,11 @@ impl Store {
         begins_here.then_some(bytes)
     }
 
+    /// Whether the log begins behind that offset.
+    pub fn is_gone(&self, at: PhysicalOffset) -> bool {
+        at.0 < self.log_min()
+    }
+
     /// Messages with a key (or unique key) stored in `begin_ms..=end_ms`, oldest first, at most `max` and the store's
     /// own limit. Keys are compared by hash, times to the second: the caller filters. Java: queryMessage.
     pub fn query(&self, topic: &str, key: &str, max: usize, begin_ms: i64, end_ms: i64) -> QueryOutcome {
