@@ -163,14 +163,15 @@ impl Transactions {
     /// transaction that has ended.
     pub(crate) fn resume(&self, record: &Record<'_>) -> Result<bool, AppendError> {
         let shared = &self.shared;
-        let open = {
+        let open = if record.topic() == TRANSACTION_HALF_TOPIC {
             let pending = shared.pending.lock();
-            named_copies(record).find_map(|copy| pending.get(copy).cloned())
+            let Some(half) = named_copies(record).find_map(|copy| pending.get(copy).cloned()) else {
+                return Ok(false);
+            };
+            Some(half)
+        } else {
+            None
         };
-        let open = open.filter(|_| record.topic() == TRANSACTION_HALF_TOPIC);
-        if open.is_none() && record.topic() == TRANSACTION_HALF_TOPIC {
-            return Ok(false);
-        }
         let mut properties = Properties::parse(&record.properties());
         properties.set(names::TRANSACTION_CHECK_TIMES, 0);
         match &open {
@@ -183,6 +184,10 @@ impl Transactions {
         match open {
             Some(half) => shared.moved(&half, &appended, Store::append_again_silently)?,
             None => {
+                // It ends as the new one from now on.
+                if let Some(first) = first_copy(record) {
+                    shared.pending.lock().take_given_up(first);
+                }
                 let immunity = properties.value(names::CHECK_IMMUNITY_TIME_IN_SECONDS);
                 self.began(&appended, record.born_timestamp(), immunity);
             }
@@ -307,13 +312,17 @@ impl Shared {
     fn end_late(&self, record: &Record<'_>, commit: bool) -> Result<(), AppendError> {
         let given_up = {
             let mut pending = self.pending.lock();
-            named_copies(record).any(|copy| pending.take_given_up(copy))
+            named_copies(record).find_map(|copy| pending.take_given_up(copy))
         };
-        if commit && given_up {
-            return self.parts.store_committed(record);
+        match given_up {
+            Some(copies) if commit => {
+                self.parts.store_committed(record).inspect_err(|_| self.pending.lock().put_back_given_up(&copies))
+            }
+            _ => {
+                debug!(queue_offset = %record.queue_offset(), commit, "an end of a transaction that is not open: nothing was done");
+                Ok(())
+            }
         }
-        debug!(queue_offset = %record.queue_offset(), commit, "an end of a transaction that is not open: nothing was done");
-        Ok(())
     }
 
     /// A half has been stored once more, behind the others.
@@ -359,7 +368,7 @@ impl Shared {
     /// on disk up to where it was then.
     fn note_start(&self, noted: &mut Option<Start>) {
         if let Some(start) = noted.take_if(|start| start.log_end <= self.parts.store.watermarks().flushed) {
-            // A half that was stored and not yet in the table then lay at or behind the ends read then, which `start` does not pass.
+            // What was stored and not yet in the table then is in it now.
             let (half, op) = self.pending.lock().start(start.half, start.op);
             for (topic, offset) in [(TRANSACTION_HALF_TOPIC, half), (TRANSACTION_OP_HALF_TOPIC, op)] {
                 if self.parts.noted(topic) != offset {
@@ -467,18 +476,29 @@ impl Shared {
 
     /// Puts a half where an operator finds it, and ends its transaction without storing its message.
     fn give_up(&self, half: &Half, record: &Record<'_>) -> Result<(), AppendError> {
-        let Some(half) = self.pending.lock().claim(half.queue_offset) else { return Ok(()) };
+        let half = {
+            // At once: an end that comes in between must find it in one place or the other.
+            let mut pending = self.pending.lock();
+            let Some(half) = pending.claim(half.queue_offset) else { return Ok(()) };
+            pending.gave_up(&half);
+            half
+        };
         self.parts.topics.find_or_create(TRANSACTION_CHECK_MAX_TIME_TOPIC, 1, perm::READ_WRITE, false, 0);
         let text = record.properties();
         let copy = NewMessage::copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text);
-        self.pending.lock().gave_up(&half);
         let put = self.parts.store.append_again(&copy).and_then(|_| self.mark_ended(&half, Store::append_again));
         match put {
             Ok(()) => warn!(
                 queue_offset = %half.queue_offset, topic = TRANSACTION_CHECK_MAX_TIME_TOPIC,
                 "a transaction had no end after all checks; its half message is put aside"
             ),
-            Err(_) => self.pending.lock().insert(half),
+            Err(_) => {
+                let mut pending = self.pending.lock();
+                // Unless it was committed meanwhile.
+                if pending.take_given_up(half.queue_offset).is_some() {
+                    pending.insert(half);
+                }
+            }
         }
         put
     }

@@ -51,7 +51,7 @@ impl Half {
             Some(immunity) => now_ms.saturating_sub(self.born_ms) > immunity,
             // Its first copy: by our own clock, so that a producer whose clock is behind is not asked at once.
             None if self.older.is_empty() => now_ms.saturating_sub(self.stored_ms) > timeout_ms,
-            // It was asked after in an earlier round, so it is in every one.
+            // It was old enough in an earlier round, so it is in every one.
             None => true,
         }
     }
@@ -64,8 +64,8 @@ pub(crate) struct Pending {
     halves: BTreeMap<QueueOffset, Half>,
     /// From an older copy to the newest one.
     newest: HashMap<QueueOffset, QueueOffset>,
-    /// Every copy of halves that were put aside, the latest ones.
-    given_up: BTreeSet<QueueOffset>,
+    /// Every copy of halves that were put aside, the latest ones, with the half's first copy.
+    given_up: BTreeMap<QueueOffset, QueueOffset>,
     /// Taken to be ended, and not known to be in the log as such.
     ending: BTreeSet<QueueOffset>,
     /// Runs of op messages that name a half which is still ahead of the lowest pending one.
@@ -89,9 +89,8 @@ impl Pending {
     /// A new transaction, one read again after a start, or one that could not be ended.
     pub fn insert(&mut self, half: Half) {
         self.ending.remove(&half.queue_offset);
-        self.given_up.remove(&half.queue_offset);
+        self.take_given_up(half.queue_offset);
         for older in &half.older {
-            self.given_up.remove(older);
             self.newest.insert(*older, half.queue_offset);
         }
         self.halves.insert(half.queue_offset, half);
@@ -125,17 +124,27 @@ impl Pending {
         self.halves.get(self.newest.get(&copy).unwrap_or(&copy))
     }
 
-    /// A claimed transaction was put aside without an end.
+    /// A claimed transaction is put aside without an end.
     pub fn gave_up(&mut self, half: &Half) {
-        self.given_up.extend(half.older.iter().chain([&half.queue_offset]));
+        let first = half.first();
+        self.given_up.extend(half.older.iter().chain([&half.queue_offset]).map(|copy| (*copy, first)));
         while self.given_up.len() > GIVEN_UP_MAX {
             self.given_up.pop_first();
         }
     }
 
-    /// True once for a transaction that was put aside: it may still be committed.
-    pub fn take_given_up(&mut self, copy: QueueOffset) -> bool {
-        self.given_up.remove(&copy)
+    /// All copies of the transaction that was put aside and has one there, once: it may still be committed.
+    pub fn take_given_up(&mut self, copy: QueueOffset) -> Option<Vec<QueueOffset>> {
+        let first = *self.given_up.get(&copy)?;
+        let copies = self.given_up.iter().filter(|(_, known)| **known == first).map(|(copy, _)| *copy).collect();
+        self.given_up.retain(|_, known| *known != first);
+        Some(copies)
+    }
+
+    /// What [`take_given_up`](Self::take_given_up) gave was not committed after all.
+    pub fn put_back_given_up(&mut self, copies: &[QueueOffset]) {
+        let Some(first) = copies.first() else { return };
+        self.given_up.extend(copies.iter().map(|copy| (*copy, *first)));
     }
 
     /// A half has a new copy. False when the transaction has ended meanwhile.
@@ -199,7 +208,11 @@ mod tests {
         let half = pending.claim(QueueOffset(1)).unwrap();
         pending.gave_up(&half);
         pending.settle(&half, QueueOffset(0));
-        assert!(pending.take_given_up(QueueOffset(1)) && !pending.take_given_up(QueueOffset(1)));
+        let copies = vec![QueueOffset(1), QueueOffset(2)];
+        assert_eq!(pending.take_given_up(QueueOffset(2)), Some(copies.clone()));
+        assert_eq!((pending.take_given_up(QueueOffset(1)), pending.take_given_up(QueueOffset(2))), (None, None));
+        pending.put_back_given_up(&copies);
+        assert_eq!(pending.take_given_up(QueueOffset(1)), Some(copies));
     }
 
     fn half(at: u64, stored_ms: i64) -> Half {
