@@ -17,13 +17,15 @@ use ferromq_protocol::message::properties::{self, names, property};
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::{TIMER_TOPIC, is_closed_to_producers};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
-use ferromq_store::{AppendError, Arrival, Clock, Store, Timer, TimerCheckpoint, TimerIndex, TimerSave};
+use ferromq_store::{
+    AppendError, Arrival, Clock, Store, Timer, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError,
+};
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
+use crate::missing;
 use crate::statistics::Statistics;
 
-use crate::missing;
 /// The one queue of the timer topic.
 const QUEUE: QueueId = QueueId(0);
 /// Messages entered before what is due gets its turn.
@@ -173,7 +175,14 @@ struct ToSave {
 struct Saving {
     last: Instant,
     next: Option<ToSave>,
-    running: Option<(Arc<TimerSave>, JoinHandle<io::Result<()>>)>,
+    running: Option<RunningSave>,
+    /// The log tells of the first failure in a row.
+    failing: bool,
+}
+
+struct RunningSave {
+    save: Arc<TimerSave>,
+    thread: JoinHandle<Result<(), TimerSaveError>>,
 }
 
 impl Saving {
@@ -181,8 +190,8 @@ impl Saving {
         let save = Arc::new(index.begin_save(checkpoint)?);
         let shared = Arc::clone(&save);
         match std::thread::Builder::new().name("timers-save".into()).spawn(move || shared.run()) {
-            Ok(thread) => self.running = Some((save, thread)),
-            Err(error) => index.end_save(&save, Err(error))?,
+            Ok(thread) => self.running = Some(RunningSave { save, thread }),
+            Err(error) => index.end_save(&save, Err(error.into()))?,
         }
         self.last = Instant::now();
         Ok(())
@@ -190,11 +199,14 @@ impl Saving {
 
     /// Takes over what has come of a save.
     fn end(&mut self, index: &mut TimerIndex, wait: bool) -> io::Result<()> {
-        let Some((save, thread)) = self.running.take_if(|(_, thread)| wait || thread.is_finished()) else {
+        let Some(RunningSave { save, thread }) = self.running.take_if(|run| wait || run.thread.is_finished()) else {
             return Ok(());
         };
-        let outcome = thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that saves has panicked")));
-        index.end_save(&save, outcome)
+        let outcome =
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that saves has panicked").into()));
+        index.end_save(&save, outcome)?;
+        self.failing = false;
+        Ok(())
     }
 }
 
@@ -226,8 +238,7 @@ impl Timers {
     /// A message is visible in some queue. Called by whoever dispatches.
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
         if arrival.topic == TIMER_TOPIC {
-            self.shared.signal.lock().arrived = true;
-            self.shared.wake.notify_one();
+            self.shared.wake_up();
         }
     }
 
@@ -278,8 +289,14 @@ enum TurnError {
 }
 
 impl Shared {
-    fn run(&self, mut index: TimerIndex) -> TimerIndex {
-        let mut saving = Saving { last: Instant::now(), next: None, running: None };
+    /// There is something to be looked at.
+    fn wake_up(&self) {
+        self.signal.lock().arrived = true;
+        self.wake.notify_one();
+    }
+
+    fn run(self: &Arc<Self>, mut index: TimerIndex) -> TimerIndex {
+        let mut saving = Saving { last: Instant::now(), next: None, running: None, failing: false };
         self.serve(&mut index, &mut saving);
         if let Err(error) = saving.end(&mut index, true) {
             error!(%error, "cannot save the timers");
@@ -288,7 +305,7 @@ impl Shared {
     }
 
     /// Until it is told to stop, or the store is closed.
-    fn serve(&self, index: &mut TimerIndex, saving: &mut Saving) {
+    fn serve(self: &Arc<Self>, index: &mut TimerIndex, saving: &mut Saving) {
         let mut failing = false;
         loop {
             {
@@ -331,7 +348,7 @@ impl Shared {
     }
 
     /// Enters what has come, delivers what is due, saves what can be saved. True when there is more to do right now.
-    fn turn(&self, index: &mut TimerIndex, saving: &mut Saving) -> Result<bool, TurnError> {
+    fn turn(self: &Arc<Self>, index: &mut TimerIndex, saving: &mut Saving) -> Result<bool, TurnError> {
         // Everything that has come first: among it may be what takes something back that is due.
         while self.enter(index)? {
             index.write()?;
@@ -355,7 +372,12 @@ impl Shared {
                 return Ok(false);
             }
         }
-        self.save(index, saving)?;
+        if let Err(error) = self.save(index, saving)
+            && !std::mem::replace(&mut saving.failing, true)
+        {
+            // Deliveries go on; after a crash some come again.
+            error!(%error, "cannot save the timers; trying again");
+        }
         Ok(delivered >= DELIVERED_MAX)
     }
 
@@ -412,13 +434,7 @@ impl Shared {
             missing::report(&self.store, "a timer message", entry.physical);
             return None;
         };
-        match Record::parse(&bytes) {
-            Ok(record) => Some(act(&record)),
-            Err(error) => {
-                error!(%offset, %error, "a timer message is unreadable and is left out");
-                None
-            }
-        }
+        Some(act(&record))
     }
 
     /// Delivers messages that are due at one time, but for those that others among them take back.
@@ -504,7 +520,7 @@ impl Shared {
     }
 
     /// Makes the index durable as far as the delivered copies are on disk.
-    fn save(&self, index: &mut TimerIndex, saving: &mut Saving) -> io::Result<()> {
+    fn save(self: &Arc<Self>, index: &mut TimerIndex, saving: &mut Saving) -> io::Result<()> {
         if index.entered() < self.java.queue_offset {
             // Interrupted now, taking over from Java begins anew.
             return Ok(());
@@ -520,8 +536,8 @@ impl Shared {
         let period = if now.delivered_ms == saved.delivered_ms { SAVE_ENTERED_PERIOD } else { SAVE_DELIVERED_PERIOD };
         if saving.next.is_none() && saving.running.is_none() && now != saved && saving.last.elapsed() >= period {
             saving.next = Some(ToSave { checkpoint: now, log_end: marks.written });
-            // So that the copies are on disk at the next turn.
-            self.store.when_flushed(marks.written, |_| ());
+            let shared = Arc::clone(self);
+            self.store.when_flushed(marks.written, move |_| shared.wake_up());
         }
         Ok(())
     }

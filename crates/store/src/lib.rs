@@ -54,7 +54,7 @@ pub use index::QueryOutcome;
 pub use read::{AllMessages, Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome, ReadStatus};
 pub use stats::{PUT_LATENCY_BUCKETS, StoreStats};
 pub use store::Store;
-pub use timer_index::{Timer, TimerCheckpoint, TimerIndex, TimerSave};
+pub use timer_index::{Timer, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError};
 pub use watermarks::Watermarks;
 
 #[cfg(test)]

@@ -63,6 +63,8 @@ pub struct TimerIndex {
     new_files: bool,
     /// As in the file.
     saved: TimerCheckpoint,
+    /// Why nobody knows what of the files is on the disk: after a failed sync the next one may succeed without having written anything.
+    doubt: Option<String>,
 }
 
 impl TimerIndex {
@@ -90,6 +92,7 @@ impl TimerIndex {
             unsynced: BTreeSet::new(),
             new_files: false,
             saved: checkpoint,
+            doubt: None,
         })
     }
 
@@ -192,7 +195,8 @@ impl TimerIndex {
     }
 
     /// Number of timers in memory.
-    pub fn near_count(&self) -> usize {
+    #[cfg(test)]
+    fn near_count(&self) -> usize {
         self.near.len()
     }
 
@@ -209,6 +213,9 @@ impl TimerIndex {
     /// The first part of [`TimerIndex::save`], for whoever does not want to wait for the disk: [`TimerSave::run`] on another thread
     /// follows, and then [`TimerIndex::end_save`]. One at a time.
     pub fn begin_save(&mut self, checkpoint: TimerCheckpoint) -> io::Result<TimerSave> {
+        if let Some(doubt) = &self.doubt {
+            return Err(io::Error::other(doubt.clone()));
+        }
         self.write()?;
         Ok(TimerSave {
             dir: self.dir.clone(),
@@ -219,14 +226,18 @@ impl TimerIndex {
     }
 
     /// `outcome` came of `save`.
-    pub fn end_save(&mut self, save: &TimerSave, outcome: io::Result<()>) -> io::Result<()> {
+    pub fn end_save(&mut self, save: &TimerSave, outcome: Result<(), TimerSaveError>) -> io::Result<()> {
         if let Err(error) = outcome {
             self.unsynced.extend(&save.minutes);
             self.new_files |= save.new_files;
-            return Err(error);
+            if let TimerSaveError::Sync(error) = &error {
+                self.doubt = Some(format!("a sync has failed, nothing more is saved before the next start: {error}"));
+            }
+            return Err(error.into());
         }
         self.saved = save.checkpoint;
-        let first_kept = minute_of(self.saved.delivered_ms);
+        // The clock may have been set back meanwhile: what has not been delivered now keeps its file.
+        let first_kept = minute_of(self.saved.delivered_ms.min(self.delivered_ms));
         while let Some(minute) = self.minutes.first().copied().filter(|minute| *minute < first_kept) {
             remove_file(&self.path(minute))?;
             self.minutes.remove(&minute);
@@ -270,20 +281,38 @@ pub struct TimerSave {
     checkpoint: TimerCheckpoint,
 }
 
+/// Why a save failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TimerSaveError {
+    /// Not to be tried again.
+    #[error(transparent)]
+    Sync(io::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<TimerSaveError> for io::Error {
+    fn from(error: TimerSaveError) -> io::Error {
+        match error {
+            TimerSaveError::Sync(error) | TimerSaveError::Io(error) => error,
+        }
+    }
+}
+
 impl TimerSave {
     /// Waits for the disk.
-    pub fn run(&self) -> io::Result<()> {
+    pub fn run(&self) -> Result<(), TimerSaveError> {
         for minute in &self.minutes {
             match File::open(minute_path(&self.dir, *minute)) {
-                Ok(file) => file.sync_data()?,
+                Ok(file) => file.sync_data().map_err(TimerSaveError::Sync)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         if self.new_files {
-            File::open(&self.dir)?.sync_all()?;
+            File::open(&self.dir)?.sync_all().map_err(TimerSaveError::Sync)?;
         }
-        write_checkpoint(&self.dir, self.checkpoint)
+        Ok(write_checkpoint(&self.dir, self.checkpoint)?)
     }
 }
 
@@ -465,7 +494,7 @@ mod tests {
         let save = index.begin_save(checkpoint).unwrap();
         // Entered while the disk is at it.
         enter(&mut index, &[20]);
-        index.end_save(&save, Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+        index.end_save(&save, Err(TimerSaveError::Io(io::ErrorKind::StorageFull.into()))).unwrap_err();
         assert_eq!(index.saved(), TimerCheckpoint::default());
         let again = index.begin_save(checkpoint).unwrap();
         assert_eq!((&again.minutes, again.new_files), (&save.minutes, true));
@@ -473,6 +502,33 @@ mod tests {
         index.end_save(&again, outcome).unwrap();
         assert_eq!(index.saved(), checkpoint);
         assert_eq!(TimerIndex::open(dir.path().into(), 0).unwrap().entered(), QueueOffset(2));
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_saved_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        enter(&mut index, &[10]);
+        let save = index.begin_save(index.checkpoint()).unwrap();
+        index.end_save(&save, Err(TimerSaveError::Sync(io::Error::other("bad block")))).unwrap_err();
+        assert!(index.save(index.checkpoint()).unwrap_err().to_string().contains("bad block"));
+        assert_eq!(TimerIndex::open(dir.path().into(), 0).unwrap().checkpoint(), TimerCheckpoint::default());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_during_a_save_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        enter(&mut index, &[3 * HOUR]);
+        assert_eq!(take(&mut index, 3 * HOUR), [(3 * HOUR, 0)]);
+        let save = index.begin_save(index.checkpoint()).unwrap();
+        index.go_back_before(2 * HOUR);
+        enter(&mut index, &[2 * HOUR]);
+        index.write().unwrap();
+        index.end_save(&save, save.run()).unwrap();
+        index.save(index.checkpoint()).unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        assert_eq!(take(&mut index, 2 * HOUR), [(2 * HOUR, 1)]);
     }
 
     #[test]
