@@ -367,7 +367,7 @@ fn not_supported(code: i32) -> Reply {
     Reply::error(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, format!(" request type {code} not supported"))
 }
 
-/// Whatever panics in there costs the work of one round, perhaps of other peers, but no connection.
+/// Whatever panics in there costs what it was about to do, but no connection.
 fn guarded(connection: &Connection, when: &str, work: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
         error!(peer = %connection.peer_addr(), cause = panic_text(panic.as_ref()), "the service panicked {when}");

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
@@ -334,7 +335,10 @@ impl Dispatcher {
                 properties: &text,
             };
             for listener in listeners {
-                listener(&arrival);
+                // It would panic again at every next try, and nothing more would ever be dispatched.
+                if catch_unwind(AssertUnwindSafe(|| listener(&arrival))).is_err() {
+                    tracing::error!(topic = arrival.topic, queue = %arrival.queue_id, offset = %arrival.queue_offset, "who was told of a message has panicked");
+                }
             }
         }
         Ok(())
