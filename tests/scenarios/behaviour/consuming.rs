@@ -161,3 +161,24 @@ fn members_that_subscribe_differently_are_told_of() {
     first.end();
     second.end();
 }
+
+#[test]
+fn a_classic_pull_waits_at_the_end_of_a_queue() {
+    let server = Server::start(&[]);
+    for client in JAVA {
+        let topic = format!("Waiting{client:?}");
+        server.create_topic(&topic, 1);
+        produce(client, &server.namesrv(), &topic, "sync", "old", 2, &[]);
+        let group = format!("CID_waiting_{client:?}");
+        let mut consumer =
+            Running::start(client, &server, "pull", &topic, &["--group", &group, "--tags", "New", "--await", "3"]);
+        for i in 0..3 {
+            let prefix = format!("new{i}-");
+            // One that it does not want wakes nobody.
+            produce(client, &server.namesrv(), &topic, "sync", "other", 1, &["--tag", "Other"]);
+            produce(client, &server.namesrv(), &topic, "sync", &prefix, 1, &["--tag", "New"]);
+            consumer.await_keys(&keys(&prefix, 0..1));
+        }
+        assert_eq!(received(&consumer.finish()).len(), 3);
+    }
+}

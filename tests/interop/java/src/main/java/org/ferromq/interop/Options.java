@@ -13,7 +13,7 @@ final class Options {
         "namesrv", "topic", "group", "instance", "poll-ms", "persist-ms", "log-dir",
         "mode", "count", "start", "size", "keys", "tag", "queue", "broker", "inflight", "timeout-ms", "batch-size",
         "retries", "fail-pause-ms", "pace-ms", "delay-level", "prop", "outcome", "check", "immunity-s",
-        "from", "timestamp", "tags", "sql", "fail-first", "max-reconsume", "threads", "from-offset", "show",
+        "from", "timestamp", "tags", "sql", "fail-first", "max-reconsume", "threads", "from-offset", "await", "show",
         "key", "unique-key", "offset-id", "max");
 
     private final Map<String, List<String>> given = new HashMap<>();

@@ -1,4 +1,5 @@
-// `pull`: reads every queue of a topic once, from an offset up to its end, with the classic pull consumer.
+// `pull`: reads every queue of a topic once, from an offset up to its end, with the classic pull consumer; then, with
+// `--await`, waits at the end of the last one for so many messages more.
 package org.ferromq.interop;
 
 import java.util.TreeSet;
@@ -22,10 +23,13 @@ final class Pull {
             : MessageSelector.byTag(options.text("tags", "*"));
         consumer.start();
         long received = 0;
+        MessageQueue last = null;
+        long next = 0;
         String topic = options.required("topic");
         for (MessageQueue queue : new TreeSet<>(consumer.fetchSubscribeMessageQueues(topic))) {
             long end = consumer.maxOffset(queue);
-            long next = Math.max(options.number("from-offset", 0), consumer.minOffset(queue));
+            last = queue;
+            next = Math.max(options.number("from-offset", 0), consumer.minOffset(queue));
             while (next < end) {
                 PullResult result = pull(consumer, queue, selector, next, options.count("batch-size", 32));
                 if (result.getMsgFoundList() != null) {
@@ -40,6 +44,21 @@ final class Pull {
                 }
                 next = result.getNextBeginOffset();
             }
+        }
+        long wanted = received + options.count("await", 0);
+        if (received < wanted) {
+            lines.print("READY");
+        }
+        while (received < wanted) {
+            // The broker holds the request until there is something, or for 20 s.
+            PullResult result = consumer.pullBlockIfNotFound(last, options.text("tags", "*"), next, 32);
+            if (result.getMsgFoundList() != null) {
+                for (MessageExt message : result.getMsgFoundList()) {
+                    lines.received(message, last.getBrokerName());
+                    received++;
+                }
+            }
+            next = result.getNextBeginOffset();
         }
         lines.print("DONE", received);
         consumer.shutdown();
