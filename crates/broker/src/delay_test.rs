@@ -15,13 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A store, the delays over it, and the clock of both.
 struct House {
-    directory: tempfile::TempDir,
     clock_ms: Arc<AtomicI64>,
     store: Arc<Store>,
     persistence: Persistence,
     delays: Arc<Delays>,
     /// Topic and queue offset of everything that becomes visible.
     arrivals: mpsc::Receiver<(String, u64)>,
+    /// Last: removed when nobody writes to it any more.
+    directory: tempfile::TempDir,
 }
 
 impl House {
@@ -59,7 +60,7 @@ impl House {
             let _ = arrived.send((arrival.topic.to_owned(), arrival.queue_offset.0));
         });
         delays.start().unwrap();
-        House { directory, clock_ms, store, persistence, delays, arrivals }
+        House { clock_ms, store, persistence, delays, arrivals, directory }
     }
 
     /// Stores a message that waits, and returns once the delays could have seen it.
