@@ -187,13 +187,14 @@ struct RunningSave {
 
 impl Saving {
     fn begin(&mut self, index: &mut TimerIndex, checkpoint: TimerCheckpoint) -> io::Result<()> {
+        // One that fails right here is not tried again sooner either.
+        self.last = Instant::now();
         let save = Arc::new(index.begin_save(checkpoint)?);
         let shared = Arc::clone(&save);
         match std::thread::Builder::new().name("timers-save".into()).spawn(move || shared.run()) {
             Ok(thread) => self.running = Some(RunningSave { save, thread }),
             Err(error) => index.end_save(&save, Err(error.into()))?,
         }
-        self.last = Instant::now();
         Ok(())
     }
 
@@ -560,6 +561,19 @@ mod tests {
         assert_eq!(due(&time), Ok(Some(NOW + 7)));
         assert_eq!(due(&format!("{time}TIMER_DELAY_MS\u{1}8\u{2}")), Ok(Some(NOW + 8)));
         assert_eq!(due(&format!("TIMER_DELAY_SEC\u{1}9\u{2}{time}TIMER_DELAY_MS\u{1}8\u{2}")), Ok(Some(NOW + 9000)));
+    }
+
+    #[test]
+    fn a_save_that_cannot_begin_is_not_tried_again_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let checkpoint = index.checkpoint();
+        let save = index.begin_save(checkpoint).unwrap();
+        index.end_save(&save, Err(TimerSaveError::Sync(io::Error::other("bad block")))).unwrap_err();
+        let before = Instant::now();
+        let mut saving = Saving { last: before, next: None, running: None, failing: false };
+        saving.begin(&mut index, checkpoint).unwrap_err();
+        assert!(saving.last > before && saving.running.is_none());
     }
 
     #[test]

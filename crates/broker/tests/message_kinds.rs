@@ -402,6 +402,29 @@ async fn timer_messages_come_when_they_are_due_and_survive_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn timers_that_cannot_be_saved_are_delivered_all_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    // The file that a checkpoint is first written into cannot be made.
+    let in_the_way = root.path().join("timers/checkpoint.new");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    for i in 0..30 {
+        let due = format!("TIMER_DELAY_MS\u{1}{}\u{2}", 100 + i * 80);
+        assert_eq!(house.send("TopicA", "1", &due, format!("timer{i}").as_bytes()).await.code, 0);
+    }
+    for i in 0..30 {
+        let reply = house.pull("TopicA", "1", &i.to_string()).await;
+        assert_eq!(Record::parse(&reply.body).unwrap().body(), format!("timer{i}").as_bytes());
+    }
+    // What an orderly stop saves is saved when it can be.
+    std::fs::remove_dir(&in_the_way).unwrap();
+    house.stop().await;
+    let house = House::start(root.path(), "").await;
+    assert_eq!(bodies(&house, "1").await.len(), 30, "none came twice");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_timer_message_can_be_taken_back() {
     let root = tempfile::tempdir().unwrap();
     // In sync flush mode a recall is answered when it is on disk, like a send.
