@@ -64,7 +64,7 @@ impl Disk for LocalDisk {
             if let Err(left_over) = std::fs::remove_file(path) {
                 tracing::warn!(path = %path.display(), error = %left_over, "half-made file stays behind");
             }
-            return Err(naming(path, len)(error));
+            return Err(naming(error, path, len));
         }
         Ok(file)
     }
@@ -99,8 +99,8 @@ impl Disk for LocalDisk {
 }
 
 /// Adds to an error of the system which file wanted how much.
-pub(crate) fn naming(path: &Path, len: u64) -> impl FnOnce(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("{len} bytes for {}: {error}", path.display()))
+pub(crate) fn naming(error: io::Error, path: &Path, len: u64) -> io::Error {
+    io::Error::new(error.kind(), format!("{len} bytes for {}: {error}", path.display()))
 }
 
 /// Reserves a range. Where the filesystem cannot, a new file gets zeros: the bytes are there either way, so that a full

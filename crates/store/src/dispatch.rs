@@ -236,10 +236,9 @@ impl Dispatcher {
                     }
                     Ok(false) => seen = confirmed,
                     Err(error) => {
-                        if !std::mem::replace(&mut stalled, true) {
-                            tracing::error!(%error, "cannot write a queue or index file; trying again every second");
-                        }
-                        let reason = format!("dispatch stands still: {error}");
+                        stalled = true;
+                        // Which says so in the log, once.
+                        let reason = format!("dispatch stands still, queues and index cannot be written: {error}");
                         self.health.disk_full(Shortage::Dispatch, self.projection.queues.dir(), reason);
                         self.signal.nap(RETRY_PAUSE);
                     }

@@ -378,7 +378,7 @@ impl WordFile {
     pub fn allocate(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
         let file = OpenOptions::new().write(true).read(true).open(&self.path)?;
         let len = range.len() as u64;
-        disk.allocate(&file, range.start as u64..range.end as u64).map_err(naming(&self.path, len))
+        disk.allocate(&file, range.start as u64..range.end as u64).map_err(|error| naming(error, &self.path, len))
     }
 
     /// Maps the pages of `range` writable ahead of puts.
