@@ -340,7 +340,7 @@ impl Shared {
     fn mark_ended(&self, half: &Half, append: Append) -> Result<(), AppendError> {
         use std::fmt::Write as _;
         let mut body = String::new();
-        for copy in half.older.iter().chain([&half.queue_offset]) {
+        for copy in half.copies() {
             // Writing to a String cannot fail.
             let _ = write!(body, "{copy},");
         }

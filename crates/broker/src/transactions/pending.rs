@@ -38,6 +38,11 @@ impl Half {
         self.older.first().copied().unwrap_or(self.queue_offset)
     }
 
+    /// All copies, oldest first.
+    pub fn copies(&self) -> impl Iterator<Item = QueueOffset> {
+        self.older.iter().copied().chain([self.queue_offset])
+    }
+
     /// Whether it has waited long enough to be given up.
     pub fn is_too_old(&self, now_ms: i64) -> bool {
         now_ms.saturating_sub(self.born_ms) > AGE_MAX_MS
@@ -127,7 +132,7 @@ impl Pending {
     /// A claimed transaction is put aside without an end.
     pub fn gave_up(&mut self, half: &Half) {
         let first = half.first();
-        self.given_up.extend(half.older.iter().chain([&half.queue_offset]).map(|copy| (*copy, first)));
+        self.given_up.extend(half.copies().map(|copy| (copy, first)));
         while self.given_up.len() > GIVEN_UP_MAX {
             self.given_up.pop_first();
         }
