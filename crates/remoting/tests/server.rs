@@ -180,6 +180,16 @@ async fn a_panicking_handler_answers_code_1_and_the_connection_lives_on() {
 }
 
 #[tokio::test]
+async fn a_panic_around_the_replies_costs_neither_them_nor_the_connection() {
+    let server = serve(Handler::clumsy(echo)).await;
+    let mut peer = Raw::connect(server.local_addr()).await;
+    for opaque in [1, 2] {
+        peer.send(&frame(1, opaque, b"fine")).await;
+        assert_eq!(peer.next().await.expect("a reply").opaque, opaque);
+    }
+}
+
+#[tokio::test]
 async fn a_peer_that_does_not_read_is_not_read_from_and_is_closed_at_last() {
     let handled = Arc::new(AtomicUsize::new(0));
     let count = handled.clone();

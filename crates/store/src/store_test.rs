@@ -36,6 +36,22 @@ fn log_file(site: &Site) -> PathBuf {
 }
 
 #[test]
+fn a_listener_that_panics_holds_up_nobody() {
+    let site = Site::new();
+    let store = site.open();
+    let arrivals = Arc::new(Mutex::new(Vec::new()));
+    store.on_arrival(|arrival| assert!(arrival.queue_offset != QueueOffset(0), "a bug"));
+    let seen = Arc::clone(&arrivals);
+    store.on_arrival(move |arrival| seen.lock().push(arrival.queue_offset));
+    put(&store, b"its trigger");
+    put(&store, b"another");
+    settle(&store);
+    wait_until(|| arrivals.lock().len() == 2);
+    assert_eq!(*arrivals.lock(), [QueueOffset(0), QueueOffset(1)]);
+    store.close().unwrap();
+}
+
+#[test]
 fn a_message_goes_in_and_comes_out() {
     let site = Site::new();
     let store = site.open();

@@ -18,6 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Handler<F> {
     handle: F,
     pub opened: AtomicUsize,
+    /// Whether it panics before and after the replies.
+    pub clumsy: bool,
     pub closed: tokio::sync::watch::Sender<usize>,
 }
 
@@ -26,7 +28,15 @@ where
     F: Fn(&Connection, Command) -> Outcome + Send + Sync + 'static,
 {
     pub fn new(handle: F) -> Arc<Self> {
-        Arc::new(Self { handle, opened: AtomicUsize::new(0), closed: tokio::sync::watch::channel(0).0 })
+        Arc::new(Self::made(handle, false))
+    }
+
+    pub fn clumsy(handle: F) -> Arc<Self> {
+        Arc::new(Self::made(handle, true))
+    }
+
+    fn made(handle: F, clumsy: bool) -> Self {
+        Self { handle, opened: AtomicUsize::new(0), clumsy, closed: tokio::sync::watch::channel(0).0 }
     }
 
     /// Waits until `count` connections were reported as closed.
@@ -45,6 +55,14 @@ where
 {
     fn handle(&self, connection: &Connection, request: Command) -> Outcome {
         (self.handle)(connection, request)
+    }
+
+    fn before_replies(&self) {
+        assert!(!self.clumsy, "before the replies");
+    }
+
+    fn after_replies(&self) {
+        assert!(!self.clumsy, "after the replies");
     }
 
     fn opened(&self, _: &Connection) {
