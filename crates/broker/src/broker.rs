@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::clients::{Clients, expire_silent_clients};
 use crate::clock::now_ms;
-use crate::config::{BrokerConfig, BrokerRole, FlushDiskType, LiveConfig};
+use crate::config::{BrokerConfig, BrokerRole, FlushDiskType};
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::delay::Delays;
 use crate::dispatch::{Dispatch, FastPort, MainPort};
@@ -29,6 +29,7 @@ use crate::handlers::send_back::SendBackPath;
 use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
 use crate::held_pulls;
+use crate::live_config::LiveConfig;
 use crate::local_time;
 use crate::persistence::{LoadError, Persistence};
 use crate::queue_locks::QueueLocks;

@@ -4,15 +4,9 @@
 //! lists; those that are `None` are unset there. Spec broker §J.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use arc_swap::{ArcSwap, Guard};
-use ferromq_config::{ConfigError, Configuration, InvalidValue, Loaded, config, config_enum, home_dir};
-use ferromq_protocol::body::DataVersion;
-use parking_lot::Mutex;
-
-use crate::clock::now_ms;
+use ferromq_config::{ConfigError, Configuration, Loaded, config, config_enum, home_dir};
 
 config_enum! {
     /// What part the broker plays in its group.
@@ -630,7 +624,7 @@ impl BrokerConfig {
 
     /// What single values cannot say: which of them this broker cannot be started with, and what would be allowed. Holds at
     /// start and for changes at run time, which would otherwise only stop the next start.
-    fn check(&self) -> Result<(), (&'static str, String)> {
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         let refuse = |key, allowed: &str| Err((key, allowed.to_owned()));
         if self.broker_role == BrokerRole::Slave {
             return refuse("brokerRole", "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet");
@@ -683,62 +677,6 @@ impl BrokerConfig {
     /// Where the JSON tables are.
     pub fn config_dir(&self) -> PathBuf {
         self.store_path_root_dir.join("config")
-    }
-}
-
-/// The configuration in force: read without a lock, swapped whole when an operator changes it.
-pub struct LiveConfig {
-    broker_name: String,
-    current: ArcSwap<BrokerConfig>,
-    version: Mutex<DataVersion>,
-    file: Option<PathBuf>,
-}
-
-impl LiveConfig {
-    /// `file` is where the configuration came from, if from a file.
-    pub fn new(config: BrokerConfig, file: Option<PathBuf>) -> LiveConfig {
-        let version = DataVersion { counter: 0, state_version: 0, timestamp: now_ms() };
-        LiveConfig {
-            broker_name: config.broker_name.clone(),
-            current: ArcSwap::from_pointee(config),
-            version: Mutex::new(version),
-            file,
-        }
-    }
-
-    /// The name that this process is known by; a change of `brokerName` waits for the next start.
-    pub fn broker_name(&self) -> &str {
-        &self.broker_name
-    }
-
-    /// The file that a change is to be written to; `None` when the broker was started without one.
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
-    }
-
-    /// The configuration as it is now. Cheap; not to be kept over a wait.
-    pub fn current(&self) -> Guard<Arc<BrokerConfig>> {
-        self.current.load()
-    }
-
-    /// Applies all changes or none, and gives the keys that now differ. Saving the file is the caller's part.
-    pub fn update<K: AsRef<str>, V: AsRef<str>>(&self, changes: &[(K, V)]) -> Result<Vec<String>, InvalidValue> {
-        // The lock makes two updates follow each other.
-        let mut version = self.version.lock();
-        let mut next = BrokerConfig::clone(&self.current.load());
-        let changed = next.apply(changes)?;
-        next.check().map_err(|(key, allowed)| InvalidValue {
-            key: key.to_owned(),
-            value: next.listing().remove(key).unwrap_or_default(),
-            allowed,
-        })?;
-        self.current.store(Arc::new(next));
-        version.next(now_ms());
-        Ok(changed)
-    }
-
-    pub fn data_version(&self) -> DataVersion {
-        self.version.lock().clone()
     }
 }
 
@@ -839,20 +777,6 @@ mod tests {
     #[test]
     fn nameserver_lists_may_have_blanks_and_empty_parts() {
         assert_eq!(complete("namesrvAddr=a:9876; b:9877;").unwrap().nameservers(), ["a:9876", "b:9877"]);
-    }
-
-    #[test]
-    fn updates_are_swapped_in_whole() {
-        let live = LiveConfig::new(complete("").unwrap(), None);
-        assert_eq!(live.update(&[("maxMessageSize", "100")]).unwrap(), ["maxMessageSize"]);
-        assert_eq!(live.current().max_message_size, 100);
-        assert_eq!(live.data_version().counter, 1);
-        assert!(live.update(&[("maxMessageSize", "-1")]).is_err());
-        // What would stop the next start is refused now.
-        for (key, value) in [("brokerRole", "SLAVE"), ("aclEnable", "true"), ("namesrvAddr", "nowhere")] {
-            assert!(live.update(&[(key, value)]).is_err(), "{key}={value}");
-        }
-        assert_eq!(live.current().max_message_size, 100);
     }
 
     #[test]

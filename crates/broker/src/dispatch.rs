@@ -10,7 +10,6 @@ use ferromq_remoting::{Connection, Outcome, Service};
 use ferromq_store::Store;
 
 use crate::clients::Clients;
-use crate::config::LiveConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::handlers::pull::PullPath;
@@ -22,6 +21,7 @@ use crate::handlers::send_back::SendBackPath;
 use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
 use crate::handlers::{clients, config, groups, locks, offsets, query, topics};
+use crate::live_config::LiveConfig;
 use crate::queue_locks::QueueLocks;
 use crate::refusal::Refusal;
 use crate::relay::Relay;

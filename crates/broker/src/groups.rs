@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use tracing::info;
 
 use crate::clock::now_ms;
-use crate::config::LiveConfig;
+use crate::live_config::LiveConfig;
 use crate::persistence::{self, LoadError, Persistence, SavedFile};
 
 /// Owner of the group table.

@@ -14,6 +14,7 @@ mod dispatch;
 pub mod groups;
 mod handlers;
 mod held_pulls;
+mod live_config;
 mod local_time;
 mod missing;
 pub mod persistence;

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::config::LiveConfig;
+use crate::live_config::LiveConfig;
 use crate::topics::{Topics, perm};
 
 /// Pause after a registration that failed. Java waits for its next period.

@@ -13,8 +13,9 @@ use ferromq_store::{DiskUsage, PUT_LATENCY_BUCKETS, Store, StoreStats};
 use tracing::warn;
 
 use crate::clock::now_ms;
-use crate::config::{BrokerConfig, LiveConfig};
+use crate::config::BrokerConfig;
 use crate::delay::Delays;
+use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 

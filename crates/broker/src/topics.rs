@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::clock::now_ms;
-use crate::config::{BrokerConfig, LiveConfig};
+use crate::config::BrokerConfig;
+use crate::live_config::LiveConfig;
 use crate::persistence::{self, LoadError, Persistence, Revision, SavedFile};
 
 /// Permission bits of a topic. Java: `PermName`.

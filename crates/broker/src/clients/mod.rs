@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::now_ms;
-use crate::config::LiveConfig;
+use crate::live_config::LiveConfig;
 use table::{Conflict, Notice, Table};
 pub use table::{ConsumerGroup, ConsumerHeartbeat, Member};
 

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::config::LiveConfig;
 use crate::handlers::locks;
+use crate::live_config::LiveConfig;
 use crate::persistence::Persistence;
 use crate::queue_locks::QueueLocks;
 

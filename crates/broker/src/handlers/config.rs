@@ -13,7 +13,8 @@ use ferromq_store::Store;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use crate::config::{BrokerConfig, LiveConfig};
+use crate::config::BrokerConfig;
+use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::topics::Topics;
 

@@ -14,10 +14,11 @@ use ferromq_remoting::{Connection, Outcome, ReplySlot};
 use ferromq_store::{Arrival, QueueBounds, ReadLimits, ReadOutcome, ReadStatus, Store};
 
 use crate::clients::Clients;
-use crate::config::{BrokerConfig, LiveConfig};
+use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::held_pulls::{Held, HeldPulls};
+use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::subscription::{Conditions, Wanted};

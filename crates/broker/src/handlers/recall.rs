@@ -14,8 +14,8 @@ use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::{FlushOutcome, Store};
 
 use crate::clock::now_ms;
-use crate::config::LiveConfig;
 use crate::handlers::send::append_failure;
+use crate::live_config::LiveConfig;
 use crate::recall_handle::RecallHandle;
 use crate::refusal::Refusal;
 use crate::timers;

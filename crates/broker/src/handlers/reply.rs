@@ -17,8 +17,8 @@ use tracing::warn;
 
 use crate::clients::Clients;
 use crate::clock::now_ms;
-use crate::config::LiveConfig;
 use crate::handlers::send::SendPath;
+use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 

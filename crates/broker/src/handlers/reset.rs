@@ -15,9 +15,9 @@ use tracing::{info, warn};
 
 use super::stats::{bounds, queues};
 use crate::clients::Clients;
-use crate::config::LiveConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
+use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::topics::{Topic, Topics};
 

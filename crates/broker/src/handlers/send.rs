@@ -21,10 +21,10 @@ use ferromq_store::{AppendError, DelayLevels, FlushOutcome, Store};
 
 use crate::admission::{Admission, Limits};
 use crate::clock::now_ms;
-use crate::config::LiveConfig;
 use crate::delay::Waiting;
 use crate::groups::Groups;
 use crate::handlers::send_properties::{AddedProperties, Detour, Noticed, push_property};
+use crate::live_config::LiveConfig;
 use crate::queue_locks::QueueLocks;
 use crate::recall_handle::RecallHandle;
 use crate::refusal::Refusal;

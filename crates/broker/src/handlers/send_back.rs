@@ -15,9 +15,9 @@ use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::{AppendError, DelayLevels, FlushOutcome, Store};
 
 use crate::clock::now_ms;
-use crate::config::LiveConfig;
 use crate::delay::Waiting;
 use crate::groups::Groups;
+use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{self, Topic, Topics, perm};

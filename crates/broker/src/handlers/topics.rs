@@ -11,8 +11,9 @@ use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::Store;
 use tracing::info;
 
-use crate::config::{BrokerConfig, LiveConfig};
+use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
+use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topic_attributes::{self as attributes, MESSAGE_TYPE};

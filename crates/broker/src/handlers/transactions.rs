@@ -13,8 +13,8 @@ use ferromq_remoting::Outcome;
 use ferromq_store::Store;
 
 use crate::clock::now_ms;
-use crate::config::LiveConfig;
 use crate::handlers::send::append_failure;
+use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::transactions::Transactions;
 

@@ -32,9 +32,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::clients::Clients;
 use crate::clock::now_ms;
-use crate::config::LiveConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::delay::Waiting;
+use crate::live_config::LiveConfig;
 use crate::missing;
 use crate::statistics::Statistics;
 use crate::timers::{self, TimerWish};
