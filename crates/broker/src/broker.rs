@@ -235,6 +235,7 @@ impl Broker {
                 config: Arc::clone(&live),
                 topics: Arc::clone(&topics),
                 store: Arc::clone(&store),
+                region: config.region_id.clone(),
                 store_host,
             },
             send,

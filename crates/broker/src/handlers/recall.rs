@@ -26,6 +26,8 @@ pub(crate) struct RecallPath {
     pub config: Arc<LiveConfig>,
     pub topics: Arc<Topics>,
     pub store: Arc<Store>,
+    /// In every answer: without it clients write no trace. Of the start, like that in the answers to sends.
+    pub region: String,
     /// Stored with every message.
     pub store_host: SocketAddr,
 }
@@ -36,9 +38,8 @@ impl RecallPath {
         self.take_back(connection, command).map_err(|refusal| refusal.header(self.region()))
     }
 
-    /// Without it clients write no trace.
     fn region(&self) -> [(&'static str, String); 1] {
-        [(names::MSG_REGION, self.config.current().region_id.clone())]
+        [(names::MSG_REGION, self.region.clone())]
     }
 
     fn take_back(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
