@@ -84,6 +84,18 @@ func announce(topic string, opts []producer.Option) error {
 	return announcer.Shutdown()
 }
 
+// startKnown starts a producer that was made with these options, makes it known, and says so.
+func startKnown(client interface{ Start() error }, topic string, opts []producer.Option) error {
+	if err := client.Start(); err != nil {
+		return err
+	}
+	if err := announce(topic, opts); err != nil {
+		return err
+	}
+	printLine("READY")
+	return nil
+}
+
 type noQueue struct{}
 
 func (noQueue) Select(*primitive.Message, []*primitive.MessageQueue, string) *primitive.MessageQueue {

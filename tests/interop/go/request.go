@@ -23,13 +23,9 @@ func request(o *options) error {
 	if err != nil {
 		return err
 	}
-	if err := client.Start(); err != nil {
+	if err := startKnown(client, topic, opts); err != nil {
 		return err
 	}
-	if err := announce(topic, opts); err != nil {
-		return err
-	}
-	printLine("READY")
 	answered, failed := 0, 0
 	start := o.number("start", 0)
 	for i, end := start, start+o.number("count", 1); i < end; i++ {

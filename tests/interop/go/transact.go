@@ -45,13 +45,9 @@ func transact(o *options) error {
 	if err != nil {
 		return err
 	}
-	if err := client.Start(); err != nil {
+	if err := startKnown(client, topic, opts); err != nil {
 		return err
 	}
-	if err := announce(topic, opts); err != nil {
-		return err
-	}
-	printLine("READY")
 
 	var sent account
 	send := func(i int64) {
