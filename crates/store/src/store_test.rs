@@ -418,6 +418,8 @@ fn whoever_appends_may_flush_and_announce_for_all() {
     let site = Site::new();
     let config = StoreConfig { flush: FlushMode::Sync { timeout: Duration::from_secs(5) }, ..site.config() };
     let store = Store::open(config).unwrap();
+    // The flush thread may be just starting, and would then flush what it finds.
+    site.disk.sync_hangs.store(true, Ordering::SeqCst);
     let flushed_by = Arc::new(parking_lot::Mutex::new(Vec::new()));
     for body in 0..10_u8 {
         let end = store.append_silently(&message(T, 0, &[body; 200], "")).unwrap().end;
@@ -429,6 +431,7 @@ fn whoever_appends_may_flush_and_announce_for_all() {
     }
     store.announce();
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 0, "not shown before it is on the disk");
+    site.disk.sync_hangs.store(false, Ordering::SeqCst);
     store.flush_for_waiters();
     // One of the two: this thread, or the flush thread if this machine's disk is slow.
     wait_until(|| flushed_by.lock().len() == 10);
