@@ -35,9 +35,29 @@ pub enum JsonError {
     Value { at: usize, reason: String },
 }
 
+impl JsonError {
+    /// The error with its place in `text`, as editors count: for files that people repair by hand.
+    pub fn in_text(&self, text: &[u8]) -> String {
+        let at = match self {
+            JsonError::Syntax { at, .. }
+            | JsonError::TooDeep { at }
+            | JsonError::Reference { at }
+            | JsonError::Value { at, .. } => *at,
+            JsonError::Empty | JsonError::TooManyObjects => return self.to_string(),
+        };
+        let text = read::without_frame(text);
+        let before = &text[..at.min(text.len())];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+        format!("line {line}, column {column}: {self}")
+    }
+}
+
 /// Reads a body or config file. Unknown members are ignored; a null or absent member takes the type's default when it
 /// has `#[serde(default)]`; null elements and null map values are left out; numbers, booleans and strings stand for
-/// each other; enum values may be names or ordinals; member names match ignoring case, `_` and `-`.
+/// each other; enum values may be names or ordinals; member names match ignoring case, `_` and `-`;
+/// comments are blanks.
 ///
 /// Nothing is allocated ahead of the text that asks for it; nesting, objects and references are bounded.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {

@@ -31,6 +31,8 @@ pub(super) fn integer(scalar: &Scalar<'_>) -> Option<i128> {
         Scalar::Bool(value) => return Some(i128::from(*value)),
         Scalar::Null => return Some(0),
     };
+    // Java's literals carry their type: `1L`.
+    let text = text.strip_suffix(['L', 'S', 'B']).unwrap_or(text);
     text.parse().ok().or_else(|| {
         let value: f64 = text.parse().ok()?;
         // Beyond 2⁶⁴ no field could hold it anyway.

@@ -11,8 +11,7 @@ use super::object::{MapEntries, StructMembers};
 use super::scan::{Scalar, Scanner};
 
 pub(super) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
-    // A byte order mark, as editors leave it in config files.
-    let mut scanner = Scanner::new(text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text));
+    let mut scanner = Scanner::new(without_frame(text));
     if scanner.peek().is_none() {
         return Err(JsonError::Empty);
     }
@@ -21,6 +20,14 @@ pub(super) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonErro
         return scanner.syntax("the end");
     }
     Ok(value)
+}
+
+/// The text without the byte order mark that editors leave in front, and the zeros or Ctrl-Z that disks and DOS leave behind.
+pub(super) fn without_frame(text: &[u8]) -> &[u8] {
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+    let end = text.iter().rposition(|byte| !matches!(byte, 0 | 0x1A)).map_or(0, |last| last + 1);
+    // Nothing but zeros is what a file looks like whose content never reached the disk, not an empty one.
+    if end == 0 { text } else { &text[..end] }
 }
 
 impl de::Error for JsonError {

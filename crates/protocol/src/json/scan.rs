@@ -45,15 +45,30 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// The next byte that is not blank, without taking it.
+    /// The next byte that is neither blank nor in a comment, without taking it.
     pub fn peek(&mut self) -> Option<u8> {
         while let Some(byte) = self.bytes.get(self.at).copied() {
-            if !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0C | 0x08) {
-                return Some(byte);
+            match byte {
+                b' ' | b'\t' | b'\r' | b'\n' | 0x0C | 0x08 => self.at += 1,
+                b'/' => match self.comment_len() {
+                    Some(len) => self.at += len,
+                    None => return Some(byte),
+                },
+                _ => return Some(byte),
             }
-            self.at += 1;
         }
         None
+    }
+
+    /// Length of the comment that begins here, which people leave in config files: `/* ... */`, or `//` up to the line's end. None where
+    /// there is none or it does not end; the slash is then what stands where a value should.
+    fn comment_len(&self) -> Option<usize> {
+        let rest = &self.bytes[self.at..];
+        match rest.get(1)? {
+            b'/' => Some(rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())),
+            b'*' => rest[2..].windows(2).position(|pair| pair == b"*/").map(|inner| inner + 4),
+            _ => None,
+        }
     }
 
     /// Like [`Scanner::peek`], also past any number of commas: empty and trailing elements do not exist.
