@@ -2,34 +2,24 @@
 //!
 //! A table asks for a save and goes on; requests that arrive while a save runs fold into the next one. Who must not answer before the
 //! file is on disk hands over a callback. Replacing is `ferromq_config::replace_file`, which keeps the previous version as `.bak`.
-//! Reading: the file, or its `.bak` when the file is missing or damaged. Java: `ConfigManager`; spec store §12.
+//! Reading: `ferromq_config::read_saved`. Java: `ConfigManager`; spec store §12.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use ferromq_config::replace_file;
+pub use ferromq_config::LoadError;
+use ferromq_config::{read_saved, replace_file};
+use ferromq_protocol::json;
 use parking_lot::{Condvar, Mutex};
 use serde::de::DeserializeOwned;
 use tracing::{error, warn};
 
 /// Number of a requested save; grows by one per request.
 pub type Revision = u64;
-
-/// Why a config file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error(
-        "{path} is damaged and its backup {backup} as well: {reason}; move both away to start with an empty table, or restore one of them"
-    )]
-    Damaged { path: String, backup: String, reason: String },
-    #[error("cannot read {path}: {source}")]
-    Io { path: String, source: io::Error },
-}
 
 /// The one thread that writes config files.
 pub struct Persistence {
@@ -192,71 +182,16 @@ impl FileState {
     }
 }
 
-/// Reads a table, or its backup, or `None` when neither exists. A damaged file is set aside as `.damaged` so that it cannot replace a good backup.
+/// Reads a table, or its backup, or `None` when neither exists; see [`read_saved`] for what happens to one that cannot be read.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LoadError> {
-    let backup = with_suffix(path, ".bak");
-    let damage = match read::<T>(path)? {
-        Content::Table(table) => return Ok(Some(table)),
-        Content::Missing => None,
-        Content::Damaged(reason) => Some(reason),
-    };
-    if let Some(reason) = &damage {
-        warn!(path = %path.display(), reason, "config file is damaged, falling back to its backup");
-    }
-    let table = match read::<T>(&backup)? {
-        Content::Table(table) => Some(table),
-        Content::Missing => None,
-        Content::Damaged(second) => {
-            let reason = damage.map_or_else(|| second.clone(), |first| format!("{first}; backup: {second}"));
-            return Err(LoadError::Damaged {
-                path: path.display().to_string(),
-                backup: backup.display().to_string(),
-                reason,
-            });
-        }
-    };
-    if damage.is_some() {
-        let aside = with_suffix(path, ".damaged");
-        if let Err(source) = fs::rename(path, &aside) {
-            return Err(LoadError::Io { path: path.display().to_string(), source });
-        }
-        warn!(kept_as = %aside.display(), "the damaged config file was set aside");
-    }
-    Ok(table)
-}
-
-enum Content<T> {
-    Table(T),
-    Missing,
-    Damaged(String),
-}
-
-/// An empty file counts as missing, as in Java: it is what an interrupted first write leaves.
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Content<T>, LoadError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Missing),
-        Err(source) => return Err(LoadError::Io { path: path.display().to_string(), source }),
-    };
-    if bytes.is_empty() {
-        return Ok(Content::Missing);
-    }
-    Ok(match ferromq_protocol::json::from_slice(&bytes) {
-        Ok(table) => Content::Table(table),
-        Err(error) => Content::Damaged(error.to_string()),
-    })
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+    read_saved(path, |bytes| json::from_slice(bytes).map_err(|error| error.in_text(bytes)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+    use std::fs;
     use std::sync::mpsc;
 
     type Table = BTreeMap<String, i64>;
@@ -274,35 +209,31 @@ mod tests {
     }
 
     #[test]
-    fn the_previous_version_is_the_backup_of_a_damaged_file() {
+    fn a_damaged_file_is_kept_aside_when_its_backup_is_good() {
         let (_directory, path) = path();
         replace_file(&path, br#"{"a":1}"#).unwrap();
         replace_file(&path, br#"{"a":2}"#).unwrap();
         assert_eq!(load::<Table>(&path).unwrap().unwrap()["a"], 2);
         fs::write(&path, b"{\"a\":").unwrap();
         assert_eq!(load::<Table>(&path).unwrap().unwrap()["a"], 1);
-        assert!(with_suffix(&path, ".damaged").exists());
-        // The damaged version must not become the backup at the next save.
-        replace_file(&path, br#"{"a":3}"#).unwrap();
-        assert_eq!(load::<Table>(&with_suffix(&path, ".bak")).unwrap().unwrap()["a"], 1);
+        assert_eq!(fs::read(path.with_extension("json.damaged")).unwrap(), b"{\"a\":");
     }
 
     #[test]
-    fn an_empty_file_falls_back_too() {
+    fn what_people_write_into_files_is_read() {
         let (_directory, path) = path();
-        replace_file(&path, br#"{"a":1}"#).unwrap();
-        fs::rename(&path, with_suffix(&path, ".bak")).unwrap();
-        fs::write(&path, b"").unwrap();
+        replace_file(&path, b"/* by hand */ {\n\t'a' : 1, // one\n}\n").unwrap();
         assert_eq!(load::<Table>(&path).unwrap().unwrap()["a"], 1);
     }
 
     #[test]
-    fn two_damaged_files_are_an_error_that_names_both() {
+    fn a_damaged_file_without_a_good_backup_stops_the_start_and_says_where() {
         let (_directory, path) = path();
-        replace_file(&path, b"{").unwrap();
-        replace_file(&path, b"[").unwrap();
+        replace_file(&path, b"{\n\t\"a\":1\n\t\"b\" 2}").unwrap();
         let error = load::<Table>(&path).unwrap_err().to_string();
-        assert!(error.contains("table.json") && error.contains("table.json.bak"), "{error}");
+        assert!(error.contains("table.json cannot be read: line 3, column 6: "), "{error}");
+        assert!(error.contains("There is no ") && error.contains("Repair the file"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"{\n\t\"a\":1\n\t\"b\" 2}");
     }
 
     #[test]

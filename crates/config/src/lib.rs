@@ -36,9 +36,11 @@
 mod declare;
 mod file;
 mod properties;
+mod saved;
 mod value;
 
 pub use declare::{ConfigError, Configuration, Declaration, InertDefault, InvalidValue, KeyAt, Known, Loaded, Passive};
 pub use file::replace_file;
 pub use properties::{Entry, MalformedProperties, decode_text, parse_properties};
+pub use saved::{LoadError, read_saved};
 pub use value::{ConfigValue, home_dir, range_text};

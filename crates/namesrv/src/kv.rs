@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ferromq_config::replace_file;
+use ferromq_config::{LoadError, read_saved, replace_file};
 use ferromq_protocol::json;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -14,20 +14,11 @@ use serde::{Deserialize, Serialize};
 /// Namespace in which brokers look up ordered topics: topic → `broker-a:4;broker-b:4`.
 pub const ORDER_TOPIC_CONFIG: &str = "ORDER_TOPIC_CONFIG";
 
-/// Why the file cannot be read at start.
-#[derive(Debug, thiserror::Error)]
-pub enum KvError {
-    #[error("{}: cannot be read: {source}", file.display())]
-    Unreadable { file: PathBuf, source: io::Error },
-    #[error("{}: is not the key-value configuration ({reason}), and neither is its .bak; repair or remove it", file.display())]
-    Damaged { file: PathBuf, reason: String },
-}
-
 type Namespaces = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The file's one member. Java: `KVConfigSerializeWrapper`.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct KvFile {
     config_table: Namespaces,
 }
@@ -41,21 +32,10 @@ pub struct KvConfig {
 }
 
 impl KvConfig {
-    /// Reads the file; one that is missing is an empty table. A damaged one falls back to its `.bak` and says so in the log.
-    pub fn open(file: &Path) -> Result<KvConfig, KvError> {
-        let namespaces = match read(file)? {
-            Some(Ok(namespaces)) => namespaces,
-            None => Namespaces::new(),
-            Some(Err(reason)) => {
-                let mut backup = file.as_os_str().to_owned();
-                backup.push(".bak");
-                let Some(Ok(namespaces)) = read(backup.as_ref())? else {
-                    return Err(KvError::Damaged { file: file.into(), reason });
-                };
-                tracing::error!(file = %file.display(), %reason, "the key-value configuration is damaged; its .bak is used instead");
-                namespaces
-            }
-        };
+    /// Reads the file; one that is missing is an empty table. One that cannot be read: see [`read_saved`].
+    pub fn open(file: &Path) -> Result<KvConfig, LoadError> {
+        let saved = read_saved(file, |bytes| json::from_slice::<KvFile>(bytes).map_err(|error| error.in_text(bytes)))?;
+        let namespaces = saved.map(|file| file.config_table).unwrap_or_default();
         Ok(KvConfig { file: file.into(), writing: Mutex::new(()), namespaces: Mutex::new(namespaces) })
     }
 
@@ -91,17 +71,6 @@ impl KvConfig {
         replace_file(&self.file, &json::to_vec(&next))?;
         *self.namespaces.lock() = next.config_table;
         Ok(())
-    }
-}
-
-/// `None`: no such file. `Some(Err)`: not what it should be, and why.
-fn read(file: &Path) -> Result<Option<Result<Namespaces, String>>, KvError> {
-    match std::fs::read(file) {
-        Ok(bytes) => Ok(Some(
-            json::from_slice::<KvFile>(&bytes).map(|file| file.config_table).map_err(|error| error.to_string()),
-        )),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(KvError::Unreadable { file: file.into(), source }),
     }
 }
 
@@ -151,16 +120,31 @@ mod tests {
     }
 
     #[test]
-    fn damaged_file_falls_back_to_its_backup() {
+    fn a_damaged_file_never_becomes_its_own_backup() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kv.json");
         let kv = open(&file);
         kv.put("ns", "key", "one").unwrap();
         kv.put("ns", "key", "two").unwrap();
         std::fs::write(&file, "{\"configTable\":{\"ns").unwrap();
-        assert_eq!(open(&file).value("ns", "key").as_deref(), Some("one"));
+        let kv = open(&file);
+        assert_eq!(kv.value("ns", "key").as_deref(), Some("one"));
+        kv.put("ns", "other", "three").unwrap();
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(open(&file).value("ns", "key").as_deref(), Some("one"), "the backup is still the good one");
+        std::fs::write(&file, "{").unwrap();
         std::fs::write(dir.path().join("kv.json.bak"), "").unwrap();
-        assert!(matches!(KvConfig::open(&file), Err(KvError::Damaged { .. })));
+        assert!(matches!(KvConfig::open(&file), Err(LoadError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_file_with_comments_or_nothing_in_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kv.json");
+        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(open(&file).namespace("ns"), None);
+        std::fs::write(&file, "// ours\n{configTable:{ns:{key:'one',}/* more */}}").unwrap();
+        assert_eq!(open(&file).value("ns", "key").as_deref(), Some("one"));
     }
 
     #[test]

@@ -17,6 +17,6 @@ mod refusal;
 mod routes;
 
 pub use config::Config;
+pub use ferromq_config::LoadError;
 pub use ferromq_config::{ConfigError, Configuration, Loaded};
-pub use kv::KvError;
 pub use nameserver::{Nameserver, StartError};

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ferromq_config::LoadError;
 use ferromq_protocol::Command;
 use ferromq_remoting::{
     BindError, Client, ClientConfig, Connection, ConnectionId, Outcome, Server, ServerConfig, Service,
@@ -14,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::dispatch;
-use crate::kv::{KvConfig, KvError};
+use crate::kv::KvConfig;
 use crate::live_config::LiveConfig;
 use crate::parts::{Notices, Parts, now_ms};
 use crate::routes::{Policy, Routes};
@@ -30,7 +31,7 @@ pub enum StartError {
     #[error("{0}; choose another listenPort or bindAddress, or stop the process that uses it")]
     Bind(#[from] BindError),
     #[error(transparent)]
-    Kv(#[from] KvError),
+    Kv(#[from] LoadError),
 }
 
 /// A running nameserver. Dropped without [`shutdown`](Self::shutdown), it stops at once.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ferromq_namesrv::{Config, Configuration, KvError, Nameserver, StartError};
+use ferromq_namesrv::{Config, Configuration, LoadError, Nameserver, StartError};
 use ferromq_protocol::header::{KvKeyRequest, KvPutRequest, RegisterBrokerRequest, RouteRequest};
 use ferromq_protocol::{Command, EncodeFields, NoFields, RequestCode, ResponseCode};
 use ferromq_remoting::{Client, ClientConfig};
@@ -134,5 +134,5 @@ async fn what_keeps_it_from_starting_says_what_to_do() {
 
     std::fs::write(dir.path().join("kvConfig.json"), "{").unwrap();
     let error = Nameserver::start(config(dir.path())).await.err().unwrap();
-    assert!(matches!(error, StartError::Kv(KvError::Damaged { .. })), "{error}");
+    assert!(matches!(error, StartError::Kv(LoadError::Damaged { .. })), "{error}");
 }
