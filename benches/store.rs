@@ -6,7 +6,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use ferromq_protocol::message::tags::tags_code;
 use ferromq_protocol::message::{NewMessage, SysFlag};
 use ferromq_protocol::{QueueId, QueueOffset};
-use ferromq_store::{AllMessages, MessageFilter, ReadLimits, Store, StoreConfig};
+use ferromq_store::{AllMessages, Effort, MessageFilter, ReadLimits, Store, StoreConfig};
 
 const QUEUES: u32 = 4;
 
@@ -79,7 +79,9 @@ fn steps(criterion: &mut Criterion) {
         let mut from = QueueOffset(0);
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let found = store.read("Orders", QueueId(0), from, ReadLimits::count(32), filter);
+                let found = store
+                    .read("Orders", QueueId(0), from, ReadLimits::count(32), filter, Effort::Full)
+                    .expect("the log is in memory");
                 // Only whole answers: the last of the queue would be a short one.
                 from = if found.next_offset.0 + 512 < max.0 { found.next_offset } else { QueueOffset(0) };
                 black_box(found);

@@ -18,7 +18,7 @@ use ferromq_protocol::message::properties::{self, names};
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::{SCHEDULE_TOPIC, TRANSACTION_HALF_TOPIC};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
-use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, QueueEntry, Store};
+use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, Effort, QueueEntry, Store};
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
@@ -328,7 +328,16 @@ impl Shared {
         // Outside the queue: its beginning was cleaned, or it lost its end in a crash.
         let mut offset = known.clamp(bounds.min, bounds.max.max(bounds.min));
         for _ in 0..TURN {
-            let Some(entry) = self.store.queue_entry(SCHEDULE_TOPIC, queue, offset) else { return Head::Empty };
+            let entry = match self.store.queue_entry(SCHEDULE_TOPIC, queue, offset, Effort::Full) {
+                Ok(Some(entry)) => entry,
+                Ok(None) => return Head::Empty,
+                Err(error) => {
+                    if !failing {
+                        error!(level, %offset, %error, "delayed messages of this level cannot be delivered; trying again");
+                    }
+                    return Head::Failed;
+                }
+            };
             let now = self.clock.now_ms();
             let due = self.due(level, offset, &entry, now, corrected);
             if due > now {
@@ -377,11 +386,9 @@ impl Shared {
 
     /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered.
     fn deliver(&self, entry: &QueueEntry) -> Result<Option<PhysicalOffset>, AppendError> {
-        let bytes = self.store.message_at(entry.physical);
-        let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else {
-            missing::report(&self.store, "a delayed message", entry.physical);
-            return Ok(None);
-        };
+        let bytes = missing::look_up(&self.store, "a delayed message", entry.physical);
+        // Looked up by its place, it can be read.
+        let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else { return Ok(None) };
         let text = record.properties();
         let queue = properties::property(&text, names::REAL_QUEUE_ID).and_then(|queue| queue.parse().ok()).map(QueueId);
         let (Some(topic), Some(queue)) = (properties::property(&text, names::REAL_TOPIC), queue) else {

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use ferromq_protocol::message::SysFlag;
-use ferromq_store::{AllMessages, ReadLimits, StoreConfig};
+use ferromq_store::{AllMessages, Effort, ReadLimits, StoreConfig};
 
 use super::*;
 
@@ -112,7 +112,10 @@ impl House {
     }
 
     fn bodies(&self, topic: &str) -> Vec<String> {
-        let read = self.store.read(topic, QueueId(1), QueueOffset(0), ReadLimits::count(100), &AllMessages);
+        let read = self
+            .store
+            .read(topic, QueueId(1), QueueOffset(0), ReadLimits::count(100), &AllMessages, Effort::Full)
+            .unwrap();
         read.chunks
             .iter()
             .flat_map(|chunk| ferromq_protocol::message::Records::new(chunk))
@@ -162,8 +165,8 @@ fn the_delivered_copy_is_as_java_writes_it() {
     house.delay(1, "TopicA", "body");
     house.pass(1000);
     house.next_arrival();
-    let entry = house.store.queue_entry("TopicA", QueueId(1), QueueOffset(0)).unwrap();
-    let bytes = house.store.message_at(entry.physical).unwrap();
+    let entry = house.store.queue_entry("TopicA", QueueId(1), QueueOffset(0), Effort::Full).unwrap().unwrap();
+    let bytes = house.store.message_at(entry.physical, Effort::Full).unwrap().unwrap();
     let record = Record::parse(&bytes).unwrap();
     // Tags count again, the reserved properties stay in the text, and everything else is the producer's.
     assert_eq!(entry.tags_code, 2_598_919);

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use ferromq_protocol::{EncodeFields, HeaderError, Reply, ResponseCode};
+use ferromq_store::ReadError;
+use tracing::error;
 
 /// Suffix of many remarks. Java: `FAQUrl.suggestTodo`.
 const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
@@ -72,6 +74,14 @@ impl Refusal {
 impl fmt::Debug for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.code, self.remark)
+    }
+}
+
+/// Stored messages that the disk does not give. A consumer stands still there until somebody moves it on.
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Refusal {
+        error!(%error, "a request fails");
+        Refusal::system_error(error.to_string())
     }
 }
 

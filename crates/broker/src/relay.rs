@@ -12,7 +12,7 @@ use ferromq_protocol::header::{ConsumeDirectlyRequest, ConsumerRunningInfoReques
 use ferromq_protocol::message::OffsetMessageId;
 use ferromq_protocol::{Command, NoFields, Reply, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, InvokeError, Outcome};
-use ferromq_store::Store;
+use ferromq_store::{Effort, Store};
 
 use crate::clients::{Clients, ConnectedClient};
 use crate::groups::Groups;
@@ -62,7 +62,7 @@ impl Relay {
             let place: OffsetMessageId = id
                 .parse()
                 .map_err(|error| Refusal::system_error(format!("message id {id} is no offset id: {error}")))?;
-            let Some(message) = self.store.message_at(place.physical_offset) else {
+            let Some(message) = self.store.message_at(place.physical_offset, Effort::Full)? else {
                 return Err(Refusal::system_error(format!(
                     "can not find message by the offset, {}",
                     place.physical_offset

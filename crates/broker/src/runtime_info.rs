@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ferromq_protocol::body::{KvTable, Table};
 use ferromq_protocol::{Reply, VERSION, version_name};
 use ferromq_remoting::Outcome;
-use ferromq_store::{DiskUsage, PUT_LATENCY_BUCKETS, Store, StoreStats};
+use ferromq_store::{DiskUsage, Effort, PUT_LATENCY_BUCKETS, Store, StoreStats};
 use tracing::warn;
 
 use crate::clock::now_ms;
@@ -86,7 +86,9 @@ impl RuntimeInfo {
         put("remainTransientStoreBufferNumbs", i32::MAX.to_string());
         put("commitLogMinOffset", marks.min.to_string());
         put("commitLogMaxOffset", marks.written.to_string());
-        put("earliestMessageTimeStamp", self.store.earliest_message_time().unwrap_or(-1).to_string());
+        let earliest = self.store.earliest_message_time(Effort::Full);
+        let earliest = earliest.inspect_err(|error| warn!(%error, "cannot read the oldest message")).ok().flatten();
+        put("earliestMessageTimeStamp", earliest.unwrap_or(-1).to_string());
     }
 
     fn put_disks(&self, put: &mut impl FnMut(&str, String)) {

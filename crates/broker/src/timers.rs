@@ -18,7 +18,7 @@ use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::{TIMER_TOPIC, is_closed_to_producers};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use ferromq_store::{
-    AppendError, Arrival, Clock, Store, Timer, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError,
+    AppendError, Arrival, Clock, Effort, Store, Timer, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError,
 };
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
@@ -429,13 +429,14 @@ impl Shared {
 
     /// The message at a place of the timer queue; `None`, and a word in the log, if it cannot be read.
     fn with_record<T>(&self, offset: QueueOffset, act: impl FnOnce(&Record<'_>) -> T) -> Option<T> {
-        let entry = self.store.queue_entry(TIMER_TOPIC, QUEUE, offset)?;
-        let bytes = self.store.message_at(entry.physical);
-        let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else {
-            missing::report(&self.store, "a timer message", entry.physical);
-            return None;
-        };
-        Some(act(&record))
+        let entry = self.store.queue_entry(TIMER_TOPIC, QUEUE, offset, Effort::Full);
+        let entry = entry
+            .inspect_err(|error| error!(queue_offset = %offset, %error, "a timer message is left out"))
+            .ok()
+            .flatten()?;
+        let bytes = missing::look_up(&self.store, "a timer message", entry.physical)?;
+        // Looked up by its place, it can be read.
+        Record::parse(&bytes).ok().map(|record| act(&record))
     }
 
     /// Delivers messages that are due at one time, but for those that others among them take back.

@@ -3,7 +3,9 @@
 //! Written only by dispatch (and recovery). Entry number and queue offset are the same; the commit log stays the
 //! truth and can rebuild everything here. Java: ConsumeQueue. Layout: store.md §4.1.
 
+use std::convert::Infallible;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::files::{self, segment_name};
+use crate::looking::{Look, ReadError};
 use crate::mapped_file::{self, WordFile};
 
 /// Bytes of an entry: physical offset 8, record length 4, tags code 8.
@@ -117,6 +120,11 @@ impl QueueFile {
             len: self.words.word(at + 8),
             tags_code: self.words.long(at + 12).cast_signed(),
         }
+    }
+
+    /// Makes sure that the entries of `range`, which are in this file and before `max`, are in memory.
+    pub fn look(&self, look: &Look<'_>, range: Range<u64>, max: u64) -> Result<(), ReadError> {
+        self.words.look(look, self.at(max.min(self.end())), self.at(range.start)..self.at(range.end))
     }
 
     fn put(&self, offset: u64, entry: &QueueEntry) {
@@ -263,6 +271,13 @@ impl ConsumeQueue {
     pub fn entry(&self, offset: u64) -> Option<QueueEntry> {
         let run = self.run(offset)?;
         Some(run.file.entry(offset))
+    }
+
+    /// [`ConsumeQueue::entry`] for who does not know that it is in memory.
+    pub fn look_up(&self, look: &Look<'_>, offset: u64) -> Result<Option<QueueEntry>, ReadError> {
+        let Some(run) = self.run(offset) else { return Ok(None) };
+        run.file.look(look, offset..offset + 1, run.end)?;
+        Ok(Some(run.file.entry(offset)))
     }
 
     /// The entries from `from` to the end of their file.
@@ -525,16 +540,22 @@ impl ConsumeQueue {
 
 /// First offset in `from..to` for which `before` is false; `to` when there is none.
 pub fn partition_point(from: u64, to: u64, before: impl Fn(u64) -> bool) -> u64 {
+    let Ok(point) = try_partition_point(from, to, |offset| Ok::<bool, Infallible>(before(offset)));
+    point
+}
+
+/// [`partition_point`] where looking may fail.
+pub fn try_partition_point<E>(from: u64, to: u64, before: impl Fn(u64) -> Result<bool, E>) -> Result<u64, E> {
     let (mut low, mut high) = (from, to);
     while low < high {
         let middle = low + (high - low) / 2;
-        if before(middle) {
+        if before(middle)? {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    low
+    Ok(low)
 }
 
 #[cfg(test)]

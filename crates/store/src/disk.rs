@@ -1,5 +1,5 @@
-//! What the store asks of the disk where it can fail: making files, syncing them. The seam through which tests
-//! inject a full disk and a failing sync.
+//! What the store asks of the disk where it can fail or wait: making files, syncing them, reading what is not in memory.
+//! The seam through which tests inject a full disk, a failing sync, a bad sector, and slowness.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -8,21 +8,35 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use memmap2::MmapRaw;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
-/// A range of a mapped file that is to become durable.
+use crate::mapped_file::{self, PAGE};
+
+/// A range of a mapped file, whole pages.
 pub struct MappedRange<'a> {
     pub path: &'a Path,
     pub from: usize,
     pub len: usize,
-    pub(crate) sync: &'a dyn Fn() -> io::Result<()>,
+    map: &'a MmapRaw,
 }
 
-impl MappedRange<'_> {
+impl<'a> MappedRange<'a> {
+    /// From the start of the page that `range` begins in.
+    pub(crate) fn new(path: &'a Path, map: &'a MmapRaw, range: Range<usize>) -> MappedRange<'a> {
+        let from = range.start - range.start % PAGE;
+        MappedRange { path, from, len: range.end - from, map }
+    }
+
     /// Writes the range out and waits for the device (msync with MS_SYNC, which is fdatasync of the range).
     pub fn sync(&self) -> io::Result<()> {
-        (self.sync)()
+        self.map.flush_range(self.from, self.len)
+    }
+
+    /// Whether all of it is in memory at this moment.
+    pub fn is_resident(&self) -> bool {
+        mapped_file::is_resident(self.map, self.from..self.from + self.len)
     }
 }
 
@@ -49,6 +63,14 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn sync_file(&self, path: &Path, file: &File) -> io::Result<()>;
     /// Makes entries of a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Whether a range of a mapped file is in memory, so that looking at it waits for nothing and cannot fail.
+    fn is_resident(&self, range: &MappedRange<'_>) -> bool {
+        range.is_resident()
+    }
+    /// Fills `bytes` with those at `at`; waits for the device. A file that ends before is an error.
+    fn read(&self, _path: &Path, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        file.read_exact_at(bytes, at)
+    }
     /// How full the filesystem of `path` is.
     fn usage(&self, path: &Path) -> io::Result<DiskUsage>;
 }

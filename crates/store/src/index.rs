@@ -17,7 +17,8 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::files;
-use crate::index_file::{IndexFile, IndexShape};
+use crate::index_file::{IndexFile, IndexShape, Sought, Steps};
+use crate::looking::{Look, ReadError};
 use crate::noted::Noted;
 
 /// Messages with a key, as stored. Keys are compared by hash only: the caller filters.
@@ -29,6 +30,8 @@ pub struct QueryOutcome {
     /// as in Java.
     pub last_update_timestamp: i64,
     pub last_update_offset: PhysicalOffset,
+    /// There was more to look through than one query may; older messages may be missing.
+    pub cut_short: bool,
 }
 
 #[derive(Debug)]
@@ -207,43 +210,51 @@ impl Index {
         files.iter().try_for_each(|file| file.sync(disk))
     }
 
-    /// Physical offsets of messages with the key, stored in `begin..=end`, newest first; at most `max`.
-    fn find(&self, topic: &str, key: &str, max: usize, begin: i64, end: i64) -> (Vec<u64>, i64, u64) {
+    /// Physical offsets of messages with the key, newest first, and whether it ended too early.
+    fn find(&self, look: &Look<'_>, sought: &Sought<'_>) -> Result<(Vec<u64>, bool), ReadError> {
         let files = self.files.read().clone();
         let mut found = Vec::new();
+        let mut steps = Steps::new();
         for file in files.iter().rev() {
-            if file.overlaps(begin, end) {
-                file.find(topic, key, begin, end, max, &mut found);
+            file.look_at_header(look)?;
+            if file.overlaps(sought.begin, sought.end) {
+                file.find(look, sought, &mut steps, &mut found)?;
             }
-            if (!file.is_empty() && file.begin_timestamp() < begin) || found.len() >= max {
+            let before = !file.is_empty() && file.begin_timestamp() < sought.begin;
+            if before || found.len() >= sought.max || steps.used_up {
                 break;
             }
         }
-        let (timestamp, physical) = files.last().map_or((0, 0), |file| (file.end_timestamp(), file.end_physical()));
-        (found, timestamp, physical)
+        Ok((found, steps.used_up))
+    }
+
+    /// Store time and physical offset of the newest entry.
+    fn newest(&self, look: &Look<'_>) -> Result<(i64, u64), ReadError> {
+        let Some(last) = self.files.read().last().cloned() else { return Ok((0, 0)) };
+        last.look_at_header(look)?;
+        Ok((last.end_timestamp(), last.end_physical()))
     }
 
     /// Messages with the key; `read` gives a record's bytes, `None` when it is gone. Java: queryMessage.
     pub fn query(
         &self,
-        topic: &str,
-        key: &str,
-        max: usize,
-        begin: i64,
-        end: i64,
-        read: impl Fn(u64) -> Option<Bytes>,
-    ) -> QueryOutcome {
-        let (found, last_update_timestamp, last_update_offset) = self.find(topic, key, max, begin, end);
+        look: &Look<'_>,
+        sought: &Sought<'_>,
+        read: impl Fn(u64) -> Result<Option<Bytes>, ReadError>,
+    ) -> Result<QueryOutcome, ReadError> {
+        let (last_update_timestamp, last_update_offset) = self.newest(look)?;
+        let (found, cut_short) = self.find(look, sought)?;
         if found.is_empty() {
-            return QueryOutcome::default();
+            return Ok(QueryOutcome { cut_short, ..QueryOutcome::default() });
         }
         // In a set: oldest first.
         let found: BTreeSet<u64> = found.into_iter().collect();
-        QueryOutcome {
-            messages: found.into_iter().filter_map(read).collect(),
+        Ok(QueryOutcome {
+            messages: found.into_iter().filter_map(|at| read(at).transpose()).collect::<Result<_, _>>()?,
             last_update_timestamp,
             last_update_offset: PhysicalOffset(last_update_offset),
-        }
+            cut_short,
+        })
     }
 }
 

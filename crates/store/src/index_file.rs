@@ -4,12 +4,15 @@
 //! read by queries at the same time. Java: IndexFile, IndexHeader. Layout: store.md §5.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::tags::index_key_hash;
 
 use crate::disk::Disk;
+use crate::looking::{Effort, Look, ReadError};
 use crate::mapped_file::{CHUNK_MAX, PAGE, WordFile};
 
 const HEADER_LEN: usize = 40;
@@ -55,6 +58,48 @@ pub struct Repaired {
     pub entries: u32,
     /// Nothing was missing.
     pub whole: bool,
+}
+
+/// Entries that one query looks at, on a thread that serves connections ...
+const STEPS_BRIEF: u32 = 256;
+/// ... and on one that may wait. Some 50 ms in memory.
+const STEPS_MAX: u32 = 1 << 20;
+/// Nobody waits longer for an answer. Java's clients and tools: 3 s.
+const QUERY_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// What a query looks for: messages with a key, stored between two times (milliseconds), the newest ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought<'a> {
+    pub topic: &'a str,
+    pub key: &'a str,
+    pub max: usize,
+    pub begin: i64,
+    pub end: i64,
+}
+
+/// How far a query may go yet, through all files.
+#[derive(Debug)]
+pub struct Steps {
+    taken: u32,
+    until: Instant,
+    /// It was not far enough.
+    pub used_up: bool,
+}
+
+impl Steps {
+    pub fn new() -> Steps {
+        Steps { taken: 0, until: Instant::now() + QUERY_TIME_MAX, used_up: false }
+    }
+
+    fn one_more(&mut self, effort: Effort) -> Result<bool, ReadError> {
+        self.taken += 1;
+        match effort {
+            Effort::Brief if self.taken > STEPS_BRIEF => return Err(ReadError::NeedsTime),
+            Effort::Brief => {}
+            Effort::Full => self.used_up = self.taken > STEPS_MAX || Instant::now() > self.until,
+        }
+        Ok(!self.used_up)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +152,7 @@ impl IndexFile {
     }
 
     /// In small steps: where memory is dear, a step takes a quarter of a millisecond of a core that sends may need.
-    fn map_in_steps(&self, range: std::ops::Range<usize>) {
+    fn map_in_steps(&self, range: Range<usize>) {
         for at in range.clone().step_by(CHUNK_MAX) {
             self.words.map_writable(at - at % PAGE..range.end.min(at + CHUNK_MAX));
         }
@@ -218,31 +263,53 @@ impl IndexFile {
         !self.is_empty() && self.begin_timestamp() <= end && self.end_timestamp() >= begin
     }
 
+    /// Makes sure that the header is in memory.
+    pub fn look_at_header(&self, look: &Look<'_>) -> Result<(), ReadError> {
+        self.look(look, 0..HEADER_LEN)
+    }
+
+    fn look(&self, look: &Look<'_>, range: Range<usize>) -> Result<(), ReadError> {
+        self.words.look(look, self.words.len(), range)
+    }
+
     /// Physical offsets of entries with the key's hash and a time in `begin..=end`, newest first, until `found` holds
-    /// `max`. Times here are whole seconds, so that a message up to a second outside the range may be among them.
-    pub fn find(&self, topic: &str, key: &str, begin: i64, end: i64, max: usize, found: &mut Vec<u64>) {
+    /// `max` or the steps are used up. Times here are whole seconds, so that a message up to a second outside the range may
+    /// be among them. The header is in memory.
+    pub fn find(
+        &self,
+        look: &Look<'_>,
+        sought: &Sought<'_>,
+        steps: &mut Steps,
+        found: &mut Vec<u64>,
+    ) -> Result<(), ReadError> {
+        let Sought { topic, key, max, begin, end } = *sought;
         let hash = index_key_hash(topic, key).cast_unsigned();
         let next_entry = self.next_entry();
         let file_begin = self.begin_timestamp();
-        let mut number = self.words.word(self.slot_of(hash));
-        // Chains only go to lower numbers, so this ends.
-        while number > 0 && number < next_entry && found.len() < max {
+        let slot_at = self.slot_of(hash);
+        self.look(look, slot_at..slot_at + SLOT_LEN)?;
+        let mut number = self.words.word(slot_at);
+        // Chains only go to lower numbers, so this ends; but every message may have the same key.
+        while number > 0 && number < next_entry && found.len() < max && steps.one_more(look.effort)? {
+            let at = self.entry_at(number);
+            self.look(look, at..at + ENTRY_LEN)?;
             let entry = self.entry(number);
             // The first entry's seconds count from the file before; the header has its real time.
             let after = if number == 1 { 0 } else { i64::from(entry.seconds) * 1000 };
             let time = file_begin.saturating_add(after);
             if time.saturating_add(999) < begin {
-                return;
+                break;
             }
             // A message may have a key twice, and after a power loss its entry twice: it counts once.
             if entry.hash == hash && time <= end && !found.contains(&entry.physical) {
                 found.push(entry.physical);
             }
             if entry.previous >= number {
-                return;
+                break;
             }
             number = entry.previous;
         }
+        Ok(())
     }
 
     /// Makes everything put so far durable.
@@ -344,7 +411,8 @@ mod tests {
 
     fn find(file: &IndexFile, key: &str, begin: i64, end: i64) -> Vec<u64> {
         let mut found = Vec::new();
-        file.find("T", key, begin, end, 64, &mut found);
+        let sought = Sought { topic: "T", key, max: 64, begin, end };
+        file.find(&Look::new(&LocalDisk, Effort::Full), &sought, &mut Steps::new(), &mut found).unwrap();
         found
     }
 

@@ -6,8 +6,8 @@
 //!
 //! What makes the mappings sound, for every block below: files have their full length before they are mapped
 //! (`Disk::create` allocates it, `files` checks it on open) and nobody makes them shorter while they are mapped: this
-//! crate never does, and the directory lock keeps other brokers away. So no access runs into SIGBUS and no byte
-//! changes under a reader except through this module.
+//! crate never does, and the directory lock keeps other brokers away. So no byte changes under a reader except through
+//! this module. What the disk cannot give back is SIGBUS all the same: old bytes are looked for first (`look`).
 #![allow(unsafe_code, reason = "memory-mapped files; every block states its proof")]
 
 use std::fs::{File, OpenOptions};
@@ -24,6 +24,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, MappedRange, naming};
+use crate::looking::{Look, ReadError, Seen};
 
 /// A page of memory, in bytes.
 pub const PAGE: usize = 4096;
@@ -47,9 +48,21 @@ fn sync_map(disk: &dyn Disk, path: &Path, map: &MmapRaw, range: Range<usize>) ->
     if range.is_empty() {
         return Ok(());
     }
-    let from = range.start - range.start % PAGE;
-    let len = range.end - from;
-    disk.sync_range(&MappedRange { path, from, len, sync: &|| map.flush_range(from, len) })
+    disk.sync_range(&MappedRange::new(path, map, range))
+}
+
+/// Whether all pages of `range` of a mapping are in memory at this moment. False where the kernel does not say.
+pub fn is_resident(map: &MmapRaw, range: Range<usize>) -> bool {
+    const PAGES: usize = 64;
+    let range = range.start - range.start % PAGE..range.end.min(map.len());
+    range.clone().step_by(PAGES * PAGE).all(|at| {
+        let len = (range.end - at).min(PAGES * PAGE);
+        let mut pages = [0_u8; PAGES];
+        // SAFETY: `at..at + len` is inside the mapping, which the borrow keeps, and `at` is on a page; a byte per page of at
+        // most `PAGES` is written, into `pages`. None of the mapping's memory is touched.
+        let told = unsafe { libc::mincore(map.as_mut_ptr().add(at).cast(), len, pages.as_mut_ptr()) };
+        told == 0 && pages[..len.div_ceil(PAGE)].iter().all(|page| page & 1 != 0)
+    })
 }
 
 /// Brings `range` into memory, writable, so that a write there takes no page fault. Nothing changes where the kernel cannot
@@ -81,6 +94,7 @@ pub struct LogFile {
     readers: AtomicUsize,
     /// Claimed by whoever appends or retracts.
     busy: AtomicBool,
+    seen: Seen<8>,
 }
 
 impl LogFile {
@@ -110,6 +124,7 @@ impl LogFile {
             preparing: Mutex::new(()),
             readers: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
+            seen: Seen::default(),
         }
     }
 
@@ -211,6 +226,14 @@ impl LogFile {
         let slice = LogSlice { file: Arc::clone(self), range };
         let within = slice.range.start <= slice.range.end && slice.range.end <= self.written.load(Ordering::SeqCst);
         within.then_some(slice)
+    }
+
+    /// Makes sure that `range`, which is written, is in memory before a slice of it is looked at.
+    pub fn look(&self, look: &Look<'_>, range: Range<usize>) -> Result<(), ReadError> {
+        if look.sees(&self.path, &self.map, self.written(), &self.seen, &range) {
+            return Ok(());
+        }
+        look.fetch(&self.path, || self.file.try_clone(), range)
     }
 
     /// Makes `range`, which is written, durable.
@@ -347,6 +370,7 @@ fn or_gone<T>(made: io::Result<T>, path: &Path) -> io::Result<T> {
 pub struct WordFile {
     map: MmapRaw,
     path: PathBuf,
+    seen: Seen<1>,
 }
 
 impl WordFile {
@@ -368,7 +392,7 @@ impl WordFile {
     }
 
     fn map(file: &File, path: PathBuf) -> io::Result<WordFile> {
-        let words = WordFile { map: map_whole(file)?, path };
+        let words = WordFile { map: map_whole(file)?, path, seen: Seen::default() };
         // A changed word makes its page dirty, and with read-ahead the large piece of memory that the page is part of.
         words.advise(Advice::Random);
         Ok(words)
@@ -403,6 +427,14 @@ impl WordFile {
 
     pub fn len(&self) -> usize {
         self.map.len()
+    }
+
+    /// Makes sure that `range` is in memory before its words are looked at; `used` bytes of the file have words.
+    pub fn look(&self, look: &Look<'_>, used: usize, range: Range<usize>) -> Result<(), ReadError> {
+        if look.sees(&self.path, &self.map, used, &self.seen, &range) {
+            return Ok(());
+        }
+        look.fetch(&self.path, || File::open(&self.path), range)
     }
 
     /// The word at byte `at`.

@@ -9,6 +9,7 @@ use ferromq_protocol::message::Record;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Effort;
 use crate::testing::*;
 
 #[derive(Clone, Debug)]
@@ -270,7 +271,7 @@ impl Model {
         }
         self.check_index();
         for known in &self.messages {
-            let bytes = self.store().message_at(PhysicalOffset(known.physical)).unwrap();
+            let bytes = self.store().message_at(PhysicalOffset(known.physical), Effort::Full).unwrap().unwrap();
             assert_eq!(Record::parse(&bytes).unwrap().body(), known.body);
         }
     }

@@ -11,7 +11,9 @@ use ferromq_protocol::message::Record;
 use ferromq_protocol::{QueueId, QueueOffset};
 
 use crate::config::StoreConfig;
-use crate::consume_queue::{ConsumeQueue, ENTRY_LEN, partition_point};
+use crate::consume_queue::{ConsumeQueue, ENTRY_LEN, QueueEntry, try_partition_point};
+use crate::disk::Disk;
+use crate::looking::{Effort, Look, ReadError};
 use crate::mapped_file::{LogFile, LogSlice};
 use crate::queues::Queues;
 use crate::segments::Segments;
@@ -143,6 +145,7 @@ pub struct Reader {
     segments: Arc<Segments>,
     positions: Arc<Positions>,
     counters: Arc<Counters>,
+    disk: Arc<dyn Disk>,
     limits: StoreLimits,
 }
 
@@ -170,6 +173,34 @@ impl Window {
 const COPIED_LEN_MAX: usize = 2048;
 /// Room taken at first for runs that are copied.
 const COPIED_ROOM_MAX: usize = 64 * 1024;
+
+/// Entries looked for in memory at once: what most pulls take, five pages.
+const ENTRIES_STEP: u64 = 1024;
+
+/// Records that one read looks into for a filter: so many where connections wait meanwhile ...
+const LOOKED_INTO_BRIEFLY: usize = 64;
+/// ... and so many bytes of them elsewhere; the consumer asks again from there. Entries are bounded by `read_scan_bytes`.
+const LOOKED_INTO_BYTES: usize = 16 << 20;
+
+/// What a filter has cost.
+#[derive(Default)]
+struct LookedInto {
+    records: usize,
+    bytes: usize,
+}
+
+impl LookedInto {
+    /// Whether one more record may be looked into in this read.
+    fn one_more(&mut self, len: usize, effort: Effort) -> Result<bool, ReadError> {
+        let fits = self.bytes == 0 || self.bytes + len <= LOOKED_INTO_BYTES;
+        self.records += 1;
+        self.bytes += len;
+        match effort {
+            Effort::Brief if !fits || self.records > LOOKED_INTO_BRIEFLY => Err(ReadError::NeedsTime),
+            _ => Ok(fits),
+        }
+    }
+}
 
 /// The records of one answer, on their way to become few pieces.
 #[derive(Default)]
@@ -238,7 +269,7 @@ impl Reader {
             // A rough figure; rounding does not matter.
             in_memory_bytes: (physical_memory() as f64 * config.in_memory_ratio) as u64,
         };
-        Reader { queues, segments, positions, counters, limits }
+        Reader { queues, segments, positions, counters, disk: Arc::clone(&config.disk), limits }
     }
 
     pub fn read(
@@ -248,21 +279,24 @@ impl Reader {
         from: QueueOffset,
         limits: ReadLimits,
         filter: &dyn MessageFilter,
-    ) -> ReadOutcome {
+        effort: Effort,
+    ) -> Result<ReadOutcome, ReadError> {
         let start = Instant::now();
-        let outcome = self.read_queue(topic, queue_id, from.0, limits, filter);
+        let look = Look::at(&*self.disk, effort, start);
+        let outcome = self.read_queue(&look, topic, queue_id, from.0, limits, filter)?;
         self.counters.read(outcome.count, outcome.len_bytes, start.elapsed());
-        outcome
+        Ok(outcome)
     }
 
     fn read_queue(
         &self,
+        look: &Look<'_>,
         topic: &str,
         queue_id: QueueId,
         from: u64,
         limits: ReadLimits,
         filter: &dyn MessageFilter,
-    ) -> ReadOutcome {
+    ) -> Result<ReadOutcome, ReadError> {
         let mut outcome = ReadOutcome {
             status: ReadStatus::NoMessageInQueue,
             next_offset: QueueOffset(0),
@@ -273,7 +307,7 @@ impl Reader {
             len_bytes: 0,
             suggest_slave: false,
         };
-        let Some(queue) = self.queues.find(topic, queue_id) else { return outcome };
+        let Some(queue) = self.queues.find(topic, queue_id) else { return Ok(outcome) };
         let (min, max) = (queue.min(), queue.max());
         outcome.min_offset = QueueOffset(min);
         outcome.max_offset = QueueOffset(max);
@@ -291,24 +325,26 @@ impl Reader {
         outcome.status = status;
         outcome.next_offset = QueueOffset(next);
         if status == ReadStatus::NoMessageInQueue && max > 0 {
-            self.collect(&queue, from, limits, filter, &mut outcome);
+            self.collect(look, &queue, from, limits, filter, &mut outcome)?;
         }
-        outcome
+        Ok(outcome)
     }
 
-    /// Goes through the entries from `from` to the end of their file, at most.
+    /// Goes through the entries from `from` to the end of their file, at most. Stops before what cannot be looked at; that is
+    /// an error when nothing comes before it.
     fn collect(
         &self,
+        look: &Look<'_>,
         queue: &ConsumeQueue,
         from: u64,
         limits: ReadLimits,
         filter: &dyn MessageFilter,
         outcome: &mut ReadOutcome,
-    ) {
+    ) -> Result<(), ReadError> {
         let Some(run) = queue.run(from) else {
             outcome.status = ReadStatus::OffsetFoundNull;
             outcome.next_offset = QueueOffset(queue.next_file_start(from));
-            return;
+            return Ok(());
         };
         let log_end = self.positions.written();
         let bytes_max = limits.bytes_max.clamp(BYTES_MIN, BYTES_MAX);
@@ -318,7 +354,18 @@ impl Reader {
         // Entries below this point into a segment that is gone.
         let mut removed_below = 0;
         let mut examined = 0;
+        // Entries before this are in memory.
+        let mut entries_end = from;
+        let mut looked_into = LookedInto::default();
         for offset in from..run.end {
+            if offset == entries_end {
+                entries_end = run.end.min(offset + ENTRIES_STEP);
+                match run.file.look(look, offset..entries_end, run.end) {
+                    Err(error) if offset == from => return Err(error),
+                    Err(_) => break,
+                    Ok(()) => {}
+                }
+            }
             let entry = run.file.entry(offset);
             let physical = entry.physical.0;
             let len = entry.len as usize;
@@ -364,7 +411,20 @@ impl Reader {
                 });
                 continue;
             };
-            if filter.reads_records() {
+            let reads_record = filter.reads_records();
+            let can_be_read = if reads_record { looked_into.one_more(len, look.effort) } else { Ok(true) }
+                .and_then(|fits| window.file.look(look, place.clone()).map(|()| fits));
+            match can_be_read {
+                Ok(true) => {}
+                Err(error) if offset == from || matches!(error, ReadError::NeedsTime) && reads_record => {
+                    return Err(error);
+                }
+                Ok(false) | Err(_) => {
+                    outcome.next_offset = QueueOffset(offset);
+                    break;
+                }
+            }
+            if reads_record {
                 let record = Record::parse(&window.bytes[place.clone()]);
                 let matches = record.is_ok_and(|record| filter.matches_record(&record));
                 if !matches {
@@ -380,6 +440,7 @@ impl Reader {
         }
         outcome.chunks = gathered.into_pieces(window.as_ref());
         outcome.suggest_slave = log_end.saturating_sub(examined) > self.limits.in_memory_bytes;
+        Ok(())
     }
 
     /// Java: DefaultMessageStore.isTheBatchFull.
@@ -395,30 +456,45 @@ impl Reader {
         so_far.count >= count_max.min(count) || so_far.len_bytes + len > bytes_max.min(bytes)
     }
 
+    /// A look at the disk of the store.
+    pub fn look(&self, effort: Effort) -> Look<'_> {
+        Look::new(&*self.disk, effort)
+    }
+
     /// Store time of the message at an offset.
-    pub fn store_time_at(&self, queue: &ConsumeQueue, offset: u64) -> Option<i64> {
-        let entry = queue.entry(offset)?;
-        let bytes = self.segments.slice(entry.physical.0, entry.len as usize)?;
-        Record::parse(&bytes).ok().map(|record| record.store_timestamp())
+    pub fn store_time_at(&self, look: &Look<'_>, queue: &ConsumeQueue, offset: u64) -> Result<Option<i64>, ReadError> {
+        let Some(entry) = queue.look_up(look, offset)? else { return Ok(None) };
+        let bytes = self.segments.look(look, entry.physical.0, entry.len as usize)?;
+        Ok(bytes.and_then(|bytes| Record::parse(&bytes).ok().map(|record| record.store_timestamp())))
     }
 
     /// The offset for a time; within min..=max, 0 without a queue. Messages that are gone count as stored before any
     /// time.
-    pub fn offset_by_time(&self, queue: &ConsumeQueue, time_ms: i64, boundary: Boundary) -> u64 {
+    pub fn offset_by_time(
+        &self,
+        look: &Look<'_>,
+        queue: &ConsumeQueue,
+        time_ms: i64,
+        boundary: Boundary,
+    ) -> Result<u64, ReadError> {
         let (min, max) = (queue.min(), queue.max());
-        let stored = |offset| self.store_time_at(queue, offset).unwrap_or(i64::MIN);
+        let stored = |offset| Ok(self.store_time_at(look, queue, offset)?.unwrap_or(i64::MIN));
         match boundary {
-            Boundary::Lower => partition_point(min, max, |offset| stored(offset) < time_ms),
-            Boundary::Upper => partition_point(min, max, |offset| stored(offset) <= time_ms).saturating_sub(1).max(min),
+            Boundary::Lower => try_partition_point(min, max, |offset| Ok(stored(offset)? < time_ms)),
+            Boundary::Upper => {
+                let after = try_partition_point(min, max, |offset| Ok(stored(offset)? <= time_ms))?;
+                Ok(after.saturating_sub(1).max(min))
+            }
         }
     }
 
     /// Whether the message at an offset is close enough to the end of the log to be in memory. Java:
     /// checkInMemByConsumeOffset.
-    pub fn is_in_memory(&self, queue: &ConsumeQueue, offset: u64) -> bool {
-        queue.entry(offset).is_some_and(|entry| {
+    pub fn is_in_memory(&self, look: &Look<'_>, queue: &ConsumeQueue, offset: u64) -> Result<bool, ReadError> {
+        let close = |entry: QueueEntry| {
             self.positions.written().saturating_sub(entry.physical.0) <= self.limits.in_memory_bytes
-        })
+        };
+        Ok(queue.look_up(look, offset)?.is_some_and(close))
     }
 }
 

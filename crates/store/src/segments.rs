@@ -5,10 +5,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ferromq_protocol::message::Record;
 use parking_lot::RwLock;
 
 use crate::disk::Disk;
+use crate::looking::{Look, ReadError};
 use crate::mapped_file::{LogFile, LogSlice};
+
+/// What a record says of itself at fixed places: its length first, its own place last.
+const RECORD_HEAD_LEN: usize = PHYSICAL_OFFSET_AT + 8;
+const PHYSICAL_OFFSET_AT: usize = 28;
+/// Longer ones cannot have been sent: no frame is.
+const RECORD_LEN_MAX: usize = 128 << 20;
 
 /// Contiguous segments. Pushed by the append, read by everyone.
 #[derive(Debug, Default)]
@@ -52,13 +60,6 @@ impl Segments {
         files.get(usize::try_from(index).ok()?).cloned()
     }
 
-    /// `len` written bytes from `at`, all in one segment.
-    pub fn slice(&self, at: u64, len: usize) -> Option<LogSlice> {
-        let file = self.find(at)?;
-        let from = usize::try_from(at - file.start()).ok()?;
-        file.slice(from..from.checked_add(len)?)
-    }
-
     /// Written bytes from `at` to the end of its segment, at most `len_max`; `None` when there are none.
     pub fn slice_to_end(&self, at: u64, len_max: usize) -> Option<LogSlice> {
         let file = self.find(at)?;
@@ -67,12 +68,31 @@ impl Segments {
         if from >= end { None } else { file.slice(from..end) }
     }
 
-    /// A whole record as bytes for a reply: its length word says how long it is.
-    pub fn record_bytes(&self, at: u64) -> Option<Bytes> {
-        let head = self.slice(at, 4)?;
-        let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+    /// `len` written bytes from `at`, all in one segment, brought into memory.
+    pub fn look(&self, look: &Look<'_>, at: u64, len: usize) -> Result<Option<LogSlice>, ReadError> {
+        let Some(file) = self.find(at) else { return Ok(None) };
+        // Inside the file, whose length is a usize.
+        let from = (at - file.start()) as usize;
+        let Some(slice) = from.checked_add(len).and_then(|end| file.slice(from..end)) else { return Ok(None) };
+        file.look(look, from..from + len)?;
+        Ok(Some(slice))
+    }
+
+    /// The record at `at` as bytes for a reply; `None` where none begins, or it is gone. Any byte may be meant: how much is
+    /// brought into memory is only what the head of a record says.
+    pub fn record_at(&self, look: &Look<'_>, at: u64) -> Result<Option<Bytes>, ReadError> {
+        let Some(head) = self.look(look, at, RECORD_HEAD_LEN)? else { return Ok(None) };
+        let (len, physical) = (&head[..4], &head[PHYSICAL_OFFSET_AT..]);
+        if physical != at.to_be_bytes() {
+            return Ok(None);
+        }
+        let len = len.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
         drop(head);
-        self.slice(at, usize::try_from(len).ok()?).map(LogSlice::into_bytes)
+        if len > RECORD_LEN_MAX {
+            return Ok(None);
+        }
+        let record = self.look(look, at, len)?;
+        Ok(record.filter(|bytes| Record::parse(bytes).is_ok()).map(LogSlice::into_bytes))
     }
 
     /// Makes `range` of the log durable, segment by segment.

@@ -315,5 +315,8 @@ fn write_abort(abort: &Path) -> io::Result<()> {
 #[path = "model_test.rs"]
 mod model;
 #[cfg(test)]
+#[path = "reading_test.rs"]
+mod reading_tests;
+#[cfg(test)]
 #[path = "store_test.rs"]
 mod tests;

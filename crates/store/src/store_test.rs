@@ -11,7 +11,8 @@ use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use super::*;
 use crate::testing::*;
 use crate::{
-    AllMessages, AppendError, Appended, Boundary, FlushOutcome, MessageFilter, ReadLimits, ReadStatus, TruncateError,
+    AllMessages, AppendError, Appended, Boundary, Effort, FlushOutcome, MessageFilter, ReadLimits, ReadStatus,
+    TruncateError,
 };
 
 const T: &str = "TopicT";
@@ -26,7 +27,7 @@ fn put(store: &Store, body: &[u8]) -> Appended {
 }
 
 fn status(store: &Store, from: u64) -> (ReadStatus, u64) {
-    let outcome = store.read(T, Q, QueueOffset(from), ReadLimits::count(32), &AllMessages);
+    let outcome = store.read(T, Q, QueueOffset(from), ReadLimits::count(32), &AllMessages, Effort::Full).unwrap();
     (outcome.status, outcome.next_offset.0)
 }
 
@@ -67,16 +68,16 @@ fn a_message_goes_in_and_comes_out() {
     let second = put(&store, b"world");
     assert_eq!((second.physical_offset, second.queue_offset), (first.end, QueueOffset(1)));
     settle(&store);
-    let outcome = store.read(T, Q, QueueOffset(0), ReadLimits::count(32), &AllMessages);
+    let outcome = store.read(T, Q, QueueOffset(0), ReadLimits::count(32), &AllMessages, Effort::Full).unwrap();
     assert_eq!((outcome.status, outcome.count, outcome.next_offset), (ReadStatus::Found, 2, QueueOffset(2)));
     assert_eq!((outcome.min_offset, outcome.max_offset, outcome.chunks.len()), (QueueOffset(0), QueueOffset(2), 1));
     let bodies: Vec<_> = Records::new(&outcome.chunks[0]).map(|record| record.unwrap().body().to_vec()).collect();
     assert_eq!(bodies, [b"hello", b"world"]);
     wait_until(|| arrivals.lock().len() == 2);
     assert_eq!(arrivals.lock()[0], (T.to_owned(), Q, QueueOffset(0), 2_598_919));
-    assert_eq!(store.message_at(second.physical_offset).unwrap().len(), second.record_len);
-    assert_eq!(store.message_at(PhysicalOffset(1)), None);
-    assert_eq!(store.message_at(PhysicalOffset(u64::MAX)), None);
+    assert_eq!(store.message_at(second.physical_offset, Effort::Full).unwrap().unwrap().len(), second.record_len);
+    assert_eq!(store.message_at(PhysicalOffset(1), Effort::Full).unwrap(), None);
+    assert_eq!(store.message_at(PhysicalOffset(u64::MAX), Effort::Full).unwrap(), None);
     let stats = store.stats();
     assert_eq!((stats.put_count, stats.read_count, stats.queues, stats.dispatch_behind), (2, 2, 1, 0));
     store.close().unwrap();
@@ -95,7 +96,7 @@ fn every_read_status() {
     }
     // A queue whose first append is being dispatched.
     store.queues.find_or_make(T, QueueId(1));
-    let empty = store.read(T, QueueId(1), QueueOffset(0), ReadLimits::count(1), &AllMessages);
+    let empty = store.read(T, QueueId(1), QueueOffset(0), ReadLimits::count(1), &AllMessages, Effort::Full).unwrap();
     assert_eq!((empty.status, empty.next_offset), (ReadStatus::NoMessageInQueue, QueueOffset(0)));
     settle(&store);
     assert_eq!(status(&store, 0), (ReadStatus::Found, 3));
@@ -107,7 +108,7 @@ fn every_read_status() {
             false
         }
     }
-    let outcome = store.read(T, Q, QueueOffset(1), ReadLimits::count(1), &Nothing);
+    let outcome = store.read(T, Q, QueueOffset(1), ReadLimits::count(1), &Nothing, Effort::Full).unwrap();
     assert_eq!((outcome.status, outcome.next_offset), (ReadStatus::NoMatchedMessage, QueueOffset(3)));
     struct BodyIs(u8);
     impl MessageFilter for BodyIs {
@@ -121,7 +122,7 @@ fn every_read_status() {
             record.body() == [self.0]
         }
     }
-    let outcome = store.read(T, Q, QueueOffset(0), ReadLimits::count(9), &BodyIs(1));
+    let outcome = store.read(T, Q, QueueOffset(0), ReadLimits::count(9), &BodyIs(1), Effort::Full).unwrap();
     assert_eq!((outcome.status, outcome.count, outcome.next_offset), (ReadStatus::Found, 1, QueueOffset(3)));
     // Across queue files: one read stays within one.
     for body in 3..40_u8 {
@@ -141,7 +142,8 @@ fn limits_of_a_read() {
     }
     settle(&store);
     let read = |count_max, bytes_max| {
-        let outcome = store.read(T, Q, QueueOffset(0), ReadLimits { count_max, bytes_max }, &AllMessages);
+        let outcome =
+            store.read(T, Q, QueueOffset(0), ReadLimits { count_max, bytes_max }, &AllMessages, Effort::Full).unwrap();
         (outcome.count, outcome.next_offset.0)
     };
     assert_eq!(read(5, 1 << 20), (5, 5));
@@ -151,9 +153,9 @@ fn limits_of_a_read() {
     drop(store);
     let on_disk = StoreConfig { segment_len: 1 << 20, queue_file_entries: 100, in_memory_ratio: 0.0, ..site.config() };
     let store = Store::open(on_disk).unwrap();
-    let outcome = store.read(T, Q, QueueOffset(0), ReadLimits::count(50), &AllMessages);
+    let outcome = store.read(T, Q, QueueOffset(0), ReadLimits::count(50), &AllMessages, Effort::Full).unwrap();
     assert_eq!((outcome.count, outcome.suggest_slave), (8, true));
-    assert!(!store.is_in_memory(T, Q, QueueOffset(0)));
+    assert!(!store.is_in_memory(T, Q, QueueOffset(0), Effort::Full).unwrap());
 }
 
 #[test]
@@ -209,7 +211,7 @@ fn clean_stops_and_kills_lose_nothing() {
         }
         assert_eq!(query_bodies(&store, T, "n7").len(), 3);
         assert_eq!(query_bodies(&store, T, "r1").len(), 60);
-        let outcome = store.query(T, "u2-59", 64, 0, i64::MAX);
+        let outcome = store.query(T, "u2-59", 64, 0, i64::MAX, Effort::Full).unwrap();
         assert_eq!(outcome.last_update_timestamp, START_MS + 1790);
         assert_eq!(PhysicalOffset(outcome.last_update_offset.0), outcome.last_update_offset);
     }
@@ -301,31 +303,34 @@ fn the_first_segments_may_be_gone() {
     assert!(bounds.min > QueueOffset(0) && bounds.max == QueueOffset(30));
     assert_eq!(store.watermarks().min, PhysicalOffset(4096));
     assert_eq!(status(&store, 0), (ReadStatus::OffsetTooSmall, bounds.min.0));
-    assert_eq!(store.earliest_store_time(T, Q), Some(START_MS + bounds.min.as_i64() * 1000));
-    assert_eq!(store.earliest_message_time(), store.earliest_store_time(T, Q));
+    assert_eq!(store.earliest_store_time(T, Q, Effort::Full).unwrap(), Some(START_MS + bounds.min.as_i64() * 1000));
+    assert_eq!(
+        store.earliest_message_time(Effort::Full).unwrap(),
+        store.earliest_store_time(T, Q, Effort::Full).unwrap()
+    );
     let read = read_bodies(&store, T, 0, bounds.min.0);
     assert_eq!(read.first().unwrap().1[0], u8::try_from(bounds.min.0).unwrap());
-    assert_eq!(store.offset_by_time(T, Q, 0, Boundary::Lower), bounds.min);
+    assert_eq!(store.offset_by_time(T, Q, 0, Boundary::Lower, Effort::Full).unwrap(), bounds.min);
 }
 
 #[test]
 fn offsets_by_time() {
     let site = Site::new();
     let store = site.open();
-    assert_eq!(store.offset_by_time(T, Q, START_MS, Boundary::Lower), QueueOffset(0));
+    assert_eq!(store.offset_by_time(T, Q, START_MS, Boundary::Lower, Effort::Full).unwrap(), QueueOffset(0));
     for step in [0, 100, 0, 100, 0] {
         site.advance(step);
         put(&store, b"x");
     }
     settle(&store);
     // Stored at +0, +100, +100, +200, +200.
-    let at = |ms, boundary| store.offset_by_time(T, Q, START_MS + ms, boundary).0;
+    let at = |ms, boundary| store.offset_by_time(T, Q, START_MS + ms, boundary, Effort::Full).unwrap().0;
     let lower = [-1, 0, 50, 100, 101, 200, 201].map(|ms| at(ms, Boundary::Lower));
     assert_eq!(lower, [0, 0, 1, 1, 3, 3, 5]);
     let upper = [-1, 0, 50, 100, 101, 200, 201].map(|ms| at(ms, Boundary::Upper));
     assert_eq!(upper, [0, 0, 0, 2, 2, 4, 4]);
-    assert_eq!(store.store_time_at(T, Q, QueueOffset(3)), Some(START_MS + 200));
-    assert_eq!(store.store_time_at(T, Q, QueueOffset(5)), None);
+    assert_eq!(store.store_time_at(T, Q, QueueOffset(3), Effort::Full).unwrap(), Some(START_MS + 200));
+    assert_eq!(store.store_time_at(T, Q, QueueOffset(5), Effort::Full).unwrap(), None);
 }
 
 #[test]
@@ -341,7 +346,7 @@ fn transactions_and_delays_in_the_queue() {
     settle(&store);
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 2);
     assert_eq!(query_bodies(&store, T, "tx").len(), 3, "all but the rollback");
-    let entry = store.queue_entry(SCHEDULE_TOPIC, QueueId(2), QueueOffset(0)).unwrap();
+    let entry = store.queue_entry(SCHEDULE_TOPIC, QueueId(2), QueueOffset(0), Effort::Full).unwrap().unwrap();
     assert_eq!(entry.tags_code, START_MS + 10_000);
 }
 
@@ -508,7 +513,11 @@ fn the_index_file_made_ahead_is_used_or_gone() {
     let store = site.open();
     put_keys(&store, 50..150);
     for key in [0, 49, 50, 149] {
-        assert_eq!(store.query(T, &format!("k{key}"), 10, 0, i64::MAX).messages.len(), 1, "k{key}");
+        assert_eq!(
+            store.query(T, &format!("k{key}"), 10, 0, i64::MAX, Effort::Full).unwrap().messages.len(),
+            1,
+            "k{key}"
+        );
     }
     put_keys(&store, 150..180);
     wait_until(|| files() == 4);
@@ -603,7 +612,7 @@ fn raw_bytes_make_a_second_store() {
         last = master.append(&message(T, 0, &[body; 300], &format!("KEYS\u{1}k{body}\u{2}"))).unwrap().end;
     }
     let mut at = PhysicalOffset(0);
-    while let Some(bytes) = master.raw_from(at, 1000) {
+    while let Some(bytes) = master.raw_from(at, 1000).unwrap() {
         slave.append_raw(at, &bytes).unwrap();
         at = at + bytes.len() as u64;
     }

@@ -5,12 +5,14 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::{NewMessage, Record, Records, SysFlag};
 use ferromq_protocol::{QueueId, QueueOffset};
+use parking_lot::Mutex;
 
+use crate::looking::SEEN_FOR;
 use crate::*;
 
 /// Milliseconds at which the tests begin.
@@ -22,6 +24,24 @@ pub struct FaultyDisk {
     pub full: AtomicBool,
     pub sync_fails: AtomicBool,
     pub sync_hangs: AtomicBool,
+    /// Nothing is in memory.
+    pub cold: AtomicBool,
+    /// Bytes of files that cannot be read, by the end of their paths.
+    pub bad: Mutex<Vec<(&'static str, Range<u64>)>>,
+    /// Reads that were made.
+    pub reads: AtomicU64,
+}
+
+impl FaultyDisk {
+    /// From now on nothing is in memory, whatever was seen there.
+    pub fn go_cold(&self) {
+        self.cold.store(true, Ordering::SeqCst);
+        self.forget_what_was_seen();
+    }
+
+    pub fn forget_what_was_seen(&self) {
+        std::thread::sleep(SEEN_FOR + Duration::from_millis(2));
+    }
 }
 
 impl Disk for FaultyDisk {
@@ -55,6 +75,21 @@ impl Disk for FaultyDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         LocalDisk.sync_dir(dir)
+    }
+
+    fn is_resident(&self, range: &MappedRange<'_>) -> bool {
+        !self.cold.load(Ordering::SeqCst) && LocalDisk.is_resident(range)
+    }
+
+    fn read(&self, path: &Path, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let hit = |(name, bad): &(&str, Range<u64>)| {
+            path.to_string_lossy().ends_with(name) && bad.start < at + bytes.len() as u64 && at < bad.end
+        };
+        if self.bad.lock().iter().any(hit) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        LocalDisk.read(path, file, bytes, at)
     }
 
     fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
@@ -141,7 +176,8 @@ pub fn read_bodies(store: &Store, topic: &str, queue: u32, from: u64) -> Vec<(u6
     let mut found = Vec::new();
     let mut next = QueueOffset(from);
     loop {
-        let outcome = store.read(topic, QueueId(queue), next, ReadLimits::count(10), &AllMessages);
+        let outcome =
+            store.read(topic, QueueId(queue), next, ReadLimits::count(10), &AllMessages, Effort::Full).unwrap();
         for chunk in &outcome.chunks {
             for record in Records::new(chunk) {
                 let record = record.unwrap();
@@ -159,6 +195,6 @@ pub fn read_bodies(store: &Store, topic: &str, queue: u32, from: u64) -> Vec<(u6
 
 /// Bodies of the messages a key leads to.
 pub fn query_bodies(store: &Store, topic: &str, key: &str) -> Vec<Vec<u8>> {
-    let outcome = store.query(topic, key, 64, 0, i64::MAX);
+    let outcome = store.query(topic, key, 64, 0, i64::MAX, Effort::Full).unwrap();
     outcome.messages.iter().map(|bytes| Record::parse(bytes).unwrap().body().to_vec()).collect()
 }

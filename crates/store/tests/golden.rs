@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::{NewMessage, Record, Records};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
-use ferromq_store::{AllMessages, Boundary, Clock, ReadLimits, Store, StoreConfig};
+use ferromq_store::{AllMessages, Boundary, Clock, Effort, ReadLimits, Store, StoreConfig};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
@@ -139,7 +139,8 @@ fn assert_same_answers(store: &Store, blocks: &[Block]) {
         // A negative offset is the broker's to answer: too small for whatever queue.
         let Ok(from) = QueueOffset::try_from(block.number("offset")) else { continue };
         let queue = QueueId(block.number("queueId") as u32);
-        let outcome = store.read(block.text("topic"), queue, from, ReadLimits::count(32), &AllMessages);
+        let outcome =
+            store.read(block.text("topic"), queue, from, ReadLimits::count(32), &AllMessages, Effort::Full).unwrap();
         assert_eq!(outcome.status.java_name(), block.text("status"), "{}", block.name);
         assert_eq!(outcome.next_offset.as_i64(), block.number("nextBeginOffset"), "{}", block.name);
         assert_eq!(outcome.min_offset.as_i64(), block.number("minOffset"), "{}", block.name);
@@ -157,12 +158,12 @@ fn assert_same_answers(store: &Store, blocks: &[Block]) {
         let topic = parts.next().unwrap();
         let queue = QueueId(parts.next().unwrap().parse().unwrap());
         let boundary = if parts.next() == Some("upper") { Boundary::Upper } else { Boundary::Lower };
-        let offset = store.offset_by_time(topic, queue, block.number("timestamp"), boundary);
+        let offset = store.offset_by_time(topic, queue, block.number("timestamp"), boundary, Effort::Full).unwrap();
         assert_eq!(offset.as_i64(), block.number("offset"), "{}", block.name);
     }
     for block in with_prefix(blocks, "query/") {
         let max = block.number("max") as usize;
-        let outcome = store.query(block.text("topic"), block.text("key"), max, 0, i64::MAX);
+        let outcome = store.query(block.text("topic"), block.text("key"), max, 0, i64::MAX, Effort::Full).unwrap();
         let found: Vec<_> =
             outcome.messages.iter().map(|bytes| Record::parse(bytes).unwrap().physical_offset().to_string()).collect();
         assert_eq!(found.join(" "), block.text("physicalOffsets"), "{}", block.name);
@@ -176,7 +177,7 @@ fn assert_same_answers(store: &Store, blocks: &[Block]) {
     }
     for block in with_prefix(blocks, "append/") {
         let at = PhysicalOffset::try_from(block.number("physicalOffset")).unwrap();
-        assert_eq!(store.message_at(at).unwrap(), block.bytes, "{}", block.name);
+        assert_eq!(store.message_at(at, Effort::Full).unwrap().unwrap(), block.bytes, "{}", block.name);
     }
 }
 

@@ -9,7 +9,7 @@ use ferromq_protocol::header::{
 };
 use ferromq_protocol::{Command, NoFields, QueueId, QueueOffset, Reply, ResponseCode};
 use ferromq_remoting::Outcome;
-use ferromq_store::{Boundary, Store};
+use ferromq_store::{Boundary, Effort, ReadError, Store};
 
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
@@ -33,7 +33,7 @@ pub(crate) fn query(
         None if request.set_zero_if_not_found == Some(false) => {
             return Err(not_found("Not found, do not set to zero, maybe this group boot first"));
         }
-        None if starts_at_zero(topics, store, &request.topic, request.queue_id) => QueueOffset(0),
+        None if starts_at_zero(topics, store, &request.topic, request.queue_id)? => QueueOffset(0),
         None => return Err(not_found("Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first")),
     };
     Ok(Outcome::Reply(Reply::ok().header(QueryOffsetReply { offset })))
@@ -43,12 +43,14 @@ pub(crate) fn query(
 ///
 /// 5.3.3 answers 22 for a queue without messages and the client then starts at what is the maximum by the time it asks, so the first
 /// messages sent meanwhile are skipped; 4.9.7 answers 0. We do as 4.9.7 for queues that exist, and as 5.3.3 for those that do not.
-fn starts_at_zero(topics: &Topics, store: &Store, topic: &str, queue: QueueId) -> bool {
+fn starts_at_zero(topics: &Topics, store: &Store, topic: &str, queue: QueueId) -> Result<bool, ReadError> {
     match store.queue_bounds(topic, queue) {
-        Some(bounds) if bounds.max.0 > 0 => bounds.min.0 == 0 && store.is_in_memory(topic, queue, QueueOffset(0)),
-        _ => topics.find(topic).is_some_and(|topic| {
+        Some(bounds) if bounds.max.0 > 0 => {
+            Ok(bounds.min.0 == 0 && store.is_in_memory(topic, queue, QueueOffset(0), Effort::Full)?)
+        }
+        _ => Ok(topics.find(topic).is_some_and(|topic| {
             u32::try_from(topic.read_queue_nums.max(topic.write_queue_nums)).is_ok_and(|count| queue.0 < count)
-        }),
+        })),
     }
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn search(store: &Store, command: &Command) -> Result<Outcome, Refusa
     let request: SearchOffsetRequest = command.header()?;
     let upper = request.boundary_type.as_deref().is_some_and(|boundary| boundary.eq_ignore_ascii_case("upper"));
     let boundary = if upper { Boundary::Upper } else { Boundary::Lower };
-    let offset = store.offset_by_time(&request.topic, request.queue_id, request.timestamp, boundary);
+    let offset = store.offset_by_time(&request.topic, request.queue_id, request.timestamp, boundary, Effort::Full)?;
     Ok(Outcome::Reply(Reply::ok().header(SearchOffsetReply { offset })))
 }
 
@@ -111,6 +113,6 @@ pub(crate) fn min(store: &Store, command: &Command) -> Result<Outcome, Refusal> 
 /// GET_EARLIEST_MSG_STORETIME; -1 when the queue has no message.
 pub(crate) fn earliest_store_time(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
     let request: EarliestStoreTimeRequest = command.header()?;
-    let timestamp = store.earliest_store_time(&request.topic, request.queue_id).unwrap_or(-1);
+    let timestamp = store.earliest_store_time(&request.topic, request.queue_id, Effort::Full)?.unwrap_or(-1);
     Ok(Outcome::Reply(Reply::ok().header(EarliestStoreTimeReply { timestamp })))
 }

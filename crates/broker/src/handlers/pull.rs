@@ -11,7 +11,7 @@ use ferromq_protocol::body::{SubscriptionData, SubscriptionGroup};
 use ferromq_protocol::header::{PullReply, PullRequest};
 use ferromq_protocol::{Command, GroupName, NoFields, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome, ReplySlot};
-use ferromq_store::{Arrival, QueueBounds, ReadLimits, ReadOutcome, ReadStatus, Store};
+use ferromq_store::{Arrival, Effort, QueueBounds, ReadError, ReadLimits, ReadOutcome, ReadStatus, Store};
 
 use crate::clients::Clients;
 use crate::config::BrokerConfig;
@@ -95,14 +95,14 @@ impl PullPath {
     pub(crate) fn pull(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
         let request: PullRequest = command.header()?;
         let pull = self.admit(connection, command.request_code(), &request)?;
-        let (mut reply, next) = self.read(&pull);
+        let (mut reply, next) = self.read(&pull)?;
         if request.sys_flag & flag::COMMIT_OFFSET != 0 && request.commit_offset >= 0 {
             self.offsets.commit(&pull.topic.topic_name, &pull.group, pull.queue, request.commit_offset);
         }
         if reply.code == ResponseCode::PULL_NOT_FOUND && request.sys_flag & flag::SUSPEND != 0 {
             match self.hold(connection, command, pull, next, request.suspend_timeout_millis) {
                 None => return Ok(Outcome::Deferred),
-                Some(unheld) => reply = self.read(&unheld).0,
+                Some(unheld) => reply = self.read(&unheld)?.0,
             }
         }
         Ok(Outcome::Reply(reply))
@@ -204,7 +204,7 @@ impl PullPath {
     }
 
     /// Reads once. Gives the reply and the offset that the group goes on from.
-    fn read(&self, pull: &Pull) -> (Reply, QueueOffset) {
+    fn read(&self, pull: &Pull) -> Result<(Reply, QueueOffset), ReadError> {
         let config = self.config.current();
         let topic = &pull.topic.topic_name;
         if config.use_server_side_reset_offset
@@ -212,11 +212,11 @@ impl PullPath {
         {
             let bounds = self.bounds(pull);
             let header = pull.header(0, reset, bounds.min, bounds.max);
-            return (Reply::error(ResponseCode::PULL_OFFSET_MOVED, "OFFSET_RESET").header(header), reset);
+            return Ok((Reply::error(ResponseCode::PULL_OFFSET_MOVED, "OFFSET_RESET").header(header), reset));
         }
-        let Ok(from) = u64::try_from(pull.from) else { return self.below_everything(pull) };
-        let outcome =
-            self.store.read(topic, pull.queue, QueueOffset(from), ReadLimits::count(pull.count_max), &pull.wanted);
+        let Ok(from) = u64::try_from(pull.from) else { return Ok(self.below_everything(pull)) };
+        let limits = ReadLimits::count(pull.count_max);
+        let outcome = self.store.read(topic, pull.queue, QueueOffset(from), limits, &pull.wanted, Effort::Full)?;
         let (code, status) = answer(outcome.status, from == 0);
         let suggested = match (config.slave_read_enable, outcome.suggest_slave) {
             (false, _) => 0,
@@ -229,7 +229,7 @@ impl PullPath {
         }
         self.offsets.record_pull(topic, &pull.group, pull.queue, next_offset);
         let header = pull.header(suggested, next_offset, min_offset, max_offset);
-        (Reply::new(code).remark(status).header(header).body_chunks(chunks), next_offset)
+        Ok((Reply::new(code).remark(status).header(header).body_chunks(chunks), next_offset))
     }
 
     /// A negative offset is below every queue's minimum, and nothing a store can be asked for.
@@ -306,7 +306,11 @@ impl PullPath {
         if held.slot.is_closed() {
             return;
         }
-        held.slot.send(self.read(&held.pull).0);
+        let reply = match self.read(&held.pull) {
+            Ok((reply, _)) => reply,
+            Err(error) => Refusal::from(error).into_reply(),
+        };
+        held.slot.send(reply);
     }
 }
 

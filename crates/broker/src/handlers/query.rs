@@ -5,13 +5,16 @@
 use ferromq_protocol::header::{QueryMessageReply, QueryMessageRequest, ViewMessageRequest};
 use ferromq_protocol::{Command, PhysicalOffset, Reply, ResponseCode};
 use ferromq_remoting::Outcome;
-use ferromq_store::Store;
+use ferromq_store::{Effort, Store};
+use tracing::warn;
 
 use crate::config::BrokerConfig;
 use crate::refusal::Refusal;
 
 /// Free ext field of a query by unique key.
 const UNIQUE_KEY_QUERY: &str = "_UNIQUE_KEY_QUERY";
+/// Remark of an answer that may lack older messages.
+const CUT_SHORT: &str = "too many messages to look through for this key; ask for a shorter time";
 
 /// QUERY_MESSAGE. The store caps the count at `maxMsgsNumBatch`.
 pub(crate) fn by_key(config: &BrokerConfig, store: &Store, command: &Command) -> Result<Outcome, Refusal> {
@@ -19,22 +22,31 @@ pub(crate) fn by_key(config: &BrokerConfig, store: &Store, command: &Command) ->
     let unique = command.field(UNIQUE_KEY_QUERY).is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
     let count_max = if unique { config.default_query_max_num } else { request.max_num };
     let count_max = usize::try_from(count_max).unwrap_or(0);
-    let found = store.query(&request.topic, &request.key, count_max, request.begin_timestamp, request.end_timestamp);
+    let (begin, end) = (request.begin_timestamp, request.end_timestamp);
+    let found = store.query(&request.topic, &request.key, count_max, begin, end, Effort::Full)?;
+    if found.cut_short {
+        warn!(topic = %request.topic, key = %request.key, begin, end, "too many messages to look through for a key: older ones are left out");
+    }
     if found.messages.is_empty() {
-        return Err(Refusal::new(ResponseCode::QUERY_NOT_FOUND, "can not find message, maybe time range not correct")
-            .header(QueryMessageReply::default()));
+        let remark = if found.cut_short { CUT_SHORT } else { "can not find message, maybe time range not correct" };
+        return Err(Refusal::new(ResponseCode::QUERY_NOT_FOUND, remark).header(QueryMessageReply::default()));
     }
     let header = QueryMessageReply {
         index_last_update_timestamp: found.last_update_timestamp,
         index_last_update_phyoffset: found.last_update_offset,
     };
-    Ok(Outcome::Reply(Reply::ok().header(header).body_chunks(found.messages)))
+    let reply = if found.cut_short { Reply::ok().remark(CUT_SHORT) } else { Reply::ok() };
+    Ok(Outcome::Reply(reply.header(header).body_chunks(found.messages)))
 }
 
 /// VIEW_MESSAGE_BY_ID.
 pub(crate) fn by_offset(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
     let request: ViewMessageRequest = command.header()?;
-    match PhysicalOffset::try_from(request.offset).ok().and_then(|offset| store.message_at(offset)) {
+    let found = match PhysicalOffset::try_from(request.offset) {
+        Ok(at) => store.message_at(at, Effort::Full)?,
+        Err(_) => None,
+    };
+    match found {
         Some(message) => Ok(Outcome::Reply(Reply::ok().body(message))),
         None => Err(Refusal::system_error(format!("can not find message by the offset, {}", request.offset))),
     }

@@ -10,7 +10,7 @@ use ferromq_protocol::body::{MessageQueue, ResetOffsetBody, ResetOffsetBodyForC,
 use ferromq_protocol::header::{CloneGroupOffsetRequest, ResetOffsetRequest};
 use ferromq_protocol::{Command, Language, QueueId, QueueOffset, Reply, RequestCode, ResponseCode, TopicName};
 use ferromq_remoting::{Connection, Outcome};
-use ferromq_store::{Boundary, Store};
+use ferromq_store::{Boundary, Effort, ReadError, Store};
 use tracing::{info, warn};
 
 use super::stats::{bounds, queues};
@@ -64,7 +64,7 @@ impl ResetPath {
             }
             Err(_) => {
                 for queue in queues(topic.read_queue_nums) {
-                    targets.insert(queue, self.offset_at(&request.topic, queue, request.timestamp));
+                    targets.insert(queue, self.offset_at(&request.topic, queue, request.timestamp)?);
                 }
             }
         }
@@ -77,7 +77,7 @@ impl ResetPath {
     /// Where one queue is to go: to a given offset inside it, or by time.
     fn target(&self, request: &ResetOffsetRequest, queue: QueueId) -> Result<QueueOffset, Refusal> {
         let Some(asked) = request.offset.filter(|offset| *offset != -1) else {
-            return Ok(self.offset_at(&request.topic, queue, request.timestamp));
+            return Ok(self.offset_at(&request.topic, queue, request.timestamp)?);
         };
         let bounds = bounds(&self.store, &request.topic, queue);
         QueueOffset::try_from(asked).ok().filter(|offset| (bounds.min..=bounds.max).contains(offset)).ok_or_else(|| {
@@ -89,11 +89,11 @@ impl ResetPath {
     }
 
     /// The offset for a time; before 1970 means the end.
-    fn offset_at(&self, topic: &str, queue: QueueId, timestamp: i64) -> QueueOffset {
+    fn offset_at(&self, topic: &str, queue: QueueId, timestamp: i64) -> Result<QueueOffset, ReadError> {
         if timestamp < 0 {
-            return bounds(&self.store, topic, queue).max;
+            return Ok(bounds(&self.store, topic, queue).max);
         }
-        self.store.offset_by_time(topic, queue, timestamp, Boundary::Lower)
+        self.store.offset_by_time(topic, queue, timestamp, Boundary::Lower, Effort::Full)
     }
 
     /// Sends the offsets to every member of the group, one-way. Without force a queue only moves backwards.
@@ -108,7 +108,7 @@ impl ResetPath {
             let Some(committed) = self.offsets.committed(&request.topic, &request.group, queue) else {
                 return Err(Refusal::system_error(format!("THe consumer group <{}> not exist", request.group)));
             };
-            let wanted = self.offset_at(&request.topic, queue, request.timestamp);
+            let wanted = self.offset_at(&request.topic, queue, request.timestamp)?;
             targets.insert(queue, if request.is_force { wanted } else { wanted.min(committed) });
         }
         let members = self.clients.consumers(&request.group);

@@ -12,7 +12,7 @@ use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, OffsetMessageId, Properties, Record};
 use ferromq_protocol::{Command, PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
 use ferromq_remoting::{Connection, Outcome};
-use ferromq_store::{AppendError, DelayLevels, FlushOutcome, Store};
+use ferromq_store::{AppendError, DelayLevels, Effort, FlushOutcome, Store};
 
 use crate::clock::now_ms;
 use crate::delay::Waiting;
@@ -63,7 +63,10 @@ impl SendBackPath {
         if retry.perm & perm::WRITE == 0 {
             return Err(Refusal::no_permission(format!("the topic[{retry_topic}] sending message is forbidden")));
         }
-        let found = PhysicalOffset::try_from(request.offset).ok().and_then(|offset| self.store.message_at(offset));
+        let found = match PhysicalOffset::try_from(request.offset) {
+            Ok(at) => self.store.message_at(at, Effort::Full)?,
+            Err(_) => None,
+        };
         let Some(bytes) = found else {
             return Err(Refusal::system_error(format!("look message by offset failed, {}", request.offset)));
         };

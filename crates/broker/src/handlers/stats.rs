@@ -14,7 +14,7 @@ use ferromq_protocol::header::{
 };
 use ferromq_protocol::{Command, QueueId, QueueOffset, Reply, ResponseCode, TopicName};
 use ferromq_remoting::Outcome;
-use ferromq_store::{QueueBounds, Store};
+use ferromq_store::{Effort, QueueBounds, ReadError, Store};
 
 use crate::clients::Clients;
 use crate::clock::now_ms;
@@ -56,7 +56,7 @@ impl Figures {
             let offset = TopicOffset {
                 min_offset: bounds.min.as_i64(),
                 max_offset: bounds.max.as_i64(),
-                last_update_timestamp: self.time_before(&request.topic, queue, bounds.max).unwrap_or(0),
+                last_update_timestamp: self.time_before(&request.topic, queue, bounds.max)?.unwrap_or(0),
             };
             stats.offset_table.insert(self.message_queue(&request.topic, queue), offset);
         }
@@ -82,7 +82,7 @@ impl Figures {
                 continue;
             }
             let Some(config) = self.topics.find(&topic) else { continue };
-            self.add_progress(&mut stats, group, &config, true);
+            self.add_progress(&mut stats, group, &config, true)?;
         }
         json(&stats)
     }
@@ -100,7 +100,7 @@ impl Figures {
                     continue;
                 };
                 let mut stats = ConsumeStats::default();
-                self.add_progress(&mut stats, &group, &config, false);
+                self.add_progress(&mut stats, &group, &config, false)?;
                 list.total_diff += stats
                     .offset_table
                     .values()
@@ -113,7 +113,13 @@ impl Figures {
         json(&list)
     }
 
-    fn add_progress(&self, stats: &mut ConsumeStats, group: &str, topic: &Topic, with_pulls: bool) {
+    fn add_progress(
+        &self,
+        stats: &mut ConsumeStats,
+        group: &str,
+        topic: &Topic,
+        with_pulls: bool,
+    ) -> Result<(), ReadError> {
         let name = &topic.topic_name;
         for queue in queues(topic.read_queue_nums) {
             let max = bounds(&self.store, name, queue).max;
@@ -124,11 +130,12 @@ impl Figures {
                 broker_offset: max.as_i64(),
                 consumer_offset: consumed.as_i64(),
                 pull_offset: pulled.as_i64(),
-                last_timestamp: self.time_before(name, queue, consumed).unwrap_or(0),
+                last_timestamp: self.time_before(name, queue, consumed)?.unwrap_or(0),
             };
             stats.offset_table.insert(self.message_queue(name, queue), offset);
         }
         stats.consume_tps += self.statistics.delivered_per_second(name, group);
+        Ok(())
     }
 
     /// QUERY_TOPIC_CONSUME_BY_WHO: groups with offsets for the topic. 5.3.3 adds the topic's own name while somebody subscribes to it.
@@ -156,16 +163,19 @@ impl Figures {
         let mut reply = ConsumeTimeSpanReply::default();
         for queue in queues(topic.write_queue_nums) {
             let bounds = bounds(&self.store, &request.topic, queue);
-            let min = self.store.earliest_store_time(&request.topic, queue).unwrap_or(-1);
-            let max = self.time_before(&request.topic, queue, bounds.max).unwrap_or(-1);
+            let min = self.store.earliest_store_time(&request.topic, queue, Effort::Full)?.unwrap_or(-1);
+            let max = self.time_before(&request.topic, queue, bounds.max)?.unwrap_or(-1);
             let consumed = self.offsets.committed(&request.topic, &request.group, queue).unwrap_or_default();
             let consume = if consumed > QueueOffset(0) {
-                self.time_before(&request.topic, queue, consumed).unwrap_or(-1)
+                self.time_before(&request.topic, queue, consumed)?.unwrap_or(-1)
             } else {
                 min
             };
-            let next =
-                if consumed < bounds.max { self.store.store_time_at(&request.topic, queue, consumed) } else { None };
+            let next = if consumed < bounds.max {
+                self.store.store_time_at(&request.topic, queue, consumed, Effort::Full)?
+            } else {
+                None
+            };
             reply.consume_time_span_set.push(QueueTimeSpan {
                 message_queue: self.message_queue(&request.topic, queue),
                 min_time_stamp: min,
@@ -199,19 +209,22 @@ impl Figures {
         let group = request.consumer_group.as_deref().and_then(|group| self.clients.consumer_group(group));
         let count = u64::try_from(request.count.clamp(0, ENTRIES_MAX)).unwrap_or(0);
         let entries = (first.max(bounds.min.0)..bounds.max.0.min(first.saturating_add(count)))
-            .filter_map(|offset| self.store.queue_entry(topic, queue, QueueOffset(offset)))
-            .map(|entry| ConsumeQueueEntry {
-                physic_offset: entry.physical.as_i64(),
-                physic_size: i32::try_from(entry.len).unwrap_or(i32::MAX),
-                tags_code: entry.tags_code,
-                ..ConsumeQueueEntry::default()
-            });
+            .filter_map(|offset| self.store.queue_entry(topic, queue, QueueOffset(offset), Effort::Full).transpose())
+            .map(|entry| {
+                entry.map(|entry| ConsumeQueueEntry {
+                    physic_offset: entry.physical.as_i64(),
+                    physic_size: i32::try_from(entry.len).unwrap_or(i32::MAX),
+                    tags_code: entry.tags_code,
+                    ..ConsumeQueueEntry::default()
+                })
+            })
+            .collect::<Result<_, _>>()?;
         let body = ConsumeQueueReply {
             // The text of Java's null: no group has an SQL filter here.
             filter_data: group.is_some().then(|| "null".to_owned()),
             min_queue_index: bounds.min.as_i64(),
             max_queue_index: bounds.max.as_i64(),
-            queue_data: entries.collect(),
+            queue_data: entries,
             subscription_data: group
                 .and_then(|group| group.subscription(topic))
                 .map(|data| SubscriptionData::clone(&data)),
@@ -250,8 +263,9 @@ impl Figures {
     }
 
     /// Store time of the message before an offset.
-    fn time_before(&self, topic: &str, queue: QueueId, offset: QueueOffset) -> Option<i64> {
-        self.store.store_time_at(topic, queue, QueueOffset(offset.0.checked_sub(1)?))
+    fn time_before(&self, topic: &str, queue: QueueId, offset: QueueOffset) -> Result<Option<i64>, ReadError> {
+        let Some(before) = offset.0.checked_sub(1) else { return Ok(None) };
+        self.store.store_time_at(topic, queue, QueueOffset(before), Effort::Full)
     }
 
     fn message_queue(&self, topic: &str, queue: QueueId) -> MessageQueue {

@@ -10,7 +10,7 @@ use ferromq_protocol::message::{OffsetMessageId, Record, SysFlag};
 use ferromq_protocol::topics::{TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC};
 use ferromq_protocol::{Command, PhysicalOffset, Reply, ResponseCode};
 use ferromq_remoting::Outcome;
-use ferromq_store::Store;
+use ferromq_store::{Effort, Store};
 
 use crate::clock::now_ms;
 use crate::handlers::send::append_failure;
@@ -39,7 +39,10 @@ impl TransactionPath {
                 return Err(Refusal::system_error(remark));
             }
         };
-        let found = PhysicalOffset::try_from(request.commit_log_offset).ok().and_then(|at| self.store.message_at(at));
+        let found = match PhysicalOffset::try_from(request.commit_log_offset) {
+            Ok(at) => self.store.message_at(at, Effort::Full)?,
+            Err(_) => None,
+        };
         let record = found.as_deref().and_then(|bytes| Record::parse(bytes).ok());
         let Some(record) = record.filter(|record| record.topic() == TRANSACTION_HALF_TOPIC) else {
             return Err(Refusal::system_error("Find prepared transaction message failed"));
@@ -84,7 +87,7 @@ impl TransactionPath {
         let id = request.msg_id.unwrap_or_default();
         let place: OffsetMessageId =
             id.parse().map_err(|error| Refusal::system_error(format!("message id {id} is no offset id: {error}")))?;
-        let found = self.store.message_at(place.physical_offset);
+        let found = self.store.message_at(place.physical_offset, Effort::Full)?;
         let record = found.as_deref().and_then(|bytes| Record::parse(bytes).ok());
         let is_half =
             |record: &Record<'_>| matches!(record.topic(), TRANSACTION_HALF_TOPIC | TRANSACTION_CHECK_MAX_TIME_TOPIC);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ferromq_protocol::header::CheckTransactionRequest;
 use ferromq_protocol::message::properties::{self, names};
 use ferromq_protocol::message::{
@@ -26,7 +27,7 @@ use ferromq_protocol::topics::{
     TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups,
 };
 use ferromq_protocol::{Command, PhysicalOffset, QueueId, QueueOffset, RequestCode};
-use ferromq_store::{AppendError, Appended, DelayLevels, Store};
+use ferromq_store::{AppendError, Appended, DelayLevels, Effort, ReadError, Store};
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, error, info, warn};
 
@@ -213,15 +214,22 @@ impl TransactionParts {
         let Some(bounds) = self.store.queue_bounds(topic, QUEUE) else { return };
         let mut at = from.clamp(bounds.min, bounds.max);
         while at < bounds.max {
-            if let Some(entry) = self.store.queue_entry(topic, QUEUE, at)
-                && let Some(bytes) = self.store.message_at(entry.physical)
-            {
-                match Record::parse(&bytes) {
+            match self.record_bytes(topic, at) {
+                Ok(Some(bytes)) => match Record::parse(&bytes) {
                     Ok(record) => act(&record),
                     Err(error) => error!(topic, offset = %at, %error, "a message of a transaction cannot be read"),
-                }
+                },
+                Ok(None) => {}
+                Err(error) => error!(topic, offset = %at, %error, "a message of a transaction cannot be read"),
             }
             at = at.next();
+        }
+    }
+
+    fn record_bytes(&self, topic: &str, at: QueueOffset) -> Result<Option<Bytes>, ReadError> {
+        match self.store.queue_entry(topic, QUEUE, at, Effort::Full)? {
+            Some(entry) => self.store.message_at(entry.physical, Effort::Full),
+            None => Ok(None),
         }
     }
 
@@ -428,8 +436,7 @@ impl Shared {
 
     /// Asks after one, or gives it up. `end` is that of the half queue.
     fn check(&self, half: &Half, end: QueueOffset, checks_max: u32, now: i64) -> Result<(), AppendError> {
-        let Some(bytes) = self.parts.store.message_at(half.physical) else {
-            missing::report(&self.parts.store, "a half message", half.physical);
+        let Some(bytes) = missing::look_up(&self.parts.store, "a half message", half.physical) else {
             self.pending.lock().remove(half.queue_offset);
             return Ok(());
         };

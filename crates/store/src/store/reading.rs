@@ -14,12 +14,14 @@ use crate::disk::DiskUsage;
 use crate::dispatch::Arrival;
 use crate::error::AppendError;
 use crate::index::QueryOutcome;
+use crate::index_file::Sought;
+use crate::looking::{Effort, ReadError};
 use crate::read::{Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome};
 use crate::stats::StoreStats;
 use crate::watermarks::Watermarks;
 
 impl Store {
-    /// Reads messages of a queue from an offset on. Never waits. Java: getMessage.
+    /// Reads messages of a queue from an offset on. Java: getMessage.
     pub fn read(
         &self,
         topic: &str,
@@ -27,8 +29,9 @@ impl Store {
         from: QueueOffset,
         limits: ReadLimits,
         filter: &dyn MessageFilter,
-    ) -> ReadOutcome {
-        self.reader.read(topic, queue_id, from, limits, filter)
+        effort: Effort,
+    ) -> Result<ReadOutcome, ReadError> {
+        self.reader.read(topic, queue_id, from, limits, filter, effort)
     }
 
     /// First and one-after-last offset; `None` for a queue that never had a message.
@@ -37,44 +40,75 @@ impl Store {
         Some(QueueBounds { min: QueueOffset(queue.min()), max: QueueOffset(queue.max()) })
     }
 
-    pub fn queue_entry(&self, topic: &str, queue_id: QueueId, offset: QueueOffset) -> Option<QueueEntry> {
-        self.queues.find(topic, queue_id)?.entry(offset.0).filter(|entry| !entry.is_filler())
+    pub fn queue_entry(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        offset: QueueOffset,
+        effort: Effort,
+    ) -> Result<Option<QueueEntry>, ReadError> {
+        let Some(queue) = self.queues.find(topic, queue_id) else { return Ok(None) };
+        let entry = queue.look_up(&self.reader.look(effort), offset.0)?;
+        Ok(entry.filter(|entry| !entry.is_filler()))
     }
 
     /// When the message at an offset was stored, in milliseconds.
-    pub fn store_time_at(&self, topic: &str, queue_id: QueueId, offset: QueueOffset) -> Option<i64> {
-        self.reader.store_time_at(&*self.queues.find(topic, queue_id)?, offset.0)
+    pub fn store_time_at(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        offset: QueueOffset,
+        effort: Effort,
+    ) -> Result<Option<i64>, ReadError> {
+        let Some(queue) = self.queues.find(topic, queue_id) else { return Ok(None) };
+        self.reader.store_time_at(&self.reader.look(effort), &queue, offset.0)
     }
 
     /// When the oldest message of a queue was stored. Java: getEarliestMessageTime.
-    pub fn earliest_store_time(&self, topic: &str, queue_id: QueueId) -> Option<i64> {
-        let queue = self.queues.find(topic, queue_id)?;
-        self.reader.store_time_at(&queue, queue.min())
+    pub fn earliest_store_time(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        effort: Effort,
+    ) -> Result<Option<i64>, ReadError> {
+        let Some(queue) = self.queues.find(topic, queue_id) else { return Ok(None) };
+        self.reader.store_time_at(&self.reader.look(effort), &queue, queue.min())
     }
 
     /// When the oldest message of the whole store was stored.
-    pub fn earliest_message_time(&self) -> Option<i64> {
-        let bytes = self.segments.record_bytes(self.log_min())?;
-        Record::parse(&bytes).ok().map(|record| record.store_timestamp())
+    pub fn earliest_message_time(&self, effort: Effort) -> Result<Option<i64>, ReadError> {
+        let bytes = self.segments.record_at(&self.reader.look(effort), self.log_min())?;
+        Ok(bytes.and_then(|bytes| Record::parse(&bytes).ok().map(|record| record.store_timestamp())))
     }
 
     /// The offset for a time, within the queue's bounds; 0 without a queue. Java: getOffsetInQueueByTime.
-    pub fn offset_by_time(&self, topic: &str, queue_id: QueueId, time_ms: i64, boundary: Boundary) -> QueueOffset {
-        let queue = self.queues.find(topic, queue_id);
-        QueueOffset(queue.map_or(0, |queue| self.reader.offset_by_time(&queue, time_ms, boundary)))
+    pub fn offset_by_time(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        time_ms: i64,
+        boundary: Boundary,
+        effort: Effort,
+    ) -> Result<QueueOffset, ReadError> {
+        let Some(queue) = self.queues.find(topic, queue_id) else { return Ok(QueueOffset(0)) };
+        self.reader.offset_by_time(&self.reader.look(effort), &queue, time_ms, boundary).map(QueueOffset)
     }
 
     /// Whether the message at an offset is recent enough to be in memory still.
-    pub fn is_in_memory(&self, topic: &str, queue_id: QueueId, offset: QueueOffset) -> bool {
-        self.queues.find(topic, queue_id).is_some_and(|queue| self.reader.is_in_memory(&queue, offset.0))
+    pub fn is_in_memory(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        offset: QueueOffset,
+        effort: Effort,
+    ) -> Result<bool, ReadError> {
+        let Some(queue) = self.queues.find(topic, queue_id) else { return Ok(false) };
+        self.reader.is_in_memory(&self.reader.look(effort), &queue, offset.0)
     }
 
     /// The record that begins at a physical offset; `None` where none does. Java: lookMessageByOffset.
-    pub fn message_at(&self, at: PhysicalOffset) -> Option<Bytes> {
-        let bytes = self.segments.record_bytes(at.0)?;
-        // The offset comes from outside: any byte may be meant.
-        let begins_here = Record::parse(&bytes).is_ok_and(|record| record.physical_offset() == at);
-        begins_here.then_some(bytes)
+    pub fn message_at(&self, at: PhysicalOffset, effort: Effort) -> Result<Option<Bytes>, ReadError> {
+        self.segments.record_at(&self.reader.look(effort), at.0)
     }
 
     /// Whether the log begins behind that offset.
@@ -84,10 +118,19 @@ impl Store {
 
     /// Messages with a key (or unique key) stored in `begin_ms..=end_ms`, oldest first, at most `max` and the store's
     /// own limit. Keys are compared by hash, times to the second: the caller filters. Java: queryMessage.
-    pub fn query(&self, topic: &str, key: &str, max: usize, begin_ms: i64, end_ms: i64) -> QueryOutcome {
-        let Some(index) = &self.index else { return QueryOutcome::default() };
-        let max = max.min(self.config.query_max);
-        index.query(topic, key, max, begin_ms, end_ms, |at| self.message_at(PhysicalOffset(at)))
+    pub fn query(
+        &self,
+        topic: &str,
+        key: &str,
+        max: usize,
+        begin_ms: i64,
+        end_ms: i64,
+        effort: Effort,
+    ) -> Result<QueryOutcome, ReadError> {
+        let Some(index) = &self.index else { return Ok(QueryOutcome::default()) };
+        let sought = Sought { topic, key, max: max.min(self.config.query_max), begin: begin_ms, end: end_ms };
+        let look = self.reader.look(effort);
+        index.query(&look, &sought, |at| self.segments.record_at(&look, at))
     }
 
     /// Has `listener` called for every message that consumers can see from now on, in log order, on the thread that makes

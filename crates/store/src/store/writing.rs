@@ -12,6 +12,7 @@ use crate::append::{Appended, AppendedBatch, with_encoded};
 use crate::commit_log::Placed;
 use crate::error::AppendError;
 use crate::flush::FlushOutcome;
+use crate::looking::{Effort, ReadError};
 use crate::queues::is_directory_name;
 
 impl Store {
@@ -203,8 +204,10 @@ impl Store {
     }
 
     /// Log bytes from an offset to the end of its segment, at most `len_max`; `None` at the end of the log.
-    pub fn raw_from(&self, from: PhysicalOffset, len_max: usize) -> Option<Bytes> {
-        self.segments.slice_to_end(from.0, len_max).map(|slice| slice.into_bytes())
+    pub fn raw_from(&self, from: PhysicalOffset, len_max: usize) -> Result<Option<Bytes>, ReadError> {
+        let Some(slice) = self.segments.slice_to_end(from.0, len_max) else { return Ok(None) };
+        let bytes = self.segments.look(&self.reader.look(Effort::Full), from.0, slice.len())?;
+        Ok(bytes.map(|slice| slice.into_bytes()))
     }
 
     /// Tells how far replication has confirmed the log: consumers see nothing beyond.

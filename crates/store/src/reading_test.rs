@@ -1,0 +1,178 @@
+//! Reading what is not in memory, from a disk that is slow or does not give it.
+
+use std::sync::atomic::Ordering;
+
+use ferromq_protocol::message::Record;
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+
+use super::*;
+use crate::testing::*;
+use crate::{AllMessages, Boundary, Effort, MessageFilter, ReadError, ReadLimits, ReadOutcome, ReadStatus};
+
+const T: &str = "TopicT";
+const Q: QueueId = QueueId(0);
+const FIRST_LOG: &str = "commitlog/00000000000000000000";
+const FIRST_QUEUE: &str = "TopicT/0/00000000000000000000";
+
+/// Wants what every record's body says, and so looks into every record.
+struct Says(&'static [u8]);
+
+impl MessageFilter for Says {
+    fn matches_tags_code(&self, _: Option<i64>) -> bool {
+        true
+    }
+    fn reads_records(&self) -> bool {
+        true
+    }
+    fn matches_record(&self, record: &Record<'_>) -> bool {
+        record.body() == self.0
+    }
+}
+
+/// Ten messages in queue 0 and one in queue 1, in one segment; each record is longer than a page.
+fn ten_messages(site: &Site) -> (Store, Vec<PhysicalOffset>) {
+    let store = Store::open(StoreConfig { segment_len: 1 << 20, message_len_max: 1 << 16, ..site.config() }).unwrap();
+    let put = |queue, body: &[u8]| store.append(&message(T, queue, body, "KEYS\u{1}k\u{2}")).unwrap().physical_offset;
+    let places = (0..10_u8).map(|body| put(0, &[body; 5000])).collect();
+    put(1, b"other");
+    settle(&store);
+    (store, places)
+}
+
+fn read(store: &Store, queue: u32, from: u64, effort: Effort) -> Result<ReadOutcome, ReadError> {
+    store.read(T, QueueId(queue), QueueOffset(from), ReadLimits::count(32), &AllMessages, effort)
+}
+
+fn is_bad_sector<T: std::fmt::Debug>(result: &Result<T, ReadError>, name: &str) -> bool {
+    matches!(result, Err(ReadError::Io { path, source, .. })
+        if path.ends_with(name) && source.raw_os_error() == Some(libc::EIO))
+}
+
+#[test]
+fn what_is_not_in_memory_is_left_to_who_may_wait() {
+    let site = Site::new();
+    let (store, places) = ten_messages(&site);
+    assert_eq!(read(&store, 0, 0, Effort::Brief).unwrap().count, 10, "what was just written is in memory");
+    assert_eq!(site.disk.reads.load(Ordering::SeqCst), 0);
+    site.disk.go_cold();
+    let needs_time = [
+        read(&store, 0, 0, Effort::Brief).err(),
+        store.message_at(places[0], Effort::Brief).err(),
+        store.queue_entry(T, Q, QueueOffset(1), Effort::Brief).err(),
+        store.store_time_at(T, Q, QueueOffset(1), Effort::Brief).err(),
+        store.earliest_message_time(Effort::Brief).err(),
+        store.offset_by_time(T, Q, START_MS, Boundary::Lower, Effort::Brief).err(),
+        store.query(T, "k", 10, 0, i64::MAX, Effort::Brief).err(),
+    ];
+    for (at, error) in needs_time.into_iter().enumerate() {
+        assert!(matches!(error, Some(ReadError::NeedsTime)), "{at}: {error:?}");
+    }
+    assert_eq!(site.disk.reads.load(Ordering::SeqCst), 0, "nobody has waited");
+    assert_eq!(read(&store, 0, 0, Effort::Full).unwrap().count, 10);
+    assert_eq!(store.message_at(places[3], Effort::Full).unwrap().unwrap().len(), (places[4].0 - places[3].0) as usize);
+    assert_eq!(store.query(T, "k", 20, 0, i64::MAX, Effort::Full).unwrap().messages.len(), 11);
+    assert!(site.disk.reads.load(Ordering::SeqCst) > 0);
+}
+
+#[test]
+fn a_bad_sector_in_the_log_is_an_error_of_who_reads_it() {
+    let site = Site::new();
+    let (store, places) = ten_messages(&site);
+    site.disk.go_cold();
+    let page = places[3].0 / 4096 * 4096 + 4096;
+    site.disk.bad.lock().push((FIRST_LOG, page..page + 1));
+    // What comes before is delivered; who asks for it is told where it is.
+    let before = read(&store, 0, 0, Effort::Full).unwrap();
+    assert_eq!((before.status, before.count, before.next_offset), (ReadStatus::Found, 3, QueueOffset(3)));
+    let failed = read(&store, 0, 3, Effort::Full);
+    assert!(is_bad_sector(&failed, FIRST_LOG), "{failed:?}");
+    assert!(failed.unwrap_err().to_string().contains(&format!(" at {} of ", places[3].0)));
+    assert!(is_bad_sector(&store.message_at(places[3], Effort::Full), FIRST_LOG));
+    assert!(is_bad_sector(&store.store_time_at(T, Q, QueueOffset(3), Effort::Full), FIRST_LOG));
+    // The others do not notice, nor do appends.
+    assert_eq!(read(&store, 0, 4, Effort::Full).unwrap().count, 6);
+    assert_eq!(read(&store, 1, 0, Effort::Full).unwrap().count, 1);
+    assert!(store.message_at(places[4], Effort::Full).unwrap().is_some());
+    store.append(&message(T, 0, b"new", "")).unwrap();
+    settle(&store);
+    assert_eq!(read(&store, 0, 10, Effort::Full).unwrap().count, 1);
+    // A disk that gives it again is read again.
+    site.disk.bad.lock().clear();
+    assert_eq!(read(&store, 0, 3, Effort::Full).unwrap().count, 8);
+}
+
+#[test]
+fn a_bad_sector_in_a_queue_or_the_index_is_an_error_of_who_reads_it() {
+    let site = Site::new();
+    let (store, places) = ten_messages(&site);
+    site.disk.go_cold();
+    site.disk.bad.lock().push((FIRST_QUEUE, 0..20));
+    let failed = [
+        read(&store, 0, 0, Effort::Full).map(|_| ()),
+        store.queue_entry(T, Q, QueueOffset(0), Effort::Full).map(|_| ()),
+        store.offset_by_time(T, Q, 0, Boundary::Lower, Effort::Full).map(|_| ()),
+    ];
+    assert!(failed.iter().all(|failed| is_bad_sector(failed, FIRST_QUEUE)), "{failed:?}");
+    assert_eq!(read(&store, 1, 0, Effort::Full).unwrap().count, 1);
+    assert!(store.message_at(places[0], Effort::Full).unwrap().is_some());
+    let index = std::fs::read_dir(site.dir.path().join("store/index")).unwrap().next().unwrap().unwrap().file_name();
+    let index: &'static str = index.into_string().unwrap().leak();
+    site.disk.bad.lock().push((index, 0..4096));
+    let failed = store.query(T, "k", 10, 0, i64::MAX, Effort::Full);
+    assert!(is_bad_sector(&failed, index), "{failed:?}");
+    assert_eq!(read(&store, 1, 0, Effort::Full).unwrap().count, 1);
+}
+
+/// Behind our back, that is; the page fault would be SIGBUS.
+#[test]
+fn a_file_that_became_shorter_is_an_error_of_who_reads_it() {
+    let site = Site::new();
+    let store = Store::open(StoreConfig { segment_len: 16_384, message_len_max: 8192, ..site.config() }).unwrap();
+    for body in 0..7_u8 {
+        store.append(&message(T, 0, &[body; 5000], "")).unwrap();
+    }
+    settle(&store);
+    let file = std::fs::OpenOptions::new().write(true).open(site.dir.path().join("store").join(FIRST_LOG)).unwrap();
+    file.set_len(6000).unwrap();
+    site.disk.forget_what_was_seen();
+    assert_eq!(read(&store, 0, 0, Effort::Full).unwrap().count, 1);
+    assert!(matches!(read(&store, 0, 1, Effort::Brief), Err(ReadError::NeedsTime)));
+    let failed = read(&store, 0, 1, Effort::Full);
+    assert!(
+        matches!(&failed, Err(ReadError::Io { source, .. }) if source.kind() == std::io::ErrorKind::UnexpectedEof),
+        "{failed:?}"
+    );
+    assert_eq!(read(&store, 0, 3, Effort::Full).unwrap().count, 4);
+}
+
+#[test]
+fn a_filter_that_looks_into_many_records_is_left_to_who_has_time() {
+    let site = Site::new();
+    let config = StoreConfig { segment_len: 1 << 20, queue_file_entries: 1000, ..site.config() };
+    let store = Store::open(config).unwrap();
+    for _ in 0..100 {
+        store.append(&message(T, 0, b"no", "")).unwrap();
+    }
+    settle(&store);
+    let scan = |from, effort| store.read(T, Q, QueueOffset(from), ReadLimits::count(32), &Says(b"yes"), effort);
+    assert!(matches!(scan(0, Effort::Brief), Err(ReadError::NeedsTime)));
+    let all = scan(0, Effort::Full).unwrap();
+    assert_eq!((all.status, all.next_offset), (ReadStatus::NoMatchedMessage, QueueOffset(100)));
+    let few = scan(40, Effort::Brief).unwrap();
+    assert_eq!((few.status, few.next_offset), (ReadStatus::NoMatchedMessage, QueueOffset(100)));
+}
+
+#[test]
+fn a_filter_looks_into_so_many_bytes_at_once() {
+    let site = Site::new();
+    let config = StoreConfig { segment_len: 64 << 20, message_len_max: 8 << 20, ..site.config() };
+    let store = Store::open(config).unwrap();
+    let body = vec![1; 6 << 20];
+    for _ in 0..4 {
+        store.append(&message(T, 0, &body, "")).unwrap();
+    }
+    settle(&store);
+    let scan = |from| store.read(T, Q, QueueOffset(from), ReadLimits::count(32), &Says(b"yes"), Effort::Full).unwrap();
+    assert_eq!((scan(0).status, scan(0).next_offset), (ReadStatus::NoMatchedMessage, QueueOffset(2)));
+    assert_eq!(scan(2).next_offset, QueueOffset(4));
+}
