@@ -61,7 +61,7 @@ impl Nameserver {
     }
 }
 
-/// One broker process and the directory that survives it.
+/// One broker process and the directory that survives it. It does not call a disk slow that other work keeps busy.
 pub struct Broker {
     pub process: Process,
     pub port: u16,
@@ -78,7 +78,8 @@ impl Broker {
         let conf = home.join(format!("{name}.conf"));
         let mut text = format!(
             "brokerClusterName=DefaultCluster\nbrokerName={name}\nbrokerId=0\nbrokerIP1=127.0.0.1\nlistenPort={port}\nnamesrvAddr={namesrv}\n\
-             storePathRootDir={}\nstorePathCommitLog={}\nmappedFileSizeCommitLog=16777216\nautoCreateTopicEnable=true\n",
+             storePathRootDir={}\nstorePathCommitLog={}\nmappedFileSizeCommitLog=16777216\nautoCreateTopicEnable=true\n\
+             syncFlushTimeout=60000\nosPageCacheBusyTimeOutMills=60000\n",
             store.display(),
             store.join("commitlog").display()
         );

@@ -4,6 +4,15 @@ use crate::cluster::{await_route, free_port};
 use crate::driver::interop;
 use crate::process::{await_condition, run};
 
+/// What keeps the broker from calling a machine slow that other work keeps busy.
+const PATIENT: [&str; 5] = [
+    "syncFlushTimeout=60000",
+    "osPageCacheBusyTimeOutMills=60000",
+    "waitTimeMillsInSendQueue=60000",
+    "waitTimeMillsInPullQueue=60000",
+    "waitTimeMillsInTransactionQueue=60000",
+];
+
 /// A Java nameserver and broker, ended with the value.
 pub struct JavaServer {
     home: tempfile::TempDir,
@@ -18,6 +27,7 @@ impl JavaServer {
         let home = tempfile::tempdir().expect("a temporary directory");
         let (namesrv, broker) = (free_port(), free_port());
         let mut arguments = vec![namesrv.to_string(), broker.to_string()];
+        arguments.extend(PATIENT.map(str::to_owned));
         arguments.extend_from_slice(lines);
         let server = JavaServer { home, namesrv: format!("127.0.0.1:{namesrv}"), arguments };
         server.start_what_is_not_running();

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a scenario waits for something that must happen before it calls the run hung. A guard, not a measurement.
-pub const HANG_GUARD: Duration = Duration::from_secs(120);
+pub const HANG_GUARD: Duration = Duration::from_secs(600);
 
 /// A running child. Dropping it kills it (SIGKILL) and reaps it.
 pub struct Process {

@@ -94,8 +94,9 @@ async fn a_message_given_back_comes_again_and_ends_in_the_dead_letter_topic() {
     assert_eq!(wrong.code, 26);
     assert!(remark(&wrong).starts_with("subscription group not exist, no!group \nSee "));
 
-    let delays = house.ask(RequestCode::GET_ALL_DELAY_OFFSET, &[], b"").await;
-    assert!(text(&delays).contains(r#""offsetTable":{"3":1,"4":1}"#), "{}", text(&delays));
+    // A message is visible before the offset says that it was delivered.
+    let delivered = |reply: &Command| text(reply).contains(r#""offsetTable":{"3":1,"4":1}"#);
+    house.ask_until(RequestCode::GET_ALL_DELAY_OFFSET, &[], delivered).await;
     house.stop().await;
 }
 
@@ -227,10 +228,13 @@ async fn messages_are_found_by_key_and_by_place() {
         }
     };
     const EVER: &str = "9999999999999";
+    // A message is visible a moment before its keys are in the index.
+    let both = [("topic", "TopicA"), ("key", "wk2"), ("maxNum", "10"), ("beginTimestamp", "0"), ("endTimestamp", EVER)];
+    let found = |reply: &Command| ferromq_protocol::message::Records::new(&reply.body).count() == 2;
+    house.ask_until(RequestCode::QUERY_MESSAGE, &both, found).await;
     let found = query("wk1", "TopicA", EVER).await;
     assert_eq!(Record::parse(&found.body).unwrap().body(), b"find me");
     assert!(found.field("indexLastUpdatePhyoffset").is_some() && found.field("indexLastUpdateTimestamp").is_some());
-    assert_eq!(ferromq_protocol::message::Records::new(&query("wk2", "TopicA", EVER).await.body).count(), 2);
     assert_eq!(query("0C0000010000000000000000000000AA", "TopicA", EVER).await.code, 0);
     for missing in [
         query("nokey", "TopicA", EVER).await,
@@ -489,7 +493,9 @@ async fn the_runtime_info_has_every_key() {
     house.send("TopicA", "0", "", b"1").await;
     house.send("TopicA", "1", "DELAY\u{1}1\u{2}", b"2").await;
     house.pull("TopicA", "1", "0").await;
-    let info: KvTable = json(&house.ask(RequestCode::GET_BROKER_RUNTIME_INFO, &[], b"").await);
+    // A message is visible before the offset of its delay level says that it was delivered.
+    let delivered = |reply: &Command| text(reply).contains(r#""scheduleMessageOffset_1":"1,1""#);
+    let info: KvTable = json(&house.ask_until(RequestCode::GET_BROKER_RUNTIME_INFO, &[], delivered).await);
     let table = info.table;
     // The keys of a 5.3.3 broker.
     for key in "EndTransactionQueueSize EndTransactionThreadPoolQueueCapacity ackThreadPoolQueueCapacity ackThreadPoolQueueHeadWaitTimeMills \

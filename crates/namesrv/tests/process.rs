@@ -8,7 +8,7 @@ use ferromq_protocol::header::{KvKeyRequest, KvPutRequest, RegisterBrokerRequest
 use ferromq_protocol::{Command, EncodeFields, NoFields, RequestCode, ResponseCode};
 use ferromq_remoting::{Client, ClientConfig};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 fn config(dir: &Path) -> Config {
     Config {
@@ -86,10 +86,14 @@ async fn configuration_changes_take_effect_and_are_saved() {
 #[tokio::test]
 async fn routes_wait_for_brokers_if_told_to() {
     let dir = tempfile::tempdir().unwrap();
-    let nameserver =
-        Nameserver::start(Config { need_wait_for_service: true, order_message_enable: true, ..config(dir.path()) })
-            .await
-            .unwrap();
+    let nameserver = Nameserver::start(Config {
+        need_wait_for_service: true,
+        wait_seconds_for_service: 86_400,
+        order_message_enable: true,
+        ..config(dir.path())
+    })
+    .await
+    .unwrap();
     let client = client();
     let broker = RegisterBrokerRequest {
         broker_name: "broker-a".into(),

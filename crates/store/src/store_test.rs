@@ -379,7 +379,7 @@ fn a_topic_can_be_deleted_and_made_anew() {
 #[test]
 fn sync_flush_completes_a_prefix_and_gates_consumers() {
     let site = Site::new();
-    let config = StoreConfig { flush: FlushMode::Sync { timeout: Duration::from_secs(5) }, ..site.config() };
+    let config = StoreConfig { flush: FlushMode::Sync { timeout: PATIENCE }, ..site.config() };
     let store = Store::open(config).unwrap();
     assert!(store.is_sync_flush());
     let (sender, outcomes) = mpsc::channel();
@@ -391,7 +391,7 @@ fn sync_flush_completes_a_prefix_and_gates_consumers() {
         ends.push(end);
     }
     for _ in 0..100 {
-        let (end, outcome) = outcomes.recv_timeout(Duration::from_secs(30)).unwrap();
+        let (end, outcome) = outcomes.recv_timeout(PATIENCE).unwrap();
         assert_eq!(outcome, FlushOutcome::Flushed);
         assert!(store.watermarks().flushed >= end);
     }
@@ -402,7 +402,7 @@ fn sync_flush_completes_a_prefix_and_gates_consumers() {
     let max = store.queue_bounds(T, Q).unwrap().max;
     let end = put(&store, b"lost").end;
     store.when_flushed(end, move |outcome| sender.send((end, outcome)).unwrap());
-    assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap().1, FlushOutcome::Failed);
+    assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap().1, FlushOutcome::Failed);
     wait_until(|| store.check_writable().is_err());
     let error = store.append(&message(T, 0, b"", "")).unwrap_err();
     assert!(matches!(&error, AppendError::Poisoned { reason } if reason.contains("the device is gone")), "{error}");
@@ -421,7 +421,7 @@ fn sync_flush_completes_a_prefix_and_gates_consumers() {
 #[test]
 fn whoever_appends_may_flush_and_announce_for_all() {
     let site = Site::new();
-    let config = StoreConfig { flush: FlushMode::Sync { timeout: Duration::from_secs(5) }, ..site.config() };
+    let config = StoreConfig { flush: FlushMode::Sync { timeout: PATIENCE }, ..site.config() };
     let store = Store::open(config).unwrap();
     // The flush thread may be just starting, and would then flush what it finds.
     site.disk.sync_hangs.store(true, Ordering::SeqCst);
@@ -453,7 +453,7 @@ fn whoever_appends_may_flush_and_announce_for_all() {
 #[test]
 fn a_flush_under_way_is_not_waited_for() {
     let site = Site::new();
-    let config = StoreConfig { flush: FlushMode::Sync { timeout: Duration::from_secs(60) }, ..site.config() };
+    let config = StoreConfig { flush: FlushMode::Sync { timeout: PATIENCE }, ..site.config() };
     let store = Store::open(config).unwrap();
     site.disk.sync_hangs.store(true, Ordering::SeqCst);
     let (sender, outcomes) = mpsc::channel();
@@ -468,7 +468,7 @@ fn a_flush_under_way_is_not_waited_for() {
     assert!(outcomes.try_recv().is_err());
     site.disk.sync_hangs.store(false, Ordering::SeqCst);
     for _ in 0..2 {
-        assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap(), FlushOutcome::Flushed);
+        assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap(), FlushOutcome::Flushed);
     }
 }
 
@@ -534,7 +534,7 @@ fn a_hanging_disk_times_out_and_may_come_back() {
     let end = put(&store, b"x").end;
     let (sender, outcomes) = mpsc::channel();
     store.when_flushed(end, move |outcome| sender.send(outcome).unwrap());
-    assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap(), FlushOutcome::TimedOut);
+    assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap(), FlushOutcome::TimedOut);
     assert_eq!(store.queue_bounds(T, Q).map(|bounds| bounds.max), Some(QueueOffset(0)), "not shown yet");
     site.disk.sync_hangs.store(false, Ordering::SeqCst);
     wait_until(|| store.watermarks().dispatched == end);
@@ -559,7 +559,7 @@ fn waiting_for_the_disk_in_async_mode_flushes_now() {
     let end = put(&store, b"x").end;
     let (sender, outcomes) = mpsc::channel();
     store.when_flushed(end, move |outcome| sender.send(outcome).unwrap());
-    assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap(), FlushOutcome::Flushed);
+    assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap(), FlushOutcome::Flushed);
 }
 
 #[test]

@@ -163,8 +163,11 @@ pub fn settle(store: &Store) {
     });
 }
 
+/// How long a test waits for another thread. Only a hang runs into it.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
 pub fn wait_until(mut holds: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(30);
+    let give_up = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < give_up, "it never came");
         std::thread::yield_now();

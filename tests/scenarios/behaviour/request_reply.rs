@@ -5,7 +5,7 @@ use super::server::Server;
 use crate::driver::{Client, Event};
 
 fn request_options(group: &'static str, prefix: &'static str) -> [&'static str; 8] {
-    ["--group", group, "--keys", prefix, "--count", "20", "--timeout-ms", "15000"]
+    ["--group", group, "--keys", prefix, "--count", "20", "--timeout-ms", "60000"]
 }
 
 /// Each question of `prefix` was answered, in order, by the answer to itself.
@@ -65,7 +65,7 @@ fn a_request_that_nobody_answers_times_out() {
     let server = Server::start(&[]);
     server.create_topic("Silence", 4);
     for client in [Client::Java498, Client::Java533] {
-        let options = ["--group", "PID_silence", "--count", "2", "--timeout-ms", "2000"];
+        let options = ["--group", "PID_silence", "--count", "2", "--timeout-ms", "5000"];
         let said = events_of(client, &server, "request", "Silence", &options);
         let failures: Vec<&String> = said
             .iter()

@@ -13,7 +13,7 @@ use ferromq_remoting::{Client, ClientConfig, Connection, Service};
 use serde::de::DeserializeOwned;
 
 /// Only a hang runs into this.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct House {
     pub broker: Broker,
@@ -106,17 +106,38 @@ impl House {
         (client, connection)
     }
 
+    /// Asks until the answer is as wanted, for what another thread does in its own time.
+    pub async fn ask_until(
+        &self,
+        code: RequestCode,
+        fields: &[(&str, &str)],
+        wanted: impl Fn(&Command) -> bool,
+    ) -> Command {
+        let asking = async {
+            loop {
+                let reply = self.ask(code, fields, b"").await;
+                if wanted(&reply) {
+                    return reply;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let answer = tokio::time::timeout(PATIENCE, asking).await;
+        answer.unwrap_or_else(|_| panic!("the answer to {code:?} {fields:?} never was as wanted"))
+    }
+
     pub async fn stop(self) {
         self.client.shutdown().await;
         self.broker.shutdown().await;
     }
 }
 
-/// A broker on a free port, started with a file; `more` are further lines of it.
+/// A broker on a free port, started with a file; `more` are further lines of it. It does not call a disk slow that other work keeps busy.
 pub async fn start(root: &Path, more: &str) -> Result<Broker, StartError> {
     let text = format!(
         "listenPort=0\nbrokerName=broker-a\nbrokerIP1=127.0.0.1\nnamesrvAddr=\nstorePathRootDir={}\n\
-         mappedFileSizeCommitLog=8388608\nmaxHashSlotNum=1000\nmaxIndexNum=4000\n{more}",
+         mappedFileSizeCommitLog=8388608\nmaxHashSlotNum=1000\nmaxIndexNum=4000\n\
+         syncFlushTimeout=300000\nosPageCacheBusyTimeOutMills=300000\n{more}",
         root.display()
     );
     let file = root.join("broker.conf");

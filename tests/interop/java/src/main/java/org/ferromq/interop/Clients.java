@@ -9,6 +9,9 @@ import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 
 final class Clients {
+    /** How long an answer may take; the client's own 3 s are too short for a machine that is busy with other things. */
+    static final int TIMEOUT_MS = 30_000;
+
     private Clients() {
     }
 
@@ -21,6 +24,7 @@ final class Clients {
         client.setPollNameServerInterval(pollMs);
         client.setHeartbeatBrokerInterval(pollMs);
         client.setPersistConsumerOffsetInterval(options.count("persist-ms", pollMs));
+        client.setMqClientApiTimeout(TIMEOUT_MS);
     }
 
     static DefaultMQProducer producer(Options options) throws Options.Wrong {
@@ -35,7 +39,7 @@ final class Clients {
         int retries = options.count("retries", 0);
         producer.setRetryTimesWhenSendFailed(retries);
         producer.setRetryTimesWhenSendAsyncFailed(retries);
-        producer.setSendMsgTimeout(options.count("timeout-ms", 3000));
+        producer.setSendMsgTimeout(options.count("timeout-ms", TIMEOUT_MS));
     }
 
     /** `--from`: where a consumer starts whose group has no offset yet. */

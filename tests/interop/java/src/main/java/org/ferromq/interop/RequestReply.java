@@ -19,7 +19,7 @@ final class RequestReply {
         DefaultMQProducer producer = Clients.producer(options);
         long start = options.number("start", 0);
         long end = start + options.number("count", 1);
-        long timeoutMs = options.number("timeout-ms", 3000);
+        long timeoutMs = options.number("timeout-ms", Clients.TIMEOUT_MS);
         producer.start();
         lines.print("READY");
         long answered = 0;
