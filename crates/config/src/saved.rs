@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, warn};
 
-use crate::file::beside;
+use crate::file::{behind_links, beside};
 
 /// How many damaged versions are kept aside; after that many, the last one gives way.
 const ASIDE_MAX: u32 = 9;
@@ -29,6 +29,8 @@ pub enum LoadError {
 /// Reads the file at `path` with `parse`, or its `.bak`; `None` when there is neither, or nothing in them. `parse` says what it does not
 /// understand and where. A damaged file that has a good backup is kept as `<path>.damaged`, so that no later save can put it over the backup.
 pub fn read_saved<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) -> Result<Option<T>, LoadError> {
+    // The backup lies beside the file that a link points at, and that one is set aside, not the link.
+    let path = &behind_links(path).map_err(|source| LoadError::Io { path: path.display().to_string(), source })?;
     let backup_path = beside(path, ".bak");
     let file = read(path, &parse)?;
     if let Content::Good(value) = file {
