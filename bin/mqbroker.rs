@@ -7,32 +7,82 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::anyhow;
-use clap::Parser;
 use ferromq_broker::{Broker, BrokerConfig};
+use ferromq_config::command_line::{COMMON, Given, OptionSpec, UsageError, switch, usage, value};
 use ferromq_config::{Configuration, Loaded};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-/// FerroMQ broker. Reads the same broker.conf as Apache RocketMQ.
-#[derive(Parser)]
-#[command(name = "mqbroker", version)]
+/// As Java's `BrokerStartup` has them, and two of our own.
+const OPTIONS: [OptionSpec; 6] = [
+    value("c", "configFile", "Broker config properties file"),
+    switch("p", "printConfigItem", "Print all config item"),
+    switch("m", "printImportantConfig", "Print important config item"),
+    value(
+        "",
+        "logFile",
+        "Append the log to this file instead of stderr. What is logged: environment variable FERROMQ_LOG, such as info or ferromq_broker=debug",
+    ),
+    switch("V", "version", "Print version"),
+    switch("", ENABLE_PROXY, "Accepted for scripts that pass it; there is no gRPC proxy"),
+];
+
+/// Which RocketMQ's `mqbroker` script takes out of the line, wherever it stands; the other words then go to `ProxyStartup`.
+const ENABLE_PROXY: &str = "enable-proxy";
+
+/// What `ProxyStartup` knows besides.
+const PROXY_OPTIONS: [OptionSpec; 3] = [
+    value("bc", "brokerConfigPath", "Broker config file path for local mode"),
+    value("pc", "proxyConfigPath", "Proxy config file path"),
+    value("pm", "proxyMode", "Proxy run in local or cluster mode"),
+];
+
+/// A command line, understood.
+#[derive(Debug, Default, PartialEq)]
 struct Args {
-    /// Properties file with the broker's settings.
-    #[arg(short = 'c', long = "configFile", value_name = "FILE")]
     config_file: Option<PathBuf>,
-    /// Nameservers, `host:port;host:port`; wins over the file.
-    #[arg(short = 'n', long = "namesrvAddr", value_name = "LIST")]
+    /// Wins over the file.
     namesrv_addr: Option<String>,
-    /// Print every setting and exit.
-    #[arg(short = 'p', long = "printConfigItem")]
-    print_config: bool,
-    /// Print the settings that matter most and exit.
-    #[arg(short = 'm', long = "printImportantConfig")]
-    print_important: bool,
-    /// Append the log to this file instead of stderr. What is logged: environment variable FERROMQ_LOG, such as `info` or `ferromq_broker=debug`.
-    #[arg(long = "logFile", value_name = "FILE")]
+    print: Option<Print>,
     log_file: Option<PathBuf>,
+    /// What on it does not do what its writer may hope.
+    remarks: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Print {
+    Help,
+    Version,
+    /// Every setting.
+    Config,
+    /// The settings that matter most.
+    Important,
+}
+
+impl Args {
+    fn parse(words: &[String]) -> Result<Args, UsageError> {
+        let proxy = words.iter().any(|word| word.strip_prefix("--") == Some(ENABLE_PROXY));
+        let given = Given::parse(&specs(proxy), words)?;
+        let path = |key| given.value(key).map(PathBuf::from);
+        let mut remarks: Vec<String> = given.stray_warning().into_iter().collect();
+        if proxy {
+            remarks.push("--enable-proxy has no effect: there is no gRPC proxy; clients of the remoting protocol connect to the broker".into());
+        }
+        let print = [("h", Print::Help), ("V", Print::Version), ("p", Print::Config), ("m", Print::Important)];
+        Ok(Args {
+            config_file: path("c").or_else(|| path("bc")),
+            namesrv_addr: given.value("n").map(str::to_owned),
+            print: print.into_iter().find(|(key, _)| given.has(key)).map(|(_, print)| print),
+            log_file: path("logFile"),
+            remarks,
+        })
+    }
+}
+
+fn specs(proxy: bool) -> Vec<OptionSpec> {
+    let proxy_options = if proxy { &PROXY_OPTIONS[..] } else { &[] };
+    COMMON.iter().chain(&OPTIONS).chain(proxy_options).copied().collect()
 }
 
 /// What -m prints. Java: the fields marked `@ImportantField`.
@@ -62,7 +112,15 @@ const IMPORTANT: [&str; 22] = [
 ];
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let args = match Args::parse(&words) {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("{error}");
+            print!("{}", usage("mqbroker", &specs(false)));
+            return ExitCode::FAILURE;
+        }
+    };
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -73,6 +131,17 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    match args.print {
+        Some(Print::Help) => {
+            print!("{}", usage("mqbroker", &specs(false)));
+            return Ok(());
+        }
+        Some(Print::Version) => {
+            println!("mqbroker {}", env!("CARGO_PKG_VERSION"));
+            return Ok(());
+        }
+        Some(Print::Config | Print::Important) | None => {}
+    }
     let mut loaded = match &args.config_file {
         Some(file) => BrokerConfig::load(file)?,
         None => BrokerConfig::parse("", Path::new("command line"))?,
@@ -82,15 +151,20 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     let remarks = remarks(&loaded, args.config_file.as_deref());
     let config = BrokerConfig::complete(loaded)?;
-    if args.print_config || args.print_important {
+    if let Some(print) = args.print {
+        for remark in &args.remarks {
+            eprintln!("mqbroker: {remark}");
+        }
         let listing = config.listing();
-        for (key, value) in listing.iter().filter(|(key, _)| args.print_config || IMPORTANT.contains(&key.as_str())) {
+        for (key, value) in
+            listing.iter().filter(|(key, _)| print == Print::Config || IMPORTANT.contains(&key.as_str()))
+        {
             println!("{key}={value}");
         }
         return Ok(());
     }
     start_log(args.log_file.as_deref())?;
-    for remark in remarks {
+    for remark in args.remarks.iter().chain(&remarks) {
         warn!("{remark}");
     }
     ferromq_remoting::raise_open_files_limit();
@@ -157,4 +231,51 @@ fn start_log(file: Option<&Path>) -> anyhow::Result<()> {
         None => log.with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init(),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Args {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Args::parse(&words).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// Lines from guides, compose files and charts; all of them start Java's broker.
+    #[test]
+    fn lines_that_start_rocketmq_start_this() {
+        for line in [
+            "-c broker.conf -n 127.0.0.1:9876",
+            "-n 127.0.0.1:9876 -c broker.conf",
+            "-c broker.conf -n 127.0.0.1:9876 autoCreateTopicEnable=true",
+            "autoCreateTopicEnable=true -c broker.conf -n 127.0.0.1:9876",
+            "start -n=127.0.0.1:9876 autoCreateTopicEnable=true --configFile=broker.conf &",
+            "-cbroker.conf --namesrv 127.0.0.1:9876",
+            "-configFile broker.conf -namesrvAddr \"127.0.0.1:9876\" -c other.conf",
+            "-n 127.0.0.1:9876 --enable-proxy -c broker.conf",
+            "--enable-proxy -n 127.0.0.1:9876 -pc rmq-proxy.json -bc broker.conf -pm local",
+        ] {
+            let args = parse(line);
+            assert_eq!(args.config_file.as_deref(), Some("broker.conf".as_ref()), "{line}");
+            assert_eq!(args.namesrv_addr.as_deref(), Some("127.0.0.1:9876"), "{line}");
+            assert_eq!(args.print, None, "{line}");
+            let odd = line.contains("autoCreateTopicEnable") || line.contains("proxy");
+            assert_eq!(args.remarks.len(), usize::from(odd), "{line}: {:?}", args.remarks);
+        }
+    }
+
+    #[test]
+    fn settings_are_printed_wherever_the_switch_stands() {
+        for (line, print) in [
+            ("-c broker.conf -p -n x:1", Print::Config),
+            ("-m stray -c broker.conf -n x:1", Print::Important),
+            ("-c broker.conf -mp -n x:1", Print::Config),
+            ("-p -c broker.conf -n x:1 -h", Print::Help),
+        ] {
+            let args = parse(line);
+            assert_eq!((args.print, args.config_file.is_some()), (Some(print), true), "{line}");
+        }
+        assert!(Args::parse(&["-x".to_owned()]).is_err());
+    }
 }

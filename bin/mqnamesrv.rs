@@ -1,35 +1,48 @@
 //! `mqnamesrv`: the nameserver as a process. Flags and boot line are Java's `NamesrvStartup`.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use clap::Parser;
+use ferromq_config::command_line::{COMMON, Given, OptionSpec, switch, usage, value};
 use ferromq_namesrv::{Config, Configuration, Nameserver};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// FerroMQ nameserver. Without -c it listens on 0.0.0.0:9876.
-#[derive(Parser)]
-#[command(name = "mqnamesrv", version)]
-struct Options {
-    /// Configuration file (Java properties, RocketMQ's keys)
-    #[arg(short = 'c', long = "configFile", value_name = "FILE")]
-    config_file: Option<PathBuf>,
-    /// Accepted for scripts that pass it; a nameserver needs no other nameserver
-    #[arg(short = 'n', long = "namesrvAddr", value_name = "LIST")]
-    namesrv_addr: Option<String>,
-    /// Print every configuration item and exit
-    #[arg(short = 'p', long = "printConfigItem")]
-    print_config: bool,
-}
+/// As Java's `NamesrvStartup` has them. `-n` is there for scripts that pass it: a nameserver needs no other nameserver.
+const OPTIONS: [OptionSpec; 3] = [
+    value("c", "configFile", "Name server config properties file"),
+    switch("p", "printConfigItem", "Print all config items"),
+    switch("V", "version", "Print version"),
+];
 
 fn main() -> ExitCode {
+    let specs: Vec<OptionSpec> = COMMON.iter().chain(&OPTIONS).copied().collect();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let given = match Given::parse(&specs, &words) {
+        Ok(given) => given,
+        Err(error) => {
+            eprintln!("{error}");
+            print!("{}", usage("mqnamesrv", &specs));
+            return ExitCode::FAILURE;
+        }
+    };
+    if given.has("h") {
+        print!("{}", usage("mqnamesrv", &specs));
+        return ExitCode::SUCCESS;
+    }
+    if given.has("V") {
+        println!("mqnamesrv {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let stderr = std::io::stderr;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
-    match run(Options::parse()) {
+    if let Some(warning) = given.stray_warning() {
+        tracing::warn!("{warning}");
+    }
+    match run(given.value("c").map(Path::new), given.has("p")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mqnamesrv: {error}");
@@ -38,12 +51,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: Options) -> anyhow::Result<()> {
-    let config = match &options.config_file {
+fn run(config_file: Option<&Path>, print_config: bool) -> anyhow::Result<()> {
+    let config = match config_file {
         Some(file) => load(file)?,
         None => Config::default(),
     };
-    if options.print_config {
+    if print_config {
         print!("{}", config.to_properties());
         return Ok(());
     }

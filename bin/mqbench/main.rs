@@ -14,9 +14,10 @@ mod run;
 mod send_frames;
 mod target;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Load generator for RocketMQ-compatible brokers.
 #[derive(Parser)]
@@ -41,13 +42,26 @@ enum Command {
 /// Exit codes: 0 done, 1 the run failed, 2 the arguments make no sense (clap's own code too).
 fn main() -> ExitCode {
     ferromq_remoting::raise_open_files_limit();
-    match run_command(Cli::parse()) {
+    let (cli, stray) = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    if !stray.is_empty() {
+        eprintln!("mqbench: these words belong to no option and are ignored: {}", stray.join(" "));
+    }
+    match run_command(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mqbench: {error:#}");
             if error.is::<BadArguments>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// The command line, and the words on it that belong to no option: passed over as in RocketMQ's own tools, wherever they stand.
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>), clap::Error> {
+    let stray = || Arg::new("stray").num_args(0..).hide(true);
+    let matches = Cli::command().mut_subcommands(|command| command.arg(stray())).try_get_matches_from(words)?;
+    let words = matches.subcommand().and_then(|(_, matches)| matches.get_many::<String>("stray"));
+    let words = words.into_iter().flatten().cloned().collect();
+    Ok((Cli::from_arg_matches(&matches)?, words))
 }
 
 fn run_command(cli: Cli) -> anyhow::Result<()> {
@@ -106,8 +120,22 @@ mod tests {
     }
 
     #[test]
+    fn stray_words_are_passed_over() {
+        for line in [
+            "producer x -n 127.0.0.1:9876 y=1",
+            "producer x y=1 --namesrv 127.0.0.1:9876",
+            "producer -n 127.0.0.1:9876 x y=1",
+        ] {
+            let words = std::iter::once("mqbench").chain(line.split(' ')).map(OsString::from);
+            let (cli, stray) = parse(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert!(matches!(cli.command, Command::Producer(_)));
+            assert_eq!(stray, ["x", "y=1"], "{line}");
+        }
+        assert!(parse(["mqbench", "producer", "--no-such"].map(OsString::from)).is_err());
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }
 }

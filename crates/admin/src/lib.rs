@@ -5,14 +5,13 @@
 
 mod commands;
 mod failure;
-mod options;
 mod text;
 
 use std::io::Write;
 
 use commands::{COMMANDS, Command, Context};
 use ferromq_client::{Admin, AdminConfig};
-use options::{COMMON, Given, OptionSpec, usage};
+use ferromq_config::command_line::{COMMON, Given, OptionSpec, usage};
 
 /// Runs one command line (without the program's name) and returns the exit code.
 pub async fn run(arguments: &[String]) -> u8 {
@@ -24,7 +23,7 @@ pub async fn run(arguments: &[String]) -> u8 {
         }
         [help, name] if help == "help" => {
             match find(name) {
-                Some(command) => out.push_str(&usage(command.name, &all_options(command))),
+                Some(command) => out.push_str(&usage(&format!("mqadmin {}", command.name), &all_options(command))),
                 None => out.push_str(&unknown(name)),
             }
             0
@@ -47,17 +46,20 @@ async fn execute(command: &Command, words: &[String]) -> u8 {
         Ok(given) => given,
         Err(error) => {
             eprintln!("{error}");
-            print(&usage(command.name, &specs));
+            print(&usage(&format!("mqadmin {}", command.name), &specs));
             return 1;
         }
     };
+    if !given.stray.is_empty() {
+        eprintln!("mqadmin: these words belong to no option and are ignored: {}", given.stray.join(" "));
+    }
     if given.has("h") {
-        print(&usage(command.name, &specs));
+        print(&usage(&format!("mqadmin {}", command.name), &specs));
         return 0;
     }
     let namesrv = given.value("n").map(str::to_owned).or_else(|| std::env::var("NAMESRV_ADDR").ok());
     let admin = Admin::new(AdminConfig::new(namesrv.as_deref().unwrap_or_default()));
-    let mut context = Context::new(admin, given, usage(command.name, &specs));
+    let mut context = Context::new(admin, given, usage(&format!("mqadmin {}", command.name), &specs));
     let result = (command.run)(&mut context).await;
     print(&context.take_output());
     if let Err(failure) = result {
@@ -114,7 +116,11 @@ mod tests {
                 assert_eq!(listed.join("\n"), text);
             } else {
                 let command = find(name).unwrap_or_else(|| panic!("{name} is one of our commands"));
-                assert_eq!(usage(command.name, &all_options(command)).trim_end(), text, "{name}");
+                assert_eq!(
+                    usage(&format!("mqadmin {}", command.name), &all_options(command)).trim_end(),
+                    text,
+                    "{name}"
+                );
                 compared += 1;
             }
         }

@@ -1,4 +1,5 @@
-//! Configuration files with RocketMQ's keys: the `.properties` reader and the one declaration per key.
+//! Configuration files with RocketMQ's keys: the `.properties` reader and the one declaration per key. Also what else programs are told by
+//! people: command lines ([`command_line`]), and files that people may edit ([`read_saved`]).
 //!
 //! [`config!`] turns a list of keys into a struct with typed fields, its parser, the text that GET_NAMESRV_CONFIG and
 //! GET_BROKER_CONFIG answer with, and the table for the docs ([`Configuration`]). Knows files, but no network and no clock.
@@ -33,6 +34,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod command_line;
 mod declare;
 mod file;
 mod properties;

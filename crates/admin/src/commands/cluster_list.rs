@@ -7,7 +7,7 @@ use ferromq_protocol::body::ClusterInfo;
 
 use super::{Command, Context, broker_names};
 use crate::failure::{Failure, number};
-use crate::options::{switch, value};
+use ferromq_config::command_line::{switch, value};
 
 pub const COMMAND: Command = Command {
     name: "clusterList",

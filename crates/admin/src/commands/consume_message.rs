@@ -4,8 +4,8 @@ use ferromq_client::{FoundMessage, PullStatus, Queue};
 
 use super::{Command, Context};
 use crate::failure::{Failure, number};
-use crate::options::value;
 use crate::text::{java_bytes, java_map, parse_time};
+use ferromq_config::command_line::value;
 
 /// The group that the tool reads with; it needs no subscription.
 pub const TOOLS_GROUP: &str = "TOOLS_CONSUMER";

@@ -4,7 +4,7 @@ use ferromq_protocol::version_name;
 
 use super::{Command, Context};
 use crate::failure::Failure;
-use crate::options::value;
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "consumerConnection",

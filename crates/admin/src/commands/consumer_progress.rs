@@ -7,8 +7,8 @@ use ferromq_protocol::version_name;
 
 use super::{Command, Context};
 use crate::failure::Failure;
-use crate::options::value;
 use crate::text::{cut, time_of_day};
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "consumerProgress",

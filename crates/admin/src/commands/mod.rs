@@ -7,7 +7,7 @@ use ferromq_client::Admin;
 use ferromq_protocol::body::ClusterInfo;
 
 use crate::failure::Failure;
-use crate::options::{Given, OptionSpec};
+use ferromq_config::command_line::{Given, OptionSpec};
 
 mod broker_status;
 mod cluster_list;

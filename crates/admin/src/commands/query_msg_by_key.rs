@@ -2,7 +2,7 @@
 
 use super::{Command, Context};
 use crate::failure::{Failure, number};
-use crate::options::value;
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "queryMsgByKey",

@@ -4,7 +4,7 @@ use ferromq_client::Pulled;
 
 use super::{Command, Context, message_block};
 use crate::failure::{Failure, number};
-use crate::options::value;
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "queryMsgByOffset",

@@ -4,8 +4,8 @@ use ferromq_client::{Queue, ResetOffset};
 
 use super::{Command, Context};
 use crate::failure::{Failure, number};
-use crate::options::value;
 use crate::text::{cut, parse_time};
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "resetOffsetByTime",

@@ -4,7 +4,7 @@ use ferromq_client::{OutgoingMessage, Producer};
 
 use super::{Command, Context};
 use crate::failure::{Failure, number};
-use crate::options::value;
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "sendMessage",

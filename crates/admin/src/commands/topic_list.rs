@@ -2,8 +2,8 @@
 
 use super::{Command, Context};
 use crate::failure::Failure;
-use crate::options::switch;
 use crate::text::cut;
+use ferromq_config::command_line::switch;
 
 pub const COMMAND: Command = Command {
     name: "topicList",

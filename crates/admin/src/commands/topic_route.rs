@@ -5,7 +5,7 @@ use ferromq_protocol::json;
 
 use super::{Command, Context};
 use crate::failure::Failure;
-use crate::options::{switch, value};
+use ferromq_config::command_line::{switch, value};
 
 pub const COMMAND: Command = Command {
     name: "topicRoute",

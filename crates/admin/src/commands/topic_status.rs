@@ -2,8 +2,8 @@
 
 use super::{Command, Context};
 use crate::failure::Failure;
-use crate::options::value;
 use crate::text::{cut, time_with_millis};
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "topicStatus",

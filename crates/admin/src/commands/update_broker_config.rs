@@ -2,7 +2,7 @@
 
 use super::{Command, Context};
 use crate::failure::Failure;
-use crate::options::value;
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "updateBrokerConfig",

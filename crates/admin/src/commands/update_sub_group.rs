@@ -6,8 +6,8 @@ use ferromq_protocol::json;
 use super::update_topic::attributes;
 use super::{Command, Context};
 use crate::failure::{Failure, number};
-use crate::options::value;
 use crate::text::java_map;
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "updateSubGroup",

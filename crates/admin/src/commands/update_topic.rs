@@ -8,8 +8,8 @@ use ferromq_protocol::body::{ClusterInfo, Table, TopicConfig};
 
 use super::{Command, Context, broker_names};
 use crate::failure::{Failure, number};
-use crate::options::value;
 use crate::text::{java_map, permission};
+use ferromq_config::command_line::value;
 
 pub const COMMAND: Command = Command {
     name: "updateTopic",

@@ -1,7 +1,7 @@
-//! Command-line options as commons-cli's `DefaultParser` and `HelpFormatter` treat them (mqadmin.md §1.4, §2.1).
+//! Command-line options as commons-cli's `DefaultParser` and `HelpFormatter` treat them, for all programs that Java has too.
 //!
-//! Operators' scripts rely on the exact spellings it accepts (`-tTopic`, `-t=Topic`, `--top Topic`) and on the exact usage text, so this is
-//! hand-written instead of taken from a crate that parses differently.
+//! Operators' scripts rely on the exact spellings it accepts (`-tTopic`, `-t=Topic`, `--top Topic`), on its passing over stray words and on
+//! the exact usage text, so this is hand-written instead of taken from a crate that parses differently. Java: `ServerUtil`.
 
 use std::collections::HashMap;
 
@@ -53,7 +53,7 @@ impl OptionSpec {
     }
 }
 
-/// The two options that every command has.
+/// The two options that every command and program has.
 pub const COMMON: [OptionSpec; 2] = [
     switch("h", "help", "Print help"),
     value("n", "namesrvAddr", "Name server address list, eg: '192.168.0.1:9876;192.168.0.2:9876'"),
@@ -78,6 +78,8 @@ pub enum UsageError {
 #[derive(Debug, Default)]
 pub struct Given {
     values: HashMap<&'static str, Option<String>>,
+    /// Words that belong to no option, in their order. Java passes over them in silence.
+    pub stray: Vec<String>,
 }
 
 impl Given {
@@ -96,6 +98,18 @@ impl Given {
         self.value(key).map_or(default, |text| text.eq_ignore_ascii_case("true"))
     }
 
+    /// What a person should be told about words that do nothing, all in one; `None` if there are none.
+    pub fn stray_warning(&self) -> Option<String> {
+        let words: Vec<String> = self.stray.iter().map(|word| format!("`{word}`")).collect();
+        let settings = if self.stray.iter().any(|word| word.contains('=')) {
+            ", as RocketMQ ignores them; settings belong into the file given with -c"
+        } else {
+            ", as RocketMQ ignores them"
+        };
+        (!words.is_empty())
+            .then(|| format!("these words belong to no option and are ignored{settings}: {}", words.join(" ")))
+    }
+
     /// Parses `words` against `specs`, which must include [`COMMON`].
     pub fn parse(specs: &[OptionSpec], words: &[String]) -> Result<Given, UsageError> {
         let mut parser = Parser { specs, given: Given::default(), selected: HashMap::new(), pending: None };
@@ -106,6 +120,7 @@ impl Given {
             }
             parser.word(word)?;
         }
+        parser.given.stray.extend(words.cloned());
         parser.finish()
     }
 }
@@ -124,7 +139,7 @@ impl Parser<'_> {
             if self.is_option(word) {
                 return Err(UsageError::MissingArgument(spec.key().to_owned()));
             }
-            self.store(spec, Some(word));
+            self.store(spec, Some(without_quotes(word)));
             return Ok(());
         }
         if let Some(long) = word.strip_prefix("--") {
@@ -132,7 +147,7 @@ impl Parser<'_> {
         } else if word.len() > 1 && word.starts_with('-') {
             self.short(word, &word[1..])
         } else {
-            // Positional words are ignored by every command.
+            self.given.stray.push(word.to_owned());
             Ok(())
         }
     }
@@ -160,12 +175,18 @@ impl Parser<'_> {
         if let Some(spec) = self.find_long(name)? {
             return self.take(spec, None);
         }
-        // `-tTopic`: a one-letter option with its value attached.
-        let first = name.char_indices().nth(1).map_or(name, |(at, _)| &name[..at]);
-        match self.find_short(first) {
-            Some(spec) if spec.takes_value => self.take(spec, Some(&name[first.len()..])),
-            _ => Err(UsageError::Unknown(word.to_owned())),
+        // `-tTopic`: a one-letter option with its value attached; `-pm`: several switches.
+        for (at, letter) in name.char_indices() {
+            let rest = &name[at + letter.len_utf8()..];
+            let Some(spec) = self.find_short(&name[at..at + letter.len_utf8()]) else {
+                return Err(UsageError::Unknown(word.to_owned()));
+            };
+            if spec.takes_value {
+                return self.take(spec, Some(rest).filter(|rest| !rest.is_empty()));
+            }
+            self.take(spec, None)?;
         }
+        Ok(())
     }
 
     fn take(&mut self, spec: OptionSpec, attached: Option<&str>) -> Result<(), UsageError> {
@@ -255,12 +276,20 @@ impl Parser<'_> {
     }
 }
 
-/// The usage text of a command, ending with a newline.
+/// A value in quotes of its own, as lists of words in compose files have it. Java: `Util.stripLeadingAndTrailingQuotes`.
+fn without_quotes(word: &str) -> &str {
+    match word.strip_prefix('"').and_then(|word| word.strip_suffix('"')) {
+        Some(inner) if !inner.contains('"') => inner,
+        _ => word,
+    }
+}
+
+/// The usage text of a program or of one of its commands (`mqadmin topicList`), ending with a newline.
 pub fn usage(command: &str, specs: &[OptionSpec]) -> String {
     let mut sorted: Vec<&OptionSpec> = specs.iter().collect();
     sorted.sort_by_key(|spec| spec.key().to_ascii_lowercase());
 
-    let mut synopsis = format!("usage: mqadmin {command} ");
+    let mut synopsis = format!("usage: {command} ");
     let mut groups_seen = Vec::new();
     for (at, spec) in sorted.iter().enumerate() {
         match spec.group {
@@ -351,6 +380,26 @@ mod tests {
             assert_eq!(parse(&[TOPIC], line).unwrap().value("t"), Some("T"), "{line:?}");
         }
         assert_eq!(parse(&[TOPIC], &["-t", "-1"]).unwrap().value("t"), Some("-1"));
+        assert_eq!(parse(&[TOPIC], &["-t", "\"T\""]).unwrap().value("t"), Some("T"));
+        let switches = [switch("p", "print", ""), switch("m", "more", ""), TOPIC];
+        let given = parse(&switches, &["-pmtT", "-h"]).unwrap();
+        assert!(given.has("p") && given.has("m") && given.has("h") && given.value("t") == Some("T"));
+    }
+
+    #[test]
+    fn stray_words_are_kept_wherever_they_stand() {
+        let switches = [switch("p", "print", ""), TOPIC];
+        for line in [
+            &["a", "-p", "b=1", "-t", "T", "c"][..],
+            &["a", "b=1", "-t", "T", "-p", "c"],
+            &["-t", "T", "-p", "--", "a", "b=1", "c"],
+        ] {
+            let given = parse(&switches, line).unwrap();
+            assert!(given.has("p") && given.value("t") == Some("T"), "{line:?}");
+            assert_eq!(given.stray, ["a", "b=1", "c"], "{line:?}");
+            let warning = given.stray_warning().unwrap();
+            assert!(warning.contains("file given with -c: `a` `b=1` `c`"), "{warning}");
+        }
     }
 
     #[test]
@@ -362,6 +411,7 @@ mod tests {
         ];
         for (line, text) in [
             (&["-zz"][..], "Unrecognized option: -zz"),
+            (&["-hz", "-t", "T"], "Unrecognized option: -hz"),
             (&["-t", "-n"], "Missing argument for option: t"),
             (&["-t"], "Missing argument for option: t"),
             (
