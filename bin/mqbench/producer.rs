@@ -17,6 +17,8 @@ use ferromq_protocol::{ResponseCode, decode_frame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::refuse;
+use ferromq_remoting::address::host_and_port;
+
 use crate::replies::ReplyScanner;
 use crate::report::{Watch, Work};
 use crate::run::{Plan, Run, Tally, epoch_ns};
@@ -194,10 +196,19 @@ fn first_send(control: &Control, addr: &str, shape: &Shape<'_>) -> Result<()> {
 
 /// A blocking socket, small writes at once, given up when silent.
 pub fn connect(addr: &str) -> Result<TcpStream> {
-    let resolved = addr.to_socket_addrs().with_context(|| format!("cannot resolve {addr}"))?.next();
-    let resolved = resolved.with_context(|| format!("{addr} has no address"))?;
-    let stream = TcpStream::connect_timeout(&resolved, Duration::from_secs(3))
-        .with_context(|| format!("cannot connect to {addr}"))?;
+    let target = host_and_port(addr).with_context(|| format!("{addr} is not host:port"))?;
+    let mut outcome = None;
+    // A name may stand for addresses of both stacks.
+    for resolved in target.to_socket_addrs().with_context(|| format!("cannot resolve {addr}"))? {
+        let attempt = TcpStream::connect_timeout(&resolved, Duration::from_secs(3));
+        let connected = attempt.is_ok();
+        outcome = Some(attempt);
+        if connected {
+            break;
+        }
+    }
+    let stream = outcome.with_context(|| format!("{addr} has no address"))?;
+    let stream = stream.with_context(|| format!("cannot connect to {addr}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;

@@ -1,13 +1,14 @@
 //! The composition: builds the broker's parts, hands each what it uses, and takes them apart again in order.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferromq_config::InvalidValue;
-use ferromq_remoting::{BindError, Client, ClientConfig, Server, ServerConfig, Workers};
+use ferromq_remoting::address::{parse_ip, with_port, without_brackets};
+use ferromq_remoting::{BindError, Client, ClientConfig, Server, ServerConfig, Workers, probe};
 use ferromq_store::{Clock, CloseError, DelayLevels, FlushMode, OpenError, Store, StoreConfig};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -103,13 +104,15 @@ impl Broker {
         if config.broker_role == BrokerRole::SyncMaster {
             warn!("brokerRole is SYNC_MASTER, but replication is not there yet: this broker does as an ASYNC_MASTER");
         }
-        let ip: IpAddr =
-            config.bind_address.parse().map_err(|_| invalid("bindAddress", &config.bind_address, "an IP address"))?;
+        let ip = parse_ip(&config.bind_address)
+            .ok_or_else(|| invalid("bindAddress", &config.bind_address, "an IP address"))?;
         let main_listen = SocketAddr::new(ip, config.listen_port);
         let fast_listen = config.fast_port().map(|port| SocketAddr::new(ip, port));
-        // Asked before the store opens, which may take its time after a crash.
-        for listen in [Some(main_listen), fast_listen].into_iter().flatten() {
-            TcpListener::bind(listen).map_err(|cause| BindError { addr: listen, cause })?;
+        // Asked before the store opens, which may take its time after a crash. Messages carry the port, so with listenPort 0 it must be
+        // known before the first one can come.
+        let advertised_port = probe(main_listen)?;
+        if let Some(listen) = fast_listen {
+            probe(listen)?;
         }
 
         let booted_ms = now_ms();
@@ -186,12 +189,7 @@ impl Broker {
             },
             None,
         );
-        // Messages carry the port, so with listenPort 0 it must be known before the first one can come.
-        let advertised_port = if config.listen_port == 0 {
-            free_port(ip).map_err(|cause| BindError { addr: main_listen, cause })?
-        } else {
-            config.listen_port
-        };
+        let address = with_port(without_brackets(config.advertised_host()), advertised_port);
         let store_host = resolve(config.advertised_host(), advertised_port)?;
         let transactions = Arc::new(Transactions::open(TransactionParts {
             config: Arc::clone(&live),
@@ -271,7 +269,7 @@ impl Broker {
             },
             figures: Figures {
                 broker_name: config.broker_name.clone(),
-                address: format!("{}:{advertised_port}", config.advertised_host()),
+                address: address.clone(),
                 cluster: config.broker_cluster_name.clone(),
                 topics: Arc::clone(&topics),
                 groups: Arc::clone(&groups),
@@ -309,11 +307,10 @@ impl Broker {
             cluster: config.broker_cluster_name.clone(),
             name: config.broker_name.clone(),
             id: config.broker_id,
-            address: format!("{}:{advertised_port}", config.advertised_host()),
-            ha_address: format!(
-                "{}:{}",
-                config.broker_ip2.as_deref().unwrap_or(config.advertised_host()),
-                config.ha_listen_port
+            address,
+            ha_address: with_port(
+                without_brackets(config.broker_ip2.as_deref().unwrap_or(config.advertised_host())),
+                config.ha_listen_port,
             ),
         };
         let registrar = Registrar::start(
@@ -496,14 +493,9 @@ fn invalid(key: &str, value: &str, allowed: &str) -> InvalidValue {
     InvalidValue { key: key.into(), value: value.into(), allowed: allowed.into() }
 }
 
-/// A port that was free a moment ago.
-fn free_port(ip: IpAddr) -> io::Result<u16> {
-    Ok(TcpListener::bind((ip, 0))?.local_addr()?.port())
-}
-
 /// The address stored with messages. Java keeps the bytes of `brokerIP1`, so a host name is looked up.
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     let failed = |reason: String| StartError::Address { host: host.to_owned(), reason };
-    let mut addresses = (host, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+    let mut addresses = (without_brackets(host), port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
     addresses.next().ok_or_else(|| failed("the name has no address".into()))
 }

@@ -3,10 +3,11 @@
 //! One declaration per key gives the parser, GET_BROKER_CONFIG and the docs table. Inert keys carry the default that a stock 5.3.3 broker
 //! lists; those that are `None` are unset there. Spec broker §J.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ferromq_config::{ConfigError, Configuration, Loaded, config, config_enum, home_dir};
+use ferromq_remoting::address::{host_and_port, outward_v4, outward_v6, parse_ip};
 
 config_enum! {
     /// What part the broker plays in its group.
@@ -39,7 +40,7 @@ config! {
         "brokerIP1" => broker_ip1: Option<String> = None,
         /// Address for replication; the first address of this host if unset.
         "brokerIP2" => broker_ip2: Option<String> = None,
-        /// Address to listen on.
+        /// Address to listen on; `0.0.0.0` and `::` mean all, of IPv4 and IPv6.
         "bindAddress" => bind_address: String = "0.0.0.0".into(),
         /// Main port. The fast port is two below. 0 lets the system choose one, without a fast port.
         "listenPort" => listen_port: u16 = 10911,
@@ -642,8 +643,8 @@ impl BrokerConfig {
             let key = if self.broker_name.is_empty() { "brokerName" } else { "brokerClusterName" };
             return refuse(key, "a name that is not empty");
         }
-        if self.bind_address.parse::<IpAddr>().is_err() {
-            return refuse("bindAddress", "an IP address such as 0.0.0.0");
+        if parse_ip(&self.bind_address).is_none() {
+            return refuse("bindAddress", "an IP address such as 0.0.0.0 (all, of IPv6 too) or ::1");
         }
         if (1..=FAST_PORT_DISTANCE).contains(&self.listen_port) {
             return refuse("listenPort", "above 2, because the fast port is two below it");
@@ -685,9 +686,7 @@ fn split_addresses(list: &str) -> impl Iterator<Item = &str> {
 }
 
 fn is_host_and_port(address: &str) -> bool {
-    address
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+    host_and_port(address).is_some_and(|(_, port)| port > 0)
 }
 
 fn host_name() -> String {
@@ -698,17 +697,12 @@ fn host_name() -> String {
     }
 }
 
-/// The address of the interface that leads out of this host, else its first address that is not loopback, else loopback.
-/// Java: `NetworkUtil.getLocalAddress`, which asks the interfaces in turn.
+/// The address of the interface that leads out of this host, else its first address that is not loopback, else its IPv6 address, else
+/// loopback. Java: `NetworkUtil.getLocalAddress`, which asks the interfaces in turn and prefers IPv4 too.
 fn local_address() -> IpAddr {
-    // Connecting a UDP socket sends nothing; it only picks the interface.
-    let outward = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr()))
-        .map(|address| address.ip())
-        .ok();
-    outward
-        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    outward_v4()
         .or_else(|| first_local_v4(&std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default()).map(IpAddr::V4))
+        .or_else(outward_v6)
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
@@ -777,6 +771,8 @@ mod tests {
     #[test]
     fn nameserver_lists_may_have_blanks_and_empty_parts() {
         assert_eq!(complete("namesrvAddr=a:9876; b:9877;").unwrap().nameservers(), ["a:9876", "b:9877"]);
+        assert_eq!(complete("namesrvAddr=[::1]:9876;::1:9877").unwrap().nameservers(), ["[::1]:9876", "::1:9877"]);
+        assert!(error("namesrvAddr=[::1]").contains("`[::1]` is not host:port"));
     }
 
     #[test]

@@ -5,8 +5,9 @@ mod support;
 use std::time::Duration;
 
 use ferromq_broker::StartError;
-use ferromq_protocol::message::{BatchItem, Record, Records};
+use ferromq_protocol::message::{BatchItem, OffsetMessageId, Record, Records};
 use ferromq_protocol::{Command, RequestCode, ResponseCode};
+use ferromq_remoting::{Client, ClientConfig};
 use ferromq_store::OpenError;
 use support::{House, PATIENCE, remark, start};
 
@@ -459,6 +460,33 @@ async fn offset_requests_are_answered_as_captured() {
     let unreadable = house.ask(RequestCode::GET_MAX_OFFSET, &[("queueId", "abc"), ("topic", "TopicWire2")], b"").await;
     assert_eq!((unreadable.code, unreadable.fields.is_present()), (1, false));
     house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_may_have_an_ipv6_address() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    for more in ["brokerIP1=::1\n", "brokerIP1=[::1]\nbindAddress=[::1]\n"] {
+        let root = tempfile::tempdir().unwrap();
+        let mut broker = start(root.path(), more).await.unwrap();
+        let address = format!("[::1]:{}", broker.local_addr().port());
+        let boot_line = broker.boot_line().await;
+        assert!(boot_line.contains(&format!("The broker[broker-a, {address}] boot success")), "{boot_line}");
+        let client = Client::new(ClientConfig::default(), None);
+        let connection = client.connect(&address).await.unwrap();
+        let house = House { broker, address, connection, client };
+        let sent = house.send("TopicA", "0", "", b"over IPv6").await;
+        let id: OffsetMessageId = field(&sent, "msgId").parse().unwrap();
+        assert_eq!(id.host.to_string(), house.address);
+        assert_eq!(pull_bodies(&house, "TopicA", "0", "0", 1).await, [b"over IPv6"]);
+        let offset = id.physical_offset.0.to_string();
+        let viewed = house.ask(RequestCode::VIEW_MESSAGE_BY_ID, &[("offset", &offset)], b"").await;
+        let record = Record::parse(&viewed.body).unwrap();
+        assert_eq!(record.store_host().to_string(), house.address);
+        assert_eq!(record.born_host(), house.connection.local_addr());
+        house.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Sends single messages and waits for each answer. No retries, no batches: the SDK's producer is a later matter.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +8,7 @@ use ferromq_protocol::header::{SendReply, SendRequest};
 use ferromq_protocol::message::properties::{Properties, names};
 use ferromq_protocol::message::{UniqueKeySource, millis_in_month};
 use ferromq_protocol::{Command, RequestCode, ResponseCode, topics};
+use ferromq_remoting::address::{outward_v4, outward_v6};
 
 use crate::{Admin, AdminError};
 
@@ -122,12 +123,7 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// The address this machine would send from; loopback when it has no route. Nothing is sent.
+/// The address this machine would send from; loopback when it has no route.
 fn own_address() -> IpAddr {
-    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| {
-            socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-            socket.local_addr()
-        })
-        .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |addr| addr.ip())
+    outward_v4().or_else(outward_v6).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }

@@ -8,7 +8,7 @@ config! {
     /// Java: `NamesrvConfig` and `NettyServerConfig`. Effective keys other than addresses, paths and sockets also change at run time
     /// (UPDATE_NAMESRV_CONFIG).
     pub struct Config {
-        /// Address to listen on.
+        /// Address to listen on; `0.0.0.0` and `::` mean all, of IPv4 and IPv6.
         "bindAddress" => bind_address: String = "0.0.0.0".into(),
         /// Port for brokers, clients and tools; 0 takes any free one.
         "listenPort" => listen_port: u16 = 9876,

@@ -1,12 +1,13 @@
 //! The nameserver as a process part: builds its parts, listens, looks for silent brokers, stops.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferromq_config::LoadError;
 use ferromq_protocol::Command;
+use ferromq_remoting::address::parse_ip;
 use ferromq_remoting::{
     BindError, Client, ClientConfig, Connection, ConnectionId, Outcome, Server, ServerConfig, Service,
 };
@@ -26,7 +27,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Why the nameserver does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("bindAddress is `{0}`, but must be an IP address of this machine, or 0.0.0.0 for all of them")]
+    #[error(
+        "bindAddress is `{0}`, but must be an IP address of this machine, or 0.0.0.0 for all of them, IPv6 included"
+    )]
     BindAddress(String),
     #[error("{0}; choose another listenPort or bindAddress, or stop the process that uses it")]
     Bind(#[from] BindError),
@@ -44,8 +47,8 @@ pub struct Nameserver {
 impl Nameserver {
     /// Reads the key-value configuration and listens. Requests are served on the current tokio runtime.
     pub async fn start(config: Config) -> Result<Nameserver, StartError> {
-        let address: IpAddr =
-            config.bind_address.parse().map_err(|_| StartError::BindAddress(config.bind_address.clone()))?;
+        let address =
+            parse_ip(&config.bind_address).ok_or_else(|| StartError::BindAddress(config.bind_address.clone()))?;
         let server_config = ServerConfig {
             listen: SocketAddr::new(address, config.listen_port),
             idle_max: Duration::from_secs(config.server_channel_max_idle_time_seconds),

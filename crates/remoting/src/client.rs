@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, error};
 
+use crate::address::{host_and_port, one_spelling};
 use crate::connection::{Connection, InvokeError};
 use crate::driver::{Driver, Limits};
 use crate::service::Service;
@@ -97,6 +98,7 @@ impl Client {
 
     /// The connection to `addr` (`host:port`): the live one, or a new one. Concurrent callers share one attempt and its outcome.
     pub async fn connect(&self, addr: &str) -> Result<Connection, ConnectError> {
+        let addr = &*one_spelling(addr);
         let mut attempt = match self.live_or_attempt(addr)? {
             Peer::Connected(connection) => return Ok(connection),
             Peer::Connecting(attempt) => attempt,
@@ -208,7 +210,13 @@ impl State {
 }
 
 async fn open(addr: &str, limit: Duration) -> Result<TcpStream, ConnectError> {
-    match timeout(limit, TcpStream::connect(addr)).await {
+    let connected = async {
+        match host_and_port(addr) {
+            Some(target) => TcpStream::connect(target).await,
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not host:port")),
+        }
+    };
+    match timeout(limit, connected).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(cause)) => Err(ConnectError::Io { addr: addr.to_owned(), cause: Arc::new(cause) }),
         Err(_) => Err(ConnectError::TimedOut { addr: addr.to_owned(), timeout: limit }),

@@ -8,6 +8,7 @@
 //! Bounds, all stated in [`ServerConfig`]: connections, bytes waiting to be written per connection, frame length, idle time
 //! and the time a peer may refuse to read.
 
+pub mod address;
 mod client;
 mod connection;
 mod driver;
@@ -19,7 +20,7 @@ mod workers;
 
 pub use client::{Client, ClientConfig, ConnectError};
 pub use connection::{Connection, ConnectionId, InvokeError, ReplySlot};
-pub use server::{BindError, Server, ServerConfig};
+pub use server::{BindError, Server, ServerConfig, probe};
 pub use service::{Outcome, Service};
 pub use workers::Workers;
 

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
+use crate::address::canonical;
 use crate::connection::Connection;
 use crate::driver::{Driver, Limits};
 use crate::service::Service;
@@ -28,7 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// What one listening socket and its connections may use.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Port 0 lets the kernel choose; [`Server::local_addr`] tells.
+    /// Port 0 lets the kernel choose; [`Server::local_addr`] tells. `0.0.0.0` and `::` both mean every address of this machine, of IPv4
+    /// and of IPv6 as far as it has it, as with Java.
     pub listen: SocketAddr,
     /// A connection that neither read nor wrote for this long is closed. Java: `serverChannelMaxIdleTimeSeconds`.
     pub idle_max: Duration,
@@ -85,7 +87,9 @@ impl Server {
     pub async fn bind(config: ServerConfig, service: Arc<dyn Service>) -> Result<Server, BindError> {
         let addr = config.listen;
         let listener = listen(&config).map_err(|cause| BindError { addr, cause })?;
-        let local_addr = listener.local_addr().map_err(|cause| BindError { addr, cause })?;
+        let port = listener.local_addr().map_err(|cause| BindError { addr, cause })?.port();
+        // As asked for, not as the socket of both stacks has it.
+        let local_addr = SocketAddr::new(addr.ip(), port);
         let (stop, stopped) = oneshot::channel();
         let acceptor = Acceptor {
             listener,
@@ -128,16 +132,40 @@ impl Drop for Server {
     }
 }
 
+/// Whether a server could listen there now: the port that it would get. Asked before work that should not be for nothing. Must be called
+/// inside a tokio runtime.
+pub fn probe(addr: SocketAddr) -> Result<u16, BindError> {
+    let config = ServerConfig { listen: addr, ..ServerConfig::default() };
+    let port = listen(&config).and_then(|listener| Ok(listener.local_addr()?.port()));
+    port.map_err(|cause| BindError { addr, cause })
+}
+
 fn listen(config: &ServerConfig) -> io::Result<TcpListener> {
-    let socket = if config.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let any = config.listen.ip().is_unspecified();
+    if any {
+        match listen_on(config, SocketAddr::from((Ipv6Addr::UNSPECIFIED, config.listen.port()))) {
+            // A kernel without IPv6.
+            Err(error) if config.listen.is_ipv4() && !matches!(error.kind(), io::ErrorKind::AddrInUse) => {}
+            listener => return listener,
+        }
+    }
+    listen_on(config, config.listen)
+}
+
+fn listen_on(config: &ServerConfig, addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
+    if addr.is_ipv6() && addr.ip().is_unspecified() {
+        // Whatever `net.ipv6.bindv6only` says.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
     if let Some(len) = config.send_buffer_len {
         socket.set_send_buffer_size(len)?;
     }
     if let Some(len) = config.receive_buffer_len {
         socket.set_recv_buffer_size(len)?;
     }
-    socket.bind(config.listen)?;
+    socket.bind(addr)?;
     socket.listen(BACKLOG)
 }
 
@@ -203,6 +231,7 @@ impl Acceptor {
             // The peer is gone already.
             Err(error) => return tracing::debug!(%peer_addr, %error, "connection lost while it was accepted"),
         };
+        let (peer_addr, local_addr) = (canonical(peer_addr), canonical(local_addr));
         let connection = Connection::new(peer_addr, local_addr, self.limits.outbound_bytes_max);
         let (service, limits) = (Some(self.service.clone()), self.limits);
         let task = match &self.workers {

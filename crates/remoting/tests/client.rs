@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ferromq_protocol::{Reply, ResponseCode};
 use ferromq_remoting::{Client, ClientConfig, ConnectError, InvokeError, Outcome};
-use support::{Handler, PATIENCE, Raw, echo, frame, request, serve};
+use ferromq_remoting::{Server, ServerConfig};
+use support::{Handler, PATIENCE, Raw, echo, frame, has_ipv6, request, serve};
 use tokio::net::TcpListener;
 
 fn client() -> Client {
@@ -209,4 +210,23 @@ async fn a_client_that_is_shut_down_connects_no_more() {
     let mut peer = Raw::connect(server.local_addr()).await;
     peer.send(&frame(1, 1, b"x")).await;
     assert!(peer.next().await.is_some());
+}
+
+#[tokio::test]
+async fn an_ipv6_peer_is_one_however_it_is_written() {
+    if !has_ipv6() {
+        return;
+    }
+    let handler = Handler::new(echo);
+    let listen = "[::1]:0".parse().unwrap();
+    let server = Server::bind(ServerConfig { listen, ..ServerConfig::default() }, handler.clone()).await.unwrap();
+    let port = server.local_addr().port();
+    let client = client();
+    for addr in [format!("[::1]:{port}"), format!("::1:{port}")] {
+        assert_eq!(client.invoke(&addr, request(1, b"x"), PATIENCE).await.expect("a reply").body, "x", "{addr}");
+    }
+    assert_eq!(handler.opened.load(Ordering::SeqCst), 1);
+    let error = client.invoke("::1", request(1, b""), PATIENCE).await.unwrap_err().to_string();
+    assert_eq!(error, "cannot connect to ::1: it is not host:port");
+    client.shutdown().await;
 }

@@ -2,14 +2,15 @@
 
 mod support;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ferromq_protocol::{Reply, ResponseCode};
-use ferromq_remoting::{Outcome, ReplySlot, Server, ServerConfig};
+use ferromq_protocol::{Command, Reply, ResponseCode};
+use ferromq_remoting::{Connection, Outcome, ReplySlot, Server, ServerConfig, probe};
 use parking_lot::Mutex;
-use support::{Handler, PATIENCE, Raw, echo, frame, local, request, serve};
+use support::{Handler, PATIENCE, Raw, echo, frame, has_ipv6, local, request, serve};
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
@@ -357,4 +358,42 @@ async fn shutdown_does_not_wait_longer_than_told() {
     assert!(slot.is_closed());
     slot.send(Reply::ok());
     assert!(peer.next().await.is_none());
+}
+
+#[tokio::test]
+async fn all_addresses_are_those_of_both_stacks_and_each_peer_has_its_own() {
+    let peer_of =
+        |connection: &Connection, _: Command| Outcome::Reply(Reply::ok().body(connection.peer_addr().to_string()));
+    for any in ["0.0.0.0:0", "[::]:0"] {
+        let any: SocketAddr = any.parse().unwrap();
+        if any.is_ipv6() && !has_ipv6() {
+            continue;
+        }
+        let server =
+            Server::bind(ServerConfig { listen: any, ..ServerConfig::default() }, Handler::new(peer_of)).await.unwrap();
+        assert_eq!(server.local_addr().ip(), any.ip());
+        for host in ["127.0.0.1", "::1"] {
+            let host: IpAddr = host.parse().unwrap();
+            if host.is_ipv6() && !has_ipv6() {
+                continue;
+            }
+            let mut peer = Raw::connect(SocketAddr::new(host, server.local_addr().port())).await;
+            let own = peer.stream.local_addr().unwrap();
+            peer.send(&frame(1, 1, b"")).await;
+            assert_eq!(peer.next().await.expect("a reply").body, own.to_string());
+        }
+        server.shutdown(PATIENCE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_probe_says_what_binding_would_say() {
+    let listen = local().listen;
+    let port = probe(listen).unwrap();
+    let config = ServerConfig { listen: SocketAddr::new(listen.ip(), port), ..local() };
+    let server = Server::bind(config, Handler::new(echo)).await.unwrap();
+    for taken in [server.local_addr(), SocketAddr::from(([0, 0, 0, 0], port))] {
+        assert!(probe(taken).unwrap_err().to_string().contains(&format!("cannot listen on {taken}")));
+    }
+    server.shutdown(PATIENCE).await;
 }

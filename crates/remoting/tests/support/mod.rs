@@ -136,3 +136,8 @@ impl Raw {
         }
     }
 }
+
+/// Whether this machine has IPv6, if only on its loopback.
+pub fn has_ipv6() -> bool {
+    std::net::TcpListener::bind("[::1]:0").is_ok()
+}
