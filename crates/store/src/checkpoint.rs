@@ -1,6 +1,8 @@
-//! The checkpoint file: store times up to which log, queues and index are known to be on the disk.
+//! The checkpoint file: how far log, queues and index are known to be on the disk.
 //!
-//! Java: StoreCheckpoint. 4096 bytes of which 40 are used (store.md §8.1).
+//! Java's StoreCheckpoint knows store times only, and a clock can be set back. So the file holds positions too, behind what
+//! Java uses of it (docs/format.md, checkpoint); with copies of the times, so that positions from before a Java broker worked
+//! on the store are not believed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,9 +16,29 @@ use crate::disk::Disk;
 use crate::error::OpenError;
 
 const FILE_LEN: u64 = 4096;
-const USED_LEN: usize = 40;
+/// What Java uses.
+const TIMES_LEN: usize = 40;
+/// Of the times, those that Java moves with every message; the positions are valid beside these only.
+const WITNESS_LEN: usize = 24;
+const MAGIC: [u8; 4] = *b"FMQ1";
+const MAGIC_AT: usize = 64;
+const POSITIONS_AT: usize = MAGIC_AT + MAGIC.len();
+const WITNESS_AT: usize = POSITIONS_AT + 24;
+const CRC_AT: usize = WITNESS_AT + WITNESS_LEN;
+const USED_LEN: usize = CRC_AT + 4;
 /// Recovery starts so much earlier than the times say. Java: StoreCheckpoint.getMinTimestamp.
 const MARGIN_MS: i64 = 3_000;
+
+/// Physical offsets before which everything is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DurableUpTo {
+    /// Bytes of the log.
+    pub log: u64,
+    /// Queue entries of the records.
+    pub queues: u64,
+    /// Index entries of the records.
+    pub index: u64,
+}
 
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -32,6 +54,12 @@ pub struct Checkpoint {
     pub master_flushed: AtomicU64,
     /// Start of the last valid record that recovery found. Java: confirmPhyOffset.
     pub confirmed: AtomicU64,
+    /// See [`DurableUpTo`].
+    pub log_position: AtomicU64,
+    pub queues_position: AtomicU64,
+    pub index_position: AtomicU64,
+    /// The positions as the file was opened, if it has any that hold.
+    found: Option<DurableUpTo>,
     /// As last written.
     written: Mutex<[u8; USED_LEN]>,
 }
@@ -59,7 +87,13 @@ impl Checkpoint {
             // Java reads them signed; below 0 makes no sense in any of them.
             i64::from_be_bytes(long).max(0)
         };
+        let found = positions_in(&bytes);
+        let positions = found.unwrap_or(DurableUpTo { log: 0, queues: 0, index: 0 });
         Ok(Checkpoint {
+            log_position: AtomicU64::new(positions.log),
+            queues_position: AtomicU64::new(positions.queues),
+            index_position: AtomicU64::new(positions.index),
+            found,
             log_timestamp: AtomicI64::new(field(0)),
             queues_timestamp: AtomicI64::new(field(8)),
             index_timestamp: AtomicI64::new(field(16)),
@@ -73,6 +107,18 @@ impl Checkpoint {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The positions of the last stop or crash; `None` when a Java broker wrote the file last, or nobody.
+    pub fn found(&self) -> Option<DurableUpTo> {
+        self.found
+    }
+
+    /// The log is about to end at `end`: what comes behind it from now on is not on the disk.
+    pub fn lower(&self, end: u64) {
+        for position in [&self.log_position, &self.queues_position, &self.index_position] {
+            position.fetch_min(end, Ordering::AcqRel);
+        }
     }
 
     /// Records stored up to this time are in the log and in the queues, on the disk.
@@ -95,7 +141,15 @@ impl Checkpoint {
         bytes[8..16].copy_from_slice(&self.queues_timestamp.load(Ordering::Acquire).to_be_bytes());
         bytes[16..24].copy_from_slice(&self.index_timestamp.load(Ordering::Acquire).to_be_bytes());
         bytes[24..32].copy_from_slice(&self.master_flushed.load(Ordering::Acquire).to_be_bytes());
-        bytes[32..].copy_from_slice(&self.confirmed.load(Ordering::Acquire).to_be_bytes());
+        bytes[32..TIMES_LEN].copy_from_slice(&self.confirmed.load(Ordering::Acquire).to_be_bytes());
+        bytes[MAGIC_AT..POSITIONS_AT].copy_from_slice(&MAGIC);
+        let positions = [&self.log_position, &self.queues_position, &self.index_position];
+        for (field, position) in bytes[POSITIONS_AT..WITNESS_AT].chunks_exact_mut(8).zip(positions) {
+            field.copy_from_slice(&position.load(Ordering::Acquire).to_be_bytes());
+        }
+        bytes.copy_within(..WITNESS_LEN, WITNESS_AT);
+        let crc = crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
         if *written != bytes {
             self.file.write_all_at(&bytes, 0)?;
             disk.sync_file(&self.path, &self.file)?;
@@ -103,6 +157,23 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// The positions in a file, if they are whole and nobody has moved the times since they were written.
+fn positions_in(bytes: &[u8; USED_LEN]) -> Option<DurableUpTo> {
+    let long = |at: usize| {
+        let mut long = [0; 8];
+        long.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_be_bytes(long)
+    };
+    let holds = bytes[MAGIC_AT..POSITIONS_AT] == MAGIC
+        && bytes[CRC_AT..] == crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]).to_be_bytes()
+        && bytes[WITNESS_AT..CRC_AT] == bytes[..WITNESS_LEN];
+    holds.then(|| DurableUpTo {
+        log: long(POSITIONS_AT),
+        queues: long(POSITIONS_AT + 8),
+        index: long(POSITIONS_AT + 16),
+    })
 }
 
 #[cfg(test)]
@@ -122,8 +193,38 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len(), 4096);
         assert_eq!(bytes[..16], *b"\0\0\x01\xa1\xfb\x94\x75\x67\0\0\x01\xa1\xfb\x94\x75\x67");
-        assert!(bytes[16..].iter().all(|byte| *byte == 0));
+        assert!(bytes[16..MAGIC_AT].iter().all(|byte| *byte == 0));
         let again = Checkpoint::open(path).unwrap();
         assert_eq!((again.recovery_start(), again.index_recovery_start()), (1_795_222_170_031, 0));
+    }
+
+    #[test]
+    fn positions_hold_until_somebody_else_writes_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let checkpoint = Checkpoint::open(path.clone()).unwrap();
+        assert_eq!(checkpoint.found(), None);
+        checkpoint.log_timestamp.store(1_000, Ordering::Release);
+        checkpoint.log_position.store(900, Ordering::Release);
+        checkpoint.queues_position.store(800, Ordering::Release);
+        checkpoint.index_position.store(700, Ordering::Release);
+        checkpoint.save(&LocalDisk).unwrap();
+        let found = || Checkpoint::open(path.clone()).unwrap().found();
+        assert_eq!(found(), Some(DurableUpTo { log: 900, queues: 800, index: 700 }));
+        checkpoint.lower(750);
+        checkpoint.save(&LocalDisk).unwrap();
+        assert_eq!(found(), Some(DurableUpTo { log: 750, queues: 750, index: 700 }));
+        // Any flipped bit of them, and a Java broker that went on from here.
+        let good = std::fs::read(&path).unwrap();
+        for at in MAGIC_AT..USED_LEN {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::write(&path, bad).unwrap();
+            assert_eq!(found(), None, "byte {at}");
+        }
+        let mut java = good.clone();
+        java[7] += 1;
+        std::fs::write(&path, java).unwrap();
+        assert_eq!(found(), None);
     }
 }

@@ -28,7 +28,8 @@ const _: () = assert!(ENTRY_LEN.is_multiple_of(4), "entries are read as words");
 /// Disk space of a queue's file is taken in steps of so many bytes: most queues of most brokers hold few messages.
 const ALLOCATED_STEP: usize = 64 * 1024;
 
-/// Record length of the filler entries before the first real one of a queue that does not start at 0.
+/// Record length of entries that stand for no message: those before the first real one of a queue that does not start at 0,
+/// and those of messages that were lost.
 const FILLER_LEN: u32 = i32::MAX as u32;
 
 /// One entry.
@@ -44,7 +45,13 @@ pub struct QueueEntry {
 impl QueueEntry {
     const FILLER: QueueEntry = QueueEntry { physical: PhysicalOffset(0), len: FILLER_LEN, tags_code: 0 };
 
-    /// Stands in for an offset that never had a message here.
+    /// For a message that cannot be read: damaged, or known only by the offset of the next one, whose record begins at
+    /// `physical`. With a place in the log, so that places grow along a queue; never the same as the fillers at a beginning.
+    pub fn lost(physical: PhysicalOffset) -> QueueEntry {
+        QueueEntry { physical, len: FILLER_LEN, tags_code: -1 }
+    }
+
+    /// Stands in for an offset that has no message here.
     pub fn is_filler(&self) -> bool {
         self.len == FILLER_LEN
     }
@@ -53,9 +60,16 @@ impl QueueEntry {
         self.len > 0 && self.len <= FILLER_LEN && i64::try_from(self.physical.0).is_ok()
     }
 
+    /// Whether it is of a record before `physical`. Along a queue first true, then false: what was lost in a gap knows its
+    /// place, and fillers at a queue's beginning have 0.
+    fn is_before(&self, physical: u64) -> bool {
+        self.is_there() && self.physical.0 < physical
+    }
+
     /// Physical offset after the record.
     pub fn end(&self) -> u64 {
-        self.physical.0.saturating_add(u64::from(self.len))
+        let len = if self.is_filler() { 0 } else { u64::from(self.len) };
+        self.physical.0.saturating_add(len)
     }
 }
 
@@ -220,6 +234,8 @@ impl ConsumeQueue {
         queue.max.store(max, Ordering::Release);
         queue.next.store(max, Ordering::Release);
         queue.flushed.store(max, Ordering::Release);
+        // Its entry in the directory may be in memory only, from before a crash.
+        queue.dir_dirty.store(true, Ordering::Release);
         queue.find_end_physical();
         Ok(queue)
     }
@@ -303,7 +319,7 @@ impl ConsumeQueue {
 
     fn find_end_physical(&self) {
         let last = self.max().checked_sub(1).and_then(|last| self.any_entry(last));
-        let end = last.filter(|entry| !entry.is_filler()).map_or(0, |entry| entry.end());
+        let end = last.map_or(0, |entry| entry.end());
         self.end_physical.store(end, Ordering::Release);
     }
 
@@ -350,7 +366,7 @@ impl ConsumeQueue {
         }
         if offset > max {
             for missing in max..offset {
-                self.add(disk, missing, &QueueEntry::FILLER)?;
+                self.add(disk, missing, &QueueEntry::lost(entry.physical))?;
             }
             self.add(disk, offset, entry)?;
             return Ok(Put::Gap);
@@ -392,9 +408,7 @@ impl ConsumeQueue {
         };
         file.allocate(disk, offset)?;
         file.put(offset, entry);
-        if !entry.is_filler() {
-            self.end_physical.store(entry.end(), Ordering::Release);
-        }
+        self.end_physical.store(entry.end(), Ordering::Release);
         self.max.store(offset + 1, Ordering::Release);
         Ok(())
     }
@@ -436,13 +450,7 @@ impl ConsumeQueue {
         if let Some(file) = self.file_of(offset) {
             file.words.sync(disk, file.at(offset)..file.words.len())?;
         }
-        let mut files = self.files.write();
-        while files.len() > 1 && files.last().is_some_and(|file| file.first > offset) {
-            if let Some(file) = files.pop() {
-                files::remove_file(file.words.path())?;
-            }
-        }
-        Ok(())
+        self.drop_files_behind(disk, offset)
     }
 
     /// Removes every file.
@@ -455,6 +463,7 @@ impl ConsumeQueue {
         self.max.store(0, Ordering::Release);
         self.end_physical.store(0, Ordering::Release);
         self.flushed.store(0, Ordering::Release);
+        self.next.store(0, Ordering::Release);
         disk.sync_dir(&self.dir)
     }
 
@@ -464,18 +473,65 @@ impl ConsumeQueue {
         let mut keep = max;
         while keep > first {
             match self.any_entry(keep - 1) {
-                Some(entry) if !entry.is_filler() && entry.end() > end => keep -= 1,
+                // A filler stands for what is before the entry after it, which is gone by now.
+                Some(entry) if entry.end() > end || (entry.is_filler() && entry.physical.0 >= end) => keep -= 1,
                 _ => break,
             }
         }
         if keep < max { self.cut(disk, keep) } else { Ok(()) }
     }
 
+    /// Forgets the entries of records at or behind `physical` of the log, and whatever stands behind them in the files: after
+    /// a power loss some of these pages may be missing and others be from before something else. They are put again from the log.
+    /// `belongs` tells whether an entry is that of this queue's message at an offset; it is asked about the last one kept,
+    /// which may lie across a page that was lost.
+    pub fn keep_before(
+        &self,
+        disk: &dyn Disk,
+        physical: u64,
+        belongs: &dyn Fn(&ConsumeQueue, u64, &QueueEntry) -> bool,
+    ) -> io::Result<()> {
+        let files = self.files.read().clone();
+        let last = files.iter().enumerate().rev().find(|(_, file)| file.entry(file.first).is_before(physical));
+        let kept = last.and_then(|(index, file)| {
+            let end = partition_point(file.first, file.end(), |offset| file.entry(offset).is_before(physical));
+            let torn = !belongs(self, end - 1, &file.entry(end - 1));
+            let end = end - u64::from(torn);
+            let has_entries = if end > file.first { file.entry(end - 1) != QueueEntry::FILLER } else { index > 0 };
+            has_entries.then_some((file, end))
+        });
+        let Some((file, end)) = kept else {
+            return if files.is_empty() { Ok(()) } else { self.clear(disk) };
+        };
+        let _flush = self.flush_lock.lock();
+        self.max.store(end, Ordering::Release);
+        self.next.store(end, Ordering::Release);
+        self.flushed.store(end, Ordering::Release);
+        self.find_end_physical();
+        if end < file.end() {
+            file.words.zero_behind(disk, file.at(end))?;
+        }
+        self.drop_files_behind(disk, file.first)
+    }
+
+    /// Removes the files that begin behind `offset`, durably. Under the flush lock.
+    fn drop_files_behind(&self, disk: &dyn Disk, offset: u64) -> io::Result<()> {
+        let mut dropped = false;
+        let mut files = self.files.write();
+        while files.len() > 1 && files.last().is_some_and(|file| file.first > offset) {
+            if let Some(file) = files.pop() {
+                files::remove_file(file.words.path())?;
+                dropped = true;
+            }
+        }
+        if dropped { disk.sync_dir(&self.dir) } else { Ok(()) }
+    }
+
     /// Sets min to the first entry whose record is not before `log_min`. Java: correctMinOffset.
     pub fn correct_min(&self, log_min: u64) {
         let (first, max) = (self.first(), self.max());
-        let gone =
-            |offset: u64| self.any_entry(offset).is_none_or(|entry| entry.is_filler() || entry.physical.0 < log_min);
+        let leads = |entry: &QueueEntry| *entry == QueueEntry::FILLER;
+        let gone = |offset: u64| self.any_entry(offset).is_none_or(|entry| leads(&entry) || entry.is_before(log_min));
         // The usual case needs one entry only.
         let min = if first >= max || !gone(first) { first } else { partition_point(first, max, gone) };
         self.min.store(min.min(max), Ordering::Release);

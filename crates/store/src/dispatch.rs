@@ -115,6 +115,16 @@ impl Projection {
         Ok(Some((put, entry)))
     }
 
+    /// Keeps the place of a damaged record in its queue, if it is the next one: nobody else gets its offset.
+    pub fn put_lost(&self, record: &Record<'_>, physical: u64) -> io::Result<()> {
+        let Some(queue) = self.queue_of(record, &mut None) else { return Ok(()) };
+        if record.queue_offset().0 == queue.max() {
+            queue.put(&*self.disk, record.queue_offset(), &QueueEntry::lost(PhysicalOffset(physical)))?;
+            self.queues.mark_dirty(&queue);
+        }
+        Ok(())
+    }
+
     /// Puts a record into the index, if there is one.
     pub fn put_index(&self, record: &Record<'_>, noted: &Noted<'_>, physical: u64) -> io::Result<()> {
         self.index.as_ref().map_or(Ok(()), |index| index.put(&*self.disk, record, noted, physical))

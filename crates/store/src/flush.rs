@@ -227,6 +227,7 @@ impl Flusher {
         self.segments.sync(&*self.disk, from..to)?;
         self.last_sync_us.store(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.positions.flushed.store(to, Ordering::Release);
+        self.checkpoint.log_position.store(to, Ordering::Release);
         let now = Seen { end: written, timestamp };
         let before = std::mem::replace(&mut *seen, now);
         if let Some(durable) = [now, before].into_iter().find(|seen| seen.end <= to) {

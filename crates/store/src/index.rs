@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::properties;
+use ferromq_protocol::message::tags::index_key_hash;
 use ferromq_protocol::message::{Record, TransactionKind};
 use parking_lot::{Mutex, RwLock};
 
@@ -32,6 +33,25 @@ pub struct QueryOutcome {
     pub last_update_offset: PhysicalOffset,
     /// There was more to look through than one query may; older messages may be missing.
     pub cut_short: bool,
+}
+
+/// What is known of how far the index is on the disk.
+#[derive(Clone, Copy, Debug)]
+pub enum Durable {
+    /// The entries of records before this place in the log.
+    Position(u64),
+    /// Those of records stored before this time, in milliseconds; all that Java's checkpoint says.
+    Time(i64),
+}
+
+impl Durable {
+    fn covers(self, file: &IndexFile) -> bool {
+        match self {
+            Durable::Position(position) => file.end_physical() < position,
+            // Strictly before: messages of that very millisecond may have come after the sync.
+            Durable::Time(time) => file.end_timestamp() < time,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -90,35 +110,58 @@ impl Index {
         self.files.read().iter().rev().find(|file| !file.is_empty()).map_or(0, |file| file.end_physical() + 1)
     }
 
-    /// After a crash: checks the files not known to be on the disk, cuts what is damaged and removes files that hold
-    /// nothing any more. Returns the physical offset from which messages have to be put again; those before it are
-    /// indexed whole.
-    pub fn repair(&self, durable_timestamp: i64, log_end: u64) -> io::Result<u64> {
-        self.cut(durable_timestamp, log_end, true)
+    /// After a crash: checks the files not known to be on the disk, cuts what is damaged, and what lies at or beyond `end`,
+    /// and removes files that hold nothing any more. Returns the physical offset from which messages have to be put again, as
+    /// far as the files tell; those before it are indexed whole.
+    pub fn repair(
+        &self,
+        disk: &dyn Disk,
+        durable: Durable,
+        end: u64,
+        record_at: &dyn Fn(u64) -> Option<Bytes>,
+    ) -> io::Result<u64> {
+        let belongs = |physical, hash| {
+            // What is gone from the log has been on the disk for long.
+            record_at(physical).is_none_or(|bytes| {
+                Record::parse(&bytes).is_ok_and(|record| {
+                    let text = record.properties();
+                    let noted = Noted::of(&text);
+                    keys_of(&noted).any(|key| index_key_hash(record.topic(), key).cast_unsigned() == hash)
+                })
+            })
+        };
+        // Without a place it is not known whether the last message has all its entries.
+        self.cut(disk, durable, end, matches!(durable, Durable::Time(_)), &belongs)
     }
 
     /// Takes out what lies at or beyond `log_end`, which became the end of the log.
-    pub fn truncate(&self, log_end: u64) -> io::Result<()> {
+    pub fn truncate(&self, disk: &dyn Disk, log_end: u64) -> io::Result<()> {
         if self.resume_at() > log_end {
-            self.cut(i64::MAX, log_end, false)?;
+            self.cut(disk, Durable::Position(u64::MAX), log_end, false, &|_, _| true)?;
         }
         Ok(())
     }
 
-    fn cut(&self, durable_timestamp: i64, log_end: u64, cut_last: bool) -> io::Result<u64> {
+    fn cut(
+        &self,
+        disk: &dyn Disk,
+        durable: Durable,
+        log_end: u64,
+        cut_last: bool,
+        belongs: &dyn Fn(u64, u32) -> bool,
+    ) -> io::Result<u64> {
         let mut files = self.files.write();
         let mut resume = 0;
         let mut keep = files.len();
         for (at, file) in files.iter().enumerate() {
             let last = at + 1 == files.len();
-            // Strictly before: messages of that very millisecond may have come after the sync. A file that is
-            // followed by another is full; one that says otherwise has lost its header.
-            let durable = file.is_full() && file.end_timestamp() < durable_timestamp;
+            // A file that is followed by another is full; one that says otherwise has lost its header.
+            let durable = file.is_full() && durable.covers(file);
             if !last && durable && file.end_physical() < log_end {
                 resume = file.end_physical() + 1;
                 continue;
             }
-            let repaired = file.repair(log_end, cut_last && last);
+            let repaired = file.repair(disk, log_end, cut_last && last, belongs)?;
             if repaired.entries == 0 {
                 // The last message of the file before may have had its other keys in this one.
                 resume = resume.saturating_sub(1);
@@ -133,9 +176,13 @@ impl Index {
                 break;
             }
         }
+        let removed = keep < files.len();
         for file in files.drain(keep..) {
             tracing::warn!(path = %file.path().display(), "index file removed; its messages are indexed again");
             files::remove_file(file.path())?;
+        }
+        if removed {
+            disk.sync_dir(&self.dir)?;
         }
         Ok(resume)
     }
@@ -145,8 +192,7 @@ impl Index {
         if record.sys_flag().transaction() == TransactionKind::Rollback {
             return Ok(());
         }
-        let keys = noted.keys.into_iter().flat_map(properties::keys);
-        for key in noted.unique_key.into_iter().chain(keys) {
+        for key in keys_of(noted) {
             self.put_key(disk, record.topic(), key, physical, record.store_timestamp())?;
         }
         Ok(())
@@ -256,6 +302,12 @@ impl Index {
             cut_short,
         })
     }
+}
+
+/// What a message is found by: its unique key and each of its keys.
+fn keys_of<'a>(noted: &Noted<'a>) -> impl Iterator<Item = &'a str> {
+    let keys = noted.keys.into_iter().flat_map(properties::keys);
+    noted.unique_key.into_iter().chain(keys)
 }
 
 /// `yyyyMMddHHmmssSSS` in local time, later than the name before. Java: UtilAll.timeMillisToHumanString.

@@ -326,10 +326,17 @@ impl IndexFile {
 
     /// After a crash or a truncation of the log: keeps the longest run of entries that hang together and lie before
     /// `log_end`, and rebuilds the slots from them. With `cut_last` the entries of the last message go too: some of
-    /// its keys may be missing, so it is to be indexed again as a whole.
+    /// its keys may be missing, so it is to be indexed again as a whole. `belongs` tells whether a hash is of a key of the
+    /// message at a place; it is asked about the last entry, which may lie across a page that was lost.
     ///
     /// Cost: one pass over the entries.
-    pub fn repair(&self, log_end: u64, cut_last: bool) -> Repaired {
+    pub fn repair(
+        &self,
+        disk: &dyn Disk,
+        log_end: u64,
+        cut_last: bool,
+        belongs: &dyn Fn(u64, u32) -> bool,
+    ) -> io::Result<Repaired> {
         // Every entry's chain link must be what following the entries gives; that also finds pages that were lost.
         let mut slots = vec![0_u32; self.shape.slots as usize];
         let header_next = self.next_entry();
@@ -358,6 +365,11 @@ impl IndexFile {
         while cut_last && keep > 1 && self.entry(keep - 1).physical == last_physical {
             keep -= 1;
         }
+        let torn = keep > 1 && {
+            let last = self.entry(keep - 1);
+            !belongs(last.physical, last.hash)
+        };
+        keep -= u32::from(torn);
         slots.fill(0);
         let mut used = 0;
         for number in 1..keep {
@@ -371,11 +383,8 @@ impl IndexFile {
                 self.words.put_word(at, *newest);
             }
         }
-        for number in keep..end {
-            for word in 0..ENTRY_LEN / 4 {
-                self.words.put_word(self.entry_at(number) + word * 4, 0);
-            }
-        }
+        // Also what no slot names: after another power loss it could pass for entries of then.
+        self.words.zero_behind(disk, self.entry_at(keep))?;
         self.words.put_word(SLOTS_USED_AT, used);
         self.words.put_word(NEXT_ENTRY_AT, keep);
         if keep > 1 && keep != header_next {
@@ -389,7 +398,7 @@ impl IndexFile {
             self.words.put_long(END_TIMESTAMP_AT, time.cast_unsigned());
         }
         self.dirty.store(true, Ordering::Release);
-        Repaired { entries: keep - 1, whole: keep == end }
+        Ok(Repaired { entries: keep - 1, whole: keep == end })
     }
 
     /// One after the highest entry any slot names: after a power loss the header may be older than the entries.
@@ -452,12 +461,12 @@ mod tests {
     fn repair_keeps_what_hangs_together() {
         let dir = tempfile::tempdir().unwrap();
         let file = filled(dir.path());
-        assert_eq!(file.repair(1_000, false), Repaired { entries: 10, whole: true });
+        assert_eq!(file.repair(&LocalDisk, 1_000, false, &|_, _| true).unwrap(), Repaired { entries: 10, whole: true });
         assert_eq!(file.end_timestamp(), 1_006_000);
         // A put that was torn between entry and header.
         let number = file.next_entry();
         file.words.put_word(file.slot_of(3), number);
-        assert_eq!(file.repair(1_000, true).entries, 8, "without the last message");
+        assert_eq!(file.repair(&LocalDisk, 1_000, true, &|_, _| true).unwrap().entries, 8, "without the last message");
         assert_eq!(find(&file, "all", 0, i64::MAX), [300, 200, 100, 0]);
         assert_eq!(file.end_physical(), 300);
         for key in ["all", "k4"] {
@@ -468,10 +477,10 @@ mod tests {
         for word in 0..5 {
             file.words.put_word(file.entry_at(5) + word * 4, 0);
         }
-        assert_eq!(file.repair(1_000, true).entries, 2);
+        assert_eq!(file.repair(&LocalDisk, 1_000, true, &|_, _| true).unwrap().entries, 2);
         assert_eq!(find(&file, "all", 0, i64::MAX), [0]);
         // The log was cut before everything in the file.
-        assert_eq!(file.repair(0, true).entries, 0);
+        assert_eq!(file.repair(&LocalDisk, 0, true, &|_, _| true).unwrap().entries, 0);
         assert!(file.is_empty());
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::checkpoint::Checkpoint;
 use crate::disk::Disk;
 use crate::dispatch::Projection;
@@ -34,6 +36,8 @@ pub struct Maintenance {
     pub interval: Duration,
     pub least_pages: u64,
     pub thorough_interval: Duration,
+    /// One at a time writes out: what one has taken from the list is not on the disk yet when another finds nothing left.
+    pub writing_out: Mutex<()>,
     pub signal: Signal,
     pub stop: AtomicBool,
 }
@@ -68,6 +72,7 @@ impl Maintenance {
     }
 
     fn flush_some(&self) -> io::Result<()> {
+        let _one = self.writing_out.lock();
         let queues = &self.projection.queues;
         for queue in queues.take_dirty() {
             if !queue.flush(&*self.disk, self.least_pages)? {
@@ -79,15 +84,23 @@ impl Maintenance {
 
     /// Writes out everything that is dispatched, and notes so in the checkpoint (not yet saved).
     pub fn flush_all(&self) -> io::Result<()> {
+        let _one = self.writing_out.lock();
         // First: what is dispatched from here on may or may not be included.
         let timestamp = self.positions.dispatched_timestamp.load(Ordering::Acquire);
+        let dispatched = self.positions.dispatched();
+        if self.positions.flushed() < dispatched {
+            // An open after a crash goes on from here, and so must find the log before it.
+            self.flusher.flush()?;
+        }
         for queue in self.projection.queues.take_dirty() {
             queue.flush(&*self.disk, 0)?;
         }
         self.checkpoint.queues_timestamp.store(timestamp, Ordering::Release);
+        self.checkpoint.queues_position.store(dispatched, Ordering::Release);
         if let Some(index) = &self.projection.index {
             index.sync(&*self.disk)?;
             self.checkpoint.index_timestamp.store(timestamp, Ordering::Release);
+            self.checkpoint.index_position.store(dispatched, Ordering::Release);
         }
         Ok(())
     }

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use parking_lot::Mutex;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 
 use crate::disk::{Disk, MappedRange, naming};
 use crate::looking::{Look, ReadError, Seen};
@@ -214,10 +216,10 @@ impl LogFile {
     }
 
     /// Zeros everything behind the written end, so that no old record can ever follow a new one.
-    pub fn zero_rest(&self) -> io::Result<()> {
+    pub fn zero_rest(&self, disk: &dyn Disk) -> io::Result<()> {
         let from = self.written() as u64;
         crate::disk::zero_range(&self.file, from, self.len() as u64 - from)?;
-        self.file.sync_data()
+        disk.sync_file(&self.path, &self.file)
     }
 
     /// A range of written bytes; `None` when it reaches beyond the written end.
@@ -364,6 +366,16 @@ fn or_gone<T>(made: io::Result<T>, path: &Path) -> io::Result<T> {
     })
 }
 
+/// The next range from `at` on that has data. A filesystem that does not keep apart what is a hole says all of it.
+fn next_data(file: &File, at: usize) -> io::Result<Option<Range<usize>>> {
+    let place = |offset: u64| usize::try_from(offset).map_err(io::Error::other);
+    match rustix::fs::seek(file, SeekFrom::Data(at as u64)) {
+        Ok(from) => Ok(Some(place(from)?..place(rustix::fs::seek(file, SeekFrom::Hole(from))?)?)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A mapped file of big-endian words that may change in place. Its descriptor is closed: thousands of queues have
 /// one of these each.
 #[derive(Debug)]
@@ -403,6 +415,22 @@ impl WordFile {
         let file = OpenOptions::new().write(true).read(true).open(&self.path)?;
         let len = range.len() as u64;
         disk.allocate(&file, range.start as u64..range.end as u64).map_err(|error| naming(error, &self.path, len))
+    }
+
+    /// Zeros, durably, what was ever written from byte `at` (a multiple of four) on. Holes stay holes.
+    pub fn zero_behind(&self, disk: &dyn Disk, at: usize) -> io::Result<()> {
+        let file = File::open(&self.path)?;
+        let mut at = at;
+        while let Some(data) = next_data(&file, at)? {
+            for word in (data.start - data.start % 4..data.end.min(self.len())).step_by(4) {
+                if self.word(word) != 0 {
+                    self.put_word(word, 0);
+                }
+            }
+            self.sync(disk, data.start..data.end.min(self.len()))?;
+            at = data.end;
+        }
+        Ok(())
     }
 
     /// Maps the pages of `range` writable ahead of puts.
@@ -520,7 +548,7 @@ mod tests {
         std::fs::write(&path, [9; 9000]).unwrap();
         let file = Arc::new(LogFile::open(path, 0).unwrap());
         assert!(file.retract(10, Duration::ZERO));
-        file.zero_rest().unwrap();
+        file.zero_rest(&LocalDisk).unwrap();
         file.seal();
         let all = file.slice(0..9000).unwrap();
         assert!(all[..10].iter().all(|byte| *byte == 9) && all[10..].iter().all(|byte| *byte == 0));

@@ -1,4 +1,4 @@
-//! A store against a plain list: random appends, batches, clean stops, kills, damaged tails.
+//! A store against a plain list: random appends, batches, clean stops, kills, damaged tails, power losses.
 
 use std::collections::BTreeMap;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Effort;
+use crate::disk::Disk;
 use crate::testing::*;
 
 #[derive(Clone, Debug)]
@@ -33,12 +34,25 @@ enum Step {
     KillWithGarbage {
         garbage: Vec<u8>,
     },
-    /// A kill that takes the last record's end with it.
+    /// A kill that takes the last record's end with it, if nothing says that it was on the disk.
     Tear,
-    /// A kill after which queue and index pages written since the last open are as they were then, here and there.
+    /// A bit of a body changes on the disk, of something that was known to be there; then a kill.
+    Damage {
+        pick: usize,
+    },
+    /// A kill after which any page, file or removal that was not synced is lost, each by itself: of log, queues, index and
+    /// checkpoint.
     PowerLoss {
         seed: u64,
+        /// Of sixteen.
+        lost: u64,
     },
+    /// Queues, index and checkpoint get to the disk, as they do now and then.
+    Upkeep,
+    /// The log gets there.
+    Flush,
+    /// Somebody sets the clock back.
+    ClockBack,
     /// A clean stop, after which somebody removes the consume queues.
     LoseQueues,
 }
@@ -54,7 +68,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Kill),
         1 => proptest::collection::vec(any::<u8>(), 1..200).prop_map(|garbage| Step::KillWithGarbage { garbage }),
         1 => Just(Step::Tear),
-        2 => any::<u64>().prop_map(|seed| Step::PowerLoss { seed }),
+        1 => any::<usize>().prop_map(|pick| Step::Damage { pick }),
+        2 => (any::<u64>(), 1..16_u64).prop_map(|(seed, lost)| Step::PowerLoss { seed, lost }),
+        1 => Just(Step::Upkeep),
+        1 => Just(Step::Flush),
+        1 => Just(Step::ClockBack),
         1 => Just(Step::LoseQueues),
     ]
 }
@@ -66,27 +84,50 @@ struct Known {
     body: Vec<u8>,
     physical: u64,
     len: usize,
+    damaged: bool,
+}
+
+impl Known {
+    /// Place of the counter at the end of the body.
+    fn count_at(&self) -> u64 {
+        self.physical + (self.len - Model::key(&self.body).len() - 2 - TOPIC.len() - 1 - 4) as u64
+    }
 }
 
 struct Model {
     site: Site,
+    disk: Arc<PowerDisk>,
     store: Option<Store>,
     /// In log order.
     messages: Vec<Known>,
     count: u32,
-    /// End of the log when the store was last opened: everything before was made durable then.
-    durable: u64,
-    /// The header of each index file at that time.
-    headers: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 const TOPIC: &str = "Model";
+/// A few pages.
+const SEGMENT_LEN: u64 = 16 << 10;
 
 impl Model {
     fn new() -> Model {
-        let site = Site::new();
-        let store = Some(site.open());
-        Model { site, store, messages: Vec::new(), count: 0, durable: 0, headers: BTreeMap::new() }
+        let mut model = Model { site: Site::new(), disk: Arc::default(), store: None, messages: Vec::new(), count: 0 };
+        model.store = Some(model.open());
+        model
+    }
+
+    /// Nothing gets to the disk by itself: steps decide.
+    fn open(&self) -> Store {
+        let never = Duration::from_secs(3600);
+        let flush = FlushMode::Async { interval: never, least_pages: 0, thorough_interval: never };
+        let config = StoreConfig {
+            segment_len: SEGMENT_LEN,
+            queue_file_entries: 64,
+            flush,
+            queue_flush_interval: never,
+            queue_flush_thorough_interval: never,
+            disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
+            ..self.site.config()
+        };
+        Store::open(config).unwrap()
     }
 
     fn store(&self) -> &Store {
@@ -111,14 +152,21 @@ impl Model {
     }
 
     fn apply(&mut self, step: Step) {
-        self.site.advance(900);
+        self.site.advance(90);
         match step {
             Step::Append { queue, len } => {
                 let body = self.body(len);
                 let placed = self.store().append(&message(TOPIC, queue, &body, &Model::key(&body))).unwrap();
                 assert_eq!(placed.queue_offset.0, self.next_offset(queue));
                 let (physical, len) = (placed.physical_offset.0, placed.record_len);
-                self.messages.push(Known { queue: Some(queue), offset: placed.queue_offset.0, body, physical, len });
+                self.messages.push(Known {
+                    queue: Some(queue),
+                    offset: placed.queue_offset.0,
+                    body,
+                    physical,
+                    len,
+                    damaged: false,
+                });
             }
             Step::Batch { queue, lens } => {
                 let bodies: Vec<_> = lens.iter().map(|len| self.body(*len)).collect();
@@ -131,7 +179,14 @@ impl Model {
                 for (at, body) in bodies.into_iter().enumerate() {
                     let offset = placed.queue_offset.0 + at as u64;
                     let physical = placed.physical_offsets[at].0;
-                    self.messages.push(Known { queue: Some(queue), offset, body, physical, len: lens[at] });
+                    self.messages.push(Known {
+                        queue: Some(queue),
+                        offset,
+                        body,
+                        physical,
+                        len: lens[at],
+                        damaged: false,
+                    });
                 }
             }
             Step::Half => {
@@ -141,7 +196,7 @@ impl Model {
                 half.sys_flag = ferromq_protocol::message::SysFlag(0x4);
                 let placed = self.store().append(&half).unwrap();
                 let (physical, len) = (placed.physical_offset.0, placed.record_len);
-                self.messages.push(Known { queue: None, offset: 0, body, physical, len });
+                self.messages.push(Known { queue: None, offset: 0, body, physical, len, damaged: false });
             }
             Step::Read { queue } => {
                 settle(self.store());
@@ -163,19 +218,33 @@ impl Model {
                 self.reopen();
             }
             Step::Tear => {
-                let Some(last) = self.messages.pop() else { return };
-                self.store = None;
-                // The counter at the end of the body makes the CRC wrong.
-                let text = Model::key(&last.body).len();
-                let at = last.physical + (last.len - text - 2 - TOPIC.len() - 1 - 4) as u64;
-                self.overwrite(at, &[0xFF; 3]);
+                let vouched = self.stop_and_see_what_is_vouched_for();
+                if let Some(last) = self.messages.pop_if(|last| last.physical >= vouched) {
+                    // Which makes the CRC wrong.
+                    self.overwrite(last.count_at(), &[0xFF; 3]);
+                }
                 self.reopen();
             }
-            Step::PowerLoss { seed } => {
-                self.store = None;
-                self.lose_pages(seed);
+            Step::Damage { pick } => {
+                let end = self.stop_and_see_what_is_vouched_for();
+                let vouched = self.messages.iter().filter(|known| known.physical < end).count();
+                if vouched > 0 {
+                    let known = &mut self.messages[pick % vouched];
+                    known.damaged = true;
+                    let at = known.count_at();
+                    self.overwrite(at, &[0xFF; 3]);
+                    self.disk.all_is_synced(&self.root());
+                }
                 self.reopen();
             }
+            Step::PowerLoss { seed, lost } => self.lose_power(seed, lost),
+            Step::Upkeep => {
+                settle(self.store());
+                let store = self.store();
+                store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*self.disk)).unwrap();
+            }
+            Step::Flush => self.store().flusher.flush().unwrap(),
+            Step::ClockBack => self.site.advance(-20_000),
             Step::LoseQueues => {
                 settle(self.store());
                 self.store().close().unwrap();
@@ -189,88 +258,54 @@ impl Model {
         }
     }
 
+    /// A kill; and the place before which the checkpoint says that the log is on the disk.
+    fn stop_and_see_what_is_vouched_for(&mut self) -> u64 {
+        self.store = None;
+        let found = Checkpoint::open(self.root().join("checkpoint")).unwrap().found();
+        found.map_or(0, |found| found.log)
+    }
+
     fn overwrite(&self, at: u64, bytes: &[u8]) {
-        let start = at - at % 4096;
+        let start = at - at % SEGMENT_LEN;
         let path = self.site.dir.path().join("store/commitlog").join(crate::files::segment_name(start));
-        let fits = bytes.len().min(usize::try_from(start + 4096 - at).unwrap());
+        let fits = bytes.len().min(usize::try_from(start + SEGMENT_LEN - at).unwrap());
         if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(path) {
             file.seek(SeekFrom::Start(at - start)).unwrap();
             file.write_all(&bytes[..fits]).unwrap();
         }
     }
 
-    fn files(&self, below: &str) -> Vec<PathBuf> {
-        let mut dirs = vec![self.site.dir.path().join("store").join(below)];
-        let mut found = Vec::new();
-        while let Some(dir) = dirs.pop() {
-            found.extend(crate::files::list_files(&dir).unwrap());
-            dirs.extend(crate::files::list_dirs(&dir).unwrap());
-        }
-        found
+    fn root(&self) -> PathBuf {
+        self.site.dir.path().join("store")
     }
 
-    fn lose_pages(&self, seed: u64) {
+    fn lose_power(&mut self, seed: u64, lost: u64) {
+        let flushed = self.store().watermarks().flushed.0;
+        self.store = None;
         let mut dice = seed | 1;
-        let mut lost = || {
+        self.disk.power_loss(&self.root(), || {
             dice ^= dice << 13;
             dice ^= dice >> 7;
             dice ^= dice << 17;
-            dice.is_multiple_of(3)
-        };
-        let long = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
-        let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
-        for path in self.files("consumequeue") {
-            let mut bytes = std::fs::read(&path).unwrap();
-            for entry in bytes.chunks_mut(20) {
-                if long(&entry[..8]) >= self.durable && word(&entry[8..12]) != i32::MAX as u32 && lost() {
-                    entry.fill(0);
-                }
-            }
-            std::fs::write(path, bytes).unwrap();
-        }
-        let config = self.site.config();
-        let entries_at = 40 + 4 * config.index_slots as usize;
-        for path in self.files("index") {
-            let mut bytes = std::fs::read(&path).unwrap();
-            let header = self.headers.get(&path).cloned().unwrap_or_else(|| vec![0; 40]);
-            let durable_entries = word(&header[36..40]).max(1);
-            for slot in (40..entries_at).step_by(4) {
-                let newest = word(&bytes[slot..slot + 4]);
-                if newest >= durable_entries && lost() {
-                    let mut before = newest;
-                    while before >= durable_entries {
-                        let at = entries_at + 20 * before as usize + 16;
-                        before = word(&bytes[at..at + 4]);
-                    }
-                    bytes[slot..slot + 4].copy_from_slice(&before.to_be_bytes());
-                }
-            }
-            for entry in bytes[entries_at + 20 * durable_entries as usize..].chunks_mut(20) {
-                if lost() {
-                    entry.fill(0);
-                }
-            }
-            if lost() {
-                bytes[..40].copy_from_slice(&header);
-            }
-            std::fs::write(path, bytes).unwrap();
-        }
+            dice % 16 < lost
+        });
+        let store = self.open();
+        let end = store.watermarks().written.0;
+        drop(store);
+        assert!(end >= flushed, "the log was flushed up to {flushed} and ends at {end}");
+        self.messages.retain(|known| known.physical < end);
+        assert!(self.messages.last().is_none_or(|last| last.physical + last.len as u64 <= end));
+        self.reopen();
     }
 
     fn reopen(&mut self) {
         self.store = None;
-        self.store = Some(self.site.open());
-        self.durable = self.store().watermarks().written.0;
-        self.headers = self
-            .files("index")
-            .into_iter()
-            .map(|path| (path.clone(), std::fs::read(path).unwrap()[..40].to_vec()))
-            .collect();
+        self.store = Some(self.open());
         for queue in 0..3 {
             self.check_queue(queue);
         }
         self.check_index();
-        for known in &self.messages {
+        for known in self.messages.iter().filter(|known| !known.damaged) {
             let bytes = self.store().message_at(PhysicalOffset(known.physical), Effort::Full).unwrap().unwrap();
             assert_eq!(Record::parse(&bytes).unwrap().body(), known.body);
         }
@@ -280,22 +315,30 @@ impl Model {
         let expected: Vec<_> = self
             .messages
             .iter()
-            .filter(|known| known.queue == Some(queue))
-            .map(|known| (known.offset, known.body.clone()))
+            .filter(|known| known.queue == Some(queue) && !known.damaged)
+            .map(|known| (known.offset, known.body.as_slice()))
             .collect();
-        assert_eq!(read_bodies(self.store(), TOPIC, queue, 0), expected);
+        let found = read_whole_bodies(self.store(), TOPIC, queue, 0);
+        let found: Vec<_> = found.iter().map(|(offset, body)| (*offset, body.as_slice())).collect();
+        // Bodies are long, and their counters tell them apart.
+        let short = |bodies: &[(u64, &[u8])]| -> Vec<_> {
+            bodies.iter().map(|(offset, body)| (*offset, body.len(), body[body.len() - 4..].to_vec())).collect()
+        };
+        assert!(found == expected, "queue {queue}: {:?}, expected {:?}", short(&found), short(&expected));
     }
 
     fn check_index(&self) {
         let mut per_key: BTreeMap<String, usize> = BTreeMap::new();
-        for known in &self.messages {
+        for known in self.messages.iter().filter(|known| !known.damaged) {
             let text = Model::key(&known.body);
             let key = ferromq_protocol::message::property(&text, "UNIQ_KEY").unwrap().to_owned();
             assert_eq!(query_bodies(self.store(), TOPIC, &key), std::slice::from_ref(&known.body), "key {key}");
             *per_key.entry("all".to_owned()).or_default() += 1;
         }
-        let all = per_key.get("all").copied().unwrap_or(0);
-        assert_eq!(query_bodies(self.store(), TOPIC, "all").len(), all.min(64));
+        let (all, found) = (per_key.get("all").copied().unwrap_or(0), query_bodies(self.store(), TOPIC, "all").len());
+        let damaged = self.messages.iter().filter(|known| known.damaged).count();
+        // A damaged message may still be found by its keys.
+        assert!(found >= all.min(64 - damaged.min(64)) && found <= (all + damaged).min(64), "{found} of {all}");
     }
 }
 

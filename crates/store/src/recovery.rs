@@ -1,9 +1,11 @@
 //! Makes log, queues and index agree when a store is opened.
 //!
-//! The log is scanned from a point up to which everything is known to be on the disk, and every record from there is
-//! put into its queue and the index again; puts of what is there already change nothing. What follows the last whole
-//! record is cut off. Java: CommitLog.recoverNormally and recoverAbnormally (store.md §8), with two differences: index
-//! files are repaired rather than dropped, so that no key is lost after a crash, and a queue with a gap makes the
+//! The log is read from a point up to which everything is known to be on the disk. After a crash the queues forget what came
+//! behind that point, since pages of log, queues and index are lost independently of each other, and every record from
+//! there on is put into its queue and the index again. Where the log stops making sense it ends, if nobody can vouch for what
+//! follows (a torn tail); what was known to be on the disk is stepped over instead (damage) and nothing behind it is lost.
+//! Java: CommitLog.recoverNormally and recoverAbnormally, with three differences: places rather than times say where to begin,
+//! index files are repaired rather than dropped, so that no key is lost after a crash, and a queue with a gap makes the
 //! whole log be read.
 
 use std::io;
@@ -11,13 +13,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2};
 use ferromq_protocol::message::{Parsed, Record};
+use memchr::memmem;
 
 use crate::checkpoint::Checkpoint;
-use crate::consume_queue::Put;
+use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
 use crate::dispatch::Projection;
 use crate::files;
-use crate::mapped_file::LogFile;
+use crate::index::Durable;
+use crate::mapped_file::{LogFile, LogSlice, PAGE};
 use crate::noted::Noted;
 use crate::segments::Segments;
 
@@ -45,6 +51,36 @@ struct Scan {
     records: u64,
 }
 
+/// Which part of the log was on the disk before the crash: what cannot be read there is damage, elsewhere it is the end.
+#[derive(Clone, Copy, Debug)]
+enum OnDisk {
+    /// All bytes before this place.
+    Before(u64),
+    /// All records stored up to this time; that is all a Java broker says.
+    StoredBy(i64),
+}
+
+impl OnDisk {
+    fn told_by(checkpoint: &Checkpoint) -> OnDisk {
+        match checkpoint.found() {
+            Some(found) => OnDisk::Before(found.log),
+            None => OnDisk::StoredBy(checkpoint.log_timestamp.load(Ordering::Acquire)),
+        }
+    }
+
+    fn covers(self, record: &Record<'_>) -> bool {
+        match self {
+            OnDisk::Before(end) => record.physical_offset().0 < end,
+            OnDisk::StoredBy(time) => record.store_timestamp() <= time,
+        }
+    }
+
+    /// Whether all bytes before `end` were.
+    fn reaches(self, end: u64) -> bool {
+        matches!(self, OnDisk::Before(known) if end <= known)
+    }
+}
+
 /// Recovers after a clean stop or a crash. Nobody else uses the parts meanwhile.
 pub fn recover(
     segments: &Segments,
@@ -56,25 +92,32 @@ pub fn recover(
     let disk = &*projection.disk;
     let files = segments.all();
     let Some(first) = files.first() else {
-        return drop_projections(projection);
+        return drop_projections(projection, checkpoint);
     };
     let log_min = first.start();
-    let start =
-        if clean { start_after_stop(projection, log_min) } else { start_after_crash(&files, projection, checkpoint)? };
-    let mut scan = scan(&files, projection, start)?;
+    let on_disk = OnDisk::told_by(checkpoint);
+    let start = if clean {
+        start_after_stop(projection, log_min)
+    } else {
+        let start = start_after_crash(&files, projection, checkpoint)?;
+        keep_before(&files, projection, start.queues)?;
+        start
+    };
+    let mut scan = scan(&files, projection, start, on_disk)?;
     if scan.gap && start.queues > log_min {
         tracing::warn!("a queue has lost entries; the whole log is read to rebuild it");
-        scan = self::scan(&files, projection, Start { queues: log_min, index: u64::MAX })?;
+        keep_before(&files, projection, log_min)?;
+        scan = self::scan(&files, projection, Start { queues: log_min, index: u64::MAX }, on_disk)?;
     }
     let end = scan.end;
-    cut_log(segments, end, clean)?;
+    cut_log(segments, projection, end, clean)?;
     for queue in projection.queues.all() {
         queue.truncate_physical(disk, end)?;
         queue.correct_min(log_min);
         queue.advance_next(queue.max());
     }
     if let Some(index) = &projection.index {
-        index.truncate(end)?;
+        index.truncate(disk, end)?;
     }
     let last_timestamp = scan.last.map_or_else(|| checkpoint.log_timestamp.load(Ordering::Acquire), |(_, time)| time);
     make_durable(segments, projection, checkpoint, start, end, last_timestamp)?;
@@ -86,8 +129,27 @@ pub fn recover(
     Ok(Recovered { end, last_timestamp })
 }
 
+/// The queues keep the entries of records before `physical`; those of all others are put again.
+fn keep_before(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<()> {
+    let belongs = |queue: &ConsumeQueue, offset: u64, entry: &QueueEntry| {
+        let gone = files.first().is_none_or(|first| entry.physical.0 < first.start());
+        gone || entry.is_filler()
+            || record_bytes(files, entry.physical.0).is_some_and(|bytes| {
+                Record::parse(&bytes).is_ok_and(|record| {
+                    record.record_len() == entry.len as usize
+                        && record.queue_offset().0 == offset
+                        && record.queue_id() == queue.id()
+                        && record.topic() == queue.topic()
+                })
+            })
+    };
+    projection.queues.all().iter().try_for_each(|queue| queue.keep_before(&*projection.disk, physical, &belongs))
+}
+
 /// Without a log there is nothing to point into.
-fn drop_projections(projection: &Projection) -> io::Result<Recovered> {
+fn drop_projections(projection: &Projection, checkpoint: &Checkpoint) -> io::Result<Recovered> {
+    checkpoint.lower(0);
+    checkpoint.save(&*projection.disk)?;
     for queue in projection.queues.all() {
         if queue.max() > 0 {
             tracing::warn!(topic = queue.topic(), queue = %queue.id(), "queue removed: there is no commit log");
@@ -96,7 +158,7 @@ fn drop_projections(projection: &Projection) -> io::Result<Recovered> {
         queue.remove()?;
     }
     if let Some(index) = &projection.index {
-        index.truncate(0)?;
+        index.truncate(&*projection.disk, 0)?;
     }
     Ok(Recovered { end: 0, last_timestamp: 0 })
 }
@@ -115,21 +177,35 @@ fn start_after_stop(projection: &Projection, log_min: u64) -> Start {
 
 /// After a crash only what the checkpoint says is on the disk for sure.
 fn start_after_crash(files: &[Arc<LogFile>], projection: &Projection, checkpoint: &Checkpoint) -> io::Result<Start> {
+    let (log_min, log_end) =
+        (files.first().map_or(0, |first| first.start()), files.last().map_or(0, |last| last.end()));
+    let found = checkpoint.found();
     // Queues that are all empty were lost, or never written: the checkpoint's word about them is void.
     let lost = projection.queues.all().iter().all(|queue| queue.max() == 0);
-    let queues = if lost {
-        files.first().map_or(0, |first| first.start())
-    } else {
-        segment_at(files, checkpoint.recovery_start())
+    let queues = match found {
+        _ if lost => log_min,
+        // A place that the log does not have is of another log.
+        Some(found) if (log_min..=log_end).contains(&found.queues) => found.queues,
+        Some(_) => log_min,
+        None => segment_at(files, checkpoint.recovery_start()),
     };
+    let record_at = |at: u64| record_bytes(files, at);
     let index = match &projection.index {
         Some(index) => {
-            let durable = checkpoint.index_timestamp.load(Ordering::Acquire);
-            let log_end = files.last().map_or(0, |last| last.end());
-            let resume = index.repair(durable, log_end)?;
-            // Messages without keys have no entries: the checkpoint may know better than the last entry.
-            let by_time = if index.is_empty() { 0 } else { segment_at(files, checkpoint.index_recovery_start()) };
-            resume.max(by_time)
+            match found {
+                Some(found) => {
+                    let known = if found.index <= log_end { found.index } else { log_min };
+                    index.repair(&*projection.disk, Durable::Position(known), known, &record_at)?;
+                    if index.is_empty() { log_min } else { known }
+                }
+                None => {
+                    let time = checkpoint.index_timestamp.load(Ordering::Acquire);
+                    let resume = index.repair(&*projection.disk, Durable::Time(time), log_end, &record_at)?;
+                    // Messages without keys have no entries: the checkpoint may know better than the last entry.
+                    let known = segment_at(files, checkpoint.index_recovery_start());
+                    if index.is_empty() { resume } else { resume.max(known) }
+                }
+            }
         }
         None => u64::MAX,
     };
@@ -151,37 +227,83 @@ fn segment_at(files: &[Arc<LogFile>], time: i64) -> u64 {
 fn record_ending_at(files: &[Arc<LogFile>], projection: &Projection, end: u64) -> Option<(u64, i64)> {
     let queue = projection.queues.all().into_iter().find(|queue| queue.end_physical() == end)?;
     let entry = queue.max().checked_sub(1).and_then(|last| queue.entry(last))?;
-    let file = files.iter().rev().find(|file| file.start() <= entry.physical.0)?;
-    // A file's length is a usize; an offset beyond it gives no slice.
-    let at = (entry.physical.0 - file.start()) as usize;
-    let bytes = file.slice(at..at.checked_add(entry.len as usize)?)?;
+    let bytes = record_bytes(files, entry.physical.0)?;
     let record = Record::parse(&bytes).ok().filter(|record| record.check_crc().is_ok())?;
-    let holds = record.physical_offset() == entry.physical && entry.end() == end && end < file.end();
-    holds.then(|| (entry.physical.0, record.store_timestamp()))
+    (record.record_len() == entry.len as usize).then(|| (entry.physical.0, record.store_timestamp()))
 }
 
-/// Goes through the records, beginning with the segment that holds the start; or, when the queues vouch for the record
-/// before it, right there.
-fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start) -> io::Result<Scan> {
-    let from = start.queues.min(start.index);
-    let first = files.iter().rposition(|file| file.start() <= from).unwrap_or(0);
-    let last = record_ending_at(files, projection, from);
-    let segment_start = files.get(first).map_or(0, |file| file.start());
-    let begin = if last.is_some() { from } else { segment_start };
+/// The record at a place, if its lengths are whole.
+fn record_bytes(files: &[Arc<LogFile>], physical: u64) -> Option<Bytes> {
+    let file = files.iter().rev().find(|file| file.start() <= physical)?;
+    // A file's length is a usize; an offset beyond it gives no slice.
+    let at = usize::try_from(physical - file.start()).ok().filter(|at| *at < file.written())?;
+    let bytes = file.slice(at..file.written())?;
+    let (Found::Record(record) | Found::Broken(record)) = whole_record(&bytes, 0, physical) else { return None };
+    Some(Bytes::copy_from_slice(record.bytes()))
+}
+
+/// The border between records, at or before `from`, at which reading begins; with the record before it where it is known.
+fn border_before(files: &[Arc<LogFile>], projection: &Projection, from: u64) -> (u64, Option<(u64, i64)>) {
+    let ends = projection.queues.all().iter().map(|queue| queue.end_physical()).filter(|end| *end <= from).max();
+    let vouched = ends.and_then(|end| record_ending_at(files, projection, end).map(|last| (end, last)));
+    let begins_well = |file: &&Arc<LogFile>| {
+        file.slice(0..file.written())
+            .is_some_and(|bytes| matches!(whole_record(&bytes, 0, file.start()), Found::Record(_)))
+    };
+    let segment = files.iter().rev().filter(|file| file.start() <= from).find(begins_well).or(files.first());
+    let segment = segment.map_or(0, |file| file.start());
+    match vouched {
+        Some((end, last)) if end >= segment => (end, Some(last)),
+        _ => (segment, None),
+    }
+}
+
+/// What stands at a place of the log.
+enum Found<'a> {
+    Record(Record<'a>),
+    /// Nothing more in this segment.
+    Blank,
+    /// A record with its head and lengths whole, but not its body.
+    Broken(Record<'a>),
+    Nothing,
+}
+
+/// Reads what is at `at` of the segment that begins at `start`.
+fn whole_record(bytes: &[u8], at: usize, start: u64) -> Found<'_> {
+    match bytes.get(at..).map(Record::parse_in_segment) {
+        Some(Ok(Parsed::Blank { .. })) => Found::Blank,
+        Some(Ok(Parsed::Record(record))) if record.physical_offset().0 == start + at as u64 => {
+            if record.check_crc().is_ok() { Found::Record(record) } else { Found::Broken(record) }
+        }
+        _ => Found::Nothing,
+    }
+}
+
+/// Whether a page that holds a part of the record's properties was lost. The CRC covers the body only; but what was not
+/// written reads as zeros (segments are allocated zeroed, and the rest of one is zeroed when it is cut).
+fn has_torn_properties(record: &Record<'_>, at: usize) -> bool {
+    let text = record.properties_bytes();
+    let begin = at + record.record_len() - text.len();
+    let in_first_page = (begin.next_multiple_of(PAGE) - begin).min(text.len());
+    text[in_first_page..].chunks(PAGE).any(|piece| piece.iter().all(|byte| *byte == 0))
+}
+
+/// Goes through the records from the last border before the start on.
+fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: OnDisk) -> io::Result<Scan> {
+    let (begin, last) = border_before(files, projection, start.queues.min(start.index));
+    let first = files.iter().rposition(|file| file.start() <= begin).unwrap_or(0);
     let mut scan = Scan { end: begin, last, gap: false, records: 0 };
     let mut known = None;
-    for file in files.iter().skip(first) {
+    for (index, file) in files.iter().enumerate().skip(first) {
         let Some(bytes) = file.slice(0..file.written()) else { break };
         // Inside the file, whose length is a usize.
         let mut at = begin.saturating_sub(file.start()) as usize;
-        let ended = loop {
-            if at == bytes.len() {
-                break true;
-            }
+        while at < bytes.len() {
             let physical = file.start() + at as u64;
-            match Record::parse_in_segment(&bytes[at..]) {
-                Ok(Parsed::Blank { .. }) => break true,
-                Ok(Parsed::Record(record)) if record.physical_offset().0 == physical && record.check_crc().is_ok() => {
+            let found = whole_record(&bytes, at, file.start());
+            match found {
+                Found::Blank => break,
+                Found::Record(record) if on_disk.covers(&record) || !has_torn_properties(&record, at) => {
                     let text = record.properties();
                     let noted = Noted::of(&text);
                     if physical >= start.queues {
@@ -194,25 +316,78 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start) -> io::Re
                     scan.last = Some((physical, record.store_timestamp()));
                     scan.records += 1;
                     at += record.record_len();
-                    scan.end = physical + record.record_len() as u64;
                 }
-                _ => break false,
+                _ => {
+                    let Some(next) = behind_damage(file, &bytes, at, files.get(index + 1), on_disk) else {
+                        scan.end = physical;
+                        return Ok(scan);
+                    };
+                    let path = file.path().display();
+                    tracing::error!(%path, offset = physical, len = next - at, "a part of the commit log is damaged and stepped over; what follows it is whole");
+                    if let Found::Broken(record) = found
+                        && physical >= start.queues
+                    {
+                        projection.put_lost(&record, physical)?;
+                    }
+                    at = next;
+                }
             }
-        };
-        if !ended {
-            break;
+            scan.end = file.start() + at as u64;
         }
         scan.end = file.end();
     }
     Ok(scan)
 }
 
+/// Where reading goes on in a segment behind something at `at` that is no whole record; its end stands for the next segment.
+/// `None` when nobody vouches for what follows: then the log ends at `at`.
+fn behind_damage(
+    file: &LogFile,
+    bytes: &LogSlice,
+    at: usize,
+    next_file: Option<&Arc<LogFile>>,
+    on_disk: OnDisk,
+) -> Option<usize> {
+    if let OnDisk::Before(end) = on_disk
+        && file.start() + at as u64 >= end
+    {
+        return None;
+    }
+    let proven =
+        |at: usize| matches!(whole_record(bytes, at, file.start()), Found::Record(record) if on_disk.covers(&record));
+    if let Found::Broken(record) | Found::Record(record) = whole_record(bytes, at, file.start()) {
+        let next = at + record.record_len();
+        if proven(next) || on_disk.reaches(file.start() + next as u64) {
+            return Some(next);
+        }
+    }
+    // The length cannot be relied on: the next place at which a record is whole and knows where it stands.
+    let magics = [MAGIC_V1, MAGIC_V2].map(u32::to_be_bytes);
+    let search = at + 5;
+    let rest = bytes.get(search..).unwrap_or_default();
+    let found =
+        magics.iter().flat_map(|magic| memmem::find_iter(rest, magic).find(|found| proven(search + found - 4))).min();
+    if let Some(found) = found {
+        return Some(search + found - 4);
+    }
+    let begins_proven = |next: &Arc<LogFile>| {
+        next.slice(0..next.written()).is_some_and(
+            |bytes| matches!(whole_record(&bytes, 0, next.start()), Found::Record(record) if on_disk.covers(&record)),
+        )
+    };
+    (on_disk.reaches(file.end()) || next_file.is_some_and(begins_proven)).then_some(bytes.len())
+}
+
 /// Ends the log at `end`: later files go, and nothing old is left behind the end in its file.
-fn cut_log(segments: &Segments, end: u64, clean: bool) -> io::Result<()> {
+fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) -> io::Result<()> {
     // A file that begins exactly at the end is the next to be written; those after it hold nothing.
     for file in segments.split_off(end + 1) {
         tracing::info!(path = %file.path().display(), "removed a log file behind the end of the log");
         files::remove_file(file.path())?;
+        if let Some(dir) = file.path().parent() {
+            // One that came back with a power loss would be read as what follows.
+            projection.disk.sync_dir(dir)?;
+        }
     }
     let Some(last) = segments.last() else { return Ok(()) };
     if end >= last.end() {
@@ -228,7 +403,7 @@ fn cut_log(segments: &Segments, end: u64, clean: bool) -> io::Result<()> {
         tracing::warn!(path = %last.path().display(), end, "what follows the last whole record is cut off");
     }
     if dirty || !clean {
-        last.zero_rest()?;
+        last.zero_rest(&*projection.disk)?;
     }
     Ok(())
 }
@@ -249,6 +424,7 @@ fn make_durable(
     }
     if let Some(index) = &projection.index {
         index.sync(disk)?;
+        checkpoint.index_position.store(end, Ordering::Release);
         if last_timestamp > 0 {
             checkpoint.index_timestamp.store(last_timestamp, Ordering::Release);
         }
@@ -257,5 +433,7 @@ fn make_durable(
         checkpoint.log_timestamp.store(last_timestamp, Ordering::Release);
         checkpoint.queues_timestamp.store(last_timestamp, Ordering::Release);
     }
+    checkpoint.log_position.store(end, Ordering::Release);
+    checkpoint.queues_position.store(end, Ordering::Release);
     checkpoint.save(disk)
 }

@@ -110,7 +110,7 @@ impl Store {
             path: log_dir.clone(),
             source,
         })?;
-        write_abort(&abort).map_err(OpenError::io("write", &abort))?;
+        write_abort(&abort).and_then(|()| disk.sync_dir(&config.root)).map_err(OpenError::io("write", &abort))?;
 
         let log = CommitLog::new(
             tail,
@@ -151,6 +151,7 @@ impl Store {
             interval: config.queue_flush_interval,
             least_pages: config.queue_flush_least_pages,
             thorough_interval: config.queue_flush_thorough_interval,
+            writing_out: Mutex::default(),
             signal: Signal::default(),
             stop: AtomicBool::new(false),
         });
@@ -311,6 +312,9 @@ fn write_abort(abort: &Path) -> io::Result<()> {
     crate::disk::write_small_file(abort, std::process::id().to_string().as_bytes())
 }
 
+#[cfg(test)]
+#[path = "damage_test.rs"]
+mod damage;
 #[cfg(test)]
 #[path = "model_test.rs"]
 mod model;

@@ -1,9 +1,10 @@
 //! Helpers of this crate's tests: small stores, messages, a clock and a disk that obey.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -97,6 +98,140 @@ impl Disk for FaultyDisk {
     }
 }
 
+/// Bytes that reach the device together. Real devices write whole pages; entries lie across their borders, so smaller ones
+/// stand for them where files are small.
+const LOG_PAGE: usize = 4096;
+const OTHER_PAGE: usize = 64;
+
+/// A disk that remembers what was synced, so that the power can go: [`PowerDisk::power_loss`].
+#[derive(Debug, Default)]
+pub struct PowerDisk {
+    known: parking_lot::Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Content of files as far as it was synced; of a file that is not in here nothing was.
+    content: BTreeMap<PathBuf, Vec<u8>>,
+    /// Entries of directories that were synced, and what they lead to still existing or not.
+    entries: BTreeSet<PathBuf>,
+}
+
+impl Disk for PowerDisk {
+    fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        let file = LocalDisk.create(path, len)?;
+        self.known.lock().content.remove(path);
+        Ok(file)
+    }
+
+    fn allocate(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        LocalDisk.allocate(file, range)
+    }
+
+    fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
+        let bytes = std::fs::read(range.path)?;
+        let part = range.from..bytes.len().min(range.from + range.len);
+        let mut known = self.known.lock();
+        let content = known.content.entry(range.path.to_owned()).or_default();
+        content.resize(bytes.len(), 0);
+        content[part.clone()].copy_from_slice(&bytes[part]);
+        Ok(())
+    }
+
+    fn sync_file(&self, path: &Path, _: &File) -> io::Result<()> {
+        let bytes = std::fs::read(path)?;
+        self.known.lock().content.insert(path.to_owned(), bytes);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut known = self.known.lock();
+        known.entries.retain(|path| path.parent() != Some(dir));
+        for entry in std::fs::read_dir(dir)? {
+            known.entries.insert(entry?.path());
+        }
+        Ok(())
+    }
+
+    fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
+        Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio: 0.5 })
+    }
+}
+
+impl PowerDisk {
+    /// Leaves below `root` what may be there after the power went: of what was not synced, any pages, files and removals, each by
+    /// itself, as `lost` says. To be called while nobody uses the files.
+    pub fn power_loss(&self, root: &Path, mut lost: impl FnMut() -> bool) {
+        let known = self.known.lock();
+        for path in known.entries.iter().filter(|path| path.starts_with(root) && !path.exists()) {
+            // Removed, and the directory was not synced since. Whole directories stay gone: they are harmless when empty.
+            if let (Some(content), Some(true)) = (known.content.get(path), path.parent().map(Path::exists))
+                && lost()
+            {
+                std::fs::write(path, content).unwrap();
+            }
+        }
+        self.visit(&known, root, &mut lost);
+        drop(known);
+        self.all_is_synced(root);
+    }
+
+    /// What is there now below `root` is on the disk.
+    pub fn all_is_synced(&self, root: &Path) {
+        let mut known = self.known.lock();
+        *known = Known::default();
+        note_all(&mut known, root);
+    }
+
+    fn visit(&self, known: &Known, dir: &Path, lost: &mut impl FnMut() -> bool) {
+        let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        for path in paths {
+            let certain = known.entries.contains(&path);
+            if path.is_dir() {
+                if !certain && lost() {
+                    std::fs::remove_dir_all(path).unwrap();
+                } else {
+                    self.visit(known, &path, lost);
+                }
+            } else if !certain && lost() {
+                std::fs::remove_file(path).unwrap();
+            } else {
+                lose_pages(&path, known.content.get(&path), lost);
+            }
+        }
+    }
+}
+
+fn lose_pages(path: &Path, synced: Option<&Vec<u8>>, lost: &mut impl FnMut() -> bool) {
+    let in_log = path.parent().is_some_and(|dir| dir.ends_with("commitlog"));
+    let page = if in_log { LOG_PAGE } else { OTHER_PAGE };
+    let mut bytes = std::fs::read(path).unwrap();
+    for (number, now) in bytes.chunks_mut(page).enumerate() {
+        let at = number * page;
+        let mut before = vec![0; now.len()];
+        if let Some(known) = synced.and_then(|synced| synced.get(at..synced.len().min(at + page))) {
+            before[..known.len()].copy_from_slice(known);
+        }
+        if now != before && lost() {
+            now.copy_from_slice(&before);
+        }
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn note_all(known: &mut Known, dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            note_all(known, &path);
+        } else {
+            known.content.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+        known.entries.insert(path);
+    }
+}
+
 /// A directory, a clock and a disk for stores that are opened one after the other.
 pub struct Site {
     pub dir: tempfile::TempDir,
@@ -174,24 +309,41 @@ pub fn wait_until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Reads everything from `from` on, as a consumer would.
+/// Reads everything from `from` on, as a consumer would, and nothing of it may be damaged.
 pub fn read_bodies(store: &Store, topic: &str, queue: u32, from: u64) -> Vec<(u64, Vec<u8>)> {
-    let mut found = Vec::new();
+    let mut bodies = Vec::new();
+    read_records(store, topic, queue, from, |record| {
+        record.check_crc().unwrap();
+        bodies.push((record.queue_offset().0, record.body().to_vec()));
+    });
+    bodies
+}
+
+/// Reads everything from `from` on that is not damaged.
+pub fn read_whole_bodies(store: &Store, topic: &str, queue: u32, from: u64) -> Vec<(u64, Vec<u8>)> {
+    let mut bodies = Vec::new();
+    read_records(store, topic, queue, from, |record| {
+        if record.check_crc().is_ok() {
+            bodies.push((record.queue_offset().0, record.body().to_vec()));
+        }
+    });
+    bodies
+}
+
+fn read_records(store: &Store, topic: &str, queue: u32, from: u64, mut seen: impl FnMut(&Record<'_>)) {
     let mut next = QueueOffset(from);
     loop {
         let outcome =
             store.read(topic, QueueId(queue), next, ReadLimits::count(10), &AllMessages, Effort::Full).unwrap();
         for chunk in &outcome.chunks {
             for record in Records::new(chunk) {
-                let record = record.unwrap();
-                record.check_crc().unwrap();
-                found.push((record.queue_offset().0, record.body().to_vec()));
+                seen(&record.unwrap());
             }
         }
         let gone_on = outcome.next_offset > next;
         next = outcome.next_offset;
         if outcome.status != ReadStatus::Found && !gone_on {
-            return found;
+            return;
         }
     }
 }

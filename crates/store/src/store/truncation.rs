@@ -33,6 +33,12 @@ impl Store {
             return Err(TruncateError::OutOfRange { to: offset(to), min: offset(min), end: offset(end) });
         }
         let last_timestamp = self.check_record_end(to)?;
+        // First: after a crash in the middle, nothing behind `to` is taken for being on the disk.
+        self.checkpoint.lower(to);
+        self.checkpoint.save(&*self.config.disk).map_err(|source| {
+            let path = self.checkpoint.path().to_owned();
+            TruncateError::Io { path, source }
+        })?;
         let gone = self.segments.split_off(to + 1);
         let last = self.segments.last();
         let retracted = last.as_ref().is_none_or(|last| {
@@ -53,10 +59,13 @@ impl Store {
         for file in gone {
             files::remove_file(file.path()).map_err(failed(file.path()))?;
         }
+        // One that came back with a power loss would be read as what follows.
+        let log_dir = self.config.commit_log_path();
+        self.config.disk.sync_dir(&log_dir).map_err(failed(&log_dir))?;
         let last_end = last.as_ref().map_or(to, |last| last.end());
         self.allocator.log_truncated(last_end).map_err(failed(&self.config.commit_log_path()))?;
         let new_tail = tail_segment(&self.segments, &self.allocator, to)
-            .and_then(|file| file.zero_rest().map(|()| file))
+            .and_then(|file| file.zero_rest(&*self.config.disk).map(|()| file))
             .map_err(failed(&self.config.commit_log_path()))?;
         *tail = new_tail;
         self.positions.written.store(to, Ordering::Release);
@@ -94,7 +103,7 @@ impl Store {
             queue.advance_next(queue.max());
         }
         if let Some(index) = &self.index {
-            index.truncate(end)?;
+            index.truncate(&*self.config.disk, end)?;
         }
         let mut at = self.positions.dispatched();
         while let Some(bytes) = self.segments.slice_to_end(at, usize::MAX) {

@@ -1,0 +1,211 @@
+//! What is left of a store after the power went or the disk rotted.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+
+use ferromq_protocol::message::Record;
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+
+use super::*;
+use crate::Effort;
+use crate::disk::Disk;
+use crate::testing::*;
+
+const T: &str = "TopicT";
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// Nothing gets to the disk by itself.
+fn quiet(site: &Site, disk: &Arc<PowerDisk>) -> StoreConfig {
+    StoreConfig {
+        flush: FlushMode::Async { interval: NEVER, least_pages: 0, thorough_interval: NEVER },
+        queue_flush_interval: NEVER,
+        queue_flush_thorough_interval: NEVER,
+        queue_file_entries: 1000,
+        disk: Arc::clone(disk) as Arc<dyn Disk>,
+        ..site.config()
+    }
+}
+
+fn root(site: &Site) -> std::path::PathBuf {
+    site.dir.path().join("store")
+}
+
+fn overwrite(site: &Site, file: &str, at: u64, bytes: &[u8]) {
+    let file = OpenOptions::new().write(true).open(root(site).join(file)).unwrap();
+    file.write_all_at(bytes, at).unwrap();
+}
+
+const LOG: &str = "commitlog/00000000000000000000";
+const QUEUE: &str = "consumequeue/TopicT/0/00000000000000000000";
+
+#[test]
+fn an_open_after_a_kill_makes_durable_what_it_vouches_for() {
+    let (site, disk) = (Site::new(), Arc::default());
+    let store = Store::open(quiet(&site, &disk)).unwrap();
+    for n in 0..50_u8 {
+        store.append(&message(T, 0, &[n; 50], "")).unwrap();
+        site.advance(1000);
+    }
+    for n in 0..200_u8 {
+        store.append(&message("Other", 0, &[n; 200], "")).unwrap();
+        site.advance(1000);
+    }
+    settle(&store);
+    store.flusher.flush().unwrap();
+    drop(store);
+    // A kill first: the page cache stays, and everything looks well.
+    let store = Store::open(quiet(&site, &disk)).unwrap();
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 50);
+    drop(store);
+    disk.power_loss(&root(&site), || true);
+    let store = Store::open(quiet(&site, &disk)).unwrap();
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 50);
+    assert_eq!(store.append(&message(T, 0, b"next", "")).unwrap().queue_offset, QueueOffset(50));
+}
+
+#[test]
+fn entries_of_a_lost_tail_do_not_come_back_whatever_page_of_the_queue_is_lost() {
+    const PAGE_ENTRIES: u64 = 4096 / 20;
+    for page in 0..7 {
+        let site = Site::new();
+        let config = || StoreConfig { segment_len: 1 << 20, queue_file_entries: 16384, ..site.config() };
+        let store = Store::open(config()).unwrap();
+        let places: Vec<_> = (0..1500_u32)
+            .map(|n| store.append(&message(T, 0, &n.to_be_bytes(), "")).unwrap().physical_offset.0)
+            .collect();
+        settle(&store);
+        drop(store);
+        // Nothing of this is known to have been on the disk.
+        std::fs::remove_file(root(&site).join("checkpoint")).unwrap();
+        overwrite(&site, LOG, places[900], &vec![0; (1 << 20) - places[900] as usize]);
+        overwrite(&site, QUEUE, page * 4096, &[0; 4096]);
+        let store = Store::open(config()).unwrap();
+        let what = format!("without the entries from {} on", page * PAGE_ENTRIES);
+        assert_eq!(store.queue_bounds(T, QueueId(0)).unwrap().max, QueueOffset(900), "{what}");
+        for n in 900..1000_u32 {
+            let placed = store.append(&message(T, 0, &n.to_be_bytes(), "")).unwrap();
+            assert_eq!(placed.queue_offset.0, u64::from(n), "{what}");
+        }
+        settle(&store);
+        store.close().unwrap();
+        let store = Store::open(config()).unwrap();
+        let expected: Vec<_> = (0..1000_u32).map(|n| (u64::from(n), n.to_be_bytes().to_vec())).collect();
+        assert!(read_bodies(&store, T, 0, 0) == expected, "{what}");
+        assert_eq!(store.queue_bounds(T, QueueId(0)).unwrap().max, QueueOffset(1000), "{what}");
+    }
+}
+
+/// The bytes of a record that a bit may flip in: length, magic, CRC, a host, the body, the properties' length.
+#[test]
+fn a_flipped_bit_costs_no_more_than_its_message() {
+    let record_len = message(T, 0, &[0; 200], "").record_len() as u64;
+    for byte in [0, 3, 5, 9, 35, 50, 120, record_len - 1] {
+        let site = Site::new();
+        let config = || StoreConfig { segment_len: 64 << 10, ..site.config() };
+        let store = Store::open(config()).unwrap();
+        for n in 0..1000_u32 {
+            store.append(&message(T, 0, &n.to_be_bytes().repeat(50), "")).unwrap();
+        }
+        settle(&store);
+        store.flusher.flush().unwrap();
+        store.checkpoint.save(&*site.disk).unwrap();
+        drop(store);
+        // So that everything is read again.
+        std::fs::remove_dir_all(root(&site).join("consumequeue")).unwrap();
+        let at = 10 * record_len + byte;
+        let file = OpenOptions::new().write(true).read(true).open(root(&site).join(LOG)).unwrap();
+        let mut bits = [0];
+        file.read_exact_at(&mut bits, at).unwrap();
+        file.write_all_at(&[bits[0] ^ 0x10], at).unwrap();
+        let store = Store::open(config()).unwrap();
+        let found = read_whole_bodies(&store, T, 0, 0);
+        let expected = |offset: u64| offset.to_be_bytes()[4..].repeat(50);
+        let others: Vec<_> = found.iter().filter(|(offset, _)| *offset != 10).cloned().collect();
+        assert_eq!(others.len(), 999, "byte {byte}");
+        assert!(others.iter().all(|(offset, body)| *body == expected(*offset)), "byte {byte}");
+        assert_eq!(store.append(&message(T, 0, b"next", "")).unwrap().queue_offset, QueueOffset(1000));
+    }
+}
+
+#[test]
+fn the_offset_of_a_damaged_last_message_is_not_given_away() {
+    let site = Site::new();
+    let store = site.open();
+    store.append(&message(T, 0, b"first", "")).unwrap();
+    let last = store.append(&message(T, 0, b"second", "")).unwrap();
+    settle(&store);
+    store.flusher.flush().unwrap();
+    store.checkpoint.save(&*site.disk).unwrap();
+    drop(store);
+    std::fs::remove_dir_all(root(&site).join("consumequeue")).unwrap();
+    overwrite(&site, LOG, last.physical_offset.0 + 90, b"X");
+    let store = site.open();
+    assert_eq!(store.append(&message(T, 0, b"third", "")).unwrap().queue_offset, QueueOffset(2));
+    settle(&store);
+    assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"first".to_vec()), (2, b"third".to_vec())]);
+}
+
+#[test]
+fn a_record_that_lost_its_properties_was_never_whole() {
+    // A page border falls into the properties, at each of their bytes once.
+    for cut in [1_usize, 2, 50, 330] {
+        let site = Site::new();
+        let config = || StoreConfig { segment_len: 1 << 20, message_len_max: 1 << 20, ..site.config() };
+        let store = Store::open(config()).unwrap();
+        let text =
+            format!("UNIQ_KEY\u{1}u1\u{2}pad\u{1}{}\u{2}TAGS\u{1}TagA\u{2}KEYS\u{1}order-1\u{2}", "p".repeat(300));
+        let before = store.append(&message(T, 0, b"whole", &text)).unwrap().end.0 as usize;
+        let head = message(T, 0, b"", &text).record_len();
+        let body = vec![7; 8192 - before - head + cut];
+        let torn = store.append(&message(T, 0, &body, &text)).unwrap();
+        assert_eq!(torn.end.0, 8192 + cut as u64);
+        settle(&store);
+        drop(store);
+        std::fs::remove_file(root(&site).join("checkpoint")).unwrap();
+        overwrite(&site, LOG, 8192, &[0; 4096]);
+        let store = Store::open(config()).unwrap();
+        assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"whole".to_vec())], "{cut} bytes of properties lost");
+        assert_eq!(store.message_at(torn.physical_offset, Effort::Full).unwrap(), None);
+        let whole = store.message_at(PhysicalOffset(0), Effort::Full).unwrap().unwrap();
+        assert_eq!(Record::parse(&whole).unwrap().property("KEYS").as_deref(), Some("order-1"));
+    }
+}
+
+/// Zeros in properties that nothing was lost of.
+#[test]
+fn a_record_with_zeros_in_its_properties_is_whole() {
+    let site = Site::new();
+    let config = || StoreConfig { segment_len: 1 << 20, message_len_max: 1 << 20, ..site.config() };
+    let store = Store::open(config()).unwrap();
+    let text = format!("UNIQ_KEY\u{1}u1\u{2}zeros\u{1}{}\u{2}", "\0".repeat(3000));
+    for _ in 0..10 {
+        store.append(&message(T, 0, b"body", &text)).unwrap();
+    }
+    settle(&store);
+    drop(store);
+    let store = Store::open(config()).unwrap();
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 10);
+}
+
+#[test]
+fn a_clock_set_back_does_not_hide_what_was_not_on_the_disk() {
+    let (site, disk) = (Site::new(), Arc::default());
+    let store = Store::open(quiet(&site, &disk)).unwrap();
+    store.append(&message("Before", 0, &[1; 1500], "")).unwrap();
+    settle(&store);
+    store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*disk)).unwrap();
+    for n in 0..10_u8 {
+        store.append(&message(T, 0, &[n; 1500], "")).unwrap();
+    }
+    site.advance(-3_600_000);
+    for n in 0..10_u8 {
+        store.append(&message("After", 0, &[n; 1500], "")).unwrap();
+    }
+    settle(&store);
+    store.flusher.flush().unwrap();
+    drop(store);
+    disk.power_loss(&root(&site), || true);
+    let store = Store::open(quiet(&site, &disk)).unwrap();
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 10);
+    assert_eq!(read_bodies(&store, "After", 0, 0).len(), 10);
+}
