@@ -34,7 +34,7 @@ use crate::live_config::LiveConfig;
 use crate::local_time;
 use crate::persistence::{LoadError, Persistence};
 use crate::queue_locks::QueueLocks;
-use crate::registrar::{Identity, Registrar};
+use crate::registrar::{Identity, Registrar, Unregistered};
 use crate::relay::Relay;
 use crate::runtime_info::RuntimeInfo;
 use crate::statistics::Statistics;
@@ -115,7 +115,7 @@ impl Broker {
             probe(listen)?;
         }
 
-        let booted_ms = now_ms();
+        let (booted_ms, booted) = (now_ms(), Instant::now());
         let store_config = store_config(&config)?;
         let delay_levels = store_config.delay_levels.clone();
         let store = Arc::new(
@@ -212,6 +212,7 @@ impl Broker {
             levels: delay_levels.clone(),
             store_host,
         }));
+        let unregistered = Arc::new(Unregistered::default());
         let dispatch = Arc::new(Dispatch {
             config: Arc::clone(&live),
             topics: Arc::clone(&topics),
@@ -284,7 +285,9 @@ impl Broker {
                 statistics: Arc::clone(&statistics),
                 delays: Arc::clone(&delays),
                 store: Arc::clone(&store),
+                unregistered: Arc::clone(&unregistered),
                 booted_ms,
+                booted,
             },
         });
         delays.start().map_err(StartError::Thread)?;
@@ -319,6 +322,7 @@ impl Broker {
             Arc::clone(&live),
             Arc::clone(&topics),
             client.clone(),
+            unregistered,
         );
         let mut duties = JoinSet::new();
         duties.spawn(expire_pulls(Arc::clone(&pull)));
@@ -432,12 +436,14 @@ async fn save_delay_offsets(delays: Arc<Delays>) {
 
 /// Turns counters into rates, once a second.
 async fn take_samples(statistics: Arc<Statistics>, store: Arc<Store>) {
+    let started = Instant::now();
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let now = now_ms();
-        statistics.tick(now, local_time::day(now), &store.stats());
+        // Rates are by a clock that only goes forward, days by the calendar.
+        let elapsed_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        statistics.tick(elapsed_ms, local_time::day(now_ms()), &store.stats());
     }
 }
 

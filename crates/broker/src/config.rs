@@ -161,6 +161,10 @@ config! {
         "registerNameServerPeriod" => register_name_server_period: u64 = 30_000,
         /// Registrations are sent compressed.
         "compressedRegister" => compressed_register: bool = false,
+        /// Register in parts of `splitRegistrationSize` topics; otherwise only what does not fit into one frame, even compressed, is split.
+        "enableSplitRegistration" => enable_split_registration: bool = false,
+        /// Topics per part.
+        "splitRegistrationSize" in 2..=1_000_000 => split_registration_size: usize = 800,
         /// How long a nameserver may take to answer, in ms.
         "registerBrokerTimeoutMills" in 100..=3_600_000 => register_broker_timeout_mills: u64 = 24_000,
         // store
@@ -361,7 +365,6 @@ config! {
         "enableSkipLongAwaitingAck" => false,
         "enableSlaveActingMaster" => false,
         "enableSplitMetadata" => None,
-        "enableSplitRegistration" => false,
         "enableStatsMetrics" => None,
         "enableTransactionMetrics" => None,
         "enabledAppendPropCRC" => false,
@@ -526,7 +529,6 @@ config! {
         "socksProxyConfig" => "{}",
         "spinLockCollisionRetreatOptimalDegree" => 1000,
         "splitMetadataSize" => None,
-        "splitRegistrationSize" => 800,
         "sqlFilterEnable" => None,
         "statRocksDBCQIntervalSec" => 10,
         "storeCheckpoint" => None,

@@ -1,27 +1,35 @@
 //! Registration: keeps every nameserver informed of this broker and its topics, and signs off at the end.
 //!
 //! One task per nameserver, so that a dead one holds up nobody: register at once, at every topic change, every `registerNameServerPeriod`
-//! and when the connection was lost; changes that come while a registration is under way fold into the next. Every registration carries
-//! the whole table with its version. Java: `BrokerController.registerBrokerAll`, `BrokerOuterAPI`; spec broker §B.5, protocol §6.2.
+//! and when the connection was lost; changes that come while a registration is under way fold into the next. After a change only the topics
+//! that changed are registered, with the table's new version, as Java does it: what an operator set for the others stays. At any other time
+//! the whole table goes, in parts if it must. Java: `BrokerController.registerBrokerAll`, `registerIncrementBrokerData`, `BrokerOuterAPI`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferromq_protocol::body::{KvTable, RegisterBrokerBody};
+use ferromq_protocol::body::{KvTable, RegisterBrokerBody, TopicConfigTable};
 use ferromq_protocol::header::{RegisterBrokerRequest, UnregisterBrokerRequest};
 use ferromq_protocol::message::record::body_crc;
-use ferromq_protocol::{Command, RequestCode, ResponseCode, json};
-use ferromq_remoting::{Client, Connection, InvokeError};
+use ferromq_protocol::{Command, FRAME_LEN_MAX, RequestCode, ResponseCode, json};
+use ferromq_remoting::{Client, Connection, ConnectionId, InvokeError};
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
-use crate::topics::{Topics, perm};
+use crate::topics::{Step, Topics, perm};
 
 /// Pause after a registration that failed. Java waits for its next period.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// A registration that goes on failing is logged again after so many attempts, about once a minute.
+const SAY_AGAIN_EVERY: u32 = 30;
+/// Longest body of one registration: a frame less its header, which holds five names.
+const BODY_LEN_MAX: usize = FRAME_LEN_MAX - 64 * 1024;
 /// How often a connection is looked at, to register again soon after a nameserver came back.
 const CONNECTION_CHECK: Duration = Duration::from_millis(500);
 /// How long signing off may take per nameserver.
@@ -37,6 +45,17 @@ pub(crate) struct Identity {
     pub address: String,
     /// `host:port` for slaves.
     pub ha_address: String,
+}
+
+/// Which nameservers do not have this broker now, and why: for the runtime figures.
+#[derive(Default)]
+pub(crate) struct Unregistered(Mutex<BTreeMap<String, String>>);
+
+impl Unregistered {
+    /// `host:port: reason`, by nameserver.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        self.0.lock().iter().map(|(nameserver, reason)| format!("{nameserver}: {reason}")).collect()
+    }
 }
 
 /// The registration tasks. Dropped without [`Registrar::stop`], they end at once and sign off nowhere.
@@ -55,6 +74,7 @@ impl Registrar {
         config: Arc<LiveConfig>,
         topics: Arc<Topics>,
         client: Client,
+        unregistered: Arc<Unregistered>,
     ) -> Registrar {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -67,7 +87,10 @@ impl Registrar {
                 config: Arc::clone(&config),
                 topics: Arc::clone(&topics),
                 client: client.clone(),
+                unregistered: Arc::clone(&unregistered),
+                told: None,
                 registered: None,
+                failures: 0,
             };
             tasks.spawn(registration.run(stopped.clone(), attempted));
             first_attempts.push(first_attempt);
@@ -106,8 +129,20 @@ struct Registration {
     config: Arc<LiveConfig>,
     topics: Arc<Topics>,
     client: Client,
-    /// How the last attempt went; only changes are logged above DEBUG.
+    unregistered: Arc<Unregistered>,
+    /// How far the nameserver knows the topic table, and the connection that it knows it by.
+    told: Option<(ConnectionId, Step)>,
+    /// How the last attempt went.
     registered: Option<bool>,
+    /// Attempts in a row that failed.
+    failures: u32,
+}
+
+/// One request's worth of topics.
+struct Part {
+    body: Vec<u8>,
+    compressed: bool,
+    partial: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -116,16 +151,20 @@ enum RegisterError {
     Invoke(#[from] InvokeError),
     #[error("refused with code {code:?}: {remark}")]
     Refused { code: ResponseCode, remark: String },
+    #[error("the topics cannot be compressed: {0}")]
+    Compress(#[from] std::io::Error),
 }
 
 impl Registration {
     async fn run(mut self, mut stopped: watch::Receiver<bool>, attempted: oneshot::Sender<()>) {
         let mut changes = self.topics.changes();
         let mut attempted = Some(attempted);
+        // Only after a change is it enough to tell what changed.
+        let mut whole = true;
         loop {
             changes.borrow_and_update();
             let outcome = tokio::select! {
-                outcome = self.register() => outcome,
+                outcome = self.register(whole) => outcome,
                 _ = stopped.wait_for(|stopped| *stopped) => break,
             };
             self.note(&outcome);
@@ -134,9 +173,10 @@ impl Registration {
                 let _ = attempted.send(());
             }
             let period = Duration::from_millis(self.config.current().register_name_server_period.clamp(10_000, 60_000));
+            whole = true;
             tokio::select! {
                 () = sleep(if outcome.is_ok() { period } else { RETRY_PAUSE }) => {}
-                changed = changes.changed(), if outcome.is_ok() => if changed.is_err() { break },
+                changed = changes.changed(), if outcome.is_ok() => if changed.is_err() { break } else { whole = false },
                 () = lost(outcome.as_ref().ok()) => {}
                 _ = stopped.wait_for(|stopped| *stopped) => break,
             }
@@ -147,38 +187,41 @@ impl Registration {
     }
 
     /// Registers once, over the one connection that this broker keeps to the nameserver: the nameserver ties the registration to it.
-    async fn register(&self) -> Result<Connection, RegisterError> {
+    async fn register(&mut self, whole: bool) -> Result<Connection, RegisterError> {
+        // Whatever goes wrong below, the next one tells everything.
+        let told = self.told.take();
         let limit = Duration::from_millis(self.config.current().register_broker_timeout_mills);
         let connection = self.client.connect(&self.nameserver).await.map_err(InvokeError::from)?;
-        let reply = connection.invoke(self.request(), limit).await?;
-        if reply.response_code() != ResponseCode::SUCCESS {
-            return Err(RegisterError::Refused {
-                code: reply.response_code(),
-                remark: reply.remark.map(|remark| remark.to_string()).unwrap_or_default(),
-            });
+        let told = told.filter(|(known_by, _)| *known_by == connection.id()).map(|(_, step)| step);
+        let unregistered = self.topics.unregistered(told.filter(|_| !whole));
+        let step = unregistered.step;
+        let known = told == Some(step);
+        if unregistered.whole || !unregistered.table.topic_config_table.is_empty() {
+            let config = Arc::clone(&*self.config.current());
+            let partial = !unregistered.whole;
+            // A large table takes a while to write.
+            let parts = tokio::task::spawn_blocking(move || parts(unregistered.table, partial, known, &config));
+            let parts = parts.await.map_err(std::io::Error::from)??;
+            let mut last = None;
+            for part in parts {
+                let reply = connection.invoke(self.request(part), limit).await?;
+                if reply.response_code() != ResponseCode::SUCCESS {
+                    return Err(RegisterError::Refused {
+                        code: reply.response_code(),
+                        remark: reply.remark.map(|remark| remark.to_string()).unwrap_or_default(),
+                    });
+                }
+                last = Some(reply);
+            }
+            if let Some(reply) = last {
+                self.take_order_topics(&reply);
+            }
         }
-        self.take_order_topics(&reply);
+        self.told = Some((connection.id(), step));
         Ok(connection)
     }
 
-    fn request(&self) -> Command {
-        let mut table = self.topics.snapshot().with_mappings();
-        let config = self.config.current();
-        let permission = config.broker_permission;
-        if permission & perm::READ_WRITE != perm::READ_WRITE {
-            for topic in table.topic_config_table.values_mut() {
-                topic.perm &= permission;
-            }
-        }
-        let body = RegisterBrokerBody { topic_config_serialize_wrapper: table, filter_server_list: Vec::new() };
-        let (body, compressed) = match config.compressed_register.then(|| body.encode_compressed()) {
-            Some(Ok(compressed)) => (compressed, true),
-            Some(Err(error)) => {
-                warn!(%error, "cannot compress a registration; sending it as it is");
-                (body.encode(), false)
-            }
-            None => (body.encode(), false),
-        };
+    fn request(&self, part: Part) -> Command {
         let header = RegisterBrokerRequest {
             broker_name: self.identity.name.as_str().into(),
             broker_addr: self.identity.address.as_str().into(),
@@ -188,10 +231,11 @@ impl Registration {
             heartbeat_timeout_millis: None,
             // Its absence would mark a broker older than 5.0.
             enable_acting_master: Some(false),
-            compressed,
-            body_crc32: body_crc(&body).cast_signed(),
+            compressed: part.compressed,
+            body_crc32: body_crc(&part.body).cast_signed(),
+            partial_table: part.partial.then_some(true),
         };
-        Command::request(RequestCode::REGISTER_BROKER, &header).with_body(body)
+        Command::request(RequestCode::REGISTER_BROKER, &header).with_body(part.body)
     }
 
     /// The reply's body, if there is one, lists the topics whose order the operators keep on the nameserver.
@@ -214,10 +258,25 @@ impl Registration {
         let before = self.registered.replace(outcome.is_ok());
         let nameserver = &self.nameserver;
         match outcome {
-            Ok(_) if before == Some(true) => debug!(nameserver, "registered again"),
-            Ok(_) => info!(nameserver, "registered"),
-            Err(error) if before == Some(false) => debug!(nameserver, %error, "still cannot register"),
-            Err(error) => warn!(nameserver, %error, "cannot register; trying again every {} s", RETRY_PAUSE.as_secs()),
+            Ok(_) => {
+                self.failures = 0;
+                self.unregistered.0.lock().remove(nameserver);
+                if before == Some(true) {
+                    debug!(nameserver, "registered again");
+                } else {
+                    info!(nameserver, "registered");
+                }
+            }
+            Err(error) => {
+                self.unregistered.0.lock().insert(nameserver.clone(), error.to_string());
+                let text = "cannot register: clients of this nameserver do not find this broker, or its new topics";
+                if self.failures.is_multiple_of(SAY_AGAIN_EVERY) {
+                    error!(nameserver, %error, "{text}; trying again every {} s", RETRY_PAUSE.as_secs());
+                } else {
+                    debug!(nameserver, %error, "still cannot register");
+                }
+                self.failures = self.failures.wrapping_add(1);
+            }
         }
     }
 
@@ -238,6 +297,67 @@ impl Registration {
     }
 }
 
+/// The table in as many parts as it takes: one, compressed if it does not fit otherwise, or several. `known`: the nameserver has all of it,
+/// this is a sign of life.
+fn parts(
+    mut table: TopicConfigTable,
+    partial: bool,
+    known: bool,
+    config: &BrokerConfig,
+) -> Result<Vec<Part>, RegisterError> {
+    let permission = config.broker_permission;
+    if permission & perm::READ_WRITE != perm::READ_WRITE {
+        for topic in table.topic_config_table.values_mut() {
+            topic.perm &= permission;
+        }
+    }
+    let count = table.topic_config_table.len();
+    let mut part_len = if config.enable_split_registration { config.split_registration_size } else { count };
+    loop {
+        let tables = split(&table, part_len.max(2), known);
+        let partial = partial || tables.len() > 1;
+        let parts = tables.into_iter().map(|table| encode(table, partial, config.compressed_register));
+        let parts = parts.collect::<Result<Vec<Part>, RegisterError>>()?;
+        if part_len <= 2 || parts.iter().all(|part| part.body.len() <= BODY_LEN_MAX) {
+            return Ok(parts);
+        }
+        part_len = part_len.div_ceil(2);
+        debug!(topics = count, part_len, "the topics do not fit into one registration");
+    }
+}
+
+/// The last part has the table's version. A nameserver takes a topic that it knows only with a version that it did not see before, so the
+/// others have one of their own, which no table had; Java steps the table's version for each part.
+fn split(table: &TopicConfigTable, part_len: usize, known: bool) -> Vec<TopicConfigTable> {
+    let topics: Vec<_> = table.topic_config_table.iter().collect();
+    let mut parts: Vec<TopicConfigTable> = topics
+        .chunks(part_len)
+        .map(|chunk| TopicConfigTable {
+            data_version: table.data_version.clone(),
+            topic_config_table: chunk.iter().map(|&(name, topic)| (name.clone(), topic.clone())).collect(),
+            ..TopicConfigTable::default()
+        })
+        .collect();
+    if let Some((_, before)) = parts.split_last_mut().filter(|_| !known) {
+        for (number, part) in (1..).zip(before) {
+            part.data_version.timestamp = part.data_version.timestamp.saturating_add(number);
+        }
+    }
+    parts
+}
+
+fn encode(table: TopicConfigTable, partial: bool, compressed: bool) -> Result<Part, RegisterError> {
+    let body =
+        RegisterBrokerBody { topic_config_serialize_wrapper: table.with_mappings(), filter_server_list: Vec::new() };
+    if !compressed {
+        let body = body.encode();
+        if body.len() <= BODY_LEN_MAX {
+            return Ok(Part { body, compressed: false, partial });
+        }
+    }
+    Ok(Part { body: body.encode_compressed()?, compressed: true, partial })
+}
+
 /// Resolves when the connection is gone; never without one.
 async fn lost(connection: Option<&Connection>) {
     match connection {
@@ -254,7 +374,8 @@ async fn lost(connection: Option<&Connection>) {
 mod tests {
     use std::net::SocketAddr;
 
-    use ferromq_protocol::Reply;
+    use ferromq_protocol::body::{DataVersion, TopicConfig};
+    use ferromq_protocol::{Reply, TopicName};
     use ferromq_remoting::{ClientConfig, Outcome, Server, ServerConfig, Service};
     use tokio::sync::mpsc;
 
@@ -305,7 +426,15 @@ mod tests {
         let (server, mut requests) = nameserver(SocketAddr::from(([127, 0, 0, 1], 0))).await;
         let address = server.local_addr();
         let client = Client::new(ClientConfig::default(), None);
-        let mut registrar = Registrar::start(vec![address.to_string()], identity, live, Arc::clone(&topics), client);
+        let unregistered = Arc::new(Unregistered::default());
+        let mut registrar = Registrar::start(
+            vec![address.to_string()],
+            identity,
+            live,
+            Arc::clone(&topics),
+            client,
+            Arc::clone(&unregistered),
+        );
         registrar.first_round(Duration::from_secs(60)).await;
 
         let first = requests.recv().await.unwrap();
@@ -327,10 +456,24 @@ mod tests {
                 topic_sys_flag: 0,
             })
             .unwrap();
-        assert!(registered_topics(&requests.recv().await.unwrap()).contains(&"TopicA".into()));
+        let alone = requests.recv().await.unwrap();
+        assert_eq!(registered_topics(&alone), ["TopicA"], "what was registered before is not registered again");
+        assert_eq!(alone.field("partialTable").as_deref(), Some("true"));
+        assert_eq!(
+            RegisterBrokerBody::decode(&alone.body, alone.version).unwrap().topic_config_serialize_wrapper.data_version,
+            topics.data_version()
+        );
+
+        // What is wrong stands in the runtime figures for as long as it is.
+        assert_eq!(unregistered.reasons(), Vec::<String>::new());
+        server.shutdown(Duration::ZERO).await;
+        while unregistered.reasons().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        let reasons = unregistered.reasons();
+        assert!(reasons[0].starts_with(&format!("{address}: cannot connect to ")), "{reasons:?}");
 
         // A nameserver that comes back has forgotten everything.
-        server.shutdown(Duration::ZERO).await;
         let (server, mut requests) = nameserver(address).await;
         assert!(registered_topics(&requests.recv().await.unwrap()).contains(&"TopicA".into()));
         // The reply's order topics are taken over.
@@ -338,8 +481,59 @@ mod tests {
             tokio::task::yield_now().await;
         }
 
+        while !unregistered.reasons().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+
         registrar.stop().await;
         assert_eq!(requests.recv().await.unwrap().request_code(), RequestCode::UNREGISTER_BROKER);
         server.shutdown(Duration::ZERO).await;
+    }
+
+    fn table(topics: usize, name_len: usize) -> TopicConfigTable {
+        TopicConfigTable {
+            data_version: DataVersion { counter: 7, state_version: 0, timestamp: 1_700_000_000_000 },
+            topic_config_table: (0..topics)
+                .map(|number| {
+                    let name = TopicName::from(format!("{number:0name_len$}").as_str());
+                    (name.clone(), TopicConfig { topic_name: name, ..TopicConfig::default() })
+                })
+                .collect(),
+            ..TopicConfigTable::default()
+        }
+    }
+
+    fn decoded(part: &Part) -> TopicConfigTable {
+        RegisterBrokerBody::decode(&part.body, ferromq_protocol::VERSION).unwrap().topic_config_serialize_wrapper
+    }
+
+    #[test]
+    fn a_table_that_fits_no_frame_is_compressed_by_itself() {
+        let parts = parts(table(66_000, 54), false, false, &BrokerConfig::default()).unwrap();
+        let [part] = &parts[..] else { panic!("{} parts", parts.len()) };
+        assert!(part.compressed && !part.partial && part.body.len() <= BODY_LEN_MAX);
+        assert_eq!(decoded(part).topic_config_table.len(), 66_000);
+    }
+
+    #[test]
+    fn a_split_table_is_registered_whole_and_each_part_as_a_change() {
+        let config =
+            BrokerConfig { enable_split_registration: true, split_registration_size: 4, ..BrokerConfig::default() };
+        for (topics, expected) in [(3, 1), (4, 1), (5, 2), (12, 3), (13, 4)] {
+            for known in [false, true] {
+                let whole = table(topics, 3);
+                let parts = parts(whole.clone(), false, known, &config).unwrap();
+                let tables: Vec<_> = parts.iter().map(decoded).collect();
+                assert_eq!(tables.len(), expected);
+                assert!(parts.iter().all(|part| part.partial == (expected > 1)));
+                let together: BTreeMap<_, _> =
+                    tables.iter().flat_map(|table| table.topic_config_table.clone()).collect();
+                assert_eq!(together, whole.topic_config_table.into_iter().collect());
+                assert_eq!(tables.last().unwrap().data_version, whole.data_version);
+                let versions: std::collections::BTreeSet<_> =
+                    tables.iter().map(|table| table.data_version.timestamp).collect();
+                assert_eq!(versions.len(), if known { 1 } else { expected });
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ferromq_protocol::body::{KvTable, Table};
 use ferromq_protocol::{Reply, VERSION, version_name};
@@ -12,11 +13,11 @@ use ferromq_remoting::Outcome;
 use ferromq_store::{DiskUsage, Effort, PUT_LATENCY_BUCKETS, Store, StoreStats};
 use tracing::warn;
 
-use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::delay::Delays;
 use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
+use crate::registrar::Unregistered;
 use crate::statistics::Statistics;
 
 /// Upper bounds of the put latency buckets in ms, for percentiles; the last bucket has none and counts as its lower bound.
@@ -29,17 +30,19 @@ pub(crate) struct RuntimeInfo {
     pub statistics: Arc<Statistics>,
     pub delays: Arc<Delays>,
     pub store: Arc<Store>,
+    pub unregistered: Arc<Unregistered>,
     pub booted_ms: i64,
+    pub booted: Instant,
 }
 
 impl RuntimeInfo {
     /// GET_BROKER_RUNTIME_INFO.
     pub(crate) fn answer(&self) -> Result<Outcome, Refusal> {
-        Ok(Outcome::Reply(Reply::ok().json_body(&KvTable { table: self.table(now_ms()) })))
+        Ok(Outcome::Reply(Reply::ok().json_body(&KvTable { table: self.table() })))
     }
 
     /// All keys with their values.
-    pub(crate) fn table(&self, now_ms: i64) -> Table<String, String> {
+    pub(crate) fn table(&self) -> Table<String, String> {
         let config = self.config.current();
         let stats = self.store.stats();
         let mut table = Table::new();
@@ -48,7 +51,7 @@ impl RuntimeInfo {
         put("brokerVersion", VERSION.to_string());
         put("brokerVersionDesc", version_name(VERSION).to_string());
         put("brokerActive", "true".to_owned());
-        put("runtime", runtime_text(now_ms.saturating_sub(self.booted_ms)));
+        put("runtime", runtime_text(i64::try_from(self.booted.elapsed().as_millis()).unwrap_or(i64::MAX)));
         put("startAcceptSendRequestTimeStamp", config.start_accept_send_request_time_stamp.to_string());
         self.put_store(&mut put, &stats);
         self.put_disks(&mut put);
@@ -56,6 +59,11 @@ impl RuntimeInfo {
         put_pools(&mut put, &config);
         for (level, offset, end) in self.delays.progress() {
             put(&format!("scheduleMessageOffset_{level}"), format!("{offset},{end}"));
+        }
+        // Ours, and only while something is wrong.
+        let unregistered = self.unregistered.reasons();
+        if !unregistered.is_empty() {
+            put("notRegisteredAt", unregistered.join("; "));
         }
         // There is no timer service yet: nothing waits in it.
         for key in ["timerReadBehind", "timerOffsetBehind", "timerCongestNum"] {

@@ -41,6 +41,8 @@ pub struct Topic {
     pub config: TopicConfig,
     /// Zero for what the file or the start-up rules gave.
     revision: Revision,
+    /// The step of the table that made it what it is; zero as above.
+    step: Step,
 }
 
 impl Deref for Topic {
@@ -49,6 +51,19 @@ impl Deref for Topic {
     fn deref(&self) -> &TopicConfig {
         &self.config
     }
+}
+
+/// Numbers the changes of the table since the start.
+pub type Step = u64;
+
+/// What a nameserver is to be told.
+pub struct Unregistered {
+    /// Topics, and the version that the table has with them.
+    pub table: TopicConfigTable,
+    /// Up to which step of the table this goes.
+    pub step: Step,
+    /// Whether these are all topics.
+    pub whole: bool,
 }
 
 /// What a send asks for when its topic is unknown.
@@ -76,6 +91,17 @@ struct Table {
 struct Inner {
     topics: HashMap<TopicName, Arc<Topic>>,
     version: DataVersion,
+    step: Step,
+    /// The step that changed what is registered of every topic.
+    step_of_all: Step,
+}
+
+impl Inner {
+    fn next(&mut self) -> Step {
+        self.version.next(now_ms());
+        self.step += 1;
+        self.step
+    }
 }
 
 impl Topics {
@@ -83,7 +109,7 @@ impl Topics {
     pub fn open(config_dir: &Path, config: &Arc<LiveConfig>, persistence: &Persistence) -> Result<Topics, LoadError> {
         let mut topics: HashMap<TopicName, Arc<Topic>> = HashMap::default();
         for topic in built_in(&config.current()) {
-            topics.insert(topic.topic_name.clone(), Arc::new(Topic { config: topic, revision: 0 }));
+            topics.insert(topic.topic_name.clone(), Arc::new(Topic { config: topic, revision: 0, step: 0 }));
         }
         let path = config_dir.join("topics.json");
         let mut version = DataVersion { counter: 0, state_version: 0, timestamp: now_ms() };
@@ -92,10 +118,10 @@ impl Topics {
         if let Some(table) = loaded {
             version = table.data_version;
             for (name, config) in table.topic_config_table {
-                topics.insert(name, Arc::new(Topic { config, revision: 0 }));
+                topics.insert(name, Arc::new(Topic { config, revision: 0, step: 0 }));
             }
         }
-        let table = Arc::new(Table { inner: RwLock::new(Inner { topics, version }) });
+        let table = Arc::new(Table { inner: RwLock::new(Inner { topics, version, step: 0, step_of_all: 0 }) });
         let rendered = Arc::clone(&table);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()));
         if first_start {
@@ -129,6 +155,23 @@ impl Topics {
     /// The table as registration and GET_ALL_TOPIC_CONFIG send it; version and topics belong together.
     pub fn snapshot(&self) -> TopicConfigTable {
         self.table.snapshot()
+    }
+
+    /// What a nameserver must be told that knows the table up to `known`: the topics changed since, or all of them. Removed topics are not
+    /// told, as in Java: nameservers keep what a registration does not list.
+    pub fn unregistered(&self, known: Option<Step>) -> Unregistered {
+        let inner = self.table.inner.read();
+        let since = known.filter(|known| *known >= inner.step_of_all);
+        let told = inner.topics.values().filter(|topic| since.is_none_or(|since| topic.step > since));
+        Unregistered {
+            table: TopicConfigTable {
+                data_version: inner.version.clone(),
+                topic_config_table: told.map(|topic| (topic.topic_name.clone(), topic.config.clone())).collect(),
+                ..TopicConfigTable::default()
+            },
+            step: inner.step,
+            whole: since.is_none(),
+        }
     }
 
     /// Creates a topic after the pattern that the client names, by the rules of spec §B.7; `None` when they forbid it.
@@ -215,7 +258,7 @@ impl Topics {
     pub fn remove(&self, topic: &str) -> Option<Arc<Topic>> {
         let mut inner = self.table.inner.write();
         let removed = inner.topics.remove(topic)?;
-        inner.version.next(now_ms());
+        inner.next();
         self.file.request();
         Some(removed)
     }
@@ -248,7 +291,10 @@ impl Topics {
 
     /// Steps the version though no topic changed, because what is registered with them did: the broker's own permission.
     pub fn renew_version(&self) {
-        self.table.inner.write().version.next(now_ms());
+        {
+            let mut inner = self.table.inner.write();
+            inner.step_of_all = inner.next();
+        }
         self.file.request();
         self.announce();
     }
@@ -264,12 +310,12 @@ impl Topics {
     }
 
     fn put(&self, inner: &mut Inner, mut config: TopicConfig) -> Arc<Topic> {
-        inner.version.next(now_ms());
+        let step = inner.next();
         // Detached from the request that may have brought it.
         config.topic_name = config.topic_name.into_owned();
         let name = config.topic_name.clone();
         // Requested under the lock: the revision then covers this change, since rendering takes the lock too.
-        let topic = Arc::new(Topic { config, revision: self.file.request() });
+        let topic = Arc::new(Topic { config, revision: self.file.request(), step });
         inner.topics.insert(name, Arc::clone(&topic));
         topic
     }

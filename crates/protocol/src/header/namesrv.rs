@@ -26,6 +26,8 @@ pub struct RegisterBrokerRequest {
     /// 0: do not check.
     #[header(default)]
     pub body_crc32: i32,
+    /// Ours: the body does not list all topics of the broker. Java, which has no word for it, takes it from there being one topic only.
+    pub partial_table: Option<bool>,
 }
 
 /// Answer to 103; filled for slaves whose master is known. Java: `RegisterBrokerResponseHeader`.
