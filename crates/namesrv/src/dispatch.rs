@@ -1,12 +1,13 @@
 //! One line per request code. Java: `DefaultRequestProcessor`, `ClientRequestProcessor`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ferromq_protocol::{Command, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
 
 use crate::handlers::{brokers, config, kv, topics};
-use crate::parts::{Parts, now_ms};
+use crate::parts::Parts;
 use crate::refusal::Refusal;
 
 /// Finds the handler, and makes a reply of its refusal.
@@ -33,11 +34,11 @@ fn handle(parts: &Arc<Parts>, connection: &Connection, request: &Command) -> Res
         RequestCode::REGISTER_TOPIC_IN_NAMESRV => topics::register(routes, request),
 
         RequestCode::REGISTER_BROKER => {
-            brokers::register(routes, kv, notices, &parts.config.current(), connection, request, now_ms())
+            brokers::register(routes, kv, notices, &parts.config.current(), connection, request, Instant::now())
         }
         RequestCode::UNREGISTER_BROKER => brokers::unregister(routes, notices, request),
-        RequestCode::BROKER_HEARTBEAT => brokers::heartbeat(routes, request, now_ms()),
-        RequestCode::QUERY_DATA_VERSION => brokers::data_version(routes, request, now_ms()),
+        RequestCode::BROKER_HEARTBEAT => brokers::heartbeat(routes, request, Instant::now()),
+        RequestCode::QUERY_DATA_VERSION => brokers::data_version(routes, request, Instant::now()),
         RequestCode::GET_BROKER_MEMBER_GROUP => brokers::member_group(routes, request),
         RequestCode::WIPE_WRITE_PERM_OF_BROKER => brokers::wipe_write_permission(routes, request),
         RequestCode::ADD_WRITE_PERM_OF_BROKER => brokers::add_write_permission(routes, request),

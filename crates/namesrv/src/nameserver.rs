@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::dispatch;
 use crate::kv::KvConfig;
 use crate::live_config::LiveConfig;
-use crate::parts::{Notices, Parts, now_ms};
+use crate::parts::{Notices, Parts};
 use crate::routes::{Policy, Routes};
 
 /// How long open answers may take to leave at shutdown.
@@ -112,7 +112,7 @@ impl Front {
         loop {
             tokio::time::sleep(Duration::from_millis(self.parts.config.current().scan_not_active_broker_interval))
                 .await;
-            let (silent, changes) = self.parts.routes.lock().expire(now_ms());
+            let (silent, changes) = self.parts.routes.lock().expire(Instant::now());
             for id in silent {
                 if let Some(connection) = self.connections.lock().get(&id) {
                     connection.close();

@@ -1,6 +1,6 @@
 //! What requests are answered from: built by `nameserver.rs`, handed to `dispatch.rs`, which gives each handler what it uses.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use ferromq_protocol::header::MinBrokerIdChange;
 use ferromq_protocol::{Command, RequestCode};
@@ -52,11 +52,4 @@ impl Notices {
             }
         }
     }
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,5 +1,7 @@
 //! What brokers say about themselves, and what operators do to them. Spec broker §A.2, §A.3, §A.5; protocol §6.2.
 
+use std::time::{Duration, Instant};
+
 use ferromq_protocol::body::{DataVersion, KvTable, RegisterBrokerBody, TopicConfig, TopicConfigTable};
 use ferromq_protocol::header::{
     AddWritePermReply, BrokerHeartbeatRequest, BrokerMemberGroupRequest, DataVersionReply, DataVersionRequest,
@@ -24,7 +26,7 @@ pub fn register(
     config: &Config,
     connection: &Connection,
     request: &Command,
-    now_ms: i64,
+    now: Instant,
 ) -> Result<Outcome, Refusal> {
     let header: RegisterBrokerRequest = request.header()?;
     if header.body_crc32 != 0 && header.body_crc32 != checksum(&request.body) {
@@ -36,7 +38,7 @@ pub fn register(
         let body = RegisterBrokerBody::decode(&request.body, request.version);
         let body =
             body.map_err(|error| Refusal::system_error(format!("Failed to decode RegisterBrokerBody: {error}")))?;
-        (Some(topic_table(body.topic_config_serialize_wrapper)), Some(body.filter_server_list))
+        (Some(topic_table(body.topic_config_serialize_wrapper, header.partial_table)), Some(body.filter_server_list))
     };
     let registration = Registration {
         cluster: header.cluster_name.to_string(),
@@ -44,14 +46,15 @@ pub fn register(
         address: header.broker_addr.to_string(),
         broker_id: header.broker_id,
         ha_address: header.ha_server_addr.to_string(),
-        timeout_ms: header.heartbeat_timeout_millis,
+        // A negative one has run out at once, as in Java.
+        timeout: header.heartbeat_timeout_millis.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
         acting_master: header.enable_acting_master,
         zone: request.field("__ZONE_NAME").map(|zone| zone.into_owned()),
         topics,
         filter_servers,
         connection: connection.id(),
     };
-    let registered = routes.lock().register(registration, now_ms);
+    let registered = routes.lock().register(registration, now);
     let (master, change) = match registered {
         Registered::Accepted { master, change } => (master, change),
         Registered::Outdated => (None, None),
@@ -79,20 +82,20 @@ pub fn unregister(routes: &Mutex<Routes>, notices: &Notices, request: &Command) 
 }
 
 /// BROKER_HEARTBEAT (904). A broker that has not registered is answered success all the same.
-pub fn heartbeat(routes: &Mutex<Routes>, request: &Command, now_ms: i64) -> Result<Outcome, Refusal> {
+pub fn heartbeat(routes: &Mutex<Routes>, request: &Command, now: Instant) -> Result<Outcome, Refusal> {
     let header: BrokerHeartbeatRequest = request.header()?;
-    routes.lock().heard(&header.cluster_name, &header.broker_addr, now_ms);
+    routes.lock().heard(&header.cluster_name, &header.broker_addr, now);
     reply(Reply::ok())
 }
 
 /// QUERY_DATA_VERSION (322): must the broker register again? Also a sign of life.
-pub fn data_version(routes: &Mutex<Routes>, request: &Command, now_ms: i64) -> Result<Outcome, Refusal> {
+pub fn data_version(routes: &Mutex<Routes>, request: &Command, now: Instant) -> Result<Outcome, Refusal> {
     let header: DataVersionRequest = request.header()?;
     let asked: DataVersion =
         json::from_slice(&request.body).map_err(|error| Refusal::system_error(error.to_string()))?;
     let known = {
         let mut routes = routes.lock();
-        routes.heard(&header.cluster_name, &header.broker_addr, now_ms);
+        routes.heard(&header.cluster_name, &header.broker_addr, now);
         routes.data_version(&header.cluster_name, &header.broker_addr).cloned()
     };
     let answer = Reply::ok().header(DataVersionReply { changed: known.as_ref() != Some(&asked) });
@@ -129,7 +132,7 @@ fn checksum(body: &[u8]) -> i32 {
     (crc32fast::hash(body) & 0x7FFF_FFFF) as i32
 }
 
-fn topic_table(table: TopicConfigTable) -> TopicTable {
+fn topic_table(table: TopicConfigTable, partial: Option<bool>) -> TopicTable {
     let queues = |config: TopicConfig| Queues {
         read: config.read_queue_nums,
         write: config.write_queue_nums,
@@ -139,6 +142,8 @@ fn topic_table(table: TopicConfigTable) -> TopicTable {
     let mappings = table.topic_queue_mapping_info_map.into_iter().flatten();
     TopicTable {
         version: table.data_version,
+        // Java's brokers register a new topic alone.
+        partial: partial.unwrap_or(table.topic_config_table.len() == 1),
         topics: table
             .topic_config_table
             .into_iter()

@@ -7,7 +7,7 @@ use ferromq_protocol::body::{
     BrokerData, BrokerMemberGroup, BrokerMemberGroupReply, ClusterInfo, QueueData, RouteForm, TopicRoute,
 };
 
-use super::{Group, MASTER_ID, PERM_WRITE, Queues, Routes};
+use super::{Group, Held, MASTER_ID, PERM_WRITE, Queues, Routes};
 
 /// Topics of this prefix show their brokers as they are, without an acting master.
 const SYNC_BROKER_MEMBER_PREFIX: &str = "rmq_sys_SYNC_BROKER_MEMBER_";
@@ -54,7 +54,7 @@ impl Routes {
             return None;
         }
         if self.policy.acting_master && !lookup.topic.starts_with(SYNC_BROKER_MEMBER_PREFIX) {
-            groups.iter_mut().for_each(|(broker_name, group)| show_acting_master(group, &queues[*broker_name]));
+            groups.iter_mut().for_each(|(broker_name, group)| show_acting_master(group, &queues[*broker_name].shown));
         }
         if let Some(Zone(zone)) = lookup.zone {
             let same_zone =
@@ -144,7 +144,7 @@ impl Routes {
     /// By the flag of a topic's first broker, as Java.
     fn topics_with(&self, which: impl Fn(i32) -> bool) -> Vec<String> {
         let shows =
-            |brokers: &BTreeMap<String, Queues>| brokers.values().next().is_some_and(|queues| which(queues.sys_flag));
+            |brokers: &BTreeMap<String, Held>| brokers.values().next().is_some_and(|held| which(held.shown.sys_flag));
         self.topics.iter().filter(|(_, brokers)| shows(brokers)).map(|(topic, _)| topic.clone()).collect()
     }
 }
@@ -170,7 +170,7 @@ fn broker_data(broker_name: &str, group: &Group) -> BrokerData {
     }
 }
 
-fn queue_data((broker_name, queues): (&String, &Queues)) -> QueueData {
+fn queue_data((broker_name, Held { shown: queues, .. }): (&String, &Held)) -> QueueData {
     QueueData {
         broker_name: broker_name.clone(),
         perm: queues.perm,

@@ -1,6 +1,6 @@
 //! The route table: which brokers are alive, and which queues of which topics they hold. Java: `RouteInfoManager`; spec broker §A.1 – §A.6.
 //!
-//! Synchronous and deterministic: time comes in as `now` (milliseconds), connections are only ids, and what is to be told to others goes out
+//! Synchronous and deterministic: time comes in as `now`, of a clock that only goes forward, connections are only ids, and what is to be told to others goes out
 //! as values. Nothing is kept on disk; brokers register again within 30 seconds.
 
 mod lookup;
@@ -10,6 +10,7 @@ mod register;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ferromq_protocol::body::{DataVersion, TopicQueueMappingInfo};
@@ -22,8 +23,8 @@ use crate::config::Config;
 
 /// The id of a master.
 pub const MASTER_ID: i64 = 0;
-/// How long a broker that does not say otherwise may be silent, in milliseconds.
-pub const BROKER_TIMEOUT_MS: i64 = 120_000;
+/// How long a broker that does not say otherwise may be silent.
+pub const BROKER_TIMEOUT: Duration = Duration::from_secs(120);
 
 const PERM_READ: i32 = 4;
 const PERM_WRITE: i32 = 2;
@@ -55,6 +56,19 @@ pub struct Queues {
     pub sys_flag: i32,
 }
 
+/// Queues as a broker registered them, and as they are shown: without its right to write, if an operator or the loss of the master took it.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    registered: Queues,
+    shown: Queues,
+}
+
+impl From<Queues> for Held {
+    fn from(queues: Queues) -> Held {
+        Held { registered: queues, shown: queues }
+    }
+}
+
 /// All processes that share a broker name. Java: `BrokerData`.
 #[derive(Clone, Debug, Default)]
 struct Group {
@@ -71,8 +85,8 @@ type ProcessKey = (String, String);
 /// One broker process. Java: `BrokerLiveInfo`.
 struct Process {
     broker_name: String,
-    heard_at_ms: i64,
-    timeout_ms: i64,
+    heard_at: Instant,
+    timeout: Duration,
     version: DataVersion,
     connection: ConnectionId,
     ha_address: String,
@@ -99,7 +113,7 @@ pub struct Routes {
     groups: BTreeMap<String, Group>,
     processes: HashMap<ProcessKey, Process>,
     /// Topic → broker name → queues.
-    topics: BTreeMap<String, BTreeMap<String, Queues>>,
+    topics: BTreeMap<String, BTreeMap<String, Held>>,
     /// Static topics: topic → broker name → mapping.
     mappings: BTreeMap<String, BTreeMap<String, TopicQueueMappingInfo>>,
     /// Legacy; normally empty.
@@ -120,10 +134,10 @@ impl Routes {
     }
 
     /// A sign of life of a process that has registered; false if it has not. BROKER_HEARTBEAT.
-    pub fn heard(&mut self, cluster: &str, address: &str, now_ms: i64) -> bool {
+    pub fn heard(&mut self, cluster: &str, address: &str, now: Instant) -> bool {
         match self.processes.get_mut(&(cluster.to_owned(), address.to_owned())) {
             Some(process) => {
-                process.heard_at_ms = now_ms;
+                process.heard_at = now;
                 true
             }
             None => false,
@@ -136,10 +150,10 @@ impl Routes {
     }
 
     /// Takes a broker's write permission away in all its topics, or gives all of them read and write. Answers with how many topics it has.
-    /// Lasts until the broker registers a changed DataVersion.
+    /// Lasts until the broker registers the topic differently or leaves; with Java until it registers anything that changed.
     pub fn set_writable(&mut self, broker_name: &str, writable: bool) -> i32 {
         let mut count = 0;
-        for queues in self.topics.values_mut().filter_map(|brokers| brokers.get_mut(broker_name)) {
+        for Held { shown: queues, .. } in self.topics.values_mut().filter_map(|brokers| brokers.get_mut(broker_name)) {
             queues.perm = if writable { PERM_READ | PERM_WRITE } else { queues.perm & !PERM_WRITE };
             count += 1;
         }
@@ -154,7 +168,7 @@ impl Routes {
                 tracing::warn!(topic, broker_name, "queues of an unknown broker are not registered");
                 return;
             }
-            self.topics.entry(topic.into()).or_default().insert(broker_name, queues);
+            self.topics.entry(topic.into()).or_default().insert(broker_name, queues.into());
             self.changed();
         }
     }

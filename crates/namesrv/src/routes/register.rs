@@ -1,11 +1,12 @@
 //! Brokers come and go: registration, unregistration, closed connections, silence. Spec broker §A.2, §A.3, §A.6.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use ferromq_protocol::body::{DataVersion, TopicQueueMappingInfo};
 use ferromq_remoting::ConnectionId;
 
-use super::{BROKER_TIMEOUT_MS, Group, MASTER_ID, MinBrokerChange, PERM_WRITE, Process, ProcessKey, Queues, Routes};
+use super::{BROKER_TIMEOUT, Group, Held, MASTER_ID, MinBrokerChange, PERM_WRITE, Process, ProcessKey, Queues, Routes};
 
 /// What a broker says about itself. Java: the parameters of `RouteInfoManager.registerBroker`.
 pub struct Registration {
@@ -14,7 +15,7 @@ pub struct Registration {
     pub address: String,
     pub broker_id: i64,
     pub ha_address: String,
-    pub timeout_ms: Option<i64>,
+    pub timeout: Option<Duration>,
     /// `None` marks a broker older than 5.0.
     pub acting_master: Option<bool>,
     pub zone: Option<String>,
@@ -32,6 +33,8 @@ pub struct TopicTable {
     pub topics: BTreeMap<String, Queues>,
     /// Static topics: topic → (broker name, mapping).
     pub mappings: BTreeMap<String, TopicQueueMappingInfo>,
+    /// These are not all topics of the broker.
+    pub partial: bool,
 }
 
 /// What became of a registration.
@@ -50,7 +53,7 @@ pub enum Registered {
 
 impl Routes {
     /// Java: `RouteInfoManager.registerBroker`, in its order.
-    pub fn register(&mut self, registration: Registration, now_ms: i64) -> Registered {
+    pub fn register(&mut self, registration: Registration, now: Instant) -> Registered {
         let Registration { cluster, broker_name, address, broker_id, .. } = &registration;
         let (broker_id, key) = (*broker_id, (cluster.clone(), address.clone()));
         let table = registration.topics.as_ref();
@@ -96,16 +99,20 @@ impl Routes {
 
         let version_is_new = self.processes.get(&key).is_none_or(|process| process.version != version);
         if let Some(table) = table.filter(|_| is_master || is_prime_slave) {
-            if self.policy.delete_unlisted_topics && table.mappings.is_empty() {
+            if self.policy.delete_unlisted_topics && table.mappings.is_empty() && !table.partial {
                 changed |= self.forget_queues(broker_name, |topic| !table.topics.contains_key(topic));
             }
             for (topic, &(mut queues)) in &table.topics {
                 let brokers = self.topics.entry(topic.clone()).or_default();
-                if first || version_is_new || !brokers.contains_key(broker_name) {
-                    if is_prime_slave && acting_master {
-                        queues.perm &= !PERM_WRITE;
-                    }
-                    changed |= brokers.insert(broker_name.clone(), queues) != Some(queues);
+                if is_prime_slave && acting_master {
+                    queues.perm &= !PERM_WRITE;
+                }
+                // What an operator took from a topic stays taken when the broker only says again what it said before. Java goes by
+                // the version of the whole table alone.
+                let said_before = |held: &Held| !version_is_new || held.registered == queues;
+                if first || !brokers.get(broker_name).is_some_and(said_before) {
+                    let before = brokers.insert(broker_name.clone(), queues.into());
+                    changed |= before.map(|held| held.shown) != Some(queues);
                 }
             }
             if first || version_is_new {
@@ -119,8 +126,8 @@ impl Routes {
 
         let process = Process {
             broker_name: broker_name.clone(),
-            heard_at_ms: now_ms,
-            timeout_ms: registration.timeout_ms.unwrap_or(BROKER_TIMEOUT_MS),
+            heard_at: now,
+            timeout: registration.timeout.unwrap_or(BROKER_TIMEOUT),
             version,
             connection: registration.connection,
             ha_address: registration.ha_address.clone(),
@@ -159,8 +166,8 @@ impl Routes {
     }
 
     /// Removes processes that have been silent for longer than they said they would be. Answers also with their connections, to be closed.
-    pub fn expire(&mut self, now_ms: i64) -> (Vec<ConnectionId>, Vec<MinBrokerChange>) {
-        let silent = |process: &Process| now_ms.saturating_sub(process.heard_at_ms) > process.timeout_ms;
+    pub fn expire(&mut self, now: Instant) -> (Vec<ConnectionId>, Vec<MinBrokerChange>) {
+        let silent = |process: &Process| now.saturating_duration_since(process.heard_at) > process.timeout;
         let connections =
             self.processes.values().filter(|process| silent(process)).map(|process| process.connection).collect();
         (connections, self.remove_all(silent, "it fell silent"))
@@ -203,7 +210,9 @@ impl Routes {
             return None;
         }
         if group.acting_master && !group.addresses.contains_key(&MASTER_ID) {
-            for queues in self.topics.values_mut().filter_map(|brokers| brokers.get_mut(broker_name)) {
+            for Held { shown: queues, .. } in
+                self.topics.values_mut().filter_map(|brokers| brokers.get_mut(broker_name))
+            {
                 queues.perm &= !PERM_WRITE;
             }
         }

@@ -1,6 +1,7 @@
 //! The registration rules of Java's `RouteInfoManager`, step by step, with time passed in.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use ferromq_protocol::body::{DataVersion, RouteForm};
 use ferromq_protocol::json;
@@ -10,6 +11,12 @@ use super::*;
 
 const MASTER: &str = "10.0.0.1:10911";
 const SLAVE: &str = "10.0.0.2:10911";
+
+/// This long after some moment, in milliseconds.
+fn at(ms: u64) -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now) + Duration::from_millis(ms)
+}
 
 fn version(counter: i64) -> DataVersion {
     DataVersion { counter, state_version: 0, timestamp: 1_700_000_000_000 }
@@ -33,7 +40,7 @@ fn registration(address: &str, broker_id: i64, topics: Option<TopicTable>) -> Re
         address: address.into(),
         broker_id,
         ha_address: format!("{address}0"),
-        timeout_ms: None,
+        timeout: None,
         acting_master: Some(false),
         zone: None,
         topics,
@@ -52,20 +59,20 @@ fn route_text(routes: &mut Routes, topic: &str) -> Option<String> {
 }
 
 fn perm(routes: &Routes, topic: &str) -> i32 {
-    routes.topics[topic]["broker-a"].perm
+    routes.topics[topic]["broker-a"].shown.perm
 }
 
 /// A table with the master registered and two topics.
 fn with_master(policy: Policy) -> Routes {
     let mut routes = Routes::new(policy);
-    assert_eq!(routes.register(registration(MASTER, 0, Some(table(1, &["T1", "T2"]))), 1000), accepted());
+    assert_eq!(routes.register(registration(MASTER, 0, Some(table(1, &["T1", "T2"]))), at(1000)), accepted());
     routes
 }
 
 #[test]
 fn slave_learns_its_master_and_does_not_change_topics() {
     let mut routes = with_master(Policy::default());
-    let registered = routes.register(registration(SLAVE, 1, Some(table(7, &["T1", "T2", "T3"]))), 1000);
+    let registered = routes.register(registration(SLAVE, 1, Some(table(7, &["T1", "T2", "T3"]))), at(1000));
     assert_eq!(registered, Registered::Accepted { master: Some((MASTER.into(), format!("{MASTER}0"))), change: None });
     assert_eq!(routes.topics(), ["T1", "T2"]);
     let route = route_text(&mut routes, "T1").unwrap();
@@ -75,24 +82,40 @@ fn slave_learns_its_master_and_does_not_change_topics() {
 #[test]
 fn incremental_registration_needs_a_full_one_first_and_leaves_no_trace() {
     let mut routes = Routes::default();
-    assert_eq!(routes.register(registration(MASTER, 0, Some(table(1, &["T1"]))), 0), Registered::Incremental);
+    assert_eq!(routes.register(registration(MASTER, 0, Some(table(1, &["T1"]))), at(0)), Registered::Incremental);
     assert_eq!(json::to_vec(&routes.cluster_info()), br#"{"brokerAddrTable":{},"clusterAddrTable":{}}"#);
     let mut routes = with_master(Policy::default());
-    assert_eq!(routes.register(registration(MASTER, 0, Some(table(2, &["T3"]))), 0), accepted());
+    assert_eq!(routes.register(registration(MASTER, 0, Some(table(2, &["T3"]))), at(0)), accepted());
     assert_eq!(routes.topics(), ["T1", "T2", "T3"]);
+    // A part is not all, whatever the policy.
+    routes.obey(Policy { delete_unlisted_topics: true, ..Policy::default() });
+    let mut part = table(3, &["T3", "T4"]);
+    part.partial = true;
+    routes.register(registration(MASTER, 0, Some(part)), at(0));
+    assert_eq!(routes.topics(), ["T1", "T2", "T3", "T4"]);
 }
 
 #[test]
-fn wiped_permission_lasts_until_a_changed_version() {
+fn what_an_operator_took_stays_taken_until_the_broker_says_something_else() {
     let mut routes = with_master(Policy::default());
     assert!(route_text(&mut routes, "T1").unwrap().contains(r#""perm":6"#));
     assert_eq!((routes.set_writable("broker-a", false), routes.set_writable("nope", false)), (2, 0));
     assert!(route_text(&mut routes, "T1").unwrap().contains(r#""perm":4"#));
-    routes.register(registration(MASTER, 0, Some(table(1, &["T1", "T2"]))), 0);
-    assert_eq!(perm(&routes, "T1"), 4);
-    routes.register(registration(MASTER, 0, Some(table(2, &["T1", "T2"]))), 0);
-    assert_eq!(perm(&routes, "T1"), 6);
-    assert!(route_text(&mut routes, "T1").unwrap().contains(r#""perm":6"#));
+    // Routine: the same again, a new topic alone, the whole table with a new version, a topic deleted.
+    for topics in [table(1, &["T1", "T2"]), table(2, &["T3"]), table(3, &["T1", "T2", "T3"]), table(4, &["T1", "T3"])] {
+        routes.register(registration(MASTER, 0, Some(topics)), at(0));
+        assert_eq!((perm(&routes, "T1"), perm(&routes, "T2")), (4, 4));
+    }
+    assert_eq!(perm(&routes, "T3"), 6, "made after it");
+    // The topic itself is changed on the broker.
+    let mut changed = table(5, &["T1", "T2"]);
+    changed.topics.insert("T1".into(), Queues { write: 8, ..queues(6) });
+    routes.register(registration(MASTER, 0, Some(changed)), at(0));
+    assert_eq!((perm(&routes, "T1"), perm(&routes, "T2")), (6, 4));
+    // It comes back after it has left.
+    routes.closed(ConnectionId(1));
+    routes.register(registration(MASTER, 0, Some(table(5, &["T1", "T2"]))), at(0));
+    assert_eq!(perm(&routes, "T2"), 6);
     routes.set_writable("broker-a", false);
     assert_eq!((routes.set_writable("broker-a", true), perm(&routes, "T2")), (2, 6));
 }
@@ -102,14 +125,14 @@ fn a_topic_lost_by_the_table_comes_back_with_an_unchanged_version() {
     let mut routes = with_master(Policy::default());
     routes.delete_topic("T2", None);
     assert_eq!(route_text(&mut routes, "T2"), None);
-    routes.register(registration(MASTER, 0, Some(table(1, &["T1", "T2"]))), 0);
+    routes.register(registration(MASTER, 0, Some(table(1, &["T1", "T2"]))), at(0));
     assert_eq!(routes.topics(), ["T1", "T2"]);
 }
 
 #[test]
 fn registration_without_body_makes_the_next_one_a_change() {
     let mut routes = with_master(Policy::default());
-    routes.register(registration(MASTER, 0, None), 0);
+    routes.register(registration(MASTER, 0, None), at(0));
     assert_eq!(routes.data_version("c", MASTER), Some(&DataVersion { counter: 0, state_version: 0, timestamp: 0 }));
     assert_eq!(routes.topics(), ["T1", "T2"]);
 }
@@ -119,7 +142,7 @@ fn unlisted_topics_go_only_when_told() {
     let policy = Policy { delete_unlisted_topics: true, ..Policy::default() };
     for (policy, left) in [(Policy::default(), &["T1", "T2", "T3"][..]), (policy, &["T2", "T3"])] {
         let mut routes = with_master(policy);
-        routes.register(registration(MASTER, 0, Some(table(2, &["T2", "T3"]))), 0);
+        routes.register(registration(MASTER, 0, Some(table(2, &["T2", "T3"]))), at(0));
         assert_eq!(routes.topics(), left);
     }
 }
@@ -127,9 +150,9 @@ fn unlisted_topics_go_only_when_told() {
 #[test]
 fn promoted_slave_leaves_its_old_id() {
     let mut routes = with_master(Policy::default());
-    routes.register(registration(SLAVE, 1, Some(table(1, &["T1", "T2"]))), 0);
+    routes.register(registration(SLAVE, 1, Some(table(1, &["T1", "T2"]))), at(0));
     routes.unregister("c", "broker-a", MASTER);
-    routes.register(registration(SLAVE, 0, Some(table(1, &["T1", "T2"]))), 0);
+    routes.register(registration(SLAVE, 0, Some(table(1, &["T1", "T2"]))), at(0));
     let members = json::to_vec_bare_keys(&routes.member_group("c", "broker-a"));
     assert_eq!(
         members,
@@ -145,10 +168,10 @@ fn newer_state_keeps_its_id() {
         table.version.state_version = state;
         registration(address, 0, Some(table))
     };
-    routes.register(with_state(MASTER, 5), 0);
-    assert_eq!(routes.register(with_state(SLAVE, 4), 0), Registered::Outdated);
+    routes.register(with_state(MASTER, 5), at(0));
+    assert_eq!(routes.register(with_state(SLAVE, 4), at(0)), Registered::Outdated);
     assert!(routes.data_version("c", SLAVE).is_none());
-    assert_eq!(routes.register(with_state(SLAVE, 5), 0), accepted());
+    assert_eq!(routes.register(with_state(SLAVE, 5), at(0)), accepted());
     assert!(route_text(&mut routes, "T1").unwrap().contains(SLAVE));
 }
 
@@ -156,14 +179,14 @@ fn newer_state_keeps_its_id() {
 fn silence_beyond_what_was_promised() {
     let mut routes = with_master(Policy::default());
     let mut hasty = registration(SLAVE, 1, None);
-    hasty.timeout_ms = Some(10_000);
-    routes.register(hasty, 1000);
-    assert_eq!(routes.expire(11_000).0, []);
-    assert_eq!(routes.expire(11_001).0, [ConnectionId(2)]);
-    assert!(!routes.heard("c", SLAVE, 11_002));
-    assert!(routes.heard("c", MASTER, 2000));
-    assert_eq!(routes.expire(122_000).0, []);
-    assert_eq!(routes.expire(122_001).0, [ConnectionId(1)]);
+    hasty.timeout = Some(Duration::from_secs(10));
+    routes.register(hasty, at(1000));
+    assert_eq!(routes.expire(at(11_000)).0, []);
+    assert_eq!(routes.expire(at(11_001)).0, [ConnectionId(2)]);
+    assert!(!routes.heard("c", SLAVE, at(11_002)));
+    assert!(routes.heard("c", MASTER, at(2000)));
+    assert_eq!(routes.expire(at(122_000)).0, []);
+    assert_eq!(routes.expire(at(122_001)).0, [ConnectionId(1)]);
     assert_eq!((route_text(&mut routes, "T1"), routes.topics().len()), (None, 0));
     assert_eq!(json::to_vec(&routes.cluster_info()), br#"{"brokerAddrTable":{},"clusterAddrTable":{}}"#);
 }
@@ -173,7 +196,7 @@ fn closed_connection_counts_only_if_it_registered_last() {
     let mut routes = with_master(Policy::default());
     let mut again = registration(MASTER, 0, Some(table(1, &["T1", "T2"])));
     again.connection = ConnectionId(9);
-    routes.register(again, 0);
+    routes.register(again, at(0));
     routes.closed(ConnectionId(1));
     assert!(route_text(&mut routes, "T1").is_some());
     routes.closed(ConnectionId(9));
@@ -189,8 +212,8 @@ fn acting_master_is_shown_as_master_and_is_read_only() {
         registration.acting_master = Some(true);
         registration
     };
-    routes.register(acting(MASTER, 0), 0);
-    routes.register(acting(SLAVE, 1), 0);
+    routes.register(acting(MASTER, 0), at(0));
+    routes.register(acting(SLAVE, 1), at(0));
     let change = routes.unregister("c", "broker-a", MASTER).unwrap();
     assert_eq!(
         (change.min_id, &*change.min_address, change.offline_address.as_deref(), &change.to[..]),
@@ -202,7 +225,7 @@ fn acting_master_is_shown_as_master_and_is_read_only() {
     assert!(route_text(&mut routes, "T1").unwrap().contains(r#""brokerAddrs":{"1":"10.0.0.2:10911"}"#));
     // The master comes back: the others are told, not the master.
     routes.obey(policy);
-    let Registered::Accepted { change: Some(change), .. } = routes.register(acting(MASTER, 0), 0) else {
+    let Registered::Accepted { change: Some(change), .. } = routes.register(acting(MASTER, 0), at(0)) else {
         panic!("no change noticed")
     };
     assert_eq!(
@@ -219,7 +242,7 @@ fn zone_keeps_its_own_brokers_and_those_without_a_master() {
         registration.broker_name = name.into();
         registration.address = format!("{name}:1");
         registration.zone = zone.map(Into::into);
-        routes.register(registration, 0);
+        routes.register(registration, at(0));
     }
     routes.register_topic("T1", [("d".into(), queues(4))]);
     let lookup = RouteLookup { topic: "T1", form: RouteForm::Legacy, order: None, zone: Some(Zone("z1")) };
