@@ -207,7 +207,7 @@ impl Statistics {
         self.rates.lock().last_window
     }
 
-    /// Takes samples; to be called about once a second. `today` is any number that changes at local midnight.
+    /// Takes samples; to be called about once a second. `now_ms` is of a clock that only goes forward. `today` is any number that changes at local midnight.
     pub fn tick(&self, now_ms: i64, today: i64, store: &StoreStats) {
         self.rates.lock().sample(now_ms, store);
         let totals = {

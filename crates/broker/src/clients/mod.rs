@@ -4,7 +4,7 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferromq_protocol::body::{
     ClientConnection, ConsumerConnection, ProducerConnection, ProducerInfo, ProducerTable, SubscriptionData,
@@ -15,7 +15,6 @@ use ferromq_remoting::Connection;
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::clock::now_ms;
 use crate::live_config::LiveConfig;
 use table::{Conflict, Notice, Table};
 pub use table::{ConsumerGroup, ConsumerHeartbeat, Member};
@@ -79,11 +78,11 @@ impl Clients {
         send(notices);
     }
 
-    /// Closes connections whose clients have not sent a heartbeat for `timeout_ms`.
-    pub fn expire(&self, now_ms: i64, timeout_ms: i64) {
-        let (silent, notices) = self.table.lock().expire(now_ms, timeout_ms);
+    /// Closes connections whose clients have not sent a heartbeat for `timeout`.
+    pub fn expire(&self, now: Instant, timeout: Duration) {
+        let (silent, notices) = self.table.lock().expire(now, timeout);
         for connection in silent {
-            tracing::warn!(peer = %connection.peer_addr(), "closed: no heartbeat for {timeout_ms} ms");
+            tracing::warn!(peer = %connection.peer_addr(), "closed: no heartbeat for {} ms", timeout.as_millis());
             connection.close();
         }
         send(notices);
@@ -184,8 +183,8 @@ pub(crate) async fn expire_silent_clients(clients: Arc<Clients>, config: Arc<Liv
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let timeout_ms = i64::try_from(config.current().channel_expired_timeout).unwrap_or(i64::MAX);
-        clients.expire(now_ms(), timeout_ms);
+        let timeout = Duration::from_millis(config.current().channel_expired_timeout);
+        clients.expire(Instant::now(), timeout);
     }
 }
 

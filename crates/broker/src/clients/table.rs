@@ -1,11 +1,12 @@
 //! Who is connected: consumer and producer groups with their members, one per connection. Java: `ConsumerManager`, `ProducerManager`.
 //!
-//! Synchronous and deterministic: time comes in as `now_ms`, connections are ids with an opaque handle `C`, and what members must be told
+//! Synchronous and deterministic: time comes in as `now`, connections are ids with an opaque handle `C`, and what members must be told
 //! comes out as [`Notice`]s. Spec broker §C.6.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ferromq_protocol::body::{ConsumeFromWhere, ConsumeType, MessageModel, SubscriptionData};
 use ferromq_protocol::{GroupName, Language, TopicName};
@@ -18,7 +19,10 @@ pub struct Member {
     pub language: Language,
     pub version: i32,
     pub peer: SocketAddr,
+    /// Of the wall clock, for people.
     pub heard_at_ms: i64,
+    /// Of a clock that only goes forward: how long it has been silent.
+    pub heard_at: Instant,
 }
 
 /// What all members of a consumer group share: whatever the latest heartbeat said. Java: `ConsumerGroupInfo`.
@@ -208,10 +212,10 @@ impl<C: Clone> Table<C> {
         presence.consumer_groups.iter().filter_map(|group| self.leave_consumers(id, group)).collect()
     }
 
-    /// Takes out connections with a membership that was not renewed for longer than `timeout_ms`; they are to be closed.
-    pub fn expire(&mut self, now_ms: i64, timeout_ms: i64) -> (Vec<C>, Vec<Notice<C>>) {
+    /// Takes out connections with a membership that was not renewed for longer than `timeout`; they are to be closed.
+    pub fn expire(&mut self, now: Instant, timeout: Duration) -> (Vec<C>, Vec<Notice<C>>) {
         let silent = |(id, member): (&ConnectionId, &Member)| {
-            (now_ms.saturating_sub(member.heard_at_ms) > timeout_ms).then_some(*id)
+            (now.saturating_duration_since(member.heard_at) > timeout).then_some(*id)
         };
         let consumers = self.consumers.values().flat_map(|consumers| consumers.members.iter().filter_map(silent));
         let producers = self.producers.values().flat_map(|producers| producers.members.iter().filter_map(silent));

@@ -1,17 +1,28 @@
 //! The sequences of reference/wire/client.txt, and what time and closed connections do to them.
 
+use std::sync::OnceLock;
+
 use super::*;
 
+const TIMEOUT: Duration = Duration::from_secs(120);
 const A: ConnectionId = ConnectionId(1);
 const B: ConnectionId = ConnectionId(2);
 
-fn member(client_id: &str, heard_at_ms: i64) -> Member {
+/// This long after some moment, in milliseconds.
+fn at(ms: u64) -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now) + Duration::from_millis(ms)
+}
+
+fn member(client_id: &str, heard_at_ms: u64) -> Member {
     Member {
         client_id: client_id.into(),
         language: Language::JAVA,
         version: 479,
         peer: ([127, 0, 0, 1], 1).into(),
-        heard_at_ms,
+        // The wall clock may stand anywhere.
+        heard_at_ms: 0,
+        heard_at: at(heard_at_ms),
     }
 }
 
@@ -36,7 +47,7 @@ fn one_topic(version: i64) -> ConsumerHeartbeat {
 }
 
 /// The handles of these tests are the connection's number.
-fn register(table: &mut Table<u64>, id: ConnectionId, at_ms: i64, heartbeat: ConsumerHeartbeat) -> Option<Vec<u64>> {
+fn register(table: &mut Table<u64>, id: ConnectionId, at_ms: u64, heartbeat: ConsumerHeartbeat) -> Option<Vec<u64>> {
     table.register_consumer(id, &id.0, member("cid", at_ms), heartbeat).notice.map(|notice| notice.to)
 }
 
@@ -98,11 +109,11 @@ fn silent_clients_are_closed() {
     register(&mut table, A, 0, one_topic(1));
     register(&mut table, B, 5, one_topic(1));
     table.register_producer(A, &1, member("cid", 5), &"P".into());
-    assert_eq!(table.expire(120_000, 120_000), (vec![], vec![]));
-    assert_eq!(table.expire(120_001, 120_000), (vec![1], vec![Notice { group: "G".into(), to: vec![2] }]));
+    assert_eq!(table.expire(at(120_000), TIMEOUT), (vec![], vec![]));
+    assert_eq!(table.expire(at(120_001), TIMEOUT), (vec![1], vec![Notice { group: "G".into(), to: vec![2] }]));
     assert_eq!(table.producers("P").count(), 0);
     register(&mut table, B, 100_000, one_topic(1));
-    assert_eq!(table.expire(200_000, 120_000), (vec![], vec![]));
+    assert_eq!(table.expire(at(200_000), TIMEOUT), (vec![], vec![]));
 }
 
 #[test]

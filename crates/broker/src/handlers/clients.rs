@@ -2,6 +2,8 @@
 //!
 //! Java: `ClientManageProcessor`, `ConsumerManageProcessor`, parts of `AdminBrokerProcessor`; spec broker §C.5, §C.6, protocol §3.3.
 
+use std::time::Instant;
+
 use ferromq_filter::Expression;
 use ferromq_protocol::body::{
     CheckClientRequest, ConsumeType, ConsumerData, ConsumerIdList, Heartbeat, SubscriptionData, SubscriptionReply,
@@ -40,6 +42,7 @@ pub(crate) fn heartbeat(
         version: command.version,
         peer: connection.peer_addr(),
         heard_at_ms: now_ms(),
+        heard_at: Instant::now(),
     };
     let is_v2 = heartbeat.heartbeat_fingerprint != 0;
     let mut subscriptions_wanted = !is_v2;
