@@ -168,7 +168,8 @@ impl Routes {
                 tracing::warn!(topic, broker_name, "queues of an unknown broker are not registered");
                 return;
             }
-            self.topics.entry(topic.into()).or_default().insert(broker_name, queues.into());
+            let brokers = self.topics.entry(topic.into()).or_default();
+            brokers.entry(broker_name).and_modify(|held| held.shown = queues).or_insert(queues.into());
             self.changed();
         }
     }

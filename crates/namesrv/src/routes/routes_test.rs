@@ -107,14 +107,18 @@ fn what_an_operator_took_stays_taken_until_the_broker_says_something_else() {
         assert_eq!((perm(&routes, "T1"), perm(&routes, "T2")), (4, 4));
     }
     assert_eq!(perm(&routes, "T3"), 6, "made after it");
+    // So does what was set for a topic by itself.
+    routes.register_topic("T3", [("broker-a".into(), queues(4))]);
+    routes.register(registration(MASTER, 0, Some(table(5, &["T1", "T2", "T3"]))), at(0));
+    assert_eq!(perm(&routes, "T3"), 4);
     // The topic itself is changed on the broker.
-    let mut changed = table(5, &["T1", "T2"]);
+    let mut changed = table(6, &["T1", "T2"]);
     changed.topics.insert("T1".into(), Queues { write: 8, ..queues(6) });
     routes.register(registration(MASTER, 0, Some(changed)), at(0));
     assert_eq!((perm(&routes, "T1"), perm(&routes, "T2")), (6, 4));
     // It comes back after it has left.
     routes.closed(ConnectionId(1));
-    routes.register(registration(MASTER, 0, Some(table(5, &["T1", "T2"]))), at(0));
+    routes.register(registration(MASTER, 0, Some(table(6, &["T1", "T2"]))), at(0));
     assert_eq!(perm(&routes, "T2"), 6);
     routes.set_writable("broker-a", false);
     assert_eq!((routes.set_writable("broker-a", true), perm(&routes, "T2")), (2, 6));
