@@ -397,3 +397,23 @@ async fn a_probe_says_what_binding_would_say() {
     }
     server.shutdown(PATIENCE).await;
 }
+
+#[tokio::test]
+async fn an_answer_that_fits_no_frame_is_an_error_that_says_so() {
+    let service = Handler::new(|_: &Connection, request: Command| {
+        Outcome::Reply(Reply::ok().body(vec![b'x'; usize::try_from(request.code).unwrap()]))
+    });
+    let server = serve(service).await;
+    let mut peer = Raw::connect(server.local_addr()).await;
+    peer.send(&frame(16_777_216, 1, b"")).await;
+    let reply = peer.next().await.expect("an answer, and the connection lives");
+    assert_eq!(reply.code, 1);
+    let remark = reply.remark.expect("a reason").to_string();
+    assert!(
+        remark.starts_with("the reply cannot be sent: a frame of 16777") && remark.ends_with("limit 16777216"),
+        "{remark}"
+    );
+    peer.send(&frame(1000, 2, b"")).await;
+    assert_eq!(peer.next().await.expect("a reply").body.len(), 1000);
+    server.shutdown(PATIENCE).await;
+}
