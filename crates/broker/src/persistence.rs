@@ -15,6 +15,7 @@ pub use ferromq_config::LoadError;
 use ferromq_config::{read_saved, replace_file};
 use ferromq_protocol::json;
 use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{error, warn};
 
@@ -183,8 +184,8 @@ impl FileState {
 }
 
 /// Reads a table, or its backup, or `None` when neither exists; see [`read_saved`] for what happens to one that cannot be read.
-pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LoadError> {
-    read_saved(path, |bytes| json::from_slice(bytes).map_err(|error| error.in_text(bytes)))
+pub fn load<T: DeserializeOwned + Serialize + Default>(path: &Path) -> Result<Option<T>, LoadError> {
+    read_saved(path, json::from_file)
 }
 
 #[cfg(test)]

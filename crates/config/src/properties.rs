@@ -20,11 +20,11 @@ pub struct MalformedProperties {
     pub line: usize,
 }
 
-/// Bytes of a config file or request body to text: UTF-8, or Latin-1 where it is not valid UTF-8.
+/// Bytes of a config file or request body to text, without the byte order mark that some editors put in front: UTF-8, or Latin-1 where it is not valid UTF-8.
 /// Java reads Latin-1 always, which garbles what people write today; for ASCII, which all keys are, there is no difference.
 pub fn decode_text(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => Cow::Borrowed(text),
+        Ok(text) => Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text)),
         Err(_) => Cow::Owned(bytes.iter().map(|&byte| char::from(byte)).collect()),
     }
 }
@@ -209,6 +209,7 @@ mod tests {
     fn latin_1_when_not_utf_8() {
         assert_eq!(decode_text(b"caf\xe9"), "café");
         assert_eq!(decode_text("café".as_bytes()), "café");
+        assert_eq!(decode_text("\u{feff}brokerName=a".as_bytes()), "brokerName=a");
     }
 
     proptest! {

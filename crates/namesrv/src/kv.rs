@@ -34,7 +34,7 @@ pub struct KvConfig {
 impl KvConfig {
     /// Reads the file; one that is missing is an empty table. One that cannot be read: see [`read_saved`].
     pub fn open(file: &Path) -> Result<KvConfig, LoadError> {
-        let saved = read_saved(file, |bytes| json::from_slice::<KvFile>(bytes).map_err(|error| error.in_text(bytes)))?;
+        let saved = read_saved(file, json::from_file::<KvFile>)?;
         let namespaces = saved.map(|file| file.config_table).unwrap_or_default();
         Ok(KvConfig { file: file.into(), writing: Mutex::new(()), namespaces: Mutex::new(namespaces) })
     }

@@ -191,6 +191,31 @@ fn hand_edited_texts_read_as_in_java() {
 }
 
 #[test]
+fn a_file_of_another_kind_is_not_an_empty_one() {
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct File {
+        data_version: i32,
+        offset_table: BTreeMap<String, i64>,
+    }
+    let read = |text: &str| from_file::<File>(text.as_bytes());
+    let empty = Ok(File::default());
+    for text in [
+        "{}",
+        "{/* nothing yet */}",
+        r#"{"dataVersion":0}"#,
+        r#"{"offset_table":{},"other":1}"#,
+        r#"{"OffsetTable":{}}"#,
+    ] {
+        assert_eq!(read(text), empty, "{text}");
+    }
+    for text in [r#"{"dataVersion":7,"offsetTabel":{"a":1}}"#, r#"{"topicConfigTable":{},"dataVersion":7}"#] {
+        assert!(read(text).unwrap_err().contains("but nothing named `offsetTable`"), "{text}");
+    }
+    assert_eq!(read("{\n x").unwrap_err(), "line 2, column 3: JSON syntax: a colon expected at byte 4");
+}
+
+#[test]
 fn errors_say_where() {
     let text = "\u{feff}{\n\t\"queues\":[\n\t\t{\"topic\":\"\u{e9}\", \"queueId\":x}]\n}";
     let error = from_slice::<All>(text.as_bytes()).unwrap_err();

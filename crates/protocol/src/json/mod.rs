@@ -12,8 +12,10 @@ mod reference;
 mod scan;
 mod write;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 pub use scan::{DEPTH_MAX, OBJECTS_MAX, REFERENCES_MAX};
 pub use write::inline;
@@ -62,6 +64,25 @@ impl JsonError {
 /// Nothing is allocated ahead of the text that asks for it; nesting, objects and references are bounded.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
     read::from_slice(text)
+}
+
+/// Reads a file that people may have edited; an error says line and column. Refuses what [`from_slice`], which reads bodies of newer peers,
+/// takes for an empty value: an object that has members but none of the type's own. It is another file, or a name is misspelt.
+pub fn from_file<T: DeserializeOwned + Serialize + Default>(text: &[u8]) -> Result<T, String> {
+    let value = from_slice(text).map_err(|error| error.in_text(text))?;
+    let plain = |name: &String| name.replace(['_', '-'], "").to_ascii_lowercase();
+    // Every table has a version; it says nothing.
+    let names = |text: &[u8]| -> Vec<String> {
+        let members = from_slice::<BTreeMap<String, IgnoredAny>>(text).unwrap_or_default();
+        members.into_keys().filter(|name| plain(name) != "dataversion").collect()
+    };
+    let (found, known) = (names(text), names(&to_vec(&T::default())));
+    let is_known = |name: &String| known.iter().any(|known| plain(known) == plain(name));
+    if !found.is_empty() && !known.is_empty() && !found.iter().any(is_known) {
+        let shown: String = found.join(", ").chars().take(200).collect();
+        return Err(format!("it holds `{shown}`, but nothing named `{}`", known.join("` or `")));
+    }
+    Ok(value)
 }
 
 /// Compact, integer keys quoted: what every client reads. Object keys are object literals.
