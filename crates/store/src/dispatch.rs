@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
+use ferromq_protocol::message::Record;
 use ferromq_protocol::message::tags::tags_code;
-use ferromq_protocol::message::{Parsed, Record, RecordError};
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -27,6 +27,7 @@ use crate::noted::Noted;
 use crate::queues::{Queues, is_directory_name};
 use crate::segments::Segments;
 use crate::signal::Signal;
+use crate::walk::Found;
 use crate::watermarks::Positions;
 
 /// Records projected before the work lock is given up for a moment.
@@ -291,18 +292,19 @@ impl Dispatcher {
             if rest.is_empty() {
                 break;
             }
-            match Record::parse_in_segment(rest) {
-                Ok(Parsed::Record(record)) => {
+            // Inside the file, whose length is a usize.
+            match Found::at(rest, at, (file.end() - at) as usize) {
+                Found::Record(record) => {
                     let end = at + record.record_len() as u64;
                     self.project(&mut work, &record, at, &listeners)?;
                     at = end;
                 }
-                Ok(Parsed::Blank { .. }) => at = file.end(),
+                Found::End => at = file.end(),
                 // The confirmed offset may lie inside a record.
-                Err(RecordError::Truncated { .. }) if limit < file.end() => break,
-                Err(error) => {
-                    tracing::error!(%error, at, "no record here; the rest of what is confirmed is passed over");
-                    at = start + bytes.len() as u64;
+                Found::Part => break,
+                Found::Damage { len, error } => {
+                    tracing::error!(%error, at, len, "no record that can be read here; it is passed over");
+                    at += len as u64;
                 }
             }
             self.positions.dispatched.store(at, Ordering::Release);

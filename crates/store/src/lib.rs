@@ -40,6 +40,7 @@ mod signal;
 mod stats;
 mod store;
 mod timer_index;
+mod walk;
 mod watermarks;
 
 pub use append::{Appended, AppendedBatch};

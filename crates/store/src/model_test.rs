@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 
-use ferromq_protocol::PhysicalOffset;
-use ferromq_protocol::message::Record;
+use ferromq_protocol::message::{NewMessage, Record, SysFlag};
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
 use proptest::prelude::*;
 
 use super::*;
@@ -353,5 +353,117 @@ proptest! {
         }
         model.apply(Step::Kill);
         model.apply(Step::Close);
+    }
+}
+
+/// A message with anything in it.
+#[derive(Clone, Debug)]
+struct Any {
+    topic: String,
+    queue_id: u32,
+    numbers: (i32, i32, i64, i32, i64),
+    hosts: (std::net::IpAddr, u16, std::net::IpAddr, u16),
+    body: Vec<u8>,
+    properties: String,
+}
+
+impl Any {
+    fn strategy() -> impl Strategy<Value = Any> {
+        let topic = prop_oneof![
+            Just("T".to_owned()),
+            Just("a/b".to_owned()),
+            "\\PC{0,3}",
+            (120..130_usize).prop_map(|len| "t".repeat(len)),
+            (240..252_usize).prop_map(|len| format!("%RETRY%{}", "g".repeat(len - 4))),
+        ];
+        let queue_id = prop_oneof![0..3_u32, 0x7FFF_FFFE..0x8000_0002_u32, any::<u32>()];
+        let body = proptest::collection::vec(any::<u8>(), 0..60);
+        let properties = prop_oneof![
+            "[aé\u{1}\u{2}]{0,20}",
+            "(KEYS|TAGS|DELAY|UNIQ_KEY)\u{1}[a-c0-9 ]{0,9}\u{2}",
+            (32_760..32_770_usize).prop_map(|len| "p".repeat(len)),
+        ];
+        (
+            topic,
+            queue_id,
+            any::<(i32, i32, i64, i32, i64)>(),
+            any::<(std::net::IpAddr, u16, std::net::IpAddr, u16)>(),
+            body,
+            properties,
+        )
+            .prop_map(|(topic, queue_id, numbers, hosts, body, properties)| Any {
+                topic,
+                queue_id,
+                numbers,
+                hosts,
+                body,
+                properties,
+            })
+    }
+
+    fn message(&self) -> NewMessage<'_> {
+        NewMessage {
+            flag: self.numbers.0,
+            sys_flag: SysFlag(self.numbers.1),
+            born_timestamp: self.numbers.2,
+            reconsume_times: self.numbers.3,
+            prepared_transaction_offset: self.numbers.4,
+            born_host: (self.hosts.0, self.hosts.1).into(),
+            store_host: (self.hosts.2, self.hosts.3).into(),
+            ..message(&self.topic, self.queue_id, &self.body, &self.properties)
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    /// What a client may say and what the next start refuses are never the same: each message is refused, or it is there
+    /// after a kill, in its queue and at its place, and so is everything behind it; in a copy of the log's bytes too.
+    #[test]
+    fn what_is_taken_is_read_after_a_kill(
+        batches in proptest::collection::vec((Any::strategy(), 1..4_usize), 1..12), cuts in proptest::collection::vec(1..5000_usize, 1..8),
+    ) {
+        let (site, other) = (Site::new(), Site::new());
+        let config = |site: &Site| StoreConfig { segment_len: 80 << 10, message_len_max: 200, ..site.config() };
+        let (store, copy) = (Store::open(config(&site)).unwrap(), Store::open(config(&other)).unwrap());
+        let mut taken = Vec::new();
+        for (one, count) in &batches {
+            let message = one.message();
+            if *count == 1 {
+                taken.extend(store.append(&message).map(|placed| (one, placed.physical_offset, placed.queue_offset.0)));
+            } else if let Ok(placed) = store.append_batch(&vec![message; *count]) {
+                let offset = |at: usize| placed.queue_offset.0 + if message.sys_flag.is_visible() { at as u64 } else { 0 };
+                taken.extend(placed.physical_offsets.iter().enumerate().map(|(at, physical)| (one, *physical, offset(at))));
+            }
+        }
+        let end = store.watermarks().written;
+        let mut cuts = cuts.iter().cycle();
+        while copy.watermarks().written < end {
+            let from = copy.watermarks().written;
+            copy.append_raw(from, &store.raw_from(from, *cuts.next().unwrap()).unwrap().unwrap()).unwrap();
+        }
+        let check = |store: &Store| {
+            assert_eq!(store.watermarks().written, end);
+            settle(store);
+            for (one, physical, offset) in &taken {
+                let message = one.message();
+                let bytes = store.message_at(*physical, Effort::Full).unwrap().unwrap();
+                let record = Record::parse(&bytes).unwrap();
+                record.check_crc().unwrap();
+                assert_eq!((record.topic(), record.queue_id(), record.queue_offset().0), (message.topic, message.queue_id, *offset));
+                assert_eq!((record.body(), &*record.properties(), record.flag()), (message.body, message.properties, message.flag));
+                assert_eq!((record.born_timestamp(), record.reconsume_times()), (message.born_timestamp, message.reconsume_times));
+                if message.sys_flag.is_visible() {
+                    let entry = store.queue_entry(message.topic, message.queue_id, QueueOffset(*offset), Effort::Full).unwrap().unwrap();
+                    assert_eq!((entry.physical, entry.len as usize), (*physical, bytes.len()));
+                }
+            }
+        };
+        check(&store);
+        check(&copy);
+        drop((store, copy));
+        check(&Store::open(config(&site)).unwrap());
+        check(&Store::open(config(&other)).unwrap());
     }
 }

@@ -26,11 +26,13 @@ pub const TOPIC_LEN_MAX: usize = 255;
 pub const TOPIC_LEN_V1_MAX: usize = 127;
 /// Longest topic the two length bytes of a V2 record can state.
 const TOPIC_LEN_V2_MAX: usize = i16::MAX as usize;
+/// Longest record its length field can state.
+const RECORD_LEN_MAX: usize = i32::MAX as usize;
 /// How far a record may exceed the body limit.
 pub const RECORD_OVERHEAD_MAX: usize = 64 * 1024;
 
 /// Bytes of a V1 record with IPv4 hosts and nothing in it.
-const FIXED_LEN: usize = 91;
+pub const RECORD_LEN_MIN: usize = 91;
 /// What an IPv6 host is longer than an IPv4 one.
 const V6_EXTRA: usize = 12;
 
@@ -54,8 +56,10 @@ pub enum RecordError {
     Blank,
     #[error("record states {stated} bytes, its parts have {found}")]
     LengthMismatch { stated: usize, found: usize },
-    #[error("{field} is negative")]
-    Negative { field: &'static str },
+    #[error("{field} is {value}, beyond its signed field")]
+    OutOfRange { field: &'static str, value: u64 },
+    #[error("the record says that it stands at {stated}")]
+    Elsewhere { stated: PhysicalOffset },
     #[error("topic is not UTF-8")]
     TopicNotUtf8,
     #[error("body CRC is {found:#010x}, record says {stated:#010x}")]
@@ -113,7 +117,7 @@ impl<'a> NewMessage<'a> {
 
     /// Length of the record in bytes.
     pub fn record_len(&self) -> usize {
-        FIXED_LEN
+        RECORD_LEN_MIN
             + usize::from(self.topic.len() > TOPIC_LEN_V1_MAX)
             + if is_v6(self.born_host) { V6_EXTRA } else { 0 }
             + if is_v6(self.store_host) { V6_EXTRA } else { 0 }
@@ -129,7 +133,10 @@ impl<'a> NewMessage<'a> {
             return Err(RecordError::BodyTooLong { len: self.body.len(), limit: body_len_max });
         }
         let long_allowed = topics::is_retry(self.topic) || topics::is_dead_letter(self.topic);
-        self.check_topic(if long_allowed { TOPIC_LEN_MAX } else { TOPIC_LEN_V1_MAX })?;
+        let limit = if long_allowed { TOPIC_LEN_MAX } else { TOPIC_LEN_V1_MAX };
+        if self.topic.len() > limit {
+            return Err(RecordError::TopicTooLong { len: self.topic.len(), limit });
+        }
         self.check_format()?;
         let (len, limit) = (self.record_len(), body_len_max.saturating_add(RECORD_OVERHEAD_MAX));
         if len > limit {
@@ -138,26 +145,24 @@ impl<'a> NewMessage<'a> {
         Ok(())
     }
 
-    fn check_topic(&self, limit: usize) -> Result<(), RecordError> {
-        let len = self.topic.len();
-        if len > limit { Err(RecordError::TopicTooLong { len, limit }) } else { Ok(()) }
-    }
-
+    /// Offsets come with [`stamp_record`].
     fn check_format(&self) -> Result<(), RecordError> {
-        self.check_topic(TOPIC_LEN_V2_MAX)?;
-        if self.properties.len() > PROPERTIES_LEN_MAX {
-            return Err(RecordError::PropertiesTooLong { len: self.properties.len() });
+        let topic_len = self.topic.len();
+        Stated {
+            record_len: self.record_len(),
+            queue_id: self.queue_id,
+            queue_offset: QueueOffset(0),
+            physical_offset: PhysicalOffset(0),
+            topic_len,
+            topic_len_max: if topic_len > TOPIC_LEN_V1_MAX { TOPIC_LEN_V2_MAX } else { TOPIC_LEN_V1_MAX },
+            properties_len: self.properties.len(),
         }
-        let (len, limit) = (self.record_len(), i32::MAX as usize);
-        if len > limit {
-            return Err(RecordError::RecordTooLong { len, limit });
-        }
-        Ok(())
+        .check()
     }
 
     /// Appends the record to `out`, body CRC included. Queue offset, physical offset and store time are 0 until
-    /// [`stamp_record`]. Only what the format can hold is checked here, see [`NewMessage::check_limits`] for the rest; on
-    /// an error nothing is written.
+    /// [`stamp_record`]. Checked here is that [`Record::parse`] will read it, see [`NewMessage::check_limits`] for what
+    /// else a broker refuses; on an error nothing is written.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
         self.check_format()?;
         let start = out.len();
@@ -202,12 +207,50 @@ impl<'a> NewMessage<'a> {
     }
 }
 
+/// What a record says of itself in fields that Java reads signed. Checked by whoever writes a record and by whoever reads
+/// one, so that nothing is taken into a log that would end it at the next start.
+struct Stated {
+    record_len: usize,
+    queue_id: QueueId,
+    queue_offset: QueueOffset,
+    physical_offset: PhysicalOffset,
+    topic_len: usize,
+    topic_len_max: usize,
+    properties_len: usize,
+}
+
+impl Stated {
+    fn check(&self) -> Result<(), RecordError> {
+        let long_max = i64::MAX.unsigned_abs();
+        for (field, value, max) in [
+            ("queue id", u64::from(self.queue_id.0), u64::from(i32::MAX.unsigned_abs())),
+            ("queue offset", self.queue_offset.0, long_max),
+            ("physical offset", self.physical_offset.0, long_max),
+        ] {
+            if value > max {
+                return Err(RecordError::OutOfRange { field, value });
+            }
+        }
+        if self.topic_len > self.topic_len_max {
+            return Err(RecordError::TopicTooLong { len: self.topic_len, limit: self.topic_len_max });
+        }
+        if self.properties_len > PROPERTIES_LEN_MAX {
+            return Err(RecordError::PropertiesTooLong { len: self.properties_len });
+        }
+        // A body is shorter than its record.
+        if self.record_len > RECORD_LEN_MAX {
+            return Err(RecordError::RecordTooLong { len: self.record_len, limit: RECORD_LEN_MAX });
+        }
+        Ok(())
+    }
+}
+
 /// Fills in the three fields an append decides, at their fixed places in an encoded record. Cheap: 24 bytes.
 ///
 /// # Panics
 /// When `record` is shorter than a record can be; [`NewMessage::encode`] never makes such a thing.
 pub fn stamp_record(record: &mut [u8], queue_offset: QueueOffset, physical: PhysicalOffset, store_timestamp: i64) {
-    assert!(record.len() >= FIXED_LEN, "a record has at least {FIXED_LEN} bytes");
+    assert!(record.len() >= RECORD_LEN_MIN, "a record has at least {RECORD_LEN_MIN} bytes");
     record[QUEUE_OFFSET_AT..PHYSICAL_OFFSET_AT].copy_from_slice(&queue_offset.0.to_be_bytes());
     record[PHYSICAL_OFFSET_AT..SYS_FLAG_AT].copy_from_slice(&physical.0.to_be_bytes());
     let at = store_timestamp_at(SysFlag(i32::from_be_bytes(array(record, SYS_FLAG_AT))));
@@ -249,6 +292,16 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// The length that the record at the start of `bytes` states, when its head is that of one that stands at `physical`;
+    /// whether the rest of it is whole, or there, is not looked at. For finding records again behind damage.
+    pub fn head_at(bytes: &[u8], physical: PhysicalOffset) -> Option<usize> {
+        let head = bytes.get(..SYS_FLAG_AT)?;
+        let len = u32::from_be_bytes(array(head, 0)) as usize;
+        let known = matches!(u32::from_be_bytes(array(head, MAGIC_AT)), MAGIC_V1 | MAGIC_V2);
+        let stands = u64::from_be_bytes(array(head, PHYSICAL_OFFSET_AT)) == physical.0;
+        (known && stands && (RECORD_LEN_MIN..=RECORD_LEN_MAX).contains(&len)).then_some(len)
+    }
+
     /// Reads the record at the start of `bytes`; what follows it is not looked at. A segment filler is an error here,
     /// see [`Record::parse_in_segment`].
     pub fn parse(bytes: &'a [u8]) -> Result<Record<'a>, RecordError> {
@@ -264,46 +317,45 @@ impl<'a> Record<'a> {
         if bytes.len() < BLANK_LEN {
             return Err(RecordError::Truncated { needed: BLANK_LEN, left: bytes.len() });
         }
-        let stated = usize::try_from(i32::from_be_bytes(array(bytes, 0)));
+        // A u32 fits into a usize.
+        let stated = u32::from_be_bytes(array(bytes, 0)) as usize;
         let magic = u32::from_be_bytes(array(bytes, MAGIC_AT));
-        let topic_len_bytes = match magic {
-            MAGIC_V1 => 1,
-            MAGIC_V2 => 2,
-            BLANK_MAGIC => return Ok(Parsed::Blank { len: stated.ok() }),
+        let topic_len_max = match magic {
+            MAGIC_V1 => TOPIC_LEN_V1_MAX,
+            MAGIC_V2 => TOPIC_LEN_V2_MAX,
+            BLANK_MAGIC => return Ok(Parsed::Blank { len: (stated <= RECORD_LEN_MAX).then_some(stated) }),
             other => return Err(RecordError::UnknownMagic(other)),
         };
-        let stated = stated.map_err(|_| RecordError::Negative { field: "record length" })?;
-        if stated < FIXED_LEN {
-            return Err(RecordError::LengthMismatch { stated, found: FIXED_LEN });
+        if stated < RECORD_LEN_MIN {
+            return Err(RecordError::LengthMismatch { stated, found: RECORD_LEN_MIN });
+        }
+        if stated > RECORD_LEN_MAX {
+            return Err(RecordError::RecordTooLong { len: stated, limit: RECORD_LEN_MAX });
         }
         let bytes = bytes.get(..stated).ok_or(RecordError::Truncated { needed: stated, left: bytes.len() })?;
-        if i32::from_be_bytes(array(bytes, QUEUE_ID_AT)) < 0 {
-            return Err(RecordError::Negative { field: "queue id" });
-        }
-        if i64::from_be_bytes(array(bytes, QUEUE_OFFSET_AT)) < 0 {
-            return Err(RecordError::Negative { field: "queue offset" });
-        }
-        if i64::from_be_bytes(array(bytes, PHYSICAL_OFFSET_AT)) < 0 {
-            return Err(RecordError::Negative { field: "physical offset" });
-        }
-
         let sys_flag = SysFlag(i32::from_be_bytes(array(bytes, SYS_FLAG_AT)));
-        let body_len_at = reconsume_times_at(sys_flag) + 4 + 8;
-        let mut reader = Reader { bytes, at: body_len_at };
+        let mut reader = Reader { bytes, at: reconsume_times_at(sys_flag) + 4 + 8 };
         let body_len = reader.int()?;
-        let body_len = usize::try_from(body_len).map_err(|_| RecordError::Negative { field: "body length" })?;
         let body_at = reader.at;
         reader.take(body_len)?;
-        // Java reads both lengths signed: a topic of 128 bytes in a V1 record is not a record.
-        let topic_len = if topic_len_bytes == 1 { i16::from(reader.byte()? as i8) } else { reader.short()? };
-        let topic_len = usize::try_from(topic_len).map_err(|_| RecordError::Negative { field: "topic length" })?;
-        let topic = std::str::from_utf8(reader.take(topic_len)?).map_err(|_| RecordError::TopicNotUtf8)?;
-        let properties_len =
-            usize::try_from(reader.short()?).map_err(|_| RecordError::Negative { field: "properties length" })?;
+        let topic_len = if magic == MAGIC_V1 { reader.byte()? } else { reader.short()? };
+        let topic = reader.take(topic_len)?;
+        let properties_len = reader.short()?;
         let properties = reader.take(properties_len)?;
         if reader.at != stated {
             return Err(RecordError::LengthMismatch { stated, found: reader.at });
         }
+        Stated {
+            record_len: stated,
+            queue_id: QueueId(u32::from_be_bytes(array(bytes, QUEUE_ID_AT))),
+            queue_offset: QueueOffset(u64::from_be_bytes(array(bytes, QUEUE_OFFSET_AT))),
+            physical_offset: PhysicalOffset(u64::from_be_bytes(array(bytes, PHYSICAL_OFFSET_AT))),
+            topic_len,
+            topic_len_max,
+            properties_len,
+        }
+        .check()?;
+        let topic = std::str::from_utf8(topic).map_err(|_| RecordError::TopicNotUtf8)?;
         Ok(Parsed::Record(Record { bytes, topic, body: (body_at, body_at + body_len), properties }))
     }
 
@@ -511,16 +563,19 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn byte(&mut self) -> Result<u8, RecordError> {
-        Ok(self.take(1)?[0])
+    // Lengths of one, two and four bytes, as they are: [`Stated::check`] refuses what is negative in Java.
+
+    fn byte(&mut self) -> Result<usize, RecordError> {
+        Ok(self.take(1)?[0].into())
     }
 
-    fn short(&mut self) -> Result<i16, RecordError> {
-        Ok(i16::from_be_bytes(array(self.take(2)?, 0)))
+    fn short(&mut self) -> Result<usize, RecordError> {
+        Ok(u16::from_be_bytes(array(self.take(2)?, 0)).into())
     }
 
-    fn int(&mut self) -> Result<i32, RecordError> {
-        Ok(i32::from_be_bytes(array(self.take(4)?, 0)))
+    fn int(&mut self) -> Result<usize, RecordError> {
+        // A u32 fits into a usize.
+        Ok(u32::from_be_bytes(array(self.take(4)?, 0)) as usize)
     }
 }
 

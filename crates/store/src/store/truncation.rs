@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ferromq_protocol::PhysicalOffset;
-use ferromq_protocol::message::{Parsed, Record};
 
 use super::{Store, tail_segment};
 use crate::dispatch::Work;
 use crate::error::TruncateError;
 use crate::files;
+use crate::walk::Found;
 
 /// A truncation waits so long for readers of what is to go.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -84,13 +84,15 @@ impl Store {
         let bytes = file.slice(0..file.written()).ok_or_else(bad)?;
         let (mut at, mut timestamp) = (0, 0);
         while file.start() + (at as u64) < to {
-            match Record::parse_in_segment(&bytes[at..]) {
-                Ok(Parsed::Record(record)) => {
+            let physical = file.start() + at as u64;
+            match Found::at(&bytes[at..], physical, file.len() - at) {
+                Found::Record(record) => {
                     at += record.record_len();
                     timestamp = record.store_timestamp();
                 }
-                Ok(Parsed::Blank { .. }) => at = file.len(),
-                Err(_) => return Err(bad()),
+                Found::End => at = file.len(),
+                Found::Damage { len, .. } => at += len,
+                Found::Part => return Err(bad()),
             }
         }
         if file.start() + at as u64 == to { Ok(timestamp) } else { Err(bad()) }
@@ -107,15 +109,19 @@ impl Store {
         }
         let mut at = self.positions.dispatched();
         while let Some(bytes) = self.segments.slice_to_end(at, usize::MAX) {
-            match Record::parse_in_segment(&bytes) {
-                Ok(Parsed::Record(record)) => {
+            let segment_end = PhysicalOffset(at).file_start(self.config.segment_len).0 + self.config.segment_len;
+            // Inside a segment, whose length is a usize.
+            match Found::at(&bytes, at, (segment_end - at) as usize) {
+                Found::Record(record) => {
                     if record.sys_flag().is_visible() {
                         let queue = self.queues.find_or_make(record.topic(), record.queue_id());
                         queue.raise_next(record.queue_offset().0 + 1);
                     }
                     at += record.record_len() as u64;
                 }
-                _ => at = PhysicalOffset(at).file_start(self.config.segment_len).0 + self.config.segment_len,
+                Found::End => at = segment_end,
+                Found::Damage { len, .. } => at += len as u64,
+                Found::Part => break,
             }
         }
         Ok(())
