@@ -11,7 +11,7 @@ use ferromq_protocol::message::RecordError;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "{path} is locked by another process: a broker already runs on this directory. Stop it, or give this one its own storePathRootDir"
+        "{path} is locked by another process: a broker already runs on this directory. Stop it, or give this one its own storePathRootDir (and storePathCommitLog)"
     )]
     Locked { path: PathBuf },
     #[error(

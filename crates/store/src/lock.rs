@@ -1,7 +1,9 @@
-//! One process per store directory.
+//! One process per store directory, and per directory that it writes to: two stores may have roots of their own and still
+//! one log directory, or a symbolic link to one.
 //!
 //! The lock is Java's: a POSIX record lock on the file `lock`, so that a Java broker and this one exclude each other
-//! (store.md §1). Such a lock belongs to the process, so a table keeps two stores of one process apart.
+//! (store.md §1). Such a lock belongs to the process, so a table keeps two stores of one process apart. The other directories
+//! take no further file, which Java would not load; what is locked is the directory itself.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -10,7 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 
 use crate::error::OpenError;
@@ -56,6 +58,29 @@ impl DirectoryLock {
     }
 }
 
+/// A directory of a store beside its root. Held until dropped.
+#[derive(Debug)]
+pub struct SideLock {
+    _dir: File,
+}
+
+impl SideLock {
+    /// Takes the lock of a directory that exists. `None` on a filesystem that has no such locks.
+    pub fn take(dir: &Path) -> Result<Option<SideLock>, OpenError> {
+        let file = File::open(dir).map_err(OpenError::io("open", dir))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(SideLock { _dir: file })),
+            Err(Errno::AGAIN) => Err(OpenError::Locked { path: dir.to_owned() }),
+            // NFS makes it a lock for writing, which a directory cannot have.
+            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::BADF | Errno::INVAL | Errno::NOSYS) => {
+                tracing::warn!(dir = %dir.display(), "the filesystem cannot lock a directory: nothing keeps other brokers out of it");
+                Ok(None)
+            }
+            Err(error) => Err(OpenError::io("lock", dir)(error.into())),
+        }
+    }
+}
+
 fn write_text(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.write_all(b"lock")?;
@@ -97,6 +122,21 @@ mod tests {
         let Some(root) = std::env::var_os(CHILD_ROOT) else { return };
         let taken = DirectoryLock::take(Path::new(&root));
         assert!(matches!(taken, Err(OpenError::Locked { .. })), "{taken:?}");
+    }
+
+    #[test]
+    fn a_side_directory_is_locked_by_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::fs::create_dir(dir.path().join("log")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("log"), &link).unwrap();
+        let lock = SideLock::take(&dir.path().join("log")).unwrap();
+        if lock.is_some() {
+            let error = SideLock::take(&link).unwrap_err();
+            assert!(matches!(&error, OpenError::Locked { path } if *path == link), "{error}");
+        }
+        drop(lock);
+        SideLock::take(&link).unwrap();
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::flush::Flusher;
 use crate::health::Health;
 use crate::index::{self, Index};
 use crate::index_file::IndexShape;
-use crate::lock::DirectoryLock;
+use crate::lock::{DirectoryLock, SideLock};
 use crate::maintenance::Maintenance;
 use crate::mapped_file::LogFile;
 use crate::queues::Queues;
@@ -64,7 +64,7 @@ pub struct Store {
     sync_flush: bool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Given up last.
-    lock: Mutex<Option<DirectoryLock>>,
+    lock: Mutex<Option<(Vec<SideLock>, DirectoryLock)>>,
 }
 
 impl Store {
@@ -73,10 +73,17 @@ impl Store {
         config.check()?;
         let disk = Arc::clone(&config.disk);
         let log_dir = config.commit_log_path();
-        for dir in [&config.root, &log_dir] {
-            files::make_dir(&*disk, dir).map_err(|source| OpenError::NotWritable { path: dir.clone(), source })?;
-        }
+        let make_dir = |dir: &Path| {
+            files::make_dir(&*disk, dir).map_err(|source| OpenError::NotWritable { path: dir.to_owned(), source })
+        };
+        make_dir(&config.root)?;
         let lock = DirectoryLock::take(&config.root)?;
+        let index_dir = config.index_enabled.then(|| index::dir_of(&config.root));
+        let mut side_locks = Vec::new();
+        for dir in [Some(log_dir.clone()), Some(config.queues_path()), index_dir].into_iter().flatten() {
+            make_dir(&dir)?;
+            side_locks.extend(SideLock::take(&dir)?);
+        }
         let abort = config.root.join("abort");
         let clean = !abort.exists();
 
@@ -181,7 +188,7 @@ impl Store {
             reader,
             sync_flush,
             threads: Mutex::default(),
-            lock: Mutex::new(Some(lock)),
+            lock: Mutex::new(Some((side_locks, lock))),
         };
         store.start_threads()?;
         Ok(store)

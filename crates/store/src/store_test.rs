@@ -1,6 +1,6 @@
 //! Scenarios of a whole store: what is read back, what survives, what is refused.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
@@ -698,6 +698,34 @@ fn what_a_store_does_not_open() {
     assert!(error.to_string().contains("/proc/ferromq"), "{error}");
     // None of these harmed it.
     assert_eq!(read_bodies(&site.open(), T, 0, 0).len(), 1);
+}
+
+#[test]
+fn two_stores_share_no_directory() {
+    let site = Site::new();
+    let log = site.dir.path().join("log");
+    let at = |root: &str, log: &Path| StoreConfig {
+        root: site.dir.path().join(root),
+        commit_log_dir: Some(log.to_owned()),
+        ..site.config()
+    };
+    let refused_at = |config: StoreConfig| match Store::open(config) {
+        Err(OpenError::Locked { path }) => path,
+        other => panic!("{:?}", other.map(|_| "it opened")),
+    };
+    let store = Store::open(at("one", &log)).unwrap();
+    assert_eq!(refused_at(at("two", &log)), log);
+    // By another name, and where the other has its queues.
+    let link = site.dir.path().join("link");
+    std::os::unix::fs::symlink(&log, &link).unwrap();
+    assert_eq!(refused_at(at("two", &link)), link);
+    let queues = site.dir.path().join("three/consumequeue");
+    std::fs::create_dir(site.dir.path().join("three")).unwrap();
+    std::os::unix::fs::symlink(site.dir.path().join("one/consumequeue"), &queues).unwrap();
+    assert_eq!(refused_at(at("three", &site.dir.path().join("another"))), queues);
+    store.append(&message(T, 0, b"x", "")).unwrap();
+    store.close().unwrap();
+    Store::open(at("two", &log)).unwrap();
 }
 
 #[test]
