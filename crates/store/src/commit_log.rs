@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::allocator::Allocator;
 use crate::clock::Clock;
-use crate::consume_queue::ConsumeQueue;
+use crate::consume_queue::{ConsumeQueue, Standing};
 use crate::error::AppendError;
 use crate::health::Health;
 use crate::mapped_file::LogFile;
@@ -86,8 +86,14 @@ impl CommitLog {
             return Err(AppendError::LargerThanSegment { len: records.len(), segment_len: self.segment_len });
         }
         let mut tail = self.tail_with_room(needed)?;
-        if queue.is_retired() {
-            return Ok(None);
+        match queue.standing() {
+            Standing::Live => {}
+            Standing::Retired => return Ok(None),
+            // What gets no entry does not need the queue.
+            Standing::Behind(_) if !takes_offsets => {}
+            Standing::Behind(reason) => {
+                return Err(AppendError::QueueBehind { topic: queue.topic().to_owned(), queue: queue.id(), reason });
+            }
         }
         let store_timestamp = self.clock.now_ms();
         self.locked_since.store(store_timestamp, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::{Mutex, RwLock};
@@ -153,6 +153,20 @@ impl QueueFile {
     }
 }
 
+const LIVE: u8 = 0;
+const BEHIND: u8 = 1;
+const RETIRED: u8 = 2;
+
+/// Whether appends may use a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Live,
+    /// It lacks entries that could not be written, for this reason.
+    Behind(Arc<str>),
+    /// Its topic was deleted: look the queue up again.
+    Retired,
+}
+
 /// A run of entries within one file.
 pub struct QueueRun {
     pub file: Arc<QueueFile>,
@@ -181,8 +195,12 @@ pub struct ConsumeQueue {
     dir_dirty: AtomicBool,
     /// In the list of queues to be flushed.
     pub listed_dirty: AtomicBool,
-    /// The topic was deleted; appends look the queue up again.
-    retired: AtomicBool,
+    /// [`LIVE`], [`BEHIND`] or [`RETIRED`].
+    standing: AtomicU8,
+    /// Why it is behind.
+    trouble: Mutex<Option<Arc<str>>>,
+    /// Its files are on their way out: there is nothing to be flushed.
+    going: AtomicBool,
     /// Held while files are written out or removed, so that the two do not meet.
     flush_lock: Mutex<()>,
 }
@@ -203,7 +221,9 @@ impl ConsumeQueue {
             flushed: AtomicU64::new(0),
             dir_dirty: AtomicBool::new(false),
             listed_dirty: AtomicBool::new(false),
-            retired: AtomicBool::new(false),
+            standing: AtomicU8::new(LIVE),
+            trouble: Mutex::default(),
+            going: AtomicBool::new(false),
             flush_lock: Mutex::new(()),
         }
     }
@@ -274,13 +294,42 @@ impl ConsumeQueue {
         }
     }
 
-    pub fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Acquire)
+    /// Whether appends may use the queue: one load when they may.
+    pub fn standing(&self) -> Standing {
+        match self.standing.load(Ordering::Acquire) {
+            LIVE => Standing::Live,
+            RETIRED => Standing::Retired,
+            _ => Standing::Behind(self.trouble.lock().clone().unwrap_or_default()),
+        }
     }
 
-    /// Under the append lock.
+    pub fn is_retired(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == RETIRED
+    }
+
+    /// The topic was deleted. Under the append lock.
     pub fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
+        self.standing.store(RETIRED, Ordering::Release);
+    }
+
+    pub fn is_behind(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == BEHIND
+    }
+
+    /// Entries could not be written. Under the dispatch lock, as the next.
+    pub fn set_behind(&self, reason: Arc<str>) {
+        *self.trouble.lock() = Some(reason);
+        // Retired is for good.
+        let _ = self.standing.compare_exchange(LIVE, BEHIND, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    pub fn set_caught_up(&self) {
+        let _ = self.standing.compare_exchange(BEHIND, LIVE, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Its files are being taken away: from now on a flush does nothing and fails at nothing.
+    pub fn set_going(&self) {
+        self.going.store(true, Ordering::SeqCst);
     }
 
     /// The entry at `offset`, if it is between min and max.
@@ -349,7 +398,9 @@ impl ConsumeQueue {
         if self.files.read().is_empty() {
             // First, so that nobody asks for the fillers.
             self.min.store(offset, Ordering::Release);
-            let file = self.add_file(disk, offset - offset % self.file_entries)?;
+            let file = self
+                .add_file(disk, offset - offset % self.file_entries)
+                .inspect_err(|_| self.min.store(0, Ordering::Release))?;
             for before in file.first..offset {
                 file.allocate(disk, before)?;
                 file.put(before, &QueueEntry::FILLER);
@@ -416,6 +467,8 @@ impl ConsumeQueue {
     fn add_file(&self, disk: &dyn Disk, first: u64) -> io::Result<Arc<QueueFile>> {
         std::fs::create_dir_all(&self.dir)?;
         let path = self.dir.join(segment_name(first * ENTRY_LEN as u64));
+        // Nobody else has files here: what is at its path came of an attempt that failed.
+        files::remove_file(&path)?;
         let words = WordFile::create_empty(disk, path, self.file_entries * ENTRY_LEN as u64)?;
         let file = Arc::new(QueueFile::new(words, first));
         self.dir_dirty.store(true, Ordering::Release);
@@ -541,6 +594,18 @@ impl ConsumeQueue {
     /// True when nothing is left to be written.
     pub fn flush(&self, disk: &dyn Disk, least_pages: u64) -> io::Result<bool> {
         let _flush = self.flush_lock.lock();
+        let going = || self.going.load(Ordering::SeqCst);
+        if going() {
+            return Ok(true);
+        }
+        match self.flush_held(disk, least_pages) {
+            // They were taken away under it.
+            Err(_) if going() => Ok(true),
+            flushed => flushed,
+        }
+    }
+
+    fn flush_held(&self, disk: &dyn Disk, least_pages: u64) -> io::Result<bool> {
         let (flushed, max) = (self.flushed.load(Ordering::Acquire), self.max());
         if flushed >= max {
             return Ok(true);
@@ -579,18 +644,21 @@ impl ConsumeQueue {
         Ok(to == max)
     }
 
-    /// Takes the files away. Readers that hold one keep it until they are done.
-    pub fn remove(&self) -> io::Result<()> {
+    /// Lets go of the files, wherever they are by now. Readers that hold one keep it until they are done.
+    pub fn let_go(&self) {
+        self.set_going();
         let _flush = self.flush_lock.lock();
         self.retire();
         self.files.write().clear();
         self.max.store(0, Ordering::Release);
         self.min.store(0, Ordering::Release);
         self.flushed.store(0, Ordering::Release);
-        match std::fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+    }
+
+    /// Takes the files away.
+    pub fn remove(&self) -> io::Result<()> {
+        self.let_go();
+        files::remove_dir(&self.dir)
     }
 }
 

@@ -18,11 +18,13 @@ use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use crate::behind::{Behind, Target};
 use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
 use crate::delay_levels::DelayLevels;
 use crate::disk::Disk;
 use crate::health::{Health, Shortage};
 use crate::index::Index;
+use crate::mapped_file::{LogFile, LogSlice};
 use crate::noted::Noted;
 use crate::queues::{Queues, is_directory_name};
 use crate::segments::Segments;
@@ -36,7 +38,7 @@ const BATCH_RECORDS: usize = 1_000;
 const BATCHES_ON_CALLER: usize = 2;
 /// After some work, more is waited for so long before the thread parks: under load appends then need not wake it.
 const NAP: Duration = Duration::from_micros(50);
-/// Pause after a failure. Java: ConsumeQueue.putMessagePositionInfoWrapper.
+/// While something is behind, looked at again so often.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A message that consumers can see now.
@@ -100,6 +102,21 @@ impl Projection {
         known.clone()
     }
 
+    /// Puts a record into the queue it belongs into.
+    pub fn put(
+        &self,
+        queue: &Arc<ConsumeQueue>,
+        record: &Record<'_>,
+        noted: &Noted<'_>,
+        physical: u64,
+    ) -> io::Result<(Put, QueueEntry)> {
+        let entry = self.queue_entry(record, noted, physical);
+        let put = queue.put(&*self.disk, record.queue_offset(), &entry)?;
+        queue.raise_next(record.queue_offset().0 + 1);
+        self.queues.mark_dirty(queue);
+        Ok((put, entry))
+    }
+
     /// Puts a record into its queue. `known` is the queue of the record before. `None` when it has no place in one.
     pub fn put_queue(
         &self,
@@ -109,11 +126,7 @@ impl Projection {
         known: &mut Option<Arc<ConsumeQueue>>,
     ) -> io::Result<Option<(Put, QueueEntry)>> {
         let Some(queue) = self.queue_of(record, known) else { return Ok(None) };
-        let entry = self.queue_entry(record, noted, physical);
-        let put = queue.put(&*self.disk, record.queue_offset(), &entry)?;
-        queue.raise_next(record.queue_offset().0 + 1);
-        self.queues.mark_dirty(&queue);
-        Ok(Some((put, entry)))
+        self.put(&queue, record, noted, physical).map(Some)
     }
 
     /// Keeps the place of a damaged record in its queue, if it is the next one: nobody else gets its offset.
@@ -153,14 +166,8 @@ pub struct Work {
     deleted: HashMap<String, u64>,
     /// The queue of the last record.
     known: Option<Arc<ConsumeQueue>>,
-}
-
-impl Work {
-    /// Records before `end` are of a topic that is no more.
-    pub fn topic_deleted(&mut self, topic: &str, end: u64) {
-        self.deleted.insert(topic.to_owned(), end);
-        self.known = None;
-    }
+    /// What could not take its entries.
+    behind: Behind,
 }
 
 impl fmt::Debug for Dispatcher {
@@ -198,25 +205,45 @@ impl Dispatcher {
         self.work.lock()
     }
 
-    /// Bytes that consumers may see but do not yet.
+    /// Records before `end` are of a topic that is no more, its queues retired.
+    pub fn topic_deleted(&self, work: &mut Work, topic: &str, end: u64) {
+        work.deleted.insert(topic.to_owned(), end);
+        work.known = None;
+        work.behind.forget_retired();
+        self.tell_of(&work.behind);
+    }
+
+    /// The log ends at `end` now: dispatches it again from there, or from where something is missing.
+    pub fn log_truncated(&self, work: &mut Work, end: u64) {
+        let from = work.behind.first().map_or(end, |(from, _)| from.min(end));
+        self.positions.dispatched.fetch_min(from, Ordering::AcqRel);
+        work.behind.forget_all();
+        *work = Work::default();
+        self.tell_of(&work.behind);
+    }
+
+    /// Bytes that consumers may see but do not yet, all of them.
     pub fn behind(&self) -> u64 {
-        self.positions.confirmed().saturating_sub(self.positions.dispatched())
+        self.positions.confirmed().saturating_sub(self.positions.projected())
+    }
+
+    fn is_due(&self) -> bool {
+        self.positions.confirmed() > self.positions.dispatched()
     }
 
     /// Projects what consumers may see by now, on the calling thread. Does nothing while another thread is at it: that
-    /// one looks again after it has given the lock up, so nothing stays behind. What is much, or fails, is left to the
-    /// dispatch thread.
+    /// one looks again after it has given the lock up, so nothing stays behind. What is much is left to the dispatch
+    /// thread.
     pub fn catch_up(&self) {
         for _ in 0..BATCHES_ON_CALLER {
             // Whoever holds the lock sees what was published before this, or this sees the lock free.
             fence(Ordering::SeqCst);
-            if self.behind() == 0 {
+            if !self.is_due() {
                 return;
             }
             let Some(work) = self.work.try_lock() else { return };
-            match self.step(work) {
-                Ok(true) => {}
-                Ok(false) | Err(_) => break,
+            if !self.step(work) {
+                break;
             }
         }
         self.signal.wake();
@@ -228,50 +255,39 @@ impl Dispatcher {
         // The confirmed offset at which nothing more could be done.
         let mut seen = 0;
         let mut worked = false;
-        let mut stalled = false;
         while !self.stop.load(Ordering::Acquire) {
             fence(Ordering::SeqCst);
+            let missing = self.positions.is_missing();
+            let makes_up = missing && self.make_up(&mut self.work.lock());
             let confirmed = self.positions.confirmed();
-            if stalled && confirmed <= self.positions.dispatched() {
-                // Whoever appends has got on with it meanwhile.
-                stalled = false;
-                self.health.disk_has_room(Shortage::Dispatch);
-            }
             if confirmed != seen && confirmed > self.positions.dispatched() {
-                match self.step(self.work.lock()) {
-                    Ok(true) => {
-                        worked = true;
-                        if std::mem::take(&mut stalled) {
-                            self.health.disk_has_room(Shortage::Dispatch);
-                        }
-                    }
-                    Ok(false) => seen = confirmed,
-                    Err(error) => {
-                        stalled = true;
-                        // Which says so in the log, once.
-                        let reason = format!("dispatch stands still, queues and index cannot be written: {error}");
-                        self.health.disk_full(Shortage::Dispatch, self.projection.queues.dir(), reason);
-                        self.signal.nap(RETRY_PAUSE);
-                    }
+                if self.step(self.work.lock()) {
+                    worked = true;
+                } else {
+                    seen = confirmed;
                 }
+            } else if makes_up {
+                worked = true;
             } else if worked {
                 worked = false;
                 self.signal.nap(NAP);
             } else {
-                self.signal.sleep_unless(None, || {
+                self.signal.sleep_unless(missing.then_some(RETRY_PAUSE), || {
                     let confirmed = self.positions.confirmed();
-                    self.stop.load(Ordering::Acquire) || (confirmed != seen && confirmed > self.positions.dispatched())
+                    self.stop.load(Ordering::Acquire)
+                        || (confirmed != seen && confirmed > self.positions.dispatched())
+                        || (!missing && self.positions.is_missing())
                 });
             }
         }
     }
 
     /// Projects a bounded number of records. False when there is something and none of it could be projected.
-    fn step(&self, mut work: MutexGuard<'_, Work>) -> io::Result<bool> {
+    fn step(&self, mut work: MutexGuard<'_, Work>) -> bool {
         // Under the lock: what was read before it, another thread may have passed.
         let (mut at, limit) = (self.positions.dispatched(), self.positions.confirmed());
         if at >= limit {
-            return Ok(true);
+            return true;
         }
         let Some(file) = self.segments.find(at) else {
             // Segments were removed by hand, or the next one has not been begun.
@@ -279,12 +295,12 @@ impl Dispatcher {
             if first > at {
                 self.positions.dispatched.store(first, Ordering::Release);
             }
-            return Ok(first > at);
+            return first > at;
         };
         // Both inside the file, whose length is a usize.
         let from = (at - file.start()) as usize;
         let to = (limit.min(file.end()) - file.start()) as usize;
-        let Some(bytes) = file.slice(from..to) else { return Ok(false) };
+        let Some(bytes) = file.slice(from..to) else { return false };
         let listeners = self.listeners.read();
         let start = at;
         for _ in 0..BATCH_RECORDS {
@@ -296,7 +312,7 @@ impl Dispatcher {
             match Found::at(rest, at, (file.end() - at) as usize) {
                 Found::Record(record) => {
                     let end = at + record.record_len() as u64;
-                    self.project(&mut work, &record, at, &listeners)?;
+                    self.project(&mut work, &record, at, &listeners);
                     at = end;
                 }
                 Found::End => at = file.end(),
@@ -315,49 +331,144 @@ impl Dispatcher {
         if !work.deleted.is_empty() {
             work.deleted.retain(|_, end| *end > at);
         }
-        Ok(at > start)
+        at > start
     }
 
-    fn project(&self, work: &mut Work, record: &Record<'_>, physical: u64, listeners: &[Listener]) -> io::Result<()> {
+    fn project(&self, work: &mut Work, record: &Record<'_>, physical: u64, listeners: &[Listener]) {
         let text = record.properties();
         let noted = Noted::of(&text);
         let of_deleted =
             !work.deleted.is_empty() && work.deleted.get(record.topic()).is_some_and(|end| physical < *end);
-        let put =
-            if of_deleted { None } else { self.projection.put_queue(record, &noted, physical, &mut work.known)? };
-        self.projection.put_index(record, &noted, physical)?;
-        self.positions.dispatched_timestamp.store(record.store_timestamp(), Ordering::Release);
-        match put {
-            Some((Put::Gap, _)) => {
-                tracing::warn!(topic = record.topic(), queue = %record.queue_id(), offset = %record.queue_offset(), "queue entries before this one are missing");
+        let queue = if of_deleted { None } else { self.projection.queue_of(record, &mut work.known) };
+        let mut put = None;
+        // What is behind gets this record later, after those that it lacks already.
+        if let Some(queue) = queue.filter(|queue| !queue.is_behind()) {
+            match self.projection.put(&queue, record, &noted, physical) {
+                Ok(done) => put = Some(done),
+                Err(error) => self.set_aside(work, Target::Queue(queue), record, physical, &error),
             }
-            None | Some((Put::Stale, _)) => return Ok(()),
-            // Known: the try before failed at the index.
-            Some((Put::Added | Put::Known, _)) => {}
         }
-        let Some((_, entry)) = put else { return Ok(()) };
-        if !listeners.is_empty() {
-            let arrival = Arrival {
-                topic: record.topic(),
-                queue_id: record.queue_id(),
-                queue_offset: record.queue_offset(),
-                tags_code: entry.tags_code,
-                store_timestamp: record.store_timestamp(),
-                properties: &text,
+        if !work.behind.has_index()
+            && let Err(error) = self.projection.put_index(record, &noted, physical)
+        {
+            self.set_aside(work, Target::Index, record, physical, &error);
+        }
+        self.positions.dispatched_timestamp.store(record.store_timestamp(), Ordering::Release);
+        if let Some((put, entry)) = put {
+            tell(record, &text, put, &entry, listeners);
+        }
+    }
+
+    fn set_aside(&self, work: &mut Work, target: Target, record: &Record<'_>, physical: u64, error: &io::Error) {
+        work.behind.set_aside(target, physical, record.store_timestamp(), error);
+        self.tell_of(&work.behind);
+        self.signal.wake();
+    }
+
+    /// Has everybody know what is missing.
+    fn tell_of(&self, behind: &Behind) {
+        self.positions.set_missing(behind.first());
+        if behind.has_no_room() {
+            let reason = "queues or index cannot be written".to_owned();
+            self.health.disk_full(Shortage::Dispatch, self.projection.queues.dir(), reason);
+        } else {
+            self.health.disk_has_room(Shortage::Dispatch);
+        }
+    }
+
+    /// Gives those that are behind what they lack, from a bounded number of records. True when there is more to do at once.
+    fn make_up(&self, work: &mut Work) -> bool {
+        let Some(mut at) = work.behind.pass_at() else { return false };
+        let end = self.positions.dispatched();
+        let listeners = self.listeners.read();
+        for _ in 0..BATCH_RECORDS {
+            if at >= end {
+                break;
+            }
+            let Some((file, bytes)) = self.dispatched_from(at, end) else {
+                // Segments were removed by hand: what was in them is missing for good.
+                at = self.segments.first().map_or(end, |first| if first.start() > at { first.start() } else { end });
+                continue;
             };
-            for listener in listeners {
-                // It would panic again at every next try, and nothing more would ever be dispatched.
-                if catch_unwind(AssertUnwindSafe(|| listener(&arrival))).is_err() {
-                    tracing::error!(topic = arrival.topic, queue = %arrival.queue_id, offset = %arrival.queue_offset, "who was told of a message has panicked");
+            // Inside the file, whose length is a usize.
+            match Found::at(&bytes, at, (file.end() - at) as usize) {
+                Found::Record(record) => {
+                    let end = at + record.record_len() as u64;
+                    self.make_up_for(work, &record, at, end, &listeners);
+                    at = end;
+                }
+                Found::End => at = file.end(),
+                Found::Part => at = end,
+                Found::Damage { len, .. } => at += len as u64,
+            }
+            if !work.behind.pass_came_to(at, end) {
+                break;
+            }
+        }
+        let goes_on = work.behind.pass_came_to(at, end);
+        self.tell_of(&work.behind);
+        goes_on
+    }
+
+    fn dispatched_from(&self, at: u64, end: u64) -> Option<(Arc<LogFile>, LogSlice)> {
+        let file = self.segments.find(at)?;
+        // Both inside the file, whose length is a usize.
+        let bytes = file.slice((at - file.start()) as usize..(end.min(file.end()) - file.start()) as usize)?;
+        Some((file, bytes))
+    }
+
+    fn make_up_for(&self, work: &mut Work, record: &Record<'_>, physical: u64, end: u64, listeners: &[Listener]) {
+        let text = record.properties();
+        let noted = Noted::of(&text);
+        let visible = record.sys_flag().is_visible();
+        let queue = visible.then(|| self.projection.queues.find(record.topic(), record.queue_id())).flatten();
+        if let Some(queue) = queue.filter(|queue| queue.is_behind()) {
+            let target = Target::Queue(Arc::clone(&queue));
+            if work.behind.wants(&target, physical) {
+                let put = self.projection.put(&queue, record, &noted, physical);
+                work.behind.tried(&target, physical, end, put.as_ref().map(|_| ()));
+                if let Ok((put, entry)) = put {
+                    tell(record, &text, put, &entry, listeners);
                 }
             }
         }
-        Ok(())
+        if work.behind.wants(&Target::Index, physical) {
+            let put = self.projection.put_index(record, &noted, physical);
+            work.behind.tried(&Target::Index, physical, end, put.as_ref().map(|_| ()));
+        }
     }
 
     /// Tells the thread to end after the records it is at.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.signal.wake_now();
+    }
+}
+
+/// Tells who listens of a record that is in its queue now.
+fn tell(record: &Record<'_>, text: &str, put: Put, entry: &QueueEntry, listeners: &[Listener]) {
+    match put {
+        Put::Gap => {
+            tracing::warn!(topic = record.topic(), queue = %record.queue_id(), offset = %record.queue_offset(), "queue entries before this one are missing");
+        }
+        Put::Stale => return,
+        Put::Added | Put::Known => {}
+    }
+    if listeners.is_empty() {
+        return;
+    }
+    let arrival = Arrival {
+        topic: record.topic(),
+        queue_id: record.queue_id(),
+        queue_offset: record.queue_offset(),
+        tags_code: entry.tags_code,
+        store_timestamp: record.store_timestamp(),
+        properties: text,
+    };
+    for listener in listeners {
+        // It would panic again at every next try, and nothing more would ever be dispatched.
+        if catch_unwind(AssertUnwindSafe(|| listener(&arrival))).is_err() {
+            tracing::error!(topic = arrival.topic, queue = %arrival.queue_id, offset = %arrival.queue_offset, "who was told of a message has panicked");
+        }
     }
 }

@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::RecordError;
+use ferromq_protocol::{PhysicalOffset, QueueId};
 
 /// Why a store does not open. Every text names the path and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,9 @@ pub enum AppendError {
     /// Java: SERVICE_NOT_AVAILABLE.
     #[error("writes are refused until there is room for {path}: {reason}")]
     DiskFull { path: PathBuf, reason: String },
+    /// This queue alone: what it was given before could not be entered yet. Java: SERVICE_NOT_AVAILABLE.
+    #[error("queue {queue} of {topic} takes no messages until its entries can be written: {reason}")]
+    QueueBehind { topic: String, queue: QueueId, reason: Arc<str> },
     /// The next segment is not there in time. Java: CREATE_MAPPED_FILE_FAILED.
     #[error("cannot extend the commit log: {reason}")]
     Extend { reason: String },

@@ -13,6 +13,7 @@
 
 mod allocator;
 mod append;
+mod behind;
 mod checkpoint;
 mod clock;
 mod commit_log;

@@ -86,8 +86,7 @@ impl Maintenance {
     pub fn flush_all(&self) -> io::Result<()> {
         let _one = self.writing_out.lock();
         // First: what is dispatched from here on may or may not be included.
-        let timestamp = self.positions.dispatched_timestamp.load(Ordering::Acquire);
-        let dispatched = self.positions.dispatched();
+        let (timestamp, dispatched) = (self.positions.projected_timestamp(), self.positions.projected());
         if self.positions.flushed() < dispatched {
             // An open after a crash goes on from here, and so must find the log before it.
             self.flusher.flush()?;

@@ -1,8 +1,9 @@
 //! The table of consume queues.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferromq_protocol::QueueId;
 use foldhash::HashMap;
@@ -21,11 +22,18 @@ pub struct Queues {
     table: RwLock<HashMap<Arc<str>, Vec<Arc<ConsumeQueue>>>>,
     /// Queues with entries that are not on the disk.
     dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
+    /// Topics whose directories were put away to be removed.
+    buried: AtomicU64,
 }
+
+/// Where directories of deleted topics wait to be removed: no topic can have this name.
+const GRAVES: &str = ".deleted";
 
 impl Queues {
     /// Opens what is on the disk.
     pub fn open(dir: PathBuf, file_entries: u64) -> Result<Queues, OpenError> {
+        let graves = dir.join(GRAVES);
+        files::remove_dir(&graves).map_err(OpenError::io("remove", &graves))?;
         let mut table = HashMap::default();
         for topic_dir in files::list_dirs(&dir)? {
             let Some(topic) = topic_dir.file_name().and_then(|name| name.to_str()) else { continue };
@@ -42,7 +50,7 @@ impl Queues {
             queues.sort_by_key(|queue| queue.id());
             table.insert(topic, queues);
         }
-        Ok(Queues { dir, file_entries, table: RwLock::new(table), dirty: Mutex::default() })
+        Ok(Queues { dir, file_entries, table: RwLock::new(table), dirty: Mutex::default(), buried: AtomicU64::new(0) })
     }
 
     pub fn find(&self, topic: &str, id: QueueId) -> Option<Arc<ConsumeQueue>> {
@@ -92,8 +100,21 @@ impl Queues {
         self.table.write().remove(topic).unwrap_or_default()
     }
 
-    pub fn topic_dir(&self, topic: &str) -> PathBuf {
-        self.dir.join(topic)
+    /// Moves the directory of a topic out of the way, in one step: what is made at its place from then on is another one. To be
+    /// called with the dispatch held, which makes files there. Gives where it is now, to be removed at leisure; `None` when
+    /// there was none.
+    pub fn bury(&self, topic: &str) -> io::Result<Option<PathBuf>> {
+        let topic_dir = self.dir.join(topic);
+        if !topic_dir.exists() {
+            return Ok(None);
+        }
+        let graves = self.dir.join(GRAVES);
+        std::fs::create_dir_all(&graves)?;
+        // No number: Java would take it for a queue.
+        let grave = graves.join(format!("t{}", self.buried.fetch_add(1, Ordering::Relaxed)));
+        std::fs::rename(topic_dir, &grave)?;
+        self.of_topic(topic).iter().for_each(|queue| queue.set_going());
+        Ok(Some(grave))
     }
 
     pub fn dir(&self) -> &Path {
@@ -122,7 +143,7 @@ impl Queues {
 
 /// Whether a topic can be the name of its directory.
 pub fn is_directory_name(topic: &str) -> bool {
-    !topic.is_empty() && topic.len() <= 255 && topic != "." && topic != ".." && !topic.contains(['/', '\0'])
+    !topic.is_empty() && topic.len() <= 255 && ![".", "..", GRAVES].contains(&topic) && !topic.contains(['/', '\0'])
 }
 
 #[cfg(test)]
@@ -150,7 +171,7 @@ mod tests {
 
     #[test]
     fn names_that_would_leave_the_directory() {
-        for bad in ["", ".", "..", "a/b", "a\0"] {
+        for bad in ["", ".", "..", ".deleted", "a/b", "a\0"] {
             assert!(!is_directory_name(bad), "{bad:?}");
         }
         assert!(is_directory_name("%RETRY%g"));

@@ -255,7 +255,7 @@ impl Store {
         if let Some(index) = &self.index {
             index.discard().map_err(remove(&index::dir_of(&self.config.root)))?;
         }
-        let behind = self.positions.written().saturating_sub(self.positions.dispatched());
+        let behind = self.positions.written().saturating_sub(self.positions.projected());
         if behind > 0 {
             return Err(CloseError::DispatchBehind { behind });
         }

@@ -1,7 +1,7 @@
 //! Scenarios of a whole store: what is read back, what survives, what is refused.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use ferromq_protocol::message::{Record, Records, SysFlag};
@@ -11,8 +11,8 @@ use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use super::*;
 use crate::testing::*;
 use crate::{
-    AllMessages, AppendError, Appended, Boundary, Effort, FlushOutcome, MessageFilter, ReadLimits, ReadStatus,
-    TruncateError,
+    AllMessages, AppendError, Appended, Boundary, CloseError, Effort, FlushOutcome, MessageFilter, ReadLimits,
+    ReadStatus, TruncateError,
 };
 
 const T: &str = "TopicT";
@@ -374,6 +374,115 @@ fn a_topic_can_be_deleted_and_made_anew() {
     assert_eq!((gone.len(), &*gone[0]), (1, T));
     assert_eq!(store.topics().len(), 1);
     assert_eq!(store.queue_ids("Other"), [Q]);
+}
+
+#[test]
+fn a_topic_may_be_deleted_under_its_producers() {
+    for _ in 0..10 {
+        let site = Site::new();
+        let store = Arc::new(Store::open(StoreConfig { segment_len: 1 << 20, ..site.config() }).unwrap());
+        let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                while !stop.load(Ordering::Acquire) {
+                    for queue in 0..8 {
+                        store.append_silently(&message(T, queue, b"of a topic that comes and goes", "")).unwrap();
+                    }
+                    store.append_silently(&message("Other", 0, b"of one that stays", "")).unwrap();
+                    store.announce();
+                    sent.fetch_add(1, Ordering::AcqRel);
+                }
+            });
+            for _ in 0..5 {
+                let before = sent.load(Ordering::Acquire);
+                wait_until(|| sent.load(Ordering::Acquire) > before + 1 || sender.is_finished());
+                store.delete_topic(T).unwrap();
+            }
+            stop.store(true, Ordering::Release);
+        });
+        settle(&store);
+        assert_eq!(read_bodies(&store, "Other", 0, 0).len(), sent.load(Ordering::Acquire));
+        put(&store, b"one more");
+        assert!(store.delete_topic(T).unwrap());
+        for n in 0..40_u8 {
+            assert_eq!(put(&store, &[n]).queue_offset, QueueOffset(n.into()));
+        }
+        settle(&store);
+        assert_eq!(read_bodies(&store, T, 0, 0).len(), 40);
+        // The files are where they belong, and no others.
+        let files = std::fs::read_dir(site.dir.path().join("store/consumequeue").join(T).join("0")).unwrap().count();
+        assert_eq!(files, 40_usize.div_ceil(16));
+        assert_eq!(std::fs::read_dir(site.dir.path().join("store/consumequeue/.deleted")).unwrap().count(), 0);
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_be_written_holds_up_nobody_else() {
+    let site = Site::new();
+    let store = site.open();
+    let arrivals = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&arrivals);
+    store.on_arrival(move |arrival| seen.lock().push((arrival.topic.to_owned(), arrival.queue_offset.0)));
+    let dir = site.dir.path().join("store");
+    put(&store, b"first");
+    settle(&store);
+    // No directory can be made where a file is.
+    let (of_queue, of_index) = (dir.join("consumequeue/Bad"), dir.join("index"));
+    std::fs::write(&of_queue, b"").unwrap();
+    std::fs::remove_dir(&of_index).unwrap();
+    std::fs::write(&of_index, b"").unwrap();
+    let bad = |body: &[u8]| store.append_silently(&message("Bad", 0, body, "KEYS\u{1}k\u{2}"));
+    // Together: after the first that could not be entered no more are taken.
+    let together = |store: &Store, bodies: [&[u8]; 3]| {
+        let batch = bodies.map(|body| message("Bad", 0, body, "KEYS\u{1}k\u{2}"));
+        store.append_batch_silently(&batch).unwrap();
+    };
+    together(&store, [&[0], &[1], &[2]]);
+    for n in 0..60_u8 {
+        site.advance(1000);
+        store.append_silently(&message(T, 0, &[n], "KEYS\u{1}k\u{2}")).unwrap();
+    }
+    store.announce();
+    wait_until(|| store.queue_bounds(T, Q).is_some_and(|bounds| bounds.max.0 == 61));
+    assert!(read_bodies(&store, "Bad", 0, 0).is_empty());
+    assert!(store.watermarks().dispatched < store.watermarks().written);
+    let refused = bad(b"one too many");
+    assert!(matches!(&refused, Err(AppendError::QueueBehind { topic, .. }) if topic == "Bad"), "{refused:?}");
+    store.append(&message("Bad", 1, b"another queue, as bad", "")).unwrap();
+    store.check_writable().unwrap();
+    // The clean end must not claim what is not there.
+    let closed = store.close();
+    assert!(matches!(closed, Err(CloseError::DispatchBehind { .. })), "{closed:?}");
+    drop(store);
+    std::fs::remove_file(&of_queue).unwrap();
+    std::fs::remove_file(&of_index).unwrap();
+    let bodies = |store: &Store| read_bodies(store, "Bad", 0, 0).into_iter().map(|(_, body)| body).collect::<Vec<_>>();
+    let store = site.open();
+    assert_eq!((bodies(&store), query_bodies(&store, "Bad", "k").len()), (vec![vec![0], vec![1], vec![2]], 3));
+    drop(store);
+
+    // Once it can be written again, all of it is made up for, in order, and told.
+    std::fs::remove_dir_all(&of_queue).unwrap();
+    std::fs::remove_dir_all(&of_index).unwrap();
+    let store = site.open();
+    store.delete_topic("Bad").unwrap();
+    std::fs::write(&of_queue, b"").unwrap();
+    let seen = Arc::clone(&arrivals);
+    arrivals.lock().clear();
+    store.on_arrival(move |arrival| seen.lock().push((arrival.topic.to_owned(), arrival.queue_offset.0)));
+    together(&store, [&[10], &[11], &[12]]);
+    for n in 0..3 {
+        put(&store, &[n]);
+    }
+    wait_until(|| store.queue_bounds(T, Q).is_some_and(|bounds| bounds.max.0 == 64));
+    std::fs::remove_file(&of_queue).unwrap();
+    settle(&store);
+    assert_eq!(bodies(&store), [[10], [11], [12]]);
+    let told: Vec<_> = arrivals.lock().iter().filter(|(topic, _)| topic == "Bad").map(|(_, offset)| *offset).collect();
+    assert_eq!(told, [0, 1, 2]);
+    assert_eq!(store.append(&message("Bad", 0, b"as before", "")).unwrap().queue_offset, QueueOffset(3));
+    store.close().unwrap();
 }
 
 #[test]

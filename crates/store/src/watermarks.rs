@@ -20,7 +20,7 @@ pub struct Watermarks {
     pub dispatched: PhysicalOffset,
 }
 
-/// No confirmed offset given.
+/// No confirmed offset given; nothing missing.
 const NONE: u64 = u64::MAX;
 
 /// The shared positions. Each is written under a lock: `written` under the log's, `flushed` under
@@ -32,8 +32,13 @@ pub struct Positions {
     /// the record being below the `written` read afterwards.
     pub written_timestamp: AtomicI64,
     pub flushed: AtomicU64,
+    /// Records before it were dispatched; but for what is behind, see [`Positions::projected`].
     pub dispatched: AtomicU64,
     pub dispatched_timestamp: AtomicI64,
+    /// The first record that a queue, or the index, that is behind lacks.
+    missing: AtomicU64,
+    /// Its store time, or an earlier one.
+    missing_timestamp: AtomicI64,
     confirmed: AtomicU64,
     sync_flush: bool,
 }
@@ -46,6 +51,8 @@ impl Positions {
             flushed: AtomicU64::new(end),
             dispatched: AtomicU64::new(end),
             dispatched_timestamp: AtomicI64::new(last_timestamp),
+            missing: AtomicU64::new(NONE),
+            missing_timestamp: AtomicI64::new(i64::MAX),
             confirmed: AtomicU64::new(NONE),
             sync_flush,
         }
@@ -61,6 +68,30 @@ impl Positions {
 
     pub fn dispatched(&self) -> u64 {
         self.dispatched.load(Ordering::Acquire)
+    }
+
+    /// Tells from where on somebody lacks records that were dispatched. Under the dispatch lock.
+    pub fn set_missing(&self, first: Option<(u64, i64)>) {
+        let (from, timestamp) = first.unwrap_or((NONE, i64::MAX));
+        self.missing.store(from, Ordering::Release);
+        self.missing_timestamp.store(timestamp, Ordering::Release);
+    }
+
+    pub fn is_missing(&self) -> bool {
+        self.missing.load(Ordering::Acquire) != NONE
+    }
+
+    /// Everything before it is in the queues and in the index.
+    pub fn projected(&self) -> u64 {
+        // First: what is dispatched after this look may lack more.
+        let dispatched = self.dispatched();
+        dispatched.min(self.missing.load(Ordering::Acquire))
+    }
+
+    /// Records stored up to this time are in the queues and in the index.
+    pub fn projected_timestamp(&self) -> i64 {
+        let dispatched = self.dispatched_timestamp.load(Ordering::Acquire);
+        dispatched.min(self.missing_timestamp.load(Ordering::Acquire))
     }
 
     pub fn confirm(&self, to: u64) {

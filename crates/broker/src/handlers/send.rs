@@ -532,7 +532,7 @@ pub(crate) fn append_failure(error: &AppendError, body_len_max: usize) -> (Respo
             )
             .into(),
         ),
-        AppendError::DiskFull { .. } | AppendError::Poisoned { .. } | AppendError::Closed => {
+        AppendError::DiskFull { .. } | AppendError::QueueBehind { .. } | AppendError::Poisoned { .. } | AppendError::Closed => {
             (ResponseCode::SERVICE_NOT_AVAILABLE, format!("service not available now. {error}").into())
         }
         AppendError::Extend { .. } => (ResponseCode::SYSTEM_ERROR, format!("create mapped file failed, server is busy or broken. {error}").into()),

@@ -185,7 +185,10 @@ fn put_status(error: &AppendError) -> &'static str {
         | AppendError::LargerThanSegment { .. }
         | AppendError::BatchTooLarge { .. }
         | AppendError::MixedBatch => "MESSAGE_ILLEGAL",
-        AppendError::DiskFull { .. } | AppendError::Poisoned { .. } | AppendError::Closed => "SERVICE_NOT_AVAILABLE",
+        AppendError::DiskFull { .. }
+        | AppendError::QueueBehind { .. }
+        | AppendError::Poisoned { .. }
+        | AppendError::Closed => "SERVICE_NOT_AVAILABLE",
         AppendError::Extend { .. } => "CREATE_MAPPED_FILE_FAILED",
         AppendError::NotAtEnd { .. } => "UNKNOWN_ERROR",
     }

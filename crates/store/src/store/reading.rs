@@ -13,6 +13,7 @@ use crate::consume_queue::QueueEntry;
 use crate::disk::DiskUsage;
 use crate::dispatch::Arrival;
 use crate::error::AppendError;
+use crate::files;
 use crate::index::QueryOutcome;
 use crate::index_file::Sought;
 use crate::looking::{Effort, ReadError};
@@ -152,27 +153,23 @@ impl Store {
     /// Removes the queues of a topic; a new topic of that name begins at offset 0. Its messages stay in the log until
     /// their segments go. False when there was no such topic. Java: deleteTopics.
     pub fn delete_topic(&self, topic: &str) -> io::Result<bool> {
-        let removed = {
+        let (removed, grave) = {
             let mut work = self.dispatcher.hold();
+            // What can fail comes first. Nobody makes files while the dispatch is held, so whoever begins the topic anew finds
+            // no directory there.
+            let grave = self.queues.bury(topic)?;
             let _appends = self.log.hold();
             let removed = self.queues.take_topic(topic);
             removed.iter().for_each(|queue| queue.retire());
-            work.topic_deleted(topic, self.positions.written());
-            removed
+            self.dispatcher.topic_deleted(&mut work, topic, self.positions.written());
+            (removed, grave)
         };
-        for queue in &removed {
-            queue.remove()?;
+        removed.iter().for_each(|queue| queue.let_go());
+        if let Some(grave) = grave {
+            self.config.disk.sync_dir(self.queues.dir())?;
+            files::remove_dir(&grave)?;
         }
-        if removed.is_empty() {
-            return Ok(false);
-        }
-        match std::fs::remove_dir(self.queues.topic_dir(topic)) {
-            // Somebody has begun the topic anew, or it had no files.
-            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
-                Err(error)
-            }
-            _ => Ok(true),
-        }
+        Ok(!removed.is_empty())
     }
 
     /// Removes the queues of all topics for which `keep` is false; returns their names. Java: cleanUnusedTopic.
@@ -186,7 +183,7 @@ impl Store {
 
     pub fn watermarks(&self) -> Watermarks {
         // Each before the one that bounds it.
-        let dispatched = PhysicalOffset(self.positions.dispatched());
+        let dispatched = PhysicalOffset(self.positions.projected());
         let flushed = PhysicalOffset(self.positions.flushed());
         let confirmed = PhysicalOffset(self.positions.confirmed());
         let written = PhysicalOffset(self.positions.written());

@@ -8,7 +8,6 @@ use std::time::Duration;
 use ferromq_protocol::PhysicalOffset;
 
 use super::{Store, tail_segment};
-use crate::dispatch::Work;
 use crate::error::TruncateError;
 use crate::files;
 use crate::walk::Found;
@@ -71,9 +70,8 @@ impl Store {
         self.positions.written.store(to, Ordering::Release);
         self.positions.written_timestamp.store(last_timestamp, Ordering::Release);
         self.positions.flushed.fetch_min(to, Ordering::AcqRel);
-        self.positions.dispatched.fetch_min(to, Ordering::AcqRel);
+        self.dispatcher.log_truncated(&mut work, to);
         self.cut_projections(to).map_err(failed(&self.config.root))?;
-        *work = Work::default();
         Ok(())
     }
 
