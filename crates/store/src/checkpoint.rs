@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, sync_failed};
 use crate::error::OpenError;
 
 const FILE_LEN: u64 = 4096;
@@ -152,7 +152,7 @@ impl Checkpoint {
         bytes[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
         if *written != bytes {
             self.file.write_all_at(&bytes, 0)?;
-            disk.sync_file(&self.path, &self.file)?;
+            disk.sync_file(&self.path, &self.file).map_err(sync_failed)?;
             *written = bytes;
         }
         Ok(())

@@ -57,11 +57,11 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn create(&self, path: &Path, len: u64) -> io::Result<File>;
     /// Allocates `range` of a file that is at least so long; what is allocated already stays as it is.
     fn allocate(&self, file: &File, range: Range<u64>) -> io::Result<()>;
-    /// Makes a range of a mapped file durable.
+    /// Makes a range of a mapped file durable. Any error counts as one of the sync itself, as in [`Disk::sync_file`].
     fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()>;
     /// Makes a file's data and length durable.
     fn sync_file(&self, path: &Path, file: &File) -> io::Result<()>;
-    /// Makes entries of a directory durable.
+    /// Makes entries of a directory durable. It has to be opened for that, which may fail and leave no harm.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Whether a range of a mapped file is in memory, so that looking at it waits for nothing and cannot fail.
     fn is_resident(&self, range: &MappedRange<'_>) -> bool {
@@ -104,7 +104,7 @@ impl Disk for LocalDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        File::open(dir)?.sync_all().map_err(sync_failed)
     }
 
     fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
@@ -118,6 +118,21 @@ impl Disk for LocalDisk {
             used_ratio: percent as f64 / 100.0,
         })
     }
+}
+
+/// What a sync itself said, as opposed to what had to be opened for it. After that nobody knows what the disk holds, and a
+/// second try would be answered as if all were well: the kernel tells of a page that it could not write only once.
+#[derive(Debug, thiserror::Error)]
+#[error("the sync failed: {0}")]
+struct SyncFailed(io::Error);
+
+pub(crate) fn sync_failed(error: io::Error) -> io::Error {
+    if is_failed_sync(&error) { error } else { io::Error::new(error.kind(), SyncFailed(error)) }
+}
+
+/// Whether the store must be poisoned for an error. All others may pass, and what they hindered is tried again.
+pub(crate) fn is_failed_sync(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<SyncFailed>())
 }
 
 /// Adds to an error of the system which file wanted how much.

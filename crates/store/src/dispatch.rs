@@ -21,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::behind::{Behind, Target};
 use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
 use crate::delay_levels::DelayLevels;
-use crate::disk::Disk;
+use crate::disk::{Disk, is_failed_sync};
 use crate::health::{Health, Shortage};
 use crate::index::Index;
 use crate::mapped_file::{LogFile, LogSlice};
@@ -360,6 +360,9 @@ impl Dispatcher {
     }
 
     fn set_aside(&self, work: &mut Work, target: Target, record: &Record<'_>, physical: u64, error: &io::Error) {
+        if is_failed_sync(error) {
+            self.health.poison(format!("queues or index could not be synced: {error}"));
+        }
         work.behind.set_aside(target, physical, record.store_timestamp(), error);
         self.tell_of(&work.behind);
         self.signal.wake();

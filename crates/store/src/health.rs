@@ -53,7 +53,8 @@ impl Health {
         }
     }
 
-    /// After a failed write or sync nobody knows what the disk holds: no writes until the next open.
+    /// After a failed sync (or a panic) nobody knows what the disk holds: no writes until the next open. Whatever else fails
+    /// may pass, and does not come here.
     pub fn poison(&self, reason: String) {
         tracing::error!(reason, "the store refuses writes from now on");
         self.poison.lock().get_or_insert_with(|| reason.into());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::checkpoint::Checkpoint;
-use crate::disk::Disk;
+use crate::disk::{Disk, is_failed_sync};
 use crate::dispatch::Projection;
 use crate::flush::Flusher;
 use crate::health::{Health, Shortage};
@@ -48,20 +48,35 @@ impl Maintenance {
         self.signal.attach();
         let mut last_thorough = Instant::now();
         let mut last_look: Option<Instant> = None;
+        // The log tells of the first failure in a row.
+        let mut failing = false;
         while !self.stop.load(Ordering::Acquire) {
             if last_look.is_none_or(|last| last.elapsed() >= DISK_LOOK) {
                 self.look_at_disk();
                 last_look = Some(Instant::now());
             }
             self.flusher.expire();
-            let thorough = last_thorough.elapsed() >= self.thorough_interval;
-            if thorough {
-                last_thorough = Instant::now();
-            }
             if !self.health.is_poisoned() {
+                let thorough = last_thorough.elapsed() >= self.thorough_interval;
                 let done = if thorough { self.flush_all() } else { self.flush_some() };
-                if let Err(error) = done.and_then(|()| self.checkpoint.save(&*self.disk)) {
-                    self.health.poison(format!("queues, index or checkpoint could not be synced: {error}"));
+                match done.and_then(|()| self.checkpoint.save(&*self.disk)) {
+                    Ok(()) => {
+                        if std::mem::take(&mut failing) {
+                            tracing::info!("queues, index and checkpoint are synced again");
+                        }
+                        if thorough {
+                            last_thorough = Instant::now();
+                        }
+                    }
+                    Err(error) if is_failed_sync(&error) => {
+                        self.health.poison(format!("queues, index or checkpoint could not be synced: {error}"));
+                    }
+                    // No descriptor, say: what was not synced is still known to be so.
+                    Err(error) => {
+                        if !std::mem::replace(&mut failing, true) {
+                            tracing::error!(%error, "queues, index or checkpoint cannot be synced; trying again");
+                        }
+                    }
                 }
             }
             if let Some(index) = &self.projection.index {
@@ -73,13 +88,28 @@ impl Maintenance {
 
     fn flush_some(&self) -> io::Result<()> {
         let _one = self.writing_out.lock();
+        self.flush_queues(self.least_pages)
+    }
+
+    /// Writes queues out as [`ConsumeQueue::flush`] does. One that fails is tried again the next time, and keeps no other
+    /// from being written out.
+    ///
+    /// [`ConsumeQueue::flush`]: crate::consume_queue::ConsumeQueue::flush
+    fn flush_queues(&self, least_pages: u64) -> io::Result<()> {
         let queues = &self.projection.queues;
+        let mut failed: Option<io::Error> = None;
         for queue in queues.take_dirty() {
-            if !queue.flush(&*self.disk, self.least_pages)? {
+            let flushed = queue.flush(&*self.disk, least_pages);
+            if !matches!(flushed, Ok(true)) {
                 queues.mark_dirty(&queue);
             }
+            if let Err(error) = flushed
+                && (failed.is_none() || is_failed_sync(&error))
+            {
+                failed = Some(error);
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Writes out everything that is dispatched, and notes so in the checkpoint (not yet saved).
@@ -91,9 +121,7 @@ impl Maintenance {
             // An open after a crash goes on from here, and so must find the log before it.
             self.flusher.flush()?;
         }
-        for queue in self.projection.queues.take_dirty() {
-            queue.flush(&*self.disk, 0)?;
-        }
+        self.flush_queues(0)?;
         self.checkpoint.queues_timestamp.store(timestamp, Ordering::Release);
         self.checkpoint.queues_position.store(dispatched, Ordering::Release);
         if let Some(index) = &self.projection.index {

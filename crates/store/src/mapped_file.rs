@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use crate::disk::{Disk, MappedRange, naming};
+use crate::disk::{Disk, MappedRange, naming, sync_failed};
 use crate::looking::{Look, ReadError, Seen};
 
 /// A page of memory, in bytes.
@@ -50,7 +50,7 @@ fn sync_map(disk: &dyn Disk, path: &Path, map: &MmapRaw, range: Range<usize>) ->
     if range.is_empty() {
         return Ok(());
     }
-    disk.sync_range(&MappedRange::new(path, map, range))
+    disk.sync_range(&MappedRange::new(path, map, range)).map_err(sync_failed)
 }
 
 /// Whether all pages of `range` of a mapping are in memory at this moment. False where the kernel does not say.

@@ -659,6 +659,36 @@ fn an_asynchronous_sync_failure_poisons_too() {
     wait_until(|| matches!(store.check_writable(), Err(AppendError::Poisoned { .. })));
 }
 
+/// Only what a sync itself says is for good.
+#[test]
+fn a_moment_without_descriptors_passes() {
+    let site = Site::new();
+    let store = site.open();
+    put(&store, b"before");
+    settle(&store);
+    site.disk.no_descriptors.store(true, Ordering::SeqCst);
+    // Queues, and an index file, that have to be made; a directory to be synced; a new segment, after a while.
+    let new = |queue, n: u8| store.append(&message("New", queue, &[n; 500], "KEYS\u{1}k\u{2}"));
+    // The first is taken, because nobody knows yet.
+    let taken = (0..5).filter(|n| new(0, *n).is_ok()).count();
+    let mut refused = 0;
+    for n in 0..20_u8 {
+        refused += u8::from(store.append(&message(T, 0, &[n; 500], "")).is_err());
+    }
+    assert!(refused > 0, "no segment can be made");
+    // Long enough for a thorough flush.
+    let give_up = Instant::now() + Duration::from_millis(200);
+    wait_until(|| Instant::now() > give_up);
+    assert_eq!(store.health.poison_reason(), None);
+    site.disk.no_descriptors.store(false, Ordering::SeqCst);
+    wait_until(|| new(0, 9).is_ok());
+    put(&store, b"after");
+    settle(&store);
+    assert_eq!(read_bodies(&store, "New", 0, 0).len(), taken + 1);
+    assert_eq!(query_bodies(&store, "New", "k").len(), taken + 1);
+    store.close().unwrap();
+}
+
 #[test]
 fn waiting_for_the_disk_in_async_mode_flushes_now() {
     let site = Site::new();

@@ -23,6 +23,8 @@ pub const START_MS: i64 = 1_700_000_000_000;
 #[derive(Debug, Default)]
 pub struct FaultyDisk {
     pub full: AtomicBool,
+    /// Nothing can be opened.
+    pub no_descriptors: AtomicBool,
     pub sync_fails: AtomicBool,
     pub sync_hangs: AtomicBool,
     /// Nothing is in memory.
@@ -45,11 +47,22 @@ impl FaultyDisk {
     }
 }
 
+impl FaultyDisk {
+    fn open(&self) -> io::Result<()> {
+        const EMFILE: i32 = 24;
+        if self.no_descriptors.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
+        Ok(())
+    }
+}
+
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path, len: u64) -> io::Result<File> {
         if self.full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.open()?;
         LocalDisk.create(path, len)
     }
 
@@ -75,6 +88,7 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.open()?;
         LocalDisk.sync_dir(dir)
     }
 
