@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
+use ferromq_protocol::message::record::RECORD_LEN_MIN;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::{Mutex, RwLock};
 
@@ -83,6 +84,13 @@ pub enum Put {
     Stale,
     /// Entries before this one are missing; fillers stand in for them.
     Gap,
+    /// No record can have this offset: the log before it has not room for so many. Damage, and not entered.
+    Impossible,
+}
+
+/// Whether so many records, all in the log between two positions, are more than fit.
+fn are_too_many(records: u64, from: u64, to: u64) -> bool {
+    records > to.saturating_sub(from) / RECORD_LEN_MIN as u64
 }
 
 /// One file of a queue.
@@ -395,6 +403,15 @@ impl ConsumeQueue {
     pub fn put(&self, disk: &dyn Disk, offset: QueueOffset, entry: &QueueEntry) -> io::Result<Put> {
         let offset = offset.0;
         let max = self.max();
+        // Before a record are those of all lower offsets; those that the queue lacks, behind its last one. So the fillers are
+        // bounded, by the length of the log.
+        let lacks = offset.saturating_sub(max);
+        if are_too_many(offset, 0, entry.physical.0)
+            || (max > 0 && lacks > 0 && are_too_many(lacks, self.end_physical(), entry.physical.0))
+        {
+            tracing::error!(topic = %self.topic, queue = %self.id, offset, max, physical = %entry.physical, "no record can have this queue offset here: it is damaged, and gets no entry");
+            return Ok(Put::Impossible);
+        }
         if self.files.read().is_empty() {
             // First, so that nobody asks for the fillers.
             self.min.store(offset, Ordering::Release);
@@ -738,14 +755,14 @@ mod tests {
     fn a_queue_may_begin_late() {
         let dir = tempfile::tempdir().unwrap();
         let late = queue(dir.path());
-        put(&late, 6, 50);
+        put(&late, 6, 600);
         assert_eq!((late.min(), late.max()), (6, 7));
         drop(late);
         let bytes = std::fs::read(dir.path().join("T/0").join(segment_name(80))).unwrap();
         assert_eq!(bytes[..20], *b"\0\0\0\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0\0\0\0\0");
         let again = queue(dir.path());
         again.correct_min(0);
-        assert_eq!((again.min(), again.max(), again.entry(6)), (6, 7, Some(entry(50))));
+        assert_eq!((again.min(), again.max(), again.entry(6)), (6, 7, Some(entry(600))));
     }
 
     #[test]
@@ -763,6 +780,22 @@ mod tests {
     }
 
     #[test]
+    fn an_offset_that_cannot_be_fills_no_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(dir.path());
+        assert_eq!(put(&queue, 7, 600), Put::Impossible);
+        assert_eq!(put(&queue, i64::MAX as u64, 600), Put::Impossible);
+        assert_eq!((queue.max(), dir.path().join("T").exists()), (0, false));
+        assert_eq!(put(&queue, 0, 5000), Put::Added);
+        for offset in [11, 1 << 40, i64::MAX as u64] {
+            assert_eq!(put(&queue, offset, 5100 + 909), Put::Impossible);
+        }
+        assert_eq!(queue.max(), 1);
+        assert_eq!(put(&queue, 11, 5100 + 910), Put::Gap);
+        assert_eq!(queue.max(), 12);
+    }
+
+    #[test]
     fn the_log_is_the_truth() {
         let dir = tempfile::tempdir().unwrap();
         let queue = queue(dir.path());
@@ -770,7 +803,7 @@ mod tests {
             put(&queue, offset, offset * 100);
         }
         // The topic was deleted and begun anew: an older record is passed over, a later one takes its place.
-        assert_eq!(put(&queue, 2, 150), Put::Stale);
+        assert_eq!(put(&queue, 2, 190), Put::Stale);
         assert_eq!(put(&queue, 0, 2000), Put::Added);
         assert_eq!((queue.max(), queue.entry(0)), (1, Some(entry(2000))));
         // A hole is filled in place, a gap bridged.

@@ -112,8 +112,10 @@ impl Projection {
     ) -> io::Result<(Put, QueueEntry)> {
         let entry = self.queue_entry(record, noted, physical);
         let put = queue.put(&*self.disk, record.queue_offset(), &entry)?;
-        queue.raise_next(record.queue_offset().0 + 1);
-        self.queues.mark_dirty(queue);
+        if put != Put::Impossible {
+            queue.raise_next(record.queue_offset().0 + 1);
+            self.queues.mark_dirty(queue);
+        }
         Ok((put, entry))
     }
 
@@ -454,7 +456,7 @@ fn tell(record: &Record<'_>, text: &str, put: Put, entry: &QueueEntry, listeners
         Put::Gap => {
             tracing::warn!(topic = record.topic(), queue = %record.queue_id(), offset = %record.queue_offset(), "queue entries before this one are missing");
         }
-        Put::Stale => return,
+        Put::Stale | Put::Impossible => return,
         Put::Added | Put::Known => {}
     }
     if listeners.is_empty() {
