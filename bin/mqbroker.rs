@@ -177,7 +177,18 @@ fn run(args: &Args) -> anyhow::Result<()> {
 async fn serve(config: BrokerConfig, config_file: Option<PathBuf>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut broker = Broker::start(config, config_file).await?;
+    let mut broker = tokio::select! {
+        broker = Broker::start(config, config_file) => broker?,
+        // A recovery may take minutes. What it leaves is what a kill would.
+        _ = terminate.recv() => {
+            info!("SIGTERM: stopping before the store is open");
+            return Ok(());
+        }
+        _ = interrupt.recv() => {
+            info!("SIGINT: stopping before the store is open");
+            return Ok(());
+        }
+    };
     tokio::select! {
         line = broker.boot_line() => {
             println!("{line}");

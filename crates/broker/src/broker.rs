@@ -99,7 +99,7 @@ pub struct Broker {
 
 impl Broker {
     /// Opens the store, listens, and begins to register. `config` has been through [`BrokerConfig::complete`]; `config_file` is where it
-    /// came from. Must be called inside a tokio runtime.
+    /// came from. Must be called inside a tokio runtime. Dropped before it is done, it leaves what a crash would.
     pub async fn start(config: BrokerConfig, config_file: Option<PathBuf>) -> Result<Broker, StartError> {
         if config.broker_role == BrokerRole::SyncMaster {
             warn!("brokerRole is SYNC_MASTER, but replication is not there yet: this broker does as an ASYNC_MASTER");
@@ -118,11 +118,14 @@ impl Broker {
         let (booted_ms, booted) = (now_ms(), Instant::now());
         let store_config = store_config(&config)?;
         let delay_levels = store_config.delay_levels.clone();
+        // Who does not wait for this start any more does not wait for a recovery either.
+        let given_up = store_config.interrupt.on_drop();
         let store = Arc::new(
             tokio::task::spawn_blocking(move || Store::open(store_config))
                 .await
                 .map_err(|error| StartError::Thread(error.into()))??,
         );
+        given_up.spare();
         let persistence = Arc::new(Persistence::start().map_err(StartError::Thread)?);
         let config_dir = config.config_dir();
         let live = Arc::new(LiveConfig::new(config, config_file));

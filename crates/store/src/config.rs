@@ -9,6 +9,7 @@ use crate::consume_queue::ENTRY_LEN;
 use crate::delay_levels::DelayLevels;
 use crate::disk::{Disk, LocalDisk};
 use crate::error::OpenError;
+use crate::interrupt::Interrupt;
 
 /// When the log reaches the disk. `flushDiskType`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub struct StoreConfig {
     /// `messageDelayLevel`.
     pub delay_levels: DelayLevels,
     pub clock: Clock,
+    /// Raised, an open that is under way gives up.
+    pub interrupt: Interrupt,
     pub disk: Arc<dyn Disk>,
 }
 
@@ -149,6 +152,7 @@ impl Default for StoreConfig {
             in_memory_ratio: 0.40,
             delay_levels: DelayLevels::default(),
             clock: Clock::system(),
+            interrupt: Interrupt::default(),
             disk: Arc::new(LocalDisk),
         }
     }

@@ -24,6 +24,7 @@ use crate::delay_levels::DelayLevels;
 use crate::disk::{Disk, is_failed_sync};
 use crate::health::{Health, Shortage};
 use crate::index::Index;
+use crate::interrupt::Interrupt;
 use crate::mapped_file::{LogFile, LogSlice};
 use crate::noted::Noted;
 use crate::queues::{Queues, is_directory_name};
@@ -61,6 +62,8 @@ pub struct Projection {
     pub index: Option<Arc<Index>>,
     pub delay_levels: DelayLevels,
     pub disk: Arc<dyn Disk>,
+    /// For a recovery, which may be long.
+    pub interrupt: Interrupt,
 }
 
 impl Projection {

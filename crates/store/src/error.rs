@@ -30,6 +30,9 @@ pub enum OpenError {
     Config { key: &'static str, reason: String },
     #[error("cannot {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
+    /// The directory is as a kill would leave it.
+    #[error("the store was told to stop before it was open")]
+    Interrupted,
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }

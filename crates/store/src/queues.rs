@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::consume_queue::ConsumeQueue;
 use crate::error::OpenError;
 use crate::files;
+use crate::interrupt::Interrupt;
 
 /// Every queue of every topic. A queue is made by the first append to it, or found on the disk.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ const GRAVES: &str = ".deleted";
 
 impl Queues {
     /// Opens what is on the disk.
-    pub fn open(dir: PathBuf, file_entries: u64) -> Result<Queues, OpenError> {
+    pub fn open(dir: PathBuf, file_entries: u64, interrupt: &Interrupt) -> Result<Queues, OpenError> {
         let graves = dir.join(GRAVES);
         files::remove_dir(&graves).map_err(OpenError::io("remove", &graves))?;
         let mut table = HashMap::default();
@@ -40,6 +41,7 @@ impl Queues {
             let topic: Arc<str> = topic.into();
             let mut queues = Vec::new();
             for queue_dir in files::list_dirs(&topic_dir)? {
+                interrupt.check().map_err(|_| OpenError::Interrupted)?;
                 let id = queue_dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
                 let Some(id) = id else {
                     tracing::warn!(path = %queue_dir.display(), "not a queue id; passed over");
@@ -153,7 +155,7 @@ mod tests {
     #[test]
     fn queues_are_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        let queues = Queues::open(dir.path().to_owned(), 4).unwrap();
+        let queues = Queues::open(dir.path().to_owned(), 4, &Interrupt::default()).unwrap();
         assert!(queues.find("T", QueueId(3)).is_none());
         let three = queues.find_or_make("T", QueueId(3));
         queues.find_or_make("T", QueueId(1));
@@ -165,7 +167,7 @@ mod tests {
         assert_eq!(queues.count(), 0);
         std::fs::create_dir_all(dir.path().join("%RETRY%g/0")).unwrap();
         std::fs::create_dir_all(dir.path().join("%RETRY%g/strange")).unwrap();
-        let again = Queues::open(dir.path().to_owned(), 4).unwrap();
+        let again = Queues::open(dir.path().to_owned(), 4, &Interrupt::default()).unwrap();
         assert_eq!((again.count(), &*again.topics()[0]), (1, "%RETRY%g"));
     }
 

@@ -299,6 +299,7 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: 
         // Inside the file, whose length is a usize.
         let mut at = begin.saturating_sub(file.start()) as usize;
         while at < bytes.len() {
+            projection.interrupt.check()?;
             let physical = file.start() + at as u64;
             let found = whole_record(&bytes, at, file.start());
             match found {

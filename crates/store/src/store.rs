@@ -88,7 +88,7 @@ impl Store {
         let clean = !abort.exists();
 
         let segments = Arc::new(open_log(&log_dir, config.segment_len)?);
-        let queues = Arc::new(Queues::open(config.queues_path(), config.queue_file_entries)?);
+        let queues = Arc::new(Queues::open(config.queues_path(), config.queue_file_entries, &config.interrupt)?);
         let checkpoint = Arc::new(Checkpoint::open(config.root.join("checkpoint"))?);
         let index = open_index(&config)?;
         let projection = Arc::new(Projection {
@@ -96,9 +96,15 @@ impl Store {
             index: index.clone(),
             delay_levels: config.delay_levels.clone(),
             disk: Arc::clone(&disk),
+            interrupt: config.interrupt.clone(),
         });
-        let recovered = recovery::recover(&segments, &projection, &checkpoint, clean)
-            .map_err(OpenError::io("recover", &config.root))?;
+        let recovered = recovery::recover(&segments, &projection, &checkpoint, clean).map_err(|source| {
+            if config.interrupt.is_raised() {
+                OpenError::Interrupted
+            } else {
+                OpenError::io("recover", &config.root)(source)
+            }
+        })?;
 
         let sync_flush = matches!(config.flush, FlushMode::Sync { .. });
         let positions = Arc::new(Positions::new(recovered.end, sync_flush, recovered.last_timestamp));

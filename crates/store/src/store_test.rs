@@ -288,6 +288,38 @@ fn queues_lost_in_a_crash_are_rebuilt_from_the_first_message() {
 }
 
 #[test]
+fn an_open_that_is_told_to_stop_leaves_what_a_kill_would() {
+    let site = Site::new();
+    let store = site.open();
+    for n in 0..100_u8 {
+        put(&store, &[n]);
+    }
+    settle(&store);
+    store.close().unwrap();
+    let told = |site: &Site| {
+        let config = site.config();
+        config.interrupt.raise();
+        matches!(Store::open(config), Err(OpenError::Interrupted))
+    };
+    assert!(told(&site), "between queues");
+    let queues = site.dir.path().join("store/consumequeue");
+    std::fs::remove_dir_all(&queues).unwrap();
+    assert!(told(&site), "between records");
+    // Cut short anywhere: the next one does it all.
+    let store = site.open();
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 100);
+    drop(store);
+    assert!(told(&site), "after a kill too");
+    assert!(site.dir.path().join("store/abort").exists());
+    let guarded = site.config();
+    drop(guarded.interrupt.on_drop());
+    assert!(matches!(Store::open(guarded), Err(OpenError::Interrupted)));
+    let spared = site.config();
+    spared.interrupt.on_drop().spare();
+    assert_eq!(read_bodies(&Store::open(spared).unwrap(), T, 0, 0).len(), 100);
+}
+
+#[test]
 fn the_first_segments_may_be_gone() {
     let site = Site::new();
     let store = site.open();
