@@ -151,28 +151,22 @@ impl Statistics {
         self.group_meters(topic, group).map_or(0.0, |meters| meters.delivered.data(Unit::Messages).stats_minute.tps)
     }
 
-    /// The figures that VIEW_BROKER_STATS_DATA names; `None` when nothing of that name is counted. `cluster` is the key of the
-    /// broker's own sums.
+    /// The figures that VIEW_BROKER_STATS_DATA names; `None` when nothing of that name was counted yet, as in Java, where the first
+    /// count makes them (`StatsItemSet.getAndCreateStatsItem`). `cluster` is the key of the broker's own sums.
     pub fn view(&self, name: &str, key: &str, cluster: &str) -> Option<BrokerStatsData> {
-        let of_topic = |unit| self.tables.read().topics.get(key).map(|meters| meters.sent.data(unit));
-        let of_group = |unit| {
-            key.split_once('@')
-                .and_then(|(topic, group)| self.group_meters(topic, group))
-                .map(|meters| meters.delivered.data(unit))
-        };
+        let of_topic = |unit| self.tables.read().topics.get(key).and_then(|meters| meters.sent.counted(unit));
+        let group_meters = || key.split_once('@').and_then(|(topic, group)| self.group_meters(topic, group));
+        let of_group = |unit| group_meters().and_then(|meters| meters.delivered.counted(unit));
         match name {
             "TOPIC_PUT_NUMS" => of_topic(Unit::Messages),
             "TOPIC_PUT_SIZE" => of_topic(Unit::Bytes),
             "GROUP_GET_NUMS" => of_group(Unit::Messages),
             "GROUP_GET_SIZE" => of_group(Unit::Bytes),
-            "SNDBCK_PUT_NUMS" => {
-                let (topic, group) = key.split_once('@')?;
-                self.group_meters(topic, group).map(|meters| meters.sent_back.data(Unit::Messages))
-            }
-            "BROKER_PUT_NUMS" if key == cluster => {
+            "SNDBCK_PUT_NUMS" => group_meters().and_then(|meters| meters.sent_back.counted(Unit::Messages)),
+            "BROKER_PUT_NUMS" if key == cluster && self.totals().sent > 0 => {
                 Some(self.tables.read().broker.sent.lock().data(|sample| sample.messages))
             }
-            "BROKER_GET_NUMS" if key == cluster => {
+            "BROKER_GET_NUMS" if key == cluster && self.totals().delivered > 0 => {
                 Some(self.tables.read().broker.delivered.lock().data(|sample| sample.messages))
             }
             _ => None,
@@ -368,6 +362,11 @@ impl Meter {
         });
     }
 
+    /// `None` before the first time.
+    fn counted(&self, unit: Unit) -> Option<BrokerStatsData> {
+        (self.calls.load(Ordering::Relaxed) > 0).then(|| self.data(unit))
+    }
+
     fn data(&self, unit: Unit) -> BrokerStatsData {
         let history = self.history.lock();
         match unit {
@@ -534,6 +533,41 @@ mod tests {
         assert_eq!(statistics.sent_per_second("TopicA"), 1.0);
         run(&statistics, 101..1300, |_| statistics.sent("TopicA", 1, 100));
         assert_eq!(statistics.view("TOPIC_PUT_NUMS", "TopicA", "c").unwrap().stats_hour.sum, 1291);
+    }
+
+    /// One count of each kind makes its own figures and no others.
+    #[test]
+    fn what_was_not_counted_yet_does_not_exist() {
+        const NAMES: [(&str, &str); 7] = [
+            ("TOPIC_PUT_NUMS", "T"),
+            ("TOPIC_PUT_SIZE", "T"),
+            ("GROUP_GET_NUMS", "T@G"),
+            ("GROUP_GET_SIZE", "T@G"),
+            ("SNDBCK_PUT_NUMS", "T@G"),
+            ("BROKER_PUT_NUMS", "c"),
+            ("BROKER_GET_NUMS", "c"),
+        ];
+        type Count = fn(&Statistics);
+        let cases: [(Count, &[&str]); 4] = [
+            (|_| {}, &[]),
+            (|statistics| statistics.sent("T", 1, 9), &["TOPIC_PUT_NUMS", "TOPIC_PUT_SIZE", "BROKER_PUT_NUMS"]),
+            (
+                |statistics| statistics.delivered("T", "G", 1, 9),
+                &["GROUP_GET_NUMS", "GROUP_GET_SIZE", "BROKER_GET_NUMS"],
+            ),
+            (|statistics| statistics.sent_back("T", "G"), &["SNDBCK_PUT_NUMS"]),
+        ];
+        for (count, expected) in cases {
+            let statistics = Statistics::new();
+            count(&statistics);
+            statistics.tick(SECOND, 0, &StoreStats::default());
+            let there: Vec<&str> = NAMES
+                .into_iter()
+                .filter(|(name, key)| statistics.view(name, key, "c").is_some())
+                .map(|(name, _)| name)
+                .collect();
+            assert_eq!(there, expected);
+        }
     }
 
     #[test]

@@ -453,6 +453,8 @@ async fn the_configuration_is_shown_and_changed() {
     let (root, house) = house("").await;
     let reply = house.ask(RequestCode::GET_BROKER_CONFIG, &[], b"").await;
     assert!(text(&reply).contains("\nmaxMessageSize=4194304\n"));
+    // Unset in Java's AuthConfig.
+    assert!(!text(&reply).contains("Provider="));
     assert!(reply.field("version").unwrap().starts_with(r#"{"counter":0,"stateVersion":0,"timestamp":"#));
     assert_eq!(house.ask(RequestCode::UPDATE_BROKER_CONFIG, &[], b"maxMessageSize=100\nnoSuchKey=1\n").await.code, 0);
     let shown = text(&house.ask(RequestCode::GET_BROKER_CONFIG, &[], b"").await);

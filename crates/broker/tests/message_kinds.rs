@@ -197,6 +197,31 @@ async fn an_open_transaction_is_asked_after_and_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_transactions_store_and_read_is_counted_as_in_java() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), QUICK_CHECKS).await;
+    let counted = async |name: &str, key: &str| {
+        let reply =
+            house.ask(RequestCode::VIEW_BROKER_STATS_DATA, &[("statsName", name), ("statsKey", key)], b"").await;
+        assert!(reply.code == 0 || remark(&reply) == format!("The stats <{name}> <{key}> not exist"), "{reply:?}");
+        reply.code == 0
+    };
+    let op = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
+    let read = format!("{HALF_TOPIC}@CID_RMQ_SYS_TRANS");
+    let half = send_half(&house, "", b"x").await;
+    assert!(counted("TOPIC_PUT_NUMS", HALF_TOPIC).await && !counted("TOPIC_PUT_NUMS", op).await);
+    // A question reads the half.
+    let (client, _connection, mut asked) = producer(&house, "p1").await;
+    next(&mut asked, RequestCode::CHECK_TRANSACTION_STATE).await;
+    assert!(counted("GROUP_GET_NUMS", &read).await && counted("GROUP_GET_SIZE", &read).await);
+    assert_eq!(end(&house, &half, "8").await.code, 0);
+    assert!(counted("TOPIC_PUT_NUMS", op).await && counted("TOPIC_PUT_SIZE", op).await);
+    assert!(!counted("SNDBCK_PUT_NUMS", &read).await);
+    client.shutdown().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_may_name_a_copy_that_a_restart_has_forgotten() {
     let root = tempfile::tempdir().unwrap();
     let house = House::start(root.path(), QUICK_CHECKS).await;

@@ -216,7 +216,10 @@ impl TransactionParts {
         while at < bounds.max {
             match self.record_bytes(topic, at) {
                 Ok(Some(bytes)) => match Record::parse(&bytes) {
-                    Ok(record) => act(&record),
+                    Ok(record) => {
+                        self.count_read(topic, bytes.len());
+                        act(&record);
+                    }
                     Err(error) => error!(topic, offset = %at, %error, "a message of a transaction cannot be read"),
                 },
                 Ok(None) => {}
@@ -307,8 +310,18 @@ impl TransactionParts {
             ..NewMessage::copy_of(record, stored_topic, stored_queue, properties.as_str())
         };
         let appended = self.store.append_again_silently(&message)?;
-        self.statistics.sent(stored_topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+        self.count_put(stored_topic, &appended);
         Ok(())
+    }
+
+    fn count_put(&self, topic: &str, appended: &Appended) {
+        self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+    }
+
+    /// A half or an op message was read, as Java's broker reads them: as a group of its own, which tools watch. Java:
+    /// `TransactionalMessageBridge.getMessage`.
+    fn count_read(&self, topic: &str, record_len: usize) {
+        self.statistics.delivered(topic, groups::TRANSACTION, 1, u64::try_from(record_len).unwrap_or(u64::MAX));
     }
 }
 
@@ -368,6 +381,7 @@ impl Shared {
             properties: properties.as_str(),
         };
         let appended = append(&self.parts.store, &op)?;
+        self.parts.count_put(TRANSACTION_OP_HALF_TOPIC, &appended);
         self.pending.lock().settle(half, appended.queue_offset);
         Ok(())
     }
@@ -441,6 +455,7 @@ impl Shared {
             return Ok(());
         };
         let record = Record::parse(&bytes)?;
+        self.parts.count_read(TRANSACTION_HALF_TOPIC, bytes.len());
         let mut properties = Properties::parse(&record.properties());
         let checks: u32 =
             properties.value(names::TRANSACTION_CHECK_TIMES).and_then(|times| times.parse().ok()).unwrap_or(0);
@@ -462,6 +477,7 @@ impl Shared {
         let copy = NewMessage::copy_of(&record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
         let place = match self.parts.store.append_again(&copy) {
             Ok(appended) => {
+                self.parts.count_put(TRANSACTION_HALF_TOPIC, &appended);
                 self.moved(half, &appended, Store::append_again)?;
                 Place { queue: appended.queue_offset, log: appended.physical_offset, time: appended.store_timestamp }
             }
