@@ -2,7 +2,7 @@
 //!
 //! Java: IndexService.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::index_file::{IndexFile, IndexShape, Sought, Steps};
 use crate::looking::{Look, ReadError};
 use crate::noted::Noted;
 
-/// Messages with a key, as stored. Keys are compared by hash only: the caller filters.
+/// Messages with a key, as stored.
 #[derive(Clone, Debug, Default)]
 pub struct QueryOutcome {
     /// Whole records, oldest first.
@@ -256,22 +256,27 @@ impl Index {
         files.iter().try_for_each(|file| file.sync(disk))
     }
 
-    /// Physical offsets of messages with the key, newest first, and whether it ended too early.
-    fn find(&self, look: &Look<'_>, sought: &Sought<'_>) -> Result<(Vec<u64>, bool), ReadError> {
+    /// Goes through the entries with the key's hash, newest first, until `admit` has taken enough; true if it ended too early.
+    fn find(
+        &self,
+        look: &Look<'_>,
+        sought: &Sought<'_>,
+        admit: &mut dyn FnMut(u64) -> Result<bool, ReadError>,
+    ) -> Result<bool, ReadError> {
         let files = self.files.read().clone();
         let mut found = Vec::new();
         let mut steps = Steps::new();
         for file in files.iter().rev() {
             file.look_at_header(look)?;
             if file.overlaps(sought.begin, sought.end) {
-                file.find(look, sought, &mut steps, &mut found)?;
+                file.find(look, sought, &mut steps, &mut found, admit)?;
             }
             let before = !file.is_empty() && file.begin_timestamp() < sought.begin;
             if before || found.len() >= sought.max || steps.used_up {
                 break;
             }
         }
-        Ok((found, steps.used_up))
+        Ok(steps.used_up)
     }
 
     /// Store time and physical offset of the newest entry.
@@ -281,7 +286,9 @@ impl Index {
         Ok((last.end_timestamp(), last.end_physical()))
     }
 
-    /// Messages with the key; `read` gives a record's bytes, `None` when it is gone. Java: queryMessage.
+    /// Messages with the key; `read` gives a record's bytes, `None` when it is gone. The entries tell them by a hash that
+    /// topics and keys share, so each is held against its record before it takes one of the places. Java: queryMessage, which
+    /// gives out whatever has the hash.
     pub fn query(
         &self,
         look: &Look<'_>,
@@ -289,19 +296,29 @@ impl Index {
         read: impl Fn(u64) -> Result<Option<Bytes>, ReadError>,
     ) -> Result<QueryOutcome, ReadError> {
         let (last_update_timestamp, last_update_offset) = self.newest(look)?;
-        let (found, cut_short) = self.find(look, sought)?;
-        if found.is_empty() {
+        // Oldest first.
+        let mut messages = BTreeMap::new();
+        let cut_short = self.find(look, sought, &mut |at| {
+            let Some(bytes) = read(at)?.filter(|bytes| has_key(bytes, sought)) else { return Ok(false) };
+            messages.insert(at, bytes);
+            Ok(true)
+        })?;
+        if messages.is_empty() {
             return Ok(QueryOutcome { cut_short, ..QueryOutcome::default() });
         }
-        // In a set: oldest first.
-        let found: BTreeSet<u64> = found.into_iter().collect();
         Ok(QueryOutcome {
-            messages: found.into_iter().filter_map(|at| read(at).transpose()).collect::<Result<_, _>>()?,
+            messages: messages.into_values().collect(),
             last_update_timestamp,
             last_update_offset: PhysicalOffset(last_update_offset),
             cut_short,
         })
     }
+}
+
+/// Whether a record is of the topic and has the key.
+fn has_key(record: &[u8], sought: &Sought<'_>) -> bool {
+    let Ok(record) = Record::parse(record) else { return false };
+    record.topic() == sought.topic && keys_of(&Noted::of(&record.properties())).any(|key| key == sought.key)
 }
 
 /// What a message is found by: its unique key and each of its keys.

@@ -272,15 +272,16 @@ impl IndexFile {
         self.words.look(look, self.words.len(), range)
     }
 
-    /// Physical offsets of entries with the key's hash and a time in `begin..=end`, newest first, until `found` holds
-    /// `max` or the steps are used up. Times here are whole seconds, so that a message up to a second outside the range may
-    /// be among them. The header is in memory.
+    /// Physical offsets of entries with the key's hash and a time in `begin..=end` that `admit` takes, newest first, until
+    /// `found` holds `max` or the steps are used up. Times here are whole seconds, so that a message up to a second outside the
+    /// range may be among them. The header is in memory.
     pub fn find(
         &self,
         look: &Look<'_>,
         sought: &Sought<'_>,
         steps: &mut Steps,
         found: &mut Vec<u64>,
+        admit: &mut dyn FnMut(u64) -> Result<bool, ReadError>,
     ) -> Result<(), ReadError> {
         let Sought { topic, key, max, begin, end } = *sought;
         let hash = index_key_hash(topic, key).cast_unsigned();
@@ -301,7 +302,7 @@ impl IndexFile {
                 break;
             }
             // A message may have a key twice, and after a power loss its entry twice: it counts once.
-            if entry.hash == hash && time <= end && !found.contains(&entry.physical) {
+            if entry.hash == hash && time <= end && !found.contains(&entry.physical) && admit(entry.physical)? {
                 found.push(entry.physical);
             }
             if entry.previous >= number {
@@ -421,7 +422,8 @@ mod tests {
     fn find(file: &IndexFile, key: &str, begin: i64, end: i64) -> Vec<u64> {
         let mut found = Vec::new();
         let sought = Sought { topic: "T", key, max: 64, begin, end };
-        file.find(&Look::new(&LocalDisk, Effort::Full), &sought, &mut Steps::new(), &mut found).unwrap();
+        file.find(&Look::new(&LocalDisk, Effort::Full), &sought, &mut Steps::new(), &mut found, &mut |_| Ok(true))
+            .unwrap();
         found
     }
 

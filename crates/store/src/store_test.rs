@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use ferromq_protocol::message::{Record, Records, SysFlag};
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+use proptest::prelude::*;
 
 use super::*;
 use crate::testing::*;
@@ -131,6 +132,40 @@ fn every_read_status() {
     settle(&store);
     assert_eq!(status(&store, 10), (ReadStatus::Found, 16));
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 40);
+}
+
+/// Words made of `Aa` and `BB` have one hash in Java, as topics and as keys.
+const ONE_HASH: [&str; 4] = ["AaAa", "AaBB", "BBAa", "BBBB"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    /// And what only has the hash takes no place of what is found.
+    #[test]
+    fn a_query_finds_the_newest_that_have_the_key_itself(
+        sent in proptest::collection::vec((0..4_usize, 0..4_usize, proptest::collection::vec(0..4_usize, 0..3)), 1..40),
+        max in 1..8_usize,
+    ) {
+        let site = Site::new();
+        let store = site.open();
+        for (number, (topic, unique, keys)) in sent.iter().enumerate() {
+            let keys: Vec<&str> = keys.iter().map(|key| ONE_HASH[*key]).collect();
+            let keys = if keys.is_empty() { String::new() } else { format!("KEYS\u{1}{}\u{2}", keys.join(" ")) };
+            let properties = format!("{keys}UNIQ_KEY\u{1}{}\u{2}", ONE_HASH[*unique]);
+            store.append(&message(ONE_HASH[*topic], 0, &[number as u8], &properties)).unwrap();
+        }
+        settle(&store);
+        for (topic, key) in (0..4).flat_map(|topic| (0..4).map(move |key| (topic, key))) {
+            let has = |(of, unique, keys): &(usize, usize, Vec<usize>)| {
+                *of == topic && (*unique == key || keys.contains(&key))
+            };
+            let all: Vec<u8> = (0..sent.len()).filter(|at| has(&sent[*at])).map(|at| at as u8).collect();
+            let expected = &all[all.len().saturating_sub(max)..];
+            let found = store.query(ONE_HASH[topic], ONE_HASH[key], max, 0, i64::MAX, Effort::Full).unwrap();
+            let found: Vec<u8> =
+                found.messages.iter().map(|bytes| Record::parse(bytes).unwrap().body()[0]).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Store {
     }
 
     /// Messages with a key (or unique key) stored in `begin_ms..=end_ms`, oldest first, at most `max` and the store's
-    /// own limit. Keys are compared by hash, times to the second: the caller filters. Java: queryMessage.
+    /// own limit. Times are compared to the second. Java: queryMessage.
     pub fn query(
         &self,
         topic: &str,
