@@ -148,6 +148,114 @@ async fn a_held_pull_is_woken_by_its_message() {
     house.stop().await;
 }
 
+/// Subscribes the house's own connection, as a member of CG, to these tags of TopicA.
+async fn subscribe(house: &House, tags: &str, version: u32) {
+    let codes: Vec<i64> = tags.split("||").map(ferromq_protocol::message::tags::tags_code).collect();
+    let heartbeat = format!(
+        r#"{{"clientID":"c","producerDataSet":[],"consumerDataSet":[{{"groupName":"CG","consumeType":"CONSUME_PASSIVELY",
+           "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","unitMode":false,"subscriptionDataSet":[
+           {{"topic":"TopicA","subString":"{tags}","codeSet":{codes:?},"expressionType":"TAG","subVersion":{version}}}]}}]}}"#
+    );
+    assert_eq!(house.ask(RequestCode::HEART_BEAT, &[], heartbeat.as_bytes()).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_changed_while_a_pull_is_held_counts_for_it() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    house.send("TopicA", "0", "", b"first").await;
+    house.see("TopicA", "0", 1).await;
+    subscribe(&house, "TagA", 1).await;
+    let hold = [("sysFlag", "2"), ("suspendTimeoutMillis", "60000"), ("subVersion", "1")];
+    let waiting = house.pull_with("TopicA", "0", "1", &hold);
+    let changing = async {
+        // On the same connection, so the pull is held by now.
+        subscribe(&house, "TagA||TagB", 2).await;
+        house.send("TopicA", "0", "TAGS\u{1}TagB\u{2}", b"wanted by now").await;
+    };
+    let (reply, ()) = tokio::join!(waiting, changing);
+    assert_eq!((reply.response_code(), bodies(&reply)), (ResponseCode::SUCCESS, vec![b"wanted by now".to_vec()]));
+    house.stop().await;
+}
+
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
+/// What changes, by which request, how the pull differs from the usual one, and what it is answered.
+type Change<'a> = (&'a str, RequestCode, Pairs<'a>, &'a [u8], Pairs<'a>, i32);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_pull_is_answered_by_what_holds_when_it_wakes() {
+    let topic = |perm, queues| {
+        vec![
+            ("topic", "TopicA"),
+            ("defaultTopic", "TBW102"),
+            ("readQueueNums", queues),
+            ("writeQueueNums", "4"),
+            ("perm", perm),
+            ("topicFilterType", "SINGLE_TAG"),
+            ("topicSysFlag", "0"),
+            ("order", "false"),
+        ]
+    };
+    let (make_topic, put_group) =
+        (RequestCode::UPDATE_AND_CREATE_TOPIC, RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP);
+    let subscribed = ("sysFlag", "2");
+    let own = ("sysFlag", "6");
+    let sql = ("expressionType", "SQL92");
+    let no_conditions = &b"enablePropertyFilter=false"[..];
+    let changes: [Change; 8] = [
+        ("topic deleted", RequestCode::DELETE_TOPIC_IN_BROKER, vec![("topic", "TopicA")], b"", vec![own], 17),
+        ("topic not readable", make_topic, topic("2", "4"), b"", vec![own], 16),
+        ("queue not readable", make_topic, topic("6", "1"), b"", vec![own], 29),
+        ("group off", put_group, vec![], br#"{"groupName":"CG","consumeEnable":false}"#, vec![own], 16),
+        ("broker not readable", RequestCode::UPDATE_BROKER_CONFIG, vec![], b"brokerPermission=2", vec![own], 16),
+        (
+            "conditions off",
+            RequestCode::UPDATE_BROKER_CONFIG,
+            vec![],
+            no_conditions,
+            vec![own, sql, ("subscription", "a=1")],
+            1,
+        ),
+        (
+            "topic forbidden to the group",
+            RequestCode::UPDATE_AND_GET_GROUP_FORBIDDEN,
+            vec![("group", "CG"), ("topic", "TopicA"), ("readable", "false")],
+            b"",
+            vec![subscribed],
+            16,
+        ),
+        (
+            "group gone",
+            RequestCode::UNREGISTER_CLIENT,
+            vec![("clientID", "c"), ("consumerGroup", "CG")],
+            b"",
+            vec![subscribed],
+            ResponseCode::SUBSCRIPTION_NOT_EXIST.0,
+        ),
+    ];
+    for (what, code, fields, body, pull, expected) in changes {
+        let root = tempfile::tempdir().unwrap();
+        let house = House::start(root.path(), "enablePropertyFilter=true\n").await;
+        house.send("TopicA", "1", "", b"first").await;
+        house.see("TopicA", "1", 1).await;
+        subscribe(&house, "TagA", 0).await;
+        let changes: Vec<_> = [("suspendTimeoutMillis", "60000")].into_iter().chain(pull).collect();
+        let (connection, client) = (house.connection.clone(), house.client.clone());
+        let waiting = connection.invoke(support::pull_request("TopicA", "1", "1", &changes), PATIENCE);
+        let changing = async {
+            let changed = house.ask(code, &fields, body).await;
+            assert_eq!(changed.code, 0, "{what}: {changed:?}");
+            // Wakes everybody.
+            house.broker.shutdown().await;
+        };
+        let (reply, ()) = tokio::join!(waiting, changing);
+        let reply = reply.unwrap();
+        assert_eq!(reply.code, expected, "{what}: {reply:?}");
+        client.shutdown().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_answers_held_pulls() {
     let root = tempfile::tempdir().unwrap();

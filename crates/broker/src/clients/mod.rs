@@ -4,6 +4,7 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::body::{
@@ -26,6 +27,7 @@ const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Clients {
     table: Mutex<Table<Connection>>,
+    subscription_changes: AtomicU64,
 }
 
 /// A connected client, for requests from the broker to it.
@@ -46,6 +48,10 @@ impl Clients {
     pub fn consumer_heartbeat(&self, connection: &Connection, member: Member, heartbeat: ConsumerHeartbeat) -> bool {
         let group = heartbeat.group.clone();
         let registered = self.table.lock().register_consumer(connection.id(), connection, member, heartbeat);
+        if registered.resubscribed {
+            // After the change: who reads the number and then the old subscription sees another number later.
+            self.subscription_changes.fetch_add(1, Ordering::SeqCst);
+        }
         send(registered.notice);
         for Conflict { topic, client_id, wants, other_client_id, other_wants } in registered.conflicts {
             tracing::warn!(
@@ -55,6 +61,11 @@ impl Clients {
             );
         }
         registered.subscriptions_wanted
+    }
+
+    /// How often any group's subscription has become another one. A decision taken by a subscription holds while this stays the same.
+    pub fn subscription_changes(&self) -> u64 {
+        self.subscription_changes.load(Ordering::SeqCst)
     }
 
     pub fn producer_heartbeat(&self, connection: &Connection, member: Member, group: &GroupName) {

@@ -79,6 +79,8 @@ pub struct Registered<C> {
     pub conflicts: Vec<Conflict>,
     /// The client should send its subscriptions in full next time.
     pub subscriptions_wanted: bool,
+    /// The group's subscriptions, to whatever topic, are not what they were.
+    pub resubscribed: bool,
 }
 
 /// Members to be told that their group has changed: NOTIFY_CONSUMER_IDS_CHANGED.
@@ -115,6 +117,16 @@ struct Consumers {
     subscribers: BTreeMap<TopicName, ConnectionId>,
     /// Members whose own subscription to a topic is another one.
     disagreeing: BTreeSet<(ConnectionId, TopicName)>,
+}
+
+/// What a heartbeat did to its group's subscriptions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    /// What is wanted of a topic.
+    Expressions,
+    /// A topic came or went.
+    Topics,
 }
 
 #[derive(Default)]
@@ -163,12 +175,12 @@ impl<C: Clone> Table<C> {
         let subscriptions_wanted =
             other_fingerprint || (heartbeat.subscriptions.is_none() && consumers.group.subscriptions.is_empty());
         let mut conflicts = Vec::new();
-        let resubscribed = heartbeat.subscriptions.is_some_and(|subscriptions| {
+        let change = heartbeat.subscriptions.map_or(Change::None, |subscriptions| {
             conflicts = consumers.conflicts(id, &subscriptions);
             consumers.subscribe(&heartbeat.group, id, subscriptions)
         });
-        let notice = if joined || resubscribed { self.notice(&heartbeat.group) } else { None };
-        Registered { notice, conflicts, subscriptions_wanted }
+        let notice = if joined || change == Change::Topics { self.notice(&heartbeat.group) } else { None };
+        Registered { notice, conflicts, subscriptions_wanted, resubscribed: change != Change::None }
     }
 
     /// Java: `ProducerManager.registerProducer`.
@@ -345,9 +357,9 @@ impl Consumers {
         conflicts
     }
 
-    /// Java: `ConsumerGroupInfo.updateSubscription`. True if a topic came or went. Two clients that subscribe differently under one group
-    /// name keep overwriting each other, as in Java.
-    fn subscribe(&mut self, name: &GroupName, id: ConnectionId, subscriptions: Vec<SubscriptionData>) -> bool {
+    /// Java: `ConsumerGroupInfo.updateSubscription`. Two clients that subscribe differently under one group name keep overwriting each
+    /// other, as in Java.
+    fn subscribe(&mut self, name: &GroupName, id: ConnectionId, subscriptions: Vec<SubscriptionData>) -> Change {
         let known = &self.group.subscriptions;
         let is_newer =
             |data: &SubscriptionData| known.get(&*data.topic).is_none_or(|old| old.sub_version < data.sub_version);
@@ -355,7 +367,7 @@ impl Consumers {
         let gone: Vec<TopicName> = known.keys().filter(|topic| !listed.contains(&***topic)).cloned().collect();
         let newer: Vec<bool> = subscriptions.iter().map(is_newer).collect();
         if gone.is_empty() && !newer.contains(&true) {
-            return false;
+            return Change::None;
         }
         let group = Arc::make_mut(&mut self.group);
         for topic in &gone {
@@ -363,7 +375,7 @@ impl Consumers {
             group.subscriptions.remove(&**topic);
             self.subscribers.remove(topic);
         }
-        let mut changed = !gone.is_empty();
+        let mut change = if gone.is_empty() { Change::Expressions } else { Change::Topics };
         for (data, _) in subscriptions.into_iter().zip(newer).filter(|(_, newer)| *newer) {
             let topic = data.topic.clone();
             self.subscribers.insert(topic.clone(), id);
@@ -372,7 +384,7 @@ impl Consumers {
             match old {
                 None => {
                     tracing::info!(group = %name, %topic, expression = &*new.sub_string, "subscribed");
-                    changed = true;
+                    change = Change::Topics;
                 }
                 Some(old) if old.sub_string != new.sub_string => {
                     tracing::info!(group = %name, %topic, was = &*old.sub_string, is = &*new.sub_string, "subscription of the group changed");
@@ -380,7 +392,7 @@ impl Consumers {
                 Some(_) => {}
             }
         }
-        changed
+        change
     }
 }
 

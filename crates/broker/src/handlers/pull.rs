@@ -3,6 +3,7 @@
 //! Checks come in Java's order with Java's codes and remarks (spec broker §C.2, protocol §3.2). A pull that finds nothing is parked in
 //! [`HeldPulls`]; whoever dispatches its message wakes it, or the broker's clock when its time is up.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -54,8 +55,10 @@ struct HeldPull {
     slot: ReplySlot,
 }
 
-/// What to read, as long as it may have to be read again.
+/// What to read, as long as it may have to be read again, and what it takes to admit it once more before that.
 struct Pull {
+    code: RequestCode,
+    peer: SocketAddr,
     group: GroupName,
     group_config: Arc<SubscriptionGroup>,
     topic: Arc<Topic>,
@@ -64,6 +67,24 @@ struct Pull {
     from: i64,
     count_max: usize,
     wanted: Wanted,
+    /// Where `wanted` is the group's subscription and not the pull's own.
+    subscribed: Option<Subscribed>,
+}
+
+/// What a pull knows of its group's subscription.
+#[derive(Clone, Copy)]
+struct Subscribed {
+    /// The client's version of it.
+    version: i64,
+    /// [`Clients::subscription_changes`] before it was looked up.
+    changes: u64,
+}
+
+/// Who may read what, found anew for each read that follows a wait.
+struct Admitted {
+    group_config: Arc<SubscriptionGroup>,
+    topic: Arc<Topic>,
+    queue: QueueId,
 }
 
 impl PullPath {
@@ -110,6 +131,69 @@ impl PullPath {
 
     /// The checks before anything is read.
     fn admit(&self, connection: &Connection, code: RequestCode, request: &PullRequest) -> Result<Pull, Refusal> {
+        let (group, peer) = (&request.consumer_group, connection.peer_addr());
+        let Admitted { group_config, topic, queue } =
+            self.admit_to_queue(code, peer, group, &request.topic, request.queue_id)?;
+        let config = self.config.current();
+        let (wanted, subscribed) = if request.sys_flag & flag::SUBSCRIPTION != 0 {
+            let text = request.subscription.as_deref().unwrap_or_default();
+            let failed = |reason: String| {
+                let remark = format!("parse the consumer's subscription failed{reason}");
+                Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark).header(NoFields)
+            };
+            let wanted = if SubscriptionData::is_tag_type(request.expression_type.as_deref()) {
+                Wanted::by_tags(text).ok_or_else(|| failed(String::new()))?
+            } else {
+                let kind = request.expression_type.as_deref().unwrap_or_default();
+                refuse_condition(&config, kind).map_err(|refusal| refusal.header(NoFields))?;
+                self.conditions.compile(text).map_err(|error| failed(format!(", {error}")))?
+            };
+            (wanted, None)
+        } else {
+            let subscribed = Subscribed { version: request.sub_version, changes: self.clients.subscription_changes() };
+            (self.subscribed(group, &request.topic, request.sub_version, &group_config)?, Some(subscribed))
+        };
+        let count_max =
+            usize::try_from(request.max_msg_nums).unwrap_or(0).clamp(1, config.pull_batch_max_message_count);
+        Ok(Pull {
+            code,
+            peer,
+            group: group.clone(),
+            group_config,
+            topic,
+            queue,
+            from: request.queue_offset,
+            count_max,
+            wanted,
+            subscribed,
+        })
+    }
+
+    /// The checks of a pull that has waited: topic, group, permissions and the group's subscription may be others by now. Java runs the
+    /// whole request again: `PullMessageProcessor.executeRequestWhenWakeup`.
+    fn admit_again(&self, mut pull: Pull) -> Result<Pull, Refusal> {
+        let queue_id = i32::try_from(pull.queue.0).unwrap_or(i32::MAX);
+        let admitted = self.admit_to_queue(pull.code, pull.peer, &pull.group, &pull.topic.topic_name, queue_id)?;
+        if let Some(subscribed) = pull.subscribed {
+            pull.wanted =
+                self.subscribed(&pull.group, &pull.topic.topic_name, subscribed.version, &admitted.group_config)?;
+        } else if matches!(pull.wanted, Wanted::Condition(_)) {
+            refuse_condition(&self.config.current(), SubscriptionData::SQL92)
+                .map_err(|refusal| refusal.header(NoFields))?;
+        }
+        (pull.group_config, pull.topic) = (admitted.group_config, admitted.topic);
+        Ok(pull)
+    }
+
+    /// Everything that does not depend on what the pull wants.
+    fn admit_to_queue(
+        &self,
+        code: RequestCode,
+        peer: SocketAddr,
+        group: &GroupName,
+        topic_name: &str,
+        queue_id: i32,
+    ) -> Result<Admitted, Refusal> {
         let config = self.config.current();
         if config.broker_permission & perm::READ == 0 {
             return Err(forbidden(1, format!("the broker[{}] pulling message is forbidden", config.advertised_host())));
@@ -120,57 +204,37 @@ impl PullPath {
                 format!("the broker[{}] for lite pull consumer is forbidden", config.advertised_host()),
             ));
         }
-        let group = &request.consumer_group;
         let group_config =
             self.groups.find_or_create(group).ok_or_else(|| Refusal::group_not_exist(group).header(NoFields))?;
         if !group_config.consume_enable {
             return Err(forbidden(2, format!("subscription group no permission, {group}")));
         }
-        let Some(topic) = self.topics.find(&request.topic) else {
+        let Some(topic) = self.topics.find(topic_name) else {
             // The blank before the line end is Java's, here and not in the send path.
-            let remark = format!("topic[{}] not exist, apply first please! ", request.topic);
+            let remark = format!("topic[{topic_name}] not exist, apply first please! ");
             return Err(Refusal::with_faq(ResponseCode::TOPIC_NOT_EXIST, &remark).header(NoFields));
         };
         if topic.perm & perm::READ == 0 {
-            return Err(forbidden(3, format!("the topic[{}] pulling message is forbidden", request.topic)));
+            return Err(forbidden(3, format!("the topic[{topic_name}] pulling message is forbidden")));
         }
-        let queue = match u32::try_from(request.queue_id) {
-            Ok(queue) if request.queue_id < topic.read_queue_nums => QueueId(queue),
-            _ => {
-                return Err(Refusal::invalid_parameter(format!(
-                    "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}] consumer:[/{}]",
-                    request.queue_id,
-                    request.topic,
-                    topic.read_queue_nums,
-                    connection.peer_addr()
-                ))
-                .header(NoFields));
-            }
-        };
-        let wanted = if request.sys_flag & flag::SUBSCRIPTION != 0 {
-            let text = request.subscription.as_deref().unwrap_or_default();
-            let failed = |reason: String| {
-                let remark = format!("parse the consumer's subscription failed{reason}");
-                Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark).header(NoFields)
-            };
-            if SubscriptionData::is_tag_type(request.expression_type.as_deref()) {
-                Wanted::by_tags(text).ok_or_else(|| failed(String::new()))?
-            } else {
-                let kind = request.expression_type.as_deref().unwrap_or_default();
-                refuse_condition(&config, kind).map_err(|refusal| refusal.header(NoFields))?;
-                self.conditions.compile(text).map_err(|error| failed(format!(", {error}")))?
-            }
-        } else {
-            self.subscribed(request, &group_config)?
-        };
-        let count_max =
-            usize::try_from(request.max_msg_nums).unwrap_or(0).clamp(1, config.pull_batch_max_message_count);
-        Ok(Pull { group: group.clone(), group_config, topic, queue, from: request.queue_offset, count_max, wanted })
+        match u32::try_from(queue_id) {
+            Ok(queue) if queue_id < topic.read_queue_nums => Ok(Admitted { group_config, topic, queue: QueueId(queue) }),
+            _ => Err(Refusal::invalid_parameter(format!(
+                "queueId[{queue_id}] is illegal, topic:[{topic_name}] topicConfig.readQueueNums:[{}] consumer:[/{peer}]",
+                topic.read_queue_nums,
+            ))
+            .header(NoFields)),
+        }
     }
 
     /// What the group's heartbeats say that it wants.
-    fn subscribed(&self, request: &PullRequest, group_config: &SubscriptionGroup) -> Result<Wanted, Refusal> {
-        let group = &request.consumer_group;
+    fn subscribed(
+        &self,
+        group: &GroupName,
+        topic: &str,
+        version: i64,
+        group_config: &SubscriptionGroup,
+    ) -> Result<Wanted, Refusal> {
         let Some(consumers) = self.clients.consumer_group(group) else {
             return Err(Refusal::with_faq(ResponseCode::SUBSCRIPTION_NOT_EXIST, "the consumer's group info not exist")
                 .header(NoFields));
@@ -178,17 +242,17 @@ impl PullPath {
         if !group_config.consume_broadcast_enable && consumers.is_broadcasting() {
             return Err(forbidden(4, format!("the consumer group[{group}] can not consume by broadcast way")));
         }
-        if self.groups.forbidden(group, &request.topic) & perm::READ != 0 {
-            return Err(forbidden(5, format!("the consumer group[{group}] is forbidden for topic[{}]", request.topic)));
+        if self.groups.forbidden(group, topic) & perm::READ != 0 {
+            return Err(forbidden(5, format!("the consumer group[{group}] is forbidden for topic[{topic}]")));
         }
-        let Some(subscription) = consumers.subscription(&request.topic) else {
+        let Some(subscription) = consumers.subscription(topic) else {
             return Err(Refusal::with_faq(
                 ResponseCode::SUBSCRIPTION_NOT_EXIST,
                 "the consumer's subscription not exist",
             )
             .header(NoFields));
         };
-        if subscription.sub_version < request.sub_version {
+        if subscription.sub_version < version {
             return Err(Refusal::new(ResponseCode::SUBSCRIPTION_NOT_LATEST, "the consumer's subscription not latest")
                 .header(NoFields));
         }
@@ -280,10 +344,16 @@ impl PullPath {
     /// A message is visible: wakes the pulls that wait for it. Called by whoever dispatches.
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
         for held in self.held.take(arrival.topic, arrival.queue_id, |held| {
-            held.from <= arrival.queue_offset && held.pull.pull.wanted.matches_arrival(arrival)
+            held.from <= arrival.queue_offset && self.may_want(&held.pull.pull, arrival)
         }) {
             self.answer_held(held);
         }
+    }
+
+    /// A pull by a subscription that may be another one by now is woken too, to look.
+    fn may_want(&self, pull: &Pull, arrival: &Arrival<'_>) -> bool {
+        pull.wanted.matches_arrival(arrival)
+            || pull.subscribed.is_some_and(|known| known.changes != self.clients.subscription_changes())
     }
 
     /// Answers the pulls whose time is up.
@@ -301,16 +371,13 @@ impl PullPath {
         }
     }
 
-    /// Reads again, and this time whatever comes of it is the answer.
-    fn answer_held(&self, held: HeldPull) {
-        if held.slot.is_closed() {
+    /// Looks and reads again, and this time whatever comes of it is the answer.
+    fn answer_held(&self, HeldPull { pull, slot }: HeldPull) {
+        if slot.is_closed() {
             return;
         }
-        let reply = match self.read(&held.pull) {
-            Ok((reply, _)) => reply,
-            Err(error) => Refusal::from(error).into_reply(),
-        };
-        held.slot.send(reply);
+        let reply = self.admit_again(pull).and_then(|pull| Ok(self.read(&pull)?.0));
+        slot.send(reply.unwrap_or_else(Refusal::into_reply));
     }
 }
 

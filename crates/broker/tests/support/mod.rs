@@ -64,19 +64,7 @@ impl House {
 
     /// A pull of `CG` that does not wait.
     pub async fn pull_with(&self, topic: &str, queue: &str, offset: &str, changes: &[(&str, &str)]) -> Command {
-        let fields = vec![
-            ("consumerGroup", "CG"),
-            ("topic", topic),
-            ("queueId", queue),
-            ("queueOffset", offset),
-            ("maxMsgNums", "32"),
-            ("sysFlag", "4"),
-            ("commitOffset", "0"),
-            ("suspendTimeoutMillis", "0"),
-            ("subscription", "*"),
-            ("subVersion", "0"),
-        ];
-        self.ask(RequestCode::PULL_MESSAGE, &changed(fields, changes), b"").await
+        self.connection.invoke(pull_request(topic, queue, offset, changes), PATIENCE).await.unwrap()
     }
 
     /// A pull of `CG` that waits for a message.
@@ -144,6 +132,23 @@ pub async fn start(root: &Path, more: &str) -> Result<Broker, StartError> {
     std::fs::write(&file, &text).unwrap();
     let config = BrokerConfig::complete(BrokerConfig::parse(&text, &file).unwrap()).unwrap();
     Broker::start(config, Some(file)).await
+}
+
+/// A pull of `CG` that does not wait, but for the changes.
+pub fn pull_request(topic: &str, queue: &str, offset: &str, changes: &[(&str, &str)]) -> Command {
+    let fields = vec![
+        ("consumerGroup", "CG"),
+        ("topic", topic),
+        ("queueId", queue),
+        ("queueOffset", offset),
+        ("maxMsgNums", "32"),
+        ("sysFlag", "4"),
+        ("commitOffset", "0"),
+        ("suspendTimeoutMillis", "0"),
+        ("subscription", "*"),
+        ("subVersion", "0"),
+    ];
+    Command::request(RequestCode::PULL_MESSAGE, &changed(fields, changes))
 }
 
 fn changed<'a>(mut fields: Vec<(&'a str, &'a str)>, changes: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
