@@ -5,6 +5,7 @@ use crate::{ByteString, Header};
 /// Progress of every group: GET_BROKER_CONSUME_STATS (317). Java: `GetConsumeStatsInBrokerHeader`.
 #[derive(Clone, Debug, Default, PartialEq, Header)]
 pub struct BrokerConsumeStatsRequest {
+    #[header(default)]
     pub is_order: bool,
 }
 

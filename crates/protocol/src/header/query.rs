@@ -33,9 +33,12 @@ pub struct ViewMessageRequest {
 #[derive(Clone, Debug, Default, PartialEq, Header)]
 pub struct QueryConsumeQueueRequest {
     pub topic: TopicName,
+    #[header(default)]
     pub queue_id: i32,
     /// Queue offset of the first entry.
+    #[header(default)]
     pub index: i64,
+    #[header(default)]
     pub count: i32,
     pub consumer_group: Option<GroupName>,
 }
