@@ -141,6 +141,7 @@ impl Broker {
             delay_levels.clone(),
             Clock::system(),
             Arc::clone(&store),
+            Arc::clone(&topics),
             Arc::clone(&statistics),
             &persistence,
         )?;
@@ -151,6 +152,7 @@ impl Broker {
             &config_dir.join("timercheck"),
             Clock::system(),
             Arc::clone(&store),
+            Arc::clone(&topics),
             Arc::clone(&statistics),
         )
         .map_err(|source| StartError::Timers { path: timers_dir, source })?;

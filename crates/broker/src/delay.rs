@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use ferromq_config::replace_file;
 use ferromq_protocol::body::{DataVersion, DelayOffsetTable};
-use ferromq_protocol::message::properties::{self, names};
+use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
-use ferromq_protocol::topics::{SCHEDULE_TOPIC, TRANSACTION_HALF_TOPIC};
+use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
 use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, Effort, QueueEntry, Store};
 use parking_lot::{Condvar, Mutex};
@@ -24,7 +24,9 @@ use tracing::{error, info, warn};
 
 use crate::missing;
 use crate::persistence::{self, LoadError, Persistence, SavedFile};
+use crate::places;
 use crate::statistics::Statistics;
+use crate::topics::Topics;
 
 /// Pause after a delivery that failed. Java: `DELAY_FOR_A_WHILE`.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -75,6 +77,7 @@ pub struct Delays {
 
 struct Shared {
     store: Arc<Store>,
+    topics: Arc<Topics>,
     statistics: Arc<Statistics>,
     levels: DelayLevels,
     clock: Clock,
@@ -118,6 +121,7 @@ impl Delays {
         levels: DelayLevels,
         clock: Clock,
         store: Arc<Store>,
+        topics: Arc<Topics>,
         statistics: Arc<Statistics>,
         persistence: &Persistence,
     ) -> Result<Delays, LoadError> {
@@ -133,6 +137,7 @@ impl Delays {
         let progress = Progress { now: delivered.clone(), saved: delivered, ..Progress::default() };
         let shared = Arc::new(Shared {
             store,
+            topics,
             statistics,
             levels,
             clock,
@@ -384,22 +389,27 @@ impl Shared {
         }
     }
 
-    /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered.
+    /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered, now or
+    /// ever. It stays where it is, so who reads the log can look after it.
     fn deliver(&self, entry: &QueueEntry) -> Result<Option<PhysicalOffset>, AppendError> {
         let bytes = missing::look_up(&self.store, "a delayed message", entry.physical);
         // Looked up by its place, it can be read.
         let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else { return Ok(None) };
         let text = record.properties();
-        let queue = properties::property(&text, names::REAL_QUEUE_ID).and_then(|queue| queue.parse().ok()).map(QueueId);
-        let (Some(topic), Some(queue)) = (properties::property(&text, names::REAL_TOPIC), queue) else {
-            error!(physical_offset = %entry.physical, "a delayed message does not say where it belongs and is left out");
-            return Ok(None);
+        let (topic, queue) = match places::destination(&self.topics, &text) {
+            Ok(place) => place,
+            Err(error) => {
+                error!(physical_offset = %entry.physical, %error, "a delayed message cannot be delivered and is left out");
+                return Ok(None);
+            }
         };
-        if topic == TRANSACTION_HALF_TOPIC {
-            error!(physical_offset = %entry.physical, "a half message cannot be delayed and is left out");
-            return Ok(None);
-        }
-        let appended = self.store.append_again(&NewMessage::copy_of(&record, topic, queue, &text))?;
+        let appended = match self.store.append_again(&NewMessage::copy_of(&record, topic, queue, &text)) {
+            Err(error) if error.is_of_the_message() => {
+                error!(physical_offset = %entry.physical, topic, %error, "a delayed message cannot be delivered and is left out");
+                return Ok(None);
+            }
+            result => result?,
+        };
         self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
         Ok(Some(appended.end))
     }

@@ -8,6 +8,8 @@ use ferromq_protocol::message::SysFlag;
 use ferromq_store::{AllMessages, Effort, ReadLimits, StoreConfig};
 
 use super::*;
+use crate::config::BrokerConfig;
+use crate::live_config::LiveConfig;
 
 const START: i64 = 1_795_220_000_000;
 /// How long a test waits for another thread before it gives up.
@@ -46,9 +48,11 @@ impl House {
         let store = Arc::new(Store::open(config).unwrap());
         let persistence = Persistence::start().unwrap();
         let statistics = Arc::new(Statistics::new());
+        let config_dir = directory.path().join("config");
+        let live = Arc::new(LiveConfig::new(BrokerConfig::default(), None));
+        let topics = Arc::new(Topics::open(&config_dir, &live, &persistence).unwrap());
         let delays =
-            Delays::open(&directory.path().join("config"), levels, clock, Arc::clone(&store), statistics, &persistence)
-                .unwrap();
+            Delays::open(&config_dir, levels, clock, Arc::clone(&store), topics, statistics, &persistence).unwrap();
         let delays = Arc::new(delays);
         let (arrived, arrivals) = mpsc::channel();
         let woken = Arc::downgrade(&delays);
@@ -65,9 +69,13 @@ impl House {
 
     /// Stores a message that waits, and returns once the delays could have seen it.
     fn delay(&self, level: i32, topic: &str, body: &str) {
+        self.delay_for(level, &format!("REAL_TOPIC\u{1}{topic}\u{2}REAL_QID\u{1}1\u{2}"), body);
+    }
+
+    /// As [`delay`](Self::delay), for wherever the properties say.
+    fn delay_for(&self, level: i32, place: &str, body: &str) {
         let waiting = Waiting::at(level, &self.delays.shared.levels).unwrap();
-        let text =
-            format!("TAGS\u{1}TagA\u{2}DELAY\u{1}{}\u{2}REAL_TOPIC\u{1}{topic}\u{2}REAL_QID\u{1}1\u{2}", waiting.level);
+        let text = format!("TAGS\u{1}TagA\u{2}DELAY\u{1}{}\u{2}{place}", waiting.level);
         let host = "127.0.0.1:10911".parse().unwrap();
         self.store
             .append(&NewMessage {
@@ -157,6 +165,36 @@ fn a_message_comes_when_it_is_due_and_not_before() {
     assert_eq!(house.next_arrival(), ("TopicA".to_owned(), 1));
     house.settle();
     assert_eq!(house.delays.progress(), [(1, QueueOffset(1), QueueOffset(1)), (2, QueueOffset(1), QueueOffset(1))]);
+}
+
+#[test]
+fn what_can_never_be_delivered_holds_up_nobody() {
+    let house = House::new();
+    let places = [("a/b", "1"), ("..", "1"), ("T\0", "1"), ("T", "4294967295"), ("T", "-1"), ("T", "one"), ("T", "")];
+    let closed = ["RMQ_SYS_TRANS_HALF_TOPIC", "SCHEDULE_TOPIC_XXXX", "rmq_sys_wheel_timer", "SELF_TEST_TOPIC"];
+    let long = ["t".repeat(128), format!("%RETRY%{}", "g".repeat(249))];
+    let topics = closed.into_iter().chain(long.iter().map(String::as_str)).map(|topic| (topic, "1"));
+    for (topic, queue) in places.into_iter().chain(topics) {
+        house.delay_for(1, &format!("REAL_TOPIC\u{1}{topic}\u{2}REAL_QID\u{1}{queue}\u{2}"), "nowhere");
+    }
+    for place in ["", "REAL_TOPIC\u{1}T\u{2}", "REAL_QID\u{1}1\u{2}"] {
+        house.delay_for(1, place, "nowhere");
+    }
+    house.delay(1, "T", "behind them");
+    house.pass(1000);
+    assert_eq!(house.next_arrival(), ("T".to_owned(), 0));
+    assert_eq!(house.bodies("T"), ["behind them"]);
+}
+
+#[test]
+fn a_topic_that_has_lost_queues_gets_its_message_in_one_it_has() {
+    let house = House::new();
+    let topics = &house.delays.shared.topics;
+    topics.update(crate::topics::new_config("Shrunk", 2, 6));
+    house.delay_for(1, "REAL_TOPIC\u{1}Shrunk\u{2}REAL_QID\u{1}7\u{2}", "still seen");
+    house.pass(1000);
+    assert_eq!(house.next_arrival().0, "Shrunk");
+    assert_eq!(house.bodies("Shrunk"), ["still seen"]);
 }
 
 #[test]

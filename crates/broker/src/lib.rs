@@ -18,6 +18,7 @@ mod live_config;
 mod local_time;
 mod missing;
 pub mod persistence;
+mod places;
 pub mod queue_locks;
 mod recall_handle;
 mod refusal;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::properties::{self, names, property};
 use ferromq_protocol::message::{NewMessage, Properties, Record};
-use ferromq_protocol::topics::{TIMER_TOPIC, is_closed_to_producers};
+use ferromq_protocol::topics::TIMER_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use ferromq_store::{
     AppendError, Arrival, Clock, Effort, Store, Timer, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError,
@@ -24,7 +24,9 @@ use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
 use crate::missing;
+use crate::places;
 use crate::statistics::Statistics;
+use crate::topics::Topics;
 
 /// The one queue of the timer topic.
 const QUEUE: QueueId = QueueId(0);
@@ -152,6 +154,7 @@ impl JavaProgress {
 
 struct Shared {
     store: Arc<Store>,
+    topics: Arc<Topics>,
     statistics: Arc<Statistics>,
     clock: Clock,
     java: JavaProgress,
@@ -219,11 +222,12 @@ impl Timers {
         java_checkpoint: &Path,
         clock: Clock,
         store: Arc<Store>,
+        topics: Arc<Topics>,
         statistics: Arc<Statistics>,
     ) -> io::Result<Timers> {
         let java = JavaProgress::read(java_checkpoint)?;
         let index = TimerIndex::open(dir, java.read_ms.saturating_sub(1))?;
-        let shared = Shared { store, statistics, clock, java, signal: Mutex::default(), wake: Condvar::new() };
+        let shared = Shared { store, topics, statistics, clock, java, signal: Mutex::default(), wake: Condvar::new() };
         Ok(Timers { shared: Arc::new(shared), thread: Mutex::new(None), index: Mutex::new(Some(index)) })
     }
 
@@ -483,10 +487,14 @@ impl Shared {
             // The log lost its end in a crash of the machine, and the place was taken by another message, which has an entry of its own.
             return Ok(());
         }
-        let queue = parsed(names::REAL_QUEUE_ID).and_then(|queue| u32::try_from(queue).ok());
-        let (Some(topic), Some(queue)) = (properties.value(names::REAL_TOPIC).map(str::to_owned), queue) else {
-            error!(physical_offset = %record.physical_offset(), "a timer message does not say where it belongs and is left out");
-            return Ok(());
+        let place =
+            places::destination(&self.topics, properties.as_str()).map(|(topic, queue)| (topic.to_owned(), queue));
+        let (topic, queue) = match place {
+            Ok(place) => place,
+            Err(error) => {
+                error!(physical_offset = %record.physical_offset(), %error, "a timer message cannot be delivered and is left out");
+                return Ok(());
+            }
         };
         if !cancelled.is_empty() {
             let key = properties.value(names::UNIQUE_KEY).unwrap_or_default();
@@ -495,15 +503,11 @@ impl Shared {
                 return Ok(());
             }
         }
-        if is_closed_to_producers(&topic) {
-            error!(physical_offset = %record.physical_offset(), topic, "a timer message is for a topic of the system and is left out");
-            return Ok(());
-        }
         let stored = properties.clone();
         properties.set(names::TIMER_ENQUEUE_MS, record.store_timestamp());
         properties.set(names::TIMER_DEQUEUE_MS, self.clock.now_ms());
         let copy = |properties: &Properties| {
-            self.store.append_again(&NewMessage::copy_of(record, &topic, QueueId(queue), properties.as_str()))
+            self.store.append_again(&NewMessage::copy_of(record, &topic, queue, properties.as_str()))
         };
         let appended = match copy(&properties) {
             // Its properties were at the limit: they go as they came.

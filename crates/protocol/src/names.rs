@@ -10,8 +10,9 @@ use bytestring::ByteString;
 
 /// Longest topic name a client may use, in UTF-16 units. Java: `TopicValidator.TOPIC_MAX_LENGTH`.
 pub const TOPIC_LEN_MAX: usize = 127;
-/// Longest group name, in UTF-16 units. Java: `Validators.CHARACTER_MAX_LENGTH`.
-pub const GROUP_LEN_MAX: usize = 255;
+/// Longest group name, in UTF-16 units: with `%RETRY%` before it, it must still be a topic that can be stored. Java's clients allow 255
+/// (`Validators.CHARACTER_MAX_LENGTH`), and such a group's retries are lost.
+pub const GROUP_LEN_MAX: usize = crate::message::record::TOPIC_LEN_MAX - crate::topics::RETRY_PREFIX.len();
 
 /// Why a name is refused. The text is what a Java broker puts in the remark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,6 +194,14 @@ mod tests {
             "The specified topic is longer than topic max length."
         );
         assert_eq!(TopicName::from("t".repeat(127)).validate(), Ok(()));
+    }
+
+    #[test]
+    fn the_retry_topic_of_every_group_can_be_stored() {
+        assert_eq!(GroupName::from("g".repeat(248)).validate(), Ok(()));
+        for bad in ["g".repeat(249), "a/b".into(), "..".into(), "a@b".into(), "\0".into(), "ü".into(), " ".into()] {
+            assert!(GroupName::from(&*bad).validate().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

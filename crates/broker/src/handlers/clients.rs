@@ -79,7 +79,8 @@ pub(crate) fn heartbeat(
 /// The topic that takes what the group could not consume, ordered if anything it subscribes to is.
 fn make_retry_topic(topics: &Topics, consumer: &ConsumerData, queue_count: i32) {
     let retry_topic = names::retry_topic(&consumer.group_name);
-    if topics.contains(&retry_topic) {
+    // The group may come from a file of Java's, which takes any name.
+    if topics.contains(&retry_topic) || !names::can_be_retried(&consumer.group_name) {
         return;
     }
     let order =

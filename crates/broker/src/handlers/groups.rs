@@ -1,6 +1,7 @@
 //! Administration of subscription groups: 200, 201, 207, 225, 352, 353.
 //!
-//! Java: `AdminBrokerProcessor`; spec broker §B.8, §C.12. Names are not checked here, because 5.3.3 does not.
+//! Java: `AdminBrokerProcessor`; spec broker §B.8, §C.12. 5.3.3 does not check names here; a group with
+//! a name that is no topic's could never get a message back.
 
 use ferromq_protocol::body::{GroupForbidden, SubscriptionGroup, SubscriptionGroupList};
 use ferromq_protocol::header::{DeleteGroupRequest, GroupConfigRequest, GroupForbiddenRequest};
@@ -18,13 +19,21 @@ use crate::topics::perm;
 /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP.
 pub(crate) fn update(groups: &Groups, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
     let wanted: SubscriptionGroup = super::json_body(command)?;
+    refuse_name(&wanted.group_name)?;
     put(groups, wanted, connection)?;
     Ok(Outcome::Reply(Reply::ok()))
 }
 
-/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST.
+fn refuse_name(group: &GroupName) -> Result<(), Refusal> {
+    group.validate().map_err(|error| Refusal::invalid_parameter(error.to_string()))
+}
+
+/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST: names that cannot be let nothing be done.
 pub(crate) fn update_list(groups: &Groups, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
     let list: SubscriptionGroupList = super::json_body(command)?;
+    for wanted in &list.group_config_list {
+        refuse_name(&wanted.group_name)?;
+    }
     for wanted in list.group_config_list {
         put(groups, wanted, connection)?;
     }
@@ -85,6 +94,8 @@ pub(crate) fn forbidden(groups: &Groups, command: &Command) -> Result<Outcome, R
         Some(false) => bits | perm::READ,
     };
     if next != bits {
+        refuse_name(group)?;
+        topic.validate().map_err(|error| Refusal::invalid_parameter(error.to_string()))?;
         groups.forbid(group, topic, next);
     }
     let body =

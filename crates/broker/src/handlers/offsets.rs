@@ -7,6 +7,7 @@ use ferromq_protocol::header::{
     MinOffsetRequest, QueryOffsetReply, QueryOffsetRequest, SearchOffsetReply, SearchOffsetRequest,
     UpdateOffsetRequest,
 };
+use ferromq_protocol::topics;
 use ferromq_protocol::{Command, NoFields, QueueId, QueueOffset, Reply, ResponseCode};
 use ferromq_remoting::Outcome;
 use ferromq_store::{Boundary, Effort, ReadError, Store};
@@ -58,6 +59,15 @@ fn not_found(remark: &'static str) -> Refusal {
     Refusal::new(ResponseCode::QUERY_NOT_FOUND, remark).header(NoFields)
 }
 
+/// The group whose offsets say from where a start reads the transactions that are open: a client that moved them could end any of them
+/// unseen. Java takes them from everybody.
+pub(crate) fn refuse_own_group(group: &str) -> Result<(), Refusal> {
+    if group == topics::groups::TRANSACTION {
+        return Err(Refusal::no_permission(format!("the offsets of {group} are the broker's own")));
+    }
+    Ok(())
+}
+
 /// UPDATE_CONSUMER_OFFSET. Neither the queue's existence nor the offset's sign is looked at.
 pub(crate) fn update(
     offsets: &ConsumerOffsets,
@@ -67,6 +77,7 @@ pub(crate) fn update(
 ) -> Result<Outcome, Refusal> {
     let request: UpdateOffsetRequest = command.header()?;
     let (topic, group) = (&request.topic, &request.consumer_group);
+    refuse_own_group(group).map_err(|refusal| refusal.header(NoFields))?;
     if !groups.contains(group) {
         return Err(Refusal::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, format!("Group {group} not exist!"))
             .header(NoFields));

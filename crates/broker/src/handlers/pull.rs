@@ -18,6 +18,7 @@ use crate::clients::Clients;
 use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
+use crate::handlers::offsets::refuse_own_group;
 use crate::held_pulls::{Held, HeldPulls};
 use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
@@ -117,7 +118,10 @@ impl PullPath {
         let request: PullRequest = command.header()?;
         let pull = self.admit(connection, command.request_code(), &request)?;
         let (mut reply, next) = self.read(&pull)?;
-        if request.sys_flag & flag::COMMIT_OFFSET != 0 && request.commit_offset >= 0 {
+        if request.sys_flag & flag::COMMIT_OFFSET != 0
+            && request.commit_offset >= 0
+            && refuse_own_group(&pull.group).is_ok()
+        {
             self.offsets.commit(&pull.topic.topic_name, &pull.group, pull.queue, request.commit_offset);
         }
         if reply.code == ResponseCode::PULL_NOT_FOUND && request.sys_flag & flag::SUSPEND != 0 {

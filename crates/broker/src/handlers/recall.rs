@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ferromq_protocol::header::{RecallReply, RecallRequest};
 use ferromq_protocol::message::properties::{Properties, names};
 use ferromq_protocol::message::{NewMessage, SysFlag};
+use ferromq_protocol::topics::is_closed_to_producers;
 use ferromq_protocol::{Command, QueueId, Reply, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::{FlushOutcome, Store};
@@ -52,7 +53,8 @@ impl RecallPath {
         if now_ms() < config.start_accept_send_request_time_stamp {
             return refuse(ResponseCode::SERVICE_NOT_AVAILABLE, "broker service not available");
         }
-        if self.topics.find(&request.topic).is_none() {
+        // Nothing waits for a topic that nobody may send to.
+        if self.topics.find(&request.topic).is_none() || is_closed_to_producers(&request.topic) {
             let remark = format!("the topic[{}] not exist", request.topic);
             return refuse(ResponseCode::TOPIC_NOT_EXIST, &remark);
         }

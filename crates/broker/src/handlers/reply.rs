@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ferromq_protocol::header::{PushReplyRequest, SendRequest};
 use ferromq_protocol::message::properties::{Properties, names, property};
-use ferromq_protocol::message::{NewMessage, OffsetMessageId, SysFlag};
+use ferromq_protocol::message::{NewMessage, OffsetMessageId, SysFlag, TransactionKind};
 use ferromq_protocol::{Command, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::Store;
@@ -50,7 +50,8 @@ impl ReplyPath {
                 topic: &topic.topic_name,
                 queue_id: queue,
                 flag: request.flag,
-                sys_flag: SysFlag(request.sys_flag),
+                // A reply is no transaction; a half's flag would hide it.
+                sys_flag: SysFlag(request.sys_flag).with_transaction(TransactionKind::None),
                 born_timestamp: request.born_timestamp,
                 born_host: connection.peer_addr(),
                 store_host: self.store_host,

@@ -13,6 +13,7 @@ use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::{Boundary, Effort, ReadError, Store};
 use tracing::{info, warn};
 
+use super::offsets::refuse_own_group;
 use super::stats::{bounds, queues};
 use crate::clients::Clients;
 use crate::consumer_offsets::ConsumerOffsets;
@@ -38,6 +39,7 @@ impl ResetPath {
     /// INVOKE_BROKER_TO_RESET_OFFSET.
     pub(crate) fn reset(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
         let request: ResetOffsetRequest = command.header()?;
+        refuse_own_group(&request.group)?;
         let Some(topic) = self.topics.find(&request.topic) else {
             return Err(Refusal::new(ResponseCode::TOPIC_NOT_EXIST, format!("Topic {} does not exist", request.topic)));
         };
@@ -171,6 +173,9 @@ impl ResetPath {
     /// CLONE_GROUP_OFFSET: the offsets of one group in one topic, or in all its topics, become another group's too.
     pub(crate) fn clone(&self, command: &Command) -> Result<Outcome, Refusal> {
         let request: CloneGroupOffsetRequest = command.header()?;
+        // Java takes any name, and then cannot find the entry again in its own file.
+        request.dest_group.validate().map_err(|error| Refusal::invalid_parameter(error.to_string()))?;
+        refuse_own_group(&request.dest_group)?;
         let topics = match request.topic.filter(|topic| !topic.trim().is_empty()) {
             Some(topic) => vec![topic],
             None => self.offsets.topics_of(&request.src_group),

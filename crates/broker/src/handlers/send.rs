@@ -399,7 +399,8 @@ impl SendPath {
     /// Whether a message that a client sends to its group's retry topic has had all its tries, or the group consumes orderly.
     /// Java: `handleRetryAndDLQ`.
     fn is_past_retries(&self, group: &str, request: &SendRequest, client_version: i32) -> Result<bool, Refusal> {
-        let Some(config) = self.parts.groups.find_or_create(group) else {
+        let known = self.parts.groups.find_or_create(group).filter(|_| topic_names::can_be_retried(group));
+        let Some(config) = known else {
             let refusal = Refusal::with_faq(
                 ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
                 &format!("subscription group not exist, {group}"),

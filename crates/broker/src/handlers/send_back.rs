@@ -18,6 +18,7 @@ use crate::clock::now_ms;
 use crate::delay::Waiting;
 use crate::groups::Groups;
 use crate::live_config::LiveConfig;
+use crate::places;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{self, Topic, Topics, perm};
@@ -67,12 +68,13 @@ impl SendBackPath {
             Ok(at) => self.store.message_at(at, Effort::Full)?,
             Err(_) => None,
         };
-        let Some(bytes) = found else {
-            return Err(Refusal::system_error(format!("look message by offset failed, {}", request.offset)));
-        };
-        let record = Record::parse(&bytes).map_err(|error| {
-            Refusal::system_error(format!("look message by offset failed, {}: {error}", request.offset))
-        })?;
+        let nothing = || Refusal::system_error(format!("look message by offset failed, {}", request.offset));
+        let bytes = found.ok_or_else(nothing)?;
+        let record = Record::parse(&bytes).map_err(|_| nothing())?;
+        // A consumer gives back what it has pulled, so its queue has it; whatever else lies there is not a message.
+        if !places::is_in_its_queue(&self.store, &record)? {
+            return Err(nothing());
+        }
 
         let tries = record.reconsume_times();
         let limit =
@@ -88,7 +90,10 @@ impl SendBackPath {
             Target { topic, queue: QueueId(0), level: 0 }
         } else {
             let level = if request.delay_level == 0 { FIRST_LEVEL.saturating_add(tries) } else { request.delay_level };
-            Target { topic: retry, queue: QueueId(now_ms().unsigned_abs() as u32 % retry_queues), level }
+            // The topic may be older than the group's number of retry queues.
+            let queue = QueueId(now_ms().unsigned_abs() as u32 % retry_queues);
+            let queue = places::readable_queue(&self.topics, &retry.topic_name, queue);
+            Target { topic: retry, queue, level }
         };
         let end = self.append(&record, &target)?;
         self.statistics
@@ -97,7 +102,8 @@ impl SendBackPath {
     }
 
     fn admit(&self, request: &SendBackRequest) -> Result<Arc<SubscriptionGroup>, Refusal> {
-        let Some(group) = self.groups.find_or_create(&request.group) else {
+        let known = self.groups.find_or_create(&request.group);
+        let Some(group) = known.filter(|_| topic_names::can_be_retried(&request.group)) else {
             // The blank before the line end is Java's.
             let remark = format!("subscription group not exist, {} ", request.group);
             return Err(Refusal::with_faq(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, &remark));

@@ -16,7 +16,7 @@ use crate::clock::now_ms;
 use crate::handlers::send::append_failure;
 use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
-use crate::transactions::Transactions;
+use crate::transactions::{EndError, Transactions};
 
 /// The parts that ending a transaction uses.
 pub(crate) struct TransactionPath {
@@ -45,12 +45,18 @@ impl TransactionPath {
         };
         let record = found.as_deref().and_then(|bytes| Record::parse(bytes).ok());
         let Some(record) = record.filter(|record| record.topic() == TRANSACTION_HALF_TOPIC) else {
-            return Err(Refusal::system_error("Find prepared transaction message failed"));
+            return Err(not_found());
         };
         self.refuse_mismatch(&request, &record)?;
+        if !self.transactions.knows(&record)? {
+            return Err(not_found());
+        }
         match self.transactions.end(&record, commit) {
             Ok(()) => Ok(Outcome::Reply(Reply::ok())),
-            Err(error) => {
+            Err(error @ EndError::Undeliverable { .. }) => {
+                Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))
+            }
+            Err(EndError::Append(error)) => {
                 let (code, remark) = append_failure(&error, self.config.current().max_message_size);
                 Err(Refusal::new(code, remark))
             }
@@ -58,16 +64,21 @@ impl TransactionPath {
     }
 
     fn refuse_mismatch(&self, request: &EndTransactionRequest, record: &Record<'_>) -> Result<(), Refusal> {
-        let immunity = record.property(names::CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(|seconds| seconds.parse().ok());
-        if let Some(seconds @ 0_i64..) = immunity
+        let immunity = record.property(names::CHECK_IMMUNITY_TIME_IN_SECONDS).filter(|seconds| !seconds.is_empty());
+        if let Some(seconds) = immunity
             && !request.from_transaction_check
-            && now_ms().saturating_sub(record.born_timestamp()) > seconds.saturating_mul(1000)
         {
-            // The producer may have died and another one been asked already.
-            let remark = format!(
-                "the {seconds} s in which this transaction could be ended without being asked are over; wait for the question"
-            );
-            return Err(Refusal::new(ResponseCode::ILLEGAL_OPERATION, remark));
+            // As in Java's `TransactionalMessageUtil.getImmunityTime`: text that is no number asks for no more than everybody has.
+            let timeout_ms = i64::try_from(self.config.current().transaction_time_out).unwrap_or(i64::MAX);
+            let asked_ms = seconds.parse().unwrap_or(0_i64).saturating_mul(1000);
+            let immunity_ms = asked_ms.max(timeout_ms);
+            if now_ms().saturating_sub(record.born_timestamp()) > immunity_ms {
+                // The producer may have died and another one been asked already.
+                let remark = format!(
+                    "the {immunity_ms} ms in which this transaction could be ended without being asked are over; wait for the question"
+                );
+                return Err(Refusal::new(ResponseCode::ILLEGAL_OPERATION, remark));
+            }
         }
         if record.property(names::PRODUCER_GROUP).as_deref() != Some(&*request.producer_group) {
             return Err(Refusal::system_error("The producer group wrong"));
@@ -91,9 +102,11 @@ impl TransactionPath {
         let record = found.as_deref().and_then(|bytes| Record::parse(bytes).ok());
         let is_half =
             |record: &Record<'_>| matches!(record.topic(), TRANSACTION_HALF_TOPIC | TRANSACTION_CHECK_MAX_TIME_TOPIC);
-        let Some(record) = record.filter(is_half) else {
-            return Err(Refusal::system_error(format!("there is no half message with the id {id}")));
-        };
+        let no_half = || Refusal::system_error(format!("there is no half message with the id {id}"));
+        let record = record.filter(is_half).ok_or_else(no_half)?;
+        if !self.transactions.knows(&record)? {
+            return Err(no_half());
+        }
         match self.transactions.resume(&record) {
             Ok(true) => Ok(Outcome::Reply(Reply::ok())),
             Ok(false) => Err(Refusal::system_error(format!("the transaction of half message {id} has ended"))),
@@ -103,4 +116,9 @@ impl TransactionPath {
             }
         }
     }
+}
+
+/// Java: the answer when `lookMessageByOffset` finds nothing.
+fn not_found() -> Refusal {
+    Refusal::system_error("Find prepared transaction message failed")
 }

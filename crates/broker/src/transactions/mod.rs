@@ -37,6 +37,7 @@ use crate::consumer_offsets::ConsumerOffsets;
 use crate::delay::Waiting;
 use crate::live_config::LiveConfig;
 use crate::missing;
+use crate::places;
 use crate::statistics::Statistics;
 use crate::timers::{self, TimerWish};
 use crate::topics::{Topics, perm};
@@ -91,6 +92,16 @@ struct Start {
 #[error("{PENDING_MAX} transactions have not ended yet; no more can begin until some have")]
 pub(crate) struct TooMany;
 
+/// Why a transaction did not end. It stays open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EndError {
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// Its message can go nowhere; in the end the half is put aside.
+    #[error("the message cannot be delivered: {reason}")]
+    Undeliverable { reason: String },
+}
+
 impl Transactions {
     /// Reads what is pending out of the two queues.
     pub(crate) fn open(parts: TransactionParts) -> Transactions {
@@ -140,9 +151,24 @@ impl Transactions {
         });
     }
 
-    /// Ends the transaction that has a half there: stores its message if it is a commit. `record` is that half. Announcing what was stored
-    /// is left to the caller's round.
-    pub(crate) fn end(&self, record: &Record<'_>, commit: bool) -> Result<(), AppendError> {
+    /// Whether a record in the half topic, or among the halves that were given up, is one that the broker has put there. Whoever names a
+    /// place in the log may name one inside of a message that looks like a half.
+    pub(crate) fn knows(&self, record: &Record<'_>) -> Result<bool, ReadError> {
+        let shared = &self.shared;
+        let is_newest =
+            |half: &Half| (half.queue_offset, half.physical) == (record.queue_offset(), record.physical_offset());
+        // One that has just begun may not be visible in its queue yet.
+        if record.topic() == TRANSACTION_HALF_TOPIC
+            && shared.pending.lock().get(record.queue_offset()).is_some_and(is_newest)
+        {
+            return Ok(true);
+        }
+        places::is_in_its_queue(&shared.parts.store, record)
+    }
+
+    /// Ends the transaction that has a half there: stores its message if it is a commit. `record` is that half, and
+    /// [known](Self::knows). Announcing what was stored is left to the caller's round.
+    pub(crate) fn end(&self, record: &Record<'_>, commit: bool) -> Result<(), EndError> {
         let shared = &self.shared;
         let claimed = {
             let mut pending = shared.pending.lock();
@@ -151,7 +177,7 @@ impl Transactions {
         };
         let Some(half) = claimed else { return shared.end_late(record, commit) };
         let stored = if commit { shared.parts.store_committed(record) } else { Ok(()) };
-        match stored.and_then(|()| shared.mark_ended(&half, Store::append_again_silently)) {
+        match stored.and_then(|()| Ok(shared.mark_ended(&half, Store::append_again_silently)?)) {
             Ok(()) => Ok(()),
             Err(error) => {
                 shared.pending.lock().insert(half);
@@ -275,12 +301,15 @@ impl TransactionParts {
 
     /// Stores the message of a half where its producer wanted it, or among the delayed ones. `TRAN_MSG` stays: by it a consumer's client
     /// knows that there is a transaction id.
-    fn store_committed(&self, record: &Record<'_>) -> Result<(), AppendError> {
-        let mut properties = Properties::parse(&record.properties());
-        let Some((topic, queue)) = destination(&properties) else {
-            error!(physical_offset = %record.physical_offset(), "a half message does not say where it belongs and is left out");
-            return Ok(());
+    fn store_committed(&self, record: &Record<'_>) -> Result<(), EndError> {
+        let undeliverable = |reason: String| {
+            error!(physical_offset = %record.physical_offset(), reason, "a half message cannot be committed");
+            EndError::Undeliverable { reason }
         };
+        let mut properties = Properties::parse(&record.properties());
+        let (topic, queue) = places::destination(&self.topics, properties.as_str())
+            .map(|(topic, queue)| (topic.to_owned(), queue))
+            .map_err(|error| undeliverable(error.to_string()))?;
         for name in [
             names::REAL_TOPIC,
             names::REAL_QUEUE_ID,
@@ -289,15 +318,14 @@ impl TransactionParts {
         ] {
             properties.remove(name);
         }
-        let level = properties.value(names::DELAY_TIME_LEVEL).and_then(|level| level.parse().ok()).unwrap_or(0);
-        // How far ahead it may be was looked at when the half was sent.
-        let timer = match TimerWish::in_properties(properties.as_str()).due_ms(now_ms(), u32::MAX) {
-            Ok(timer) => timer,
-            Err(error) => {
-                warn!(topic, %error, "a committed message cannot be delivered and is left out");
-                return Ok(());
-            }
+        let level = match properties.value(names::DELAY_TIME_LEVEL) {
+            Some(level) => level.parse().map_err(|_| undeliverable(format!("the delay level {level} is no number")))?,
+            None => 0,
         };
+        // How far ahead it may be was looked at when the half was sent.
+        let timer = TimerWish::in_properties(properties.as_str())
+            .due_ms(now_ms(), u32::MAX)
+            .map_err(|error| undeliverable(error.to_string()))?;
         let (stored_topic, stored_queue) = match (Waiting::at(level, &self.levels), timer) {
             (Some(waiting), _) => waiting.divert(&mut properties, &topic, queue),
             (None, Some(due_ms)) => timers::divert(&mut properties, due_ms, &topic, queue),
@@ -330,7 +358,7 @@ type Append = fn(&Store, &NewMessage<'_>) -> Result<Appended, AppendError>;
 impl Shared {
     /// An end of a transaction that is not open: it has ended, and then nothing is done; or it was given up, and its producer has made up
     /// its mind after all.
-    fn end_late(&self, record: &Record<'_>, commit: bool) -> Result<(), AppendError> {
+    fn end_late(&self, record: &Record<'_>, commit: bool) -> Result<(), EndError> {
         let given_up = {
             let mut pending = self.pending.lock();
             named_copies(record).find_map(|copy| pending.take_given_up(copy))
@@ -441,7 +469,12 @@ impl Shared {
             // Copies made in this round are behind its end.
             let Some(half) = self.pending.lock().next_due(from, bounds.max, now, timeout_ms).cloned() else { return };
             from = half.queue_offset.next();
-            if let Err(error) = self.check(&half, bounds.max, config.transaction_check_max, now) {
+            let checked = match self.check(&half, bounds.max, config.transaction_check_max, now) {
+                // The others behind it must not wait for ever.
+                Err(error) if error.is_of_the_message() => self.leave_out(&half, &error),
+                checked => checked,
+            };
+            if let Err(error) = checked {
                 warn!(%error, "transactions cannot be checked now; trying again at the next interval");
                 return;
             }
@@ -526,11 +559,19 @@ impl Shared {
         put
     }
 
+    /// Ends a transaction that can neither be asked after nor put aside. Its half stays where it is, so who reads the log can look after
+    /// it.
+    fn leave_out(&self, half: &Half, why: &AppendError) -> Result<(), AppendError> {
+        error!(physical_offset = %half.physical, queue_offset = %half.queue_offset, %why, "a half message cannot be stored again and is left out");
+        let Some(half) = self.pending.lock().claim(half.queue_offset) else { return Ok(()) };
+        self.mark_ended(&half, Store::append_again).inspect_err(|_| self.pending.lock().insert(half))
+    }
+
     /// CHECK_TRANSACTION_STATE with the half as the message that it is to become.
     fn question(&self, record: &Record<'_>, properties: &Properties, at: &Place) -> Result<Command, RecordError> {
-        let (topic, queue) = destination(properties).unwrap_or_default();
+        let (topic, queue) = places::destination(&self.parts.topics, properties.as_str()).unwrap_or_default();
         let mut body = Vec::new();
-        NewMessage::copy_of(record, &topic, queue, properties.as_str()).encode(&mut body)?;
+        NewMessage::copy_of(record, topic, queue, properties.as_str()).encode(&mut body)?;
         stamp_record(&mut body, at.queue, at.log, at.time);
         let key = properties.value(names::UNIQUE_KEY);
         let offset_id = OffsetMessageId { host: record.store_host(), physical_offset: at.log };
@@ -568,12 +609,6 @@ fn first_copy(record: &Record<'_>) -> Option<QueueOffset> {
 /// The copies that a half stands for as far as it says so itself.
 fn named_copies(record: &Record<'_>) -> impl Iterator<Item = QueueOffset> {
     [record.queue_offset()].into_iter().chain(first_copy(record))
-}
-
-/// Where a half message belongs.
-fn destination(properties: &Properties) -> Option<(String, QueueId)> {
-    let queue = properties.value(names::REAL_QUEUE_ID)?.parse().ok()?;
-    Some((properties.value(names::REAL_TOPIC)?.to_owned(), QueueId(queue)))
 }
 
 /// `CHECK_IMMUNITY_TIME_IN_SECONDS`; text that is no number, and -1, count as not set, as in Java.
