@@ -5,7 +5,7 @@ mod support;
 
 use ferromq_protocol::message::{NewMessage, OffsetMessageId, Record, SysFlag, stamp_record};
 use ferromq_protocol::{
-    Command, GroupName, PhysicalOffset, QueueId, QueueOffset, RequestCode, TopicName,
+    Command, GroupName, PhysicalOffset, QueueId, QueueOffset, RequestCode, ResponseCode, TopicName,
 };
 use support::{House, remark};
 
@@ -393,4 +393,67 @@ async fn no_name_of_a_topic_holds_up_others() {
     let house = House::start(root.path(), QUICK).await;
     levels_are_served(&house, "a restart").await;
     house.stop().await;
+}
+
+/// Texts that are no number, or none of the range; what Java's `parseInt` and `parseLong` throw at.
+const NO_NUMBERS: [&str; 9] = ["4Pinpoint-Flags", "abc", "4.0", "99999999999999999999", "", " 4", "4 ", "0x4", "--4"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_cannot_be_read_is_neither_zero_nor_absent() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), QUICK).await;
+    house.send("TopicA", "1", "", b"x").await;
+    let before = log_end(&house).await;
+    let number_format = |text: &str| format!("java.lang.NumberFormatException: For input string: \"{text}\"");
+    for bad in NO_NUMBERS.into_iter().chain(["99999999999", "2147483648"]) {
+        // A property without a value is none.
+        if !bad.is_empty() {
+            let refused = house.send("TopicA", "1", &text(&[("DELAY", bad)]), b"x").await;
+            assert_eq!((refused.code, remark(&refused).to_owned()), (1, number_format(bad)));
+            let refused = house.send("TopicA", "1", &text(&[("DELAY", bad), ("TRAN_MSG", "true")]), b"x").await;
+            assert_eq!(refused.code, 1, "{bad:?}");
+        }
+        for name in ["d", "e", "f", "h", "j", "l"] {
+            let refused = house.send_with("TopicA", "1", "", b"x", &[(name, bad)]).await;
+            assert_eq!((refused.code, remark(&refused).to_owned()), (1, number_format(bad)), "{name}");
+        }
+        for name in ["queueId", "maxMsgNums", "sysFlag", "maxMsgBytes", "requestSource"] {
+            let refused = house.pull_with("TopicA", "1", "0", &[(name, bad)]).await;
+            assert_eq!((refused.code, remark(&refused).to_owned()), (1, number_format(bad)), "{name}");
+        }
+    }
+    for bad in NO_NUMBERS {
+        for name in ["TIMER_DELIVER_MS", "TIMER_DELAY_SEC", "TIMER_DELAY_MS"].into_iter().filter(|_| !bad.is_empty()) {
+            let refused = house.send("TopicA", "1", &text(&[(name, bad)]), b"x").await;
+            assert_eq!(refused.response_code(), ResponseCode::MESSAGE_ILLEGAL, "{name}={bad:?}");
+        }
+        let refused = house.send_with("TopicA", "1", "", b"x", &[("g", bad)]).await;
+        assert_eq!((refused.code, remark(&refused).to_owned()), (1, number_format(bad)));
+        for name in ["queueOffset", "commitOffset", "suspendTimeoutMillis", "subVersion"] {
+            let refused = house.pull_with("TopicA", "1", "0", &[(name, bad)]).await;
+            assert_eq!((refused.code, remark(&refused).to_owned()), (1, number_format(bad)), "{name}");
+        }
+        if !bad.is_empty() {
+            let item = batch_of_one(&text(&[("DELAY", bad)]));
+            assert_eq!(house.send_with("TopicA", "1", "", &item, &[("m", "true")]).await.code, 1, "{bad:?} in a batch");
+        }
+    }
+    assert_eq!(log_end(&house).await, before);
+    // What Java reads is read.
+    for good in ["1", "+1", "01", "0", "-1"] {
+        assert_eq!(house.send("TopicA", "1", &text(&[("DELAY", good)]), b"x").await.code, 0, "{good}");
+    }
+    house.stop().await;
+}
+
+/// A batch body: length, magic, CRC, flag, body, properties.
+fn batch_of_one(properties: &str) -> Vec<u8> {
+    let mut item = vec![0; 16];
+    item.extend(1_i32.to_be_bytes());
+    item.push(b'x');
+    item.extend(i16::try_from(properties.len()).unwrap().to_be_bytes());
+    item.extend(properties.as_bytes());
+    let len = i32::try_from(item.len()).unwrap();
+    item[..4].copy_from_slice(&len.to_be_bytes());
+    item
 }

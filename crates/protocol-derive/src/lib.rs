@@ -10,6 +10,7 @@
 //! | field | `also = "removeOffset"` | a second name that is read too |
 //! | field | `short = "a"` | the one-letter name; then every field needs one |
 //! | field | `default` or `default = expr` | takes this value when absent; always written |
+//! | struct | `strict` | an unreadable number is an error, as where Java's class has a decoder of its own; else it counts as absent |
 //! | struct | `short_codes(A, B)` | requests with these codes use the short names, and are strict |
 
 use proc_macro::TokenStream;
@@ -45,10 +46,15 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         return Err(syn::Error::new_spanned(input, "a header's fields have names"));
     };
     let mut short_codes = Vec::new();
+    let mut strict = false;
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("header")) {
         attribute.parse_nested_meta(|meta| {
+            if meta.path.is_ident("strict") {
+                strict = true;
+                return Ok(());
+            }
             if !meta.path.is_ident("short_codes") {
-                return Err(meta.error("expected `short_codes(…)`"));
+                return Err(meta.error("expected `short_codes(…)` or `strict`"));
             }
             let codes;
             syn::parenthesized!(codes in meta.input);
@@ -59,7 +65,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let members = fields.named.iter().map(member).collect::<syn::Result<Vec<_>>>()?;
 
     let ident = &input.ident;
-    let decode = decode_body(ident, &members, false, |member| {
+    let decode = decode_body(ident, &members, strict, |member| {
         let mut names = vec![member.name.clone()];
         names.extend(member.also.iter().cloned());
         names

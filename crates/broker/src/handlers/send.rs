@@ -23,7 +23,7 @@ use crate::admission::{Admission, Limits};
 use crate::clock::now_ms;
 use crate::delay::Waiting;
 use crate::groups::Groups;
-use crate::handlers::send_properties::{AddedProperties, Detour, Noticed, push_property};
+use crate::handlers::send_properties::{AddedProperties, Detour, NotANumber, Noticed, push_property};
 use crate::live_config::LiveConfig;
 use crate::queue_locks::QueueLocks;
 use crate::recall_handle::RecallHandle;
@@ -259,7 +259,8 @@ impl SendPath {
         topic: Arc<Topic>,
     ) -> Result<(Detour, Arc<Topic>, QueueId), Refusal> {
         let queue = self.queue(request.queue_id, &topic)?;
-        let waiting = noticed.delay.and_then(|level| Waiting::at(level, &self.parts.levels));
+        let level = noticed.delay_level();
+        let waiting = level.ok().and_then(|level| Waiting::at(level, &self.parts.levels));
         let timer = if waiting.is_none() { self.timer(noticed)? } else { None };
         self.refuse_transaction_flag(noticed, request)?;
         if let Some(group) = topic_names::group_of_retry_topic(&request.topic)
@@ -270,6 +271,8 @@ impl SendPath {
             let queue = self.queue(-1, &topic)?;
             return Ok((Detour::DeadLetter, topic, queue));
         }
+        // Only now, because a dead letter's level does not count.
+        level.map_err(|error| self.refuse_number(&error))?;
         // A retried message keeps TRAN_MSG; it must not become a half again.
         let is_retry = waiting.is_some() && request.reconsume_times > 0;
         let detour = match (waiting, timer) {
@@ -364,7 +367,8 @@ impl SendPath {
 
     /// Clients do not batch what is to come later, or perhaps never; from one that does, consumers must not get it at once.
     fn refuse_in_batch(&self, noticed: &Noticed<'_>, request: &SendRequest) -> Result<(), Refusal> {
-        let what = if noticed.delay.is_some_and(|level| level > 0) {
+        let level = noticed.delay_level().map_err(|error| self.refuse_number(&error))?;
+        let what = if level > 0 {
             "a delayed message"
         } else if noticed.half {
             "a transaction message"
@@ -375,6 +379,11 @@ impl SendPath {
         };
         let remark = format!("{what} cannot be part of a batch; nothing was stored");
         Err(self.refuse(ResponseCode::MESSAGE_ILLEGAL, remark))
+    }
+
+    /// A delay level that is no number: the message would be delivered at once. Java: the exception of `Message.getDelayTimeLevel`.
+    fn refuse_number(&self, error: &NotANumber<'_>) -> Refusal {
+        self.refuse(ResponseCode::SYSTEM_ERROR, error.to_string())
     }
 
     /// The queue asked for, or any writable one for a negative id.

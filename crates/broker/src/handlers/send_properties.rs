@@ -123,12 +123,19 @@ impl Detour {
     }
 }
 
+/// A property that must be a number and is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("java.lang.NumberFormatException: For input string: \"{value}\"")]
+pub(super) struct NotANumber<'a> {
+    value: &'a str,
+}
+
 /// What one pass over the client's properties found.
 #[derive(Clone, Copy)]
 pub(super) struct Noticed<'a> {
     pub unique_key: Option<&'a str>,
-    /// Delay level; text that is no number counts as 0, as in Java.
-    pub delay: Option<i32>,
+    /// Delay level, as the producer wrote it.
+    delay: Option<&'a str>,
     pub timer: TimerWish<'a>,
     pub half: bool,
     /// Seconds, as the producer wrote them: age at which an open transaction is asked after.
@@ -153,7 +160,7 @@ impl<'a> Noticed<'a> {
         for (name, value) in properties::pairs(text) {
             match name {
                 names::UNIQUE_KEY => noticed.unique_key = Some(value),
-                names::DELAY_TIME_LEVEL => noticed.delay = Some(value.parse().unwrap_or(0)),
+                names::DELAY_TIME_LEVEL => noticed.delay = Some(value),
                 names::TRANSACTION_PREPARED => noticed.half = value.eq_ignore_ascii_case("true"),
                 names::CHECK_IMMUNITY_TIME_IN_SECONDS => noticed.immunity = Some(value),
                 names::WAIT_STORE_MSG_OK => noticed.waits = value.eq_ignore_ascii_case("true"),
@@ -162,6 +169,11 @@ impl<'a> Noticed<'a> {
             }
         }
         noticed
+    }
+
+    /// 0 when there is none. What Java's `Integer.parseInt` reads: a sign, decimal digits, 32 bits.
+    pub(super) fn delay_level(&self) -> Result<i32, NotANumber<'a>> {
+        self.delay.map_or(Ok(0), |value| value.parse().map_err(|_| NotANumber { value }))
     }
 }
 
@@ -174,11 +186,11 @@ mod tests {
         let noticed = Noticed::in_properties(
             "UNIQ_KEY\u{1}K\u{2}DELAY\u{1}3\u{2}WAIT\u{1}false\u{2}TRAN_MSG\u{1}TRUE\u{2}POP_CK\u{1}x\u{2}TIMER_DELAY_MS\u{1}9",
         );
-        assert_eq!((noticed.unique_key, noticed.delay), (Some("K"), Some(3)));
+        assert_eq!((noticed.unique_key, noticed.delay_level()), (Some("K"), Ok(3)));
         assert_eq!(noticed.timer.delay_ms, Some("9"));
         assert!(noticed.half && noticed.needs_cleaning && !noticed.waits);
         let nothing = Noticed::in_properties("TAGS\u{1}a\u{2}DELAY\u{1}x\u{2}");
-        assert_eq!((nothing.unique_key, nothing.delay), (None, Some(0)));
+        assert_eq!((nothing.unique_key, nothing.delay_level()), (None, Err(NotANumber { value: "x" })));
         assert!(nothing.timer.delay_ms.is_none() && !nothing.half && !nothing.needs_cleaning && nothing.waits);
     }
 

@@ -4,6 +4,7 @@ use crate::{ByteString, GroupName, Header, QueueOffset, TopicName};
 
 /// Pull a batch from one consume queue: PULL_MESSAGE (11), LITE_PULL_MESSAGE (361). Java: `PullMessageRequestHeader`.
 #[derive(Clone, Debug, Default, PartialEq, Header)]
+#[header(strict)]
 pub struct PullRequest {
     pub consumer_group: GroupName,
     pub topic: TopicName,
