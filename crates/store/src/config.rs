@@ -10,6 +10,7 @@ use crate::delay_levels::DelayLevels;
 use crate::disk::{Disk, LocalDisk};
 use crate::error::OpenError;
 use crate::interrupt::Interrupt;
+use crate::mappings;
 
 /// When the log reaches the disk. `flushDiskType`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct StoreConfig {
     pub segment_len: u64,
     /// Entries of a consume queue file; Java's `mappedFileSizeConsumeQueue` / 20, rounded up.
     pub queue_file_entries: u64,
+    /// Most queue files mapped at a time; half of what the system allows a process (`vm.max_map_count`).
+    pub queue_mappings_max: usize,
     /// `messageIndexEnable`.
     pub index_enabled: bool,
     /// `maxHashSlotNum`.
@@ -134,6 +137,7 @@ impl Default for StoreConfig {
             commit_log_dir: None,
             segment_len: 1 << 30,
             queue_file_entries: 300_000,
+            queue_mappings_max: mappings::share_of_system(),
             index_enabled: true,
             index_slots: 5_000_000,
             index_entries: 20_000_000,

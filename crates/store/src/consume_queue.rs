@@ -19,6 +19,7 @@ use crate::error::OpenError;
 use crate::files::{self, segment_name};
 use crate::looking::{Look, ReadError};
 use crate::mapped_file::{self, WordFile};
+use crate::mappings::{Mappings, Segment};
 
 /// Bytes of an entry: physical offset 8, record length 4, tags code 8.
 pub const ENTRY_LEN: usize = 20;
@@ -105,7 +106,7 @@ pub struct QueueFile {
 
 impl QueueFile {
     /// Of a file opened nothing is known to be allocated.
-    fn new(words: WordFile, first: u64) -> QueueFile {
+    pub fn new(words: WordFile, first: u64) -> QueueFile {
         QueueFile { words, first, allocated: AtomicUsize::new(0) }
     }
 
@@ -149,7 +150,16 @@ impl QueueFile {
         self.words.look(look, self.at(max.min(self.end())), self.at(range.start)..self.at(range.end))
     }
 
-    fn put(&self, offset: u64, entry: &QueueEntry) {
+    /// Makes the entries of `range`, which are in this file, durable.
+    pub fn sync(&self, disk: &dyn Disk, range: Range<u64>) -> io::Result<()> {
+        self.words.sync(disk, self.at(range.start)..self.at(range.end))
+    }
+
+    pub fn expect_reads(&self) {
+        self.words.expect_reads();
+    }
+
+    pub fn put(&self, offset: u64, entry: &QueueEntry) {
         let at = self.at(offset);
         self.words.put_long(at, entry.physical.0);
         self.words.put_word(at + 8, entry.len);
@@ -188,7 +198,8 @@ pub struct ConsumeQueue {
     id: QueueId,
     dir: PathBuf,
     file_entries: u64,
-    files: RwLock<Vec<Arc<QueueFile>>>,
+    files: RwLock<Vec<Arc<Segment>>>,
+    mappings: Arc<Mappings>,
     /// First offset whose message is still in the log.
     min: AtomicU64,
     /// One after the last entry. Stored after the entry, so that readers below it see whole entries.
@@ -215,13 +226,14 @@ pub struct ConsumeQueue {
 
 impl ConsumeQueue {
     /// A queue without files.
-    pub fn new(topic: Arc<str>, id: QueueId, dir: PathBuf, file_entries: u64) -> ConsumeQueue {
+    pub fn new(topic: Arc<str>, id: QueueId, dir: PathBuf, file_entries: u64, mappings: Arc<Mappings>) -> ConsumeQueue {
         ConsumeQueue {
             topic,
             id,
             dir,
             file_entries,
             files: RwLock::default(),
+            mappings,
             min: AtomicU64::new(0),
             max: AtomicU64::new(0),
             end_physical: AtomicU64::new(0),
@@ -237,26 +249,32 @@ impl ConsumeQueue {
     }
 
     /// Opens the files of a queue. Its end is the first entry that is not there; files after it hold nothing and go.
-    pub fn open(topic: Arc<str>, id: QueueId, dir: PathBuf, file_entries: u64) -> Result<ConsumeQueue, OpenError> {
-        let mut files: Vec<Arc<QueueFile>> = Vec::new();
+    pub fn open(
+        topic: Arc<str>,
+        id: QueueId,
+        dir: PathBuf,
+        file_entries: u64,
+        mappings: Arc<Mappings>,
+    ) -> Result<ConsumeQueue, OpenError> {
+        let mut files: Vec<Arc<Segment>> = Vec::new();
         for segment in files::list_segments(&dir, file_entries * ENTRY_LEN as u64, "mappedFileSizeConsumeQueue")? {
-            let words = WordFile::open(segment.path.clone()).map_err(OpenError::io("map", &segment.path))?;
             if let Some(full) = files.last() {
-                full.words.expect_reads();
+                full.set_full();
             }
-            files.push(Arc::new(QueueFile::new(words, segment.start / ENTRY_LEN as u64)));
+            files.push(Segment::of(segment.path, segment.start / ENTRY_LEN as u64, file_entries));
         }
         let mut max = 0;
         while let Some(last) = files.last() {
-            max = partition_point(last.first, last.end(), |offset| last.entry(offset).is_there());
-            if max > last.first || files.len() == 1 {
+            let file = last.file(&mappings).map_err(OpenError::io("map", last.path()))?;
+            max = partition_point(last.first(), last.end(), |offset| file.entry(offset).is_there());
+            if max > last.first() || files.len() == 1 {
                 break;
             }
-            files::remove_file(last.words.path()).map_err(OpenError::io("remove", last.words.path()))?;
+            files::remove_file(last.path()).map_err(OpenError::io("remove", last.path()))?;
             files.pop();
         }
-        let min = files.first().map_or(0, |file| file.first);
-        let queue = ConsumeQueue::new(topic, id, dir, file_entries);
+        let min = files.first().map_or(0, |file| file.first());
+        let queue = ConsumeQueue::new(topic, id, dir, file_entries, mappings);
         *queue.files.write() = files;
         queue.min.store(min, Ordering::Release);
         queue.max.store(max, Ordering::Release);
@@ -264,7 +282,7 @@ impl ConsumeQueue {
         queue.flushed.store(max, Ordering::Release);
         // Its entry in the directory may be in memory only, from before a crash.
         queue.dir_dirty.store(true, Ordering::Release);
-        queue.find_end_physical();
+        queue.find_end_physical().map_err(OpenError::io("read", &queue.dir))?;
         Ok(queue)
     }
 
@@ -341,27 +359,32 @@ impl ConsumeQueue {
     }
 
     /// The entry at `offset`, if it is between min and max.
-    pub fn entry(&self, offset: u64) -> Option<QueueEntry> {
-        let run = self.run(offset)?;
-        Some(run.file.entry(offset))
+    pub fn entry(&self, offset: u64) -> io::Result<Option<QueueEntry>> {
+        Ok(self.run(offset)?.map(|run| run.file.entry(offset)))
     }
 
     /// [`ConsumeQueue::entry`] for who does not know that it is in memory.
     pub fn look_up(&self, look: &Look<'_>, offset: u64) -> Result<Option<QueueEntry>, ReadError> {
-        let Some(run) = self.run(offset) else { return Ok(None) };
+        let Some(run) = self.look_at_run(offset)? else { return Ok(None) };
         run.file.look(look, offset..offset + 1, run.end)?;
         Ok(Some(run.file.entry(offset)))
     }
 
+    /// [`ConsumeQueue::run`] for a reader.
+    pub fn look_at_run(&self, from: u64) -> Result<Option<QueueRun>, ReadError> {
+        let at = self.dir.join(segment_name((from - from % self.file_entries) * ENTRY_LEN as u64));
+        // A place in the file; a queue offset is at most 1/20 of a signed number.
+        let place = (from % self.file_entries) as usize * ENTRY_LEN;
+        self.run(from).map_err(|source| ReadError::Io { path: at, at: place, len: ENTRY_LEN, source })
+    }
+
     /// The entries from `from` to the end of their file.
-    pub fn run(&self, from: u64) -> Option<QueueRun> {
+    pub fn run(&self, from: u64) -> io::Result<Option<QueueRun>> {
         let max = self.max();
         if from < self.min() || from >= max {
-            return None;
+            return Ok(None);
         }
-        let file = self.file_of(from)?;
-        let end = max.min(file.end());
-        Some(QueueRun { file, end })
+        Ok(self.file_of(from)?.map(|file| QueueRun { end: max.min(file.end()), file }))
     }
 
     /// Where the file after the one of `offset` begins. Java: ConsumeQueue.rollNextFile.
@@ -374,26 +397,30 @@ impl ConsumeQueue {
         self.end_physical.load(Ordering::Acquire)
     }
 
-    fn find_end_physical(&self) {
-        let last = self.max().checked_sub(1).and_then(|last| self.any_entry(last));
-        let end = last.map_or(0, |entry| entry.end());
-        self.end_physical.store(end, Ordering::Release);
+    fn find_end_physical(&self) -> io::Result<()> {
+        let last = self.max().checked_sub(1).map_or(Ok(None), |last| self.any_entry(last))?;
+        self.end_physical.store(last.map_or(0, |entry| entry.end()), Ordering::Release);
+        Ok(())
     }
 
-    fn file_of(&self, offset: u64) -> Option<Arc<QueueFile>> {
+    fn segment_of(&self, offset: u64) -> Option<Arc<Segment>> {
         let files = self.files.read();
-        let first = files.first()?.first;
+        let first = files.first()?.first();
         let index = offset.checked_sub(first)? / self.file_entries;
         files.get(usize::try_from(index).ok()?).cloned()
     }
 
-    fn any_entry(&self, offset: u64) -> Option<QueueEntry> {
-        self.file_of(offset).map(|file| file.entry(offset))
+    fn file_of(&self, offset: u64) -> io::Result<Option<Arc<QueueFile>>> {
+        self.segment_of(offset).map(|segment| segment.file(&self.mappings)).transpose()
+    }
+
+    fn any_entry(&self, offset: u64) -> io::Result<Option<QueueEntry>> {
+        Ok(self.file_of(offset)?.map(|file| file.entry(offset)))
     }
 
     /// First offset with a file.
     fn first(&self) -> u64 {
-        self.files.read().first().map_or(0, |file| file.first)
+        self.files.read().first().map_or(0, |file| file.first())
     }
 
     /// Writes the entry of `offset`. Only the dispatch thread, or recovery, calls this.
@@ -439,7 +466,7 @@ impl ConsumeQueue {
             self.add(disk, offset, entry)?;
             return Ok(Put::Gap);
         }
-        let Some(known) = self.any_entry(offset) else {
+        let Some(known) = self.any_entry(offset)? else {
             // Before the first file: gone long ago, or the topic began anew at a lower offset.
             if entry.physical.0 < self.end_physical() {
                 return Ok(Put::Stale);
@@ -452,7 +479,7 @@ impl ConsumeQueue {
         }
         let hole = !known.is_there() || known.is_filler();
         if hole || known.physical == entry.physical {
-            if let Some(file) = self.file_of(offset) {
+            if let Some(file) = self.file_of(offset)? {
                 file.put(offset, entry);
             }
             self.flushed.fetch_min(offset, Ordering::AcqRel);
@@ -471,7 +498,7 @@ impl ConsumeQueue {
     fn add(&self, disk: &dyn Disk, offset: u64, entry: &QueueEntry) -> io::Result<()> {
         let last = self.files.read().last().cloned();
         let file = match last {
-            Some(file) if offset < file.end() => file,
+            Some(last) if offset < last.end() => last.file(&self.mappings)?,
             _ => self.add_file(disk, offset - offset % self.file_entries)?,
         };
         file.allocate(disk, offset)?;
@@ -486,8 +513,8 @@ impl ConsumeQueue {
         let path = self.dir.join(segment_name(first * ENTRY_LEN as u64));
         // Nobody else has files here: what is at its path came of an attempt that failed.
         files::remove_file(&path)?;
-        let words = WordFile::create_empty(disk, path, self.file_entries * ENTRY_LEN as u64)?;
-        let file = Arc::new(QueueFile::new(words, first));
+        let segment = Segment::create(&self.mappings, disk, path, first, self.file_entries)?;
+        let file = segment.file(&self.mappings)?;
         self.dir_dirty.store(true, Ordering::Release);
         let mut files = self.files.write();
         if files.is_empty() {
@@ -496,9 +523,9 @@ impl ConsumeQueue {
             self.max.store(first, Ordering::Release);
         }
         if let Some(full) = files.last() {
-            full.words.expect_reads();
+            full.set_full();
         }
-        files.push(Arc::clone(&file));
+        files.push(segment);
         Ok(file)
     }
 
@@ -510,15 +537,15 @@ impl ConsumeQueue {
             return Ok(());
         }
         self.max.store(offset, Ordering::Release);
-        self.find_end_physical();
+        self.find_end_physical()?;
         self.flushed.fetch_min(offset, Ordering::AcqRel);
         for cut in offset..max {
-            if let Some(file) = self.file_of(cut) {
+            if let Some(file) = self.file_of(cut)? {
                 file.clear(cut);
             }
         }
-        if let Some(file) = self.file_of(offset) {
-            file.words.sync(disk, file.at(offset)..file.words.len())?;
+        if let Some(file) = self.file_of(offset)? {
+            file.sync(disk, offset..file.end())?;
         }
         self.drop_files_behind(disk, offset)
     }
@@ -527,7 +554,7 @@ impl ConsumeQueue {
     fn clear(&self, disk: &dyn Disk) -> io::Result<()> {
         let _flush = self.flush_lock.lock();
         for file in self.files.write().drain(..) {
-            files::remove_file(file.words.path())?;
+            files::remove_file(file.path())?;
         }
         self.min.store(0, Ordering::Release);
         self.max.store(0, Ordering::Release);
@@ -542,7 +569,7 @@ impl ConsumeQueue {
         let (first, max) = (self.first(), self.max());
         let mut keep = max;
         while keep > first {
-            match self.any_entry(keep - 1) {
+            match self.any_entry(keep - 1)? {
                 // A filler stands for what is before the entry after it, which is gone by now.
                 Some(entry) if entry.end() > end || (entry.is_filler() && entry.physical.0 >= end) => keep -= 1,
                 _ => break,
@@ -562,14 +589,19 @@ impl ConsumeQueue {
         belongs: &dyn Fn(&ConsumeQueue, u64, &QueueEntry) -> bool,
     ) -> io::Result<()> {
         let files = self.files.read().clone();
-        let last = files.iter().enumerate().rev().find(|(_, file)| file.entry(file.first).is_before(physical));
-        let kept = last.and_then(|(index, file)| {
+        let mut kept = None;
+        for (index, segment) in files.iter().enumerate().rev() {
+            let file = segment.file(&self.mappings)?;
+            if !file.entry(file.first).is_before(physical) {
+                continue;
+            }
             let end = partition_point(file.first, file.end(), |offset| file.entry(offset).is_before(physical));
             let torn = !belongs(self, end - 1, &file.entry(end - 1));
             let end = end - u64::from(torn);
             let has_entries = if end > file.first { file.entry(end - 1) != QueueEntry::FILLER } else { index > 0 };
-            has_entries.then_some((file, end))
-        });
+            kept = has_entries.then_some((file, end));
+            break;
+        }
         let Some((file, end)) = kept else {
             return if files.is_empty() { Ok(()) } else { self.clear(disk) };
         };
@@ -577,7 +609,7 @@ impl ConsumeQueue {
         self.max.store(end, Ordering::Release);
         self.next.store(end, Ordering::Release);
         self.flushed.store(end, Ordering::Release);
-        self.find_end_physical();
+        self.find_end_physical()?;
         if end < file.end() {
             file.words.zero_behind(disk, file.at(end))?;
         }
@@ -588,9 +620,9 @@ impl ConsumeQueue {
     fn drop_files_behind(&self, disk: &dyn Disk, offset: u64) -> io::Result<()> {
         let mut dropped = false;
         let mut files = self.files.write();
-        while files.len() > 1 && files.last().is_some_and(|file| file.first > offset) {
+        while files.len() > 1 && files.last().is_some_and(|file| file.first() > offset) {
             if let Some(file) = files.pop() {
-                files::remove_file(file.words.path())?;
+                files::remove_file(file.path())?;
                 dropped = true;
             }
         }
@@ -598,13 +630,16 @@ impl ConsumeQueue {
     }
 
     /// Sets min to the first entry whose record is not before `log_min`. Java: correctMinOffset.
-    pub fn correct_min(&self, log_min: u64) {
+    pub fn correct_min(&self, log_min: u64) -> io::Result<()> {
         let (first, max) = (self.first(), self.max());
-        let leads = |entry: &QueueEntry| *entry == QueueEntry::FILLER;
-        let gone = |offset: u64| self.any_entry(offset).is_none_or(|entry| leads(&entry) || entry.is_before(log_min));
+        let gone = |offset: u64| -> io::Result<bool> {
+            let entry = self.any_entry(offset)?;
+            Ok(entry.is_none_or(|entry| entry == QueueEntry::FILLER || entry.is_before(log_min)))
+        };
         // The usual case needs one entry only.
-        let min = if first >= max || !gone(first) { first } else { partition_point(first, max, gone) };
+        let min = if first >= max || !gone(first)? { first } else { try_partition_point(first, max, gone)? };
         self.min.store(min.min(max), Ordering::Release);
+        Ok(())
     }
 
     /// Writes entries out: when `least_pages` pages are waiting or a file is full, or with 0 whatever is waiting.
@@ -643,9 +678,9 @@ impl ConsumeQueue {
         };
         let mut at = flushed;
         while at < to {
-            let Some(file) = self.file_of(at) else { break };
+            let Some(file) = self.file_of(at)? else { break };
             let end = to.min(file.end());
-            file.words.sync(disk, file.at(at)..file.at(end))?;
+            file.sync(disk, at..end)?;
             at = end;
         }
         if self.dir_dirty.swap(false, Ordering::AcqRel) {
@@ -711,7 +746,7 @@ mod tests {
     }
 
     fn queue(dir: &std::path::Path) -> ConsumeQueue {
-        ConsumeQueue::open("T".into(), QueueId(0), dir.join("T/0"), PER_FILE).unwrap()
+        ConsumeQueue::open("T".into(), QueueId(0), dir.join("T/0"), PER_FILE, Arc::new(Mappings::new(1))).unwrap()
     }
 
     fn put(queue: &ConsumeQueue, offset: u64, physical: u64) -> Put {
@@ -722,7 +757,7 @@ mod tests {
     fn entries_survive_and_roll() {
         let dir = tempfile::tempdir().unwrap();
         let first = queue(dir.path());
-        assert_eq!((first.min(), first.max(), first.entry(0)), (0, 0, None));
+        assert_eq!((first.min(), first.max(), first.entry(0).unwrap()), (0, 0, None));
         for offset in 0..10 {
             assert_eq!(put(&first, offset, offset * 100), Put::Added);
         }
@@ -732,12 +767,12 @@ mod tests {
         drop(first);
         let again = queue(dir.path());
         assert_eq!((again.min(), again.max(), again.next(), again.end_physical()), (0, 10, 10, 1000));
-        assert_eq!(again.entry(9), Some(entry(900)));
-        assert_eq!(again.run(5).map(|run| run.end), Some(8));
+        assert_eq!(again.entry(9).unwrap(), Some(entry(900)));
+        assert_eq!(again.run(5).unwrap().map(|run| run.end), Some(8));
         assert_eq!(again.next_file_start(5), 8);
-        again.correct_min(550);
-        assert_eq!((again.min(), again.entry(5)), (6, None));
-        again.correct_min(5000);
+        again.correct_min(550).unwrap();
+        assert_eq!((again.min(), again.entry(5).unwrap()), (6, None));
+        again.correct_min(5000).unwrap();
         assert_eq!(again.min(), 10);
     }
 
@@ -761,8 +796,8 @@ mod tests {
         let bytes = std::fs::read(dir.path().join("T/0").join(segment_name(80))).unwrap();
         assert_eq!(bytes[..20], *b"\0\0\0\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0\0\0\0\0");
         let again = queue(dir.path());
-        again.correct_min(0);
-        assert_eq!((again.min(), again.max(), again.entry(6)), (6, 7, Some(entry(600))));
+        again.correct_min(0).unwrap();
+        assert_eq!((again.min(), again.max(), again.entry(6).unwrap()), (6, 7, Some(entry(600))));
     }
 
     #[test]
@@ -805,12 +840,12 @@ mod tests {
         // The topic was deleted and begun anew: an older record is passed over, a later one takes its place.
         assert_eq!(put(&queue, 2, 190), Put::Stale);
         assert_eq!(put(&queue, 0, 2000), Put::Added);
-        assert_eq!((queue.max(), queue.entry(0)), (1, Some(entry(2000))));
+        assert_eq!((queue.max(), queue.entry(0).unwrap()), (1, Some(entry(2000))));
         // A hole is filled in place, a gap bridged.
         assert_eq!(put(&queue, 3, 2300), Put::Gap);
-        assert!(queue.entry(2).unwrap().is_filler());
+        assert!(queue.entry(2).unwrap().unwrap().is_filler());
         assert_eq!(put(&queue, 2, 2200), Put::Added);
-        assert_eq!((queue.max(), queue.entry(2)), (4, Some(entry(2200))));
+        assert_eq!((queue.max(), queue.entry(2).unwrap()), (4, Some(entry(2200))));
         queue.remove().unwrap();
         assert!(!dir.path().join("T/0").exists());
     }

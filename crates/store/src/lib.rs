@@ -33,6 +33,7 @@ mod lock;
 mod looking;
 mod maintenance;
 mod mapped_file;
+mod mappings;
 mod noted;
 mod queues;
 mod read;

@@ -13,12 +13,14 @@ use crate::consume_queue::ConsumeQueue;
 use crate::error::OpenError;
 use crate::files;
 use crate::interrupt::Interrupt;
+use crate::mappings::Mappings;
 
 /// Every queue of every topic. A queue is made by the first append to it, or found on the disk.
 #[derive(Debug)]
 pub struct Queues {
     dir: PathBuf,
     file_entries: u64,
+    mappings: Arc<Mappings>,
     /// Per topic, ordered by id.
     table: RwLock<HashMap<Arc<str>, Vec<Arc<ConsumeQueue>>>>,
     /// Queues with entries that are not on the disk.
@@ -32,7 +34,13 @@ const GRAVES: &str = ".deleted";
 
 impl Queues {
     /// Opens what is on the disk.
-    pub fn open(dir: PathBuf, file_entries: u64, interrupt: &Interrupt) -> Result<Queues, OpenError> {
+    pub fn open(
+        dir: PathBuf,
+        file_entries: u64,
+        mappings_max: usize,
+        interrupt: &Interrupt,
+    ) -> Result<Queues, OpenError> {
+        let mappings = Arc::new(Mappings::new(mappings_max));
         let graves = dir.join(GRAVES);
         files::remove_dir(&graves).map_err(OpenError::io("remove", &graves))?;
         let mut table = HashMap::default();
@@ -47,12 +55,25 @@ impl Queues {
                     tracing::warn!(path = %queue_dir.display(), "not a queue id; passed over");
                     continue;
                 };
-                queues.push(Arc::new(ConsumeQueue::open(Arc::clone(&topic), QueueId(id), queue_dir, file_entries)?));
+                queues.push(Arc::new(ConsumeQueue::open(
+                    Arc::clone(&topic),
+                    QueueId(id),
+                    queue_dir,
+                    file_entries,
+                    Arc::clone(&mappings),
+                )?));
             }
             queues.sort_by_key(|queue| queue.id());
             table.insert(topic, queues);
         }
-        Ok(Queues { dir, file_entries, table: RwLock::new(table), dirty: Mutex::default(), buried: AtomicU64::new(0) })
+        Ok(Queues {
+            dir,
+            file_entries,
+            mappings,
+            table: RwLock::new(table),
+            dirty: Mutex::default(),
+            buried: AtomicU64::new(0),
+        })
     }
 
     pub fn find(&self, topic: &str, id: QueueId) -> Option<Arc<ConsumeQueue>> {
@@ -73,7 +94,7 @@ impl Queues {
             Ok(index) => Arc::clone(&queues[index]),
             Err(index) => {
                 let dir = self.dir.join(topic).join(id.to_string());
-                let queue = Arc::new(ConsumeQueue::new(name, id, dir, self.file_entries));
+                let queue = Arc::new(ConsumeQueue::new(name, id, dir, self.file_entries, Arc::clone(&self.mappings)));
                 queues.insert(index, Arc::clone(&queue));
                 queue
             }
@@ -155,7 +176,7 @@ mod tests {
     #[test]
     fn queues_are_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        let queues = Queues::open(dir.path().to_owned(), 4, &Interrupt::default()).unwrap();
+        let queues = Queues::open(dir.path().to_owned(), 4, 1, &Interrupt::default()).unwrap();
         assert!(queues.find("T", QueueId(3)).is_none());
         let three = queues.find_or_make("T", QueueId(3));
         queues.find_or_make("T", QueueId(1));
@@ -167,7 +188,7 @@ mod tests {
         assert_eq!(queues.count(), 0);
         std::fs::create_dir_all(dir.path().join("%RETRY%g/0")).unwrap();
         std::fs::create_dir_all(dir.path().join("%RETRY%g/strange")).unwrap();
-        let again = Queues::open(dir.path().to_owned(), 4, &Interrupt::default()).unwrap();
+        let again = Queues::open(dir.path().to_owned(), 4, 1, &Interrupt::default()).unwrap();
         assert_eq!((again.count(), &*again.topics()[0]), (1, "%RETRY%g"));
     }
 

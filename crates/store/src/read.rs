@@ -341,7 +341,7 @@ impl Reader {
         filter: &dyn MessageFilter,
         outcome: &mut ReadOutcome,
     ) -> Result<(), ReadError> {
-        let Some(run) = queue.run(from) else {
+        let Some(run) = queue.look_at_run(from)? else {
             outcome.status = ReadStatus::OffsetFoundNull;
             outcome.next_offset = QueueOffset(queue.next_file_start(from));
             return Ok(());

@@ -113,7 +113,7 @@ pub fn recover(
     cut_log(segments, projection, end, clean)?;
     for queue in projection.queues.all() {
         queue.truncate_physical(disk, end)?;
-        queue.correct_min(log_min);
+        queue.correct_min(log_min)?;
         queue.advance_next(queue.max());
     }
     if let Some(index) = &projection.index {
@@ -226,7 +226,7 @@ fn segment_at(files: &[Arc<LogFile>], time: i64) -> u64 {
 /// The record that ends exactly at `end`, by the queue entry that says so: its start and store time. It must hold.
 fn record_ending_at(files: &[Arc<LogFile>], projection: &Projection, end: u64) -> Option<(u64, i64)> {
     let queue = projection.queues.all().into_iter().find(|queue| queue.end_physical() == end)?;
-    let entry = queue.max().checked_sub(1).and_then(|last| queue.entry(last))?;
+    let entry = queue.max().checked_sub(1).and_then(|last| queue.entry(last).ok().flatten())?;
     let bytes = record_bytes(files, entry.physical.0)?;
     let record = Record::parse(&bytes).ok().filter(|record| record.check_crc().is_ok())?;
     (record.record_len() == entry.len as usize).then(|| (entry.physical.0, record.store_timestamp()))

@@ -88,7 +88,12 @@ impl Store {
         let clean = !abort.exists();
 
         let segments = Arc::new(open_log(&log_dir, config.segment_len)?);
-        let queues = Arc::new(Queues::open(config.queues_path(), config.queue_file_entries, &config.interrupt)?);
+        let queues = Arc::new(Queues::open(
+            config.queues_path(),
+            config.queue_file_entries,
+            config.queue_mappings_max,
+            &config.interrupt,
+        )?);
         let checkpoint = Arc::new(Checkpoint::open(config.root.join("checkpoint"))?);
         let index = open_index(&config)?;
         let projection = Arc::new(Projection {

@@ -907,6 +907,43 @@ fn what_a_store_does_not_open() {
 }
 
 #[test]
+fn there_may_be_more_queues_than_mappings() {
+    const QUEUES: u32 = 100;
+    const MAX: usize = 8;
+    let site = Site::new();
+    let config = || StoreConfig { segment_len: 1 << 20, queue_mappings_max: MAX, ..site.config() };
+    let queues_dir = site.dir.path().join("store/consumequeue");
+    let mapped = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().filter(|line| line.contains(&*queues_dir.to_string_lossy())).count()
+    };
+    let store = Store::open(config()).unwrap();
+    let bodies = |queue: u32| (0..20_u8).map(|n| (u64::from(n), vec![n, queue as u8])).collect::<Vec<_>>();
+    for n in 0..20_u8 {
+        for queue in 0..QUEUES {
+            store.append_silently(&message(T, queue, &[n, queue as u8], "")).unwrap();
+        }
+        store.announce();
+    }
+    settle(&store);
+    let all_there = |store: &Store| {
+        for queue in 0..QUEUES {
+            assert_eq!(read_bodies(store, T, queue, 0), bodies(queue));
+        }
+        // Whoever reads or writes one out at this moment keeps it a little longer.
+        wait_until(|| mapped() <= MAX);
+    };
+    all_there(&store);
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(mapped(), 0);
+    let store = Store::open(config()).unwrap();
+    all_there(&store);
+    drop(store);
+    all_there(&Store::open(config()).unwrap());
+}
+
+#[test]
 fn two_stores_share_no_directory() {
     let site = Site::new();
     let log = site.dir.path().join("log");

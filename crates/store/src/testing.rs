@@ -264,6 +264,7 @@ impl Site {
         StoreConfig {
             segment_len: 4096,
             queue_file_entries: 16,
+            queue_mappings_max: 3,
             index_slots: 31,
             index_entries: 64,
             message_len_max: 2048,

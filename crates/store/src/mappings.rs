@@ -1,0 +1,225 @@
+//! Which files of consume queues are mapped: those in use, as long as there is room for more.
+//!
+//! A process has `vm.max_map_count` mappings, mostly 65,530, and a broker may have more queues than that. So a queue knows its
+//! files by path and maps one when it is asked for; beyond a share of what there is, those that were not asked for longest
+//! are unmapped again. Nothing is lost with a mapping: what was put through it is in the page cache, and a sync through the
+//! next one writes it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::consume_queue::{ENTRY_LEN, QueueFile};
+use crate::disk::Disk;
+use crate::mapped_file::WordFile;
+
+/// What the kernel gives a process where it does not say.
+const KERNEL_DEFAULT: usize = 65_530;
+/// Of the mappings there are, one part of so many is for queue files.
+const SHARE: usize = 2;
+/// Room is made for so many parts of the whole at once.
+const ROOM_SHARE: usize = 64;
+
+/// How many queue files may be mapped on this machine.
+pub fn share_of_system() -> usize {
+    let told = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
+    told.and_then(|text| text.trim().parse().ok()).unwrap_or(KERNEL_DEFAULT) / SHARE
+}
+
+/// The files that are mapped, of all queues.
+#[derive(Debug)]
+pub struct Mappings {
+    max: usize,
+    /// Those asked for longest ago first, roughly: see [`Segment::used`].
+    mapped: Mutex<VecDeque<Weak<Segment>>>,
+}
+
+impl Mappings {
+    /// At most `max` at a time, but for those that somebody is reading through.
+    pub fn new(max: usize) -> Mappings {
+        Mappings { max: max.max(1), mapped: Mutex::default() }
+    }
+
+    /// Makes a mapping, after making room for it.
+    fn map(&self, segment: &Arc<Segment>, map: impl Fn() -> io::Result<WordFile>) -> io::Result<Arc<QueueFile>> {
+        self.shrink_below(self.max);
+        let mut place = segment.file.write();
+        if let Some(file) = &*place {
+            return Ok(Arc::clone(file));
+        }
+        let words = match map() {
+            // Others have mappings too.
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                let half = self.mapped.lock().len() / 2;
+                self.shrink_below(half);
+                map()?
+            }
+            words => words?,
+        };
+        if words.len() as u64 != segment.entries * ENTRY_LEN as u64 {
+            return Err(io::Error::other(format!("{} has changed its length", segment.path.display())));
+        }
+        if segment.full.load(Ordering::Acquire) {
+            words.expect_reads();
+        }
+        let file = Arc::new(QueueFile::new(words, segment.first));
+        *place = Some(Arc::clone(&file));
+        drop(place);
+        self.mapped.lock().push_back(Arc::downgrade(segment));
+        Ok(file)
+    }
+
+    /// Unmaps files until there are fewer than `max`, and some room beyond. Files that are asked for at this moment stay.
+    fn shrink_below(&self, max: usize) {
+        let mut mapped = self.mapped.lock();
+        if mapped.len() < max {
+            return;
+        }
+        let goal = max.saturating_sub(1 + max / ROOM_SHARE);
+        // Each is passed over once if it was asked for since it was looked at last.
+        for _ in 0..2 * mapped.len() {
+            if mapped.len() <= goal {
+                break;
+            }
+            let Some(segment) = mapped.pop_front().and_then(|segment| segment.upgrade()) else { continue };
+            if segment.used.swap(false, Ordering::Relaxed) || !segment.try_unmap() {
+                mapped.push_back(Arc::downgrade(&segment));
+            }
+        }
+    }
+}
+
+/// One file of a queue, mapped or not.
+#[derive(Debug)]
+pub struct Segment {
+    path: PathBuf,
+    /// Offset of the first entry.
+    first: u64,
+    entries: u64,
+    /// Another file follows.
+    full: AtomicBool,
+    /// Asked for since somebody looked for what to unmap.
+    used: AtomicBool,
+    file: RwLock<Option<Arc<QueueFile>>>,
+}
+
+impl Segment {
+    /// A file that exists, of the right length. It is not mapped yet.
+    pub fn of(path: PathBuf, first: u64, entries: u64) -> Arc<Segment> {
+        let (full, used) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Segment { path, first, entries, full, used, file: RwLock::default() })
+    }
+
+    /// Makes the file.
+    pub fn create(
+        mappings: &Mappings,
+        disk: &dyn Disk,
+        path: PathBuf,
+        first: u64,
+        entries: u64,
+    ) -> io::Result<Arc<Segment>> {
+        let segment = Segment::of(path, first, entries);
+        let len = entries * ENTRY_LEN as u64;
+        mappings.map(&segment, || WordFile::create_empty(disk, segment.path.clone(), len))?;
+        Ok(segment)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Offset after the last entry that there is room for.
+    pub fn end(&self) -> u64 {
+        self.first + self.entries
+    }
+
+    /// The file, mapped for as long as somebody holds this.
+    pub fn file(self: &Arc<Self>, mappings: &Mappings) -> io::Result<Arc<QueueFile>> {
+        // Looked at first: one that is used all the time need not be written to all the time.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        if let Some(file) = &*self.file.read() {
+            return Ok(Arc::clone(file));
+        }
+        mappings.map(self, || WordFile::open(self.path.clone()))
+    }
+
+    /// Nothing more is added: from now on it is only read, mostly from front to back.
+    pub fn set_full(&self) {
+        self.full.store(true, Ordering::Release);
+        if let Some(file) = &*self.file.read() {
+            file.expect_reads();
+        }
+    }
+
+    /// False when somebody is about to use it. Who holds the file already keeps it.
+    fn try_unmap(&self) -> bool {
+        match self.file.try_write() {
+            Some(mut file) => {
+                *file = None;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consume_queue::QueueEntry;
+    use crate::disk::LocalDisk;
+    use ferromq_protocol::PhysicalOffset;
+
+    fn mapped_in(dir: &Path) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().filter(|line| line.contains(&*dir.to_string_lossy())).count()
+    }
+
+    #[test]
+    fn what_is_used_least_is_unmapped() {
+        const MAX: usize = 8;
+        let dir = tempfile::tempdir().unwrap();
+        let mappings = Mappings::new(MAX);
+        let entry = |n: u64| QueueEntry { physical: PhysicalOffset(n), len: 100, tags_code: 7 };
+        let segments: Vec<_> = (0..50)
+            .map(|n| {
+                let segment = Segment::create(&mappings, &LocalDisk, dir.path().join(n.to_string()), 4, 4).unwrap();
+                segment.file(&mappings).unwrap().put(5, &entry(n));
+                assert!(mapped_in(dir.path()) <= MAX);
+                segment
+            })
+            .collect();
+        let held = segments[0].file(&mappings).unwrap();
+        for _ in 0..3 {
+            for (n, segment) in segments.iter().enumerate() {
+                // The first is asked for all the time, and stays.
+                assert!(Arc::ptr_eq(&held, &segments[0].file(&mappings).unwrap()));
+                let file = segment.file(&mappings).unwrap();
+                assert_eq!(file.entry(5), entry(n as u64));
+                file.sync(&LocalDisk, 4..8).unwrap();
+                assert!(mapped_in(dir.path()) <= MAX);
+            }
+        }
+        drop((held, segments));
+        mappings.shrink_below(0);
+        assert_eq!((mapped_in(dir.path()), mappings.mapped.lock().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_file_that_became_shorter_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        std::fs::write(&path, [0; 60]).unwrap();
+        assert!(Segment::of(path, 0, 4).file(&Mappings::new(4)).is_err());
+    }
+}
