@@ -32,7 +32,7 @@ use crate::handlers::transactions::TransactionPath;
 use crate::held_pulls;
 use crate::live_config::LiveConfig;
 use crate::local_time;
-use crate::persistence::{LoadError, Persistence};
+use crate::persistence::{Persistence, TableError};
 use crate::queue_locks::QueueLocks;
 use crate::registrar::{Identity, Registrar, Unregistered};
 use crate::relay::Relay;
@@ -58,7 +58,7 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error(transparent)]
-    Tables(#[from] LoadError),
+    Tables(#[from] TableError),
     #[error(
         "{bind}. Stop the process that has the port, or set listenPort to another one (the fast port is two below it)"
     )]
@@ -126,7 +126,7 @@ impl Broker {
                 .map_err(|error| StartError::Thread(error.into()))??,
         );
         given_up.spare();
-        let persistence = Arc::new(Persistence::start().map_err(StartError::Thread)?);
+        let persistence = Arc::new(Persistence::default());
         let config_dir = config.config_dir();
         let live = Arc::new(LiveConfig::new(config, config_file));
         let config = live.current().clone();

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
-use crate::persistence::{self, LoadError, Persistence, SavedFile};
+use crate::persistence::{self, Persistence, SaveError, SavedFile, TableError};
 
 /// Owner of the offset table.
 pub struct ConsumerOffsets {
@@ -57,7 +57,7 @@ impl ConsumerOffsets {
         config_dir: &Path,
         config: &BrokerConfig,
         persistence: &Persistence,
-    ) -> Result<ConsumerOffsets, LoadError> {
+    ) -> Result<ConsumerOffsets, TableError> {
         let path = config_dir.join("consumerOffset.json");
         let mut inner = Inner {
             topics: HashMap::new(),
@@ -84,7 +84,7 @@ impl ConsumerOffsets {
         }
         let table = Arc::new(OffsetTable { inner: Mutex::new(inner) });
         let rendered = Arc::clone(&table);
-        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()));
+        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()))?;
         let version_step = u64::try_from(config.consumer_offset_update_version_step).unwrap_or(0).max(1);
         Ok(ConsumerOffsets { table, file, version_step })
     }
@@ -218,12 +218,24 @@ impl ConsumerOffsets {
         self.table.snapshot()
     }
 
-    /// Asks for a save if anything was committed since the last one.
+    /// Asks for a save if anything was committed since the last one. Should it fail, it is tried again without being asked for.
     pub fn save_if_changed(&self) {
         let dirty = std::mem::take(&mut self.table.inner.lock().dirty);
         if dirty {
             self.file.request();
         }
+    }
+
+    /// Saves what has changed so far, and runs `done` when it is on disk, or with why it is not.
+    pub fn when_saved(&self, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
+        self.save_if_changed();
+        self.file.when_saved(self.file.requested(), done);
+    }
+
+    /// As [`when_saved`](Self::when_saved), for threads that may wait.
+    pub fn wait_saved(&self) -> Result<(), SaveError> {
+        self.save_if_changed();
+        self.file.wait_saved(self.file.requested())
     }
 }
 
@@ -280,7 +292,7 @@ mod tests {
     #[test]
     fn committed_offsets_survive_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let persistence = Persistence::start().unwrap();
+        let persistence = Persistence::default();
         let offsets = open(directory.path(), &persistence);
         offsets.commit("TopicA", "GroupA", QueueId(0), 10);
         offsets.commit("TopicA", "GroupA", QueueId(3), 7);
@@ -288,7 +300,7 @@ mod tests {
         offsets.record_pull("TopicB", "GroupA", QueueId(0), QueueOffset(99));
         offsets.save_if_changed();
         persistence.stop();
-        let again = open(directory.path(), &Persistence::start().unwrap());
+        let again = open(directory.path(), &Persistence::default());
         assert_eq!(
             again.of_group("TopicA", "GroupA"),
             BTreeMap::from([(QueueId(0), QueueOffset(10)), (QueueId(3), QueueOffset(7))])
@@ -303,7 +315,7 @@ mod tests {
     #[test]
     fn the_version_steps_once_per_so_many_commits() {
         let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::start().unwrap());
+        let offsets = open(directory.path(), &Persistence::default());
         let before = offsets.data_version().counter;
         for offset in 0..5 {
             offsets.commit("TopicA", "GroupA", QueueId(0), offset);
@@ -314,7 +326,7 @@ mod tests {
     #[test]
     fn backwards_is_accepted_and_negative_counts_as_never_committed() {
         let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::start().unwrap());
+        let offsets = open(directory.path(), &Persistence::default());
         offsets.commit("TopicA", "GroupA", QueueId(0), 10);
         offsets.commit("TopicA", "GroupA", QueueId(0), 3);
         assert_eq!(offsets.committed("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(3)));
@@ -325,7 +337,7 @@ mod tests {
     #[test]
     fn a_reset_is_taken_once() {
         let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::start().unwrap());
+        let offsets = open(directory.path(), &Persistence::default());
         offsets.reset("TopicA", "GroupA", QueueId(0), QueueOffset(4));
         assert_eq!(offsets.pending_reset("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
         assert_eq!(offsets.take_reset("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
@@ -336,7 +348,7 @@ mod tests {
     #[test]
     fn a_group_that_only_pulls_has_committed_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::start().unwrap());
+        let offsets = open(directory.path(), &Persistence::default());
         offsets.record_pull("TopicA", "Pulling", QueueId(0), QueueOffset(5));
         assert!(offsets.groups_of("TopicA").is_empty() && offsets.topics_of("Pulling").is_empty());
         for queue in [QueueId(0), QueueId(1)] {
@@ -352,7 +364,7 @@ mod tests {
     #[test]
     fn topics_and_groups_can_be_forgotten() {
         let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::start().unwrap());
+        let offsets = open(directory.path(), &Persistence::default());
         for (topic, group) in [("TopicA", "GroupA"), ("TopicB", "GroupA"), ("TopicA", "GroupB")] {
             offsets.commit(topic, group, QueueId(0), 1);
         }

@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
 use crate::missing;
-use crate::persistence::{self, LoadError, Persistence, SavedFile};
+use crate::persistence::{self, Persistence, SavedFile, TableError};
 use crate::places;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
@@ -124,7 +124,7 @@ impl Delays {
         topics: Arc<Topics>,
         statistics: Arc<Statistics>,
         persistence: &Persistence,
-    ) -> Result<Delays, LoadError> {
+    ) -> Result<Delays, TableError> {
         let path = config_dir.join("delayOffset.json");
         let mut delivered = Delivered::default();
         delivered.version.timestamp = clock.now_ms();
@@ -146,7 +146,7 @@ impl Delays {
             wake: Condvar::new(),
         });
         let rendered = Arc::clone(&shared);
-        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.progress.lock().saved.table()));
+        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.progress.lock().saved.table()))?;
         Ok(Delays { shared, file, thread: Mutex::new(None) })
     }
 

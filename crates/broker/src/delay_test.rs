@@ -46,7 +46,7 @@ impl House {
             ..StoreConfig::at(directory.path())
         };
         let store = Arc::new(Store::open(config).unwrap());
-        let persistence = Persistence::start().unwrap();
+        let persistence = Persistence::default();
         let statistics = Arc::new(Statistics::new());
         let config_dir = directory.path().join("config");
         let live = Arc::new(LiveConfig::new(BrokerConfig::default(), None));

@@ -111,7 +111,7 @@ impl Dispatch {
             RequestCode::DELETE_SUBSCRIPTIONGROUP => {
                 groups::delete(&self.groups, &self.offsets, &self.statistics, connection, request)
             }
-            RequestCode::UPDATE_AND_GET_GROUP_FORBIDDEN => groups::forbidden(&self.groups, request),
+            RequestCode::UPDATE_AND_GET_GROUP_FORBIDDEN => groups::forbidden(&self.groups, connection, request),
             RequestCode::UPDATE_BROKER_CONFIG => {
                 config::update(&self.config, &self.topics, &self.store, connection, request)
             }
@@ -128,7 +128,7 @@ impl Dispatch {
             RequestCode::QUERY_CONSUME_QUEUE => self.figures.queue_entries(request),
             RequestCode::VIEW_BROKER_STATS_DATA => self.figures.counter(request),
             RequestCode::INVOKE_BROKER_TO_RESET_OFFSET => self.reset.reset(connection, request),
-            RequestCode::CLONE_GROUP_OFFSET => self.reset.clone(request),
+            RequestCode::CLONE_GROUP_OFFSET => self.reset.clone(connection, request),
             RequestCode::GET_CONSUMER_RUNNING_INFO => self.relay.running_info(connection, request),
             RequestCode::CONSUME_MESSAGE_DIRECTLY => self.relay.consume_directly(connection, request),
             _ => Err(unsupported(code)),

@@ -13,7 +13,7 @@ use tracing::info;
 
 use crate::clock::now_ms;
 use crate::live_config::LiveConfig;
-use crate::persistence::{self, LoadError, Persistence, SavedFile};
+use crate::persistence::{self, Persistence, SaveError, SavedFile, TableError};
 
 /// Owner of the group table.
 pub struct Groups {
@@ -47,7 +47,7 @@ const BUILT_IN: [&str; 8] = [
 
 impl Groups {
     /// Reads `subscriptionGroup.json` in `config_dir` over the groups that exist on every broker.
-    pub fn open(config_dir: &Path, config: &Arc<LiveConfig>, persistence: &Persistence) -> Result<Groups, LoadError> {
+    pub fn open(config_dir: &Path, config: &Arc<LiveConfig>, persistence: &Persistence) -> Result<Groups, TableError> {
         let mut groups: HashMap<GroupName, Arc<SubscriptionGroup>> =
             BUILT_IN.iter().map(|&name| (GroupName::from(name), Arc::new(new_group(name)))).collect();
         let mut forbidden = BTreeMap::new();
@@ -66,7 +66,7 @@ impl Groups {
         }
         let table = Arc::new(Table { inner: RwLock::new(Inner { groups, forbidden, version }) });
         let rendered = Arc::clone(&table);
-        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()));
+        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()))?;
         if first_start {
             file.request();
         }
@@ -152,6 +152,11 @@ impl Groups {
         self.file.request();
     }
 
+    /// Runs `done` when every change so far is on disk, or with why it is not.
+    pub fn when_saved(&self, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
+        self.file.when_saved(self.file.requested(), done);
+    }
+
     /// Asks for a save, whether or not anything changed.
     pub fn save(&self) {
         self.file.request();
@@ -170,20 +175,20 @@ impl Groups {
 
 impl Table {
     fn snapshot(&self) -> SubscriptionGroupTable {
-        let inner = self.inner.read();
+        // Copied once the lock is open again: whoever creates a group waits for it, and all pulls behind that one.
+        let (data_version, groups, forbidden): (_, Vec<_>, _) = {
+            let inner = self.inner.read();
+            (inner.version.clone(), inner.groups.values().cloned().collect(), inner.forbidden.clone())
+        };
         SubscriptionGroupTable {
-            data_version: inner.version.clone(),
-            subscription_group_table: inner
-                .groups
-                .values()
+            data_version,
+            subscription_group_table: groups
+                .iter()
                 .map(|group| (group.group_name.clone(), SubscriptionGroup::clone(group)))
                 .collect(),
-            forbidden_table: inner
-                .forbidden
-                .iter()
-                .map(|(group, topics)| {
-                    (group.clone(), topics.iter().map(|(topic, bits)| (topic.clone(), *bits)).collect())
-                })
+            forbidden_table: forbidden
+                .into_iter()
+                .map(|(group, topics)| (group, topics.into_iter().collect()))
                 .collect(),
         }
     }
@@ -215,7 +220,7 @@ mod tests {
     #[test]
     fn unknown_groups_are_created_with_defaults_when_allowed() {
         let directory = tempfile::tempdir().unwrap();
-        let groups = open(directory.path(), &Persistence::start().unwrap(), true);
+        let groups = open(directory.path(), &Persistence::default(), true);
         let group = groups.find_or_create("GroupA").unwrap();
         assert_eq!((group.retry_max_times, group.retry_queue_nums, group.which_broker_when_consume_slowly), (16, 1, 1));
         assert!(groups.find_or_create("").is_some());
@@ -227,7 +232,7 @@ mod tests {
     #[test]
     fn without_auto_creation_only_system_groups_are() {
         let directory = tempfile::tempdir().unwrap();
-        let groups = open(directory.path(), &Persistence::start().unwrap(), false);
+        let groups = open(directory.path(), &Persistence::default(), false);
         assert!(groups.find_or_create("GroupA").is_none());
         assert!(groups.find_or_create("CID_RMQ_SYS_NEW").is_some());
         assert!(groups.find_or_create("TOOLS_CONSUMER").is_some());
@@ -236,14 +241,14 @@ mod tests {
     #[test]
     fn groups_and_forbidden_topics_survive_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let persistence = Persistence::start().unwrap();
+        let persistence = Persistence::default();
         let groups = open(directory.path(), &persistence, true);
         groups.update(SubscriptionGroup { retry_max_times: 3, ..new_group("GroupA") });
         groups.forbid("GroupA", "TopicA", 4);
         groups.find_or_create("GroupB");
         groups.remove("GroupB");
         persistence.stop();
-        let again = open(directory.path(), &Persistence::start().unwrap(), false);
+        let again = open(directory.path(), &Persistence::default(), false);
         assert_eq!(again.find("GroupA").unwrap().retry_max_times, 3);
         assert_eq!(again.forbidden("GroupA", "TopicA"), 4);
         assert!(!again.contains("GroupB"));

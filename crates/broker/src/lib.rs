@@ -27,6 +27,8 @@ mod relay;
 mod runtime_info;
 pub mod statistics;
 mod subscription;
+#[cfg(test)]
+mod tables_test;
 mod timers;
 mod topic_attributes;
 pub mod topics;

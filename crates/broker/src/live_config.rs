@@ -1,12 +1,14 @@
-//! The configuration as it is now, and its changes at run time. Java: `Configuration`.
+//! The configuration as it is now, its changes at run time, and the file that keeps them. Java: `Configuration`.
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use ferromq_config::{Configuration, InvalidValue};
+use ferromq_config::{Configuration, InvalidValue, replace_file};
 use ferromq_protocol::body::DataVersion;
 use parking_lot::Mutex;
+use tracing::warn;
 
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
@@ -17,6 +19,17 @@ pub struct LiveConfig {
     current: ArcSwap<BrokerConfig>,
     version: Mutex<DataVersion>,
     file: Option<PathBuf>,
+    /// Held while a change is written, so that changes reach the file in the order in which they come into force.
+    writing: Mutex<()>,
+}
+
+/// A change that was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error(transparent)]
+    Invalid(#[from] InvalidValue),
+    #[error("nothing was changed, because {} cannot be written: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
 }
 
 impl LiveConfig {
@@ -28,6 +41,7 @@ impl LiveConfig {
             current: ArcSwap::from_pointee(config),
             version: Mutex::new(version),
             file,
+            writing: Mutex::new(()),
         }
     }
 
@@ -36,20 +50,15 @@ impl LiveConfig {
         &self.broker_name
     }
 
-    /// The file that a change is to be written to; `None` when the broker was started without one.
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
-    }
-
     /// The configuration as it is now. Cheap; not to be kept over a wait.
     pub fn current(&self) -> Guard<Arc<BrokerConfig>> {
         self.current.load()
     }
 
-    /// Applies all changes or none, and gives the keys that now differ. Saving the file is the caller's part.
-    pub fn update<K: AsRef<str>, V: AsRef<str>>(&self, changes: &[(K, V)]) -> Result<Vec<String>, InvalidValue> {
-        // The lock makes two updates follow each other.
-        let mut version = self.version.lock();
+    /// Applies all changes or none, and gives the keys that now differ. The file that the broker was started with is written first, so
+    /// that nothing is in force that the next start would take back; blocks until it is on disk.
+    pub fn update<K: AsRef<str>, V: AsRef<str>>(&self, changes: &[(K, V)]) -> Result<Vec<String>, ChangeError> {
+        let _one_at_a_time = self.writing.lock();
         let mut next = BrokerConfig::clone(&self.current.load());
         let changed = next.apply(changes)?;
         next.check().map_err(|(key, allowed)| InvalidValue {
@@ -57,8 +66,16 @@ impl LiveConfig {
             value: next.listing().remove(key).unwrap_or_default(),
             allowed,
         })?;
+        if changed.is_empty() {
+            return Ok(changed);
+        }
+        match &self.file {
+            Some(path) => replace_file(path, next.to_properties().as_bytes())
+                .map_err(|source| ChangeError::Write { path: path.clone(), source })?,
+            None => warn!("the change holds until the next start: the broker was started without a configuration file"),
+        }
         self.current.store(Arc::new(next));
-        version.next(now_ms());
+        self.version.lock().next(now_ms());
         Ok(changed)
     }
 
@@ -88,6 +105,23 @@ mod tests {
             assert!(live.update(&[(key, value)]).is_err(), "{key}={value}");
         }
         assert_eq!(live.current().max_message_size, 100);
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_written_is_not_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("broker.conf");
+        let live = LiveConfig::new(BrokerConfig::default(), Some(file.clone()));
+        // As a full disk: the new version cannot be written.
+        std::fs::create_dir(directory.path().join("broker.conf.tmp")).unwrap();
+        for _ in 0..2 {
+            let error = live.update(&[("maxMessageSize", "100")]).unwrap_err();
+            assert!(matches!(error, ChangeError::Write { .. }), "{error}");
+        }
+        assert_eq!((live.current().max_message_size, live.data_version().counter), (4_194_304, 0));
+        std::fs::remove_dir(directory.path().join("broker.conf.tmp")).unwrap();
+        assert_eq!(live.update(&[("maxMessageSize", "100")]).unwrap(), ["maxMessageSize"]);
+        assert!(std::fs::read_to_string(&file).unwrap().contains("maxMessageSize=100\n"));
     }
 
     #[test]

@@ -1,76 +1,93 @@
-//! Config files on disk: JSON tables under `<store>/config/`, written by one thread, replaced atomically.
+//! Config files on disk: JSON tables under `<store>/config/`, each written by a thread of its own and replaced atomically.
 //!
 //! A table asks for a save and goes on; requests that arrive while a save runs fold into the next one. Who must not answer before the
-//! file is on disk hands over a callback. Replacing is `ferromq_config::replace_file`, which keeps the previous version as `.bak`.
-//! Reading: `ferromq_config::read_saved`. Java: `ConfigManager`; spec store §12.
+//! file is on disk hands over a callback, which is also told when a save fails. What was requested then stays to be saved: the table in
+//! memory is not taken back, because others go by it already (messages are in a new topic before it is saved), and the save is tried
+//! again until it succeeds. A thread per file, so that nobody waits for the sync of another table.
+//!
+//! Replacing is `ferromq_config::replace_file`, which keeps the previous version as `.bak`; reading is `ferromq_config::read_saved`.
+//! Java: `ConfigManager`; spec store §12.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub use ferromq_config::LoadError;
 use ferromq_config::{read_saved, replace_file};
 use ferromq_protocol::json;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
+
+/// Pause after a save that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 
 /// Number of a requested save; grows by one per request.
 pub type Revision = u64;
 
-/// The one thread that writes config files.
-pub struct Persistence {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+/// Why a table cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("cannot start the thread that saves {path}: {source}")]
+    Thread { path: String, source: io::Error },
 }
 
-struct Shared {
-    work: Mutex<Work>,
-    wake: Condvar,
+/// Why a change is not on disk. Unless the broker stops, it will be tried again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{path} cannot be saved: {reason}")]
+pub struct SaveError {
+    path: Arc<str>,
+    reason: Arc<str>,
 }
 
+/// The threads that write config files.
 #[derive(Default)]
-struct Work {
-    queue: VecDeque<Arc<FileState>>,
-    stopping: bool,
+pub struct Persistence {
+    files: Mutex<Vec<(Arc<FileState>, JoinHandle<()>)>>,
 }
 
 impl Persistence {
-    pub fn start() -> io::Result<Persistence> {
-        let shared = Arc::new(Shared { work: Mutex::new(Work::default()), wake: Condvar::new() });
-        let worker = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("persistence".into()).spawn(move || worker.run())?;
-        Ok(Persistence { shared, thread: Mutex::new(Some(thread)) })
-    }
-
     /// Declares a file; `render` gives its whole content at the moment of writing and must not touch this handle.
-    pub fn file(&self, path: PathBuf, render: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> SavedFile {
-        let state = FileState {
-            path,
+    pub fn file(
+        &self,
+        path: PathBuf,
+        render: impl Fn() -> Vec<u8> + Send + Sync + 'static,
+    ) -> Result<SavedFile, TableError> {
+        let state = Arc::new(FileState {
             render: Box::new(render),
-            requested: AtomicU64::new(0),
             saved: AtomicU64::new(0),
-            pending: Mutex::new(Pending::default()),
-        };
-        SavedFile { state: Arc::new(state), shared: Arc::clone(&self.shared) }
+            saving: Mutex::default(),
+            wake: Condvar::new(),
+            path,
+        });
+        let worker = Arc::clone(&state);
+        let name = format!("save-{}", state.path.file_stem().unwrap_or_default().display());
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || worker.run())
+            .map_err(|source| TableError::Thread { path: state.path.display().to_string(), source })?;
+        self.files.lock().push((Arc::clone(&state), thread));
+        Ok(SavedFile { state })
     }
 
-    /// Writes what was requested so far and ends the thread. Nothing is written after it; `when_saved` then never calls back.
+    /// Writes what was requested so far and ends the threads. Nothing is written after it: who waits then is told so.
     pub fn stop(&self) {
-        let thread = self.thread.lock().take();
-        {
-            let mut work = self.shared.work.lock();
-            work.stopping = true;
-            self.shared.wake.notify_all();
+        let files = std::mem::take(&mut *self.files.lock());
+        for (file, _) in &files {
+            file.saving.lock().stopping = true;
+            file.wake.notify_one();
         }
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            error!("the persistence thread panicked; config files may be older than their tables");
+        for (file, thread) in files {
+            if thread.join().is_err() {
+                error!(path = %file.path.display(), "the thread that saves the config file panicked; it may be older than its table");
+            }
         }
     }
 }
@@ -81,61 +98,48 @@ impl Drop for Persistence {
     }
 }
 
-impl Shared {
-    fn run(&self) {
-        let mut work = self.work.lock();
-        loop {
-            match work.queue.pop_front() {
-                Some(file) => {
-                    drop(work);
-                    file.save();
-                    work = self.work.lock();
-                }
-                None if work.stopping => return,
-                None => self.wake.wait(&mut work),
-            }
-        }
-    }
-}
-
 /// One config file and how far it is saved.
 pub struct SavedFile {
     state: Arc<FileState>,
-    shared: Arc<Shared>,
 }
 
 struct FileState {
     path: PathBuf,
     render: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
-    requested: AtomicU64,
+    /// Requests carried out. Written under the lock, so that nobody begins to wait for what has just been saved.
     saved: AtomicU64,
-    pending: Mutex<Pending>,
+    saving: Mutex<Saving>,
+    wake: Condvar,
 }
 
 #[derive(Default)]
-struct Pending {
-    queued: bool,
-    waiters: Vec<(Revision, Box<dyn FnOnce() + Send>)>,
+struct Saving {
+    requested: Revision,
+    waiters: Vec<(Revision, Waiter)>,
+    /// Of the last attempt.
+    failure: Option<SaveError>,
+    stopping: bool,
+    stopped: bool,
 }
+
+type Waiter = Box<dyn FnOnce(Result<(), SaveError>) + Send>;
 
 impl SavedFile {
     /// Asks for the table, as it is now or later, to be written. Returns at once.
     pub fn request(&self) -> Revision {
-        let revision = self.state.requested.fetch_add(1, Ordering::AcqRel) + 1;
-        let mut pending = self.state.pending.lock();
-        if !pending.queued {
-            pending.queued = true;
-            drop(pending);
-            let mut work = self.shared.work.lock();
-            if work.stopping {
-                // Not written here: the caller may hold the lock that `render` takes.
-                warn!(path = %self.state.path.display(), "a change came after the last save of the shutdown and is lost");
-            } else {
-                work.queue.push_back(Arc::clone(&self.state));
-                self.shared.wake.notify_one();
-            }
+        let mut saving = self.state.saving.lock();
+        saving.requested += 1;
+        if saving.stopped {
+            // Not written here: the caller may hold the lock that `render` takes.
+            warn!(path = %self.state.path.display(), "a change came after the last save of the shutdown and is lost");
         }
-        revision
+        self.state.wake.notify_one();
+        saving.requested
+    }
+
+    /// Number of the last request.
+    pub fn requested(&self) -> Revision {
+        self.state.saving.lock().requested
     }
 
     /// Whether the request with this number has been carried out. One atomic load.
@@ -143,16 +147,30 @@ impl SavedFile {
         self.state.saved.load(Ordering::Acquire) >= revision
     }
 
-    /// Runs `done` once the request has been carried out: at once, or later on the persistence thread. A write that failed counts as
-    /// carried out: it has been logged, the table in memory is right, and the next request tries again.
-    pub fn when_saved(&self, revision: Revision, done: impl FnOnce() + Send + 'static) {
-        let mut pending = self.state.pending.lock();
-        if self.is_saved(revision) {
-            drop(pending);
-            done();
-        } else {
-            pending.waiters.push((revision, Box::new(done)));
-        }
+    /// Why the last attempt failed, until one succeeds.
+    pub fn failure(&self) -> Option<SaveError> {
+        self.state.saving.lock().failure.clone()
+    }
+
+    /// Runs `done` once the request has been carried out, or with the cause when the next attempt fails: at once, or later on the
+    /// thread that saves the file. After a failure the request stays, and is tried again.
+    pub fn when_saved(&self, revision: Revision, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
+        let mut saving = self.state.saving.lock();
+        let outcome = match self.is_saved(revision) {
+            true => Ok(()),
+            false if saving.stopped => Err(self.state.failed("the broker is stopping")),
+            false => return saving.waiters.push((revision, Box::new(done))),
+        };
+        drop(saving);
+        done(outcome);
+    }
+
+    /// As [`when_saved`](Self::when_saved), for threads that may wait.
+    pub fn wait_saved(&self, revision: Revision) -> Result<(), SaveError> {
+        let (done, outcome) = mpsc::channel();
+        // The receiver is there until it has been told.
+        self.when_saved(revision, move |saved| _ = done.send(saved));
+        outcome.recv().unwrap_or_else(|_| Err(self.state.failed("the thread that saves it is gone")))
     }
 
     pub fn path(&self) -> &Path {
@@ -161,25 +179,58 @@ impl SavedFile {
 }
 
 impl FileState {
-    fn save(&self) {
-        // Cleared before rendering: a change after this line queues the file again.
-        self.pending.lock().queued = false;
-        let revision = self.requested.load(Ordering::Acquire);
-        let content = (self.render)();
-        if let Err(error) = replace_file(&self.path, &content) {
-            error!(path = %self.path.display(), %error, "cannot save the config file; the table in memory stays valid");
+    fn run(&self) {
+        let mut saving = self.saving.lock();
+        loop {
+            let revision = saving.requested;
+            if self.saved.load(Ordering::Relaxed) == revision {
+                if saving.stopping {
+                    break;
+                }
+                self.wake.wait(&mut saving);
+                continue;
+            }
+            let outcome = MutexGuard::unlocked(&mut saving, || replace_file(&self.path, &(self.render)()))
+                .map_err(|error| self.failed(&error.to_string()));
+            match &outcome {
+                Ok(()) => {
+                    self.saved.store(revision, Ordering::Release);
+                    if saving.failure.take().is_some() {
+                        info!(path = %self.path.display(), "the config file is saved again");
+                    }
+                }
+                Err(error) if saving.stopping => error!(%error, "the last changes are lost"),
+                Err(error) => {
+                    if saving.failure.replace(error.clone()).is_none() {
+                        error!(%error, "changes are in force but not on disk; trying again until they are");
+                    }
+                }
+            }
+            let waiters = std::mem::take(&mut saving.waiters);
+            let (told, waiting): (Vec<_>, Vec<_>) = waiters.into_iter().partition(|(wanted, _)| *wanted <= revision);
+            saving.waiters = waiting;
+            MutexGuard::unlocked(&mut saving, || told.into_iter().for_each(|(_, done)| done(outcome.clone())));
+            if outcome.is_err() {
+                if saving.stopping {
+                    break;
+                }
+                self.pause(&mut saving);
+            }
         }
-        let ready = {
-            let mut pending = self.pending.lock();
-            self.saved.fetch_max(revision, Ordering::AcqRel);
-            let (ready, waiting): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut pending.waiters).into_iter().partition(|(wanted, _)| *wanted <= revision);
-            pending.waiters = waiting;
-            ready
-        };
-        for (_, done) in ready {
-            done();
-        }
+        saving.stopped = true;
+        let left = std::mem::take(&mut saving.waiters);
+        drop(saving);
+        left.into_iter().for_each(|(_, done)| done(Err(self.failed("the broker is stopping"))));
+    }
+
+    /// Not cut short by further requests, only by the end.
+    fn pause(&self, saving: &mut MutexGuard<'_, Saving>) {
+        let until = Instant::now() + RETRY_PAUSE;
+        while !saving.stopping && !self.wake.wait_until(saving, until).timed_out() {}
+    }
+
+    fn failed(&self, reason: &str) -> SaveError {
+        SaveError { path: self.path.display().to_string().into(), reason: reason.into() }
     }
 }
 
@@ -193,7 +244,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use std::fs;
-    use std::sync::mpsc;
 
     type Table = BTreeMap<String, i64>;
 
@@ -240,25 +290,84 @@ mod tests {
     #[test]
     fn a_callback_runs_after_the_save_it_waits_for() {
         let (_directory, path) = path();
-        let persistence = Persistence::start().unwrap();
-        let file = persistence.file(path.clone(), || br#"{"a":7}"#.to_vec());
+        let persistence = Persistence::default();
+        let file = persistence.file(path.clone(), || br#"{"a":7}"#.to_vec()).unwrap();
         let revision = file.request();
-        let (done, saved) = mpsc::channel();
-        file.when_saved(revision, move || done.send(()).unwrap());
-        saved.recv().unwrap();
+        file.wait_saved(revision).unwrap();
         assert!(file.is_saved(revision));
         assert_eq!(load::<Table>(&path).unwrap().unwrap()["a"], 7);
     }
 
     #[test]
+    fn a_save_that_failed_is_told_of_and_tried_again() {
+        let (_directory, path) = path();
+        let persistence = Persistence::default();
+        let file = persistence.file(path.clone(), || br#"{"a":7}"#.to_vec()).unwrap();
+        break_saves(&path, true);
+        let revision = file.request();
+        let error = file.wait_saved(revision).unwrap_err().to_string();
+        assert!(error.contains("table.json cannot be saved: "), "{error}");
+        assert_eq!(file.failure().unwrap().to_string(), error);
+        assert!(!file.is_saved(revision));
+        break_saves(&path, false);
+        // Nobody asks again.
+        while !file.is_saved(revision) {
+            let _ = file.wait_saved(revision);
+        }
+        assert!(file.failure().is_none());
+        assert_eq!(load::<Table>(&path).unwrap().unwrap()["a"], 7);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_saved_holds_up_no_other() {
+        let (_directory, stuck) = path();
+        let other = stuck.with_file_name("other.json");
+        let persistence = Persistence::default();
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        // A save that takes its time, as on a disk that is busy.
+        let slow = persistence.file(stuck, move || {
+            let _ = wait.lock().recv();
+            b"{}".to_vec()
+        });
+        let slow = slow.unwrap();
+        let waiting = slow.request();
+        let quick = persistence.file(other, || b"{}".to_vec()).unwrap();
+        let revision = quick.request();
+        quick.wait_saved(revision).unwrap();
+        assert!(!slow.is_saved(waiting));
+        drop(go);
+        slow.wait_saved(waiting).unwrap();
+    }
+
+    #[test]
     fn stopping_writes_what_was_requested() {
         let (_directory, path) = path();
-        let persistence = Persistence::start().unwrap();
-        let file = persistence.file(path.clone(), || br#"{"a":9}"#.to_vec());
+        let persistence = Persistence::default();
+        let file = persistence.file(path.clone(), || br#"{"a":9}"#.to_vec()).unwrap();
         file.request();
         persistence.stop();
         assert_eq!(load::<Table>(&path).unwrap().unwrap()["a"], 9);
         let late = file.request();
         assert!(!file.is_saved(late));
+        assert!(file.wait_saved(late).is_err());
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_disk_that_takes_nothing() {
+        let (_directory, path) = path();
+        let persistence = Persistence::default();
+        let file = persistence.file(path.clone(), || b"{}".to_vec()).unwrap();
+        break_saves(&path, true);
+        let revision = file.request();
+        file.wait_saved(revision).unwrap_err();
+        persistence.stop();
+        file.wait_saved(revision).unwrap_err();
+    }
+
+    /// As a full disk: the new version cannot be written.
+    fn break_saves(path: &Path, broken: bool) {
+        let fresh = path.with_extension("json.tmp");
+        if broken { fs::create_dir_all(fresh).unwrap() } else { fs::remove_dir(fresh).unwrap() }
     }
 }

@@ -8,6 +8,8 @@ use ferromq_protocol::{EncodeFields, HeaderError, Reply, ResponseCode};
 use ferromq_store::ReadError;
 use tracing::error;
 
+use crate::persistence::SaveError;
+
 /// Suffix of many remarks. Java: `FAQUrl.suggestTodo`.
 const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
 
@@ -82,6 +84,13 @@ impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Refusal {
         error!(%error, "a request fails");
         Refusal::system_error(error.to_string())
+    }
+}
+
+/// A change that is in force but not on disk: who asked for it must not count on it, and can ask again.
+impl From<SaveError> for Refusal {
+    fn from(error: SaveError) -> Refusal {
+        Refusal::system_error(format!("the change is not on disk yet and is tried again: {error}"))
     }
 }
 

@@ -413,7 +413,7 @@ mod tests {
     async fn registers_at_once_after_a_change_after_a_loss_and_signs_off() {
         let directory = tempfile::tempdir().unwrap();
         let config = BrokerConfig { broker_permission: 4, ..BrokerConfig::default() };
-        let persistence = Persistence::start().unwrap();
+        let persistence = Persistence::default();
         let live = Arc::new(LiveConfig::new(config, None));
         let topics = Arc::new(Topics::open(directory.path(), &live, &persistence).unwrap());
         let identity = Identity {

@@ -17,7 +17,7 @@ use tracing::info;
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
-use crate::persistence::{self, LoadError, Persistence, Revision, SavedFile};
+use crate::persistence::{self, Persistence, Revision, SaveError, SavedFile, TableError};
 
 /// Permission bits of a topic. Java: `PermName`.
 pub mod perm {
@@ -106,7 +106,7 @@ impl Inner {
 
 impl Topics {
     /// Reads `topics.json` in `config_dir` over the topics that exist on every broker.
-    pub fn open(config_dir: &Path, config: &Arc<LiveConfig>, persistence: &Persistence) -> Result<Topics, LoadError> {
+    pub fn open(config_dir: &Path, config: &Arc<LiveConfig>, persistence: &Persistence) -> Result<Topics, TableError> {
         let mut topics: HashMap<TopicName, Arc<Topic>> = HashMap::default();
         for topic in built_in(&config.current()) {
             topics.insert(topic.topic_name.clone(), Arc::new(Topic { config: topic, revision: 0, step: 0 }));
@@ -123,7 +123,7 @@ impl Topics {
         }
         let table = Arc::new(Table { inner: RwLock::new(Inner { topics, version, step: 0, step_of_all: 0 }) });
         let rendered = Arc::clone(&table);
-        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()));
+        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()))?;
         if first_start {
             file.request();
         }
@@ -284,9 +284,19 @@ impl Topics {
         self.file.is_saved(topic.revision)
     }
 
-    /// Runs `done` when the topic is on disk: an acknowledgement must not outlive its topic.
-    pub fn when_saved(&self, topic: &Topic, done: impl FnOnce() + Send + 'static) {
+    /// Why the topic is not on disk, if that has been tried in vain. One atomic load for one that is.
+    pub fn save_failure(&self, topic: &Topic) -> Option<SaveError> {
+        if self.is_saved(topic) { None } else { self.file.failure() }
+    }
+
+    /// Runs `done` when the topic is on disk, or with why it is not: an acknowledgement must not outlive its topic.
+    pub fn when_saved(&self, topic: &Topic, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
         self.file.when_saved(topic.revision, done);
+    }
+
+    /// Waits until every change so far is on disk, removals too.
+    pub fn wait_saved(&self) -> Result<(), SaveError> {
+        self.file.wait_saved(self.file.requested())
     }
 
     /// Steps the version though no topic changed, because what is registered with them did: the broker's own permission.
@@ -327,14 +337,14 @@ impl Topics {
 
 impl Table {
     fn snapshot(&self) -> TopicConfigTable {
-        let inner = self.inner.read();
+        // Copied once the lock is open again: a send that creates a topic waits for it, and all others behind that one.
+        let (data_version, topics): (_, Vec<_>) = {
+            let inner = self.inner.read();
+            (inner.version.clone(), inner.topics.values().cloned().collect())
+        };
         TopicConfigTable {
-            data_version: inner.version.clone(),
-            topic_config_table: inner
-                .topics
-                .values()
-                .map(|topic| (topic.topic_name.clone(), topic.config.clone()))
-                .collect(),
+            data_version,
+            topic_config_table: topics.iter().map(|topic| (topic.topic_name.clone(), topic.config.clone())).collect(),
             ..TopicConfigTable::default()
         }
     }
@@ -425,7 +435,7 @@ mod tests {
     #[test]
     fn a_new_topic_takes_the_smaller_queue_count_and_loses_the_inherit_bit() {
         let directory = tempfile::tempdir().unwrap();
-        let topics = open(directory.path(), &Persistence::start().unwrap(), true);
+        let topics = open(directory.path(), &Persistence::default(), true);
         let before = topics.data_version();
         let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
         assert_eq!((topic.read_queue_nums, topic.write_queue_nums, topic.perm), (4, 4, 6));
@@ -439,7 +449,7 @@ mod tests {
     #[test]
     fn without_auto_creation_only_cluster_and_broker_topics_are_patterns() {
         let directory = tempfile::tempdir().unwrap();
-        let topics = open(directory.path(), &Persistence::start().unwrap(), false);
+        let topics = open(directory.path(), &Persistence::default(), false);
         assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_none());
         assert!(topics.create_on_send(&wish("TopicA", "NoSuchPattern", 4)).is_none());
         assert!(topics.create_on_send(&wish("TopicA", "BenchmarkTest", 4)).is_none());
@@ -450,10 +460,10 @@ mod tests {
     #[test]
     fn a_pattern_left_in_the_file_does_not_revive_auto_creation() {
         let directory = tempfile::tempdir().unwrap();
-        let persistence = Persistence::start().unwrap();
+        let persistence = Persistence::default();
         open(directory.path(), &persistence, true);
         persistence.stop();
-        let topics = open(directory.path(), &Persistence::start().unwrap(), false);
+        let topics = open(directory.path(), &Persistence::default(), false);
         assert!(topics.contains("TBW102"));
         assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_none());
     }
@@ -461,14 +471,14 @@ mod tests {
     #[test]
     fn topics_survive_a_restart_with_their_version() {
         let directory = tempfile::tempdir().unwrap();
-        let persistence = Persistence::start().unwrap();
+        let persistence = Persistence::default();
         let topics = open(directory.path(), &persistence, true);
         let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
         topics.find_or_create("%RETRY%GroupA", 1, perm::READ_WRITE, false, 0);
         topics.remove("BenchmarkTest");
         persistence.stop();
         assert!(topics.is_saved(&topic));
-        let again = open(directory.path(), &Persistence::start().unwrap(), true);
+        let again = open(directory.path(), &Persistence::default(), true);
         assert_eq!(again.find("TopicA").unwrap().config, topic.config);
         assert!(again.contains("%RETRY%GroupA"));
         assert_eq!(again.data_version(), topics.data_version());
@@ -479,7 +489,7 @@ mod tests {
     #[test]
     fn changes_wake_the_registrar_and_the_order_flag_follows_the_nameserver() {
         let directory = tempfile::tempdir().unwrap();
-        let topics = open(directory.path(), &Persistence::start().unwrap(), true);
+        let topics = open(directory.path(), &Persistence::default(), true);
         let changes = topics.changes();
         assert!(!changes.has_changed().unwrap());
         topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();

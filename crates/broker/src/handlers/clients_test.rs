@@ -56,7 +56,7 @@ struct Broker {
 impl Broker {
     async fn start(config: BrokerConfig) -> Broker {
         let dir = tempfile::tempdir().unwrap();
-        let persistence = Persistence::start().unwrap();
+        let persistence = Persistence::default();
         let live = Arc::new(LiveConfig::new(config.clone(), None));
         let front = Arc::new(Front {
             clients: Clients::new(),

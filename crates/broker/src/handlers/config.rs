@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use ferromq_config::{Configuration, decode_text, parse_properties, replace_file};
+use ferromq_config::{Configuration, decode_text, parse_properties};
 use ferromq_protocol::header::BrokerConfigReply;
 use ferromq_protocol::{Command, Reply, json};
 use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::Store;
-use parking_lot::Mutex;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
@@ -20,9 +19,6 @@ use crate::topics::Topics;
 
 /// Keys that can never be changed from outside, whatever `configBlackList` says. Java: `AdminBrokerProcessor.initConfigBlackList`.
 const PROTECTED: [&str; 3] = ["brokerConfigPath", "rocketmqHome", "configBlackList"];
-
-/// Makes updates write the file in the order in which they were made.
-static WRITING: Mutex<()> = Mutex::new(());
 
 /// GET_BROKER_CONFIG: every key, one line each.
 pub(crate) fn listing(config: &LiveConfig) -> Result<Outcome, Refusal> {
@@ -46,8 +42,7 @@ pub(crate) fn update(
     let (config, topics, store) = (Arc::clone(config), Arc::clone(topics), Arc::clone(store));
     let peer = connection.peer_addr();
     Ok(super::answer_off_task(connection, command, move || {
-        let _in_order = WRITING.lock();
-        let changed = config.update(&changes).map_err(|invalid| Refusal::system_error(invalid.to_string()))?;
+        let changed = config.update(&changes).map_err(|error| Refusal::system_error(error.to_string()))?;
         if changed.is_empty() {
             return Ok(Reply::ok());
         }
@@ -55,15 +50,6 @@ pub(crate) fn update(
         store.limit_message_len(config.current().max_message_size);
         if changed.iter().any(|key| key == "brokerPermission") {
             topics.renew_version();
-        }
-        match config.file() {
-            Some(file) => replace_file(file, config.current().to_properties().as_bytes()).map_err(|error| {
-                Refusal::system_error(format!(
-                    "the change holds until the next start, because {} cannot be written: {error}",
-                    file.display()
-                ))
-            })?,
-            None => warn!("the change holds until the next start: the broker was started without a configuration file"),
         }
         Ok(Reply::ok())
     }))

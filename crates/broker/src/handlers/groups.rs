@@ -1,7 +1,9 @@
 //! Administration of subscription groups: 200, 201, 207, 225, 352, 353.
 //!
-//! Java: `AdminBrokerProcessor`; spec broker §B.8, §C.12. 5.3.3 does not check names here; a group with
-//! a name that is no topic's could never get a message back.
+//! A change is answered when it is on disk. Java: `AdminBrokerProcessor`; spec broker §B.8, §C.12. 5.3.3 does not check names here; a group
+//! with a name that is no topic's could never get a message back.
+
+use std::sync::Arc;
 
 use ferromq_protocol::body::{GroupForbidden, SubscriptionGroup, SubscriptionGroupList};
 use ferromq_protocol::header::{DeleteGroupRequest, GroupConfigRequest, GroupForbiddenRequest};
@@ -21,7 +23,8 @@ pub(crate) fn update(groups: &Groups, connection: &Connection, command: &Command
     let wanted: SubscriptionGroup = super::json_body(command)?;
     refuse_name(&wanted.group_name)?;
     put(groups, wanted, connection)?;
-    Ok(Outcome::Reply(Reply::ok()))
+    groups.when_saved(super::answer_when_saved(connection, command, Reply::ok()));
+    Ok(Outcome::Deferred)
 }
 
 fn refuse_name(group: &GroupName) -> Result<(), Refusal> {
@@ -37,7 +40,8 @@ pub(crate) fn update_list(groups: &Groups, connection: &Connection, command: &Co
     for wanted in list.group_config_list {
         put(groups, wanted, connection)?;
     }
-    Ok(Outcome::Reply(Reply::ok()))
+    groups.when_saved(super::answer_when_saved(connection, command, Reply::ok()));
+    Ok(Outcome::Deferred)
 }
 
 fn put(groups: &Groups, wanted: SubscriptionGroup, connection: &Connection) -> Result<(), Refusal> {
@@ -68,7 +72,7 @@ pub(crate) fn one(groups: &Groups, command: &Command) -> Result<Outcome, Refusal
 /// DELETE_SUBSCRIPTIONGROUP. An unknown group is no error.
 pub(crate) fn delete(
     groups: &Groups,
-    offsets: &ConsumerOffsets,
+    offsets: &Arc<ConsumerOffsets>,
     statistics: &Statistics,
     connection: &Connection,
     command: &Command,
@@ -80,11 +84,17 @@ pub(crate) fn delete(
     }
     statistics.remove_group(&request.group_name);
     info!(group = %request.group_name, offsets_too = request.clean_offset, peer = %connection.peer_addr(), "subscription group deleted");
-    Ok(Outcome::Reply(Reply::ok()))
+    let answer = super::answer_when_saved(connection, command, Reply::ok());
+    let offsets = request.clean_offset.then(|| Arc::clone(offsets));
+    groups.when_saved(move |saved| match (saved, offsets) {
+        (Ok(()), Some(offsets)) => offsets.when_saved(answer),
+        (saved, _) => answer(saved),
+    });
+    Ok(Outcome::Deferred)
 }
 
 /// UPDATE_AND_GET_GROUP_FORBIDDEN. The empty remark is Java's.
-pub(crate) fn forbidden(groups: &Groups, command: &Command) -> Result<Outcome, Refusal> {
+pub(crate) fn forbidden(groups: &Groups, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
     let request: GroupForbiddenRequest = command.header()?;
     let (group, topic) = (&request.group, &request.topic);
     let bits = groups.forbidden(group, topic);
@@ -100,5 +110,6 @@ pub(crate) fn forbidden(groups: &Groups, command: &Command) -> Result<Outcome, R
     }
     let body =
         GroupForbidden { group: GroupName::clone(group), topic: topic.clone(), readable: Some(next & perm::READ == 0) };
-    Ok(Outcome::Reply(Reply::ok().remark("").json_body(&body)))
+    groups.when_saved(super::answer_when_saved(connection, command, Reply::ok().remark("").json_body(&body)));
+    Ok(Outcome::Deferred)
 }

@@ -25,6 +25,7 @@ use ferromq_protocol::{Command, Reply, json};
 use ferromq_remoting::{Connection, Outcome};
 use serde::de::DeserializeOwned;
 
+use crate::persistence::SaveError;
 use crate::refusal::Refusal;
 
 /// Runs work that waits for the disk on a thread that may wait, and answers when it is done.
@@ -36,6 +37,16 @@ fn answer_off_task(
     let slot = connection.reply_slot(command);
     tokio::task::spawn_blocking(move || slot.send(work().unwrap_or_else(Refusal::into_reply)));
     Outcome::Deferred
+}
+
+/// What answers a change of a table once it is known whether that is on disk.
+fn answer_when_saved(
+    connection: &Connection,
+    command: &Command,
+    reply: Reply,
+) -> impl FnOnce(Result<(), SaveError>) + Send + 'static {
+    let slot = connection.reply_slot(command);
+    move |saved| slot.send(saved.map_or_else(|error| Refusal::from(error).into_reply(), |()| reply))
 }
 
 /// The request's body, which is JSON.

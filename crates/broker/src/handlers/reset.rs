@@ -1,7 +1,7 @@
 //! Moving a group's offsets on its behalf: 222, 314.
 //!
 //! By default the broker remembers the new offsets and hands them to the group's next pulls; with `useServerSideResetOffset=false` it
-//! tells the group's clients, as brokers before 5.2 do. Java: `AdminBrokerProcessor`, `Broker2Client.resetOffset`; spec broker §C.11.
+//! tells the group's clients, as brokers before 5.2 do. What the broker remembers is answered when it is on disk. Java: `AdminBrokerProcessor`, `Broker2Client.resetOffset`; spec broker §C.11.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +47,12 @@ impl ResetPath {
         let server_side = self.config.current().use_server_side_reset_offset;
         let offsets =
             if server_side { self.remember(&request, &topic)? } else { self.tell_clients(&request, &topic, command)? };
-        Ok(Outcome::Reply(Reply::ok().json_body(&self.body(&request.topic, &offsets))))
+        let reply = Reply::ok().json_body(&self.body(&request.topic, &offsets));
+        if !server_side {
+            return Ok(Outcome::Reply(reply));
+        }
+        self.offsets.when_saved(super::answer_when_saved(connection, command, reply));
+        Ok(Outcome::Deferred)
     }
 
     /// Leaves the offsets for the group's next pulls.
@@ -171,7 +176,7 @@ impl ResetPath {
     }
 
     /// CLONE_GROUP_OFFSET: the offsets of one group in one topic, or in all its topics, become another group's too.
-    pub(crate) fn clone(&self, command: &Command) -> Result<Outcome, Refusal> {
+    pub(crate) fn clone(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
         let request: CloneGroupOffsetRequest = command.header()?;
         // Java takes any name, and then cannot find the entry again in its own file.
         request.dest_group.validate().map_err(|error| Refusal::invalid_parameter(error.to_string()))?;
@@ -183,6 +188,7 @@ impl ResetPath {
         for topic in topics.iter().filter(|topic| self.topics.contains(topic)) {
             self.offsets.copy(topic, &request.src_group, &request.dest_group);
         }
-        Ok(Outcome::Reply(Reply::ok()))
+        self.offsets.when_saved(super::answer_when_saved(connection, command, Reply::ok()));
+        Ok(Outcome::Deferred)
     }
 }

@@ -25,6 +25,7 @@ use crate::delay::Waiting;
 use crate::groups::Groups;
 use crate::handlers::send_properties::{AddedProperties, Detour, NotANumber, Noticed, push_property};
 use crate::live_config::LiveConfig;
+use crate::persistence::SaveError;
 use crate::queue_locks::QueueLocks;
 use crate::recall_handle::RecallHandle;
 use crate::refusal::Refusal;
@@ -125,6 +126,9 @@ impl SendPath {
                     connection.peer_addr()
                 ),
             ));
+        }
+        if let Some(error) = self.parts.topics.save_failure(&topic) {
+            return Err(self.refuse(ResponseCode::SERVICE_NOT_AVAILABLE, unsaved(&error)));
         }
         Ok(topic)
     }
@@ -502,10 +506,11 @@ impl SendPath {
                 if flushed != FlushOutcome::Flushed {
                     reply.code = ResponseCode::FLUSH_DISK_TIMEOUT;
                 }
-                topics.when_saved(&topic, move || slot.send(reply));
+                topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(reply, saved)));
             });
         } else {
-            self.parts.topics.when_saved(topic, move || slot.send(Reply::ok().header(answer)));
+            let reply = Reply::ok().header(answer);
+            self.parts.topics.when_saved(topic, move |saved| slot.send(on_saved_topic(reply, saved)));
         }
         Outcome::Deferred
     }
@@ -519,6 +524,19 @@ impl SendPath {
         let (code, remark) = append_failure(error, self.parts.config.current().max_message_size);
         self.refuse(code, remark)
     }
+}
+
+/// The message is stored, but a restart may not know its topic.
+fn on_saved_topic(mut reply: Reply, saved: Result<(), SaveError>) -> Reply {
+    if let Err(error) = saved {
+        reply.code = ResponseCode::SERVICE_NOT_AVAILABLE;
+        reply.remark = Some(unsaved(&error).into());
+    }
+    reply
+}
+
+fn unsaved(error: &SaveError) -> String {
+    format!("service not available now. the topic is not on disk: {error}")
 }
 
 /// Capacity that the buffer below keeps; a batch with long properties must not cost memory for ever.

@@ -18,6 +18,7 @@ use crate::clock::now_ms;
 use crate::delay::Waiting;
 use crate::groups::Groups;
 use crate::live_config::LiveConfig;
+use crate::persistence::SaveError;
 use crate::places;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
@@ -95,6 +96,9 @@ impl SendBackPath {
             let queue = places::readable_queue(&self.topics, &retry.topic_name, queue);
             Target { topic: retry, queue, level }
         };
+        if let Some(error) = self.topics.save_failure(&target.topic) {
+            return Err(error.into());
+        }
         let end = self.append(&record, &target)?;
         self.statistics
             .sent_back(&record.property(names::RETRY_TOPIC).unwrap_or_else(|| record.topic().into()), &request.group);
@@ -166,7 +170,7 @@ impl SendBackPath {
         }
         let slot = connection.reply_slot(command);
         if !self.store.is_sync_flush() {
-            self.topics.when_saved(&topic, move || slot.send(Reply::ok()));
+            self.topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(Reply::ok(), saved)));
             return Outcome::Deferred;
         }
         let topics = Arc::clone(&self.topics);
@@ -177,9 +181,17 @@ impl SendBackPath {
                     Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT")
                 }
             };
-            topics.when_saved(&topic, move || slot.send(reply));
+            topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(reply, saved)));
         });
         Outcome::Deferred
+    }
+}
+
+/// The copy is stored, but a restart may not know its topic.
+fn on_saved_topic(reply: Reply, saved: Result<(), SaveError>) -> Reply {
+    match saved {
+        Ok(()) => reply,
+        Err(error) => Refusal::from(error).into_reply(),
     }
 }
 

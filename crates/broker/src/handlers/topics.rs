@@ -17,7 +17,7 @@ use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topic_attributes::{self as attributes, MESSAGE_TYPE};
-use crate::topics::{Topic, Topics};
+use crate::topics::Topics;
 
 /// Most queues of a topic. Java has no limit; every list and every status walks all queues.
 const QUEUES_MAX: i32 = 65_536;
@@ -46,13 +46,16 @@ pub(crate) fn update(
         attributes: changes,
     };
     let next = admit(config, topics, wanted)?;
-    if topics.find(&next.topic_name).is_some_and(|topic| topic.config == next) {
-        // The remark is what Java forgets to clear.
-        return Ok(Outcome::Reply(Reply::ok().remark("not set any response code")));
+    if let Some(topic) = topics.find(&next.topic_name).filter(|topic| topic.config == next) {
+        // The remark is what Java forgets to clear. As it is now may be what an earlier request made, and could not save.
+        let reply = Reply::ok().remark("not set any response code");
+        topics.when_saved(&topic, super::answer_when_saved(connection, command, reply));
+        return Ok(Outcome::Deferred);
     }
     info!(topic = %next.topic_name, read = next.read_queue_nums, write = next.write_queue_nums, perm = next.perm, peer = %connection.peer_addr(), "topic updated");
     let topic = topics.update(next);
-    Ok(when_saved(topics, &topic, connection, command))
+    topics.when_saved(&topic, super::answer_when_saved(connection, command, Reply::ok()));
+    Ok(Outcome::Deferred)
 }
 
 /// UPDATE_AND_CREATE_TOPIC_LIST: all of them or none.
@@ -71,9 +74,10 @@ pub(crate) fn update_list(
     info!(count = next.len(), peer = %connection.peer_addr(), "topics updated");
     let updated = topics.update_all(next);
     match updated.last() {
-        Some(last) => Ok(when_saved(topics, last, connection, command)),
-        None => Ok(Outcome::Reply(Reply::ok())),
+        Some(last) => topics.when_saved(last, super::answer_when_saved(connection, command, Reply::ok())),
+        None => return Ok(Outcome::Reply(Reply::ok())),
     }
+    Ok(Outcome::Deferred)
 }
 
 /// The checks, and the topic as it will be. The attributes of `wanted` are changes, as in `+key`, `-key`.
@@ -102,12 +106,6 @@ fn admit(config: &BrokerConfig, topics: &Topics, wanted: TopicConfig) -> Result<
     Ok(TopicConfig { attributes, topic_name: wanted.topic_name.into_owned(), ..wanted })
 }
 
-fn when_saved(topics: &Topics, topic: &Topic, connection: &Connection, command: &Command) -> Outcome {
-    let slot = connection.reply_slot(command);
-    topics.when_saved(topic, move || slot.send(Reply::ok()));
-    Outcome::Deferred
-}
-
 /// What a topic's deletion reaches.
 pub(crate) struct Deletion {
     pub config: Arc<LiveConfig>,
@@ -117,7 +115,7 @@ pub(crate) struct Deletion {
     pub store: Arc<Store>,
 }
 
-/// DELETE_TOPIC_IN_BROKER. An unknown topic is no error. Answered when its queue files are gone.
+/// DELETE_TOPIC_IN_BROKER. An unknown topic is no error. Answered when a restart would not find it and its queue files are gone.
 pub(crate) fn delete(parts: Deletion, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
     let request: DeleteTopicRequest = command.header()?;
     let topic = request.topic.into_owned();
@@ -130,31 +128,31 @@ pub(crate) fn delete(parts: Deletion, connection: &Connection, command: &Command
 }
 
 impl Deletion {
+    /// The queue files go last: a topic that a restart brings back has its messages.
     fn delete(&self, topic: &str) -> Result<(), Refusal> {
+        let mut doomed = vec![topic.to_owned()];
         if self.config.current().clear_retry_topic_when_delete_topic {
             for group in self.offsets.groups_of(topic) {
                 // Both spellings that pop consumers have used.
-                for separator in ['_', '+'] {
-                    let retry = format!("{}{group}{separator}{topic}", names::RETRY_PREFIX);
-                    if self.topics.contains(&retry) {
-                        self.remove(&retry)?;
-                    }
-                }
+                let retries = ['_', '+'].map(|separator| format!("{}{group}{separator}{topic}", names::RETRY_PREFIX));
+                doomed.extend(retries.into_iter().filter(|retry| self.topics.contains(retry)));
             }
         }
-        self.remove(topic)
-    }
-
-    fn remove(&self, topic: &str) -> Result<(), Refusal> {
-        self.topics.remove(topic);
-        self.offsets.remove_topic(topic);
-        self.statistics.remove_topic(topic);
-        match self.store.delete_topic(topic) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Refusal::system_error(format!(
-                "topic[{topic}] is deleted, but its queue files could not be removed: {error}"
-            ))),
+        for topic in &doomed {
+            self.topics.remove(topic);
+            self.offsets.remove_topic(topic);
+            self.statistics.remove_topic(topic);
         }
+        self.topics.wait_saved()?;
+        self.offsets.wait_saved()?;
+        for topic in &doomed {
+            self.store.delete_topic(topic).map_err(|error| {
+                Refusal::system_error(format!(
+                    "topic[{topic}] is deleted, but its queue files could not be removed: {error}"
+                ))
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -231,12 +229,9 @@ mod tests {
     fn table() -> (tempfile::TempDir, BrokerConfig, Topics) {
         let directory = tempfile::tempdir().unwrap();
         let config = BrokerConfig { broker_name: "broker-a".into(), ..BrokerConfig::default() };
-        let topics = Topics::open(
-            directory.path(),
-            &Arc::new(LiveConfig::new(config.clone(), None)),
-            &Persistence::start().unwrap(),
-        )
-        .unwrap();
+        let topics =
+            Topics::open(directory.path(), &Arc::new(LiveConfig::new(config.clone(), None)), &Persistence::default())
+                .unwrap();
         (directory, config, topics)
     }
 
