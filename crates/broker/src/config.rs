@@ -592,13 +592,39 @@ config! {
         "writeBufferLowWaterMark" => 0,
     }
 }
-/// Switches whose silent loss would be worse than no start: who may do what, and where messages are kept safe.
-const UNSUPPORTED_SWITCHES: [(&str, &str); 5] = [
+/// Switches whose silent loss would be worse than no start: who may do or read what, where messages are kept safe, and which consumers
+/// get them.
+const UNSUPPORTED_SWITCHES: [(&str, &str); 10] = [
     ("aclEnable", "access control"),
     ("authenticationEnabled", "access control"),
     ("authorizationEnabled", "access control"),
+    ("useTLS", "TLS: everything would go in clear text"),
     ("enableDLegerCommitLog", "replication by DLedger"),
     ("enableControllerMode", "controller mode"),
+    ("duplicationEnable", "copies of its messages"),
+    ("enableSlaveActingMaster", "slaves that could take its place"),
+    ("enableLmq", "light queues: messages with INNER_MULTI_DISPATCH would not reach them"),
+    ("enableMultiDispatch", "light queues: messages with INNER_MULTI_DISPATCH would not reach them"),
+];
+
+/// The same of keys that are no switches: the value that is refused (empty: any), and what would be right.
+const UNSUPPORTED_VALUES: [(&str, &str, &str); 4] = [
+    (
+        "storeType",
+        "defaultRocksDB",
+        "default: topics, groups and offsets kept in RocksDB would not be seen; Java's `mqadmin rocksDBConfigToJson` exports them",
+    ),
+    (
+        "configManagerVersion",
+        "v2",
+        "v1: topics, groups and offsets kept in RocksDB would not be seen; Java's `mqadmin rocksDBConfigToJson` exports them",
+    ),
+    ("messageStorePlugIn", "", "empty: what a plug-in keeps elsewhere, such as in tiered storage, would not be seen"),
+    (
+        "readOnlyCommitLogStorePaths",
+        "",
+        "unset: messages there would not be seen; move these files into storePathCommitLog while the broker is down",
+    ),
 ];
 
 /// How far below the main port the fast ("VIP") port is.
@@ -637,6 +663,25 @@ impl BrokerConfig {
             if listing.get(key).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
                 return Err((key, format!("false: this FerroMQ broker has no {what} yet")));
             }
+        }
+        for (key, refused, allowed) in UNSUPPORTED_VALUES {
+            let value = listing.get(key).map_or("", |value| value.trim());
+            if !value.is_empty() && (refused.is_empty() || value.eq_ignore_ascii_case(refused)) {
+                return refuse(key, allowed);
+            }
+        }
+        let replicas = listing.get("inSyncReplicas").and_then(|count| count.trim().parse::<u64>().ok());
+        if self.broker_role == BrokerRole::SyncMaster && replicas.is_some_and(|count| count > 1) {
+            return refuse(
+                "inSyncReplicas",
+                "1: this FerroMQ broker keeps no copies yet, so that it is the only replica",
+            );
+        }
+        let by_address_server =
+            listing.get("fetchNamesrvAddrByAddressServer").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        if by_address_server && self.nameservers().is_empty() {
+            let allowed = "false, with the nameservers in namesrvAddr: this FerroMQ broker asks no address server, and no client would find it";
+            return refuse("fetchNamesrvAddrByAddressServer", allowed);
         }
         if self.store_path_commit_log.as_ref().is_some_and(|path| path.to_string_lossy().contains(',')) {
             return refuse("storePathCommitLog", "one directory: several are not supported yet");
@@ -768,6 +813,43 @@ mod tests {
         assert!(error("brokerName=").contains("not empty"));
         assert!(error("aclEnable=true").contains("has no access control yet"));
         assert!(error("storePathCommitLog=/a,/b").contains("one directory"));
+    }
+
+    /// Every key that this broker takes without effect was asked: does it promise that messages reach somebody, stay, or are protected?
+    #[test]
+    fn a_key_that_promises_what_is_not_there_stops_the_start() {
+        for line in [
+            "aclEnable=true",
+            "authenticationEnabled=true",
+            "authorizationEnabled=true",
+            "useTLS=True",
+            "enableDLegerCommitLog=true",
+            "enableControllerMode=true",
+            "duplicationEnable=true",
+            "enableSlaveActingMaster=true",
+            "enableLmq=true",
+            "enableMultiDispatch=true",
+            "storeType=defaultRocksDB",
+            "configManagerVersion=V2",
+            "messageStorePlugIn=org.apache.rocketmq.tieredstore.TieredMessageStore",
+            "readOnlyCommitLogStorePaths=/old/commitlog",
+            "inSyncReplicas=2\nbrokerRole=SYNC_MASTER",
+            "fetchNamesrvAddrByAddressServer=true\nnamesrvAddr=",
+        ] {
+            let key = line.split('=').next().unwrap();
+            let error = error(line);
+            assert!(error.starts_with(&format!("broker.conf:1: {key} is `")) && error.contains("must be"), "{error}");
+        }
+        for line in [
+            "useTLS=false",
+            "storeType=default",
+            "messageStorePlugIn=",
+            "inSyncReplicas=2",
+            "inSyncReplicas=1\nbrokerRole=SYNC_MASTER",
+            "fetchNamesrvAddrByAddressServer=true\nnamesrvAddr=a:9876",
+        ] {
+            assert!(complete(line).is_ok(), "{line}");
+        }
     }
 
     #[test]
