@@ -268,6 +268,7 @@ impl Shared {
         // The first message of a level whose time does not fit its level, and when it is delivered instead.
         let mut corrected = HashMap::new();
         let mut failing = false;
+        let levels = self.levels_to_serve();
         loop {
             {
                 let mut signal = self.signal.lock();
@@ -279,7 +280,7 @@ impl Shared {
             }
             let mut earliest: Option<i64> = None;
             let (mut more, mut failed) = (false, false);
-            for level in 1..=i32::try_from(self.levels.count()).unwrap_or(i32::MAX) {
+            for level in levels.iter().copied() {
                 match self.deliver_level(level, &mut corrected, failing) {
                     Head::Empty => {}
                     Head::DueAt(due) => earliest = Some(earliest.map_or(due, |earlier| earlier.min(due))),
@@ -298,6 +299,16 @@ impl Shared {
                 self.sleep(earliest);
             }
         }
+    }
+
+    /// Those of `messageDelayLevel`, and those that it no longer has, for what waits in them still: nothing new comes there. Java serves
+    /// only the former.
+    fn levels_to_serve(&self) -> Vec<i32> {
+        // Without any levels there is one all the same, see `Waiting::at`.
+        let count = i32::try_from(self.levels.count()).unwrap_or(i32::MAX).max(1);
+        let queues = self.store.queue_ids(SCHEDULE_TOPIC);
+        let former = queues.into_iter().filter_map(|queue| i32::try_from(queue.0).ok()?.checked_add(1));
+        (1..=count).chain(former.filter(|level| *level > count)).collect()
     }
 
     /// Until that time, or woken.
@@ -367,7 +378,8 @@ impl Shared {
     }
 
     /// When the entry is to be delivered. A time further away than the level's delay comes from a clock that was set back or a level that
-    /// was made shorter; it then waits that delay from now on. Java: `correctDeliverTimestamp`, which delivers it at once.
+    /// was made shorter; it then waits that delay from now on. Java: `correctDeliverTimestamp`, which delivers it at once. A level that is
+    /// no longer there has the delay that it had when the message was stored.
     fn due(
         &self,
         level: i32,
@@ -376,7 +388,19 @@ impl Shared {
         now: i64,
         corrected: &mut HashMap<i32, (QueueOffset, i64)>,
     ) -> i64 {
-        let latest = self.levels.due_ms(usize::try_from(level).unwrap_or(1), now);
+        if entry.tags_code <= now {
+            return entry.tags_code;
+        }
+        let level_number = usize::try_from(level).unwrap_or(1);
+        let latest = if level_number > self.levels.count() {
+            let bytes = self.store.message_at(entry.physical, Effort::Full).ok().flatten();
+            let stored =
+                bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()).map(|record| record.store_timestamp());
+            let delay = |stored| entry.tags_code.saturating_sub(stored).max(0);
+            stored.map_or(entry.tags_code, |stored| now.saturating_add(delay(stored)))
+        } else {
+            self.levels.due_ms(level_number, now)
+        };
         if entry.tags_code <= latest {
             return entry.tags_code;
         }

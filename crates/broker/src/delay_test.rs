@@ -280,6 +280,46 @@ fn a_clock_that_was_set_back_holds_a_message_for_its_delay_at_most() {
 }
 
 #[test]
+fn what_waits_in_a_level_that_was_removed_comes_when_it_was_to_come() {
+    let house = House::new();
+    house.delay(3, "TopicA", "ten seconds");
+    house.delay(3, "TopicA", "ten seconds too");
+    house.delay(1, "TopicA", "one second");
+    let (directory, clock) = house.close();
+    let house = House::at(directory, clock, "1s");
+    house.pass(1000);
+    assert_eq!(house.next_arrival(), ("TopicA".to_owned(), 0));
+    house.pass(8999);
+    house.settle();
+    assert_eq!(house.bodies("TopicA"), ["one second"]);
+    house.pass(1);
+    house.next_arrival();
+    house.next_arrival();
+    house.settle();
+    assert_eq!(house.bodies("TopicA"), ["one second", "ten seconds", "ten seconds too"]);
+    // How far that level is stays known: it delivers nothing twice, and goes on should it come back.
+    let (directory, clock) = house.close();
+    let house = House::at(directory, clock, "1s");
+    house.settle();
+    assert_eq!(house.bodies("TopicA").len(), 3);
+}
+
+#[test]
+fn a_clock_that_was_set_back_holds_a_message_of_a_removed_level_for_its_delay_at_most() {
+    let house = House::new();
+    house.delay(3, "TopicA", "ten seconds");
+    let (directory, clock) = house.close();
+    clock.fetch_sub(3_600_000, Ordering::SeqCst);
+    let house = House::at(directory, clock, "1s 5s");
+    house.settle();
+    house.pass(9999);
+    house.settle();
+    assert!(house.bodies("TopicA").is_empty());
+    house.pass(1);
+    assert_eq!(house.next_arrival().0, "TopicA");
+}
+
+#[test]
 fn an_offset_beyond_the_queue_is_brought_back() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(directory.path().join("config")).unwrap();
