@@ -132,7 +132,7 @@ impl Broker {
         let config = live.current().clone();
         let topics = Arc::new(Topics::open(&config_dir, &live, &persistence)?);
         let groups = Arc::new(Groups::open(&config_dir, &live, &persistence)?);
-        let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &persistence)?);
+        let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence)?);
         let clients = Arc::new(Clients::new());
         let locks = Arc::new(QueueLocks::new());
         let statistics = Arc::new(Statistics::new());
@@ -388,13 +388,16 @@ impl Broker {
         self.client.shutdown().await;
         self.topics.save();
         self.groups.save();
-        self.offsets.save_if_changed();
         let (persistence, store) = (self.persistence, self.store);
-        let (delays, timers, transactions) = (self.delays, self.timers, self.transactions);
+        let (delays, timers, transactions, offsets) = (self.delays, self.timers, self.transactions, self.offsets);
         let closed = tokio::task::spawn_blocking(move || {
             transactions.stop();
             timers.stop();
             delays.stop();
+            // First the messages, then what says that they are consumed.
+            if let Err(error) = offsets.wait_saved() {
+                error!(%error, "the newest messages will be delivered again");
+            }
             persistence.stop();
             store.close()?;
             delays.save_after_close();

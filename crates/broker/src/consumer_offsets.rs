@@ -1,23 +1,30 @@
 //! Consumer offsets: what each group has committed, pulled and been told to jump to, per topic and queue. Owner of `consumerOffset.json`.
 //!
-//! Only committed offsets are kept on disk, every `flushConsumerOffsetInterval` when something changed. Java: `ConsumerOffsetManager`; spec store §12.
+//! Only committed offsets are kept on disk, every `flushConsumerOffsetInterval` when something changed, and no further than the log is on disk:
+//! after a power loss new messages would get offsets that count as consumed. Should a file be ahead of the log all the same, such as one that
+//! Java has written, what it says is brought back to the end of the queue at the start, and saved before anything new comes. Java:
+//! `ConsumerOffsetManager`; spec store §12.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use ferromq_protocol::body::{ConsumerOffsetTable, DataVersion, Table};
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, TopicName, json};
+use ferromq_store::{Effort, FlushOutcome, Store};
 use parking_lot::Mutex;
+use tracing::warn;
 
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::persistence::{self, Persistence, SaveError, SavedFile, TableError};
+use crate::topics::Topics;
 
 /// Owner of the offset table.
 pub struct ConsumerOffsets {
     table: Arc<OffsetTable>,
     file: SavedFile,
+    store: Arc<Store>,
     /// Commits per step of the data version.
     version_step: u64,
 }
@@ -52,10 +59,12 @@ fn has_committed(queues: &BTreeMap<QueueId, Progress>) -> bool {
 }
 
 impl ConsumerOffsets {
-    /// Reads `consumerOffset.json` in `config_dir`.
+    /// Reads `consumerOffset.json` in `config_dir`. `topics` and `store` are open, and take nothing yet.
     pub fn open(
         config_dir: &Path,
         config: &BrokerConfig,
+        topics: &Topics,
+        store: &Arc<Store>,
         persistence: &Persistence,
     ) -> Result<ConsumerOffsets, TableError> {
         let path = config_dir.join("consumerOffset.json");
@@ -65,28 +74,45 @@ impl ConsumerOffsets {
             commits: 0,
             dirty: false,
         };
+        let mut is_ahead = false;
         if let Some(table) = persistence::load::<ConsumerOffsetTable>(&path)? {
             inner.version = table.data_version;
             for (key, queues) in table.offset_table {
                 // Topic names cannot contain '@'; what follows the first one is the group, with Java's `@broadcast` if it has it.
                 let Some((topic, group)) = key.split_once('@') else { continue };
-                let queues = queues
-                    .into_iter()
-                    .filter_map(|(queue, offset)| {
-                        Some((
-                            QueueId(u32::try_from(queue).ok()?),
-                            Progress { committed: Some(offset), ..Progress::default() },
-                        ))
-                    })
-                    .collect();
-                inner.topics.entry(topic.into()).or_default().insert(group.into(), queues);
+                let known = topics.contains(topic);
+                let mut progress = BTreeMap::new();
+                for (queue, saved) in queues {
+                    let Ok(queue) = u32::try_from(queue).map(QueueId) else { continue };
+                    let end = match store.queue_bounds(topic, queue) {
+                        Some(bounds) => Some(bounds.max.as_i64()),
+                        // Not even the queue's first message is left.
+                        None if known => Some(0),
+                        // What this broker does not have, it cannot judge.
+                        None => None,
+                    };
+                    let offset = end.map_or(saved, |end| saved.min(end));
+                    if offset < saved {
+                        warn!(topic, group, %queue, saved, offset, "a group has consumed more messages than the queue has, because the log lost its end; going on at its end");
+                        is_ahead = true;
+                    }
+                    progress.insert(queue, Progress { committed: Some(offset), ..Progress::default() });
+                }
+                inner.topics.entry(topic.into()).or_default().insert(group.into(), progress);
             }
         }
         let table = Arc::new(OffsetTable { inner: Mutex::new(inner) });
-        let rendered = Arc::clone(&table);
-        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()))?;
+        let (rendered, log) = (Arc::clone(&table), Arc::clone(store));
+        let file = persistence.file(path, move || json::to_vec_pretty(&rendered.durable(&log)))?;
+        if is_ahead {
+            // Before anything new is stored there: it would count as consumed after a crash.
+            let revision = file.request();
+            if let Err(error) = file.wait_saved(revision) {
+                warn!(%error, "going on: it is tried again, and a disk that takes no file takes no message either");
+            }
+        }
         let version_step = u64::try_from(config.consumer_offset_update_version_step).unwrap_or(0).max(1);
-        Ok(ConsumerOffsets { table, file, version_step })
+        Ok(ConsumerOffsets { table, file, store: Arc::clone(store), version_step })
     }
 
     /// Stores a committed offset. Neither the queue's existence nor the sign is checked, and going back is allowed, as in Java.
@@ -213,7 +239,7 @@ impl ConsumerOffsets {
         self.table.inner.lock().version.clone()
     }
 
-    /// The table as GET_ALL_CONSUMER_OFFSET sends it and the file keeps it.
+    /// The table as GET_ALL_CONSUMER_OFFSET sends it.
     pub fn snapshot(&self) -> ConsumerOffsetTable {
         self.table.snapshot()
     }
@@ -226,16 +252,26 @@ impl ConsumerOffsets {
         }
     }
 
-    /// Saves what has changed so far, and runs `done` when it is on disk, or with why it is not.
+    /// Saves what has changed so far, once the log is on disk as far as it was, and runs `done` then, or with why it is not saved.
     pub fn when_saved(&self, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
-        self.save_if_changed();
-        self.file.when_saved(self.file.requested(), done);
+        let (table, file) = (Arc::clone(&self.table), self.file.clone());
+        self.store.when_flushed(self.store.watermarks().written, move |flushed| {
+            if std::mem::take(&mut table.inner.lock().dirty) {
+                file.request();
+            }
+            if flushed != FlushOutcome::Flushed {
+                return done(Err(file.failed("the messages that it stands for are not on disk")));
+            }
+            file.when_saved(file.requested(), done);
+        });
     }
 
     /// As [`when_saved`](Self::when_saved), for threads that may wait.
     pub fn wait_saved(&self) -> Result<(), SaveError> {
-        self.save_if_changed();
-        self.file.wait_saved(self.file.requested())
+        let (done, outcome) = mpsc::channel();
+        // The receiver is there until it has been told.
+        self.when_saved(move |saved| _ = done.send(saved));
+        outcome.recv().unwrap_or_else(|_| Err(self.file.failed("the store is closed")))
     }
 }
 
@@ -254,25 +290,68 @@ impl Inner {
 }
 
 impl OffsetTable {
+    /// Every offset, as GET_ALL_CONSUMER_OFFSET sends it.
     fn snapshot(&self) -> ConsumerOffsetTable {
-        let inner = self.inner.lock();
-        let mut table = ConsumerOffsetTable { data_version: inner.version.clone(), ..ConsumerOffsetTable::default() };
-        for (topic, groups) in &inner.topics {
-            for (group, queues) in groups {
-                let committed: Table<i32, i64> = queues
-                    .iter()
-                    .filter_map(|(queue, progress)| progress.committed.map(|offset| (queue.as_i32(), offset)))
-                    .collect();
-                if committed.is_empty() {
-                    continue;
+        self.copy().into_table()
+    }
+
+    /// As it may be on disk: no group is further in a queue than the messages of that are.
+    fn durable(&self, store: &Store) -> ConsumerOffsetTable {
+        let mut copy = self.copy();
+        let mut held_back = false;
+        for (topic, groups) in &mut copy.topics {
+            let mut ends = HashMap::new();
+            for (queue, committed) in groups.iter_mut().flat_map(|(_, queues)| queues) {
+                let end = *ends.entry(*queue).or_insert_with(|| durable_end(store, topic, *queue));
+                if let Some(DurableEnd { offset, is_whole }) = end
+                    && *committed > offset.as_i64()
+                {
+                    *committed = offset.as_i64();
+                    held_back |= !is_whole;
                 }
+            }
+        }
+        if held_back {
+            // It follows with the next save.
+            store.when_flushed(store.watermarks().written, |_| ());
+            self.inner.lock().dirty = true;
+        }
+        copy.into_table()
+    }
+
+    /// Commits and pulls wait for the lock, so that nothing is done under it that can be done later.
+    fn copy(&self) -> Copied {
+        let inner = self.inner.lock();
+        let topics = inner.topics.iter().map(|(topic, groups)| {
+            let groups = groups.iter().map(|(group, queues)| {
+                let committed = queues.iter().filter_map(|(queue, progress)| Some((*queue, progress.committed?)));
+                (group.clone(), committed.collect())
+            });
+            (topic.clone(), groups.collect())
+        });
+        Copied { topics: topics.collect(), version: inner.version.clone() }
+    }
+}
+
+type Committed = Vec<(QueueId, i64)>;
+
+/// Committed offsets by topic, group and queue.
+struct Copied {
+    topics: Vec<(ByteString, Vec<(ByteString, Committed)>)>,
+    version: DataVersion,
+}
+
+impl Copied {
+    fn into_table(self) -> ConsumerOffsetTable {
+        let mut table = ConsumerOffsetTable { data_version: self.version, ..ConsumerOffsetTable::default() };
+        for (topic, groups) in self.topics {
+            for (group, queues) in groups.into_iter().filter(|(_, queues)| !queues.is_empty()) {
+                let committed: Table<i32, i64> =
+                    queues.into_iter().map(|(queue, offset)| (queue.as_i32(), offset)).collect();
                 table.offset_table.insert(format!("{topic}@{group}"), committed);
                 if !group.contains('@') {
-                    table
-                        .group_topic_map
-                        .entry(GroupName::from(group.clone()))
-                        .or_default()
-                        .push(TopicName::from(topic.clone()));
+                    let topics = table.group_topic_map.entry(GroupName::from(group)).or_default();
+                    topics.push(TopicName::from(topic.clone()));
                 }
             }
         }
@@ -280,99 +359,37 @@ impl OffsetTable {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(directory: &Path, persistence: &Persistence) -> ConsumerOffsets {
-        let config = BrokerConfig { consumer_offset_update_version_step: 2, ..BrokerConfig::default() };
-        ConsumerOffsets::open(directory, &config, persistence).unwrap()
-    }
-
-    #[test]
-    fn committed_offsets_survive_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let persistence = Persistence::default();
-        let offsets = open(directory.path(), &persistence);
-        offsets.commit("TopicA", "GroupA", QueueId(0), 10);
-        offsets.commit("TopicA", "GroupA", QueueId(3), 7);
-        offsets.commit("TopicA", "GroupA@broadcast", QueueId(0), 5);
-        offsets.record_pull("TopicB", "GroupA", QueueId(0), QueueOffset(99));
-        offsets.save_if_changed();
-        persistence.stop();
-        let again = open(directory.path(), &Persistence::default());
-        assert_eq!(
-            again.of_group("TopicA", "GroupA"),
-            BTreeMap::from([(QueueId(0), QueueOffset(10)), (QueueId(3), QueueOffset(7))])
-        );
-        assert_eq!(again.committed("TopicA", "GroupA@broadcast", QueueId(0)), Some(QueueOffset(5)));
-        assert_eq!(again.committed("TopicB", "GroupA", QueueId(0)), None);
-        assert_eq!(again.groups_of("TopicA").len(), 1);
-        assert_eq!(again.topics_of("GroupA").len(), 1);
-        assert_eq!(again.data_version(), offsets.data_version());
-    }
-
-    #[test]
-    fn the_version_steps_once_per_so_many_commits() {
-        let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::default());
-        let before = offsets.data_version().counter;
-        for offset in 0..5 {
-            offsets.commit("TopicA", "GroupA", QueueId(0), offset);
-        }
-        assert_eq!(offsets.data_version().counter, before + 2);
-    }
-
-    #[test]
-    fn backwards_is_accepted_and_negative_counts_as_never_committed() {
-        let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::default());
-        offsets.commit("TopicA", "GroupA", QueueId(0), 10);
-        offsets.commit("TopicA", "GroupA", QueueId(0), 3);
-        assert_eq!(offsets.committed("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(3)));
-        offsets.commit("TopicA", "GroupA", QueueId(0), -5);
-        assert_eq!(offsets.committed("TopicA", "GroupA", QueueId(0)), None);
-    }
-
-    #[test]
-    fn a_reset_is_taken_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::default());
-        offsets.reset("TopicA", "GroupA", QueueId(0), QueueOffset(4));
-        assert_eq!(offsets.pending_reset("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
-        assert_eq!(offsets.take_reset("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
-        assert_eq!(offsets.take_reset("TopicA", "GroupA", QueueId(0)), None);
-        assert_eq!(offsets.committed("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
-    }
-
-    #[test]
-    fn a_group_that_only_pulls_has_committed_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::default());
-        offsets.record_pull("TopicA", "Pulling", QueueId(0), QueueOffset(5));
-        assert!(offsets.groups_of("TopicA").is_empty() && offsets.topics_of("Pulling").is_empty());
-        for queue in [QueueId(0), QueueId(1)] {
-            offsets.commit("TopicA", "GroupA", queue, 9);
-        }
-        offsets.copy("TopicA", "Pulling", "GroupA");
-        assert_eq!(offsets.of_group("TopicA", "GroupA").len(), 2, "there was nothing to replace them by");
-        offsets.commit("TopicA", "GroupB", QueueId(0), 3);
-        offsets.copy("TopicA", "GroupB", "GroupA");
-        assert_eq!(offsets.of_group("TopicA", "GroupA"), BTreeMap::from([(QueueId(0), QueueOffset(3))]));
-    }
-
-    #[test]
-    fn topics_and_groups_can_be_forgotten() {
-        let directory = tempfile::tempdir().unwrap();
-        let offsets = open(directory.path(), &Persistence::default());
-        for (topic, group) in [("TopicA", "GroupA"), ("TopicB", "GroupA"), ("TopicA", "GroupB")] {
-            offsets.commit(topic, group, QueueId(0), 1);
-        }
-        offsets.copy("TopicA", "GroupA", "GroupC");
-        assert_eq!(offsets.committed("TopicA", "GroupC", QueueId(0)), Some(QueueOffset(1)));
-        offsets.remove_group("GroupA");
-        assert_eq!(offsets.topics_of("GroupA"), Vec::<TopicName>::new());
-        offsets.remove_topic("TopicA");
-        assert_eq!(offsets.committed("TopicA", "GroupB", QueueId(0)), None);
-    }
+/// How much of a queue a power loss leaves.
+#[derive(Clone, Copy)]
+struct DurableEnd {
+    offset: QueueOffset,
+    /// All of it.
+    is_whole: bool,
 }
+
+/// `None` for a queue that this broker does not have.
+fn durable_end(store: &Store, topic: &str, queue: QueueId) -> Option<DurableEnd> {
+    let flushed = store.watermarks().flushed;
+    let bounds = store.queue_bounds(topic, queue)?;
+    // Entries are in the order of the log; one that is not there can lose nothing.
+    let is_flushed = |offset| match store.queue_entry(topic, queue, QueueOffset(offset), Effort::Full) {
+        Ok(entry) => entry.is_none_or(|entry| entry.physical + u64::from(entry.len) <= flushed),
+        Err(error) => {
+            warn!(topic, %queue, offset, %error, "offsets behind that message are not saved");
+            false
+        }
+    };
+    let (mut low, mut high) = (bounds.min.0, bounds.max.0.max(bounds.min.0));
+    if low == high || is_flushed(high - 1) {
+        return Some(DurableEnd { offset: bounds.max, is_whole: true });
+    }
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if is_flushed(middle) { low = middle + 1 } else { high = middle }
+    }
+    Some(DurableEnd { offset: QueueOffset(low), is_whole: false })
+}
+
+#[cfg(test)]
+#[path = "consumer_offsets_test.rs"]
+mod tests;

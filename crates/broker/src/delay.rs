@@ -128,10 +128,16 @@ impl Delays {
         let path = config_dir.join("delayOffset.json");
         let mut delivered = Delivered::default();
         delivered.version.timestamp = clock.now_ms();
+        let mut is_ahead = false;
         if let Some(table) = persistence::load::<DelayOffsetTable>(&path)? {
             delivered.version = table.data_version;
-            for (level, offset) in table.offset_table {
-                delivered.offsets.insert(level, clamp(&store, level, offset));
+            for (level, saved) in table.offset_table {
+                let offset = clamp(&store, level, saved);
+                if offset.as_i64() < saved {
+                    warn!(level, saved, %offset, "the delay level has fewer messages than were delivered, because the log lost its end; going on at its end");
+                    is_ahead = true;
+                }
+                delivered.offsets.insert(level, offset);
             }
         }
         let progress = Progress { now: delivered.clone(), saved: delivered, ..Progress::default() };
@@ -147,6 +153,13 @@ impl Delays {
         });
         let rendered = Arc::clone(&shared);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.progress.lock().saved.table()))?;
+        if is_ahead {
+            // Before anything new is stored there: it would count as delivered after a crash.
+            let revision = file.request();
+            if let Err(error) = file.wait_saved(revision) {
+                warn!(%error, "going on: it is tried again, and a disk that takes no file takes no message either");
+            }
+        }
         Ok(Delays { shared, file, thread: Mutex::new(None) })
     }
 

@@ -330,6 +330,9 @@ fn an_offset_beyond_the_queue_is_brought_back() {
     .unwrap();
     let house = House::at(directory, Arc::new(AtomicI64::new(START)), "1s 5s 10s");
     assert_eq!(house.delays.table().offset_table.into_iter().collect::<Vec<_>>(), [(1, 0), (3, 0)]);
+    // On disk as well, before anything can be stored that a second crash would count as delivered.
+    let saved = std::fs::read_to_string(house.directory.path().join("config/delayOffset.json")).unwrap();
+    assert!(saved.contains("\"offsetTable\":{1:0,3:0\n\t}"), "{saved}");
     house.delay(1, "TopicA", "first");
     house.pass(1000);
     assert_eq!(house.next_arrival().0, "TopicA");

@@ -99,6 +99,7 @@ impl Drop for Persistence {
 }
 
 /// One config file and how far it is saved.
+#[derive(Clone)]
 pub struct SavedFile {
     state: Arc<FileState>,
 }
@@ -175,6 +176,10 @@ impl SavedFile {
 
     pub fn path(&self) -> &Path {
         &self.state.path
+    }
+
+    pub fn failed(&self, reason: &str) -> SaveError {
+        self.state.failed(reason)
     }
 }
 

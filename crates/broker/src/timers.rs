@@ -225,8 +225,17 @@ impl Timers {
         topics: Arc<Topics>,
         statistics: Arc<Statistics>,
     ) -> io::Result<Timers> {
-        let java = JavaProgress::read(java_checkpoint)?;
-        let index = TimerIndex::open(dir, java.read_ms.saturating_sub(1))?;
+        let mut java = JavaProgress::read(java_checkpoint)?;
+        let mut index = TimerIndex::open(dir, java.read_ms.saturating_sub(1))?;
+        let end = store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
+        java.queue_offset = java.queue_offset.min(end);
+        if index.entered() > end {
+            warn!(entered = %index.entered(), %end, "more timers were entered than the queue has, because the log lost its end; going on at its end");
+            index.skip_to(end);
+            // Before anything new is stored there: it would count as entered after a crash.
+            let checkpoint = index.checkpoint();
+            index.save(checkpoint)?;
+        }
         let shared = Shared { store, topics, statistics, clock, java, signal: Mutex::default(), wake: Condvar::new() };
         Ok(Timers { shared: Arc::new(shared), thread: Mutex::new(None), index: Mutex::new(Some(index)) })
     }
