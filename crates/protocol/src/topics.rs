@@ -27,6 +27,8 @@ pub const TRANSACTION_HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 pub const TRANSACTION_OP_HALF_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
 pub const TRANSACTION_CHECK_MAX_TIME_TOPIC: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
 pub const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
+/// What the store notes of its tables in the log; ours. Its records have no queue.
+pub const TABLE_CHANGES_TOPIC: &str = "RMQ_SYS_TABLE_CHANGES";
 pub const CHECKPOINT_TOPIC: &str = "CHECKPOINT_TOPIC";
 
 /// Group names the broker knows without anybody creating them. Java: MixAll, SubscriptionGroupManager.
@@ -90,7 +92,7 @@ const SYSTEM_GROUPS: [&str; 14] = [
 /// Whether a topic is the system's own: clients may neither create nor delete it. The cluster's and the broker's
 /// topics are further ones that only the broker knows. Java: TopicValidator.isSystemTopic.
 pub fn is_system(topic: &str) -> bool {
-    SYSTEM_TOPICS.contains(&topic) || topic.starts_with(SYSTEM_TOPIC_PREFIX)
+    SYSTEM_TOPICS.contains(&topic) || topic.starts_with(SYSTEM_TOPIC_PREFIX) || topic == TABLE_CHANGES_TOPIC
 }
 
 /// The fixed system topics, for listings.
@@ -101,7 +103,7 @@ pub fn system_topics() -> &'static [&'static str] {
 /// Whether producers may not send to this topic. Java: TopicValidator.isNotAllowedSendTopic, which lets them send to the
 /// timers' topic: a message that is to be delivered there would go round for ever.
 pub fn is_closed_to_producers(topic: &str) -> bool {
-    NOT_ALLOWED_SEND_TOPICS.contains(&topic)
+    NOT_ALLOWED_SEND_TOPICS.contains(&topic) || topic == TABLE_CHANGES_TOPIC
 }
 
 /// Whether a group exists without being created. Java: MixAll.isPredefinedGroup, isSysConsumerGroup.

@@ -95,25 +95,47 @@ impl CommitLog {
                 return Err(AppendError::QueueBehind { topic: queue.topic().to_owned(), queue: queue.id(), reason });
             }
         }
+        let queue_offset = if takes_offsets { queue.next() } else { 0 };
+        if takes_offsets {
+            queue.advance_next(queue_offset + lens.len() as u64);
+        }
+        Ok(Some(self.write(&mut tail, records, lens, queue_offset, u64::from(takes_offsets))))
+    }
+
+    /// Appends one encoded record that no queue gets an entry of, and calls `then` with its place before anything else can be
+    /// appended.
+    pub fn append_alone(&self, record: &mut [u8], then: impl FnOnce(&Placed)) -> Result<Placed, AppendError> {
+        let mut tail = self.tail_with_room(record.len() + BLANK_LEN)?;
+        let lens = [record.len()];
+        let placed = self.write(&mut tail, record, &lens, 0, 0);
+        then(&placed);
+        Ok(placed)
+    }
+
+    /// Writes records at the tail, which has room for them; each gets a queue offset by `step` higher than the one before.
+    fn write(
+        &self,
+        tail: &mut MutexGuard<'_, Arc<LogFile>>,
+        records: &mut [u8],
+        lens: &[usize],
+        queue_offset: u64,
+        step: u64,
+    ) -> Placed {
         let store_timestamp = self.clock.now_ms();
         self.locked_since.store(store_timestamp, Ordering::Relaxed);
         let physical = tail.start() + tail.written() as u64;
-        let queue_offset = if takes_offsets { queue.next() } else { 0 };
         let mut rest = &mut *records;
         let (mut at, mut offset) = (physical, queue_offset);
         for len in lens {
             let (record, after) = rest.split_at_mut(*len);
             stamp_record(record, QueueOffset(offset), PhysicalOffset(at), store_timestamp);
             at += *len as u64;
-            offset += u64::from(takes_offsets);
+            offset += step;
             rest = after;
         }
         tail.append(records);
-        if takes_offsets {
-            queue.advance_next(offset);
-        }
-        self.publish(&mut tail, at, store_timestamp, lens.len(), records.len());
-        Ok(Some(Placed { physical, queue_offset, store_timestamp, end: at }))
+        self.publish(tail, at, store_timestamp, lens.len(), records.len());
+        Placed { physical, queue_offset, store_timestamp, end: at }
     }
 
     /// Continues the log with bytes of another broker's log. Nothing is stamped; the bytes may cross segments, and

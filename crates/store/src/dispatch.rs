@@ -22,6 +22,7 @@ use crate::behind::{Behind, Target};
 use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
 use crate::delay_levels::DelayLevels;
 use crate::disk::{Disk, is_failed_sync};
+use crate::files;
 use crate::health::{Health, Shortage};
 use crate::index::Index;
 use crate::interrupt::Interrupt;
@@ -132,6 +133,18 @@ impl Projection {
     ) -> io::Result<Option<(Put, QueueEntry)>> {
         let Some(queue) = self.queue_of(record, known) else { return Ok(None) };
         self.put(&queue, record, noted, physical).map(Some)
+    }
+
+    /// Removes what came so far of the queues of a topic that was deleted at this place of the log, durably. While nobody appends.
+    pub fn forget_topic(&self, topic: &str) -> io::Result<()> {
+        let queues = self.queues.take_topic(topic);
+        queues.iter().for_each(|queue| queue.let_go());
+        let dir = self.queues.dir().join(topic);
+        if !dir.is_dir() {
+            return Ok(());
+        }
+        files::remove_dir(&dir)?;
+        self.disk.sync_dir(self.queues.dir())
     }
 
     /// Keeps the place of a damaged record in its queue, if it is the next one: nobody else gets its offset.

@@ -42,6 +42,7 @@ mod segments;
 mod signal;
 mod stats;
 mod store;
+mod table_change;
 mod timer_index;
 mod walk;
 mod watermarks;

@@ -47,6 +47,8 @@ enum Step {
         /// Of sixteen.
         lost: u64,
     },
+    /// The topic goes; what comes next to it begins at offset 0.
+    Delete,
     /// Queues, index and checkpoint get to the disk, as they do now and then.
     Upkeep,
     /// The log gets there.
@@ -70,6 +72,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Tear),
         1 => any::<usize>().prop_map(|pick| Step::Damage { pick }),
         2 => (any::<u64>(), 1..16_u64).prop_map(|(seed, lost)| Step::PowerLoss { seed, lost }),
+        1 => Just(Step::Delete),
         1 => Just(Step::Upkeep),
         1 => Just(Step::Flush),
         1 => Just(Step::ClockBack),
@@ -218,8 +221,10 @@ impl Model {
                 self.reopen();
             }
             Step::Tear => {
+                let end = self.store().watermarks().written.0;
                 let vouched = self.stop_and_see_what_is_vouched_for();
-                if let Some(last) = self.messages.pop_if(|last| last.physical >= vouched) {
+                let is_torn = |last: &mut Known| last.physical >= vouched && last.physical + last.len as u64 == end;
+                if let Some(last) = self.messages.pop_if(is_torn) {
                     // Which makes the CRC wrong.
                     self.overwrite(last.count_at(), &[0xFF; 3]);
                 }
@@ -238,6 +243,11 @@ impl Model {
                 self.reopen();
             }
             Step::PowerLoss { seed, lost } => self.lose_power(seed, lost),
+            Step::Delete => {
+                let had_queues = !self.store().queue_ids(TOPIC).is_empty();
+                assert_eq!(self.store().delete_topic(TOPIC).unwrap(), had_queues);
+                self.messages.iter_mut().for_each(|known| known.queue = None);
+            }
             Step::Upkeep => {
                 settle(self.store());
                 let store = self.store();

@@ -136,8 +136,18 @@ impl Queues {
         // No number: Java would take it for a queue.
         let grave = graves.join(format!("t{}", self.buried.fetch_add(1, Ordering::Relaxed)));
         std::fs::rename(topic_dir, &grave)?;
-        self.of_topic(topic).iter().for_each(|queue| queue.set_going());
+        self.of_topic(topic).iter().for_each(|queue| queue.set_going(true));
         Ok(Some(grave))
+    }
+
+    /// Takes back a [`Queues::bury`] of the same hold.
+    pub fn unbury(&self, topic: &str, grave: &Path) -> io::Result<()> {
+        std::fs::rename(grave, self.dir.join(topic))?;
+        for queue in self.of_topic(topic) {
+            queue.set_going(false);
+            self.mark_dirty(&queue);
+        }
+        Ok(())
     }
 
     pub fn dir(&self) -> &Path {

@@ -26,6 +26,7 @@ use crate::index::Durable;
 use crate::mapped_file::{LogFile, LogSlice, PAGE};
 use crate::noted::Noted;
 use crate::segments::Segments;
+use crate::table_change::deleted_topic;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,6 +309,10 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: 
                     let text = record.properties();
                     let noted = Noted::of(&text);
                     if physical >= start.queues {
+                        if let Some(topic) = deleted_topic(&record) {
+                            known = None;
+                            projection.forget_topic(&topic)?;
+                        }
                         let put = projection.put_queue(&record, &noted, physical, &mut known)?;
                         scan.gap |= matches!(put, Some((Put::Gap, _)));
                     }

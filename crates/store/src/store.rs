@@ -1,5 +1,6 @@
 //! The store as a whole: builds its parts, starts their threads, and is what the broker talks to.
 
+mod deletion;
 mod reading;
 mod truncation;
 mod writing;

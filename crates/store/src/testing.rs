@@ -160,7 +160,13 @@ impl Disk for PowerDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut known = self.known.lock();
-        known.entries.retain(|path| path.parent() != Some(dir));
+        // What was below something that is gone is gone with it.
+        known.entries.retain(|path| {
+            path.strip_prefix(dir)
+                .ok()
+                .and_then(|below| below.iter().next())
+                .is_none_or(|name| path.parent() != Some(dir) && dir.join(name).exists())
+        });
         for entry in std::fs::read_dir(dir)? {
             known.entries.insert(entry?.path());
         }

@@ -13,7 +13,6 @@ use crate::consume_queue::QueueEntry;
 use crate::disk::DiskUsage;
 use crate::dispatch::Arrival;
 use crate::error::AppendError;
-use crate::files;
 use crate::index::QueryOutcome;
 use crate::index_file::Sought;
 use crate::looking::{Effort, ReadError};
@@ -148,37 +147,6 @@ impl Store {
     /// The queues of a topic, by id.
     pub fn queue_ids(&self, topic: &str) -> Vec<QueueId> {
         self.queues.of_topic(topic).iter().map(|queue| queue.id()).collect()
-    }
-
-    /// Removes the queues of a topic; a new topic of that name begins at offset 0. Its messages stay in the log until
-    /// their segments go. False when there was no such topic. Java: deleteTopics.
-    pub fn delete_topic(&self, topic: &str) -> io::Result<bool> {
-        let (removed, grave) = {
-            let mut work = self.dispatcher.hold();
-            // What can fail comes first. Nobody makes files while the dispatch is held, so whoever begins the topic anew finds
-            // no directory there.
-            let grave = self.queues.bury(topic)?;
-            let _appends = self.log.hold();
-            let removed = self.queues.take_topic(topic);
-            removed.iter().for_each(|queue| queue.retire());
-            self.dispatcher.topic_deleted(&mut work, topic, self.positions.written());
-            (removed, grave)
-        };
-        removed.iter().for_each(|queue| queue.let_go());
-        if let Some(grave) = grave {
-            self.config.disk.sync_dir(self.queues.dir())?;
-            files::remove_dir(&grave)?;
-        }
-        Ok(!removed.is_empty())
-    }
-
-    /// Removes the queues of all topics for which `keep` is false; returns their names. Java: cleanUnusedTopic.
-    pub fn clean_queues_except(&self, keep: impl Fn(&str) -> bool) -> io::Result<Vec<Arc<str>>> {
-        let unwanted: Vec<_> = self.queues.topics().into_iter().filter(|topic| !keep(topic)).collect();
-        for topic in &unwanted {
-            self.delete_topic(topic)?;
-        }
-        Ok(unwanted)
     }
 
     pub fn watermarks(&self) -> Watermarks {

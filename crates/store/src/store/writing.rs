@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ferromq_protocol::message::NewMessage;
+use ferromq_protocol::topics::TABLE_CHANGES_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
 use super::Store;
@@ -126,7 +127,7 @@ impl Store {
     }
 
     fn place(&self, message: &NewMessage<'_>, records: &mut [u8], lens: &[usize]) -> Result<Placed, AppendError> {
-        if !is_directory_name(message.topic) {
+        if !is_directory_name(message.topic) || message.topic == TABLE_CHANGES_TOPIC {
             return Err(AppendError::TopicName { topic: message.topic.to_owned() });
         }
         let takes_offsets = message.sys_flag.is_visible();
@@ -140,7 +141,7 @@ impl Store {
         }
     }
 
-    fn log_grew(&self, end: u64) {
+    pub(super) fn log_grew(&self, end: u64) {
         self.allocator.tail_moved(end);
         if !self.sync_flush {
             self.flusher.tail_moved();
