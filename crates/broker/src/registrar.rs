@@ -193,14 +193,14 @@ impl Registration {
         let limit = Duration::from_millis(self.config.current().register_broker_timeout_mills);
         let connection = self.client.connect(&self.nameserver).await.map_err(InvokeError::from)?;
         let told = told.filter(|(known_by, _)| *known_by == connection.id()).map(|(_, step)| step);
-        let unregistered = self.topics.unregistered(told.filter(|_| !whole));
-        let step = unregistered.step;
+        let to_register = self.topics.to_register(told.filter(|_| !whole));
+        let step = to_register.step;
         let known = told == Some(step);
-        if unregistered.whole || !unregistered.table.topic_config_table.is_empty() {
+        if to_register.whole || !to_register.table.topic_config_table.is_empty() {
             let config = Arc::clone(&*self.config.current());
-            let partial = !unregistered.whole;
+            let partial = !to_register.whole;
             // A large table takes a while to write.
-            let parts = tokio::task::spawn_blocking(move || parts(unregistered.table, partial, known, &config));
+            let parts = tokio::task::spawn_blocking(move || parts(to_register.table, partial, known, &config));
             let parts = parts.await.map_err(std::io::Error::from)??;
             let mut last = None;
             for part in parts {

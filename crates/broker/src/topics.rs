@@ -57,7 +57,7 @@ impl Deref for Topic {
 pub type Step = u64;
 
 /// What a nameserver is to be told.
-pub struct Unregistered {
+pub struct ToRegister {
     /// Topics, and the version that the table has with them.
     pub table: TopicConfigTable,
     /// Up to which step of the table this goes.
@@ -159,11 +159,11 @@ impl Topics {
 
     /// What a nameserver must be told that knows the table up to `known`: the topics changed since, or all of them. Removed topics are not
     /// told, as in Java: nameservers keep what a registration does not list.
-    pub fn unregistered(&self, known: Option<Step>) -> Unregistered {
+    pub fn to_register(&self, known: Option<Step>) -> ToRegister {
         let inner = self.table.inner.read();
         let since = known.filter(|known| *known >= inner.step_of_all);
         let told = inner.topics.values().filter(|topic| since.is_none_or(|since| topic.step > since));
-        Unregistered {
+        ToRegister {
             table: TopicConfigTable {
                 data_version: inner.version.clone(),
                 topic_config_table: told.map(|topic| (topic.topic_name.clone(), topic.config.clone())).collect(),
