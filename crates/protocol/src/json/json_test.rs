@@ -212,6 +212,8 @@ fn a_file_of_another_kind_is_not_an_empty_one() {
     for text in [r#"{"dataVersion":7,"offsetTabel":{"a":1}}"#, r#"{"topicConfigTable":{},"dataVersion":7}"#] {
         assert!(read(text).unwrap_err().contains("but nothing named `offsetTable`"), "{text}");
     }
+    let many = format!("[{}]", "{},".repeat(OBJECTS_MAX as usize + 1));
+    assert_eq!(from_file::<Vec<Queue>>(many.as_bytes()).unwrap().len(), OBJECTS_MAX as usize + 1);
     assert_eq!(read("{\n x").unwrap_err(), "line 2, column 3: JSON syntax: a colon expected at byte 4");
 }
 

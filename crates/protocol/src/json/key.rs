@@ -8,7 +8,7 @@ use serde::de::{self, IntoDeserializer, Visitor};
 use super::JsonError;
 use super::number;
 use super::read::variant_name;
-use super::scan::{Scalar, Scanner};
+use super::scan::{OBJECTS_MAX, Scalar, Scanner};
 
 pub(super) struct Key<'t> {
     pub name: Cow<'t, str>,
@@ -63,7 +63,7 @@ impl<'de> de::Deserializer<'de> for Key<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, JsonError> {
-        Scanner::new(self.name.as_bytes()).deserialize_struct(name, fields, visitor)
+        Scanner::new(self.name.as_bytes(), OBJECTS_MAX).deserialize_struct(name, fields, visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

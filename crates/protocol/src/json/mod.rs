@@ -63,17 +63,18 @@ impl JsonError {
 ///
 /// Nothing is allocated ahead of the text that asks for it; nesting, objects and references are bounded.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
-    read::from_slice(text)
+    read::from_slice(text, OBJECTS_MAX)
 }
 
-/// Reads a file that people may have edited; an error says line and column. Refuses what [`from_slice`], which reads bodies of newer peers,
+/// Reads a file that people may have edited; an error says line and column. It may hold any number of objects: what a table grew to must
+/// be read again. Refuses what [`from_slice`], which reads bodies of newer peers,
 /// takes for an empty value: an object that has members but none of the type's own. It is another file, or a name is misspelt.
 pub fn from_file<T: DeserializeOwned + Serialize + Default>(text: &[u8]) -> Result<T, String> {
-    let value = from_slice(text).map_err(|error| error.in_text(text))?;
+    let value = read::from_slice(text, u32::MAX).map_err(|error| error.in_text(text))?;
     let plain = |name: &String| name.replace(['_', '-'], "").to_ascii_lowercase();
     // Every table has a version; it says nothing.
     let names = |text: &[u8]| -> Vec<String> {
-        let members = from_slice::<BTreeMap<String, IgnoredAny>>(text).unwrap_or_default();
+        let members = read::from_slice::<BTreeMap<String, IgnoredAny>>(text, u32::MAX).unwrap_or_default();
         members.into_keys().filter(|name| plain(name) != "dataversion").collect()
     };
     let (found, known) = (names(text), names(&to_vec(&T::default())));

@@ -10,8 +10,8 @@ use super::number;
 use super::object::{MapEntries, StructMembers};
 use super::scan::{Scalar, Scanner};
 
-pub(super) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
-    let mut scanner = Scanner::new(without_frame(text));
+pub(super) fn from_slice<T: DeserializeOwned>(text: &[u8], objects_max: u32) -> Result<T, JsonError> {
+    let mut scanner = Scanner::new(without_frame(text), objects_max);
     if scanner.peek().is_none() {
         return Err(JsonError::Empty);
     }

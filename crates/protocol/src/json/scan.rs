@@ -34,12 +34,12 @@ pub(super) enum Scalar<'t> {
 }
 
 impl<'t> Scanner<'t> {
-    pub fn new(bytes: &'t [u8]) -> Scanner<'t> {
+    pub fn new(bytes: &'t [u8], objects_max: u32) -> Scanner<'t> {
         Scanner {
             bytes,
             at: 0,
             depth: 0,
-            objects_left: OBJECTS_MAX,
+            objects_left: objects_max,
             references_left: REFERENCES_MAX,
             reference_bytes_left: REFERENCE_BYTES_MAX,
         }
