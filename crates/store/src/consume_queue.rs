@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
@@ -642,17 +642,35 @@ impl ConsumeQueue {
         Ok(())
     }
 
+    /// Whether files were made since the last call, whose names are not durable yet.
+    pub fn take_new_files(&self) -> bool {
+        self.dir_dirty.swap(false, Ordering::AcqRel)
+    }
+
+    /// Takes [`ConsumeQueue::take_new_files`] back.
+    pub fn note_new_files(&self) {
+        self.dir_dirty.store(true, Ordering::Release);
+    }
+
+    /// Where its files are; the directory of its topic and that of all topics are above it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn is_going(&self) -> bool {
+        self.going.load(Ordering::SeqCst)
+    }
+
     /// Writes entries out: when `least_pages` pages are waiting or a file is full, or with 0 whatever is waiting.
-    /// True when nothing is left to be written.
+    /// True when nothing is left to be written. For the files' names see [`ConsumeQueue::take_new_files`].
     pub fn flush(&self, disk: &dyn Disk, least_pages: u64) -> io::Result<bool> {
         let _flush = self.flush_lock.lock();
-        let going = || self.going.load(Ordering::SeqCst);
-        if going() {
+        if self.is_going() {
             return Ok(true);
         }
         match self.flush_held(disk, least_pages) {
             // They were taken away under it.
-            Err(_) if going() => Ok(true),
+            Err(_) if self.is_going() => Ok(true),
             flushed => flushed,
         }
     }
@@ -682,15 +700,6 @@ impl ConsumeQueue {
             let end = to.min(file.end());
             file.sync(disk, at..end)?;
             at = end;
-        }
-        if self.dir_dirty.swap(false, Ordering::AcqRel) {
-            // The queue's directory, the topic's and that of all topics: each may be new.
-            for dir in self.dir.ancestors().take(3) {
-                if let Err(error) = disk.sync_dir(dir) {
-                    self.dir_dirty.store(true, Ordering::Release);
-                    return Err(error);
-                }
-            }
         }
         self.flushed.store(to, Ordering::Release);
         Ok(to == max)

@@ -88,28 +88,7 @@ impl Maintenance {
 
     fn flush_some(&self) -> io::Result<()> {
         let _one = self.writing_out.lock();
-        self.flush_queues(self.least_pages)
-    }
-
-    /// Writes queues out as [`ConsumeQueue::flush`] does. One that fails is tried again the next time, and keeps no other
-    /// from being written out.
-    ///
-    /// [`ConsumeQueue::flush`]: crate::consume_queue::ConsumeQueue::flush
-    fn flush_queues(&self, least_pages: u64) -> io::Result<()> {
-        let queues = &self.projection.queues;
-        let mut failed: Option<io::Error> = None;
-        for queue in queues.take_dirty() {
-            let flushed = queue.flush(&*self.disk, least_pages);
-            if !matches!(flushed, Ok(true)) {
-                queues.mark_dirty(&queue);
-            }
-            if let Err(error) = flushed
-                && (failed.is_none() || is_failed_sync(&error))
-            {
-                failed = Some(error);
-            }
-        }
-        failed.map_or(Ok(()), Err)
+        self.projection.queues.flush(&*self.disk, self.least_pages)
     }
 
     /// Writes out everything that is dispatched, and notes so in the checkpoint (not yet saved).
@@ -121,7 +100,7 @@ impl Maintenance {
             // An open after a crash goes on from here, and so must find the log before it.
             self.flusher.flush()?;
         }
-        self.flush_queues(0)?;
+        self.projection.queues.flush(&*self.disk, 0)?;
         self.checkpoint.queues_timestamp.store(timestamp, Ordering::Release);
         self.checkpoint.queues_position.store(dispatched, Ordering::Release);
         if let Some(index) = &self.projection.index {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferromq_protocol::QueueId;
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
 
 use crate::consume_queue::ConsumeQueue;
+use crate::disk::{Disk, is_failed_sync};
 use crate::error::OpenError;
 use crate::files;
 use crate::interrupt::Interrupt;
@@ -164,13 +165,69 @@ impl Queues {
         dirty.len() == 1
     }
 
+    /// Writes out what [`ConsumeQueue::flush`] says, of all queues that have something, and makes the names of new files
+    /// durable. What fails is tried again the next time, and keeps no other queue from the disk.
+    pub fn flush(&self, disk: &dyn Disk, least_pages: u64) -> io::Result<()> {
+        let mut failed = Failed::default();
+        let mut renewed = Vec::new();
+        for queue in self.take_dirty() {
+            let new_files = queue.take_new_files();
+            let flushed = queue.flush(disk, least_pages);
+            if !matches!(flushed, Ok(true)) {
+                self.mark_dirty(&queue);
+            }
+            failed.note(flushed.map(drop));
+            if new_files {
+                renewed.push(queue);
+            }
+        }
+        // The queue's directory, the topic's and that of all topics: each may be new. Shared ones are synced once.
+        let mut synced = HashSet::default();
+        for queue in &renewed {
+            for dir in queue.dir().ancestors().take(3) {
+                if queue.is_going() || !synced.insert(dir) {
+                    continue;
+                }
+                let done = disk.sync_dir(dir);
+                // It was taken away under it; there may be another queue in its place.
+                if done.is_err() && queue.is_going() {
+                    synced.remove(dir);
+                } else {
+                    failed.note(done);
+                }
+            }
+        }
+        let failed = failed.0.map_or(Ok(()), Err);
+        if failed.is_err() {
+            for queue in &renewed {
+                queue.note_new_files();
+                self.mark_dirty(queue);
+            }
+        }
+        failed
+    }
+
     /// Queues to be written out. Those that are not finished with are marked again.
-    pub fn take_dirty(&self) -> Vec<Arc<ConsumeQueue>> {
+    fn take_dirty(&self) -> Vec<Arc<ConsumeQueue>> {
         let dirty = std::mem::take(&mut *self.dirty.lock());
         for queue in &dirty {
             queue.listed_dirty.store(false, Ordering::Release);
         }
         dirty
+    }
+}
+
+/// The first error of several; or that of a sync, which is for good.
+#[derive(Default)]
+struct Failed(Option<io::Error>);
+
+impl Failed {
+    fn note(&mut self, result: io::Result<()>) {
+        if let Err(error) = result
+            && (self.0.is_none() || is_failed_sync(&error))
+        {
+            self.0 = Some(error);
+        }
     }
 }
 

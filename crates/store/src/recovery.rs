@@ -425,9 +425,7 @@ fn make_durable(
 ) -> io::Result<()> {
     let disk = &*projection.disk;
     segments.sync(disk, start.queues.min(start.index)..end)?;
-    for queue in projection.queues.take_dirty() {
-        queue.flush(disk, 0)?;
-    }
+    projection.queues.flush(disk, 0)?;
     if let Some(index) = &projection.index {
         index.sync(disk)?;
         checkpoint.index_position.store(end, Ordering::Release);
