@@ -471,6 +471,18 @@ async fn the_configuration_is_shown_and_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_once_is_taken_back_whatever_the_limit_is_now() {
+    let (_root, house) = house("messageDelayLevel=1s\n").await;
+    assert_eq!(house.send("TopicA", "0", "", &[b'x'; 200]).await.code, 0);
+    let offset = physical_offset(&house.pull("TopicA", "0", "0").await);
+    assert_eq!(house.ask(RequestCode::UPDATE_BROKER_CONFIG, &[], b"maxMessageSize=100\n").await.code, 0);
+    let fields = [("offset", offset.as_str()), ("group", "CG"), ("delayLevel", "1"), ("originTopic", "TopicA")];
+    assert_eq!(house.ask(RequestCode::CONSUMER_SEND_MSG_BACK, &fields, b"").await.code, 0);
+    assert_eq!(Record::parse(&house.pull("%RETRY%CG", "0", "0").await.body).unwrap().body(), [b'x'; 200]);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changed_settings_hold_at_once() {
     let (_root, house) = house("").await;
     let change = async |line: &str| house.ask(RequestCode::UPDATE_BROKER_CONFIG, &[], line.as_bytes()).await;

@@ -190,6 +190,32 @@ async fn a_panic_around_the_replies_costs_neither_them_nor_the_connection() {
     }
 }
 
+/// What comes after the replies makes visible what was sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_is_seen_to_also_when_its_peer_is_gone() {
+    let (asked, mut was_asked) = tokio::sync::mpsc::unbounded_channel();
+    let (gone, is_gone) = std::sync::mpsc::channel::<()>();
+    let is_gone = Mutex::new(is_gone);
+    let handler = Handler::new(move |connection, request| {
+        if request.code == 2 {
+            asked.send(()).expect("the test listens");
+            is_gone.lock().recv().expect("the test says so");
+        }
+        echo(connection, request)
+    });
+    let server = serve(handler.clone()).await;
+    let mut peer = Raw::connect(server.local_addr()).await;
+    peer.send(&frame(1, 1, b"first")).await;
+    peer.stream.readable().await.expect("an answer");
+    peer.send(&frame(2, 2, b"last")).await;
+    was_asked.recv().await.expect("a request");
+    // With an answer unread the kernel resets the connection, and the next one cannot be written.
+    drop(peer);
+    gone.send(()).expect("the handler waits");
+    handler.closed(1).await;
+    assert_eq!(handler.rounds.load(Ordering::SeqCst), 2);
+}
+
 #[tokio::test]
 async fn a_peer_that_does_not_read_is_not_read_from_and_is_closed_at_last() {
     let handled = Arc::new(AtomicUsize::new(0));

@@ -18,6 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 pub struct Handler<F> {
     handle: F,
     pub opened: AtomicUsize,
+    /// Rounds that were seen to after their replies.
+    pub rounds: AtomicUsize,
     /// Whether it panics before and after the replies.
     pub clumsy: bool,
     pub closed: tokio::sync::watch::Sender<usize>,
@@ -36,7 +38,13 @@ where
     }
 
     fn made(handle: F, clumsy: bool) -> Self {
-        Self { handle, opened: AtomicUsize::new(0), clumsy, closed: tokio::sync::watch::channel(0).0 }
+        Self {
+            handle,
+            opened: AtomicUsize::new(0),
+            rounds: AtomicUsize::new(0),
+            clumsy,
+            closed: tokio::sync::watch::channel(0).0,
+        }
     }
 
     /// Waits until `count` connections were reported as closed.
@@ -62,6 +70,7 @@ where
     }
 
     fn after_replies(&self) {
+        self.rounds.fetch_add(1, Ordering::SeqCst);
         assert!(!self.clumsy, "after the replies");
     }
 
