@@ -49,6 +49,14 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// What counts as one peer: an IPv4 address, or the /64 that is the least an IPv6 host is given, with more addresses in it than can be counted.
+pub(crate) fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
 /// The IPv4 address that this machine would send from, if it has a route. Nothing is sent: connecting a UDP socket only picks the interface.
 pub fn outward_v4() -> Option<IpAddr> {
     outward(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)))
@@ -74,6 +82,15 @@ fn is_v6(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ipv6_host_is_one_peer_whatever_address_of_its_network_it_uses() {
+        let of = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(of("2001:db8:1:2:ffff::1"), of("2001:db8:1:2::7"));
+        assert_ne!(of("2001:db8:1:3::1"), of("2001:db8:1:2::1"));
+        assert_eq!(of("10.0.0.7"), "10.0.0.7");
+    }
 
     #[test]
     fn addresses_are_cut_at_the_last_colon_and_one_spelling_is_written() {

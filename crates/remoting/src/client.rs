@@ -17,6 +17,7 @@ use tracing::{debug, error};
 use crate::address::{host_and_port, one_spelling};
 use crate::connection::{Connection, InvokeError};
 use crate::driver::{Driver, Limits};
+use crate::peers::Waiting;
 use crate::service::Service;
 
 /// How long [`Client::shutdown`] waits for queued requests to be written and for the peers to close their side.
@@ -173,14 +174,14 @@ impl Client {
         let addrs = stream.set_nodelay(true).and_then(|()| Ok((stream.peer_addr()?, stream.local_addr()?)));
         let (peer_addr, local_addr) =
             addrs.map_err(|cause| ConnectError::Io { addr: addr.to_owned(), cause: Arc::new(cause) })?;
-        let connection = Connection::new(peer_addr, local_addr, config.outbound_bytes_max);
+        let connection = Connection::new(peer_addr, local_addr, config.outbound_bytes_max, Waiting::default());
         let limits = Limits {
             idle_max: config.idle_max,
             stall_max: config.stall_max,
             frame_len_max: config.frame_len_max,
             outbound_bytes_max: config.outbound_bytes_max,
         };
-        let driver = Driver::new(stream, connection.clone(), self.inner.service.clone(), limits);
+        let driver = Driver::new(stream, connection.clone(), self.inner.service.clone(), limits, None);
         let mut state = self.inner.state.lock();
         if state.shut_down {
             return Err(ConnectError::ShutDown { addr: addr.to_owned() });

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -16,8 +16,10 @@ use ferromq_protocol::{Command, FrameError, Reply, RequestId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::address::network;
 use crate::client::ConnectError;
 use crate::outbound::Outbound;
+use crate::peers::Waiting;
 
 /// Requests of ours that may wait for replies on one connection.
 const PENDING_MAX: usize = 65_536;
@@ -50,6 +52,10 @@ struct Shared {
     next_opaque: AtomicI32,
     /// Reply slots handed out and neither used nor dropped.
     slots: AtomicUsize,
+    /// Those of them that are not parked.
+    waiting: Waiting,
+    /// The task sleeps until fewer requests wait.
+    full: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -76,6 +82,15 @@ pub(crate) struct Signals {
     pub(crate) overflow: bool,
 }
 
+/// What a sleeping task wants to be woken by besides bytes and signals.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awaits {
+    /// The last open slot is gone.
+    pub(crate) slots: bool,
+    /// A request may be taken again.
+    pub(crate) room: bool,
+}
+
 /// Why a request could not be sent or got no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum InvokeError {
@@ -97,7 +112,12 @@ pub enum InvokeError {
 }
 
 impl Connection {
-    pub(crate) fn new(peer_addr: SocketAddr, local_addr: SocketAddr, outbound_bytes_max: usize) -> Self {
+    pub(crate) fn new(
+        peer_addr: SocketAddr,
+        local_addr: SocketAddr,
+        outbound_bytes_max: usize,
+        waiting: Waiting,
+    ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
             shared: Arc::new(Shared {
@@ -107,6 +127,8 @@ impl Connection {
                 outbound_bytes_max,
                 next_opaque: AtomicI32::new(1),
                 slots: AtomicUsize::new(0),
+                waiting,
+                full: AtomicBool::new(false),
                 state: Mutex::default(),
             }),
         }
@@ -119,6 +141,11 @@ impl Connection {
 
     pub fn peer_addr(&self) -> SocketAddr {
         self.shared.peer_addr
+    }
+
+    /// Whose share the peer takes from: its address, or the network that one host is given with IPv6.
+    pub fn peer_network(&self) -> IpAddr {
+        network(self.shared.peer_addr.ip())
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -163,7 +190,8 @@ impl Connection {
     /// Takes the right to answer `request` later, from any thread. Pair it with [`Outcome::Deferred`](crate::Outcome::Deferred).
     pub fn reply_slot(&self, request: &Command) -> ReplySlot {
         self.shared.slots.fetch_add(1, Ordering::Relaxed);
-        ReplySlot { shared: self.shared.clone(), to: request.id(), oneway: request.flags.is_oneway() }
+        self.shared.waiting.begin();
+        ReplySlot { shared: self.shared.clone(), to: request.id(), oneway: request.flags.is_oneway(), parked: false }
     }
 
     /// Ends the connection soon: what is queued is written as far as the socket takes it at once.
@@ -215,11 +243,20 @@ impl Connection {
         state.signals
     }
 
-    /// Goes to sleep unless something was queued or asked since `seen`, or the slots that it awaits are all gone. False: look again.
-    pub(crate) fn sleep(&self, waker: &Waker, unsent: usize, seen: Signals, awaits_slots: bool) -> bool {
+    /// Goes to sleep unless something was queued or asked since `seen`, or the slots that it awaits are all gone, or there is the room for
+    /// requests that it awaits. False: look again.
+    pub(crate) fn sleep(&self, waker: &Waker, unsent: usize, seen: Signals, awaits: Awaits) -> bool {
         let mut state = self.shared.state.lock();
-        if !state.outbound.is_empty() || state.signals != seen || (awaits_slots && self.open_slots() == 0) {
+        if !state.outbound.is_empty() || state.signals != seen || (awaits.slots && self.open_slots() == 0) {
             return false;
+        }
+        if awaits.room {
+            // Before the look: whoever makes room after it sees this.
+            self.shared.full.store(true, Ordering::SeqCst);
+            if self.has_room() {
+                self.shared.full.store(false, Ordering::Relaxed);
+                return false;
+            }
         }
         state.unsent = unsent;
         match &state.sleeper {
@@ -236,6 +273,11 @@ impl Connection {
             Some(sender) => sender.send(reply).is_ok(),
             None => false,
         }
+    }
+
+    /// Whether one more request may be taken, or too many wait for their answers already.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.waiting.has_room()
     }
 
     /// Slots that may still bring replies.
@@ -289,9 +331,21 @@ pub struct ReplySlot {
     shared: Arc<Shared>,
     to: RequestId,
     oneway: bool,
+    parked: bool,
 }
 
 impl ReplySlot {
+    /// The request is not being worked on but waits for an event, and whoever keeps it sees to it that not too many do: it does not count
+    /// among those that stop its connection from being read.
+    #[must_use]
+    pub fn parked(mut self) -> Self {
+        if !self.parked {
+            self.parked = true;
+            self.shared.end_waiting();
+        }
+        self
+    }
+
     /// Queues the reply; from any thread, never blocks. Nothing happens for a one-way request or a closed connection.
     pub fn send(self, reply: Reply) {
         if self.oneway {
@@ -319,8 +373,28 @@ impl ReplySlot {
     }
 }
 
+impl Shared {
+    /// One request less waits for its answer: there may be room again.
+    fn end_waiting(&self) {
+        self.waiting.end();
+        if self.full.load(Ordering::SeqCst) {
+            let sleeper = {
+                let mut state = self.state.lock();
+                self.full.store(false, Ordering::Relaxed);
+                state.sleeper.take()
+            };
+            if let Some(sleeper) = sleeper {
+                sleeper.wake();
+            }
+        }
+    }
+}
+
 impl Drop for ReplySlot {
     fn drop(&mut self) {
+        if !self.parked {
+            self.shared.end_waiting();
+        }
         if self.shared.slots.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }

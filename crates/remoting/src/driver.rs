@@ -19,9 +19,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, error, info, warn};
 
-use crate::connection::Connection;
+use crate::connection::{Awaits, Connection};
 use crate::inbound::{Inbound, Malformed};
 use crate::outbound::{Outbound, SLICES_MAX};
+use crate::peers::Guest;
 use crate::service::{Outcome, Service};
 
 /// Frames handled in one go before the replies are written.
@@ -51,6 +52,8 @@ pub(crate) struct Driver {
     connection: Connection,
     service: Option<Arc<dyn Service>>,
     limits: Limits,
+    /// Its part of what peers take together; `None` for a peer that we chose.
+    guest: Option<Guest>,
     inbound: Inbound,
     outbound: Outbound,
     timer: Pin<Box<Sleep>>,
@@ -94,12 +97,14 @@ impl Driver {
         connection: Connection,
         service: Option<Arc<dyn Service>>,
         limits: Limits,
+        guest: Option<Guest>,
     ) -> Self {
         Self {
             stream,
             connection,
             service,
             limits,
+            guest,
             inbound: Inbound::new(limits.frame_len_max),
             outbound: Outbound::default(),
             timer: Box::pin(sleep(limits.idle_max.min(SHRINK_AFTER))),
@@ -133,7 +138,8 @@ impl Driver {
         if signals.close {
             return Err(Ended::Local);
         }
-        let has_room = self.outbound.len() <= self.limits.outbound_bytes_max;
+        let too_many_wait = !self.connection.has_room();
+        let has_room = self.outbound.len() <= self.limits.outbound_bytes_max && !too_many_wait;
         if self.frames_left && has_room {
             return Ok(true);
         }
@@ -144,14 +150,18 @@ impl Driver {
             return Ok(true);
         }
         self.check_time(context)?;
-        let awaits_slots = signals.drain && self.lingering.is_none() && self.outbound.is_empty();
-        Ok(!self.connection.sleep(context.waker(), self.outbound.len(), signals, awaits_slots))
+        let awaits = Awaits {
+            slots: signals.drain && self.lingering.is_none() && self.outbound.is_empty(),
+            room: too_many_wait,
+        };
+        Ok(!self.connection.sleep(context.waker(), self.outbound.len(), signals, awaits))
     }
 
     /// Decodes and handles the frames that are here, up to the bounds of a round.
     fn handle_frames(&mut self) -> Result<(), Malformed> {
         for _ in 0..FRAMES_PER_ROUND {
-            if self.outbound.len() > self.limits.outbound_bytes_max || !self.frames_left {
+            if self.outbound.len() > self.limits.outbound_bytes_max || !self.frames_left || !self.connection.has_room()
+            {
                 return Ok(());
             }
             match self.inbound.next_frame()? {
@@ -225,6 +235,10 @@ impl Driver {
 
     /// Reads once. True: something came. What comes while lingering is thrown away.
     fn read(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+        if let Some(guest) = &mut self.guest {
+            // All whole frames are handled: what is here is the beginning of one.
+            guest.note_partial(self.inbound.buffer.len(), &self.connection);
+        }
         let room = self.inbound.make_room();
         let read = pin!(self.stream.read_buf(&mut self.inbound.buffer)).poll(context);
         match read {

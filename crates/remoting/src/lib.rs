@@ -5,8 +5,9 @@
 //! does all of its work (`driver`): read what is there, decode whole frames, call the service, write all replies with one
 //! vectored write. Nothing is handed to a worker pool.
 //!
-//! Bounds, all stated in [`ServerConfig`]: connections, bytes waiting to be written per connection, frame length, idle time
-//! and the time a peer may refuse to read.
+//! Bounds, stated in [`ServerConfig`] and [`PeerLimits`]: connections, also per address, bytes waiting to be written per connection, frame
+//! length, unfinished frames over all connections and per address, requests that wait for their answers, idle time and the time a peer may
+//! refuse to read.
 
 pub mod address;
 mod client;
@@ -14,12 +15,14 @@ mod connection;
 mod driver;
 mod inbound;
 mod outbound;
+mod peers;
 mod server;
 mod service;
 mod workers;
 
 pub use client::{Client, ClientConfig, ConnectError};
 pub use connection::{Connection, ConnectionId, InvokeError, ReplySlot};
+pub use peers::{PeerLimits, Peers};
 pub use server::{BindError, Server, ServerConfig, probe};
 pub use service::{Outcome, Service};
 pub use workers::Workers;

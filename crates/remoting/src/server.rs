@@ -14,9 +14,10 @@ use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::address::canonical;
+use crate::address::{canonical, network};
 use crate::connection::Connection;
 use crate::driver::{Driver, Limits};
+use crate::peers::Peers;
 use crate::service::Service;
 use crate::workers::Workers;
 
@@ -42,6 +43,8 @@ pub struct ServerConfig {
     pub outbound_bytes_max: usize,
     /// Connections beyond this are closed as soon as they are accepted.
     pub connections_max: usize,
+    /// What peers may take together; shared by all servers that are given the same.
+    pub peers: Peers,
     /// SO_SNDBUF and SO_RCVBUF in bytes; `None` leaves it to the kernel. Java: `serverSocketSndBufSize`, `serverSocketRcvBufSize`.
     pub send_buffer_len: Option<u32>,
     pub receive_buffer_len: Option<u32>,
@@ -58,6 +61,7 @@ impl Default for ServerConfig {
             frame_len_max: ferromq_protocol::FRAME_LEN_MAX,
             outbound_bytes_max: 8 * 1024 * 1024,
             connections_max: 65_536,
+            peers: Peers::default(),
             send_buffer_len: None,
             receive_buffer_len: None,
             workers: None,
@@ -100,6 +104,7 @@ impl Server {
                 outbound_bytes_max: config.outbound_bytes_max,
             },
             connections_max: config.connections_max,
+            peers: config.peers,
             service,
             workers: config.workers,
             tasks: JoinSet::new(),
@@ -173,6 +178,7 @@ struct Acceptor {
     listener: TcpListener,
     limits: Limits,
     connections_max: usize,
+    peers: Peers,
     service: Arc<dyn Service>,
     workers: Option<Workers>,
     tasks: JoinSet<()>,
@@ -232,17 +238,18 @@ impl Acceptor {
             Err(error) => return tracing::debug!(%peer_addr, %error, "connection lost while it was accepted"),
         };
         let (peer_addr, local_addr) = (canonical(peer_addr), canonical(local_addr));
-        let connection = Connection::new(peer_addr, local_addr, self.limits.outbound_bytes_max);
+        let Some(mut guest) = self.peers.admit(network(peer_addr.ip())) else { return };
+        let connection = Connection::new(peer_addr, local_addr, self.limits.outbound_bytes_max, guest.take_waiting());
         let (service, limits) = (Some(self.service.clone()), self.limits);
         let task = match &self.workers {
-            None => self.tasks.spawn(Driver::new(stream, connection.clone(), service, limits)),
+            None => self.tasks.spawn(Driver::new(stream, connection.clone(), service, limits, Some(guest))),
             Some(workers) => {
                 // Registered here with the loop that accepts; from there on with the worker's own.
                 let moved = stream.into_std();
                 let served = connection.clone();
                 let serve = async move {
                     match moved.and_then(TcpStream::from_std) {
-                        Ok(stream) => Driver::new(stream, served, service, limits).await,
+                        Ok(stream) => Driver::new(stream, served, service, limits, Some(guest)).await,
                         Err(error) => {
                             served.mark_closed();
                             warn!(%peer_addr, %error, "connection lost: it cannot be handed to a worker");
