@@ -9,6 +9,10 @@ use crate::{binary_header, json_header};
 /// Largest frame, in bytes, its length word included. Java: `com.rocketmq.remoting.frameMaxLength`.
 pub const FRAME_LEN_MAX: usize = 16_777_216;
 
+/// Longest header that is read. Java reads any that fits the frame; a message's properties are at most 32 KiB, a condition 256 KiB, and each
+/// header is gone through several times.
+pub const HEADER_LEN_MAX: usize = 1024 * 1024;
+
 /// Bytes before the header.
 const PREFIX_LEN: usize = 8;
 
@@ -21,6 +25,8 @@ pub enum FrameError {
     TooShort { total: usize },
     #[error("a header of {header} bytes in {room} bytes")]
     HeaderLen { header: usize, room: usize },
+    #[error("a header of {len} bytes, limit {HEADER_LEN_MAX}")]
+    HeaderTooLong { len: usize },
     #[error("unknown header serialization {0}")]
     Serialization(u8),
     #[error("JSON header: {problem} at byte {at}")]
@@ -65,6 +71,9 @@ pub fn decode_frame(buffer: &mut BytesMut, frame_len_max: usize) -> Result<Optio
     let header_len = (word & 0x00ff_ffff) as usize;
     if header_len == 0 || header_len > frame.len() {
         return Err(FrameError::HeaderLen { header: header_len, room: frame.len() });
+    }
+    if header_len > HEADER_LEN_MAX {
+        return Err(FrameError::HeaderTooLong { len: header_len });
     }
     let header = frame.split_to(header_len);
     let (head, serialization) = match serialization {
