@@ -3,19 +3,35 @@
 //! There is no queue in front of the store, so nothing can wait too long in one; what is watched is the work itself: an append that does
 //! not come back, and acknowledgements that wait for a flush. Java: `BrokerFastFailure`, `isOSPageCacheBusy`; spec broker §D.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Shared by all sends. One atomic addition and subtraction per send; the clock is read only while another append is under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Admission {
     /// Appends that have begun and not ended.
     appending: AtomicUsize,
-    /// Store time of the last append that ended, in ms.
-    ended_ms: AtomicI64,
-    /// When a send first found an append under way with nothing ended since.
-    suspected_ms: AtomicI64,
+    /// Where the last append that ended left the log: another value means that something has come back.
+    ended: AtomicU64,
+    /// What a send found there when it first saw an append under way that may be stuck, and when that was.
+    suspected: AtomicU64,
+    suspected_ms: AtomicU64,
     /// Acknowledgements that wait for a flush.
     waiting: AtomicUsize,
+}
+
+/// No place in the log.
+const NOTHING: u64 = u64::MAX;
+
+impl Default for Admission {
+    fn default() -> Admission {
+        Admission {
+            appending: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
+            suspected: AtomicU64::new(NOTHING),
+            suspected_ms: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// How far things may go.
@@ -32,7 +48,7 @@ pub(crate) enum Busy {
     #[error(
         "[PC_SYNCHRONIZED]broker busy, start flow control for a while: an append has not come back for {stuck_ms} ms, limit {limit_ms} ms (osPageCacheBusyTimeOutMills)"
     )]
-    Append { stuck_ms: i64, limit_ms: u64 },
+    Append { stuck_ms: u64, limit_ms: u64 },
     #[error(
         "[OVERLOAD]system busy, start flow control for a while: {waiting} sends wait for the disk, limit {limit} (sendThreadPoolQueueCapacity)"
     )]
@@ -40,8 +56,8 @@ pub(crate) enum Busy {
 }
 
 impl Admission {
-    /// Whether one more send may go ahead.
-    pub(crate) fn check(&self, limits: &Limits, now_ms: impl FnOnce() -> i64) -> Result<(), Busy> {
+    /// Whether one more send may go ahead. The clock must be one that only goes forward.
+    pub(crate) fn check(&self, limits: &Limits, now_ms: impl FnOnce() -> u64) -> Result<(), Busy> {
         let waiting = self.waiting.load(Ordering::Relaxed);
         if waiting >= limits.waiting {
             return Err(Busy::Flush { waiting, limit: limits.waiting });
@@ -49,34 +65,34 @@ impl Admission {
         if self.appending.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        let (now, ended, suspected) =
-            (now_ms(), self.ended_ms.load(Ordering::Relaxed), self.suspected_ms.load(Ordering::Relaxed));
-        if suspected <= ended || suspected > now {
-            // Something ended since the last suspicion (or the clock went back): begin anew.
-            self.suspected_ms.store(now.max(ended.saturating_add(1)), Ordering::Relaxed);
+        let (now, ended) = (now_ms(), self.ended.load(Ordering::Relaxed));
+        if self.suspected.load(Ordering::Acquire) != ended {
+            // Something ended since the last suspicion: begin anew. The time first, so that nobody pairs the new suspicion with an old one.
+            self.suspected_ms.store(now, Ordering::Relaxed);
+            self.suspected.store(ended, Ordering::Release);
             return Ok(());
         }
-        let stuck_ms = now - suspected;
-        if u64::try_from(stuck_ms).is_ok_and(|stuck_ms| stuck_ms > limits.append_ms) {
+        let stuck_ms = now.saturating_sub(self.suspected_ms.load(Ordering::Relaxed));
+        if stuck_ms > limits.append_ms {
             return Err(Busy::Append { stuck_ms, limit_ms: limits.append_ms });
         }
         Ok(())
     }
 
-    /// Runs an append; `ended_ms` tells its store time when it worked.
+    /// Runs an append; `end` tells where it left the log when it worked.
     pub(crate) fn append<T, E>(
         &self,
         append: impl FnOnce() -> Result<T, E>,
-        ended_ms: impl FnOnce(&T) -> i64,
+        end: impl FnOnce(&T) -> u64,
     ) -> Result<T, E> {
         if self.appending.fetch_add(1, Ordering::Relaxed) == 0 {
             // Whatever was suspected before concerned an append that has come back.
-            self.suspected_ms.store(0, Ordering::Relaxed);
+            self.suspected.store(NOTHING, Ordering::Relaxed);
         }
         let result = append();
         self.appending.fetch_sub(1, Ordering::Relaxed);
         if let Ok(appended) = &result {
-            self.ended_ms.store(ended_ms(appended), Ordering::Relaxed);
+            self.ended.store(end(appended), Ordering::Relaxed);
         }
         result
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ferromq_config::InvalidValue;
 use ferromq_remoting::address::{parse_ip, with_port, without_brackets};
-use ferromq_remoting::{BindError, Client, ClientConfig, Server, ServerConfig, Workers, probe};
+use ferromq_remoting::{BindError, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers, probe};
 use ferromq_store::{Clock, CloseError, DelayLevels, FlushMode, OpenError, Store, StoreConfig};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -33,7 +33,7 @@ use crate::held_pulls;
 use crate::live_config::LiveConfig;
 use crate::local_time;
 use crate::persistence::{Persistence, TableError};
-use crate::queue_locks::QueueLocks;
+use crate::queue_locks::{self, QueueLocks};
 use crate::registrar::{Identity, Registrar, Unregistered};
 use crate::relay::Relay;
 use crate::runtime_info::RuntimeInfo;
@@ -134,7 +134,7 @@ impl Broker {
         let groups = Arc::new(Groups::open(&config_dir, &live, &persistence)?);
         let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence)?);
         let clients = Arc::new(Clients::new());
-        let locks = Arc::new(QueueLocks::new());
+        let locks = Arc::new(QueueLocks::default());
         let statistics = Arc::new(Statistics::new());
         let delays = Delays::open(
             &config_dir,
@@ -172,6 +172,12 @@ impl Broker {
         store.on_arrival(move |arrival| {
             if let Some(pull) = woken.upgrade() {
                 pull.arrived(arrival);
+            }
+        });
+        let woken = Arc::downgrade(&pull);
+        clients.on_resubscribed(move |group| {
+            if let Some(pull) = woken.upgrade() {
+                pull.resubscribed(group);
             }
         });
         let woken = Arc::downgrade(&delays);
@@ -300,15 +306,23 @@ impl Broker {
         transactions.start().map_err(StartError::Thread)?;
 
         let workers = Workers::start(config.worker_threads).map_err(StartError::Thread)?;
+        let peers = Peers::new(PeerLimits {
+            connections_per_address: config.connections_per_address_max,
+            partial_bytes: config.unfinished_frame_bytes_max,
+            partial_bytes_per_address: config.unfinished_frame_bytes_max / 4,
+            ..PeerLimits::default()
+        });
         let main = Server::bind(
-            server_config(&config, SocketAddr::new(ip, advertised_port), &workers),
+            server_config(&config, SocketAddr::new(ip, advertised_port), &workers, &peers),
             Arc::new(MainPort(Arc::clone(&dispatch))),
         )
         .await?;
         let local_addr = main.local_addr();
         let mut servers = vec![main];
         if let Some(listen) = fast_listen {
-            servers.push(Server::bind(server_config(&config, listen, &workers), Arc::new(FastPort(dispatch))).await?);
+            servers.push(
+                Server::bind(server_config(&config, listen, &workers, &peers), Arc::new(FastPort(dispatch))).await?,
+            );
         }
 
         let identity = Identity {
@@ -333,6 +347,7 @@ impl Broker {
         duties.spawn(expire_pulls(Arc::clone(&pull)));
         duties.spawn(save_offsets(Arc::clone(&offsets), Duration::from_millis(config.flush_consumer_offset_interval)));
         duties.spawn(expire_silent_clients(clients, Arc::clone(&live)));
+        duties.spawn(queue_locks::forget_expired(locks));
         duties.spawn(save_delay_offsets(Arc::clone(&delays)));
         duties.spawn(take_samples(statistics, Arc::clone(&store)));
         info!(%local_addr, broker = identity.name, address = identity.address, "broker listens");
@@ -492,13 +507,14 @@ fn store_config(config: &BrokerConfig) -> Result<StoreConfig, StartError> {
     })
 }
 
-fn server_config(config: &BrokerConfig, listen: SocketAddr, workers: &Workers) -> ServerConfig {
+fn server_config(config: &BrokerConfig, listen: SocketAddr, workers: &Workers, peers: &Peers) -> ServerConfig {
     ServerConfig {
         listen,
         workers: Some(workers.clone()),
         idle_max: Duration::from_secs(config.server_channel_max_idle_time_seconds),
         send_buffer_len: Some(config.server_socket_snd_buf_size).filter(|len| *len > 0),
         receive_buffer_len: Some(config.server_socket_rcv_buf_size).filter(|len| *len > 0),
+        peers: peers.clone(),
         ..ServerConfig::default()
     }
 }

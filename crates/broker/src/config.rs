@@ -211,6 +211,12 @@ config! {
         "serverSocketRcvBufSize" in 0..=1_073_741_824 => server_socket_rcv_buf_size: u32 = 0,
         /// How long a connection to a nameserver may take, in ms.
         "connectTimeoutMillis" in 1..=3_600_000 => connect_timeout_millis: u64 = 3000,
+        /// FerroMQ's own: connections of one address, on both ports together; beyond it new ones are closed. Behind one address there may be many
+        /// hosts.
+        "connectionsPerAddressMax" in 1..=65_536 => connections_per_address_max: usize = 10_000,
+        /// FerroMQ's own: bytes of frames that have begun to arrive, over all connections; a quarter of it, and so one frame at least, for those of
+        /// one address. Beyond it the address that has most loses the connection whose frame has been arriving for longest.
+        "unfinishedFrameBytesMax" in 67_108_864..=2_147_483_647 => unfinished_frame_bytes_max: usize = 536_870_912,
         /// FerroMQ's own: threads that serve connections; 0 takes one per core.
         "workerThreads" in 0..=1024 => worker_threads: usize = 0,
     }

@@ -78,7 +78,7 @@ impl Dispatch {
             RequestCode::GET_PRODUCER_CONNECTION_LIST => clients::producer_connections(&self.clients, request),
             RequestCode::GET_ALL_PRODUCER_INFO => clients::producers(&self.clients),
             RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => clients::subscription(&self.clients, request),
-            RequestCode::LOCK_BATCH_MQ => locks::lock(&self.locks, request),
+            RequestCode::LOCK_BATCH_MQ => locks::lock(&self.locks, connection, request),
             RequestCode::UNLOCK_BATCH_MQ => locks::unlock(&self.locks, request),
             RequestCode::QUERY_CONSUMER_OFFSET => offsets::query(&self.offsets, &self.topics, &self.store, request),
             RequestCode::UPDATE_CONSUMER_OFFSET => offsets::update(&self.offsets, &self.topics, &self.groups, request),
@@ -160,6 +160,7 @@ impl Dispatch {
 
     fn closed(&self, connection: &Connection) {
         self.clients.closed(connection);
+        self.pull.closed(connection);
     }
 }
 

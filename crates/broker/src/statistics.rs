@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ferromq_protocol::body::{BrokerStatsData, BrokerStatsItem};
 use ferromq_protocol::topics as topic_names;
@@ -23,14 +23,29 @@ const DAY: (i64, usize) = (3_600_000, 25);
 const RATE_SAMPLES: usize = 602;
 /// Milliseconds over which put latencies are gathered. Java: `printTPSInterval`.
 const LATENCY_WINDOW: i64 = 60_000;
-/// Topics a thread remembers the counters of; with more it starts over.
+/// Topics, and groups of each, that a thread remembers the counters of; with more it starts over.
 const CACHED_TOPICS_MAX: usize = 4096;
+const CACHED_GROUPS_MAX: usize = 4096;
+
+/// How many counters of their own there may be: whoever may use a topic can invent groups, and a message given back names any topic. What is
+/// beyond is part of the sums but has no figures of its own.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    topics: usize,
+    /// Of all topics together.
+    groups: usize,
+}
+
+const LIMITS: Limits = Limits { topics: 200_000, groups: 200_000 };
 
 /// Counters of one broker.
 pub struct Statistics {
     /// Changes when counters are thrown away; unique over all instances, so that no thread counts for a former one.
     generation: AtomicU64,
     tables: RwLock<Tables>,
+    limits: Limits,
+    /// Counters of groups, in all topics.
+    group_count: AtomicUsize,
     rates: Mutex<Rates>,
     days: Mutex<Days>,
 }
@@ -40,6 +55,8 @@ struct Tables {
     topics: HashMap<Box<str>, Arc<TopicMeters>>,
     /// What removed topics had counted, so that totals never go back.
     removed: Totals,
+    /// For topics that have none of their own.
+    others: Arc<TopicMeters>,
     broker: BrokerMeters,
 }
 
@@ -48,6 +65,8 @@ struct Tables {
 struct TopicMeters {
     sent: Meter,
     groups: RwLock<HashMap<Box<str>, Arc<GroupMeters>>>,
+    /// For groups that have none of their own.
+    other_groups: Arc<GroupMeters>,
 }
 
 /// Counters of one group in one topic.
@@ -96,9 +115,15 @@ pub struct StoreRates {
 
 impl Statistics {
     pub fn new() -> Statistics {
+        Statistics::with_limits(LIMITS)
+    }
+
+    fn with_limits(limits: Limits) -> Statistics {
         Statistics {
             generation: AtomicU64::new(next_generation()),
             tables: RwLock::new(Tables::default()),
+            limits,
+            group_count: AtomicUsize::new(0),
             rates: Mutex::new(Rates::default()),
             days: Mutex::new(Days::default()),
         }
@@ -111,12 +136,12 @@ impl Statistics {
 
     /// One answered pull.
     pub fn delivered(&self, topic: &str, group: &str, messages: u64, bytes: u64) {
-        self.with_topic(topic, |cached| cached.group(group).delivered.add(messages, bytes));
+        self.with_topic(topic, |cached| self.group(cached, group).delivered.add(messages, bytes));
     }
 
     /// One message that a consumer gave back.
     pub fn sent_back(&self, topic: &str, group: &str) {
-        self.with_topic(topic, |cached| cached.group(group).sent_back.add(1, 0));
+        self.with_topic(topic, |cached| self.group(cached, group).sent_back.add(1, 0));
     }
 
     /// Forgets a topic. Java: `onTopicDeleted`.
@@ -124,6 +149,7 @@ impl Statistics {
         let mut tables = self.tables.write();
         if let Some(meters) = tables.topics.remove(topic) {
             tables.removed = add(tables.removed, meters.totals(topic));
+            self.group_count.fetch_sub(meters.groups.read().len(), Ordering::Relaxed);
             self.generation.store(next_generation(), Ordering::Release);
         }
     }
@@ -135,6 +161,7 @@ impl Statistics {
         for (topic, meters) in &tables.topics {
             if let Some(gone) = meters.groups.write().remove(group) {
                 removed = add(removed, gone.totals(topic));
+                self.group_count.fetch_sub(1, Ordering::Relaxed);
             }
         }
         tables.removed = add(tables.removed, removed);
@@ -175,8 +202,7 @@ impl Statistics {
 
     /// Messages in and out since the start.
     pub fn totals(&self) -> Totals {
-        let tables = self.tables.read();
-        tables.topics.iter().fold(tables.removed, |sum, (topic, meters)| add(sum, meters.totals(topic)))
+        self.tables.read().totals()
     }
 
     pub fn daily(&self) -> DailyTotals {
@@ -213,8 +239,7 @@ impl Statistics {
                     group.sent_back.sample(now_ms);
                 }
             }
-            let totals =
-                tables.topics.iter().fold(tables.removed, |sum, (topic, meters)| add(sum, meters.totals(topic)));
+            let totals = tables.totals();
             tables.broker.sent.lock().sample(Sample {
                 at_ms: now_ms,
                 messages: totals.sent,
@@ -259,7 +284,38 @@ impl Statistics {
         if let Some(meters) = self.tables.read().topics.get(topic) {
             return Arc::clone(meters);
         }
-        Arc::clone(self.tables.write().topics.entry(topic.into()).or_default())
+        let mut tables = self.tables.write();
+        if tables.topics.len() >= self.limits.topics && !tables.topics.contains_key(topic) {
+            return Arc::clone(&tables.others);
+        }
+        Arc::clone(tables.topics.entry(topic.into()).or_default())
+    }
+
+    /// The counters of a group, found in the topic's table of the thread.
+    fn group(&self, cached: &mut CachedTopic, group: &str) -> Arc<GroupMeters> {
+        if let Some(known) = cached.groups.get(group) {
+            return Arc::clone(known);
+        }
+        let meters = {
+            let mut groups = cached.meters.groups.write();
+            match groups.get(group) {
+                Some(known) => Arc::clone(known),
+                None if self.group_count.load(Ordering::Relaxed) >= self.limits.groups => {
+                    return Arc::clone(&cached.meters.other_groups);
+                }
+                None => {
+                    self.group_count.fetch_add(1, Ordering::Relaxed);
+                    let new = Arc::<GroupMeters>::default();
+                    groups.insert(group.into(), Arc::clone(&new));
+                    new
+                }
+            }
+        };
+        if cached.groups.len() >= CACHED_GROUPS_MAX {
+            cached.groups.clear();
+        }
+        cached.groups.insert(group.into(), Arc::clone(&meters));
+        meters
     }
 }
 
@@ -269,11 +325,19 @@ impl Default for Statistics {
     }
 }
 
+impl Tables {
+    fn totals(&self) -> Totals {
+        let others = add(self.removed, self.others.totals(""));
+        self.topics.iter().fold(others, |sum, (topic, meters)| add(sum, meters.totals(topic)))
+    }
+}
+
 impl TopicMeters {
     fn totals(&self, topic: &str) -> Totals {
         let sent = self.sent.messages.load(Ordering::Relaxed);
         let user_sent = if is_user_topic(topic) { sent } else { 0 };
         let own = Totals { sent, user_sent, ..Totals::default() };
+        let own = add(own, self.other_groups.totals(topic));
         self.groups.read().values().fold(own, |sum, group| add(sum, group.totals(topic)))
     }
 }
@@ -317,16 +381,6 @@ struct Cache {
 struct CachedTopic {
     meters: Arc<TopicMeters>,
     groups: HashMap<Box<str>, Arc<GroupMeters>>,
-}
-
-impl CachedTopic {
-    fn group(&mut self, group: &str) -> &GroupMeters {
-        if !self.groups.contains_key(group) {
-            let meters = Arc::clone(self.meters.groups.write().entry(group.into()).or_default());
-            self.groups.insert(group.into(), meters);
-        }
-        &self.groups[group]
-    }
 }
 
 /// Which of a meter's sums is asked for.
@@ -601,6 +655,33 @@ mod tests {
         statistics.sent("TopicA", 1, 0);
         assert_eq!(statistics.totals().sent, 8);
         assert_eq!(Statistics::new().totals(), Totals::default());
+    }
+
+    #[test]
+    fn names_beyond_the_bound_are_part_of_the_sums_alone() {
+        let statistics = Statistics::with_limits(Limits { topics: 2, groups: 3 });
+        for name in ["A", "B", "C", "D"] {
+            statistics.sent(name, 1, 10);
+            for group in ["G", "H"] {
+                statistics.delivered(name, group, 1, 10);
+                statistics.sent_back(name, group);
+            }
+        }
+        let all = Totals { sent: 4, delivered: 8, user_sent: 4, user_delivered: 8 };
+        assert_eq!(statistics.totals(), all);
+        let known = |name: &str, key: &str| statistics.view(name, key, "c").is_some();
+        assert!(known("TOPIC_PUT_NUMS", "A") && known("TOPIC_PUT_NUMS", "B") && !known("TOPIC_PUT_NUMS", "C"));
+        assert!(known("GROUP_GET_NUMS", "A@H") && known("GROUP_GET_NUMS", "B@G") && !known("GROUP_GET_NUMS", "B@H"));
+        // What goes makes room, and takes nothing out of the sums.
+        statistics.remove_topic("A");
+        assert_eq!(statistics.totals(), all);
+        assert_eq!(statistics.group_count.load(Ordering::Relaxed), 1);
+        statistics.sent("C", 1, 10);
+        statistics.delivered("B", "H", 1, 10);
+        assert!(known("TOPIC_PUT_NUMS", "C") && known("GROUP_GET_NUMS", "B@H"));
+        statistics.remove_group("G");
+        statistics.remove_group("H");
+        assert_eq!(statistics.group_count.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -12,10 +12,17 @@ use ferromq_protocol::body::SubscriptionData;
 use ferromq_protocol::message::Record;
 use ferromq_protocol::message::properties::{pairs, property};
 use ferromq_protocol::message::tags::tags_code;
-use ferromq_store::{Arrival, MessageFilter};
+use ferromq_store::MessageFilter;
 use parking_lot::Mutex;
 
-/// Bytes of text of the conditions kept in compiled form; beyond it, all are compiled anew when they are next used.
+use crate::held_pulls::Wakes;
+
+/// Most tags of one subscription, and most bytes of its text. Java has no limit; every pull reads the list, and every message it looks at is
+/// compared with it.
+const TAGS_MAX: usize = 2048;
+const TAGS_LEN_MAX: usize = 64 * 1024;
+
+/// Bytes of text of the conditions kept in compiled form; beyond it, some are compiled anew when they are next used.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// Which messages a pull is for.
@@ -26,18 +33,74 @@ pub(crate) enum Wanted {
     Codes(Vec<i64>),
     /// Tags out of the group's heartbeat.
     Subscribed(Arc<SubscriptionData>),
-    Condition(Arc<Expression>),
+    Condition(Arc<Condition>),
+}
+
+/// A compiled condition.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    expression: Expression,
+    len_bytes: usize,
+}
+
+/// Why a list of tags is no subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TagsError {
+    #[error("nothing but separators")]
+    NoTags,
+    #[error("a list of {0} bytes, the limit is {TAGS_LEN_MAX}")]
+    TooLong(usize),
+    #[error("more than {TAGS_MAX} tags")]
+    TooMany,
+}
+
+/// Whether a subscription is one that this broker can keep and compare messages with.
+pub(crate) fn check(data: &SubscriptionData) -> Result<(), SubscriptionError> {
+    if !SubscriptionData::is_tag_type(Some(&data.expression_type)) {
+        return match data.sub_string.len() {
+            len if len > Expression::LEN_MAX => Err(SubscriptionError::Condition(len)),
+            _ => Ok(()),
+        };
+    }
+    let len = data.sub_string.len() + data.tags_set.iter().map(String::len).sum::<usize>();
+    if len > 2 * TAGS_LEN_MAX {
+        return Err(TagsError::TooLong(len).into());
+    }
+    if data.code_set.len() > TAGS_MAX || data.tags_set.len() > TAGS_MAX {
+        return Err(TagsError::TooMany.into());
+    }
+    match Wanted::by_tags(&data.sub_string) {
+        // Its codes may be there all the same.
+        Ok(_) | Err(TagsError::NoTags) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Why a subscription is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SubscriptionError {
+    #[error(transparent)]
+    Tags(#[from] TagsError),
+    #[error("a condition of {0} bytes, the limit is {max}", max = Expression::LEN_MAX)]
+    Condition(usize),
 }
 
 impl Wanted {
-    /// `*` or nothing is everything; `A || B` is a list. `None` for text with separators only.
-    pub(crate) fn by_tags(expression: &str) -> Option<Wanted> {
-        if matches!(expression.trim(), "" | "*") {
-            return Some(Wanted::All);
+    /// `*` or nothing is everything; `A || B` is a list.
+    pub(crate) fn by_tags(expression: &str) -> Result<Wanted, TagsError> {
+        if expression.len() > TAGS_LEN_MAX {
+            return Err(TagsError::TooLong(expression.len()));
         }
-        let codes: Vec<i64> =
-            expression.split("||").map(str::trim).filter(|tag| !tag.is_empty()).map(tags_code).collect();
-        (!codes.is_empty()).then_some(Wanted::Codes(codes))
+        if matches!(expression.trim(), "" | "*") {
+            return Ok(Wanted::All);
+        }
+        let tags = expression.split("||").map(str::trim).filter(|tag| !tag.is_empty());
+        let codes: Vec<i64> = tags.map(tags_code).take(TAGS_MAX + 1).collect();
+        match codes.len() {
+            0 => Err(TagsError::NoTags),
+            count if count > TAGS_MAX => Err(TagsError::TooMany),
+            _ => Ok(Wanted::Codes(codes)),
+        }
     }
 
     /// By a subscription's tags; one whose codes are missing is taken by its text. Java: `DefaultMessageFilter.isMatchedByConsumeQueue`.
@@ -51,11 +114,15 @@ impl Wanted {
         }
     }
 
-    /// Whether a message that has just become visible is wanted.
-    pub(crate) fn matches_arrival(&self, arrival: &Arrival<'_>) -> bool {
+    /// Which arrivals are worth a look.
+    pub(crate) fn wakes(&self) -> Wakes {
         match self {
-            Wanted::Condition(condition) => is_true(condition, arrival.properties),
-            _ => self.matches_tags_code(Some(arrival.tags_code)),
+            Wanted::All => Wakes::Any,
+            Wanted::Codes(codes) => Wakes::Codes(codes.clone()),
+            Wanted::Subscribed(subscription) => {
+                Wakes::Codes(subscription.code_set.iter().map(|code| i64::from(*code)).collect())
+            }
+            Wanted::Condition(condition) => Wakes::Condition(Arc::clone(condition)),
         }
     }
 }
@@ -77,7 +144,7 @@ impl MessageFilter for Wanted {
 
     fn matches_record(&self, record: &Record<'_>) -> bool {
         match self {
-            Wanted::Condition(condition) => is_true(condition, &record.properties()),
+            Wanted::Condition(condition) => condition.holds(&record.properties()),
             _ => true,
         }
     }
@@ -87,17 +154,28 @@ impl MessageFilter for Wanted {
 /// condition on many properties costs the sum of both and not their product.
 const SCANS_MAX: u32 = 16;
 
-/// Whether a condition holds for a message with these properties.
-fn is_true(condition: &Expression, properties: &str) -> bool {
-    let scans = Cell::new(0);
-    let table = OnceCell::new();
-    condition.matches(|name| {
-        if scans.get() < SCANS_MAX {
-            scans.set(scans.get() + 1);
-            return property(properties, name);
-        }
-        table.get_or_init(|| pairs(properties).collect::<HashMap<_, _>>()).get(name).copied()
-    })
+impl Condition {
+    fn compile(text: &str) -> Result<Condition, CompileError> {
+        Ok(Condition { expression: Expression::compile(text)?, len_bytes: text.len() })
+    }
+
+    /// Of its text.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// Whether it holds for a message with these properties.
+    pub(crate) fn holds(&self, properties: &str) -> bool {
+        let scans = Cell::new(0);
+        let table = OnceCell::new();
+        self.expression.matches(|name| {
+            if scans.get() < SCANS_MAX {
+                scans.set(scans.get() + 1);
+                return property(properties, name);
+            }
+            table.get_or_init(|| pairs(properties).collect::<HashMap<_, _>>()).get(name).copied()
+        })
+    }
 }
 
 /// Conditions in compiled form, by their text: a pull must not compile one each time.
@@ -108,24 +186,39 @@ pub(crate) struct Conditions {
 
 #[derive(Default)]
 struct Compiled {
-    by_text: HashMap<Box<str>, Arc<Expression>>,
+    by_text: HashMap<Box<str>, Arc<Condition>>,
     text_bytes: usize,
 }
 
 impl Conditions {
     pub(crate) fn compile(&self, text: &str) -> Result<Wanted, CompileError> {
-        if let Some(expression) = self.compiled.lock().by_text.get(text) {
-            return Ok(Wanted::Condition(Arc::clone(expression)));
+        if let Some(condition) = self.compiled.lock().by_text.get(text) {
+            return Ok(Wanted::Condition(Arc::clone(condition)));
         }
         // Not under the lock: the text may be long.
-        let expression = Arc::new(Expression::compile(text)?);
-        let mut compiled = self.compiled.lock();
-        if compiled.text_bytes + text.len() > COMPILED_BYTES_MAX {
-            *compiled = Compiled::default();
+        let condition = Arc::new(Condition::compile(text)?);
+        self.compiled.lock().keep(text, &condition);
+        Ok(Wanted::Condition(condition))
+    }
+}
+
+impl Compiled {
+    /// Makes room by forgetting others, whichever come first: nobody keeps everybody's out by bringing new ones all the time.
+    fn keep(&mut self, text: &str, condition: &Arc<Condition>) {
+        let room = COMPILED_BYTES_MAX - text.len().min(COMPILED_BYTES_MAX);
+        if self.text_bytes > room {
+            let text_bytes = &mut self.text_bytes;
+            self.by_text.retain(|known, _| {
+                let stays = *text_bytes <= room;
+                if !stays {
+                    *text_bytes -= known.len();
+                }
+                stays
+            });
         }
-        compiled.text_bytes += text.len();
-        compiled.by_text.insert(text.into(), Arc::clone(&expression));
-        Ok(Wanted::Condition(expression))
+        if self.by_text.insert(text.into(), Arc::clone(condition)).is_none() {
+            self.text_bytes += text.len();
+        }
     }
 }
 
@@ -134,7 +227,7 @@ mod tests {
     use super::*;
 
     fn codes(expression: &str) -> Option<Vec<i64>> {
-        match Wanted::by_tags(expression)? {
+        match Wanted::by_tags(expression).ok()? {
             Wanted::Codes(codes) => Some(codes),
             _ => Some(Vec::new()),
         }
@@ -160,7 +253,7 @@ mod tests {
             let holds = |last| {
                 let mut terms = vec!["b <> '2'"; looks - 1];
                 terms.push(last);
-                is_true(&Expression::compile(&terms.join(" OR ")).unwrap(), properties)
+                Condition::compile(&terms.join(" OR ")).unwrap().holds(properties)
             };
             assert!(holds("a = '3'") && holds("c IS NULL") && !holds("a = '1'"), "{looks} looks");
         }
@@ -176,6 +269,35 @@ mod tests {
         }
         assert_eq!(conditions.compiled.lock().by_text.len(), 4);
         conditions.compile(&long("e")).unwrap();
-        assert_eq!(conditions.compiled.lock().by_text.len(), 1);
+        let compiled = conditions.compiled.lock();
+        assert_eq!(compiled.by_text.len(), 4);
+        assert!(compiled.by_text.contains_key(&*long("e")));
+        assert_eq!(compiled.text_bytes, compiled.by_text.keys().map(|text| text.len()).sum::<usize>());
+    }
+
+    #[test]
+    fn lists_of_tags_have_a_bound_and_say_so() {
+        let list = |count: usize| vec!["t"; count].join("||");
+        assert!(Wanted::by_tags(&list(TAGS_MAX)).is_ok());
+        assert_eq!(Wanted::by_tags(&list(TAGS_MAX + 1)).unwrap_err(), TagsError::TooMany);
+        let long = "a".repeat(TAGS_LEN_MAX + 1);
+        assert_eq!(Wanted::by_tags(&long).unwrap_err().to_string(), "a list of 65537 bytes, the limit is 65536");
+        let of = |sub_string: &str, codes: usize| SubscriptionData {
+            sub_string: sub_string.into(),
+            code_set: vec![1; codes],
+            ..SubscriptionData::default()
+        };
+        assert!(check(&of("*", 0)).is_ok() && check(&of("||", 1)).is_ok() && check(&of("a||b", TAGS_MAX)).is_ok());
+        for wrong in [
+            of(&long, 0),
+            of("*", TAGS_MAX + 1),
+            SubscriptionData { tags_set: vec![long.clone(), long.clone()], ..of("*", 0) },
+        ] {
+            assert!(check(&wrong).is_err());
+        }
+        let condition =
+            |len| SubscriptionData { expression_type: SubscriptionData::SQL92.into(), ..of(&"a".repeat(len), 0) };
+        assert!(check(&condition(Expression::LEN_MAX)).is_ok());
+        assert!(check(&condition(Expression::LEN_MAX + 1)).is_err());
     }
 }

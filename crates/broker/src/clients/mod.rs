@@ -3,8 +3,8 @@
 mod table;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::body::{
@@ -18,16 +18,21 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::live_config::LiveConfig;
 use table::{Conflict, Notice, Table};
-pub use table::{ConsumerGroup, ConsumerHeartbeat, Member};
+pub use table::{ConsumerGroup, ConsumerHeartbeat, Full, Member};
 
 /// Time between two looks for silent clients. Java: `ClientHousekeepingService`.
 const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
+
+/// Is given the name of a group.
+type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Owner of consumer and producer registrations. Nothing here outlives the process.
 #[derive(Default)]
 pub struct Clients {
     table: Mutex<Table<Connection>>,
     subscription_changes: AtomicU64,
+    /// Told when a group's subscription has become another one.
+    listener: OnceLock<Listener>,
 }
 
 /// A connected client, for requests from the broker to it.
@@ -45,12 +50,20 @@ impl Clients {
 
     /// A consumer's heartbeat. Tells all members, this one included, if somebody joined or topics came or went. True: the client should send
     /// its subscriptions in full next time.
-    pub fn consumer_heartbeat(&self, connection: &Connection, member: Member, heartbeat: ConsumerHeartbeat) -> bool {
+    pub fn consumer_heartbeat(
+        &self,
+        connection: &Connection,
+        member: Member,
+        heartbeat: ConsumerHeartbeat,
+    ) -> Result<bool, Full> {
         let group = heartbeat.group.clone();
-        let registered = self.table.lock().register_consumer(connection.id(), connection, member, heartbeat);
+        let registered = self.table.lock().register_consumer(connection.id(), connection, member, heartbeat)?;
         if registered.resubscribed {
             // After the change: who reads the number and then the old subscription sees another number later.
             self.subscription_changes.fetch_add(1, Ordering::SeqCst);
+            if let Some(listener) = self.listener.get() {
+                listener(&group);
+            }
         }
         send(registered.notice);
         for Conflict { topic, client_id, wants, other_client_id, other_wants } in registered.conflicts {
@@ -60,7 +73,12 @@ impl Clients {
                  give them one subscription, or a group each"
             );
         }
-        registered.subscriptions_wanted
+        Ok(registered.subscriptions_wanted)
+    }
+
+    /// Has the one listener told of groups whose subscription has become another one, after the change and under no lock. To be called once.
+    pub fn on_resubscribed(&self, listener: impl Fn(&str) + Send + Sync + 'static) {
+        assert!(self.listener.set(Box::new(listener)).is_ok(), "there is one listener");
     }
 
     /// How often any group's subscription has become another one. A decision taken by a subscription holds while this stays the same.
@@ -68,8 +86,8 @@ impl Clients {
         self.subscription_changes.load(Ordering::SeqCst)
     }
 
-    pub fn producer_heartbeat(&self, connection: &Connection, member: Member, group: &GroupName) {
-        self.table.lock().register_producer(connection.id(), connection, member, group);
+    pub fn producer_heartbeat(&self, connection: &Connection, member: Member, group: &GroupName) -> Result<(), Full> {
+        self.table.lock().register_producer(connection.id(), connection, member, group)
     }
 
     /// A connection that did not register in the group is no error.

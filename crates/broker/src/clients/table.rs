@@ -40,6 +40,10 @@ impl ConsumerGroup {
         self.message_model == Some(MessageModel::Broadcasting)
     }
 
+    fn len_bytes(&self) -> usize {
+        self.subscriptions.values().map(|data| len_bytes(data)).sum()
+    }
+
     pub fn subscription(&self, topic: &str) -> Option<Arc<SubscriptionData>> {
         self.subscriptions.get(topic).cloned()
     }
@@ -90,8 +94,48 @@ pub struct Notice<C> {
     pub to: Vec<C>,
 }
 
+/// How much the table may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Groups that one connection may be in.
+    pub groups_per_connection: usize,
+    /// Memberships of all connections.
+    pub memberships: usize,
+    /// Topics that a group may subscribe to.
+    pub topics_per_group: usize,
+    /// Bytes of all subscriptions.
+    pub subscription_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            groups_per_connection: 10_000,
+            memberships: 1_000_000,
+            topics_per_group: 10_000,
+            subscription_bytes: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// Why a client cannot be entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    #[error("this connection is in {0} groups, which is the limit")]
+    Connection(usize),
+    #[error("clients are in {0} groups together, which is the limit of this broker")]
+    Memberships(usize),
+    #[error("a group can subscribe to {limit} topics at most, not to {topics}")]
+    Topics { topics: usize, limit: usize },
+    #[error("the subscriptions of all groups have {0} bytes, which is the limit of this broker")]
+    Subscriptions(usize),
+}
+
 /// All groups, and per connection the groups it is in.
 pub struct Table<C> {
+    limits: Limits,
+    memberships: usize,
+    subscription_bytes: usize,
     connections: HashMap<ConnectionId, Presence<C>>,
     consumers: HashMap<GroupName, Consumers>,
     producers: HashMap<GroupName, Producers>,
@@ -139,6 +183,9 @@ struct Producers {
 impl<C> Default for Table<C> {
     fn default() -> Self {
         Table {
+            limits: Limits::default(),
+            memberships: 0,
+            subscription_bytes: 0,
             connections: HashMap::new(),
             consumers: HashMap::new(),
             producers: HashMap::new(),
@@ -155,10 +202,27 @@ impl<C: Clone> Table<C> {
         connection: &C,
         member: Member,
         heartbeat: ConsumerHeartbeat,
-    ) -> Registered<C> {
+    ) -> Result<Registered<C>, Full> {
+        let known = self.connections.get(&id).is_some_and(|known| known.consumer_groups.contains(&*heartbeat.group));
+        if !known {
+            self.check_room(id)?;
+        }
+        let mut bytes_before = 0;
+        if let Some(subscriptions) = &heartbeat.subscriptions {
+            bytes_before = self.consumers.get(&*heartbeat.group).map_or(0, |consumers| consumers.group.len_bytes());
+            let Limits { topics_per_group, subscription_bytes, .. } = self.limits;
+            if subscriptions.len() > topics_per_group {
+                return Err(Full::Topics { topics: subscriptions.len(), limit: topics_per_group });
+            }
+            let bytes: usize = subscriptions.iter().map(len_bytes).sum();
+            if bytes > bytes_before && self.subscription_bytes - bytes_before + bytes > subscription_bytes {
+                return Err(Full::Subscriptions(subscription_bytes));
+            }
+        }
         let presence = presence(&mut self.connections, id, connection);
-        if !presence.consumer_groups.contains(&*heartbeat.group) {
+        if !known {
             presence.consumer_groups.insert(heartbeat.group.clone());
+            self.memberships += 1;
         }
         let consumers = self.consumers.entry(heartbeat.group.clone()).or_default();
         let joined = consumers.members.insert(id, member).is_none();
@@ -179,12 +243,38 @@ impl<C: Clone> Table<C> {
             conflicts = consumers.conflicts(id, &subscriptions);
             consumers.subscribe(&heartbeat.group, id, subscriptions)
         });
+        if change != Change::None {
+            self.subscription_bytes = self.subscription_bytes - bytes_before + consumers.group.len_bytes();
+        }
         let notice = if joined || change == Change::Topics { self.notice(&heartbeat.group) } else { None };
-        Registered { notice, conflicts, subscriptions_wanted, resubscribed: change != Change::None }
+        Ok(Registered { notice, conflicts, subscriptions_wanted, resubscribed: change != Change::None })
+    }
+
+    /// Whether a connection may be in one more group.
+    fn check_room(&self, id: ConnectionId) -> Result<(), Full> {
+        let own =
+            self.connections.get(&id).map_or(0, |known| known.consumer_groups.len() + known.producer_groups.len());
+        if own >= self.limits.groups_per_connection {
+            return Err(Full::Connection(own));
+        }
+        if self.memberships >= self.limits.memberships {
+            return Err(Full::Memberships(self.memberships));
+        }
+        Ok(())
     }
 
     /// Java: `ProducerManager.registerProducer`.
-    pub fn register_producer(&mut self, id: ConnectionId, connection: &C, member: Member, group: &GroupName) {
+    pub fn register_producer(
+        &mut self,
+        id: ConnectionId,
+        connection: &C,
+        member: Member,
+        group: &GroupName,
+    ) -> Result<(), Full> {
+        if !self.connections.get(&id).is_some_and(|known| known.producer_groups.contains(&**group)) {
+            self.check_room(id)?;
+            self.memberships += 1;
+        }
         let presence = presence(&mut self.connections, id, connection);
         presence.producer_groups.insert(group.clone());
         let is_new = presence.producer_id.as_deref() != Some(&member.client_id);
@@ -194,11 +284,13 @@ impl<C: Clone> Table<C> {
             self.producer_ids.insert(member.client_id.clone(), id);
         }
         self.producers.entry(group.clone()).or_default().members.insert(id, member);
+        Ok(())
     }
 
     /// Takes a connection out of one consumer group.
     pub fn unregister_consumer(&mut self, id: ConnectionId, group: &str) -> Option<Notice<C>> {
         self.connections.get_mut(&id)?.consumer_groups.take(group)?;
+        self.memberships -= 1;
         self.forget_if_absent(id);
         self.leave_consumers(id, group)
     }
@@ -207,6 +299,7 @@ impl<C: Clone> Table<C> {
     pub fn unregister_producer(&mut self, id: ConnectionId, group: &str) {
         let Some(presence) = self.connections.get_mut(&id) else { return };
         if presence.producer_groups.remove(group) {
+            self.memberships -= 1;
             let left = presence.producer_id.take_if(|_| presence.producer_groups.is_empty());
             self.forget_producer_id(id, left);
             self.forget_if_absent(id);
@@ -217,6 +310,7 @@ impl<C: Clone> Table<C> {
     /// Takes a connection out of everything.
     pub fn closed(&mut self, id: ConnectionId) -> Vec<Notice<C>> {
         let Some(presence) = self.connections.remove(&id) else { return Vec::new() };
+        self.memberships -= presence.producer_groups.len() + presence.consumer_groups.len();
         self.forget_producer_id(id, presence.producer_id);
         for group in presence.producer_groups {
             self.leave_producers(id, &group);
@@ -301,6 +395,7 @@ impl<C: Clone> Table<C> {
         consumers.members.remove(&id);
         consumers.disagreeing.retain(|(member, _)| *member != id);
         if consumers.members.is_empty() {
+            self.subscription_bytes -= consumers.group.len_bytes();
             self.consumers.remove(group);
             return None;
         }
@@ -394,6 +489,12 @@ impl Consumers {
         }
         change
     }
+}
+
+/// About what a subscription takes.
+fn len_bytes(data: &SubscriptionData) -> usize {
+    let tags: usize = data.tags_set.iter().map(String::len).sum();
+    data.topic.len() + data.sub_string.len() + tags + data.code_set.len() * size_of::<i32>()
 }
 
 fn presence<'a, C: Clone>(

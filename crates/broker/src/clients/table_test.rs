@@ -48,7 +48,7 @@ fn one_topic(version: i64) -> ConsumerHeartbeat {
 
 /// The handles of these tests are the connection's number.
 fn register(table: &mut Table<u64>, id: ConnectionId, at_ms: u64, heartbeat: ConsumerHeartbeat) -> Option<Vec<u64>> {
-    table.register_consumer(id, &id.0, member("cid", at_ms), heartbeat).notice.map(|notice| notice.to)
+    table.register_consumer(id, &id.0, member("cid", at_ms), heartbeat).unwrap().notice.map(|notice| notice.to)
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn closed_connection_leaves_every_group() {
     register(&mut table, A, 0, one_topic(1));
     register(&mut table, B, 0, one_topic(1));
     register(&mut table, A, 0, ConsumerHeartbeat { group: "G2".into(), ..one_topic(1) });
-    table.register_producer(A, &1, member("cid", 0), &"P".into());
+    table.register_producer(A, &1, member("cid", 0), &"P".into()).unwrap();
     assert_eq!(table.closed(A), [Notice { group: "G".into(), to: vec![2] }]);
     assert_eq!(table.closed(A), []);
     assert_eq!((table.consumers.len(), table.producers.len(), table.connections.len()), (1, 0, 1));
@@ -108,7 +108,7 @@ fn silent_clients_are_closed() {
     let mut table = Table::default();
     register(&mut table, A, 0, one_topic(1));
     register(&mut table, B, 5, one_topic(1));
-    table.register_producer(A, &1, member("cid", 5), &"P".into());
+    table.register_producer(A, &1, member("cid", 5), &"P".into()).unwrap();
     assert_eq!(table.expire(at(120_000), TIMEOUT), (vec![], vec![]));
     assert_eq!(table.expire(at(120_001), TIMEOUT), (vec![1], vec![Notice { group: "G".into(), to: vec![2] }]));
     assert_eq!(table.producers("P").count(), 0);
@@ -121,7 +121,8 @@ fn second_kind_of_heartbeat_keeps_what_it_leaves_out() {
     let mut table = Table::default();
     let full = || ConsumerHeartbeat { fingerprint: 7, ..one_topic(1) };
     let bare = |fingerprint| ConsumerHeartbeat { fingerprint, subscriptions: None, ..one_topic(1) };
-    let mut wanted = |heartbeat| table.register_consumer(A, &1, member("cid", 0), heartbeat).subscriptions_wanted;
+    let mut wanted =
+        |heartbeat| table.register_consumer(A, &1, member("cid", 0), heartbeat).unwrap().subscriptions_wanted;
     // A broker that has just started asks for what it does not know.
     assert!(wanted(bare(7)));
     assert!(!wanted(full()));
@@ -133,8 +134,8 @@ fn second_kind_of_heartbeat_keeps_what_it_leaves_out() {
 #[test]
 fn another_client_id_on_the_same_connection_replaces_the_first() {
     let mut table = Table::default();
-    table.register_consumer(A, &1, member("one", 0), one_topic(1));
-    assert!(table.register_consumer(A, &1, member("two", 0), one_topic(1)).notice.is_none());
+    table.register_consumer(A, &1, member("one", 0), one_topic(1)).unwrap();
+    assert!(table.register_consumer(A, &1, member("two", 0), one_topic(1)).unwrap().notice.is_none());
     assert_eq!(table.consumers("G").map(|(member, _)| &*member.client_id).collect::<Vec<_>>(), ["two"]);
 }
 
@@ -143,7 +144,7 @@ fn producers_take_turns() {
     let mut table = Table::default();
     assert_eq!(table.next_producer("P"), None);
     for id in [A, B] {
-        table.register_producer(id, &id.0, member("cid", 0), &"P".into());
+        table.register_producer(id, &id.0, member("cid", 0), &"P".into()).unwrap();
     }
     assert_eq!([(); 3].map(|()| table.next_producer("P")), [Some(1), Some(2), Some(1)]);
     table.unregister_producer(A, "P");
@@ -154,16 +155,16 @@ fn producers_take_turns() {
 fn a_producer_is_found_by_its_latest_connection() {
     let mut table = Table::default();
     let named = |client_id| Member { client_id: String::from(client_id), ..member("", 0) };
-    table.register_producer(A, &1, named("one"), &"P".into());
-    table.register_producer(A, &1, named("one"), &"P2".into());
+    table.register_producer(A, &1, named("one"), &"P".into()).unwrap();
+    table.register_producer(A, &1, named("one"), &"P2".into()).unwrap();
     table.unregister_producer(A, "P");
     assert_eq!(table.producer_by_id("one"), Some(&1));
     // It comes back before the old connection is noticed to be gone.
-    table.register_producer(B, &2, named("one"), &"P".into());
+    table.register_producer(B, &2, named("one"), &"P".into()).unwrap();
     assert_eq!(table.producer_by_id("one"), Some(&2));
     table.closed(A);
     assert_eq!(table.producer_by_id("one"), Some(&2));
-    table.register_producer(B, &2, named("two"), &"P".into());
+    table.register_producer(B, &2, named("two"), &"P".into()).unwrap();
     assert_eq!((table.producer_by_id("one"), table.producer_by_id("two")), (None, Some(&2)));
     table.unregister_producer(B, "P");
     assert!(table.producer_ids.is_empty() && table.connections.is_empty());
@@ -175,7 +176,7 @@ fn members_that_subscribe_differently_are_named_once() {
     let mut beat = |id: ConnectionId, expression: &str, version| {
         let member = member(if id == A { "a" } else { "b" }, 0);
         let heartbeat = heartbeat(vec![subscription("T", expression, version)]);
-        table.register_consumer(id, &id.0, member, heartbeat).conflicts
+        table.register_consumer(id, &id.0, member, heartbeat).unwrap().conflicts
     };
     let conflict = |client: &str, wants: &str, other: &str, other_wants: &str| Conflict {
         topic: "T".into(),
@@ -194,7 +195,55 @@ fn members_that_subscribe_differently_are_named_once() {
     // Changing one's own mind is no conflict.
     assert_eq!(beat(B, "grey", 5), []);
     table.closed(A);
-    let given_up = table.register_consumer(B, &2, member("b", 0), heartbeat(vec![])).conflicts;
+    let given_up = table.register_consumer(B, &2, member("b", 0), heartbeat(vec![])).unwrap().conflicts;
     assert_eq!(given_up, []);
     assert!(table.consumers.values().all(|consumers| consumers.subscribers.is_empty()));
+}
+
+/// What one connection, and all of them, may make of the table; who is in it stays.
+#[test]
+fn the_table_has_bounds_and_what_goes_makes_room() {
+    let limits = Limits { groups_per_connection: 3, memberships: 5, topics_per_group: 4, subscription_bytes: 100 };
+    let mut table = Table { limits, ..Table::default() };
+    let subscribing = |group: &str, topics: usize| ConsumerHeartbeat {
+        group: group.into(),
+        consume_type: None,
+        message_model: None,
+        consume_from_where: None,
+        subscriptions: Some(
+            (0..topics)
+                .map(|topic| SubscriptionData {
+                    topic: format!("TopicNumber{topic}").into(),
+                    sub_string: "*".into(),
+                    sub_version: 1,
+                    ..SubscriptionData::default()
+                })
+                .collect(),
+        ),
+        fingerprint: 0,
+        notify: true,
+    };
+    let consumer = |table: &mut Table<u64>, id: ConnectionId, group: &str, topics| {
+        table.register_consumer(id, &id.0, member("cid", 0), subscribing(group, topics)).map(|_| ())
+    };
+    assert_eq!(consumer(&mut table, A, "G", 5), Err(Full::Topics { topics: 5, limit: 4 }));
+    for group in ["G1", "G2"] {
+        consumer(&mut table, A, group, 3).unwrap();
+    }
+    table.register_producer(A, &1, member("cid", 0), &"P".into()).unwrap();
+    assert_eq!(table.register_producer(A, &1, member("cid", 0), &"Q".into()), Err(Full::Connection(3)));
+    assert_eq!(consumer(&mut table, A, "G3", 0), Err(Full::Connection(3)));
+    // Renewals are no new memberships, nor is a subscription that was there.
+    consumer(&mut table, A, "G1", 3).unwrap();
+    assert_eq!(consumer(&mut table, B, "G4", 3), Err(Full::Subscriptions(100)));
+    consumer(&mut table, B, "G1", 3).unwrap();
+    table.register_producer(B, &2, member("other", 0), &"P".into()).unwrap();
+    assert_eq!(consumer(&mut table, ConnectionId(3), "G5", 0), Err(Full::Memberships(5)));
+    table.unregister_producer(B, "P");
+    consumer(&mut table, ConnectionId(3), "G5", 0).unwrap();
+    for id in [A, B, ConnectionId(3)] {
+        table.closed(id);
+    }
+    assert_eq!((table.memberships, table.subscription_bytes), (0, 0));
+    assert!(table.connections.is_empty() && table.consumers.is_empty() && table.producers.is_empty());
 }

@@ -12,15 +12,16 @@ use ferromq_protocol::header::{
     ConsumerConnectionRequest, ConsumerListRequest, ProducerConnectionRequest, SubscriptionByConsumerRequest,
     UnregisterClientRequest,
 };
-use ferromq_protocol::{Command, NoFields, Reply, ResponseCode, json, topics as names};
+use ferromq_protocol::{Command, NoFields, Reply, ResponseCode, topics as names};
 use ferromq_remoting::{Connection, Outcome};
 
-use crate::clients::{Clients, ConsumerHeartbeat, Member};
+use crate::clients::{Clients, ConsumerHeartbeat, Full, Member};
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::groups::Groups;
 use crate::handlers::pull::refuse_condition;
 use crate::refusal::Refusal;
+use crate::subscription::{self, SubscriptionError};
 use crate::topics::{Topics, perm};
 
 /// topicSysFlag of a unit's retry topic. Java: `TopicSysFlag.buildSysFlag(false, true)`.
@@ -35,7 +36,8 @@ pub(crate) fn heartbeat(
     connection: &Connection,
     command: &Command,
 ) -> Result<Outcome, Refusal> {
-    let heartbeat: Heartbeat = body(command)?;
+    let heartbeat: Heartbeat = super::json_body(command)?;
+    check(&heartbeat)?;
     let member = Member {
         client_id: heartbeat.client_id,
         language: command.language,
@@ -53,7 +55,7 @@ pub(crate) fn heartbeat(
         let Some(group) = groups.find_or_create(&consumer.group_name) else { continue };
         make_retry_topic(topics, &consumer, group.retry_queue_nums);
         let without_subscriptions = is_v2 && heartbeat.without_sub;
-        subscriptions_wanted |= clients.consumer_heartbeat(
+        let registered = clients.consumer_heartbeat(
             connection,
             member.clone(),
             ConsumerHeartbeat {
@@ -66,14 +68,43 @@ pub(crate) fn heartbeat(
                 notify: group.notify_consumer_ids_changed_enable && config.notify_consumer_ids_changed_enable,
             },
         );
+        subscriptions_wanted |= registered.map_err(full)?;
     }
     if config.enable_register_producer {
         for producer in heartbeat.producer_data_set {
-            clients.producer_heartbeat(connection, member.clone(), &producer.group_name);
+            clients.producer_heartbeat(connection, member.clone(), &producer.group_name).map_err(full)?;
         }
     }
     let changed = if subscriptions_wanted { "true" } else { "false" };
     Ok(Outcome::Reply(Reply::ok().header([("IS_SUPPORT_HEART_BEAT_V2", "true"), ("IS_SUB_CHANGE", changed)])))
+}
+
+/// Longest client id and name in a heartbeat, in bytes.
+const ID_LEN_MAX: usize = 1024;
+
+/// Whether this broker can keep what a heartbeat says. Java keeps anything.
+fn check(heartbeat: &Heartbeat) -> Result<(), Refusal> {
+    let consumers = heartbeat.consumer_data_set.iter();
+    let topics = consumers.clone().flat_map(|consumer| &consumer.subscription_data_set).map(|data| data.topic.len());
+    let groups = consumers.clone().map(|consumer| consumer.group_name.len());
+    let producers = heartbeat.producer_data_set.iter().map(|producer| producer.group_name.len());
+    let longest = topics.chain(groups).chain(producers).max().unwrap_or(0).max(heartbeat.client_id.len());
+    if longest > ID_LEN_MAX {
+        return Err(Refusal::system_error(format!("a name of {longest} bytes, the limit is {ID_LEN_MAX}")));
+    }
+    for data in consumers.flat_map(|consumer| &consumer.subscription_data_set) {
+        subscription::check(data).map_err(|error| unusable(data, error))?;
+    }
+    Ok(())
+}
+
+fn unusable(data: &SubscriptionData, error: SubscriptionError) -> Refusal {
+    let remark = format!("the subscription to {} cannot be used: {error}", data.topic);
+    Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark)
+}
+
+fn full(full: Full) -> Refusal {
+    Refusal::new(ResponseCode::SYSTEM_BUSY, full.to_string())
 }
 
 /// The topic that takes what the group could not consume, ordered if anything it subscribes to is.
@@ -103,13 +134,15 @@ pub(crate) fn unregister(clients: &Clients, connection: &Connection, command: &C
 
 /// CHECK_CLIENT_CONFIG (46): tells a consumer at its start whether its expression can work here, and if not where it is wrong.
 pub(crate) fn check_config(config: &BrokerConfig, command: &Command) -> Result<Outcome, Refusal> {
-    let request: CheckClientRequest = body(command)?;
-    if let Some(data) = request.subscription_data
-        && !SubscriptionData::is_tag_type(Some(&data.expression_type))
-    {
-        refuse_condition(config, &data.expression_type)?;
-        Expression::compile(&data.sub_string)
-            .map_err(|error| Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, error.to_string()))?;
+    let request: CheckClientRequest = super::json_body(command)?;
+    if let Some(data) = request.subscription_data {
+        if SubscriptionData::is_tag_type(Some(&data.expression_type)) {
+            subscription::check(&data).map_err(|error| unusable(&data, error))?;
+        } else {
+            refuse_condition(config, &data.expression_type)?;
+            Expression::compile(&data.sub_string)
+                .map_err(|error| Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, error.to_string()))?;
+        }
     }
     Ok(Outcome::Reply(Reply::ok()))
 }
@@ -154,10 +187,6 @@ pub(crate) fn subscription(clients: &Clients, command: &Command) -> Result<Outco
     let data = clients.consumer_group(&group).and_then(|consumers| consumers.subscription(&topic));
     let subscription_data = data.map(|data| SubscriptionData::clone(&data));
     Ok(Outcome::Reply(Reply::ok().json_body(&SubscriptionReply { group, subscription_data, topic })))
-}
-
-fn body<T: serde::de::DeserializeOwned>(command: &Command) -> Result<T, Refusal> {
-    json::from_slice(&command.body).map_err(|error| Refusal::system_error(format!("the body cannot be read: {error}")))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl Service for Front {
             RequestCode::GET_PRODUCER_CONNECTION_LIST => producer_connections(clients, &command),
             RequestCode::GET_ALL_PRODUCER_INFO => producers(clients),
             RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => subscription(clients, &command),
-            RequestCode::LOCK_BATCH_MQ => locks::lock(locks, &command),
+            RequestCode::LOCK_BATCH_MQ => locks::lock(locks, connection, &command),
             RequestCode::UNLOCK_BATCH_MQ => locks::unlock(locks, &command),
             code => panic!("code {code:?} is not tested here"),
         };
@@ -62,7 +62,7 @@ impl Broker {
             clients: Clients::new(),
             groups: Groups::open(dir.path(), &live, &persistence).unwrap(),
             topics: Topics::open(dir.path(), &live, &persistence).unwrap(),
-            locks: QueueLocks::new(),
+            locks: QueueLocks::default(),
             config,
         });
         let listen = ([127, 0, 0, 1], 0).into();

@@ -8,6 +8,7 @@ pub(crate) mod clients;
 pub(crate) mod config;
 pub(crate) mod groups;
 pub(crate) mod locks;
+mod off_task;
 pub(crate) mod offsets;
 pub(crate) mod pull;
 pub(crate) mod query;
@@ -21,23 +22,16 @@ pub(crate) mod stats;
 pub(crate) mod topics;
 pub(crate) mod transactions;
 
-use ferromq_protocol::{Command, Reply, json};
-use ferromq_remoting::{Connection, Outcome};
+use ferromq_protocol::{Command, json};
 use serde::de::DeserializeOwned;
 
 use crate::persistence::SaveError;
 use crate::refusal::Refusal;
+use off_task::answer_off_task;
 
-/// Runs work that waits for the disk on a thread that may wait, and answers when it is done.
-fn answer_off_task(
-    connection: &Connection,
-    command: &Command,
-    work: impl FnOnce() -> Result<Reply, Refusal> + Send + 'static,
-) -> Outcome {
-    let slot = connection.reply_slot(command);
-    tokio::task::spawn_blocking(move || slot.send(work().unwrap_or_else(Refusal::into_reply)));
-    Outcome::Deferred
-}
+/// Longest JSON body of a request that is read, in bytes: some ten thousand topics or subscriptions. Java has no limit; here the other
+/// connections of the event loop wait meanwhile.
+const JSON_LEN_MAX: usize = 4 * 1024 * 1024;
 
 /// What answers a change of a table once it is known whether that is on disk.
 fn answer_when_saved(
@@ -51,5 +45,9 @@ fn answer_when_saved(
 
 /// The request's body, which is JSON.
 fn json_body<T: DeserializeOwned>(command: &Command) -> Result<T, Refusal> {
+    if command.body.len() > JSON_LEN_MAX {
+        let len = command.body.len();
+        return Err(Refusal::system_error(format!("the body has {len} bytes, the limit is {JSON_LEN_MAX}")));
+    }
     json::from_slice(&command.body).map_err(|error| Refusal::system_error(format!("the body cannot be read: {error}")))
 }

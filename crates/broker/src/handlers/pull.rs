@@ -19,11 +19,11 @@ use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::handlers::offsets::refuse_own_group;
-use crate::held_pulls::{Held, HeldPulls};
+use crate::held_pulls::{Held, HeldPulls, Limits, Parker, Wakes};
 use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
-use crate::subscription::{Conditions, Wanted};
+use crate::subscription::{Conditions, TagsError, Wanted};
 use crate::topics::{Topic, Topics, perm};
 
 /// Bits of the header's sysFlag. Java: `PullSysFlag`.
@@ -33,8 +33,8 @@ mod flag {
     pub const SUBSCRIPTION: i32 = 4;
 }
 
-/// Longest time a pull is held, whatever it asks for.
-const HOLD_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Longest time a pull is held, whatever it asks for; it can be asked again. Java's clients ask for 15 or 20 s.
+const HOLD_MAX: Duration = Duration::from_secs(120);
 
 /// The parts a pull uses.
 pub(crate) struct PullPath {
@@ -54,6 +54,8 @@ pub(crate) struct PullPath {
 struct HeldPull {
     pull: Pull,
     slot: ReplySlot,
+    parker: Parker,
+    deadline: Instant,
 }
 
 /// What to read, as long as it may have to be read again, and what it takes to admit it once more before that.
@@ -98,7 +100,7 @@ impl PullPath {
         statistics: Arc<Statistics>,
         store: Arc<Store>,
     ) -> PullPath {
-        let held = HeldPulls::new(config.current().pull_thread_pool_queue_capacity);
+        let held = HeldPulls::new(Limits::of(config.current().pull_thread_pool_queue_capacity));
         PullPath {
             config,
             topics,
@@ -127,7 +129,7 @@ impl PullPath {
         if reply.code == ResponseCode::PULL_NOT_FOUND && request.sys_flag & flag::SUSPEND != 0 {
             match self.hold(connection, command, pull, next, request.suspend_timeout_millis) {
                 None => return Ok(Outcome::Deferred),
-                Some(unheld) => reply = self.read(&unheld)?.0,
+                Some(unheld) => reply = self.read(&self.admit_again(unheld)?)?.0,
             }
         }
         Ok(Outcome::Reply(reply))
@@ -146,7 +148,11 @@ impl PullPath {
                 Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark).header(NoFields)
             };
             let wanted = if SubscriptionData::is_tag_type(request.expression_type.as_deref()) {
-                Wanted::by_tags(text).ok_or_else(|| failed(String::new()))?
+                Wanted::by_tags(text).map_err(|error| match error {
+                    // Java says no more.
+                    TagsError::NoTags => failed(String::new()),
+                    error => failed(format!(", {error}")),
+                })?
             } else {
                 let kind = request.expression_type.as_deref().unwrap_or_default();
                 refuse_condition(&config, kind).map_err(|refusal| refusal.header(NoFields))?;
@@ -178,7 +184,8 @@ impl PullPath {
     fn admit_again(&self, mut pull: Pull) -> Result<Pull, Refusal> {
         let queue_id = i32::try_from(pull.queue.0).unwrap_or(i32::MAX);
         let admitted = self.admit_to_queue(pull.code, pull.peer, &pull.group, &pull.topic.topic_name, queue_id)?;
-        if let Some(subscribed) = pull.subscribed {
+        if let Some(subscribed) = &mut pull.subscribed {
+            subscribed.changes = self.clients.subscription_changes();
             pull.wanted =
                 self.subscribed(&pull.group, &pull.topic.topic_name, subscribed.version, &admitted.group_config)?;
         } else if matches!(pull.wanted, Wanted::Condition(_)) {
@@ -333,31 +340,65 @@ impl PullPath {
         };
         let deadline = Instant::now() + Duration::from_millis(wait).min(HOLD_MAX);
         pull.group = pull.group.into_owned();
-        let (topic, queue) = (Arc::clone(&pull.topic), pull.queue);
+        let parker = Parker { connection: connection.id(), address: connection.peer_network() };
+        let held = HeldPull { pull, slot: connection.reply_slot(command), parker, deadline };
+        self.park(held, from).map(|held| held.pull)
+    }
+
+    /// Gives the pull back when there is no place for it, or nothing to wait for.
+    fn park(&self, held: HeldPull, from: QueueOffset) -> Option<HeldPull> {
+        let (topic, queue, subscribed) = (Arc::clone(&held.pull.topic), held.pull.queue, held.pull.subscribed);
         // Short polling: no message wakes it, it looks when its time is up.
-        let woken_from = if config.long_polling_enable { from } else { QueueOffset(u64::MAX) };
-        let held = Held { from: woken_from, deadline, pull: HeldPull { pull, slot: connection.reply_slot(command) } };
-        // A message that was dispatched after the read and before the pull is in the list would wake nobody.
-        let arrived = || {
-            self.stopping.load(Ordering::SeqCst)
-                || self.store.queue_bounds(&topic.topic_name, queue).is_some_and(|bounds| bounds.max > from)
+        let wakes = if self.config.current().long_polling_enable { held.pull.wanted.wakes() } else { Wakes::Never };
+        let closed = held.slot.is_closed();
+        let held = Held {
+            from,
+            deadline: held.deadline,
+            parker: held.parker,
+            subscriber: subscribed.is_some().then(|| held.pull.group.clone()),
+            wakes,
+            pull: held,
         };
-        self.held.park(&topic.topic_name, queue, held, arrived).err().map(|held| held.pull)
+        // A message that was dispatched after the read and before the pull is in the list would wake nobody, nor would a subscription that
+        // changed meanwhile.
+        let is_over = || {
+            closed
+                || self.stopping.load(Ordering::SeqCst)
+                || self.store.queue_bounds(&topic.topic_name, queue).is_some_and(|bounds| bounds.max > from)
+                || subscribed.is_some_and(|known| known.changes != self.clients.subscription_changes())
+        };
+        self.held.park(&topic.topic_name, queue, held, is_over).err()
     }
 
     /// A message is visible: wakes the pulls that wait for it. Called by whoever dispatches.
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
-        for held in self.held.take(arrival.topic, arrival.queue_id, |held| {
-            held.from <= arrival.queue_offset && self.may_want(&held.pull.pull, arrival)
-        }) {
+        for held in self.held.take_woken(arrival) {
             self.answer_held(held);
         }
     }
 
-    /// A pull by a subscription that may be another one by now is woken too, to look.
-    fn may_want(&self, pull: &Pull, arrival: &Arrival<'_>) -> bool {
-        pull.wanted.matches_arrival(arrival)
-            || pull.subscribed.is_some_and(|known| known.changes != self.clients.subscription_changes())
+    /// The subscription of a group has become another one: its pulls look by the new one, and wait on if there is still nothing.
+    pub(crate) fn resubscribed(&self, group: &str) {
+        for HeldPull { pull, slot, parker, deadline } in self.held.take_subscriber(group) {
+            let looked = self.admit_again(pull).and_then(|pull| {
+                let (reply, next) = self.read(&pull)?;
+                Ok((pull, reply, next))
+            });
+            match looked {
+                Ok((pull, reply, next)) if reply.code == ResponseCode::PULL_NOT_FOUND => {
+                    if let Some(held) = self.park(HeldPull { pull, slot, parker, deadline }, next) {
+                        self.answer_held(held);
+                    }
+                }
+                Ok((_, reply, _)) => slot.send(reply),
+                Err(refusal) => slot.send(refusal.into_reply()),
+            }
+        }
+    }
+
+    /// The connection is gone, and what it was waiting for with it.
+    pub(crate) fn closed(&self, connection: &Connection) {
+        drop(self.held.take_connection(connection.id()));
     }
 
     /// Answers the pulls whose time is up.
@@ -376,7 +417,7 @@ impl PullPath {
     }
 
     /// Looks and reads again, and this time whatever comes of it is the answer.
-    fn answer_held(&self, HeldPull { pull, slot }: HeldPull) {
+    fn answer_held(&self, HeldPull { pull, slot, .. }: HeldPull) {
         if slot.is_closed() {
             return;
         }

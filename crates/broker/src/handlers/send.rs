@@ -20,7 +20,7 @@ use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::{AppendError, DelayLevels, FlushOutcome, Store};
 
 use crate::admission::{Admission, Limits};
-use crate::clock::now_ms;
+use crate::clock::{elapsed_ms, now_ms};
 use crate::delay::Waiting;
 use crate::groups::Groups;
 use crate::handlers::send_properties::{AddedProperties, Detour, NotANumber, Noticed, push_property};
@@ -140,7 +140,9 @@ impl SendPath {
             append_ms: config.os_page_cache_busy_time_out_mills,
             waiting: config.send_thread_pool_queue_capacity,
         };
-        self.admission.check(&limits, now_ms).map_err(|busy| self.refuse(ResponseCode::SYSTEM_BUSY, busy.to_string()))
+        self.admission
+            .check(&limits, elapsed_ms)
+            .map_err(|busy| self.refuse(ResponseCode::SYSTEM_BUSY, busy.to_string()))
     }
 
     fn refuse_closed_topic(&self, topic: &str) -> Result<(), Refusal> {
@@ -228,9 +230,8 @@ impl SendPath {
                 body: &command.body,
                 properties: text,
             };
-            let appended = self
-                .admission
-                .append(|| self.parts.store.append_silently(&message), |appended| appended.store_timestamp);
+            let appended =
+                self.admission.append(|| self.parts.store.append_silently(&message), |appended| appended.end.0);
             let appended = appended.map_err(|error| self.append_refusal(&error))?;
             self.parts.statistics.sent(stored_topic, 1, appended.record_len as u64);
             if matches!(detour, Detour::Half) {
@@ -345,9 +346,8 @@ impl SendPath {
                     properties: &text[range.clone()],
                 })
                 .collect();
-            let appended = self
-                .admission
-                .append(|| self.parts.store.append_batch_silently(&messages), |appended| appended.store_timestamp);
+            let appended =
+                self.admission.append(|| self.parts.store.append_batch_silently(&messages), |appended| appended.end.0);
             let appended = appended.map_err(|error| self.append_refusal(&error))?;
             let bytes = appended.physical_offsets.first().map_or(0, |first| appended.end - *first);
             self.parts.statistics.sent(&topic.topic_name, messages.len() as u64, bytes);

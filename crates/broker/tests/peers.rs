@@ -1,0 +1,257 @@
+//! What one peer can pile up in a broker, row by row, and that another one beside it does not notice.
+//!
+//! The greedy peer comes from 127.0.0.2 and asks for more than its share of one thing; then everything that an honest client does still works.
+
+mod support;
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use ferromq_protocol::{Command, FRAME_LEN_MAX, RequestCode, decode_frame};
+use support::{House, PATIENCE};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+const CONFIG: &str = "workerThreads=2\npullThreadPoolQueueCapacity=1000\nconnectionsPerAddressMax=60\n\
+                      unfinishedFrameBytesMax=67108864\nmaxTransferBytesOnMessageInMemory=67108864\n";
+
+/// A socket of the greedy peer.
+struct Greedy {
+    stream: TcpStream,
+    buffer: BytesMut,
+    opaque: i32,
+}
+
+impl Greedy {
+    async fn connect(house: &House) -> Greedy {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
+        let stream = socket.connect(house.address.parse().unwrap()).await.unwrap();
+        Greedy { stream, buffer: BytesMut::new(), opaque: 0 }
+    }
+
+    fn frame(&mut self, code: RequestCode, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+        let mut command = Command::request(code, &fields.to_vec()).with_body(body.to_vec());
+        self.opaque += 1;
+        command.opaque = self.opaque;
+        let mut bytes = BytesMut::new();
+        command.encode_head(&mut bytes).unwrap();
+        bytes.extend_from_slice(body);
+        bytes.to_vec()
+    }
+
+    /// The broker may have closed the connection; that shows when something is to be read from it.
+    async fn write(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// `None` when the broker closes the connection.
+    async fn next(&mut self) -> Option<Command> {
+        loop {
+            if let Some(command) = decode_frame(&mut self.buffer, FRAME_LEN_MAX).unwrap() {
+                return Some(command);
+            }
+            match tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await.unwrap() {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    async fn ask(&mut self, code: RequestCode, fields: &[(&str, &str)], body: &[u8]) -> Option<Command> {
+        let frame = self.frame(code, fields, body);
+        self.write(&frame).await;
+        self.next().await
+    }
+
+    /// Pulls that wait as long as they can for a tag that never comes; as many answers as were refused a place.
+    async fn park(&mut self, count: usize) -> usize {
+        let fields = pull("never", "86400000");
+        let mut frames = Vec::new();
+        for _ in 0..count {
+            frames.extend(self.frame(RequestCode::PULL_MESSAGE, &fields, b""));
+        }
+        frames.extend(self.frame(RequestCode::GET_TOPIC_CONFIG, &[("topic", "TopicA")], b""));
+        self.write(&frames).await;
+        let last = self.opaque;
+        let mut refused = 0;
+        while let Some(answer) = self.next().await {
+            if answer.opaque == last {
+                break;
+            }
+            assert_eq!(answer.code, 19, "{answer:?}");
+            refused += 1;
+        }
+        refused
+    }
+}
+
+fn pull<'a>(subscription: &'a str, wait: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("consumerGroup", "Greedy"),
+        ("topic", "TopicA"),
+        ("queueId", "1"),
+        ("queueOffset", "0"),
+        ("maxMsgNums", "32"),
+        ("sysFlag", "6"),
+        ("commitOffset", "0"),
+        ("suspendTimeoutMillis", wait),
+        ("subscription", subscription),
+        ("subVersion", "0"),
+    ]
+}
+
+fn heartbeat(subscription: &str) -> String {
+    format!(
+        r#"{{"clientID":"greedy","producerDataSet":[{{"groupName":"PG"}}],"consumerDataSet":[{{"groupName":"Greedy","consumeType":"CONSUME_PASSIVELY",
+           "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","unitMode":false,
+           "subscriptionDataSet":[{{"topic":"TopicA","subString":"{subscription}","expressionType":"TAG","subVersion":1}}]}}]}}"#
+    )
+}
+
+/// What there is only so much of.
+const GREEDS: [&str; 8] = [
+    "parked pulls of one connection",
+    "parked pulls of one address",
+    "tags of a pull",
+    "tags of a subscription",
+    "a long header",
+    "a long body",
+    "unfinished frames",
+    "connections",
+];
+
+/// Asks for too much of one thing, sees that it is refused, and gives what it keeps.
+async fn be_greedy(house: &House, greed: &str) -> Vec<Greedy> {
+    let mut peer = Greedy::connect(house).await;
+    match greed {
+        "parked pulls of one connection" => {
+            // A quarter of all; at one queue a little more than a quarter of a thousand.
+            assert!(peer.park(1000).await >= 750);
+            vec![peer]
+        }
+        "parked pulls of one address" => {
+            let mut peers = vec![peer];
+            let mut parked = 1000 - peers[0].park(1000).await;
+            for _ in 0..4 {
+                let mut peer = Greedy::connect(house).await;
+                parked += 250 - peer.park(250).await;
+                peers.push(peer);
+            }
+            assert!(parked <= 500, "{parked}");
+            peers
+        }
+        "tags of a pull" => {
+            let many = "a||".repeat(3000);
+            let answer = peer.ask(RequestCode::PULL_MESSAGE, &pull(&many, "0"), b"").await.unwrap();
+            assert_eq!((answer.code, answer.remark.unwrap().contains("more than 2048 tags")), (23, true));
+            vec![peer]
+        }
+        "tags of a subscription" => {
+            let many = "a||".repeat(30_000);
+            let answer = peer.ask(RequestCode::HEART_BEAT, &[], heartbeat(&many).as_bytes()).await.unwrap();
+            assert_eq!((answer.code, answer.remark.unwrap().contains("TopicA")), (23, true));
+            assert_eq!(peer.ask(RequestCode::HEART_BEAT, &[], heartbeat("a||b").as_bytes()).await.unwrap().code, 0);
+            vec![peer]
+        }
+        "a long header" => {
+            let long = "a||".repeat(400_000);
+            assert!(peer.ask(RequestCode::PULL_MESSAGE, &pull(&long, "0"), b"").await.is_none());
+            Vec::new()
+        }
+        "a long body" => {
+            let long = format!(r#"{{"groupName":"{}"}}"#, "g".repeat(5_000_000));
+            let code = RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP;
+            let answer = peer.ask(code, &[], long.as_bytes()).await.unwrap();
+            assert_eq!((answer.code, answer.remark.unwrap().contains("the limit is 4194304")), (1, true));
+            vec![peer]
+        }
+        "unfinished frames" => {
+            // Four times six MiB of an address that may have sixteen: one goes at the latest when the third is there.
+            let mut ends = tokio::task::JoinSet::new();
+            for _ in 0..4 {
+                let mut peer = Greedy::connect(house).await;
+                let frame = peer.frame(RequestCode::SEND_MESSAGE_V2, &[], &vec![0; 8 << 20]);
+                ends.spawn(async move {
+                    peer.write(&frame[..6 << 20]).await;
+                    assert!(peer.next().await.is_none());
+                });
+            }
+            ends.join_next().await.unwrap().unwrap();
+            ends.shutdown().await;
+            Vec::new()
+        }
+        "connections" => {
+            let mut peers = vec![peer];
+            let mut refused = 0;
+            for _ in 0..70 {
+                let mut peer = Greedy::connect(house).await;
+                match peer.ask(RequestCode::GET_TOPIC_CONFIG, &[("topic", "TopicA")], b"").await {
+                    Some(_) => peers.push(peer),
+                    None => refused += 1,
+                }
+            }
+            assert!(refused >= 10, "{refused}");
+            peers
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// All that a client does, beside whatever the greedy peer keeps.
+async fn an_honest_client_works(house: &House, round: u64) {
+    let topic = format!("Honest{round}");
+    assert_eq!(house.send(&topic, "0", "TAGS\u{1}TagA\u{2}", &vec![1; 3 << 20]).await.code, 0);
+    house.see(&topic, "0", 1).await;
+    // A pull waits, although others do, until its message comes.
+    let waiting = [("sysFlag", "6"), ("suspendTimeoutMillis", "60000"), ("subscription", "TagA||TagB")];
+    let pulled = house.pull_with(&topic, "0", "1", &waiting);
+    // Over the same connection, so the pull is there first.
+    let sent = house.send(&topic, "0", "TAGS\u{1}TagB\u{2}", b"x");
+    let (pulled, sent) = tokio::join!(pulled, sent);
+    assert_eq!((pulled.code, sent.code), (0, 0), "{pulled:?}");
+    let body = heartbeat("TagA||TagB").replace("Greedy", "CG").replace("greedy", "honest");
+    assert_eq!(house.ask(RequestCode::HEART_BEAT, &[], body.as_bytes()).await.code, 0);
+    let lock = format!(
+        r#"{{"clientId":"honest","consumerGroup":"CG","mqSet":[{{"brokerName":"broker-a","queueId":0,"topic":"{topic}"}}]}}"#
+    );
+    let locked = house.ask(RequestCode::LOCK_BATCH_MQ, &[], lock.as_bytes()).await;
+    assert!(String::from_utf8_lossy(&locked.body).contains(&topic), "{locked:?}");
+    let commit = [("consumerGroup", "CG"), ("topic", &*topic), ("queueId", "0"), ("commitOffset", "2")];
+    assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.code, 0);
+    let another = house.client.connect(&house.address).await.unwrap();
+    let deleted = Command::request(RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", &*topic)]);
+    assert_eq!(another.invoke(deleted, PATIENCE).await.unwrap().code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_one_peer_piles_up_another_does_not_notice() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), CONFIG).await;
+    assert_eq!(house.send("TopicA", "0", "", b"x").await.code, 0);
+    let mut round = 0;
+    for greed in GREEDS {
+        let kept = be_greedy(&house, greed).await;
+        round += 1;
+        an_honest_client_works(&house, round).await;
+        drop(kept);
+        free(&house).await;
+    }
+    house.stop().await;
+}
+
+/// Waits until everything that the greedy peer had is gone with its connections: a second time it gets as much as the first time.
+async fn free(house: &House) {
+    let all = async {
+        loop {
+            let mut peer = Greedy::connect(house).await;
+            if peer.ask(RequestCode::GET_TOPIC_CONFIG, &[("topic", "TopicA")], b"").await.is_some()
+                && peer.park(250).await == 0
+            {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+}
