@@ -494,7 +494,7 @@ fn store_config(config: &BrokerConfig) -> Result<StoreConfig, StartError> {
         queue_flush_interval: Duration::from_millis(config.flush_interval_consume_queue),
         queue_flush_least_pages: config.flush_consume_queue_least_pages,
         queue_flush_thorough_interval: Duration::from_millis(config.flush_consume_queue_thorough_interval),
-        message_len_max: config.max_message_size,
+        message_len_max: config.message_len_max(),
         disk_used_ratio_max: f64::from(config.disk_space_warning_level_ratio) / 100.0,
         read_bytes_in_memory: config.max_transfer_bytes_on_message_in_memory,
         read_count_in_memory: config.max_transfer_count_on_message_in_memory,

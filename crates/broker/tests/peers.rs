@@ -255,3 +255,40 @@ async fn free(house: &House) {
     };
     tokio::time::timeout(PATIENCE, all).await.unwrap();
 }
+
+/// A pull of a backlog is cut to what a frame takes, whatever `maxTransferBytesOnMessageInMemory` allows, and so is a query by key.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_cut_to_what_a_frame_takes() {
+    let root = tempfile::tempdir().unwrap();
+    let more = "mappedFileSizeCommitLog=67108864\nmaxTransferBytesOnMessageInMemory=67108864\n\
+                maxTransferCountOnMessageInMemory=1000\npullBatchMaxMessageCount=1000\nmaxMessageSize=1073741824\n";
+    let house = House::start(root.path(), more).await;
+    for _ in 0..6 {
+        assert_eq!(house.send("TopicA", "0", "KEYS\u{1}k\u{2}", &vec![1; 3 << 20]).await.code, 0);
+    }
+    house.see("TopicA", "0", 6).await;
+    let mut at = 0;
+    let mut pulls = 0;
+    while at < 6 {
+        let reply = house.pull_with("TopicA", "0", &at.to_string(), &[("maxMsgNums", "1000")]).await;
+        assert_eq!(reply.code, 0, "{:?}", reply.remark);
+        at = reply.field("nextBeginOffset").unwrap().parse::<u64>().unwrap();
+        pulls += 1;
+    }
+    assert_eq!(pulls, 2);
+    let query = [
+        ("topic", "TopicA"),
+        ("key", "k"),
+        ("maxNum", "32"),
+        ("beginTimestamp", "0"),
+        ("endTimestamp", "9999999999999"),
+    ];
+    let found = house.ask(RequestCode::QUERY_MESSAGE, &query, b"").await;
+    assert_eq!(found.code, 0, "{:?}", found.remark);
+    assert_eq!(ferromq_protocol::message::Records::new(&found.body).count(), 5);
+    // What could never be pulled is not stored.
+    assert_eq!(house.send("TopicA", "0", "", &vec![1; FRAME_LEN_MAX - 100_000]).await.code, 13);
+    assert_eq!(house.send("TopicB", "0", "", &vec![1; FRAME_LEN_MAX - 200_000]).await.code, 0);
+    house.see("TopicB", "0", 1).await;
+    house.stop().await;
+}

@@ -47,7 +47,7 @@ pub(crate) fn update(
             return Ok(Reply::ok());
         }
         info!(keys = ?changed, %peer, "configuration changed");
-        store.limit_message_len(config.current().max_message_size);
+        store.limit_message_len(config.current().message_len_max());
         if changed.iter().any(|key| key == "brokerPermission") {
             topics.renew_version();
         }

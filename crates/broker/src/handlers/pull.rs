@@ -290,7 +290,8 @@ impl PullPath {
             return Ok((Reply::error(ResponseCode::PULL_OFFSET_MOVED, "OFFSET_RESET").header(header), reset));
         }
         let Ok(from) = u64::try_from(pull.from) else { return Ok(self.below_everything(pull)) };
-        let limits = ReadLimits::count(pull.count_max);
+        // More would not fit the answer, whatever maxTransferBytesOnMessageInMemory and ...InDisk say.
+        let limits = ReadLimits { count_max: pull.count_max, bytes_max: super::ANSWER_LEN_MAX };
         let outcome = self.store.read(topic, pull.queue, QueueOffset(from), limits, &pull.wanted, Effort::Full)?;
         let (code, status) = answer(outcome.status, from == 0);
         let suggested = match (config.slave_read_enable, outcome.suggest_slave) {

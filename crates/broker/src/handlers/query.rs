@@ -23,7 +23,7 @@ pub(crate) fn by_key(config: &BrokerConfig, store: &Store, command: &Command) ->
     let count_max = if unique { config.default_query_max_num } else { request.max_num };
     let count_max = usize::try_from(count_max).unwrap_or(0);
     let (begin, end) = (request.begin_timestamp, request.end_timestamp);
-    let found = store.query(&request.topic, &request.key, count_max, begin, end, Effort::Full)?;
+    let mut found = store.query(&request.topic, &request.key, count_max, begin, end, Effort::Full)?;
     if found.cut_short {
         warn!(topic = %request.topic, key = %request.key, begin, end, "too many messages to look through for a key: older ones are left out");
     }
@@ -31,6 +31,14 @@ pub(crate) fn by_key(config: &BrokerConfig, store: &Store, command: &Command) ->
         let remark = if found.cut_short { CUT_SHORT } else { "can not find message, maybe time range not correct" };
         return Err(Refusal::new(ResponseCode::QUERY_NOT_FOUND, remark).header(QueryMessageReply::default()));
     }
+    // As many as fit the answer, the newest first; one always does.
+    let mut len = 0;
+    let fitting = found.messages.iter().take_while(|message| {
+        len += message.len();
+        len <= super::ANSWER_LEN_MAX
+    });
+    let count = fitting.count().max(1);
+    found.messages.truncate(count);
     let header = QueryMessageReply {
         index_last_update_timestamp: found.last_update_timestamp,
         index_last_update_phyoffset: found.last_update_offset,

@@ -105,7 +105,7 @@ impl RecallPath {
                 Ok(Outcome::Deferred)
             }
             Err(error) => {
-                let (code, remark) = append_failure(&error, config.max_message_size);
+                let (code, remark) = append_failure(&error, config.message_len_max());
                 Err(Refusal::new(code, remark))
             }
         }

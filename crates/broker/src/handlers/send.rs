@@ -521,7 +521,7 @@ impl SendPath {
 
     /// Spec store §2.8.
     fn append_refusal(&self, error: &AppendError) -> Refusal {
-        let (code, remark) = append_failure(error, self.parts.config.current().max_message_size);
+        let (code, remark) = append_failure(error, self.parts.config.current().message_len_max());
         self.refuse(code, remark)
     }
 }

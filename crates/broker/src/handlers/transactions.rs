@@ -57,7 +57,7 @@ impl TransactionPath {
                 Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))
             }
             Err(EndError::Append(error)) => {
-                let (code, remark) = append_failure(&error, self.config.current().max_message_size);
+                let (code, remark) = append_failure(&error, self.config.current().message_len_max());
                 Err(Refusal::new(code, remark))
             }
         }
@@ -111,7 +111,7 @@ impl TransactionPath {
             Ok(true) => Ok(Outcome::Reply(Reply::ok())),
             Ok(false) => Err(Refusal::system_error(format!("the transaction of half message {id} has ended"))),
             Err(error) => {
-                let (code, remark) = append_failure(&error, self.config.current().max_message_size);
+                let (code, remark) = append_failure(&error, self.config.current().message_len_max());
                 Err(Refusal::new(code, remark))
             }
         }
