@@ -123,6 +123,26 @@ fn a_locked_or_unwritable_store_is_named() {
     refused(&done, &[&file.display().to_string()]);
 }
 
+#[test]
+fn a_damaged_table_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let lines = format!(
+        "listenPort={}\nstorePathRootDir={}\nbrokerIP1=127.0.0.1\n",
+        free_port(),
+        dir.path().join("s").display()
+    );
+    let tables = dir.path().join("s/config");
+    std::fs::create_dir_all(&tables).expect("writable");
+    for table in ["topics.json", "subscriptionGroup.json", "consumerOffset.json", "delayOffset.json"] {
+        for damage in ["{\n\t\"dataVersion\":{", "{\n\"someTable\":{}}", "\0\0\0\0"] {
+            std::fs::write(tables.join(table), damage).expect("writable");
+            refused(&broker_with(dir.path(), &lines), &[table, "Repair the file"]);
+            assert_eq!(std::fs::read_to_string(tables.join(table)).expect("still there"), damage);
+        }
+        std::fs::remove_file(tables.join(table)).expect("writable");
+    }
+}
+
 fn frame(header: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&u32::try_from(4 + header.len() + body.len()).expect("small").to_be_bytes());

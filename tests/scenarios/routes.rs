@@ -149,5 +149,14 @@ fn wiping_write_permission_moves_writers_away() {
     );
     let acked = produce(Client::Java533, &nameserver.addr(), "Wiped", "sync", "w", 100, &[]);
     assert!(acked.iter().all(|ack| ack.broker == "broker-b"), "nothing goes to the wiped broker");
+    // A topic made on it is registered, and changes nothing for the others.
+    let made = ["updateTopic", "-n", &nameserver.addr(), "-b", &a.addr(), "-t", "MadeLater", "-r", "4", "-w", "4"];
+    assert!(run(&mut mqadmin(&made)).stdout.contains("success"));
+    await_condition("the new topic to have a route", || {
+        let out = run(&mut mqadmin(&["topicRoute", "-n", &nameserver.addr(), "-t", "MadeLater"])).stdout;
+        out.contains("broker-a").then_some(())
+    });
+    let acked = produce(Client::Java533, &nameserver.addr(), "Wiped", "sync", "again", 100, &[]);
+    assert!(acked.iter().all(|ack| ack.broker == "broker-b"), "nothing goes to the wiped broker");
     drop((a, b));
 }
