@@ -561,6 +561,10 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BrokerConfig;
+    use crate::live_config::LiveConfig;
+    use crate::persistence::Persistence;
+    use ferromq_store::StoreConfig;
 
     const NOW: i64 = 1_800_000_000_000;
 
@@ -588,6 +592,28 @@ mod tests {
         let mut saving = Saving { last: before, next: None, running: None, failing: false };
         saving.begin(&mut index, checkpoint).unwrap_err();
         assert!(saving.last > before && saving.running.is_none());
+    }
+
+    #[test]
+    fn an_index_ahead_of_its_queue_is_brought_back_before_anything_new_comes() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("timers");
+        let mut index = TimerIndex::open(dir.clone(), 0).unwrap();
+        index.skip_to(QueueOffset(20));
+        let checkpoint = index.checkpoint();
+        index.save(checkpoint).unwrap();
+        drop(index);
+        // The log has lost all twenty.
+        let config = StoreConfig { segment_len: 1 << 16, ..StoreConfig::at(root.path()) };
+        let store = Arc::new(Store::open(config).unwrap());
+        let live = Arc::new(LiveConfig::new(BrokerConfig::default(), None));
+        let topics = Topics::open(root.path(), &live, &Persistence::default()).unwrap();
+        let java = root.path().join("timercheck");
+        let statistics = Arc::new(Statistics::new());
+        let timers = Timers::open(dir.clone(), &java, Clock::system(), store, Arc::new(topics), statistics).unwrap();
+        // As a second crash finds it, with new timers in these places.
+        assert_eq!(TimerIndex::open(dir, 0).unwrap().entered(), QueueOffset(0));
+        drop(timers);
     }
 
     #[test]
