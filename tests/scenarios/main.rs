@@ -14,4 +14,5 @@ mod mqadmin;
 mod process;
 mod push_group;
 mod routes;
+mod stop;
 mod store_directory;

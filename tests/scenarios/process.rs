@@ -117,10 +117,15 @@ impl Process {
 
     /// SIGTERM, then waits for the orderly end.
     pub fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_end();
+        self.wait_exit()
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_end(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        self.wait_exit()
     }
 
     /// Waits for the process to end by itself.

@@ -87,6 +87,9 @@ impl Store {
         }
         let abort = config.root.join("abort");
         let clean = !abort.exists();
+        if !clean {
+            tracing::info!(root = %config.root.display(), "the store was not closed in order; it is checked before it opens");
+        }
 
         let segments = Arc::new(open_log(&log_dir, config.segment_len)?);
         let queues = Arc::new(Queues::open(
