@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ferromq_config::InvalidValue;
 use ferromq_remoting::address::{parse_ip, with_port, without_brackets};
 use ferromq_remoting::{BindError, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers, probe};
-use ferromq_store::{Clock, CloseError, DelayLevels, FlushMode, OpenError, Store, StoreConfig};
+use ferromq_store::{Clock, CloseError, DelayLevels, Disk, FlushMode, LocalDisk, OpenError, Store, StoreConfig};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -34,6 +34,7 @@ use crate::live_config::LiveConfig;
 use crate::local_time;
 use crate::persistence::{Persistence, TableError};
 use crate::queue_locks::{self, QueueLocks};
+use crate::readers::Readers;
 use crate::registrar::{Identity, Registrar, Unregistered};
 use crate::relay::Relay;
 use crate::runtime_info::RuntimeInfo;
@@ -86,6 +87,7 @@ pub struct Broker {
     registrar: Registrar,
     duties: JoinSet<()>,
     pull: Arc<PullPath>,
+    readers: Arc<Readers>,
     offsets: Arc<ConsumerOffsets>,
     topics: Arc<Topics>,
     groups: Arc<Groups>,
@@ -101,6 +103,15 @@ impl Broker {
     /// Opens the store, listens, and begins to register. `config` has been through [`BrokerConfig::complete`]; `config_file` is where it
     /// came from. Must be called inside a tokio runtime. Dropped before it is done, it leaves what a crash would.
     pub async fn start(config: BrokerConfig, config_file: Option<PathBuf>) -> Result<Broker, StartError> {
+        Broker::start_on(config, config_file, Arc::new(LocalDisk)).await
+    }
+
+    /// [`Broker::start`] with its store on another disk than this machine's.
+    pub async fn start_on(
+        config: BrokerConfig,
+        config_file: Option<PathBuf>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Broker, StartError> {
         if config.broker_role == BrokerRole::SyncMaster {
             warn!("brokerRole is SYNC_MASTER, but replication is not there yet: this broker does as an ASYNC_MASTER");
         }
@@ -116,7 +127,7 @@ impl Broker {
         }
 
         let (booted_ms, booted) = (now_ms(), Instant::now());
-        let store_config = store_config(&config)?;
+        let store_config = StoreConfig { disk, ..store_config(&config)? };
         let delay_levels = store_config.delay_levels.clone();
         // Who does not wait for this start any more does not wait for a recovery either.
         let given_up = store_config.interrupt.on_drop();
@@ -158,6 +169,7 @@ impl Broker {
         .map_err(|source| StartError::Timers { path: timers_dir, source })?;
         let timers = Arc::new(timers);
 
+        let readers = Arc::new(Readers::start().map_err(StartError::Thread)?);
         let pull = Arc::new(PullPath::new(
             Arc::clone(&live),
             Arc::clone(&topics),
@@ -166,6 +178,7 @@ impl Broker {
             Arc::clone(&offsets),
             Arc::clone(&statistics),
             Arc::clone(&store),
+            Arc::clone(&readers),
         ));
         // The store must not own what owns the store.
         let woken = Arc::downgrade(&pull);
@@ -300,6 +313,7 @@ impl Broker {
                 booted_ms,
                 booted,
             },
+            readers: Arc::clone(&readers),
         });
         delays.start().map_err(StartError::Thread)?;
         timers.start().map_err(StartError::Thread)?;
@@ -359,6 +373,7 @@ impl Broker {
             registrar,
             duties,
             pull,
+            readers,
             offsets,
             topics,
             groups,
@@ -403,9 +418,10 @@ impl Broker {
         self.client.shutdown().await;
         self.topics.save();
         self.groups.save();
-        let (persistence, store) = (self.persistence, self.store);
+        let (persistence, store, readers) = (self.persistence, self.store, self.readers);
         let (delays, timers, transactions, offsets) = (self.delays, self.timers, self.transactions, self.offsets);
         let closed = tokio::task::spawn_blocking(move || {
+            readers.stop();
             transactions.stop();
             timers.stop();
             delays.stop();

@@ -3,11 +3,13 @@
 //! Runs on the connection's own task. A refusal becomes its reply here. The fast port serves the same table without the codes that wait
 //! for messages (spec protocol §1.11).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ferromq_protocol::{Command, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome, Service};
-use ferromq_store::Store;
+use ferromq_store::{Effort, Store};
+use tracing::error;
 
 use crate::clients::Clients;
 use crate::consumer_offsets::ConsumerOffsets;
@@ -23,6 +25,7 @@ use crate::handlers::transactions::TransactionPath;
 use crate::handlers::{clients, config, groups, locks, offsets, query, topics};
 use crate::live_config::LiveConfig;
 use crate::queue_locks::QueueLocks;
+use crate::readers::Readers;
 use crate::refusal::Refusal;
 use crate::relay::Relay;
 use crate::runtime_info::RuntimeInfo;
@@ -49,10 +52,33 @@ pub(crate) struct Dispatch {
     pub relay: Relay,
     pub figures: Figures,
     pub runtime: RuntimeInfo,
+    pub readers: Arc<Readers>,
+}
+
+/// Whether a request always reads what may be old, or much, and never is one of many.
+fn reads_at_length(code: RequestCode) -> bool {
+    matches!(
+        code,
+        RequestCode::SEARCH_OFFSET_BY_TIMESTAMP
+            | RequestCode::GET_EARLIEST_MSG_STORETIME
+            | RequestCode::RESUME_CHECK_HALF_MESSAGE
+            | RequestCode::QUERY_MESSAGE
+            | RequestCode::VIEW_MESSAGE_BY_ID
+            | RequestCode::GET_BROKER_RUNTIME_INFO
+            | RequestCode::GET_TOPIC_STATS_INFO
+            | RequestCode::GET_CONSUME_STATS
+            | RequestCode::GET_BROKER_CONSUME_STATS
+            | RequestCode::QUERY_CONSUME_TIME_SPAN
+            | RequestCode::QUERY_CONSUME_QUEUE
+            | RequestCode::INVOKE_BROKER_TO_RESET_OFFSET
+            | RequestCode::CONSUME_MESSAGE_DIRECTLY
+    )
 }
 
 impl Dispatch {
-    fn outcome(&self, connection: &Connection, request: &Command) -> Result<Outcome, Refusal> {
+    /// With [`Effort::Brief`] nothing has been done yet when the refusal says that it needs time; the codes of [`reads_at_length`] come
+    /// with [`Effort::Full`] only.
+    fn outcome(&self, connection: &Connection, request: &Command, effort: Effort) -> Result<Outcome, Refusal> {
         let code = request.request_code();
         match code {
             RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
@@ -62,7 +88,7 @@ impl Dispatch {
                 self.reply.reply(connection, request)
             }
             RequestCode::RECALL_MESSAGE => self.recall.recall(connection, request),
-            RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => self.pull.pull(connection, request),
+            RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => self.pull.pull(connection, request, effort),
             RequestCode::HEART_BEAT => clients::heartbeat(
                 &self.clients,
                 &self.groups,
@@ -80,14 +106,16 @@ impl Dispatch {
             RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => clients::subscription(&self.clients, request),
             RequestCode::LOCK_BATCH_MQ => locks::lock(&self.locks, connection, request),
             RequestCode::UNLOCK_BATCH_MQ => locks::unlock(&self.locks, request),
-            RequestCode::QUERY_CONSUMER_OFFSET => offsets::query(&self.offsets, &self.topics, &self.store, request),
+            RequestCode::QUERY_CONSUMER_OFFSET => {
+                offsets::query(&self.offsets, &self.topics, &self.store, request, effort)
+            }
             RequestCode::UPDATE_CONSUMER_OFFSET => offsets::update(&self.offsets, &self.topics, &self.groups, request),
             RequestCode::SEARCH_OFFSET_BY_TIMESTAMP => offsets::search(&self.store, request),
             RequestCode::GET_MAX_OFFSET => offsets::max(&self.store, request),
             RequestCode::GET_MIN_OFFSET => offsets::min(&self.store, request),
             RequestCode::GET_EARLIEST_MSG_STORETIME => offsets::earliest_store_time(&self.store, request),
-            RequestCode::CONSUMER_SEND_MSG_BACK => self.send_back.send_back(connection, request),
-            RequestCode::END_TRANSACTION => self.transactions.end(request),
+            RequestCode::CONSUMER_SEND_MSG_BACK => self.send_back.send_back(connection, request, effort),
+            RequestCode::END_TRANSACTION => self.transactions.end(request, effort),
             RequestCode::RESUME_CHECK_HALF_MESSAGE => self.transactions.resume_check(request),
             RequestCode::QUERY_MESSAGE => query::by_key(&self.config.current(), &self.store, request),
             RequestCode::VIEW_MESSAGE_BY_ID => query::by_offset(&self.store, request),
@@ -145,8 +173,50 @@ impl Dispatch {
         }
     }
 
-    fn handle(&self, connection: &Connection, request: &Command) -> Outcome {
-        self.outcome(connection, request).unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
+    fn handle(self: &Arc<Self>, connection: &Connection, request: Command) -> Outcome {
+        if reads_at_length(request.request_code()) {
+            return self.hand_over(connection, request);
+        }
+        match self.outcome(connection, &request, Effort::Brief) {
+            Ok(outcome) => outcome,
+            Err(refusal) if refusal.needs_time => self.hand_over(connection, request),
+            Err(refusal) => Outcome::Reply(refusal.into_reply()),
+        }
+    }
+
+    /// Leaves a request to a thread that may wait for the disk.
+    fn hand_over(self: &Arc<Self>, connection: &Connection, mut request: Command) -> Outcome {
+        // None of these requests uses a body.
+        request.body = Default::default();
+        request.remark = None;
+        request.fields = request.fields.into_owned();
+        let len = request.fields.encoded_len();
+        let (parts, from, slot) = (Arc::clone(self), connection.clone(), connection.reply_slot(&request));
+        self.readers.submit(connection.id(), len, move |room| {
+            let outcome = match room {
+                Ok(()) => parts.outcome_or_panic(&from, &request),
+                Err(busy) => Err(busy.into()),
+            };
+            match outcome {
+                Ok(Outcome::Reply(reply)) => slot.send(reply),
+                Ok(Outcome::Deferred) => {}
+                Err(refusal) => slot.send(refusal.into_reply()),
+            }
+            // What it appended is for this thread to flush and show.
+            parts.before_replies();
+            parts.after_replies();
+        });
+        Outcome::Deferred
+    }
+
+    /// A panic is answered, as it is on the connection's own task.
+    fn outcome_or_panic(&self, connection: &Connection, request: &Command) -> Result<Outcome, Refusal> {
+        let work = AssertUnwindSafe(|| self.outcome(connection, request, Effort::Full));
+        catch_unwind(work).unwrap_or_else(|_| {
+            let code = request.code;
+            error!(peer = %connection.peer_addr(), code, "the handler of a request panicked");
+            Err(Refusal::system_error(format!("internal error in request {code}")))
+        })
     }
 
     /// Sends are flushed once for all requests of a round, and made visible once.
@@ -174,7 +244,7 @@ pub(crate) struct MainPort(pub Arc<Dispatch>);
 
 impl Service for MainPort {
     fn handle(&self, connection: &Connection, request: Command) -> Outcome {
-        self.0.handle(connection, &request)
+        self.0.handle(connection, request)
     }
 
     fn before_replies(&self) {
@@ -199,7 +269,7 @@ impl Service for FastPort {
             code @ (RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE) => {
                 Outcome::Reply(unsupported(code).into_reply())
             }
-            _ => self.0.handle(connection, &request),
+            _ => self.0.handle(connection, request),
         }
     }
 

@@ -20,6 +20,7 @@ mod missing;
 pub mod persistence;
 mod places;
 pub mod queue_locks;
+mod readers;
 mod recall_handle;
 mod refusal;
 mod registrar;

@@ -9,6 +9,7 @@ use ferromq_store::ReadError;
 use tracing::error;
 
 use crate::persistence::SaveError;
+use crate::readers::Busy;
 
 /// Suffix of many remarks. Java: `FAQUrl.suggestTodo`.
 const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
@@ -19,11 +20,13 @@ pub struct Refusal {
     pub remark: Cow<'static, str>,
     /// `None` leaves `extFields` out of the reply, as Java does when an exception escaped or the code has no reply header class.
     pub header: Option<Box<dyn EncodeFields + Send + Sync>>,
+    /// Not answered: the request is done again where it may wait for the disk.
+    pub needs_time: bool,
 }
 
 impl Refusal {
     pub fn new(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Refusal {
-        Refusal { code, remark: remark.into(), header: None }
+        Refusal { code, remark: remark.into(), header: None, needs_time: false }
     }
 
     /// SYSTEM_ERROR (1).
@@ -82,8 +85,18 @@ impl fmt::Debug for Refusal {
 /// Stored messages that the disk does not give. A consumer stands still there until somebody moves it on.
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Refusal {
-        error!(%error, "a request fails");
-        Refusal::system_error(error.to_string())
+        let needs_time = matches!(error, ReadError::NeedsTime);
+        if !needs_time {
+            error!(%error, "a request fails");
+        }
+        Refusal { needs_time, ..Refusal::system_error(error.to_string()) }
+    }
+}
+
+/// SYSTEM_BUSY (2).
+impl From<Busy> for Refusal {
+    fn from(busy: Busy) -> Refusal {
+        Refusal::new(ResponseCode::SYSTEM_BUSY, busy.to_string())
     }
 }
 

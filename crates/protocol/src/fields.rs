@@ -61,6 +61,25 @@ impl Fields {
         self.iter().next().is_none()
     }
 
+    /// Bytes they take in the header.
+    pub fn encoded_len(&self) -> usize {
+        match &self.0 {
+            Form::Absent => 0,
+            Form::Json(text, _) => text.len(),
+            Form::Binary(block) => block.len(),
+        }
+    }
+
+    /// A copy that shares nothing with the frame they came in.
+    #[must_use]
+    pub fn into_owned(self) -> Self {
+        Self(match self.0 {
+            Form::Absent => Form::Absent,
+            Form::Json(text, places) => Form::Json(ByteString::from(&*text), places),
+            Form::Binary(block) => Form::Binary(Bytes::copy_from_slice(&block)),
+        })
+    }
+
     /// All fields as text, in the order they came. JSON nulls are left out, other JSON values are turned into text.
     pub fn iter(&self) -> FieldIter<'_> {
         FieldIter(match &self.0 {

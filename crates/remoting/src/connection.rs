@@ -367,6 +367,11 @@ impl ReplySlot {
         }
     }
 
+    /// The connection that the request came over.
+    pub fn connection_id(&self) -> ConnectionId {
+        self.shared.id
+    }
+
     /// The connection that the request came over is gone: nobody would read the reply.
     pub fn is_closed(&self) -> bool {
         self.shared.state.lock().closed

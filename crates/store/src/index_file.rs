@@ -427,6 +427,29 @@ mod tests {
         found
     }
 
+    #[test]
+    fn a_query_goes_only_so_far() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = IndexFile::create(&LocalDisk, dir.path().join("1"), IndexShape { slots: 7, entries: 500 }).unwrap();
+        for physical in 0..400 {
+            file.put("T", "the same", physical, 10_000);
+        }
+        let sought = Sought { topic: "T", key: "the same", max: 1000, begin: 0, end: i64::MAX };
+        let find = |effort, steps: &mut Steps| {
+            let mut found = Vec::new();
+            file.find(&Look::new(&LocalDisk, effort), &sought, steps, &mut found, &mut |_| Ok(true))
+                .map(|()| found.len())
+        };
+        assert!(matches!(find(Effort::Brief, &mut Steps::new()), Err(ReadError::NeedsTime)));
+        let mut steps = Steps::new();
+        assert_eq!((find(Effort::Full, &mut steps).unwrap(), steps.used_up), (400, false));
+        let mut steps = Steps { taken: STEPS_MAX - 3, ..Steps::new() };
+        assert_eq!((find(Effort::Full, &mut steps).unwrap(), steps.used_up), (3, true));
+        let mut steps = Steps { until: Instant::now(), ..Steps::new() };
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!((find(Effort::Full, &mut steps).unwrap(), steps.used_up), (0, true));
+    }
+
     fn filled(dir: &Path) -> IndexFile {
         let file = IndexFile::create(&LocalDisk, dir.join("1"), SHAPE).unwrap();
         for message in 0..5 {

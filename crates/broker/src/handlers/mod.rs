@@ -2,7 +2,7 @@
 //!
 //! A handler takes the parts it uses, the connection and the command, and returns an outcome or a refusal; what needs many parts is a
 //! method of a struct that holds them (`SendPath`). It runs on the connection's own task: what has to wait goes elsewhere, such as
-//! through `answer_off_task`.
+//! through `answer_off_task`. With an `Effort` it may be called a second time, by a reader, when what it reads is not in memory.
 
 pub(crate) mod clients;
 pub(crate) mod config;

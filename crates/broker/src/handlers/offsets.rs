@@ -24,6 +24,7 @@ pub(crate) fn query(
     topics: &Topics,
     store: &Store,
     command: &Command,
+    effort: Effort,
 ) -> Result<Outcome, Refusal> {
     let request: QueryOffsetRequest = command.header()?;
     let known = offsets
@@ -34,7 +35,7 @@ pub(crate) fn query(
         None if request.set_zero_if_not_found == Some(false) => {
             return Err(not_found("Not found, do not set to zero, maybe this group boot first"));
         }
-        None if starts_at_zero(topics, store, &request.topic, request.queue_id)? => QueueOffset(0),
+        None if starts_at_zero(topics, store, &request.topic, request.queue_id, effort)? => QueueOffset(0),
         None => return Err(not_found("Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first")),
     };
     Ok(Outcome::Reply(Reply::ok().header(QueryOffsetReply { offset })))
@@ -44,10 +45,16 @@ pub(crate) fn query(
 ///
 /// 5.3.3 answers 22 for a queue without messages and the client then starts at what is the maximum by the time it asks, so the first
 /// messages sent meanwhile are skipped; 4.9.7 answers 0. We do as 4.9.7 for queues that exist, and as 5.3.3 for those that do not.
-fn starts_at_zero(topics: &Topics, store: &Store, topic: &str, queue: QueueId) -> Result<bool, ReadError> {
+fn starts_at_zero(
+    topics: &Topics,
+    store: &Store,
+    topic: &str,
+    queue: QueueId,
+    effort: Effort,
+) -> Result<bool, ReadError> {
     match store.queue_bounds(topic, queue) {
         Some(bounds) if bounds.max.0 > 0 => {
-            Ok(bounds.min.0 == 0 && store.is_in_memory(topic, queue, QueueOffset(0), Effort::Full)?)
+            Ok(bounds.min.0 == 0 && store.is_in_memory(topic, queue, QueueOffset(0), effort)?)
         }
         _ => Ok(topics.find(topic).is_some_and(|topic| {
             u32::try_from(topic.read_queue_nums.max(topic.write_queue_nums)).is_ok_and(|count| queue.0 < count)

@@ -21,6 +21,7 @@ use crate::groups::Groups;
 use crate::handlers::offsets::refuse_own_group;
 use crate::held_pulls::{Held, HeldPulls, Limits, Parker, Wakes};
 use crate::live_config::LiveConfig;
+use crate::readers::Readers;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::subscription::{Conditions, TagsError, Wanted};
@@ -45,6 +46,7 @@ pub(crate) struct PullPath {
     offsets: Arc<ConsumerOffsets>,
     statistics: Arc<Statistics>,
     store: Arc<Store>,
+    readers: Arc<Readers>,
     held: HeldPulls<HeldPull>,
     conditions: Conditions,
     stopping: AtomicBool,
@@ -91,6 +93,7 @@ struct Admitted {
 }
 
 impl PullPath {
+    #[allow(clippy::too_many_arguments, reason = "composition: each part is used as it is")]
     pub(crate) fn new(
         config: Arc<LiveConfig>,
         topics: Arc<Topics>,
@@ -99,6 +102,7 @@ impl PullPath {
         offsets: Arc<ConsumerOffsets>,
         statistics: Arc<Statistics>,
         store: Arc<Store>,
+        readers: Arc<Readers>,
     ) -> PullPath {
         let held = HeldPulls::new(Limits::of(config.current().pull_thread_pool_queue_capacity));
         PullPath {
@@ -109,6 +113,7 @@ impl PullPath {
             offsets,
             statistics,
             store,
+            readers,
             held,
             conditions: Conditions::default(),
             stopping: AtomicBool::new(false),
@@ -116,10 +121,10 @@ impl PullPath {
     }
 
     /// PULL_MESSAGE and LITE_PULL_MESSAGE.
-    pub(crate) fn pull(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+    pub(crate) fn pull(&self, connection: &Connection, command: &Command, effort: Effort) -> Result<Outcome, Refusal> {
         let request: PullRequest = command.header()?;
         let pull = self.admit(connection, command.request_code(), &request)?;
-        let (mut reply, next) = self.read(&pull)?;
+        let (mut reply, next) = self.read(&pull, effort)?;
         if request.sys_flag & flag::COMMIT_OFFSET != 0
             && request.commit_offset >= 0
             && refuse_own_group(&pull.group).is_ok()
@@ -129,7 +134,7 @@ impl PullPath {
         if reply.code == ResponseCode::PULL_NOT_FOUND && request.sys_flag & flag::SUSPEND != 0 {
             match self.hold(connection, command, pull, next, request.suspend_timeout_millis) {
                 None => return Ok(Outcome::Deferred),
-                Some(unheld) => reply = self.read(&self.admit_again(unheld)?)?.0,
+                Some(unheld) => reply = self.read(&self.admit_again(unheld)?, effort)?.0,
             }
         }
         Ok(Outcome::Reply(reply))
@@ -279,7 +284,7 @@ impl PullPath {
     }
 
     /// Reads once. Gives the reply and the offset that the group goes on from.
-    fn read(&self, pull: &Pull) -> Result<(Reply, QueueOffset), ReadError> {
+    fn read(&self, pull: &Pull, effort: Effort) -> Result<(Reply, QueueOffset), ReadError> {
         let config = self.config.current();
         let topic = &pull.topic.topic_name;
         if config.use_server_side_reset_offset
@@ -292,7 +297,7 @@ impl PullPath {
         let Ok(from) = u64::try_from(pull.from) else { return Ok(self.below_everything(pull)) };
         // More would not fit the answer, whatever maxTransferBytesOnMessageInMemory and ...InDisk say.
         let limits = ReadLimits { count_max: pull.count_max, bytes_max: super::ANSWER_LEN_MAX };
-        let outcome = self.store.read(topic, pull.queue, QueueOffset(from), limits, &pull.wanted, Effort::Full)?;
+        let outcome = self.store.read(topic, pull.queue, QueueOffset(from), limits, &pull.wanted, effort)?;
         let (code, status) = answer(outcome.status, from == 0);
         let suggested = match (config.slave_read_enable, outcome.suggest_slave) {
             (false, _) => 0,
@@ -372,27 +377,31 @@ impl PullPath {
     }
 
     /// A message is visible: wakes the pulls that wait for it. Called by whoever dispatches.
-    pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
+    pub(crate) fn arrived(self: &Arc<Self>, arrival: &Arrival<'_>) {
         for held in self.held.take_woken(arrival) {
             self.answer_held(held);
         }
     }
 
     /// The subscription of a group has become another one: its pulls look by the new one, and wait on if there is still nothing.
-    pub(crate) fn resubscribed(&self, group: &str) {
+    pub(crate) fn resubscribed(self: &Arc<Self>, group: &str) {
         for HeldPull { pull, slot, parker, deadline } in self.held.take_subscriber(group) {
-            let looked = self.admit_again(pull).and_then(|pull| {
-                let (reply, next) = self.read(&pull)?;
-                Ok((pull, reply, next))
-            });
-            match looked {
-                Ok((pull, reply, next)) if reply.code == ResponseCode::PULL_NOT_FOUND => {
+            let pull = match self.admit_again(pull) {
+                Ok(pull) => pull,
+                Err(refusal) => {
+                    slot.send(refusal.into_reply());
+                    continue;
+                }
+            };
+            match self.read(&pull, Effort::Brief) {
+                Ok((reply, next)) if reply.code == ResponseCode::PULL_NOT_FOUND => {
                     if let Some(held) = self.park(HeldPull { pull, slot, parker, deadline }, next) {
                         self.answer_held(held);
                     }
                 }
-                Ok((_, reply, _)) => slot.send(reply),
-                Err(refusal) => slot.send(refusal.into_reply()),
+                Ok((reply, _)) => slot.send(reply),
+                Err(ReadError::NeedsTime) => self.answer_later(pull, slot),
+                Err(error) => slot.send(Refusal::from(error).into_reply()),
             }
         }
     }
@@ -403,14 +412,14 @@ impl PullPath {
     }
 
     /// Answers the pulls whose time is up.
-    pub(crate) fn expire(&self, now: Instant) {
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant) {
         for held in self.held.take_expired(now) {
             self.answer_held(held);
         }
     }
 
     /// Answers all parked pulls and parks no more.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop(self: &Arc<Self>) {
         self.stopping.store(true, Ordering::SeqCst);
         for held in self.held.take_all() {
             self.answer_held(held);
@@ -418,12 +427,28 @@ impl PullPath {
     }
 
     /// Looks and reads again, and this time whatever comes of it is the answer.
-    fn answer_held(&self, HeldPull { pull, slot, .. }: HeldPull) {
+    fn answer_held(self: &Arc<Self>, HeldPull { pull, slot, .. }: HeldPull) {
         if slot.is_closed() {
             return;
         }
-        let reply = self.admit_again(pull).and_then(|pull| Ok(self.read(&pull)?.0));
-        slot.send(reply.unwrap_or_else(Refusal::into_reply));
+        let pull = match self.admit_again(pull) {
+            Ok(pull) => pull,
+            Err(refusal) => return slot.send(refusal.into_reply()),
+        };
+        match self.read(&pull, Effort::Brief) {
+            Ok((reply, _)) => slot.send(reply),
+            Err(ReadError::NeedsTime) => self.answer_later(pull, slot),
+            Err(error) => slot.send(Refusal::from(error).into_reply()),
+        }
+    }
+
+    /// Whoever dispatches, or looks at the time, does not wait for the disk.
+    fn answer_later(self: &Arc<Self>, pull: Pull, slot: ReplySlot) {
+        let path = Arc::clone(self);
+        self.readers.submit(slot.connection_id(), 0, move |room| {
+            let read = room.map_err(Refusal::from).and_then(|()| Ok(path.read(&pull, Effort::Full)?.0));
+            slot.send(read.unwrap_or_else(Refusal::into_reply));
+        });
     }
 }
 

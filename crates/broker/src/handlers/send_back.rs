@@ -51,7 +51,12 @@ struct Target {
 
 impl SendBackPath {
     /// CONSUMER_SEND_MSG_BACK. Answered when the message would survive what this broker promises: written, or on disk in sync flush mode.
-    pub(crate) fn send_back(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
+    pub(crate) fn send_back(
+        &self,
+        connection: &Connection,
+        command: &Command,
+        effort: Effort,
+    ) -> Result<Outcome, Refusal> {
         let request: SendBackRequest = command.header()?;
         let group = self.admit(&request)?;
         let retry_queues = match u32::try_from(group.retry_queue_nums) {
@@ -66,7 +71,7 @@ impl SendBackPath {
             return Err(Refusal::no_permission(format!("the topic[{retry_topic}] sending message is forbidden")));
         }
         let found = match PhysicalOffset::try_from(request.offset) {
-            Ok(at) => self.store.message_at(at, Effort::Full)?,
+            Ok(at) => self.store.message_at(at, effort)?,
             Err(_) => None,
         };
         let nothing = || Refusal::system_error(format!("look message by offset failed, {}", request.offset));

@@ -27,7 +27,7 @@ pub(crate) struct TransactionPath {
 
 impl TransactionPath {
     /// END_TRANSACTION. Ended once more is no error: 0, and nothing is stored again. "Unknown" gets no answer at all, as in Java.
-    pub(crate) fn end(&self, command: &Command) -> Result<Outcome, Refusal> {
+    pub(crate) fn end(&self, command: &Command, effort: Effort) -> Result<Outcome, Refusal> {
         let request: EndTransactionRequest = command.header()?;
         let commit = match request.commit_or_rollback {
             0 => return Ok(Outcome::Deferred),
@@ -40,7 +40,7 @@ impl TransactionPath {
             }
         };
         let found = match PhysicalOffset::try_from(request.commit_log_offset) {
-            Ok(at) => self.store.message_at(at, Effort::Full)?,
+            Ok(at) => self.store.message_at(at, effort)?,
             Err(_) => None,
         };
         let record = found.as_deref().and_then(|bytes| Record::parse(bytes).ok());

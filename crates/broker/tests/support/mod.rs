@@ -10,6 +10,7 @@ use ferromq_broker::{Broker, BrokerConfig, StartError};
 use ferromq_config::Configuration as _;
 use ferromq_protocol::{Command, RequestCode};
 use ferromq_remoting::{Client, ClientConfig, Connection, Service};
+use ferromq_store::{Disk, LocalDisk};
 use serde::de::DeserializeOwned;
 
 /// Only a hang runs into this.
@@ -24,7 +25,11 @@ pub struct House {
 
 impl House {
     pub async fn start(root: &Path, more: &str) -> House {
-        let broker = start(root, more).await.unwrap();
+        House::start_on(root, more, Arc::new(LocalDisk)).await
+    }
+
+    pub async fn start_on(root: &Path, more: &str, disk: Arc<dyn Disk>) -> House {
+        let broker = start_on(root, more, disk).await.unwrap();
         let address = format!("127.0.0.1:{}", broker.local_addr().port());
         let client = Client::new(ClientConfig::default(), None);
         let connection = client.connect(&address).await.unwrap();
@@ -122,6 +127,10 @@ impl House {
 
 /// A broker on a free port, started with a file; `more` are further lines of it. It does not call a disk slow that other work keeps busy.
 pub async fn start(root: &Path, more: &str) -> Result<Broker, StartError> {
+    start_on(root, more, Arc::new(LocalDisk)).await
+}
+
+async fn start_on(root: &Path, more: &str, disk: Arc<dyn Disk>) -> Result<Broker, StartError> {
     let text = format!(
         "listenPort=0\nbrokerName=broker-a\nbrokerIP1=127.0.0.1\nnamesrvAddr=\nstorePathRootDir={}\n\
          mappedFileSizeCommitLog=8388608\nmaxHashSlotNum=1000\nmaxIndexNum=4000\n\
@@ -131,7 +140,7 @@ pub async fn start(root: &Path, more: &str) -> Result<Broker, StartError> {
     let file = root.join("broker.conf");
     std::fs::write(&file, &text).unwrap();
     let config = BrokerConfig::complete(BrokerConfig::parse(&text, &file).unwrap()).unwrap();
-    Broker::start(config, Some(file)).await
+    Broker::start_on(config, Some(file), disk).await
 }
 
 /// A pull of `CG` that does not wait, but for the changes.

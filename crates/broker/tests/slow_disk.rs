@@ -1,0 +1,275 @@
+//! A disk that is slow, hangs or does not give what is on it: who waits, and who does not. One event loop serves all connections here.
+
+mod support;
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ferromq_protocol::message::Records;
+use ferromq_protocol::{Command, RequestCode, ResponseCode};
+use ferromq_remoting::{Client, ClientConfig, Connection};
+use ferromq_store::{Disk, DiskUsage, LocalDisk, MappedRange};
+use parking_lot::{Condvar, Mutex};
+use support::{House, PATIENCE, remark};
+use tokio::task::JoinHandle;
+
+/// Holds what goes through it, and says how much it holds.
+#[derive(Debug, Default)]
+struct Gate {
+    /// Closed or not, and who stands before it.
+    state: Mutex<(bool, usize)>,
+    moved: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state.lock();
+        state.1 += 1;
+        self.moved.notify_all();
+        while state.0 {
+            self.moved.wait(&mut state);
+        }
+        state.1 -= 1;
+    }
+
+    fn close(&self) {
+        self.state.lock().0 = true;
+    }
+
+    fn open(&self) {
+        self.state.lock().0 = false;
+        self.moved.notify_all();
+    }
+
+    /// Waits until so many stand before it.
+    async fn holds(self: &Arc<Gate>, count: usize) {
+        let gate = Arc::clone(self);
+        let held = move || {
+            let mut state = gate.state.lock();
+            while state.1 < count {
+                assert!(!gate.moved.wait_for(&mut state, PATIENCE).timed_out(), "nobody came");
+            }
+        };
+        tokio::task::spawn_blocking(held).await.unwrap();
+    }
+}
+
+/// A disk with the messages of `OLD` not in memory.
+#[derive(Debug, Default)]
+struct SlowDisk {
+    cold: AtomicBool,
+    bad: AtomicBool,
+    reads: Arc<Gate>,
+}
+
+impl Disk for SlowDisk {
+    fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        LocalDisk.create(path, len)
+    }
+    fn allocate(&self, file: &File, range: std::ops::Range<u64>) -> io::Result<()> {
+        LocalDisk.allocate(file, range)
+    }
+    fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
+        LocalDisk.sync_range(range)
+    }
+    fn sync_file(&self, path: &Path, file: &File) -> io::Result<()> {
+        LocalDisk.sync_file(path, file)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        LocalDisk.sync_dir(dir)
+    }
+    fn is_resident(&self, range: &MappedRange<'_>) -> bool {
+        let cold = self.cold.load(Ordering::SeqCst) && is_old(range.path, range.from as u64);
+        !cold && LocalDisk.is_resident(range)
+    }
+    fn read(&self, path: &Path, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        if self.cold.load(Ordering::SeqCst) && is_old(path, at) {
+            self.reads.pass();
+        }
+        if self.bad.load(Ordering::SeqCst) && is_old(path, at) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        LocalDisk.read(path, file, bytes, at)
+    }
+    fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
+        LocalDisk.usage(path)
+    }
+}
+
+/// The first page of the log, the queues of the topic whose messages are there, and the index.
+fn is_old(path: &Path, at: u64) -> bool {
+    let path = path.to_string_lossy();
+    path.contains("/OLD/") || path.contains("/index/") || path.contains("/commitlog/") && at < 4096
+}
+
+/// A broker with three old messages in queue 0 of `OLD` and one of each kind of other topic behind them in the log.
+async fn house(root: &Path) -> (House, Arc<SlowDisk>) {
+    let disk = Arc::new(SlowDisk::default());
+    let house = House::start_on(root, "workerThreads=1\n", Arc::clone(&disk) as Arc<dyn Disk>).await;
+    for body in [b"one", b"two", b"ten"] {
+        assert_eq!(house.send("OLD", "0", "KEYS\u{1}k\u{2}", body).await.code, 0);
+    }
+    assert_eq!(house.send("Between", "0", "", &[0; 8192]).await.code, 0);
+    assert_eq!(house.send("New", "0", "", b"new").await.code, 0);
+    house.see("New", "0", 1).await;
+    disk.cold.store(true, Ordering::SeqCst);
+    (house, disk)
+}
+
+fn pull_request(topic: &str, offset: &str) -> Command {
+    let fields = vec![
+        ("consumerGroup", "CG"),
+        ("topic", topic),
+        ("queueId", "0"),
+        ("queueOffset", offset),
+        ("maxMsgNums", "32"),
+        ("sysFlag", "4"),
+        ("commitOffset", "0"),
+        ("suspendTimeoutMillis", "0"),
+        ("subscription", "*"),
+        ("subVersion", "0"),
+    ];
+    Command::request(RequestCode::PULL_MESSAGE, &fields)
+}
+
+fn ask(connection: &Connection, request: Command) -> JoinHandle<Command> {
+    let connection = connection.clone();
+    tokio::spawn(async move { connection.invoke(request, PATIENCE).await.unwrap() })
+}
+
+/// A client keeps one connection to an address: another one has its own.
+async fn another(house: &House) -> (Client, Connection) {
+    let client = Client::new(ClientConfig::default(), None);
+    let connection = client.connect(&house.address).await.unwrap();
+    (client, connection)
+}
+
+fn count(reply: &Command) -> usize {
+    assert_eq!(reply.code, 0, "{reply:?}");
+    Records::new(&reply.body).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_read_holds_up_nobody_else() {
+    let root = tempfile::tempdir().unwrap();
+    let (house, disk) = house(root.path()).await;
+    disk.reads.close();
+    let (client, peer) = another(&house).await;
+    let slow = ask(&peer, pull_request("OLD", "0"));
+    disk.reads.holds(1).await;
+    // The read hangs. All others of the same event loop have their answers, those on the same connection too.
+    assert_eq!(house.send("New", "0", "", b"newer").await.code, 0);
+    assert_eq!(count(&house.pull("New", "0", "1").await), 1);
+    assert_eq!(count(&peer.invoke(pull_request("New", "0"), PATIENCE).await.unwrap()), 2);
+    assert!(!slow.is_finished());
+    disk.reads.open();
+    assert_eq!(count(&slow.await.unwrap()), 3);
+    client.shutdown().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_sector_is_an_error_of_one_request() {
+    let root = tempfile::tempdir().unwrap();
+    let (house, disk) = house(root.path()).await;
+    disk.bad.store(true, Ordering::SeqCst);
+    let failed = house.pull_with("OLD", "0", "0", &[]).await;
+    assert_eq!(failed.response_code(), ResponseCode::SYSTEM_ERROR);
+    assert!(remark(&failed).contains("/OLD/0/00000000000000000000: Input/output error"), "{}", remark(&failed));
+    assert_eq!(house.send("OLD", "0", "", b"more").await.code, 0);
+    assert_eq!(count(&house.pull_with("New", "0", "0", &[]).await), 1);
+    disk.bad.store(false, Ordering::SeqCst);
+    assert_eq!(count(&house.pull_with("OLD", "0", "0", &[]).await), 4);
+    house.stop().await;
+}
+
+/// Every request that reads stored messages, with its fields, and its answers while the disk fails and afterwards.
+fn all_that_read() -> Vec<(RequestCode, Vec<(&'static str, &'static str)>)> {
+    let queue = vec![("topic", "OLD"), ("queueId", "0")];
+    let with = |more: &[(&'static str, &'static str)]| [queue.clone(), more.to_vec()].concat();
+    vec![
+        (RequestCode::SEARCH_OFFSET_BY_TIMESTAMP, with(&[("timestamp", "1")])),
+        (RequestCode::GET_EARLIEST_MSG_STORETIME, queue.clone()),
+        (RequestCode::QUERY_CONSUMER_OFFSET, with(&[("consumerGroup", "NEW_CG")])),
+        (RequestCode::QUERY_CONSUME_QUEUE, with(&[("index", "0"), ("count", "3")])),
+        (RequestCode::QUERY_CONSUME_TIME_SPAN, vec![("topic", "OLD"), ("group", "CG")]),
+        (RequestCode::GET_TOPIC_STATS_INFO, vec![("topic", "OLD")]),
+        (RequestCode::VIEW_MESSAGE_BY_ID, vec![("offset", "0")]),
+        (
+            RequestCode::QUERY_MESSAGE,
+            vec![
+                ("topic", "OLD"),
+                ("key", "k"),
+                ("maxNum", "9"),
+                ("beginTimestamp", "0"),
+                ("endTimestamp", "9999999999999"),
+            ],
+        ),
+        (RequestCode::CONSUMER_SEND_MSG_BACK, vec![("offset", "0"), ("group", "CG"), ("delayLevel", "3")]),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_reads_old_messages_waits_alone_and_fails_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let (house, disk) = house(root.path()).await;
+    for (code, fields) in all_that_read() {
+        disk.bad.store(true, Ordering::SeqCst);
+        disk.reads.close();
+        let request = || Command::request(code, &fields);
+        let (client, peer) = another(&house).await;
+        let slow = ask(&peer, request());
+        disk.reads.holds(1).await;
+        assert_eq!(house.send("New", "0", "", b"newer").await.code, 0, "{code}");
+        assert!(!slow.is_finished(), "{code}");
+        disk.reads.open();
+        let failed = slow.await.unwrap();
+        assert_eq!(failed.response_code(), ResponseCode::SYSTEM_ERROR, "{code}: {failed:?}");
+        assert!(remark(&failed).contains("Input/output error"), "{code}: {failed:?}");
+        disk.bad.store(false, Ordering::SeqCst);
+        let answered = peer.invoke(request(), PATIENCE).await.unwrap();
+        assert_eq!(answered.code, 0, "{code}: {answered:?}");
+        client.shutdown().await;
+    }
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_much_that_is_cold_waits_for_himself() {
+    let root = tempfile::tempdir().unwrap();
+    let (house, disk) = house(root.path()).await;
+    disk.reads.close();
+    let (client, greedy) = another(&house).await;
+    let mut asked: Vec<_> = (0..600).map(|_| ask(&greedy, pull_request("OLD", "0"))).collect();
+    // Beyond its share it is told that this broker is busy.
+    let finished = || asked.iter().filter(|asked| asked.is_finished()).count();
+    while finished() < 600 - 514 {
+        tokio::task::yield_now().await;
+    }
+    // An honest peer's read comes at once, beside the two that the greedy one may have at a time.
+    let honest = ask(&house.connection, pull_request("OLD", "0"));
+    disk.reads.holds(3).await;
+    disk.reads.open();
+    assert_eq!(count(&honest.await.unwrap()), 3);
+    let (mut read, mut refused) = (0, 0);
+    for reply in asked.drain(..) {
+        let reply = reply.await.unwrap();
+        match reply.response_code() {
+            ResponseCode::SYSTEM_BUSY => {
+                assert!(remark(&reply).starts_with("[OVERLOAD]system busy, start flow control for a while: 512 "));
+                refused += 1;
+            }
+            _ => {
+                assert_eq!(count(&reply), 3);
+                read += 1;
+            }
+        }
+    }
+    // Whether the first two were being read already when the last ones came is nobody's business.
+    assert!(read + refused == 600 && (512..=514).contains(&read), "{read} read, {refused} refused");
+    client.shutdown().await;
+    house.stop().await;
+}
