@@ -63,6 +63,7 @@ struct SlowDisk {
     cold: AtomicBool,
     bad: AtomicBool,
     reads: Arc<Gate>,
+    syncs: Arc<Gate>,
 }
 
 impl Disk for SlowDisk {
@@ -73,6 +74,7 @@ impl Disk for SlowDisk {
         LocalDisk.allocate(file, range)
     }
     fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
+        self.syncs.pass();
         LocalDisk.sync_range(range)
     }
     fn sync_file(&self, path: &Path, file: &File) -> io::Result<()> {
@@ -117,6 +119,24 @@ async fn house(root: &Path) -> (House, Arc<SlowDisk>) {
     house.see("New", "0", 1).await;
     disk.cold.store(true, Ordering::SeqCst);
     (house, disk)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_hangs_is_told_of_in_time() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Arc::new(SlowDisk::default());
+    let more = "workerThreads=1\nflushDiskType=SYNC_FLUSH\nsyncFlushTimeout=50\n";
+    let house = House::start_on(root.path(), more, Arc::clone(&disk) as Arc<dyn Disk>).await;
+    disk.syncs.close();
+    let reply = house.send("Topic", "0", "", b"hangs").await;
+    assert_eq!(reply.response_code(), ResponseCode::FLUSH_DISK_TIMEOUT, "{reply:?}");
+    // All others of the event loop have their answers too.
+    let (client, peer) = another(&house).await;
+    assert_eq!(peer.invoke(pull_request("Topic", "0"), PATIENCE).await.unwrap().code, 19);
+    client.shutdown().await;
+    disk.syncs.open();
+    house.see("Topic", "0", 1).await;
+    house.stop().await;
 }
 
 fn pull_request(topic: &str, offset: &str) -> Command {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -27,8 +27,17 @@ const WRITE_BACK_MIN: u64 = 1 << 20;
 const CHUNK: u64 = CHUNK_MAX as u64;
 /// A sync that took longer is not made again on a thread that has connections to serve.
 const SYNC_ON_CALLER_MAX: Duration = Duration::from_micros(500);
+/// One that took so long has held its thread up; for a while there is none on such a thread then, twice as long each time.
+const HANG_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+const HANG_FORGOTTEN: Duration = Duration::from_secs(300);
 /// How long a waiter waits in async mode, where nobody has said.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked for waiters whose time is up, while there are any.
+const LOOK_FOR_LATE: Duration = Duration::from_millis(50);
+/// So often too after the last one, before the thread parks: under load, waiters then need not wake it.
+const LOOKS_IN_VAIN: u32 = 20;
 
 /// What became of a wait for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +64,45 @@ pub struct Seen {
     timestamp: i64,
 }
 
+/// How syncs go: whether they may be made on a thread that serves connections.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// How long the last one took; nothing is known of a disk before the first.
+    last: Duration,
+    /// When one hung, and how long not to try after that.
+    hung: Option<Instant>,
+    pause: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { last: Duration::MAX, hung: None, pause: PAUSE_MIN }
+    }
+}
+
+impl Pace {
+    fn took(&mut self, took: Duration, now: Instant) {
+        self.last = took;
+        if took >= HANG_MIN {
+            let again = self.hung.is_some_and(|at| now.duration_since(at) < HANG_FORGOTTEN);
+            self.pause = if again { (self.pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
+            self.hung = Some(now);
+        }
+    }
+
+    fn allows_callers(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.last <= SYNC_ON_CALLER_MAX && self.hung.is_none_or(|at| now().duration_since(at) >= self.pause)
+    }
+}
+
+/// What the sync lock guards.
+#[derive(Debug, Default)]
+pub struct Syncing {
+    /// What the last sync saw.
+    seen: Seen,
+    pace: Pace,
+}
+
 struct Waiter {
     end: u64,
     deadline: Instant,
@@ -74,10 +122,10 @@ pub struct Flusher {
     stop: AtomicBool,
     /// Ordered by end.
     waiters: Mutex<VecDeque<Waiter>>,
-    /// One sync at a time; also held while the log is truncated. What the last one saw.
-    syncing: Mutex<Seen>,
-    /// How long the last one took.
-    last_sync_us: AtomicU64,
+    /// Of the thread that tells waiters when their time is up.
+    lateness: Signal,
+    /// One sync at a time; also held while the log is truncated.
+    syncing: Mutex<Syncing>,
 }
 
 impl fmt::Debug for Flusher {
@@ -107,8 +155,8 @@ impl Flusher {
             dispatch,
             stop: AtomicBool::new(false),
             waiters: Mutex::default(),
+            lateness: Signal::default(),
             syncing: Mutex::default(),
-            last_sync_us: AtomicU64::new(0),
         }
     }
 
@@ -134,6 +182,8 @@ impl Flusher {
         }
         let at = waiters.partition_point(|waiter| waiter.end <= end);
         waiters.insert(at, Waiter { end, deadline: Instant::now() + timeout, done });
+        drop(waiters);
+        self.lateness.wake();
     }
 
     /// Has the flush thread look at who waits.
@@ -146,7 +196,8 @@ impl Flusher {
     }
 
     /// Syncs for those who wait, on the calling thread: with a fast disk that takes less than two threads need to wake each
-    /// other. The caller sees to the dispatch. Left to the flush thread while another sync is under way, and when the last one was slow.
+    /// other. The caller sees to the dispatch. Left to the flush thread while another sync is under way, when the last one was
+    /// slow, and for a while after one that hung: a sync cannot be broken off, and the caller's connections wait for it.
     pub fn flush_here(&self) {
         if !self.has_waiters() {
             // What nobody waits for has to get to the disk too, before consumers may see it.
@@ -155,10 +206,11 @@ impl Flusher {
             }
             return;
         }
-        let slow = self.last_sync_us.load(Ordering::Relaxed) > SYNC_ON_CALLER_MAX.as_micros() as u64;
-        if !slow && let Some(seen) = self.syncing.try_lock() {
+        if let Some(syncing) = self.syncing.try_lock()
+            && syncing.pace.allows_callers(Instant::now)
+        {
             // An error has poisoned the store and told the waiters.
-            let _ = self.flush_held(seen, Extent::All);
+            let _ = self.flush_held(syncing, Extent::All);
             if !self.has_waiters() {
                 return;
             }
@@ -166,24 +218,40 @@ impl Flusher {
         self.wake();
     }
 
-    /// Tells waiters whose time is up. Called by another thread than the one that may hang in a sync.
-    pub fn expire(&self) {
-        let now = Instant::now();
-        let mut late = Vec::new();
-        {
-            let mut waiters = self.waiters.lock();
-            let mut at = 0;
-            while at < waiters.len() {
-                if waiters[at].deadline <= now {
-                    late.extend(waiters.remove(at));
-                } else {
-                    at += 1;
+    /// The thread that tells waiters when their time is up. It never waits for the disk.
+    pub fn run_lateness(&self) {
+        self.lateness.attach();
+        let mut in_vain = 0;
+        while !self.stop.load(Ordering::Acquire) {
+            match self.expire(Instant::now()) {
+                Some(next) => {
+                    in_vain = 0;
+                    self.lateness.nap(next.saturating_duration_since(Instant::now()).min(LOOK_FOR_LATE));
                 }
+                None if in_vain < LOOKS_IN_VAIN => {
+                    in_vain += 1;
+                    self.lateness.nap(LOOK_FOR_LATE);
+                }
+                None => self.lateness.sleep_unless(None, || self.stop.load(Ordering::Acquire) || self.has_waiters()),
             }
         }
+    }
+
+    /// Tells waiters whose time is up; when the next one's will be.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut late = VecDeque::new();
+        let next = {
+            let mut waiters = self.waiters.lock();
+            if waiters.iter().any(|waiter| waiter.deadline <= now) {
+                let (timed_out, left) = waiters.drain(..).partition(|waiter| waiter.deadline <= now);
+                (late, *waiters) = (timed_out, left);
+            }
+            waiters.iter().map(|waiter| waiter.deadline).min()
+        };
         for waiter in late {
             (waiter.done)(FlushOutcome::TimedOut);
         }
+        next
     }
 
     /// Flushes everything written so far. After an error the store is poisoned.
@@ -197,8 +265,8 @@ impl Flusher {
         result
     }
 
-    fn flush_held(&self, seen: MutexGuard<'_, Seen>, extent: Extent) -> io::Result<()> {
-        let result = self.sync_written(seen, extent);
+    fn flush_held(&self, syncing: MutexGuard<'_, Syncing>, extent: Extent) -> io::Result<()> {
+        let result = self.sync_written(syncing, extent);
         match &result {
             Ok(()) => self.complete(),
             Err(error) => {
@@ -209,7 +277,7 @@ impl Flusher {
         result
     }
 
-    fn sync_written(&self, mut seen: MutexGuard<'_, Seen>, extent: Extent) -> io::Result<()> {
+    fn sync_written(&self, mut syncing: MutexGuard<'_, Syncing>, extent: Extent) -> io::Result<()> {
         if self.health.is_poisoned() {
             return Err(io::Error::other("an earlier sync failed"));
         }
@@ -225,11 +293,12 @@ impl Flusher {
         }
         let began = Instant::now();
         self.segments.sync(&*self.disk, from..to)?;
-        self.last_sync_us.store(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let ended = Instant::now();
+        syncing.pace.took(ended - began, ended);
         self.positions.flushed.store(to, Ordering::Release);
         self.checkpoint.log_position.store(to, Ordering::Release);
         let now = Seen { end: written, timestamp };
-        let before = std::mem::replace(&mut *seen, now);
+        let before = std::mem::replace(&mut syncing.seen, now);
         if let Some(durable) = [now, before].into_iter().find(|seen| seen.end <= to) {
             self.checkpoint.log_timestamp.store(durable.timestamp, Ordering::Release);
         }
@@ -346,10 +415,11 @@ impl Flusher {
         }
     }
 
-    /// Tells the thread to end. Waiters are answered by the last flush, or by [`Flusher::abandon`].
+    /// Tells the threads to end. Waiters are answered by the last flush, or by [`Flusher::abandon`].
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.signal.wake_now();
+        self.lateness.wake_now();
     }
 
     /// Whether a sync is under way.
@@ -364,7 +434,36 @@ impl Flusher {
     }
 
     /// Keeps syncs out while the log is truncated.
-    pub fn hold(&self) -> MutexGuard<'_, Seen> {
+    pub fn hold(&self) -> MutexGuard<'_, Syncing> {
         self.syncing.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_hangs_is_left_alone_longer_each_time() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        let fast = Duration::from_micros(90);
+        assert!(!pace.allows_callers(|| now), "nothing is known yet");
+        pace.took(fast, now);
+        assert!(pace.allows_callers(|| now));
+        pace.took(Duration::from_millis(3), now);
+        assert!(!pace.allows_callers(|| now), "slow");
+        pace.took(fast, now);
+        assert!(pace.allows_callers(|| now));
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60].map(Duration::from_secs) {
+            pace.took(HANG_MIN, now);
+            pace.took(fast, now);
+            assert!(!pace.allows_callers(|| now + pause - Duration::from_millis(1)), "{pause:?}");
+            assert!(pace.allows_callers(|| now + pause), "{pause:?}");
+            now += pause;
+        }
+        now += HANG_FORGOTTEN;
+        pace.took(HANG_MIN, now);
+        pace.took(fast, now);
+        assert!(pace.allows_callers(|| now + PAUSE_MIN));
     }
 }

@@ -1,5 +1,5 @@
-//! Once a second: queue and index entries to the disk, the checkpoint, overdue waiters, room ahead in the index; now and
-//! then a look at how full the disk is.
+//! Once a second: queue and index entries to the disk, the checkpoint, room ahead in the index; now and then a look at how
+//! full the disk is.
 //!
 //! Java: FlushConsumeQueueService, the checkpoint's schedule, the disk part of CleanCommitLogService.
 
@@ -55,7 +55,6 @@ impl Maintenance {
                 self.look_at_disk();
                 last_look = Some(Instant::now());
             }
-            self.flusher.expire();
             if !self.health.is_poisoned() {
                 let thorough = last_thorough.elapsed() >= self.thorough_interval;
                 let done = if thorough { self.flush_all() } else { self.flush_some() };

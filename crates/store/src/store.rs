@@ -221,6 +221,8 @@ impl Store {
         start("store-segments", Box::new(move || maker.run_maker()))?;
         let flusher = Arc::clone(&self.flusher);
         start("store-flush", Box::new(move || flusher.run()))?;
+        let flusher = Arc::clone(&self.flusher);
+        start("store-lateness", Box::new(move || flusher.run_lateness()))?;
         let dispatcher = Arc::clone(&self.dispatcher);
         start("store-dispatch", Box::new(move || dispatcher.run()))?;
         let maintenance = Arc::clone(&self.maintenance);

@@ -720,6 +720,33 @@ fn a_hanging_disk_times_out_and_may_come_back() {
 }
 
 #[test]
+fn whose_time_is_up_is_told_so_whatever_else_hangs() {
+    let site = Site::new();
+    let config = StoreConfig {
+        flush: FlushMode::Sync { timeout: Duration::from_millis(20) },
+        queue_flush_thorough_interval: Duration::ZERO,
+        ..site.config()
+    };
+    let store = Store::open(config).unwrap();
+    // The thread that syncs queues hangs first, then the one that syncs the log.
+    site.disk.queue_sync_hangs.store(true, Ordering::SeqCst);
+    put(&store, b"shown");
+    wait_until(|| site.disk.hanging.load(Ordering::SeqCst) == 1);
+    settle(&store);
+    site.disk.sync_hangs.store(true, Ordering::SeqCst);
+    let end = put(&store, b"x").end;
+    wait_until(|| site.disk.hanging.load(Ordering::SeqCst) == 2);
+    let (sender, outcomes) = mpsc::channel();
+    for _ in 0..3 {
+        let sender = sender.clone();
+        store.when_flushed(end, move |outcome| sender.send(outcome).unwrap());
+        assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap(), FlushOutcome::TimedOut);
+    }
+    site.disk.queue_sync_hangs.store(false, Ordering::SeqCst);
+    site.disk.sync_hangs.store(false, Ordering::SeqCst);
+}
+
+#[test]
 fn an_asynchronous_sync_failure_poisons_too() {
     let site = Site::new();
     let store = site.open();

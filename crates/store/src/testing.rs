@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::{NewMessage, Record, Records, SysFlag};
@@ -27,6 +27,10 @@ pub struct FaultyDisk {
     pub no_descriptors: AtomicBool,
     pub sync_fails: AtomicBool,
     pub sync_hangs: AtomicBool,
+    /// Syncs of queues hang.
+    pub queue_sync_hangs: AtomicBool,
+    /// Syncs that hang at this moment.
+    pub hanging: AtomicUsize,
     /// Nothing is in memory.
     pub cold: AtomicBool,
     /// Bytes of files that cannot be read, by the end of their paths.
@@ -39,10 +43,6 @@ impl FaultyDisk {
     /// From now on nothing is in memory, whatever was seen there.
     pub fn go_cold(&self) {
         self.cold.store(true, Ordering::SeqCst);
-        self.forget_what_was_seen();
-    }
-
-    pub fn forget_what_was_seen(&self) {
         std::thread::sleep(SEEN_FOR + Duration::from_millis(2));
     }
 }
@@ -74,9 +74,12 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
-        while self.sync_hangs.load(Ordering::SeqCst) {
+        let of_queue = range.path.components().any(|part| part.as_os_str() == "consumequeue");
+        self.hanging.fetch_add(1, Ordering::SeqCst);
+        while self.sync_hangs.load(Ordering::SeqCst) || of_queue && self.queue_sync_hangs.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }
+        self.hanging.fetch_sub(1, Ordering::SeqCst);
         if self.sync_fails.load(Ordering::SeqCst) {
             return Err(io::Error::other("the device is gone"));
         }
