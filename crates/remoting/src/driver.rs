@@ -31,6 +31,10 @@ const FRAMES_PER_ROUND: usize = 256;
 /// Rounds (read, handle, write) in one wake-up before other tasks have their turn.
 const ROUNDS_PER_WAKE: usize = 8;
 
+/// They have it too when one connection has kept the thread so long; looked at after so many frames.
+const TURN: Duration = Duration::from_millis(4);
+const FRAMES_PER_LOOK: usize = 16;
+
 /// A connection that neither read nor wrote for this long gives its buffers back.
 const SHRINK_AFTER: Duration = Duration::from_secs(5);
 
@@ -118,9 +122,9 @@ impl Driver {
     }
 
     /// One pass over all work there is. `Ok(true)`: there is more; `Ok(false)`: sleep, the waker is registered everywhere.
-    fn round(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+    fn round(&mut self, context: &mut Context<'_>, turn_ends: Instant) -> Result<bool, Ended> {
         let served = if self.frames_left { self.service.clone() } else { None };
-        let handled = self.handle_frames();
+        let handled = self.handle_frames(turn_ends);
         if let Some(service) = &served {
             guarded(&self.connection, "before the replies", || service.before_replies());
         }
@@ -158,8 +162,11 @@ impl Driver {
     }
 
     /// Decodes and handles the frames that are here, up to the bounds of a round.
-    fn handle_frames(&mut self) -> Result<(), Malformed> {
-        for _ in 0..FRAMES_PER_ROUND {
+    fn handle_frames(&mut self, turn_ends: Instant) -> Result<(), Malformed> {
+        for handled in 0..FRAMES_PER_ROUND {
+            if handled > 0 && handled.is_multiple_of(FRAMES_PER_LOOK) && Instant::now() >= turn_ends {
+                return Ok(());
+            }
             if self.outbound.len() > self.limits.outbound_bytes_max || !self.frames_left || !self.connection.has_room()
             {
                 return Ok(());
@@ -349,8 +356,10 @@ impl Future for Driver {
                 guarded(&driver.connection, "as the connection opened", || service.opened(&driver.connection));
             }
         }
+        let turn_ends = Instant::now() + TURN;
         for _ in 0..ROUNDS_PER_WAKE {
-            match driver.round(context) {
+            match driver.round(context, turn_ends) {
+                Ok(true) if Instant::now() >= turn_ends => break,
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(ended) => {
@@ -359,9 +368,9 @@ impl Future for Driver {
                 }
             }
         }
-        // Others have their turn before this goes on.
-        context.waker().wake_by_ref();
-        Poll::Pending
+        // Others have their turn before this goes on, those too whose sockets have something by now: a task that wakes itself would have
+        // sixty turns before the sockets are looked at.
+        pin!(tokio::task::yield_now()).poll(context)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ferromq_protocol::{Command, Reply, ResponseCode};
-use ferromq_remoting::{Connection, Outcome, ReplySlot, Server, ServerConfig, probe};
+use ferromq_remoting::{Connection, Outcome, ReplySlot, Server, ServerConfig, Workers, probe};
 use parking_lot::Mutex;
 use support::{Handler, PATIENCE, Raw, echo, frame, has_ipv6, local, request, serve};
 
@@ -441,5 +441,36 @@ async fn an_answer_that_fits_no_frame_is_an_error_that_says_so() {
     );
     peer.send(&frame(1000, 2, b"")).await;
     assert_eq!(peer.next().await.expect("a reply").body.len(), 1000);
+    server.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_with_much_to_do_gives_others_their_turn() {
+    const MUCH: usize = 1000;
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let service = Handler::new(move |_, request: Command| {
+        if request.code == 7 {
+            std::thread::sleep(Duration::from_millis(1));
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        Outcome::Reply(Reply::ok())
+    });
+    let config = ServerConfig { workers: Some(Workers::start(1).unwrap()), ..local() };
+    let server = Server::bind(config, service).await.unwrap();
+    let mut greedy = Raw::connect(server.local_addr()).await;
+    let mut honest = Raw::connect(server.local_addr()).await;
+    honest.send(&frame(1, 1, b"")).await;
+    assert!(honest.next().await.is_some());
+    let all: Vec<u8> = (0..MUCH).flat_map(|opaque| frame(7, opaque as i32, b"")).collect();
+    greedy.send(&all).await;
+    assert!(greedy.next().await.is_some());
+    honest.send(&frame(1, 2, b"")).await;
+    assert!(honest.next().await.is_some());
+    let before = handled.load(Ordering::SeqCst);
+    assert!(before < MUCH, "the other one was served first, all of it");
+    for _ in 1..MUCH {
+        assert!(greedy.next().await.is_some());
+    }
     server.shutdown(PATIENCE).await;
 }
