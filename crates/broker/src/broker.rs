@@ -426,7 +426,7 @@ impl Broker {
             timers.stop();
             delays.stop();
             // First the messages, then what says that they are consumed.
-            if let Err(error) = offsets.wait_saved() {
+            if let Err(error) = offsets.wait_all_saved() {
                 error!(%error, "the newest messages will be delivered again");
             }
             persistence.stop();

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
-use crate::persistence::{self, Persistence, SaveError, SavedFile, TableError};
+use crate::persistence::{self, Persistence, Revision, SaveError, SavedFile, TableError};
 use crate::topics::Topics;
 
 /// Owner of the offset table.
@@ -246,31 +246,37 @@ impl ConsumerOffsets {
 
     /// Asks for a save if anything was committed since the last one. Should it fail, it is tried again without being asked for.
     pub fn save_if_changed(&self) {
-        let dirty = std::mem::take(&mut self.table.inner.lock().dirty);
-        if dirty {
-            self.file.request();
-        }
+        self.table.request_if_changed(&self.file);
     }
 
-    /// Saves what has changed so far, once the log is on disk as far as it was, and runs `done` then, or with why it is not saved.
+    /// Saves what has changed so far, and runs `done` when it is on disk, or with why it is not. Offsets of messages that are not on disk
+    /// themselves stay behind; removals do not.
     pub fn when_saved(&self, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
-        let (table, file) = (Arc::clone(&self.table), self.file.clone());
-        self.store.when_flushed(self.store.watermarks().written, move |flushed| {
-            if std::mem::take(&mut table.inner.lock().dirty) {
-                file.request();
-            }
-            if flushed != FlushOutcome::Flushed {
-                return done(Err(file.failed("the messages that it stands for are not on disk")));
-            }
-            file.when_saved(file.requested(), done);
-        });
+        self.file.when_saved(self.table.request_if_changed(&self.file), done);
     }
 
     /// As [`when_saved`](Self::when_saved), for threads that may wait.
     pub fn wait_saved(&self) -> Result<(), SaveError> {
+        self.file.wait_saved(self.table.request_if_changed(&self.file))
+    }
+
+    /// Puts the log on disk first, so that nothing stays behind.
+    pub fn when_all_saved(&self, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
+        let (table, file) = (Arc::clone(&self.table), self.file.clone());
+        self.store.when_flushed(self.store.watermarks().written, move |flushed| {
+            let revision = table.request_if_changed(&file);
+            match flushed {
+                FlushOutcome::Flushed => file.when_saved(revision, done),
+                _ => done(Err(file.failed("the messages that it stands for are not on disk"))),
+            }
+        });
+    }
+
+    /// As [`when_all_saved`](Self::when_all_saved), for threads that may wait.
+    pub fn wait_all_saved(&self) -> Result<(), SaveError> {
         let (done, outcome) = mpsc::channel();
         // The receiver is there until it has been told.
-        self.when_saved(move |saved| _ = done.send(saved));
+        self.when_all_saved(move |saved| _ = done.send(saved));
         outcome.recv().unwrap_or_else(|_| Err(self.file.failed("the store is closed")))
     }
 }
@@ -290,6 +296,13 @@ impl Inner {
 }
 
 impl OffsetTable {
+    /// The request that covers every change so far.
+    fn request_if_changed(&self, file: &SavedFile) -> Revision {
+        // Under the lock: nobody sees the mark gone and the request not made yet.
+        let mut inner = self.inner.lock();
+        if std::mem::take(&mut inner.dirty) { file.request() } else { file.requested() }
+    }
+
     /// Every offset, as GET_ALL_CONSUMER_OFFSET sends it.
     fn snapshot(&self) -> ConsumerOffsetTable {
         self.copy().into_table()

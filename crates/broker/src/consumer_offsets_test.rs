@@ -254,7 +254,7 @@ proptest! {
                     house.offsets.file.wait_saved(house.offsets.file.requested()).unwrap();
                 }
                 Step::SaveForSure => {
-                    house.offsets.wait_saved().unwrap();
+                    house.offsets.wait_all_saved().unwrap();
                     sure = keys().filter_map(|key| Some((key, house.committed(key)?))).collect();
                 }
                 Step::PowerLoss(loss) => lose_power(root.path(), &house, &loss, &ends, &sure)?,

@@ -51,7 +51,7 @@ impl ResetPath {
         if !server_side {
             return Ok(Outcome::Reply(reply));
         }
-        self.offsets.when_saved(super::answer_when_saved(connection, command, reply));
+        self.offsets.when_all_saved(super::answer_when_saved(connection, command, reply));
         Ok(Outcome::Deferred)
     }
 
@@ -188,7 +188,7 @@ impl ResetPath {
         for topic in topics.iter().filter(|topic| self.topics.contains(topic)) {
             self.offsets.copy(topic, &request.src_group, &request.dest_group);
         }
-        self.offsets.when_saved(super::answer_when_saved(connection, command, Reply::ok()));
+        self.offsets.when_all_saved(super::answer_when_saved(connection, command, Reply::ok()));
         Ok(Outcome::Deferred)
     }
 }
