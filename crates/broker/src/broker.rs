@@ -15,10 +15,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::clients::{Clients, expire_silent_clients};
-use crate::clock::now_ms;
+use crate::clock::{forward, now_ms};
 use crate::config::{BrokerConfig, BrokerRole, FlushDiskType};
 use crate::consumer_offsets::ConsumerOffsets;
-use crate::delay::Delays;
+use crate::delay::{DelayParts, Delays};
 use crate::dispatch::{Dispatch, FastPort, MainPort};
 use crate::groups::Groups;
 use crate::handlers::pull::PullPath;
@@ -149,11 +149,14 @@ impl Broker {
         let statistics = Arc::new(Statistics::new());
         let delays = Delays::open(
             &config_dir,
-            delay_levels.clone(),
-            Clock::system(),
-            Arc::clone(&store),
-            Arc::clone(&topics),
-            Arc::clone(&statistics),
+            DelayParts {
+                store: Arc::clone(&store),
+                topics: Arc::clone(&topics),
+                statistics: Arc::clone(&statistics),
+                levels: delay_levels.clone(),
+                clock: Clock::system(),
+                forward: forward(),
+            },
             &persistence,
         )?;
         let delays = Arc::new(delays);
@@ -223,6 +226,7 @@ impl Broker {
             statistics: Arc::clone(&statistics),
             store: Arc::clone(&store),
             levels: delay_levels.clone(),
+            forward: forward(),
             store_host,
         }));
         let send = Arc::new(SendPath::new(SendParts {

@@ -25,12 +25,13 @@ use tracing::{error, info, warn};
 use crate::missing;
 use crate::persistence::{self, Persistence, SavedFile, TableError};
 use crate::places;
+use crate::stamps::{Stamps, Step, Watch};
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 
 /// Pause after a delivery that failed. Java: `DELAY_FOR_A_WHILE`.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Longest sleep while something waits: a wall clock that was set forward is noticed after this.
+/// Longest sleep while something waits: a wall clock that was set is noticed after this.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 /// Messages of one level delivered before the other levels get their turn.
 const TURN: usize = 256;
@@ -68,6 +69,18 @@ impl Waiting {
     }
 }
 
+/// The parts that delays use.
+pub struct DelayParts {
+    pub store: Arc<Store>,
+    pub topics: Arc<Topics>,
+    pub statistics: Arc<Statistics>,
+    pub levels: DelayLevels,
+    /// The wall clock, by which entries are stamped.
+    pub clock: Clock,
+    /// One that only goes forward, by which delays take their time.
+    pub forward: Clock,
+}
+
 /// The thread that delivers, and how far it is.
 pub struct Delays {
     shared: Arc<Shared>,
@@ -81,6 +94,8 @@ struct Shared {
     statistics: Arc<Statistics>,
     levels: DelayLevels,
     clock: Clock,
+    /// Goes forward only.
+    forward: Clock,
     progress: Mutex<Progress>,
     signal: Mutex<Signal>,
     wake: Condvar,
@@ -116,15 +131,8 @@ struct Signal {
 
 impl Delays {
     /// Reads `delayOffset.json` in `config_dir`. Nothing is delivered before [`start`](Self::start).
-    pub fn open(
-        config_dir: &Path,
-        levels: DelayLevels,
-        clock: Clock,
-        store: Arc<Store>,
-        topics: Arc<Topics>,
-        statistics: Arc<Statistics>,
-        persistence: &Persistence,
-    ) -> Result<Delays, TableError> {
+    pub fn open(config_dir: &Path, parts: DelayParts, persistence: &Persistence) -> Result<Delays, TableError> {
+        let DelayParts { store, topics, statistics, levels, clock, forward } = parts;
         let path = config_dir.join("delayOffset.json");
         let mut delivered = Delivered::default();
         delivered.version.timestamp = clock.now_ms();
@@ -147,6 +155,7 @@ impl Delays {
             statistics,
             levels,
             clock,
+            forward,
             progress: Mutex::new(progress),
             signal: Mutex::default(),
             wake: Condvar::new(),
@@ -278,8 +287,8 @@ enum Head {
 
 impl Shared {
     fn run(&self) {
-        // The first message of a level whose time does not fit its level, and when it is delivered instead.
-        let mut corrected = HashMap::new();
+        let mut watch = Watch::new(self.clock.clone(), self.forward.clone());
+        let mut stamps: HashMap<i32, Stamps> = HashMap::new();
         let mut failing = false;
         let levels = self.levels_to_serve();
         loop {
@@ -291,10 +300,16 @@ impl Shared {
                 signal.woken = false;
                 signal.awaited = None;
             }
+            let step = watch.look();
+            if let Some(step) = step {
+                warn!(by_ms = step.by_ms, "the clock was set; delays go on as if it had not been");
+            }
             let mut earliest: Option<i64> = None;
             let (mut more, mut failed) = (false, false);
             for level in levels.iter().copied() {
-                match self.deliver_level(level, &mut corrected, failing) {
+                let stamps = stamps.entry(level).or_default();
+                self.look_at_stamps(level, stamps, step);
+                match self.deliver_level(level, stamps, &watch, failing) {
                     Head::Empty => {}
                     Head::DueAt(due) => earliest = Some(earliest.map_or(due, |earlier| earlier.min(due))),
                     Head::More => more = true,
@@ -307,9 +322,9 @@ impl Shared {
             }
             failing = failed;
             if failed {
-                self.sleep(Some(self.clock.now_ms().saturating_add(duration_ms(RETRY_PAUSE))));
+                self.sleep(Some(watch.now_ms().saturating_add(duration_ms(RETRY_PAUSE))), &watch);
             } else if !more {
-                self.sleep(earliest);
+                self.sleep(earliest, &watch);
             }
         }
     }
@@ -325,7 +340,7 @@ impl Shared {
     }
 
     /// Until that time, or woken.
-    fn sleep(&self, until: Option<i64>) {
+    fn sleep(&self, until: Option<i64>, watch: &Watch) {
         let mut signal = self.signal.lock();
         if signal.woken || signal.stopping {
             return;
@@ -334,7 +349,7 @@ impl Shared {
         match until {
             None => self.wake.wait(&mut signal),
             Some(until) => {
-                let wait = u64::try_from(until.saturating_sub(self.clock.now_ms())).unwrap_or(0);
+                let wait = u64::try_from(until.saturating_sub(watch.now_ms())).unwrap_or(0);
                 self.wake.wait_for(&mut signal, Duration::from_millis(wait).min(SLEEP_MAX));
             }
         }
@@ -349,8 +364,24 @@ impl Shared {
         }
     }
 
+    /// Moves what was stamped before a step of the clock.
+    fn look_at_stamps(&self, level: i32, stamps: &mut Stamps, step: Option<Step>) {
+        let Some(queue) = queue_of(level) else { return };
+        let Some(bounds) = self.store.queue_bounds(SCHEDULE_TOPIC, queue) else { return };
+        if let Some(step) = step {
+            // Nothing new comes into a level that is no longer there.
+            let delay_ms = self.known(level).map(|level| self.levels.due_ms(level, 0));
+            stamps.stepped(step, bounds.max.0, |offset| {
+                let entry = self.store.queue_entry(SCHEDULE_TOPIC, queue, QueueOffset(offset), Effort::Full);
+                // One that cannot be read now counts as older than the step.
+                Some(entry.ok().flatten()?.tags_code.saturating_sub(delay_ms?))
+            });
+        }
+        stamps.saw(bounds.max.0);
+    }
+
     /// Delivers what is due of one level, up to a turn.
-    fn deliver_level(&self, level: i32, corrected: &mut HashMap<i32, (QueueOffset, i64)>, failing: bool) -> Head {
+    fn deliver_level(&self, level: i32, stamps: &mut Stamps, watch: &Watch, failing: bool) -> Head {
         let Some(queue) = queue_of(level) else { return Head::Empty };
         let Some(bounds) = self.store.queue_bounds(SCHEDULE_TOPIC, queue) else { return Head::Empty };
         let known = self.progress.lock().now.offsets.get(&level).copied().unwrap_or_default();
@@ -367,15 +398,14 @@ impl Shared {
                     return Head::Failed;
                 }
             };
-            let now = self.clock.now_ms();
-            let due = self.due(level, offset, &entry, now, corrected);
+            let now = watch.now_ms();
+            let due = stamps.due_ms(offset.0, entry.tags_code, now, || self.latest(level, &entry, now));
             if due > now {
                 return Head::DueAt(due);
             }
             match self.deliver(&entry) {
                 Ok(end) => {
                     offset = offset.next();
-                    corrected.remove(&level);
                     self.advance(level, offset, end);
                 }
                 Err(AppendError::Closed) => return Head::Closed,
@@ -390,40 +420,22 @@ impl Shared {
         Head::More
     }
 
-    /// When the entry is to be delivered. A time further away than the level's delay comes from a clock that was set back or a level that
-    /// was made shorter; it then waits that delay from now on. Java: `correctDeliverTimestamp`, which delivers it at once. A level that is
-    /// no longer there has the delay that it had when the message was stored.
-    fn due(
-        &self,
-        level: i32,
-        offset: QueueOffset,
-        entry: &QueueEntry,
-        now: i64,
-        corrected: &mut HashMap<i32, (QueueOffset, i64)>,
-    ) -> i64 {
-        if entry.tags_code <= now {
-            return entry.tags_code;
+    /// What an entry would say if it had been stored now. A level that is no longer there has the delay that it had when the message was
+    /// stored.
+    fn latest(&self, level: i32, entry: &QueueEntry, now: i64) -> i64 {
+        if let Some(level) = self.known(level) {
+            return self.levels.due_ms(level, now);
         }
-        let level_number = usize::try_from(level).unwrap_or(1);
-        let latest = if level_number > self.levels.count() {
-            let bytes = self.store.message_at(entry.physical, Effort::Full).ok().flatten();
-            let stored =
-                bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()).map(|record| record.store_timestamp());
-            let delay = |stored| entry.tags_code.saturating_sub(stored).max(0);
-            stored.map_or(entry.tags_code, |stored| now.saturating_add(delay(stored)))
-        } else {
-            self.levels.due_ms(level_number, now)
-        };
-        if entry.tags_code <= latest {
-            return entry.tags_code;
-        }
-        match corrected.get(&level) {
-            Some((of, due)) if *of == offset => (*due).min(latest),
-            _ => {
-                corrected.insert(level, (offset, latest));
-                latest
-            }
-        }
+        let bytes = self.store.message_at(entry.physical, Effort::Full).ok().flatten();
+        let stored =
+            bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()).map(|record| record.store_timestamp());
+        let delay = |stored| entry.tags_code.saturating_sub(stored).max(0);
+        stored.map_or(entry.tags_code, |stored| now.saturating_add(delay(stored)))
+    }
+
+    /// The number of a level of `messageDelayLevel`; without any there is one all the same.
+    fn known(&self, level: i32) -> Option<usize> {
+        usize::try_from(level).ok().filter(|level| *level <= self.levels.count().max(1))
     }
 
     /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered, now or

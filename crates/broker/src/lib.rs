@@ -26,6 +26,7 @@ mod refusal;
 mod registrar;
 mod relay;
 mod runtime_info;
+mod stamps;
 pub mod statistics;
 mod subscription;
 #[cfg(test)]

@@ -72,7 +72,9 @@ impl TransactionPath {
             let timeout_ms = i64::try_from(self.config.current().transaction_time_out).unwrap_or(i64::MAX);
             let asked_ms = seconds.parse().unwrap_or(0_i64).saturating_mul(1000);
             let immunity_ms = asked_ms.max(timeout_ms);
-            if now_ms().saturating_sub(record.born_timestamp()) > immunity_ms {
+            // One that is not open ends late, if at all: then its stamp has to do.
+            let by_stamp = || now_ms().saturating_sub(record.born_timestamp());
+            if self.transactions.age_ms(record).unwrap_or_else(by_stamp) > immunity_ms {
                 // The producer may have died and another one been asked already.
                 let remark = format!(
                     "the {immunity_ms} ms in which this transaction could be ended without being asked are over; wait for the question"

@@ -27,7 +27,7 @@ use ferromq_protocol::topics::{
     TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups,
 };
 use ferromq_protocol::{Command, PhysicalOffset, QueueId, QueueOffset, RequestCode};
-use ferromq_store::{AppendError, Appended, DelayLevels, Effort, ReadError, Store};
+use ferromq_store::{AppendError, Appended, Clock, DelayLevels, Effort, ReadError, Store};
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, error, info, warn};
 
@@ -63,6 +63,8 @@ pub(crate) struct TransactionParts {
     pub statistics: Arc<Statistics>,
     pub store: Arc<Store>,
     pub levels: DelayLevels,
+    /// By which halves are as old as they are: it only goes forward.
+    pub forward: Clock,
     /// Stored with every message.
     pub store_host: SocketAddr,
 }
@@ -106,7 +108,7 @@ impl Transactions {
     /// Reads what is pending out of the two queues.
     pub(crate) fn open(parts: TransactionParts) -> Transactions {
         let mut pending = Pending::default();
-        parts.read_halves(&mut pending);
+        parts.read_halves(&mut pending, now_ms());
         parts.read_ops(&mut pending);
         if pending.len() > 0 {
             info!(count = pending.len(), "transactions are open");
@@ -141,12 +143,13 @@ impl Transactions {
 
     /// A half message is stored. To be called before the reply, so that an end cannot overtake it.
     pub(crate) fn began(&self, appended: &Appended, born_ms: i64, immunity: Option<&str>) {
+        let stored_ms = self.shared.parts.forward.now_ms();
         self.shared.pending.lock().insert(Half {
             queue_offset: appended.queue_offset,
             physical: appended.physical_offset,
             older: Vec::new(),
-            born_ms: plausible_birth(born_ms, appended.store_timestamp),
-            stored_ms: appended.store_timestamp,
+            born_ms: stored_ms.saturating_sub(age_when_stored(born_ms, appended.store_timestamp)),
+            stored_ms,
             immunity_ms: immunity.and_then(immunity_ms),
         });
     }
@@ -164,6 +167,13 @@ impl Transactions {
             return Ok(true);
         }
         places::is_in_its_queue(&shared.parts.store, record)
+    }
+
+    /// How long ago the producer made the half, in ms, if its transaction is open.
+    pub(crate) fn age_ms(&self, record: &Record<'_>) -> Option<i64> {
+        let shared = &self.shared;
+        let born_ms = shared.pending.lock().get(record.queue_offset())?.born_ms;
+        Some(shared.parts.forward.now_ms().saturating_sub(born_ms))
     }
 
     /// Ends the transaction that has a half there: stores its message if it is a commit. `record` is that half, and
@@ -262,7 +272,9 @@ impl TransactionParts {
         }
     }
 
-    fn read_halves(&self, pending: &mut Pending) {
+    /// What they say of their age is by the wall clock, which shows `wall_ms` now.
+    fn read_halves(&self, pending: &mut Pending, wall_ms: i64) {
+        let forward_ms = self.forward.now_ms();
         self.for_each(TRANSACTION_HALF_TOPIC, self.noted(TRANSACTION_HALF_TOPIC), |record| {
             let text = record.properties();
             let first = first_copy(record);
@@ -275,12 +287,15 @@ impl TransactionParts {
                 }
                 None => first.into_iter().collect(),
             };
+            // Stored later than now: the clock was set back meanwhile.
+            let age_ms = wall_ms.saturating_sub(record.store_timestamp()).max(0);
+            let stored_ms = forward_ms.saturating_sub(age_ms);
             pending.insert(Half {
                 queue_offset: record.queue_offset(),
                 physical: record.physical_offset(),
                 older,
-                born_ms: plausible_birth(record.born_timestamp(), record.store_timestamp()),
-                stored_ms: record.store_timestamp(),
+                born_ms: stored_ms.saturating_sub(age_when_stored(record.born_timestamp(), record.store_timestamp())),
+                stored_ms,
                 immunity_ms: properties::property(&text, names::CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(immunity_ms),
             });
         });
@@ -376,7 +391,7 @@ impl Shared {
 
     /// A half has been stored once more, behind the others.
     fn moved(&self, half: &Half, copy: &Appended, append: Append) -> Result<(), AppendError> {
-        let (at, physical, stored_ms) = (copy.queue_offset, copy.physical_offset, copy.store_timestamp);
+        let (at, physical, stored_ms) = (copy.queue_offset, copy.physical_offset, self.parts.forward.now_ms());
         if self.pending.lock().moved(half.queue_offset, at, physical, stored_ms) {
             return Ok(());
         }
@@ -465,7 +480,7 @@ impl Shared {
         let timeout_ms = i64::try_from(config.transaction_time_out).unwrap_or(i64::MAX);
         let mut from = QueueOffset(0);
         while !*self.stopping.lock() {
-            let now = now_ms();
+            let now = self.parts.forward.now_ms();
             // Copies made in this round are behind its end.
             let Some(half) = self.pending.lock().next_due(from, bounds.max, now, timeout_ms).cloned() else { return };
             from = half.queue_offset.next();
@@ -517,7 +532,7 @@ impl Shared {
             // Its properties were at the limit. It is asked after where it is.
             Err(error) if error.is_of_the_message() => {
                 properties = Properties::parse(&record.properties());
-                Place { queue: half.queue_offset, log: half.physical, time: half.stored_ms }
+                Place { queue: half.queue_offset, log: half.physical, time: record.store_timestamp() }
             }
             Err(error) => return Err(error),
         };
@@ -596,9 +611,11 @@ struct Place {
     time: i64,
 }
 
-/// When a message was made, in ms, as far as its producer's clock can be right: neither after it was stored nor days before.
-fn plausible_birth(born_ms: i64, stored_ms: i64) -> i64 {
-    if (0..24 * 3_600_000).contains(&stored_ms.saturating_sub(born_ms)) { born_ms } else { stored_ms }
+/// How old a message was when it was stored, in ms, as far as its producer's clock can be right: not yet to be made, or made days before,
+/// it cannot have been.
+fn age_when_stored(born_ms: i64, stored_ms: i64) -> i64 {
+    let age_ms = stored_ms.saturating_sub(born_ms);
+    if (0..24 * 3_600_000).contains(&age_ms) { age_ms } else { 0 }
 }
 
 /// Where the first copy of a half is or was, if this is not it.
@@ -624,7 +641,13 @@ fn ended_by(body: &[u8]) -> impl Iterator<Item = QueueOffset> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use ferromq_store::StoreConfig;
+
     use super::*;
+    use crate::config::BrokerConfig;
+    use crate::persistence::Persistence;
 
     #[test]
     fn op_messages_of_both_lines_are_understood() {
@@ -637,12 +660,113 @@ mod tests {
     #[test]
     fn a_producers_clock_is_believed_within_reason() {
         const STORED: i64 = 1_800_000_000_000;
-        assert_eq!(plausible_birth(STORED - 5, STORED), STORED - 5);
-        assert_eq!([0, STORED + 1, i64::MIN, i64::MAX].map(|born| plausible_birth(born, STORED)), [STORED; 4]);
+        assert_eq!(age_when_stored(STORED - 5, STORED), 5);
+        assert_eq!([0, STORED + 1, i64::MIN, i64::MAX].map(|born| age_when_stored(born, STORED)), [0; 4]);
     }
 
     #[test]
     fn immunity_is_a_number_of_seconds_or_nothing() {
         assert_eq!([immunity_ms("5"), immunity_ms("-1"), immunity_ms("soon")], [Some(5000), None, None]);
+    }
+
+    /// A store whose wall clock is the test's, and transactions whose age is.
+    struct House {
+        wall_ms: Arc<AtomicI64>,
+        forward_ms: Arc<AtomicI64>,
+        transactions: Transactions,
+        store: Arc<Store>,
+        _directory: tempfile::TempDir,
+    }
+
+    const START: i64 = 1_800_000_000_000;
+
+    /// Whoever is old enough to be asked after is given up at once.
+    fn house() -> House {
+        let directory = tempfile::tempdir().unwrap();
+        let (wall_ms, forward_ms) = (Arc::new(AtomicI64::new(START)), Arc::new(AtomicI64::new(START)));
+        let clock = |of: &Arc<AtomicI64>| {
+            let of = Arc::clone(of);
+            Clock::from_fn(move || of.load(Ordering::SeqCst))
+        };
+        let config = StoreConfig {
+            segment_len: 1 << 20,
+            queue_file_entries: 1000,
+            index_slots: 100,
+            index_entries: 1000,
+            clock: clock(&wall_ms),
+            ..StoreConfig::at(directory.path())
+        };
+        let store = Arc::new(Store::open(config).unwrap());
+        let persistence = Persistence::default();
+        let config = BrokerConfig { transaction_check_max: 0, transaction_time_out: 6_000, ..BrokerConfig::default() };
+        let live = Arc::new(LiveConfig::new(config.clone(), None));
+        let config_dir = directory.path().join("config");
+        let topics = Arc::new(Topics::open(&config_dir, &live, &persistence).unwrap());
+        let offsets = ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence).unwrap();
+        let transactions = Transactions::open(TransactionParts {
+            config: Arc::clone(&live),
+            offsets: Arc::new(offsets),
+            clients: Arc::new(Clients::new()),
+            topics,
+            statistics: Arc::new(Statistics::new()),
+            store: Arc::clone(&store),
+            levels: DelayLevels::default(),
+            forward: clock(&forward_ms),
+            store_host: "127.0.0.1:10911".parse().unwrap(),
+        });
+        House { wall_ms, forward_ms, transactions, store, _directory: directory }
+    }
+
+    impl House {
+        fn begin(&self, more: &str) {
+            let half = NewMessage {
+                topic: TRANSACTION_HALF_TOPIC,
+                queue_id: QUEUE,
+                flag: 0,
+                sys_flag: SysFlag(0),
+                born_timestamp: self.wall_ms.load(Ordering::SeqCst),
+                born_host: "127.0.0.1:1".parse().unwrap(),
+                store_host: "127.0.0.1:10911".parse().unwrap(),
+                reconsume_times: 0,
+                prepared_transaction_offset: 0,
+                body: b"half",
+                properties: &format!("REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}0\u{2}{more}"),
+            };
+            let appended = self.store.append_silently(&half).unwrap();
+            let immunity = properties::property(more, names::CHECK_IMMUNITY_TIME_IN_SECONDS);
+            self.transactions.began(&appended, half.born_timestamp, immunity);
+            self.store.announce();
+        }
+
+        fn pass(&self, ms: i64) {
+            self.wall_ms.fetch_add(ms, Ordering::SeqCst);
+            self.forward_ms.fetch_add(ms, Ordering::SeqCst);
+        }
+
+        /// How many are open after a round.
+        fn open(&self) -> usize {
+            self.transactions.shared.round();
+            self.transactions.shared.pending.lock().len()
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_no_transaction_older_or_younger() {
+        const HOUR: i64 = 3_600_000;
+        for by_ms in [-HOUR, HOUR, 100 * HOUR] {
+            let house = house();
+            house.begin("");
+            house.begin("CHECK_IMMUNITY_TIME_IN_SECONDS\u{1}60\u{2}");
+            house.wall_ms.fetch_add(by_ms, Ordering::SeqCst);
+            house.pass(6_000);
+            assert_eq!(house.open(), 2, "set by {by_ms}");
+            house.pass(1);
+            assert_eq!(house.open(), 1, "set by {by_ms}");
+            house.pass(53_999);
+            assert_eq!(house.open(), 1, "set by {by_ms}");
+            house.pass(1);
+            assert_eq!(house.open(), 0, "set by {by_ms}");
+            house.store.close().unwrap();
+        }
     }
 }

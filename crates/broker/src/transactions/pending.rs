@@ -24,7 +24,8 @@ pub(crate) struct Half {
     pub physical: PhysicalOffset,
     /// Of the copies before that one, oldest first.
     pub older: Vec<QueueOffset>,
-    /// When the producer made it, in ms; when it was stored, if the producer's clock cannot be right.
+    /// When the producer made it, in ms by a clock that only goes forward, as all times here; when it was stored, if the producer's clock
+    /// cannot be right.
     pub born_ms: i64,
     /// When the newest copy was stored, in ms.
     pub stored_ms: i64,
