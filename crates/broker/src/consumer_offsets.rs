@@ -20,6 +20,11 @@ use crate::config::BrokerConfig;
 use crate::persistence::{self, Persistence, Revision, SaveError, SavedFile, TableError};
 use crate::topics::Topics;
 
+/// Most queues that groups have offsets in, all together: neither 15 nor 222 asks whether there is such a queue.
+const OFFSETS_MAX: usize = 5_000_000;
+/// Of one group in one topic.
+const QUEUES_MAX: usize = 65_536;
+
 /// Owner of the offset table.
 pub struct ConsumerOffsets {
     table: Arc<OffsetTable>,
@@ -38,6 +43,11 @@ struct Inner {
     version: DataVersion,
     commits: u64,
     dirty: bool,
+    /// Queues of all groups in all topics, and how many there may be.
+    count: usize,
+    count_max: usize,
+    /// The limit was hit and reported, and not left since.
+    refusing: bool,
 }
 
 type Groups = HashMap<ByteString, BTreeMap<QueueId, Progress>>;
@@ -73,6 +83,9 @@ impl ConsumerOffsets {
             version: DataVersion { counter: 0, state_version: 0, timestamp: now_ms() },
             commits: 0,
             dirty: false,
+            count: 0,
+            count_max: OFFSETS_MAX,
+            refusing: false,
         };
         let mut is_ahead = false;
         if let Some(table) = persistence::load::<ConsumerOffsetTable>(&path)? {
@@ -98,6 +111,7 @@ impl ConsumerOffsets {
                     }
                     progress.insert(queue, Progress { committed: Some(offset), ..Progress::default() });
                 }
+                inner.count += progress.len();
                 inner.topics.entry(topic.into()).or_default().insert(group.into(), progress);
             }
         }
@@ -115,15 +129,18 @@ impl ConsumerOffsets {
         Ok(ConsumerOffsets { table, file, store: Arc::clone(store), version_step })
     }
 
-    /// Stores a committed offset. Neither the queue's existence nor the sign is checked, and going back is allowed, as in Java.
-    pub fn commit(&self, topic: &str, group: &str, queue: QueueId, offset: i64) {
+    /// Stores a committed offset. Neither the queue's existence nor the sign is checked, and going back is allowed, as in Java. False: there
+    /// are too many.
+    pub fn commit(&self, topic: &str, group: &str, queue: QueueId, offset: i64) -> bool {
         let mut inner = self.table.inner.lock();
-        inner.progress(topic, group, queue).committed = Some(offset);
+        let Some(progress) = inner.progress(topic, group, queue) else { return false };
+        progress.committed = Some(offset);
         inner.dirty = true;
         inner.commits += 1;
         if inner.commits.is_multiple_of(self.version_step) {
             inner.version.next(now_ms());
         }
+        true
     }
 
     /// The committed offset; `None` when there is none or a negative one was committed.
@@ -133,9 +150,16 @@ impl ConsumerOffsets {
         u64::try_from(committed).ok().map(QueueOffset)
     }
 
-    /// Where the group's last pull of this queue ended. Java: `commitPullOffset`.
+    /// Where the group's last pull of this queue ended; only for show. Java: `commitPullOffset`.
     pub fn record_pull(&self, topic: &str, group: &str, queue: QueueId, next: QueueOffset) {
-        self.table.inner.lock().progress(topic, group, queue).pulled = Some(next);
+        if let Some(progress) = self.table.inner.lock().progress(topic, group, queue) {
+            progress.pulled = Some(next);
+        }
+    }
+
+    /// Whether there is anything of a topic.
+    pub fn knows_topic(&self, topic: &str) -> bool {
+        self.table.inner.lock().topics.contains_key(topic)
     }
 
     /// See [`record_pull`](Self::record_pull); the committed offset when the group has not pulled since the start. Java: `queryPullOffset`.
@@ -146,13 +170,15 @@ impl ConsumerOffsets {
     }
 
     /// Leaves a reset for the group's next pull and makes it the committed offset. Java: `assignResetOffset`.
-    pub fn reset(&self, topic: &str, group: &str, queue: QueueId, offset: QueueOffset) {
+    /// False: there are too many offsets.
+    pub fn reset(&self, topic: &str, group: &str, queue: QueueId, offset: QueueOffset) -> bool {
         let mut inner = self.table.inner.lock();
-        let progress = inner.progress(topic, group, queue);
+        let Some(progress) = inner.progress(topic, group, queue) else { return false };
         progress.reset = Some(offset);
         progress.committed = Some(i64::try_from(offset.0).unwrap_or(i64::MAX));
         inner.dirty = true;
         inner.version.next(now_ms());
+        true
     }
 
     /// The pending reset, which stays pending. Java: `queryThenEraseResetOffset` is [`take_reset`](Self::take_reset).
@@ -206,33 +232,46 @@ impl ConsumerOffsets {
     }
 
     /// Replaces the committed offsets of one group in a topic by another's, if that has any. Java: `cloneOffset`.
-    pub fn copy(&self, topic: &str, from: &str, to: &str) {
+    /// False: there are too many offsets.
+    pub fn copy(&self, topic: &str, from: &str, to: &str) -> bool {
         let mut inner = self.table.inner.lock();
-        let Some(groups) = inner.topics.get_mut(topic) else { return };
-        let Some(queues) = groups.get(from).filter(|queues| has_committed(queues)).cloned() else { return };
+        let inner = &mut *inner;
+        let Some(groups) = inner.topics.get_mut(topic) else { return true };
+        let Some(queues) = groups.get(from).filter(|queues| has_committed(queues)).cloned() else { return true };
+        if inner.count + queues.len() > inner.count_max {
+            return false;
+        }
         let target = groups.entry(to.into()).or_default();
+        inner.count -= target.len();
         target.values_mut().for_each(|progress| progress.committed = None);
         for (queue, progress) in queues {
             target.entry(queue).or_default().committed = progress.committed;
         }
+        inner.count += target.len();
         inner.dirty = true;
+        true
     }
 
     /// Forgets all offsets of a topic.
     pub fn remove_topic(&self, topic: &str) {
         let mut inner = self.table.inner.lock();
-        inner.dirty |= inner.topics.remove(topic).is_some();
+        if let Some(groups) = inner.topics.remove(topic) {
+            inner.count -= groups.values().map(BTreeMap::len).sum::<usize>();
+            inner.dirty = true;
+        }
     }
 
     /// Forgets all offsets of a group.
     pub fn remove_group(&self, group: &str) {
         let mut inner = self.table.inner.lock();
-        let mut removed = false;
-        inner.topics.retain(|_, groups| {
-            removed |= groups.remove(group).is_some();
+        let Inner { topics, count, dirty, .. } = &mut *inner;
+        topics.retain(|_, groups| {
+            if let Some(queues) = groups.remove(group) {
+                *count -= queues.len();
+                *dirty = true;
+            }
             !groups.is_empty()
         });
-        inner.dirty |= removed;
     }
 
     pub fn data_version(&self) -> DataVersion {
@@ -282,8 +321,19 @@ impl ConsumerOffsets {
 }
 
 impl Inner {
-    /// Allocates only for the first contact of a group with a topic.
-    fn progress(&mut self, topic: &str, group: &str, queue: QueueId) -> &mut Progress {
+    /// Allocates only for the first contact of a group with a topic. `None`: there are too many.
+    fn progress(&mut self, topic: &str, group: &str, queue: QueueId) -> Option<&mut Progress> {
+        let known = self.topics.get(topic).and_then(|groups| groups.get(group));
+        if !known.is_some_and(|queues| queues.contains_key(&queue)) {
+            if self.count >= self.count_max || known.is_some_and(|queues| queues.len() >= QUEUES_MAX) {
+                if !std::mem::replace(&mut self.refusing, true) {
+                    warn!(topic, group, %queue, count = self.count, "too many consumer offsets, taking no new ones");
+                }
+                return None;
+            }
+            self.refusing = false;
+            self.count += 1;
+        }
         if !self.topics.get(topic).is_some_and(|groups| groups.contains_key(group)) {
             self.topics.entry(topic.into()).or_default().insert(group.into(), BTreeMap::new());
         }
@@ -291,7 +341,6 @@ impl Inner {
             .get_mut(topic)
             .and_then(|groups| groups.get_mut(group))
             .map(|queues| queues.entry(queue).or_default())
-            .expect("inserted above")
     }
 }
 

@@ -47,6 +47,35 @@ fn committed_offsets_survive_a_restart() {
 }
 
 #[test]
+fn there_is_room_for_so_many_offsets_and_for_those_that_are_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let offsets = open(directory.path(), &Persistence::default());
+    offsets.table.inner.lock().count_max = 5;
+    for queue in 0..3 {
+        assert!(offsets.commit("TopicA", "GroupA", QueueId(queue), 1));
+    }
+    assert!(!offsets.copy("TopicA", "GroupA", "GroupB"));
+    offsets.record_pull("TopicB", "GroupA", QueueId(0), QueueOffset(1));
+    assert!(offsets.reset("TopicB", "GroupB", QueueId(0), QueueOffset(1)));
+    assert!(
+        !offsets.commit("TopicB", "GroupB", QueueId(1), 1) && !offsets.reset("TopicC", "G", QueueId(0), QueueOffset(1))
+    );
+    offsets.record_pull("TopicC", "GroupA", QueueId(0), QueueOffset(1));
+    assert!(!offsets.knows_topic("TopicC"), "what was refused leaves nothing");
+    // Who is there goes on, and what goes makes room.
+    assert!(offsets.commit("TopicA", "GroupA", QueueId(0), 2));
+    offsets.remove_group("GroupB");
+    assert!(offsets.commit("TopicC", "GroupA", QueueId(0), 1));
+    offsets.remove_topic("TopicB");
+    offsets.remove_topic("TopicC");
+    offsets.table.inner.lock().count_max = 6;
+    assert!(offsets.copy("TopicA", "GroupA", "GroupB"));
+    assert_eq!(offsets.table.inner.lock().count, 6);
+    offsets.remove_topic("TopicA");
+    assert_eq!(offsets.table.inner.lock().count, 0);
+}
+
+#[test]
 fn the_version_steps_once_per_so_many_commits() {
     let directory = tempfile::tempdir().unwrap();
     let offsets = open(directory.path(), &Persistence::default());

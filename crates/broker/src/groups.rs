@@ -9,14 +9,19 @@ use std::sync::Arc;
 use ferromq_protocol::body::{DataVersion, SubscriptionGroup, SubscriptionGroupTable};
 use ferromq_protocol::{GroupName, TopicName, json, topics as names};
 use parking_lot::RwLock;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::clock::now_ms;
 use crate::live_config::LiveConfig;
 use crate::persistence::{self, Persistence, SaveError, SavedFile, TableError};
+use crate::topics::Full;
+
+/// Most groups, and most pairs of group and topic that are forbidden. Whoever may pull makes groups.
+const GROUPS_MAX: usize = 200_000;
 
 /// Owner of the group table.
 pub struct Groups {
+    groups_max: usize,
     table: Arc<Table>,
     file: SavedFile,
     config: Arc<LiveConfig>,
@@ -31,6 +36,8 @@ struct Inner {
     /// group → topic → forbidden bits (353).
     forbidden: BTreeMap<GroupName, BTreeMap<TopicName, i32>>,
     version: DataVersion,
+    /// The limit was hit and reported, and not left since.
+    refusing: bool,
 }
 
 /// Groups that every broker knows, and whether each is one of the ONS groups that Java lets broadcast explicitly.
@@ -64,13 +71,13 @@ impl Groups {
                 forbidden.insert(group, topics.into_iter().collect());
             }
         }
-        let table = Arc::new(Table { inner: RwLock::new(Inner { groups, forbidden, version }) });
+        let table = Arc::new(Table { inner: RwLock::new(Inner { groups, forbidden, version, refusing: false }) });
         let rendered = Arc::clone(&table);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()))?;
         if first_start {
             file.request();
         }
-        Ok(Groups { table, file, config: Arc::clone(config) })
+        Ok(Groups { groups_max: GROUPS_MAX, table, file, config: Arc::clone(config) })
     }
 
     pub fn find(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {
@@ -98,6 +105,13 @@ impl Groups {
             if let Some(found) = inner.groups.get(group) {
                 return Some(Arc::clone(found));
             }
+            if inner.groups.len() >= self.groups_max && !system {
+                if !std::mem::replace(&mut inner.refusing, true) {
+                    warn!(group, limit = self.groups_max, "too many subscription groups, creating no new ones");
+                }
+                return None;
+            }
+            inner.refusing = false;
             self.put(&mut inner, new_group(group))
         };
         info!(group, "subscription group created");
@@ -107,6 +121,12 @@ impl Groups {
     /// Puts a group into the table, new or changed.
     pub fn update(&self, group: SubscriptionGroup) -> Arc<SubscriptionGroup> {
         self.put(&mut self.table.inner.write(), group)
+    }
+
+    /// Whether there can be `more` new groups, or why not.
+    pub fn check_room(&self, more: usize) -> Result<(), Full> {
+        let full = self.table.inner.read().groups.len().saturating_add(more) > self.groups_max;
+        if full { Err(Full { what: "subscription groups", limit: self.groups_max }) } else { Ok(()) }
     }
 
     /// Takes a group and its forbidden topics out.
@@ -139,17 +159,25 @@ impl Groups {
     }
 
     /// Sets the forbidden bits of a group for a topic. Java: `updateForbidden`.
-    pub fn forbid(&self, group: &str, topic: &str, bits: i32) {
+    pub fn forbid(&self, group: &str, topic: &str, bits: i32) -> Result<(), Full> {
         let mut inner = self.table.inner.write();
         if bits == 0 {
             if let Some(topics) = inner.forbidden.get_mut(group) {
                 topics.remove(topic);
+                if topics.is_empty() {
+                    inner.forbidden.remove(group);
+                }
             }
         } else {
+            // Rare enough to be counted each time.
+            if inner.forbidden.values().map(BTreeMap::len).sum::<usize>() >= self.groups_max {
+                return Err(Full { what: "forbidden pairs of group and topic", limit: self.groups_max });
+            }
             inner.forbidden.entry(group.into()).or_default().insert(topic.into(), bits);
         }
         inner.version.next(now_ms());
         self.file.request();
+        Ok(())
     }
 
     /// Runs `done` when every change so far is on disk, or with why it is not.
@@ -230,6 +258,26 @@ mod tests {
     }
 
     #[test]
+    fn there_is_room_for_so_many_groups_and_for_those_that_are_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut groups = open(directory.path(), &Persistence::default(), true);
+        groups.groups_max = groups.all().len() + 1;
+        assert!(groups.find_or_create("GroupA").is_some());
+        assert!(groups.find_or_create("GroupB").is_none() && groups.check_room(1).is_err());
+        assert!(groups.find_or_create("GroupA").is_some() && groups.find_or_create("CID_RMQ_SYS_NEW").is_some());
+        for gone in ["GroupA", "CID_RMQ_SYS_NEW"] {
+            groups.remove(gone);
+        }
+        assert!(groups.find_or_create("GroupB").is_some());
+        for topic in 0..groups.groups_max {
+            groups.forbid("GroupB", &topic.to_string(), 4).unwrap();
+        }
+        assert!(groups.forbid("GroupB", "one more", 4).is_err());
+        groups.forbid("GroupB", "0", 0).unwrap();
+        assert!(groups.forbid("GroupB", "one more", 4).is_ok());
+    }
+
+    #[test]
     fn without_auto_creation_only_system_groups_are() {
         let directory = tempfile::tempdir().unwrap();
         let groups = open(directory.path(), &Persistence::default(), false);
@@ -244,7 +292,7 @@ mod tests {
         let persistence = Persistence::default();
         let groups = open(directory.path(), &persistence, true);
         groups.update(SubscriptionGroup { retry_max_times: 3, ..new_group("GroupA") });
-        groups.forbid("GroupA", "TopicA", 4);
+        groups.forbid("GroupA", "TopicA", 4).unwrap();
         groups.find_or_create("GroupB");
         groups.remove("GroupB");
         persistence.stop();

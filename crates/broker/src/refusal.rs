@@ -8,6 +8,8 @@ use ferromq_protocol::{EncodeFields, HeaderError, Reply, ResponseCode};
 use ferromq_store::ReadError;
 use tracing::error;
 
+use crate::topics::Full;
+
 use crate::persistence::SaveError;
 use crate::readers::Busy;
 
@@ -55,6 +57,11 @@ impl Refusal {
             ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
             format!("subscription group [{group}] does not exist, \n{FAQ}"),
         )
+    }
+
+    /// SYSTEM_BUSY (2): a table of names takes no more.
+    pub fn full(full: Full) -> Refusal {
+        Refusal::new(ResponseCode::SYSTEM_BUSY, full.to_string())
     }
 
     /// Any code with Java's FAQ pointer on a second line.

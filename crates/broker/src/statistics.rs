@@ -154,6 +154,11 @@ impl Statistics {
         }
     }
 
+    /// Whether anything is counted for a topic.
+    pub fn knows_topic(&self, topic: &str) -> bool {
+        self.tables.read().topics.contains_key(topic)
+    }
+
     /// Forgets a group in every topic. Java: `onGroupDeleted`.
     pub fn remove_group(&self, group: &str) {
         let mut tables = self.tables.write();

@@ -190,7 +190,7 @@ proptest! {
                     (1, [(What::Group, name, None)].into_iter().chain(forbidden).collect())
                 }
                 Step::Forbid { name, bits } => {
-                    tables.groups.forbid(&topic(name), "T", bits);
+                    tables.groups.forbid(&topic(name), "T", bits).unwrap();
                     (1, vec![(What::Forbidden, name, Some(bits.into()))])
                 }
                 Step::Commit { name, offset } => {

@@ -66,6 +66,14 @@ pub struct ToRegister {
     pub whole: bool,
 }
 
+/// A table of names takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("[OVERLOAD]this broker has {limit} {what}, which is the limit")]
+pub struct Full {
+    pub what: &'static str,
+    pub limit: usize,
+}
+
 /// What a send asks for when its topic is unknown.
 pub struct CreateOnSend<'a> {
     pub topic: &'a str,
@@ -76,8 +84,13 @@ pub struct CreateOnSend<'a> {
     pub topic_sys_flag: i32,
 }
 
+/// Most topics. Whoever may send makes them, and every one is in each registration and in `topics.json`.
+const TOPICS_MAX: usize = 500_000;
+
 /// Owner of the topic table.
 pub struct Topics {
+    /// Beyond it, only the topics of the broker itself are made.
+    topics_max: usize,
     table: Arc<Table>,
     file: SavedFile,
     config: Arc<LiveConfig>,
@@ -127,7 +140,7 @@ impl Topics {
         if first_start {
             file.request();
         }
-        Ok(Topics { table, file, config: Arc::clone(config), changed: watch::channel(0).0 })
+        Ok(Topics { topics_max: TOPICS_MAX, table, file, config: Arc::clone(config), changed: watch::channel(0).0 })
     }
 
     pub fn find(&self, topic: &str) -> Option<Arc<Topic>> {
@@ -174,6 +187,12 @@ impl Topics {
         }
     }
 
+    /// Whether there can be `more` new topics, or why not.
+    pub fn check_room(&self, more: usize) -> Result<(), Full> {
+        let full = self.table.inner.read().topics.len().saturating_add(more) > self.topics_max;
+        if full { Err(Full { what: "topics", limit: self.topics_max }) } else { Ok(()) }
+    }
+
     /// Creates a topic after the pattern that the client names, by the rules of spec §B.7; `None` when they forbid it.
     /// An existing topic is returned as it is. Java: `createTopicInSendMessageMethod`.
     pub fn create_on_send(&self, wish: &CreateOnSend<'_>) -> Option<Arc<Topic>> {
@@ -189,7 +208,7 @@ impl Topics {
                 } else {
                     pattern.perm
                 };
-            if perm & perm::INHERIT == 0 {
+            if perm & perm::INHERIT == 0 || inner.topics.len() >= self.topics_max {
                 return None;
             }
             let queue_count = wish.queue_count.min(pattern.write_queue_nums).max(0);
@@ -208,7 +227,7 @@ impl Topics {
         Some(topic)
     }
 
-    /// The topic, created with these figures if it does not exist: retry and dead-letter topics.
+    /// The topic, created with these figures if it does not exist: retry and dead-letter topics. `None`: there are too many.
     /// Java: `createTopicInSendMessageBackMethod`, which also updates the order flag of an existing topic.
     pub fn find_or_create(
         &self,
@@ -217,24 +236,25 @@ impl Topics {
         perm: i32,
         order: bool,
         topic_sys_flag: i32,
-    ) -> Arc<Topic> {
+    ) -> Option<Arc<Topic>> {
         if let Some(found) = self.find(topic)
             && found.order == order
         {
-            return found;
+            return Some(found);
         }
         let created = {
             let mut inner = self.table.inner.write();
             let config = match inner.topics.get(topic) {
-                Some(found) if found.order == order => return Arc::clone(found),
+                Some(found) if found.order == order => return Some(Arc::clone(found)),
                 Some(found) => TopicConfig { order, ..found.config.clone() },
+                None if inner.topics.len() >= self.topics_max && !names::is_system(topic) => return None,
                 None => TopicConfig { order, topic_sys_flag, ..new_config(topic, queue_count, perm) },
             };
             self.put(&mut inner, config)
         };
         info!(topic, queues = created.write_queue_nums, "topic created");
         self.announce();
-        created
+        Some(created)
     }
 
     /// Puts a topic into the table, new or changed.
@@ -444,6 +464,27 @@ mod tests {
         assert_eq!(topics.create_on_send(&wish("TopicC", "TBW102", -3)).unwrap().write_queue_nums, 0);
         // A second request finds the topic as it is, whatever it wishes.
         assert_eq!(topics.create_on_send(&wish("TopicA", "TBW102", 7)).unwrap().write_queue_nums, 4);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_topics_and_for_those_that_are_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut topics = open(directory.path(), &Persistence::default(), true);
+        topics.topics_max = topics.names().len() + 2;
+        assert!(topics.check_room(2).is_ok() && topics.check_room(3).is_err());
+        topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
+        topics.find_or_create("%RETRY%GroupA", 1, perm::READ_WRITE, false, 0).unwrap();
+        assert!(topics.create_on_send(&wish("TopicB", "TBW102", 4)).is_none());
+        assert!(topics.find_or_create("%RETRY%GroupB", 1, perm::READ_WRITE, false, 0).is_none());
+        assert!(topics.check_room(1).unwrap_err().to_string().contains("topics, which is the limit"));
+        // Who is there goes on, and the broker's own come all the same.
+        assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_some());
+        assert!(topics.find_or_create("%RETRY%GroupA", 1, perm::READ_WRITE, true, 0).is_some());
+        assert!(topics.find_or_create("TRANS_CHECK_MAX_TIME_TOPIC", 1, perm::READ_WRITE, false, 0).is_some());
+        for gone in ["TopicA", "TRANS_CHECK_MAX_TIME_TOPIC"] {
+            topics.remove(gone);
+        }
+        assert!(topics.create_on_send(&wish("TopicB", "TBW102", 4)).is_some());
     }
 
     #[test]

@@ -256,6 +256,26 @@ async fn free(house: &House) {
     tokio::time::timeout(PATIENCE, all).await.unwrap();
 }
 
+/// Names that do not exist can be deleted, as in Java, and leave nothing behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_what_is_not_there_makes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    assert_eq!(house.send("TopicA", "0", "", b"x").await.code, 0);
+    house.see("TopicA", "0", 1).await;
+    let all = || house.ask(RequestCode::GET_ALL_TOPIC_CONFIG, &[], b"");
+    let before = all().await.body;
+    for number in 0..100 {
+        let name = format!("Nobody{number}");
+        assert_eq!(house.ask(RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", &name)], b"").await.code, 0);
+    }
+    assert_eq!(all().await.body, before);
+    let queues = std::fs::read_dir(root.path().join("consumequeue")).unwrap();
+    let names: Vec<_> = queues.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains("Nobody")), "{names:?}");
+    house.stop().await;
+}
+
 /// A pull of a backlog is cut to what a frame takes, whatever `maxTransferBytesOnMessageInMemory` allows, and so is a query by key.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_cut_to_what_a_frame_takes() {

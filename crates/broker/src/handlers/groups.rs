@@ -49,6 +49,9 @@ fn put(groups: &Groups, wanted: SubscriptionGroup, connection: &Connection) -> R
     let attributes =
         attributes::alter(attributes::OF_GROUPS, current.as_ref().map(|group| &group.attributes), &wanted.attributes)
             .map_err(|error| Refusal::system_error(error.to_string()))?;
+    if current.is_none() {
+        groups.check_room(1).map_err(Refusal::full)?;
+    }
     info!(group = %wanted.group_name, peer = %connection.peer_addr(), "subscription group updated");
     groups.update(SubscriptionGroup { attributes, ..wanted });
     Ok(())
@@ -106,7 +109,7 @@ pub(crate) fn forbidden(groups: &Groups, connection: &Connection, command: &Comm
     if next != bits {
         refuse_name(group)?;
         topic.validate().map_err(|error| Refusal::invalid_parameter(error.to_string()))?;
-        groups.forbid(group, topic, next);
+        groups.forbid(group, topic, next).map_err(Refusal::full)?;
     }
     let body =
         GroupForbidden { group: GroupName::clone(group), topic: topic.clone(), readable: Some(next & perm::READ == 0) };

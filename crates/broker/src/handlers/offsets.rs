@@ -101,7 +101,11 @@ pub(crate) fn update(
     if offsets.pending_reset(topic, group, queue).is_some() {
         return Ok(Outcome::Reply(Reply::ok().header(NoFields).remark("Offset has been previously reset")));
     }
-    offsets.commit(topic, group, queue, offset);
+    if !offsets.commit(topic, group, queue, offset) {
+        let remark =
+            format!("[OVERLOAD]this broker keeps no more offsets; {group} has none in queue {queue} of {topic} yet");
+        return Err(Refusal::new(ResponseCode::SYSTEM_BUSY, remark).header(NoFields));
+    }
     Ok(Outcome::Reply(Reply::ok().header(NoFields)))
 }
 

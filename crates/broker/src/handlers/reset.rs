@@ -25,6 +25,10 @@ use crate::topics::{Topic, Topics};
 /// Client version that understands RESET_CONSUMER_CLIENT_OFFSET. Java: `MQVersion.Version.V3_0_7_SNAPSHOT`.
 const VERSION_3_0_7: i32 = 28;
 
+fn too_many_offsets() -> Refusal {
+    Refusal::new(ResponseCode::SYSTEM_BUSY, "[OVERLOAD]this broker keeps no more offsets")
+}
+
 /// The parts that moving offsets uses.
 pub(crate) struct ResetPath {
     pub config: Arc<LiveConfig>,
@@ -76,7 +80,9 @@ impl ResetPath {
             }
         }
         for (queue, offset) in &targets {
-            self.offsets.reset(&request.topic, &request.group, *queue, *offset);
+            if !self.offsets.reset(&request.topic, &request.group, *queue, *offset) {
+                return Err(too_many_offsets());
+            }
         }
         Ok(targets)
     }
@@ -186,7 +192,9 @@ impl ResetPath {
             None => self.offsets.topics_of(&request.src_group),
         };
         for topic in topics.iter().filter(|topic| self.topics.contains(topic)) {
-            self.offsets.copy(topic, &request.src_group, &request.dest_group);
+            if !self.offsets.copy(topic, &request.src_group, &request.dest_group) {
+                return Err(too_many_offsets());
+            }
         }
         self.offsets.when_all_saved(super::answer_when_saved(connection, command, Reply::ok()));
         Ok(Outcome::Deferred)

@@ -170,11 +170,21 @@ impl SendPath {
         };
         match self.parts.topics.create_on_send(&wish) {
             Some(topic) => Ok(topic),
-            None if retry => {
-                Ok(self.parts.topics.find_or_create(&request.topic, 1, perm::READ_WRITE, false, topic_sys_flag))
-            }
+            None if retry => self.make(&request.topic, topic_sys_flag),
+            None if self.parts.topics.check_room(1).is_err() => Err(self.too_many_topics()),
             None => Err(Refusal::topic_not_exist(&request.topic).header(self.reply_tags.clone())),
         }
+    }
+
+    /// A retry or dead-letter topic.
+    fn make(&self, topic: &str, topic_sys_flag: i32) -> Result<Arc<Topic>, Refusal> {
+        let made = self.parts.topics.find_or_create(topic, 1, perm::READ_WRITE, false, topic_sys_flag);
+        made.ok_or_else(|| self.too_many_topics())
+    }
+
+    fn too_many_topics(&self) -> Refusal {
+        let full = self.parts.topics.check_room(1).err().map_or_else(String::new, |full| full.to_string());
+        self.refuse(ResponseCode::SYSTEM_BUSY, full)
     }
 
     fn send_single(
@@ -272,7 +282,7 @@ impl SendPath {
             && self.is_past_retries(group, request, client_version)?
         {
             let dead_letters = topic_names::dead_letter_topic(group);
-            let topic = self.parts.topics.find_or_create(&dead_letters, 1, perm::READ_WRITE, false, 0);
+            let topic = self.make(&dead_letters, 0)?;
             let queue = self.queue(-1, &topic)?;
             return Ok((Detour::DeadLetter, topic, queue));
         }

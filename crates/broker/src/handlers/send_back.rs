@@ -67,6 +67,7 @@ impl SendBackPath {
         let sys_flag = topics::unit_flag(request.unit_mode, true);
         let retry_topic = topic_names::retry_topic(&request.group);
         let retry = self.topics.find_or_create(&retry_topic, group.retry_queue_nums, perm::READ_WRITE, false, sys_flag);
+        let retry = retry.ok_or_else(|| self.too_many_topics())?;
         if retry.perm & perm::WRITE == 0 {
             return Err(Refusal::no_permission(format!("the topic[{retry_topic}] sending message is forbidden")));
         }
@@ -93,7 +94,7 @@ impl SendBackPath {
                 false,
                 0,
             );
-            Target { topic, queue: QueueId(0), level: 0 }
+            Target { topic: topic.ok_or_else(|| self.too_many_topics())?, queue: QueueId(0), level: 0 }
         } else {
             let level = if request.delay_level == 0 { FIRST_LEVEL.saturating_add(tries) } else { request.delay_level };
             // The topic may be older than the group's number of retry queues.
@@ -108,6 +109,10 @@ impl SendBackPath {
         self.statistics
             .sent_back(&record.property(names::RETRY_TOPIC).unwrap_or_else(|| record.topic().into()), &request.group);
         Ok(self.acknowledge(connection, command, target.topic, end))
+    }
+
+    fn too_many_topics(&self) -> Refusal {
+        self.topics.check_room(1).err().map_or_else(|| Refusal::system_error("the topic was removed"), Refusal::full)
     }
 
     fn admit(&self, request: &SendBackRequest) -> Result<Arc<SubscriptionGroup>, Refusal> {

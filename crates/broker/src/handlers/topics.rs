@@ -52,6 +52,7 @@ pub(crate) fn update(
         topics.when_saved(&topic, super::answer_when_saved(connection, command, reply));
         return Ok(Outcome::Deferred);
     }
+    refuse_too_many(topics, std::slice::from_ref(&next))?;
     info!(topic = %next.topic_name, read = next.read_queue_nums, write = next.write_queue_nums, perm = next.perm, peer = %connection.peer_addr(), "topic updated");
     let topic = topics.update(next);
     topics.when_saved(&topic, super::answer_when_saved(connection, command, Reply::ok()));
@@ -71,6 +72,7 @@ pub(crate) fn update_list(
         .into_iter()
         .map(|wanted| admit(config, topics, wanted))
         .collect::<Result<Vec<_>, _>>()?;
+    refuse_too_many(topics, &next)?;
     info!(count = next.len(), peer = %connection.peer_addr(), "topics updated");
     let updated = topics.update_all(next);
     match updated.last() {
@@ -106,6 +108,13 @@ fn admit(config: &BrokerConfig, topics: &Topics, wanted: TopicConfig) -> Result<
     Ok(TopicConfig { attributes, topic_name: wanted.topic_name.into_owned(), ..wanted })
 }
 
+fn refuse_too_many(topics: &Topics, next: &[TopicConfig]) -> Result<(), Refusal> {
+    match next.iter().filter(|topic| !topics.contains(&topic.topic_name)).count() {
+        0 => Ok(()),
+        new => topics.check_room(new).map_err(Refusal::full),
+    }
+}
+
 /// What a topic's deletion reaches.
 pub(crate) struct Deletion {
     pub config: Arc<LiveConfig>,
@@ -128,8 +137,15 @@ pub(crate) fn delete(parts: Deletion, connection: &Connection, command: &Command
 }
 
 impl Deletion {
-    /// The queue files go last: a topic that a restart brings back has its messages.
+    /// The queue files go last: a topic that a restart brings back has its messages. A name that nothing here has leaves no trace.
     fn delete(&self, topic: &str) -> Result<(), Refusal> {
+        let known = self.topics.contains(topic)
+            || self.offsets.knows_topic(topic)
+            || self.statistics.knows_topic(topic)
+            || !self.store.queue_ids(topic).is_empty();
+        if !known {
+            return Ok(());
+        }
         let mut doomed = vec![topic.to_owned()];
         if self.config.current().clear_retry_topic_when_delete_topic {
             for group in self.offsets.groups_of(topic) {
