@@ -138,6 +138,7 @@ fn a_file_that_became_shorter_is_an_error_of_who_reads_it() {
     let store = open();
     let file = std::fs::OpenOptions::new().write(true).open(site.dir.path().join("store").join(FIRST_LOG)).unwrap();
     file.set_len(6000).unwrap();
+    site.disk.forget_what_was_seen();
     assert_eq!(read(&store, 0, 0, Effort::Full).unwrap().count, 1);
     assert!(matches!(read(&store, 0, 1, Effort::Brief), Err(ReadError::NeedsTime)));
     let failed = read(&store, 0, 1, Effort::Full);
@@ -178,4 +179,19 @@ fn a_filter_looks_into_so_many_bytes_at_once() {
     let scan = |from| store.read(T, Q, QueueOffset(from), ReadLimits::count(32), &Says(b"yes"), Effort::Full).unwrap();
     assert_eq!((scan(0).status, scan(0).next_offset), (ReadStatus::NoMatchedMessage, QueueOffset(2)));
     assert_eq!(scan(2).next_offset, QueueOffset(4));
+}
+
+#[test]
+fn a_bad_sector_where_an_open_reads_is_told_and_not_run_into() {
+    let site = Site::new();
+    let (store, places) = ten_messages(&site);
+    // As killed.
+    drop(store);
+    site.disk.go_cold();
+    site.disk.bad.lock().push((FIRST_LOG, places[3].0 + 8192..places[3].0 + 8193));
+    let told = Store::open(StoreConfig { segment_len: 1 << 20, ..site.config() }).unwrap_err().to_string();
+    assert!(told.contains(&format!(" of {}", site.dir.path().join("store").join(FIRST_LOG).display())), "{told}");
+    site.disk.bad.lock().clear();
+    let store = Store::open(StoreConfig { segment_len: 1 << 20, ..site.config() }).unwrap();
+    assert_eq!(read(&store, 0, 0, Effort::Full).unwrap().count, 10);
 }

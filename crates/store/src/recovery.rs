@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2};
+use ferromq_protocol::PhysicalOffset;
+use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2, RECORD_LEN_MIN};
 use ferromq_protocol::message::{Parsed, Record};
 use memchr::memmem;
 
@@ -23,9 +24,10 @@ use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
 use crate::dispatch::Projection;
 use crate::files;
 use crate::index::Durable;
+use crate::looking::{Effort, Look};
 use crate::mapped_file::{LogFile, LogSlice, PAGE};
 use crate::noted::Noted;
-use crate::segments::Segments;
+use crate::segments::{RECORD_LEN_MAX, Segments};
 use crate::table_change::deleted_topic;
 
 /// What recovery found.
@@ -289,6 +291,17 @@ fn has_torn_properties(record: &Record<'_>, at: usize) -> bool {
     text[in_first_page..].chunks(PAGE).any(|piece| piece.iter().all(|byte| *byte == 0))
 }
 
+/// Brings what may be a record into memory. A disk that does not give it is an error of the open, which names the place; a page
+/// fault would end the process, and the next one, without a word.
+fn look_at_record(look: &Look<'_>, file: &LogFile, bytes: &[u8], at: usize) -> io::Result<()> {
+    let upto = |len: usize| at..bytes.len().min(at.saturating_add(len));
+    file.look(look, upto(RECORD_LEN_MIN)).map_err(io::Error::other)?;
+    match Record::head_at(&bytes[at..], PhysicalOffset(file.start() + at as u64)) {
+        Some(len) if len <= RECORD_LEN_MAX => file.look(look, upto(len)).map_err(io::Error::other),
+        _ => Ok(()),
+    }
+}
+
 /// Goes through the records from the last border before the start on.
 fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: OnDisk) -> io::Result<Scan> {
     let (begin, last) = border_before(files, projection, start.queues.min(start.index));
@@ -297,11 +310,13 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: 
     let mut known = None;
     for (index, file) in files.iter().enumerate().skip(first) {
         let Some(bytes) = file.slice(0..file.written()) else { break };
+        let look = Look::new(&*projection.disk, Effort::Full);
         // Inside the file, whose length is a usize.
         let mut at = begin.saturating_sub(file.start()) as usize;
         while at < bytes.len() {
             projection.interrupt.check()?;
             let physical = file.start() + at as u64;
+            look_at_record(&look, file, &bytes, at)?;
             let found = whole_record(&bytes, at, file.start());
             match found {
                 Found::Blank => break,

@@ -16,7 +16,7 @@ use crate::mapped_file::{LogFile, LogSlice};
 const RECORD_HEAD_LEN: usize = PHYSICAL_OFFSET_AT + 8;
 const PHYSICAL_OFFSET_AT: usize = 28;
 /// Longer ones cannot have been sent: no frame is.
-const RECORD_LEN_MAX: usize = 128 << 20;
+pub const RECORD_LEN_MAX: usize = 128 << 20;
 
 /// Contiguous segments. Pushed by the append, read by everyone.
 #[derive(Debug, Default)]

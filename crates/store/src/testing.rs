@@ -43,6 +43,10 @@ impl FaultyDisk {
     /// From now on nothing is in memory, whatever was seen there.
     pub fn go_cold(&self) {
         self.cold.store(true, Ordering::SeqCst);
+        self.forget_what_was_seen();
+    }
+
+    pub fn forget_what_was_seen(&self) {
         std::thread::sleep(SEEN_FOR + Duration::from_millis(2));
     }
 }
