@@ -5,16 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::Record;
+use ferromq_protocol::message::record::RECORD_LEN_MIN;
 use parking_lot::RwLock;
 
 use crate::disk::Disk;
 use crate::looking::{Look, ReadError};
 use crate::mapped_file::{LogFile, LogSlice};
 
-/// What a record says of itself at fixed places: its length first, its own place last.
-const RECORD_HEAD_LEN: usize = PHYSICAL_OFFSET_AT + 8;
-const PHYSICAL_OFFSET_AT: usize = 28;
 /// Longer ones cannot have been sent: no frame is.
 pub const RECORD_LEN_MAX: usize = 128 << 20;
 
@@ -81,16 +80,10 @@ impl Segments {
     /// The record at `at` as bytes for a reply; `None` where none begins, or it is gone. Any byte may be meant: how much is
     /// brought into memory is only what the head of a record says.
     pub fn record_at(&self, look: &Look<'_>, at: u64) -> Result<Option<Bytes>, ReadError> {
-        let Some(head) = self.look(look, at, RECORD_HEAD_LEN)? else { return Ok(None) };
-        let (len, physical) = (&head[..4], &head[PHYSICAL_OFFSET_AT..]);
-        if physical != at.to_be_bytes() {
-            return Ok(None);
-        }
-        let len = len.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
+        let Some(head) = self.look(look, at, RECORD_LEN_MIN)? else { return Ok(None) };
+        let len = Record::head_at(&head, PhysicalOffset(at)).filter(|len| *len <= RECORD_LEN_MAX);
         drop(head);
-        if len > RECORD_LEN_MAX {
-            return Ok(None);
-        }
+        let Some(len) = len else { return Ok(None) };
         let record = self.look(look, at, len)?;
         Ok(record.filter(|bytes| Record::parse(bytes).is_ok()).map(LogSlice::into_bytes))
     }
