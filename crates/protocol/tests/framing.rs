@@ -3,8 +3,8 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use ferromq_protocol::header::{MaxOffsetRequest, PullRequest, SendReply, SendRequest, UpdateOffsetRequest};
 use ferromq_protocol::{
-    Command, FRAME_LEN_MAX, Fields, FrameError, HeaderError, NoFields, QueueId, QueueOffset, Reply, RequestCode,
-    RequestId, ResponseCode, Serialization, UnreadableValue, decode_frame,
+    Command, FRAME_LEN_MAX, Fields, FrameError, HEADER_LEN_MAX, HeaderError, NoFields, QueueId, QueueOffset, Reply,
+    RequestCode, RequestId, ResponseCode, Serialization, UnreadableValue, decode_frame,
 };
 use proptest::prelude::*;
 
@@ -95,6 +95,17 @@ fn frames_over_the_limit_are_not_written() {
     let mut out = BytesMut::from(&b"before"[..]);
     assert!(matches!(command.encode_head(&mut out), Err(FrameError::TooLong { .. })));
     assert_eq!(out, "before");
+}
+
+#[test]
+fn a_header_has_a_length_at_most() {
+    let header = |len: usize| {
+        let around = r#"{"code":1,"remark":""}"#;
+        format!(r#"{{"code":1,"remark":"{}"}}"#, "r".repeat(len - around.len()))
+    };
+    assert!(decode(json_frame(&header(HEADER_LEN_MAX), b"x")).unwrap().is_some());
+    let len = HEADER_LEN_MAX + 1;
+    assert_eq!(decode(json_frame(&header(len), b"x")).unwrap_err(), FrameError::HeaderTooLong { len });
 }
 
 #[test]

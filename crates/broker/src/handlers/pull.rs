@@ -356,7 +356,6 @@ impl PullPath {
         let (topic, queue, subscribed) = (Arc::clone(&held.pull.topic), held.pull.queue, held.pull.subscribed);
         // Short polling: no message wakes it, it looks when its time is up.
         let wakes = if self.config.current().long_polling_enable { held.pull.wanted.wakes() } else { Wakes::Never };
-        let closed = held.slot.is_closed();
         let held = Held {
             from,
             deadline: held.deadline,
@@ -366,9 +365,9 @@ impl PullPath {
             pull: held,
         };
         // A message that was dispatched after the read and before the pull is in the list would wake nobody, nor would a subscription that
-        // changed meanwhile.
-        let is_over = || {
-            closed
+        // changed meanwhile; and a connection that has closed would not take it out.
+        let is_over = |held: &HeldPull| {
+            held.slot.is_closed()
                 || self.stopping.load(Ordering::SeqCst)
                 || self.store.queue_bounds(&topic.topic_name, queue).is_some_and(|bounds| bounds.max > from)
                 || subscribed.is_some_and(|known| known.changes != self.clients.subscription_changes())

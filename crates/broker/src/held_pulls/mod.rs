@@ -163,12 +163,13 @@ impl<P> HeldPulls<P> {
         topic: &TopicName,
         queue: QueueId,
         held: Held<P>,
-        is_over: impl FnOnce() -> bool,
+        is_over: impl FnOnce(&P) -> bool,
     ) -> Result<(), P> {
         let mut state = self.state.lock();
         // Counted before the check: an arrival that the check does not see yet sees the count.
         let count = self.count.fetch_add(1, Ordering::SeqCst);
-        if count >= self.limits.all || state.is_full_for(held.parker, topic, queue, self.limits) || is_over() {
+        if count >= self.limits.all || state.is_full_for(held.parker, topic, queue, self.limits) || is_over(&held.pull)
+        {
             self.count.fetch_sub(1, Ordering::SeqCst);
             return Err(held.pull);
         }

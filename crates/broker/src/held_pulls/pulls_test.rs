@@ -62,10 +62,10 @@ impl<P> HeldPulls<P> {
 fn only_the_waiting_queue_is_touched() {
     let pulls = HeldPulls::new(Limits::of(10));
     let later = Instant::now() + Duration::from_secs(60);
-    pulls.park(&"T".into(), QueueId(0), held(5, later, Wakes::Any, "a"), || false).unwrap();
-    pulls.park(&"T".into(), QueueId(1), held(5, later, Wakes::Any, "b"), || false).unwrap();
+    pulls.park(&"T".into(), QueueId(0), held(5, later, Wakes::Any, "a"), |_| false).unwrap();
+    pulls.park(&"T".into(), QueueId(1), held(5, later, Wakes::Any, "b"), |_| false).unwrap();
     pulls
-        .park(&"U".into(), QueueId(0), Held { parker: parker(2, 1), ..held(5, later, Wakes::Any, "c") }, || false)
+        .park(&"U".into(), QueueId(0), Held { parker: parker(2, 1), ..held(5, later, Wakes::Any, "c") }, |_| false)
         .unwrap();
     assert_eq!(pulls.take_woken(&arrival("T", 0, 4, "", "")), Vec::<&str>::new());
     assert_eq!(pulls.take_woken(&arrival("T", 0, 5, "", "")), ["a"]);
@@ -76,7 +76,7 @@ fn only_the_waiting_queue_is_touched() {
 #[test]
 fn a_message_that_came_meanwhile_is_not_waited_for() {
     let pulls = HeldPulls::new(Limits::of(10));
-    assert_eq!(pulls.park(&"T".into(), QueueId(0), held(0, Instant::now(), Wakes::Any, "a"), || true), Err("a"));
+    assert_eq!(pulls.park(&"T".into(), QueueId(0), held(0, Instant::now(), Wakes::Any, "a"), |_| true), Err("a"));
     pulls.assert_nothing_left();
 }
 
@@ -88,7 +88,7 @@ fn deadlines_and_shutdown_empty_the_list() {
     for (deadline, name) in [(now, "due"), (soon, "soon"), (now + Duration::from_secs(60), "later")] {
         let parker = parker(name.len() as u64, 1);
         pulls
-            .park(&"T".into(), QueueId(0), Held { parker, ..held(0, deadline, Wakes::Never, name) }, || false)
+            .park(&"T".into(), QueueId(0), Held { parker, ..held(0, deadline, Wakes::Never, name) }, |_| false)
             .unwrap();
     }
     assert_eq!(pulls.take_expired(now), ["due"]);
@@ -106,7 +106,7 @@ fn nobody_has_all_the_room() {
     let later = Instant::now() + Duration::from_secs(60);
     let park = |connection, address, queue| {
         let held = Held { parker: parker(connection, address), ..held(0, later, Wakes::Any, (connection, address)) };
-        pulls.park(&"T".into(), QueueId(queue), held, || false).is_ok()
+        pulls.park(&"T".into(), QueueId(queue), held, |_| false).is_ok()
     };
     let parked = |connection, address, queues: std::ops::Range<u32>| {
         queues.map(|queue| (0..10).filter(|_| park(connection, address, queue)).count()).sum::<usize>()
@@ -132,7 +132,7 @@ fn an_arrival_costs_what_it_wakes_and_not_what_waits() {
     let later = Instant::now() + Duration::from_secs(60);
     for number in 0..MANY {
         let wakes = Wakes::Codes(vec![number as i64 + 10_000_000_000]);
-        pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, number), || false).unwrap();
+        pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, number), |_| false).unwrap();
     }
     let begun = Instant::now();
     for offset in 0..MANY as u64 {
@@ -152,10 +152,10 @@ fn conditions_beyond_the_bound_wake_always() {
     let long = |number: usize| format!("a = '{number}{}'", "x".repeat(CONDITION_LEN_SUM_MAX / 3));
     for number in 0..10 {
         let wakes = condition(&conditions, &long(number));
-        pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, number), || false).unwrap();
+        pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, number), |_| false).unwrap();
         // The same one again costs nothing more.
         let wakes = condition(&conditions, &long(0));
-        pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, 100), || false).unwrap();
+        pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, 100), |_| false).unwrap();
     }
     assert!(pulls.state.lock().topics["T"][&QueueId(0)].condition_len_sum <= CONDITION_LEN_SUM_MAX);
     let woken = pulls.take_woken(&arrival("T", 0, 0, "", "a\u{1}1\u{2}"));
@@ -260,7 +260,7 @@ proptest! {
                         wakes: wanted(&conditions, wakes),
                         pull: number,
                     };
-                    prop_assert_eq!(pulls.park(&"T".into(), QueueId(queue), held, || false).is_ok(), fits);
+                    prop_assert_eq!(pulls.park(&"T".into(), QueueId(queue), held, |_| false).is_ok(), fits);
                     if fits {
                         model.push(Known { number, connection, queue, from, deadline, wakes, subscriber });
                     }
