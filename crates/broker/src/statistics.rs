@@ -136,12 +136,12 @@ impl Statistics {
 
     /// One answered pull.
     pub fn delivered(&self, topic: &str, group: &str, messages: u64, bytes: u64) {
-        self.with_topic(topic, |cached| self.group(cached, group).delivered.add(messages, bytes));
+        self.with_topic(topic, |cached| self.with_group(cached, group, |meters| meters.delivered.add(messages, bytes)));
     }
 
     /// One message that a consumer gave back.
     pub fn sent_back(&self, topic: &str, group: &str) {
-        self.with_topic(topic, |cached| self.group(cached, group).sent_back.add(1, 0));
+        self.with_topic(topic, |cached| self.with_group(cached, group, |meters| meters.sent_back.add(1, 0)));
     }
 
     /// Forgets a topic. Java: `onTopicDeleted`.
@@ -296,17 +296,17 @@ impl Statistics {
         Arc::clone(tables.topics.entry(topic.into()).or_default())
     }
 
-    /// The counters of a group, found in the topic's table of the thread.
-    fn group(&self, cached: &mut CachedTopic, group: &str) -> Arc<GroupMeters> {
+    /// Runs `count` with the counters of a group, found in the topic's table of the thread.
+    fn with_group(&self, cached: &mut CachedTopic, group: &str, count: impl FnOnce(&GroupMeters)) {
         if let Some(known) = cached.groups.get(group) {
-            return Arc::clone(known);
+            return count(known);
         }
         let meters = {
             let mut groups = cached.meters.groups.write();
             match groups.get(group) {
                 Some(known) => Arc::clone(known),
                 None if self.group_count.load(Ordering::Relaxed) >= self.limits.groups => {
-                    return Arc::clone(&cached.meters.other_groups);
+                    return count(&cached.meters.other_groups);
                 }
                 None => {
                     self.group_count.fetch_add(1, Ordering::Relaxed);
@@ -319,8 +319,8 @@ impl Statistics {
         if cached.groups.len() >= CACHED_GROUPS_MAX {
             cached.groups.clear();
         }
-        cached.groups.insert(group.into(), Arc::clone(&meters));
-        meters
+        count(&meters);
+        cached.groups.insert(group.into(), meters);
     }
 }
 
