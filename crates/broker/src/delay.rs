@@ -441,7 +441,7 @@ impl Shared {
     /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered, now or
     /// ever. It stays where it is, so who reads the log can look after it.
     fn deliver(&self, entry: &QueueEntry) -> Result<Option<PhysicalOffset>, AppendError> {
-        let bytes = missing::look_up(&self.store, "a delayed message", entry.physical);
+        let bytes = missing::look_up(&self.store, "a delayed message", entry.physical)?;
         // Looked up by its place, it can be read.
         let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else { return Ok(None) };
         let text = record.properties();

@@ -2,18 +2,35 @@
 
 use bytes::Bytes;
 use ferromq_protocol::PhysicalOffset;
-use ferromq_store::{Effort, Store};
+use ferromq_store::{AppendError, Effort, ReadError, Store};
 use tracing::{debug, error};
 
-/// The message at a place of the log, for a thread that may wait for the disk. `None` when there is none, or the disk does
-/// not give it; the log says which.
-pub(crate) fn look_up(store: &Store, what: &'static str, at: PhysicalOffset) -> Option<Bytes> {
+/// The message at a place of the log, for a thread that may wait for the disk. `None` when there is none, or its sector is bad;
+/// the log says which. What may pass, as want of descriptors does, is an error: to be tried again, or the message would be lost.
+pub(crate) fn look_up(store: &Store, what: &'static str, at: PhysicalOffset) -> Result<Option<Bytes>, AppendError> {
     match store.message_at(at, Effort::Full) {
-        Ok(Some(bytes)) => return Some(bytes),
+        Ok(Some(bytes)) => return Ok(Some(bytes)),
         Ok(None) => report(store, what, at),
-        Err(error) => error!(physical_offset = %at, %error, "{what} is left out"),
+        Err(error) if is_damage(&error) => error!(physical_offset = %at, %error, "{what} is left out"),
+        Err(error) => return Err(not_now(&error)),
     }
-    None
+    Ok(None)
+}
+
+/// What is to be stored again cannot be read now.
+pub(crate) fn not_now(error: &ReadError) -> AppendError {
+    AppendError::CannotRead { reason: error.to_string() }
+}
+
+/// Whether a read will fail for ever: the device does not give these bytes, or the file does not have them any more.
+fn is_damage(error: &ReadError) -> bool {
+    const EIO: i32 = 5;
+    match error {
+        ReadError::Io { source, .. } => {
+            source.raw_os_error() == Some(EIO) || source.kind() == std::io::ErrorKind::UnexpectedEof
+        }
+        ReadError::NeedsTime => false,
+    }
 }
 
 /// Tells the log of a message that is left out: gone with the beginning of the log, or damaged.

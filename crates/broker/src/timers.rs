@@ -408,7 +408,7 @@ impl Shared {
             if offset >= bounds.max {
                 return Ok(false);
             }
-            let timer = self.timer_at(offset);
+            let timer = self.timer_at(offset)?;
             match timer {
                 Some(timer) if offset < self.java.queue_offset && timer.due_ms < self.java.read_ms => index.enter(None),
                 // This broker was slower than the timer.
@@ -430,26 +430,27 @@ impl Shared {
         Ok(true)
     }
 
-    fn timer_at(&self, offset: QueueOffset) -> Option<Timer> {
-        self.with_record(offset, |record| {
+    fn timer_at(&self, offset: QueueOffset) -> Result<Option<Timer>, AppendError> {
+        let timer = self.with_record(offset, |record| {
             let text = record.properties();
             let due = property(&text, names::TIMER_OUT_MS).and_then(|due| due.parse().ok());
             let cancels = property(&text, names::TIMER_DEL_UNIQKEY).is_some();
             due.map(|due_ms| Timer { due_ms, offset, cancels })
-        })
-        .flatten()
+        })?;
+        Ok(timer.flatten())
     }
 
-    /// The message at a place of the timer queue; `None`, and a word in the log, if it cannot be read.
-    fn with_record<T>(&self, offset: QueueOffset, act: impl FnOnce(&Record<'_>) -> T) -> Option<T> {
+    /// What `act` makes of the message at a place of the timer queue; `None`, and a word in the log, if there is none.
+    fn with_record<T>(
+        &self,
+        offset: QueueOffset,
+        act: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<Option<T>, AppendError> {
         let entry = self.store.queue_entry(TIMER_TOPIC, QUEUE, offset, Effort::Full);
-        let entry = entry
-            .inspect_err(|error| error!(queue_offset = %offset, %error, "a timer message is left out"))
-            .ok()
-            .flatten()?;
-        let bytes = missing::look_up(&self.store, "a timer message", entry.physical)?;
+        let Some(entry) = entry.map_err(|error| missing::not_now(&error))? else { return Ok(None) };
+        let Some(bytes) = missing::look_up(&self.store, "a timer message", entry.physical)? else { return Ok(None) };
         // Looked up by its place, it can be read.
-        Record::parse(&bytes).ok().map(|record| act(&record))
+        Ok(Record::parse(&bytes).ok().map(|record| act(&record)))
     }
 
     /// Delivers messages that are due at one time, but for those that others among them take back.
@@ -457,23 +458,26 @@ impl Shared {
         let mut cancelled = HashSet::new();
         for timer in due.iter().filter(|timer| timer.cancels) {
             let key = |record: &Record<'_>| record.property(names::TIMER_DEL_UNIQKEY).map(Cow::into_owned);
-            cancelled.extend(self.with_record(timer.offset, key).flatten());
+            let key = self.with_record(timer.offset, key).map_err(|error| Stopped { at: 0, error })?;
+            cancelled.extend(key.flatten());
         }
         for (at, timer) in due.iter().enumerate().filter(|(_, timer)| !timer.cancels) {
-            if self.is_rolled_copy(timer, due) {
-                continue;
-            }
-            if let Some(delivered) = self.with_record(timer.offset, |record| self.deliver(record, timer, &cancelled)) {
-                delivered.map_err(|error| Stopped { at, error })?;
-            }
+            self.deliver_one(timer, due, &cancelled).map_err(|error| Stopped { at, error })?;
         }
         Ok(())
     }
 
+    fn deliver_one(&self, timer: &Timer, due: &[Timer], cancelled: &HashSet<String>) -> Result<(), AppendError> {
+        if self.is_rolled_copy(timer, due)? {
+            return Ok(());
+        }
+        self.with_record(timer.offset, |record| self.deliver(record, timer, cancelled))?.unwrap_or(Ok(()))
+    }
+
     /// Java stores a message again while it waits for more than two days (`TIMER_ROLL_TIMES`); the first copy is delivered then.
-    fn is_rolled_copy(&self, timer: &Timer, due: &[Timer]) -> bool {
+    fn is_rolled_copy(&self, timer: &Timer, due: &[Timer]) -> Result<bool, AppendError> {
         if timer.offset >= self.java.queue_offset {
-            return false;
+            return Ok(false);
         }
         let identity = |timer: &Timer| {
             self.with_record(timer.offset, |record| {
@@ -482,11 +486,15 @@ impl Shared {
                 (value(names::TIMER_ROLL_TIMES).is_some(), value(names::REAL_TOPIC), value(names::UNIQUE_KEY))
             })
         };
-        let Some((true, topic, key)) = identity(timer) else { return false };
-        due.iter()
-            .take_while(|earlier| earlier.offset < timer.offset)
-            .filter_map(identity)
-            .any(|(_, other_topic, other_key)| (&other_topic, &other_key) == (&topic, &key))
+        let Some((true, topic, key)) = identity(timer)? else { return Ok(false) };
+        for earlier in due.iter().take_while(|earlier| earlier.offset < timer.offset) {
+            if identity(earlier)?
+                .is_some_and(|(_, other_topic, other_key)| (other_topic, other_key) == (topic.clone(), key.clone()))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn deliver(&self, record: &Record<'_>, timer: &Timer, cancelled: &HashSet<String>) -> Result<(), AppendError> {

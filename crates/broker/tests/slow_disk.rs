@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use ferromq_protocol::message::Records;
 use ferromq_protocol::{Command, RequestCode, ResponseCode};
@@ -57,11 +58,16 @@ impl Gate {
     }
 }
 
+const BAD_SECTOR: i32 = 5;
+const NO_DESCRIPTORS: i32 = 24;
+
 /// A disk with the messages of `OLD` not in memory.
 #[derive(Debug, Default)]
 struct SlowDisk {
     cold: AtomicBool,
-    bad: AtomicBool,
+    /// What reads of old messages fail with, as the system numbers it; 0 when they do not.
+    trouble: AtomicI32,
+    failed: AtomicUsize,
     reads: Arc<Gate>,
     syncs: Arc<Gate>,
 }
@@ -91,8 +97,10 @@ impl Disk for SlowDisk {
         if self.cold.load(Ordering::SeqCst) && is_old(path, at) {
             self.reads.pass();
         }
-        if self.bad.load(Ordering::SeqCst) && is_old(path, at) {
-            return Err(io::Error::from_raw_os_error(5));
+        let trouble = self.trouble.load(Ordering::SeqCst);
+        if trouble != 0 && is_old(path, at) {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(trouble));
         }
         LocalDisk.read(path, file, bytes, at)
     }
@@ -195,13 +203,13 @@ async fn a_cold_read_holds_up_nobody_else() {
 async fn a_bad_sector_is_an_error_of_one_request() {
     let root = tempfile::tempdir().unwrap();
     let (house, disk) = house(root.path()).await;
-    disk.bad.store(true, Ordering::SeqCst);
+    disk.trouble.store(BAD_SECTOR, Ordering::SeqCst);
     let failed = house.pull_with("OLD", "0", "0", &[]).await;
     assert_eq!(failed.response_code(), ResponseCode::SYSTEM_ERROR);
     assert!(remark(&failed).contains("/OLD/0/00000000000000000000: Input/output error"), "{}", remark(&failed));
     assert_eq!(house.send("OLD", "0", "", b"more").await.code, 0);
     assert_eq!(count(&house.pull_with("New", "0", "0", &[]).await), 1);
-    disk.bad.store(false, Ordering::SeqCst);
+    disk.trouble.store(0, Ordering::SeqCst);
     assert_eq!(count(&house.pull_with("OLD", "0", "0", &[]).await), 4);
     house.stop().await;
 }
@@ -237,7 +245,7 @@ async fn whatever_reads_old_messages_waits_alone_and_fails_alone() {
     let root = tempfile::tempdir().unwrap();
     let (house, disk) = house(root.path()).await;
     for (code, fields) in all_that_read() {
-        disk.bad.store(true, Ordering::SeqCst);
+        disk.trouble.store(BAD_SECTOR, Ordering::SeqCst);
         disk.reads.close();
         let request = || Command::request(code, &fields);
         let (client, peer) = another(&house).await;
@@ -249,7 +257,7 @@ async fn whatever_reads_old_messages_waits_alone_and_fails_alone() {
         let failed = slow.await.unwrap();
         assert_eq!(failed.response_code(), ResponseCode::SYSTEM_ERROR, "{code}: {failed:?}");
         assert!(remark(&failed).contains("Input/output error"), "{code}: {failed:?}");
-        disk.bad.store(false, Ordering::SeqCst);
+        disk.trouble.store(0, Ordering::SeqCst);
         let answered = peer.invoke(request(), PATIENCE).await.unwrap();
         assert_eq!(answered.code, 0, "{code}: {answered:?}");
         client.shutdown().await;
@@ -291,5 +299,27 @@ async fn who_asks_for_much_that_is_cold_waits_for_himself() {
     // Whether the first two were being read already when the last ones came is nobody's business.
     assert!(read + refused == 600 && (512..=514).contains(&read), "{read} read, {refused} refused");
     client.shutdown().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_and_cannot_be_read_for_a_moment_is_delivered_after_it() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Arc::new(SlowDisk::default());
+    let house = House::start_on(root.path(), "", Arc::clone(&disk) as Arc<dyn Disk>).await;
+    disk.cold.store(true, Ordering::SeqCst);
+    disk.trouble.store(NO_DESCRIPTORS, Ordering::SeqCst);
+    assert_eq!(house.send("Level", "0", "DELAY\u{1}1\u{2}", b"by level").await.code, 0);
+    assert_eq!(house.send("Timer", "0", "TIMER_DELAY_MS\u{1}1000\u{2}", b"by time").await.code, 0);
+    assert_eq!(house.send("Between", "0", "", &[0; 8192]).await.code, 0);
+    let tried = async {
+        while disk.failed.load(Ordering::SeqCst) < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, tried).await.expect("each is tried again");
+    disk.trouble.store(0, Ordering::SeqCst);
+    house.see("Level", "0", 1).await;
+    house.see("Timer", "0", 1).await;
     house.stop().await;
 }

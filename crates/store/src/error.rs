@@ -75,6 +75,9 @@ pub enum AppendError {
     /// An earlier write or sync failed; what the disk holds is unknown until the broker is started again.
     #[error("the store refuses writes: {reason}")]
     Poisoned { reason: Arc<str> },
+    /// Of a message that is to be stored again, in another place.
+    #[error("the message to be stored again cannot be read now: {reason}")]
+    CannotRead { reason: String },
     #[error("the store is closed")]
     Closed,
     /// Raw bytes must continue the log.

@@ -218,6 +218,6 @@ fn put_status(error: &AppendError) -> &'static str {
         | AppendError::Poisoned { .. }
         | AppendError::Closed => "SERVICE_NOT_AVAILABLE",
         AppendError::Extend { .. } => "CREATE_MAPPED_FILE_FAILED",
-        AppendError::NotAtEnd { .. } => "UNKNOWN_ERROR",
+        AppendError::NotAtEnd { .. } | AppendError::CannotRead { .. } => "UNKNOWN_ERROR",
     }
 }

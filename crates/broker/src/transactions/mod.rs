@@ -498,7 +498,7 @@ impl Shared {
 
     /// Asks after one, or gives it up. `end` is that of the half queue.
     fn check(&self, half: &Half, end: QueueOffset, checks_max: u32, now: i64) -> Result<(), AppendError> {
-        let Some(bytes) = missing::look_up(&self.parts.store, "a half message", half.physical) else {
+        let Some(bytes) = missing::look_up(&self.parts.store, "a half message", half.physical)? else {
             self.pending.lock().remove(half.queue_offset);
             return Ok(());
         };
