@@ -80,7 +80,7 @@ fn a_bad_sector_in_the_log_is_an_error_of_who_reads_it() {
     let (store, places) = ten_messages(&site);
     site.disk.go_cold();
     let page = places[3].0 / 4096 * 4096 + 4096;
-    site.disk.bad.lock().push((FIRST_LOG, page..page + 1));
+    site.disk.bad.lock().push((FIRST_LOG.to_owned(), page..page + 1));
     // What comes before is delivered; who asks for it is told where it is.
     let before = read(&store, 0, 0, Effort::Full).unwrap();
     assert_eq!((before.status, before.count, before.next_offset), (ReadStatus::Found, 3, QueueOffset(3)));
@@ -106,7 +106,7 @@ fn a_bad_sector_in_a_queue_or_the_index_is_an_error_of_who_reads_it() {
     let site = Site::new();
     let (store, places) = ten_messages(&site);
     site.disk.go_cold();
-    site.disk.bad.lock().push((FIRST_QUEUE, 0..20));
+    site.disk.bad.lock().push((FIRST_QUEUE.to_owned(), 0..20));
     let failed = [
         read(&store, 0, 0, Effort::Full).map(|_| ()),
         store.queue_entry(T, Q, QueueOffset(0), Effort::Full).map(|_| ()),
@@ -116,10 +116,10 @@ fn a_bad_sector_in_a_queue_or_the_index_is_an_error_of_who_reads_it() {
     assert_eq!(read(&store, 1, 0, Effort::Full).unwrap().count, 1);
     assert!(store.message_at(places[0], Effort::Full).unwrap().is_some());
     let index = std::fs::read_dir(site.dir.path().join("store/index")).unwrap().next().unwrap().unwrap().file_name();
-    let index: &'static str = index.into_string().unwrap().leak();
-    site.disk.bad.lock().push((index, 0..4096));
+    let index = index.into_string().unwrap();
+    site.disk.bad.lock().push((index.clone(), 0..4096));
     let failed = store.query(T, "k", 10, 0, i64::MAX, Effort::Full);
-    assert!(is_bad_sector(&failed, index), "{failed:?}");
+    assert!(is_bad_sector(&failed, &index), "{failed:?}");
     assert_eq!(read(&store, 1, 0, Effort::Full).unwrap().count, 1);
 }
 
@@ -188,7 +188,7 @@ fn a_bad_sector_where_an_open_reads_is_told_and_not_run_into() {
     // As killed.
     drop(store);
     site.disk.go_cold();
-    site.disk.bad.lock().push((FIRST_LOG, places[3].0 + 8192..places[3].0 + 8193));
+    site.disk.bad.lock().push((FIRST_LOG.to_owned(), places[3].0 + 8192..places[3].0 + 8193));
     let told = Store::open(StoreConfig { segment_len: 1 << 20, ..site.config() }).unwrap_err().to_string();
     assert!(told.contains(&format!(" of {}", site.dir.path().join("store").join(FIRST_LOG).display())), "{told}");
     site.disk.bad.lock().clear();

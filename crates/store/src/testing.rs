@@ -34,7 +34,7 @@ pub struct FaultyDisk {
     /// Nothing is in memory.
     pub cold: AtomicBool,
     /// Bytes of files that cannot be read, by the end of their paths.
-    pub bad: Mutex<Vec<(&'static str, Range<u64>)>>,
+    pub bad: Mutex<Vec<(String, Range<u64>)>>,
     /// Reads that were made.
     pub reads: AtomicU64,
 }
@@ -105,8 +105,8 @@ impl Disk for FaultyDisk {
 
     fn read(&self, path: &Path, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        let hit = |(name, bad): &(&str, Range<u64>)| {
-            path.to_string_lossy().ends_with(name) && bad.start < at + bytes.len() as u64 && at < bad.end
+        let hit = |(name, bad): &(String, Range<u64>)| {
+            path.to_string_lossy().ends_with(name.as_str()) && bad.start < at + bytes.len() as u64 && at < bad.end
         };
         if self.bad.lock().iter().any(hit) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
