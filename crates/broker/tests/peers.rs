@@ -312,3 +312,27 @@ async fn answers_are_cut_to_what_a_frame_takes() {
     house.see("TopicB", "0", 1).await;
     house.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_at_thousands_of_queues_is_served_beside_that() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    let mut client = Greedy::connect(&house).await;
+    let mut frames = Vec::new();
+    for topic in (0..20).map(|number| format!("Topic{number}")) {
+        assert_eq!(house.send(&topic, "0", "", b"x").await.code, 0);
+        for queue in ["1", "2", "3"] {
+            let mut fields = pull("*", "86400000");
+            fields.iter_mut().filter(|(name, _)| *name == "topic").for_each(|known| known.1 = &topic);
+            fields.iter_mut().filter(|(name, _)| *name == "queueId").for_each(|known| known.1 = queue);
+            for _ in 0..90 {
+                frames.extend(client.frame(RequestCode::PULL_MESSAGE, &fields, b""));
+            }
+        }
+    }
+    client.write(&frames).await;
+    // 5,400 pulls wait; whatever else comes over this connection has its answer.
+    let answer = client.ask(RequestCode::HEART_BEAT, &[], heartbeat("*").as_bytes()).await.unwrap();
+    assert_eq!((answer.code, answer.opaque), (0, client.opaque), "{answer:?}");
+    house.stop().await;
+}

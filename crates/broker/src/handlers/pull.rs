@@ -347,7 +347,7 @@ impl PullPath {
         let deadline = Instant::now() + Duration::from_millis(wait).min(HOLD_MAX);
         pull.group = pull.group.into_owned();
         let parker = Parker { connection: connection.id(), address: connection.peer_network() };
-        let held = HeldPull { pull, slot: connection.reply_slot(command), parker, deadline };
+        let held = HeldPull { pull, slot: connection.reply_slot(command).parked(), parker, deadline };
         self.park(held, from).map(|held| held.pull)
     }
 
