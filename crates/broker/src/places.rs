@@ -13,8 +13,8 @@ use ferromq_store::{Effort, ReadError, Store};
 use crate::topics::Topics;
 
 /// Whether the queue that a record says it is in has it at that place. One that is not visible yet is in none.
-pub(crate) fn is_in_its_queue(store: &Store, record: &Record<'_>) -> Result<bool, ReadError> {
-    let entry = store.queue_entry(record.topic(), record.queue_id(), record.queue_offset(), Effort::Full)?;
+pub(crate) fn is_in_its_queue(store: &Store, record: &Record<'_>, effort: Effort) -> Result<bool, ReadError> {
+    let entry = store.queue_entry(record.topic(), record.queue_id(), record.queue_offset(), effort)?;
     Ok(entry.is_some_and(|entry| entry.physical == record.physical_offset()))
 }
 

@@ -79,7 +79,7 @@ impl SendBackPath {
         let bytes = found.ok_or_else(nothing)?;
         let record = Record::parse(&bytes).map_err(|_| nothing())?;
         // A consumer gives back what it has pulled, so its queue has it; whatever else lies there is not a message.
-        if !places::is_in_its_queue(&self.store, &record)? {
+        if !places::is_in_its_queue(&self.store, &record, effort)? {
             return Err(nothing());
         }
 

@@ -48,7 +48,7 @@ impl TransactionPath {
             return Err(not_found());
         };
         self.refuse_mismatch(&request, &record)?;
-        if !self.transactions.knows(&record)? {
+        if !self.transactions.knows(&record, effort)? {
             return Err(not_found());
         }
         match self.transactions.end(&record, commit) {
@@ -106,7 +106,7 @@ impl TransactionPath {
             |record: &Record<'_>| matches!(record.topic(), TRANSACTION_HALF_TOPIC | TRANSACTION_CHECK_MAX_TIME_TOPIC);
         let no_half = || Refusal::system_error(format!("there is no half message with the id {id}"));
         let record = record.filter(is_half).ok_or_else(no_half)?;
-        if !self.transactions.knows(&record)? {
+        if !self.transactions.knows(&record, Effort::Full)? {
             return Err(no_half());
         }
         match self.transactions.resume(&record) {

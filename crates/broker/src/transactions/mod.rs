@@ -156,7 +156,7 @@ impl Transactions {
 
     /// Whether a record in the half topic, or among the halves that were given up, is one that the broker has put there. Whoever names a
     /// place in the log may name one inside of a message that looks like a half.
-    pub(crate) fn knows(&self, record: &Record<'_>) -> Result<bool, ReadError> {
+    pub(crate) fn knows(&self, record: &Record<'_>, effort: Effort) -> Result<bool, ReadError> {
         let shared = &self.shared;
         let is_newest =
             |half: &Half| (half.queue_offset, half.physical) == (record.queue_offset(), record.physical_offset());
@@ -166,7 +166,7 @@ impl Transactions {
         {
             return Ok(true);
         }
-        places::is_in_its_queue(&shared.parts.store, record)
+        places::is_in_its_queue(&shared.parts.store, record, effort)
     }
 
     /// How long ago the producer made the half, in ms, if its transaction is open.
