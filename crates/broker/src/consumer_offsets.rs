@@ -303,7 +303,8 @@ impl ConsumerOffsets {
     pub fn when_all_saved(&self, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
         let (table, file) = (Arc::clone(&self.table), self.file.clone());
         self.store.when_flushed(self.store.watermarks().written, move |flushed| {
-            let revision = table.request_if_changed(&file);
+            // Anew, whatever is under way: that may have looked how far the log was before the flush.
+            let revision = table.request(&file);
             match flushed {
                 FlushOutcome::Flushed => file.when_saved(revision, done),
                 _ => done(Err(file.failed("the messages that it stands for are not on disk"))),
@@ -350,6 +351,13 @@ impl OffsetTable {
         // Under the lock: nobody sees the mark gone and the request not made yet.
         let mut inner = self.inner.lock();
         if std::mem::take(&mut inner.dirty) { file.request() } else { file.requested() }
+    }
+
+    /// A request that looks at everything anew.
+    fn request(&self, file: &SavedFile) -> Revision {
+        let mut inner = self.inner.lock();
+        inner.dirty = false;
+        file.request()
     }
 
     /// Every offset, as GET_ALL_CONSUMER_OFFSET sends it.
