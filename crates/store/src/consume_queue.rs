@@ -30,6 +30,10 @@ const _: () = assert!(ENTRY_LEN.is_multiple_of(4), "entries are read as words");
 /// Disk space of a queue's file is taken in steps of so many bytes: most queues of most brokers hold few messages.
 const ALLOCATED_STEP: usize = 64 * 1024;
 
+/// Between two of these a file may be torn: what lies between them reaches the device together. The unit tests lose smaller
+/// pages, because their files are small.
+const TEAR: usize = if cfg!(test) { 64 } else { mapped_file::PAGE };
+
 /// Record length of entries that stand for no message: those before the first real one of a queue that does not start at 0,
 /// and those of messages that were lost.
 const FILLER_LEN: u32 = i32::MAX as u32;
@@ -580,8 +584,8 @@ impl ConsumeQueue {
 
     /// Forgets the entries of records at or behind `physical` of the log, and whatever stands behind them in the files: after
     /// a power loss some of these pages may be missing and others be from before something else. They are put again from the log.
-    /// `belongs` tells whether an entry is that of this queue's message at an offset; it is asked about the last one kept,
-    /// which may lie across a page that was lost.
+    /// `belongs` tells whether an entry is that of this queue's message at an offset; it is asked about the last one kept, if
+    /// that lies across a page that may have been lost.
     pub fn keep_before(
         &self,
         disk: &dyn Disk,
@@ -596,7 +600,8 @@ impl ConsumeQueue {
                 continue;
             }
             let end = partition_point(file.first, file.end(), |offset| file.entry(offset).is_before(physical));
-            let torn = !belongs(self, end - 1, &file.entry(end - 1));
+            let at = file.at(end - 1);
+            let torn = at / TEAR != (at + ENTRY_LEN - 1) / TEAR && !belongs(self, end - 1, &file.entry(end - 1));
             let end = end - u64::from(torn);
             let has_entries = if end > file.first { file.entry(end - 1) != QueueEntry::FILLER } else { index > 0 };
             kept = has_entries.then_some((file, end));

@@ -283,3 +283,20 @@ fn nobody_else_writes_what_the_store_notes_of_its_tables() {
     store.append_again(&forged).unwrap_err();
     store.append_batch(&[forged]).unwrap_err();
 }
+
+#[test]
+fn a_queue_entry_outlives_the_head_of_its_record() {
+    let (site, disk) = (Site::new(), Arc::default());
+    let store = Store::open(quiet(&site, &disk)).unwrap();
+    store.append(&message(T, 0, b"first", "")).unwrap();
+    let last = store.append(&message(T, 0, b"second", "")).unwrap();
+    store.append(&message("Other", 0, b"third", "")).unwrap();
+    settle(&store);
+    store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*disk)).unwrap();
+    drop(store);
+    // Its magic, so that it is no record any more.
+    overwrite(&site, LOG, last.physical_offset.0 + 4, b"X");
+    let store = Store::open(quiet(&site, &disk)).unwrap();
+    assert_eq!(store.append(&message(T, 0, b"fourth", "")).unwrap().queue_offset, QueueOffset(2));
+    assert_eq!(read_bodies(&store, "Other", 0, 0), [(0, b"third".to_vec())]);
+}

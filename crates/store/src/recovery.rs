@@ -136,15 +136,17 @@ pub fn recover(
 fn keep_before(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<()> {
     let belongs = |queue: &ConsumeQueue, offset: u64, entry: &QueueEntry| {
         let gone = files.first().is_none_or(|first| entry.physical.0 < first.start());
-        gone || entry.is_filler()
-            || record_bytes(files, entry.physical.0).is_some_and(|bytes| {
-                Record::parse(&bytes).is_ok_and(|record| {
-                    record.record_len() == entry.len as usize
-                        && record.queue_offset().0 == offset
-                        && record.queue_id() == queue.id()
-                        && record.topic() == queue.topic()
-                })
+        let is_this = |bytes: &[u8]| {
+            Record::parse(bytes).is_ok_and(|record| {
+                record.record_len() == entry.len as usize
+                    && record.queue_offset().0 == offset
+                    && record.queue_id() == queue.id()
+                    && record.topic() == queue.topic()
             })
+        };
+        // What the disk does not give says nothing against the entry.
+        let record = || record_bytes(files, projection, entry.physical.0);
+        gone || entry.is_filler() || record().map_or(true, |bytes| bytes.is_some_and(|bytes| is_this(&bytes)))
     };
     projection.queues.all().iter().try_for_each(|queue| queue.keep_before(&*projection.disk, physical, &belongs))
 }
@@ -192,7 +194,7 @@ fn start_after_crash(files: &[Arc<LogFile>], projection: &Projection, checkpoint
         Some(_) => log_min,
         None => segment_at(files, checkpoint.recovery_start()),
     };
-    let record_at = |at: u64| record_bytes(files, at);
+    let record_at = |at: u64| record_bytes(files, projection, at).ok().flatten();
     let index = match &projection.index {
         Some(index) => {
             match found {
@@ -230,19 +232,22 @@ fn segment_at(files: &[Arc<LogFile>], time: i64) -> u64 {
 fn record_ending_at(files: &[Arc<LogFile>], projection: &Projection, end: u64) -> Option<(u64, i64)> {
     let queue = projection.queues.all().into_iter().find(|queue| queue.end_physical() == end)?;
     let entry = queue.max().checked_sub(1).and_then(|last| queue.entry(last).ok().flatten())?;
-    let bytes = record_bytes(files, entry.physical.0)?;
+    let bytes = record_bytes(files, projection, entry.physical.0).ok().flatten()?;
     let record = Record::parse(&bytes).ok().filter(|record| record.check_crc().is_ok())?;
     (record.record_len() == entry.len as usize).then(|| (entry.physical.0, record.store_timestamp()))
 }
 
-/// The record at a place, if its lengths are whole.
-fn record_bytes(files: &[Arc<LogFile>], physical: u64) -> Option<Bytes> {
-    let file = files.iter().rev().find(|file| file.start() <= physical)?;
+/// The record at a place, if its lengths are whole; an error when the disk does not give it.
+fn record_bytes(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<Option<Bytes>> {
+    let Some(file) = files.iter().rev().find(|file| file.start() <= physical) else { return Ok(None) };
     // A file's length is a usize; an offset beyond it gives no slice.
-    let at = usize::try_from(physical - file.start()).ok().filter(|at| *at < file.written())?;
-    let bytes = file.slice(at..file.written())?;
-    let (Found::Record(record) | Found::Broken(record)) = whole_record(&bytes, 0, physical) else { return None };
-    Some(Bytes::copy_from_slice(record.bytes()))
+    let at = usize::try_from(physical - file.start()).ok().filter(|at| *at < file.written());
+    let (Some(at), Some(bytes)) = (at, file.slice(0..file.written())) else { return Ok(None) };
+    look_at_record(&Look::new(&*projection.disk, Effort::Full), file, &bytes, at)?;
+    match whole_record(&bytes, at, file.start()) {
+        Found::Record(record) | Found::Broken(record) => Ok(Some(Bytes::copy_from_slice(record.bytes()))),
+        Found::Blank | Found::Nothing => Ok(None),
+    }
 }
 
 /// The border between records, at or before `from`, at which reading begins; with the record before it where it is known.
