@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use ferromq_protocol::QueueId;
 use foldhash::{HashMap, HashSet};
@@ -146,6 +146,7 @@ impl Queues {
         std::fs::rename(grave, self.dir.join(topic))?;
         for queue in self.of_topic(topic) {
             queue.set_going(false);
+            queue.note_new_files();
             self.mark_dirty(&queue);
         }
         Ok(())
@@ -157,6 +158,8 @@ impl Queues {
 
     /// Notes that a queue has something to be written out. True when no other queue had.
     pub fn mark_dirty(&self, queue: &Arc<ConsumeQueue>) -> bool {
+        // The entry was stored before: whoever takes the queue off the list after this does not see it listed, or writes the entry out.
+        fence(Ordering::SeqCst);
         if queue.listed_dirty.load(Ordering::Relaxed) || queue.listed_dirty.swap(true, Ordering::AcqRel) {
             return false;
         }
@@ -213,6 +216,8 @@ impl Queues {
         for queue in &dirty {
             queue.listed_dirty.store(false, Ordering::Release);
         }
+        // Before anybody looks how far they go: see `mark_dirty`.
+        fence(Ordering::SeqCst);
         dirty
     }
 }
