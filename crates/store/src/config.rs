@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::consume_queue::ENTRY_LEN;
 use crate::delay_levels::DelayLevels;
 use crate::disk::{Disk, LocalDisk};
 use crate::error::OpenError;
 use crate::interrupt::Interrupt;
 use crate::mappings;
+use crate::queue_file::ENTRY_LEN;
 
 /// When the log reaches the disk. `flushDiskType`.
 #[derive(Clone, Debug, PartialEq, Eq)]

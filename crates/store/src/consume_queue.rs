@@ -1,83 +1,33 @@
-//! Consume queue: per (topic, queue id), fixed 20-byte entries that point into the commit log.
+//! Consume queue: per (topic, queue id), the entries of its messages, in files ([`QueueFile`]).
 //!
 //! Written only by dispatch (and recovery). Entry number and queue offset are the same; the commit log stays the
 //! truth and can rebuild everything here. Java: ConsumeQueue. Layout: store.md §4.1.
 
 use std::convert::Infallible;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use ferromq_protocol::message::record::RECORD_LEN_MIN;
-use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+use ferromq_protocol::{QueueId, QueueOffset};
 use parking_lot::{Mutex, RwLock};
 
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::files::{self, segment_name};
 use crate::looking::{Look, ReadError};
-use crate::mapped_file::{self, WordFile};
+use crate::mapped_file;
 use crate::mappings::{Mappings, Segment};
+pub use crate::queue_file::QueueEntry;
+use crate::queue_file::{ENTRY_LEN, QueueFile};
 
-/// Bytes of an entry: physical offset 8, record length 4, tags code 8.
-pub const ENTRY_LEN: usize = 20;
 /// A page of memory, in bytes.
 const PAGE: u64 = mapped_file::PAGE as u64;
-const _: () = assert!(ENTRY_LEN.is_multiple_of(4), "entries are read as words");
-
-/// Disk space of a queue's file is taken in steps of so many bytes: most queues of most brokers hold few messages.
-const ALLOCATED_STEP: usize = 64 * 1024;
 
 /// Between two of these a file may be torn: what lies between them reaches the device together. The unit tests lose smaller
 /// pages, because their files are small.
 const TEAR: usize = if cfg!(test) { 64 } else { mapped_file::PAGE };
-
-/// Record length of entries that stand for no message: those before the first real one of a queue that does not start at 0,
-/// and those of messages that were lost.
-const FILLER_LEN: u32 = i32::MAX as u32;
-
-/// One entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueEntry {
-    pub physical: PhysicalOffset,
-    /// Bytes of the record.
-    pub len: u32,
-    /// Hash of the tags; delivery time in the schedule topic.
-    pub tags_code: i64,
-}
-
-impl QueueEntry {
-    const FILLER: QueueEntry = QueueEntry { physical: PhysicalOffset(0), len: FILLER_LEN, tags_code: 0 };
-
-    /// For a message that cannot be read: damaged, or known only by the offset of the next one, whose record begins at
-    /// `physical`. With a place in the log, so that places grow along a queue; never the same as the fillers at a beginning.
-    pub fn lost(physical: PhysicalOffset) -> QueueEntry {
-        QueueEntry { physical, len: FILLER_LEN, tags_code: -1 }
-    }
-
-    /// Stands in for an offset that has no message here.
-    pub fn is_filler(&self) -> bool {
-        self.len == FILLER_LEN
-    }
-
-    fn is_there(&self) -> bool {
-        self.len > 0 && self.len <= FILLER_LEN && i64::try_from(self.physical.0).is_ok()
-    }
-
-    /// Whether it is of a record before `physical`. Along a queue first true, then false: what was lost in a gap knows its
-    /// place, and fillers at a queue's beginning have 0.
-    fn is_before(&self, physical: u64) -> bool {
-        self.is_there() && self.physical.0 < physical
-    }
-
-    /// Physical offset after the record.
-    pub fn end(&self) -> u64 {
-        let len = if self.is_filler() { 0 } else { u64::from(self.len) };
-        self.physical.0.saturating_add(len)
-    }
-}
 
 /// What became of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,83 +46,6 @@ pub enum Put {
 /// Whether so many records, all in the log between two positions, are more than fit.
 fn are_too_many(records: u64, from: u64, to: u64) -> bool {
     records > to.saturating_sub(from) / RECORD_LEN_MIN as u64
-}
-
-/// One file of a queue.
-#[derive(Debug)]
-pub struct QueueFile {
-    words: WordFile,
-    /// Offset of the first entry.
-    first: u64,
-    /// Bytes that have disk space. Changed by dispatch and recovery only.
-    allocated: AtomicUsize,
-}
-
-impl QueueFile {
-    /// Of a file opened nothing is known to be allocated.
-    pub fn new(words: WordFile, first: u64) -> QueueFile {
-        QueueFile { words, first, allocated: AtomicUsize::new(0) }
-    }
-
-    /// Takes disk space for the entry at `offset`, if it has none.
-    fn allocate(&self, disk: &dyn Disk, offset: u64) -> io::Result<()> {
-        let (from, end) = (self.at(offset), self.at(offset) + ENTRY_LEN);
-        if end <= self.allocated.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let to = end.next_multiple_of(ALLOCATED_STEP).min(self.words.len());
-        self.words.allocate(disk, from - from % ALLOCATED_STEP..to)?;
-        self.allocated.store(to, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn entries(&self) -> u64 {
-        (self.words.len() / ENTRY_LEN) as u64
-    }
-
-    fn end(&self) -> u64 {
-        self.first + self.entries()
-    }
-
-    fn at(&self, offset: u64) -> usize {
-        // Offsets asked for lie in this file, whose length is a usize.
-        (offset - self.first) as usize * ENTRY_LEN
-    }
-
-    /// The entry at `offset`, which must be in this file; whatever is there.
-    pub fn entry(&self, offset: u64) -> QueueEntry {
-        let at = self.at(offset);
-        QueueEntry {
-            physical: PhysicalOffset(self.words.long(at)),
-            len: self.words.word(at + 8),
-            tags_code: self.words.long(at + 12).cast_signed(),
-        }
-    }
-
-    /// Makes sure that the entries of `range`, which are in this file and before `max`, are in memory.
-    pub fn look(&self, look: &Look<'_>, range: Range<u64>, max: u64) -> Result<(), ReadError> {
-        self.words.look(look, self.at(max.min(self.end())), self.at(range.start)..self.at(range.end))
-    }
-
-    /// Makes the entries of `range`, which are in this file, durable.
-    pub fn sync(&self, disk: &dyn Disk, range: Range<u64>) -> io::Result<()> {
-        self.words.sync(disk, self.at(range.start)..self.at(range.end))
-    }
-
-    pub fn expect_reads(&self) {
-        self.words.expect_reads();
-    }
-
-    pub fn put(&self, offset: u64, entry: &QueueEntry) {
-        let at = self.at(offset);
-        self.words.put_long(at, entry.physical.0);
-        self.words.put_word(at + 8, entry.len);
-        self.words.put_long(at + 12, entry.tags_code.cast_unsigned());
-    }
-
-    fn clear(&self, offset: u64) {
-        self.put(offset, &QueueEntry { physical: PhysicalOffset(0), len: 0, tags_code: 0 });
-    }
 }
 
 const LIVE: u8 = 0;
@@ -449,7 +322,7 @@ impl ConsumeQueue {
             let file = self
                 .add_file(disk, offset - offset % self.file_entries)
                 .inspect_err(|_| self.min.store(0, Ordering::Release))?;
-            for before in file.first..offset {
+            for before in file.first()..offset {
                 file.allocate(disk, before)?;
                 file.put(before, &QueueEntry::FILLER);
             }
@@ -596,14 +469,13 @@ impl ConsumeQueue {
         let mut kept = None;
         for (index, segment) in files.iter().enumerate().rev() {
             let file = segment.file(&self.mappings)?;
-            if !file.entry(file.first).is_before(physical) {
+            if !file.entry(file.first()).is_before(physical) {
                 continue;
             }
-            let end = partition_point(file.first, file.end(), |offset| file.entry(offset).is_before(physical));
-            let at = file.at(end - 1);
-            let torn = at / TEAR != (at + ENTRY_LEN - 1) / TEAR && !belongs(self, end - 1, &file.entry(end - 1));
+            let end = partition_point(file.first(), file.end(), |offset| file.entry(offset).is_before(physical));
+            let torn = file.is_across(TEAR, end - 1) && !belongs(self, end - 1, &file.entry(end - 1));
             let end = end - u64::from(torn);
-            let has_entries = if end > file.first { file.entry(end - 1) != QueueEntry::FILLER } else { index > 0 };
+            let has_entries = if end > file.first() { file.entry(end - 1) != QueueEntry::FILLER } else { index > 0 };
             kept = has_entries.then_some((file, end));
             break;
         }
@@ -616,9 +488,9 @@ impl ConsumeQueue {
         self.flushed.store(end, Ordering::Release);
         self.find_end_physical()?;
         if end < file.end() {
-            file.words.zero_behind(disk, file.at(end))?;
+            file.zero_from(disk, end)?;
         }
-        self.drop_files_behind(disk, file.first)
+        self.drop_files_behind(disk, file.first())
     }
 
     /// Removes the files that begin behind `offset`, durably. Under the flush lock.
@@ -750,6 +622,8 @@ pub fn try_partition_point<E>(from: u64, to: u64, before: impl Fn(u64) -> Result
 
 #[cfg(test)]
 mod tests {
+    use ferromq_protocol::PhysicalOffset;
+
     use super::*;
     use crate::disk::LocalDisk;
 

@@ -19,7 +19,7 @@ use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::behind::{Behind, Target};
-use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
+use crate::consume_queue::{ConsumeQueue, Put};
 use crate::delay_levels::DelayLevels;
 use crate::disk::{Disk, is_failed_sync};
 use crate::files;
@@ -28,6 +28,7 @@ use crate::index::Index;
 use crate::interrupt::Interrupt;
 use crate::mapped_file::{LogFile, LogSlice};
 use crate::noted::Noted;
+use crate::queue_file::QueueEntry;
 use crate::queues::{Queues, is_directory_name};
 use crate::segments::Segments;
 use crate::signal::Signal;

@@ -13,9 +13,9 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::consume_queue::{ENTRY_LEN, QueueFile};
 use crate::disk::Disk;
 use crate::mapped_file::WordFile;
+use crate::queue_file::{ENTRY_LEN, QueueFile};
 
 /// What the kernel gives a process where it does not say.
 const KERNEL_DEFAULT: usize = 65_530;
@@ -176,8 +176,8 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consume_queue::QueueEntry;
     use crate::disk::LocalDisk;
+    use crate::queue_file::QueueEntry;
     use ferromq_protocol::PhysicalOffset;
 
     fn mapped_in(dir: &Path) -> usize {

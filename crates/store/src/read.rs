@@ -11,10 +11,11 @@ use ferromq_protocol::message::Record;
 use ferromq_protocol::{QueueId, QueueOffset};
 
 use crate::config::StoreConfig;
-use crate::consume_queue::{ConsumeQueue, ENTRY_LEN, QueueEntry, try_partition_point};
+use crate::consume_queue::{ConsumeQueue, try_partition_point};
 use crate::disk::Disk;
 use crate::looking::{Effort, Look, ReadError};
 use crate::mapped_file::{LogFile, LogSlice};
+use crate::queue_file::{ENTRY_LEN, QueueEntry};
 use crate::queues::Queues;
 use crate::segments::Segments;
 use crate::stats::Counters;

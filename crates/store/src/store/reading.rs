@@ -9,13 +9,13 @@ use ferromq_protocol::message::Record;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 
 use super::Store;
-use crate::consume_queue::QueueEntry;
 use crate::disk::DiskUsage;
 use crate::dispatch::Arrival;
 use crate::error::AppendError;
 use crate::index::QueryOutcome;
 use crate::index_file::Sought;
 use crate::looking::{Effort, ReadError};
+use crate::queue_file::QueueEntry;
 use crate::read::{Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome};
 use crate::stats::StoreStats;
 use crate::watermarks::Watermarks;

@@ -1,0 +1,156 @@
+//! One file of a consume queue, and the entries in it: 20 bytes each, which point into the commit log.
+//!
+//! Knows nothing of the queue it is a part of. Layout: docs/format.md.
+
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ferromq_protocol::PhysicalOffset;
+
+use crate::disk::Disk;
+use crate::looking::{Look, ReadError};
+use crate::mapped_file::WordFile;
+
+/// Bytes of an entry: physical offset 8, record length 4, tags code 8.
+pub const ENTRY_LEN: usize = 20;
+const _: () = assert!(ENTRY_LEN.is_multiple_of(4), "entries are read as words");
+
+/// Disk space of a queue's file is taken in steps of so many bytes: most queues of most brokers hold few messages.
+const ALLOCATED_STEP: usize = 64 * 1024;
+
+/// Record length of entries that stand for no message: those before the first real one of a queue that does not start at 0,
+/// and those of messages that were lost.
+const FILLER_LEN: u32 = i32::MAX as u32;
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueEntry {
+    pub physical: PhysicalOffset,
+    /// Bytes of the record.
+    pub len: u32,
+    /// Hash of the tags; delivery time in the schedule topic.
+    pub tags_code: i64,
+}
+
+impl QueueEntry {
+    /// Before the first message of a queue that does not begin at 0.
+    pub const FILLER: QueueEntry = QueueEntry { physical: PhysicalOffset(0), len: FILLER_LEN, tags_code: 0 };
+
+    /// For a message that cannot be read: damaged, or known only by the offset of the next one, whose record begins at
+    /// `physical`. With a place in the log, so that places grow along a queue; never the same as the fillers at a beginning.
+    pub fn lost(physical: PhysicalOffset) -> QueueEntry {
+        QueueEntry { physical, len: FILLER_LEN, tags_code: -1 }
+    }
+
+    /// Stands in for an offset that has no message here.
+    pub fn is_filler(&self) -> bool {
+        self.len == FILLER_LEN
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.len > 0 && self.len <= FILLER_LEN && i64::try_from(self.physical.0).is_ok()
+    }
+
+    /// Whether it is of a record before `physical`. Along a queue first true, then false: what was lost in a gap knows its
+    /// place, and fillers at a queue's beginning have 0.
+    pub fn is_before(&self, physical: u64) -> bool {
+        self.is_there() && self.physical.0 < physical
+    }
+
+    /// Physical offset after the record.
+    pub fn end(&self) -> u64 {
+        let len = if self.is_filler() { 0 } else { u64::from(self.len) };
+        self.physical.0.saturating_add(len)
+    }
+}
+
+/// One file of a queue.
+#[derive(Debug)]
+pub struct QueueFile {
+    words: WordFile,
+    /// Offset of the first entry.
+    first: u64,
+    /// Bytes that have disk space. Changed by dispatch and recovery only.
+    allocated: AtomicUsize,
+}
+
+impl QueueFile {
+    /// Of a file opened nothing is known to be allocated.
+    pub fn new(words: WordFile, first: u64) -> QueueFile {
+        QueueFile { words, first, allocated: AtomicUsize::new(0) }
+    }
+
+    /// Takes disk space for the entry at `offset`, if it has none.
+    pub fn allocate(&self, disk: &dyn Disk, offset: u64) -> io::Result<()> {
+        let (from, end) = (self.at(offset), self.at(offset) + ENTRY_LEN);
+        if end <= self.allocated.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let to = end.next_multiple_of(ALLOCATED_STEP).min(self.words.len());
+        self.words.allocate(disk, from - from % ALLOCATED_STEP..to)?;
+        self.allocated.store(to, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Offset of the first entry.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Offset after the last entry that there is room for.
+    pub fn end(&self) -> u64 {
+        self.first + (self.words.len() / ENTRY_LEN) as u64
+    }
+
+    fn at(&self, offset: u64) -> usize {
+        // Offsets asked for lie in this file, whose length is a usize.
+        (offset - self.first) as usize * ENTRY_LEN
+    }
+
+    /// The entry at `offset`, which must be in this file; whatever is there.
+    pub fn entry(&self, offset: u64) -> QueueEntry {
+        let at = self.at(offset);
+        QueueEntry {
+            physical: PhysicalOffset(self.words.long(at)),
+            len: self.words.word(at + 8),
+            tags_code: self.words.long(at + 12).cast_signed(),
+        }
+    }
+
+    /// Makes sure that the entries of `range`, which are in this file and before `max`, are in memory.
+    pub fn look(&self, look: &Look<'_>, range: Range<u64>, max: u64) -> Result<(), ReadError> {
+        self.words.look(look, self.at(max.min(self.end())), self.at(range.start)..self.at(range.end))
+    }
+
+    /// Makes the entries of `range`, which are in this file, durable.
+    pub fn sync(&self, disk: &dyn Disk, range: Range<u64>) -> io::Result<()> {
+        self.words.sync(disk, self.at(range.start)..self.at(range.end))
+    }
+
+    pub fn expect_reads(&self) {
+        self.words.expect_reads();
+    }
+
+    pub fn put(&self, offset: u64, entry: &QueueEntry) {
+        let at = self.at(offset);
+        self.words.put_long(at, entry.physical.0);
+        self.words.put_word(at + 8, entry.len);
+        self.words.put_long(at + 12, entry.tags_code.cast_unsigned());
+    }
+
+    pub fn clear(&self, offset: u64) {
+        self.put(offset, &QueueEntry { physical: PhysicalOffset(0), len: 0, tags_code: 0 });
+    }
+
+    /// Removes, durably, whatever is in the file from `offset` on.
+    pub fn zero_from(&self, disk: &dyn Disk, offset: u64) -> io::Result<()> {
+        self.words.zero_behind(disk, self.at(offset))
+    }
+
+    /// Whether the entry at `offset` lies across a border of pages of `page` bytes, so that a part of it may be lost.
+    pub fn is_across(&self, page: usize, offset: u64) -> bool {
+        let at = self.at(offset);
+        at / page != (at + ENTRY_LEN - 1) / page
+    }
+}
