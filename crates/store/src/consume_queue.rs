@@ -249,10 +249,12 @@ impl ConsumeQueue {
 
     /// [`ConsumeQueue::run`] for a reader.
     pub fn look_at_run(&self, from: u64) -> Result<Option<QueueRun>, ReadError> {
-        let at = self.dir.join(segment_name((from - from % self.file_entries) * ENTRY_LEN as u64));
-        // A place in the file; a queue offset is at most 1/20 of a signed number.
-        let place = (from % self.file_entries) as usize * ENTRY_LEN;
-        self.run(from).map_err(|source| ReadError::Io { path: at, at: place, len: ENTRY_LEN, source })
+        self.run(from).map_err(|source| {
+            // It has a file, which cannot be mapped: so its place there is one, and the file's name a number.
+            let at = (from % self.file_entries) as usize * ENTRY_LEN;
+            let path = self.dir.join(segment_name((from - from % self.file_entries) * ENTRY_LEN as u64));
+            ReadError::Io { path, at, len: ENTRY_LEN, source }
+        })
     }
 
     /// The entries from `from` to the end of their file.

@@ -149,6 +149,24 @@ fn a_file_that_became_shorter_is_an_error_of_who_reads_it() {
     assert_eq!(read(&store, 0, 3, Effort::Full).unwrap().count, 4);
 }
 
+/// Offsets that groups committed and clients ask for are any numbers; they lead to nothing, or to an end of the queue.
+#[test]
+fn a_number_of_a_client_leads_nowhere() {
+    let site = Site::new();
+    let (store, _) = ten_messages(&site);
+    let ends = [10, 1 << 40, i64::MAX as u64 / 20, i64::MAX as u64, u64::MAX / 20 + 1, u64::MAX - 1, u64::MAX];
+    for (number, effort) in ends.into_iter().flat_map(|number| [(number, Effort::Brief), (number, Effort::Full)]) {
+        let offset = QueueOffset(number);
+        assert_eq!(read(&store, 0, number, effort).unwrap().next_offset, QueueOffset(10), "{number}");
+        assert_eq!(store.queue_entry(T, Q, offset, effort).unwrap(), None, "{number}");
+        assert_eq!(store.store_time_at(T, Q, offset, effort).unwrap(), None, "{number}");
+        assert!(!store.is_in_memory(T, Q, offset, effort).unwrap(), "{number}");
+        let place = PhysicalOffset(number.max(1 << 20));
+        assert_eq!(store.message_at(place, effort).unwrap(), None, "{number}");
+        assert!(store.raw_from(place, usize::MAX).unwrap().is_none(), "{number}");
+    }
+}
+
 #[test]
 fn a_filter_that_looks_into_many_records_is_left_to_who_has_time() {
     let site = Site::new();
