@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use ferromq_protocol::message::record::RECORD_LEN_MIN;
 use ferromq_protocol::{QueueId, QueueOffset};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::disk::Disk;
 use crate::error::OpenError;
@@ -46,6 +46,15 @@ pub enum Put {
 /// Whether so many records, all in the log between two positions, are more than fit.
 fn are_too_many(records: u64, from: u64, to: u64) -> bool {
     records > to.saturating_sub(from) / RECORD_LEN_MIN as u64
+}
+
+/// The files of a queue, which stay as they are meanwhile.
+type Files<'a> = RwLockReadGuard<'a, Vec<Arc<Segment>>>;
+
+/// The one of `files`, each of so many entries, that has the entry at `offset`.
+fn segment_of(files: &[Arc<Segment>], offset: u64, file_entries: u64) -> Option<&Arc<Segment>> {
+    let index = offset.checked_sub(files.first()?.first())? / file_entries;
+    files.get(usize::try_from(index).ok()?)
 }
 
 const LIVE: u8 = 0;
@@ -282,15 +291,17 @@ impl ConsumeQueue {
         Ok(())
     }
 
-    fn segment_of(&self, offset: u64) -> Option<Arc<Segment>> {
-        let files = self.files.read();
-        let first = files.first()?.first();
-        let index = offset.checked_sub(first)? / self.file_entries;
-        files.get(usize::try_from(index).ok()?).cloned()
-    }
-
     fn file_of(&self, offset: u64) -> io::Result<Option<Arc<QueueFile>>> {
-        self.segment_of(offset).map(|segment| segment.file(&self.mappings)).transpose()
+        let segment = {
+            let files = self.files.read();
+            let Some(segment) = segment_of(&files, offset, self.file_entries) else { return Ok(None) };
+            if let Some(file) = segment.mapped() {
+                return Ok(Some(Arc::clone(&file)));
+            }
+            Arc::clone(segment)
+        };
+        // Without the lock: the file may have to be looked for on the disk, and the next put may have to make one.
+        segment.file(&self.mappings).map(Some)
     }
 
     fn any_entry(&self, offset: u64) -> io::Result<Option<QueueEntry>> {
@@ -318,31 +329,24 @@ impl ConsumeQueue {
             tracing::error!(topic = %self.topic, queue = %self.id, offset, max, physical = %entry.physical, "no record can have this queue offset here: it is damaged, and gets no entry");
             return Ok(Put::Impossible);
         }
-        if self.files.read().is_empty() {
-            // First, so that nobody asks for the fillers.
-            self.min.store(offset, Ordering::Release);
-            let file = self
-                .add_file(disk, offset - offset % self.file_entries)
-                .inspect_err(|_| self.min.store(0, Ordering::Release))?;
-            for before in file.first()..offset {
-                file.allocate(disk, before)?;
-                file.put(before, &QueueEntry::FILLER);
-            }
-            self.add(disk, offset, entry)?;
-            return Ok(Put::Added);
+        let files = self.files.read();
+        if files.is_empty() {
+            drop(files);
+            return self.begin(disk, offset, entry);
         }
         if offset >= max && entry.physical.0 < self.end_physical() {
             return Ok(Put::Stale);
         }
         if offset == max {
-            self.add(disk, offset, entry)?;
+            self.add(files, disk, offset, entry)?;
             return Ok(Put::Added);
         }
+        drop(files);
         if offset > max {
             for missing in max..offset {
-                self.add(disk, missing, &QueueEntry::lost(entry.physical))?;
+                self.add(self.files.read(), disk, missing, &QueueEntry::lost(entry.physical))?;
             }
-            self.add(disk, offset, entry)?;
+            self.add(self.files.read(), disk, offset, entry)?;
             return Ok(Put::Gap);
         }
         let Some(known) = self.any_entry(offset)? else {
@@ -369,17 +373,41 @@ impl ConsumeQueue {
         }
         tracing::warn!(topic = %self.topic, queue = %self.id, offset, "the log has a later message at this offset");
         self.cut(disk, offset)?;
-        self.add(disk, offset, entry)?;
+        self.add(self.files.read(), disk, offset, entry)?;
+        Ok(Put::Added)
+    }
+
+    /// Makes the first file, for an entry at `offset`.
+    fn begin(&self, disk: &dyn Disk, offset: u64, entry: &QueueEntry) -> io::Result<Put> {
+        // First, so that nobody asks for the fillers.
+        self.min.store(offset, Ordering::Release);
+        let file = self
+            .add_file(disk, offset - offset % self.file_entries)
+            .inspect_err(|_| self.min.store(0, Ordering::Release))?;
+        for before in file.first()..offset {
+            file.allocate(disk, before)?;
+            file.put(before, &QueueEntry::FILLER);
+        }
+        self.write(disk, &file, offset, entry)?;
         Ok(Put::Added)
     }
 
     /// Adds at the end; the file is made when it is not there.
-    fn add(&self, disk: &dyn Disk, offset: u64, entry: &QueueEntry) -> io::Result<()> {
-        let last = self.files.read().last().cloned();
+    fn add(&self, files: Files<'_>, disk: &dyn Disk, offset: u64, entry: &QueueEntry) -> io::Result<()> {
+        let last = files.last().filter(|last| offset < last.end());
+        if let Some(file) = last.and_then(|last| last.mapped()) {
+            return self.write(disk, &file, offset, entry);
+        }
+        let last = last.cloned();
+        drop(files);
         let file = match last {
-            Some(last) if offset < last.end() => last.file(&self.mappings)?,
-            _ => self.add_file(disk, offset - offset % self.file_entries)?,
+            Some(last) => last.file(&self.mappings)?,
+            None => self.add_file(disk, offset - offset % self.file_entries)?,
         };
+        self.write(disk, &file, offset, entry)
+    }
+
+    fn write(&self, disk: &dyn Disk, file: &QueueFile, offset: u64, entry: &QueueEntry) -> io::Result<()> {
         file.allocate(disk, offset)?;
         file.put(offset, entry);
         self.end_physical.store(entry.end(), Ordering::Release);

@@ -87,7 +87,11 @@ impl Projection {
     }
 
     /// The queue a record belongs into, if consumers may see it.
-    fn queue_of(&self, record: &Record<'_>, known: &mut Option<Arc<ConsumeQueue>>) -> Option<Arc<ConsumeQueue>> {
+    fn queue_of<'a>(
+        &self,
+        record: &Record<'_>,
+        known: &'a mut Option<Arc<ConsumeQueue>>,
+    ) -> Option<&'a Arc<ConsumeQueue>> {
         if !record.sys_flag().is_visible() {
             return None;
         }
@@ -104,7 +108,7 @@ impl Projection {
             }
             *known = Some(self.queues.find_or_make(record.topic(), record.queue_id()));
         }
-        known.clone()
+        known.as_ref()
     }
 
     /// Puts a record into the queue it belongs into.
@@ -133,7 +137,7 @@ impl Projection {
         known: &mut Option<Arc<ConsumeQueue>>,
     ) -> io::Result<Option<(Put, QueueEntry)>> {
         let Some(queue) = self.queue_of(record, known) else { return Ok(None) };
-        self.put(&queue, record, noted, physical).map(Some)
+        self.put(queue, record, noted, physical).map(Some)
     }
 
     /// Removes what came so far of the queues of a topic that was deleted at this place of the log, durably. While nobody appends.
@@ -150,10 +154,11 @@ impl Projection {
 
     /// Keeps the place of a damaged record in its queue, if it is the next one: nobody else gets its offset.
     pub fn put_lost(&self, record: &Record<'_>, physical: u64) -> io::Result<()> {
-        let Some(queue) = self.queue_of(record, &mut None) else { return Ok(()) };
+        let mut known = None;
+        let Some(queue) = self.queue_of(record, &mut known) else { return Ok(()) };
         if record.queue_offset().0 == queue.max() {
             queue.put(&*self.disk, record.queue_offset(), &QueueEntry::lost(PhysicalOffset(physical)))?;
-            self.queues.mark_dirty(&queue);
+            self.queues.mark_dirty(queue);
         }
         Ok(())
     }
@@ -356,21 +361,21 @@ impl Dispatcher {
     fn project(&self, work: &mut Work, record: &Record<'_>, physical: u64, listeners: &[Listener]) {
         let text = record.properties();
         let noted = Noted::of(&text);
-        let of_deleted =
-            !work.deleted.is_empty() && work.deleted.get(record.topic()).is_some_and(|end| physical < *end);
-        let queue = if of_deleted { None } else { self.projection.queue_of(record, &mut work.known) };
+        let Work { deleted, known, behind } = work;
+        let of_deleted = !deleted.is_empty() && deleted.get(record.topic()).is_some_and(|end| physical < *end);
+        let queue = if of_deleted { None } else { self.projection.queue_of(record, known) };
         let mut put = None;
         // What is behind gets this record later, after those that it lacks already.
         if let Some(queue) = queue.filter(|queue| !queue.is_behind()) {
-            match self.projection.put(&queue, record, &noted, physical) {
+            match self.projection.put(queue, record, &noted, physical) {
                 Ok(done) => put = Some(done),
-                Err(error) => self.set_aside(work, Target::Queue(queue), record, physical, &error),
+                Err(error) => self.set_aside(behind, Target::Queue(Arc::clone(queue)), record, physical, &error),
             }
         }
-        if !work.behind.has_index()
+        if !behind.has_index()
             && let Err(error) = self.projection.put_index(record, &noted, physical)
         {
-            self.set_aside(work, Target::Index, record, physical, &error);
+            self.set_aside(behind, Target::Index, record, physical, &error);
         }
         self.positions.dispatched_timestamp.store(record.store_timestamp(), Ordering::Release);
         if let Some((put, entry)) = put {
@@ -378,12 +383,12 @@ impl Dispatcher {
         }
     }
 
-    fn set_aside(&self, work: &mut Work, target: Target, record: &Record<'_>, physical: u64, error: &io::Error) {
+    fn set_aside(&self, behind: &mut Behind, target: Target, record: &Record<'_>, physical: u64, error: &io::Error) {
         if is_failed_sync(error) {
             self.health.poison(format!("queues or index could not be synced: {error}"));
         }
-        work.behind.set_aside(target, physical, record.store_timestamp(), error);
-        self.tell_of(&work.behind);
+        behind.set_aside(target, physical, record.store_timestamp(), error);
+        self.tell_of(behind);
         self.signal.wake();
     }
 

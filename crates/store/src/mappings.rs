@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use crate::disk::Disk;
 use crate::mapped_file::WordFile;
@@ -143,14 +143,19 @@ impl Segment {
 
     /// The file, mapped for as long as somebody holds this.
     pub fn file(self: &Arc<Self>, mappings: &Mappings) -> io::Result<Arc<QueueFile>> {
+        if let Some(file) = self.mapped() {
+            return Ok(Arc::clone(&file));
+        }
+        mappings.map(self, || WordFile::open(self.path.clone()))
+    }
+
+    /// [`Segment::file`] for a moment, if it is mapped; waits for nobody.
+    pub fn mapped(&self) -> Option<MappedRwLockReadGuard<'_, Arc<QueueFile>>> {
         // Looked at first: one that is used all the time need not be written to all the time.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
-        if let Some(file) = &*self.file.read() {
-            return Ok(Arc::clone(file));
-        }
-        mappings.map(self, || WordFile::open(self.path.clone()))
+        RwLockReadGuard::try_map(self.file.try_read()?, Option::as_ref).ok()
     }
 
     /// Nothing more is added: from now on it is only read, mostly from front to back.
