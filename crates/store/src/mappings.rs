@@ -21,8 +21,10 @@ use crate::queue_file::{ENTRY_LEN, QueueFile};
 const KERNEL_DEFAULT: usize = 65_530;
 /// Of the mappings there are, one part of so many is for queue files.
 const SHARE: usize = 2;
-/// Room is made for so many parts of the whole at once.
+/// Room is made for so many parts of the whole at once, and at most for so many files: whoever needs one unmaps them, and
+/// serves connections, or everybody.
 const ROOM_SHARE: usize = 64;
+const ROOM_MAX: usize = 16;
 
 /// How many queue files may be mapped on this machine.
 pub fn share_of_system() -> usize {
@@ -75,21 +77,37 @@ impl Mappings {
 
     /// Unmaps files until there are fewer than `max`, and some room beyond. Files that are asked for at this moment stay.
     fn shrink_below(&self, max: usize) {
-        let mut mapped = self.mapped.lock();
-        if mapped.len() < max {
+        if self.mapped.lock().len() < max {
             return;
         }
-        let goal = max.saturating_sub(1 + max / ROOM_SHARE);
+        let goal = max.saturating_sub(1 + (max / ROOM_SHARE).min(ROOM_MAX));
+        // With the lock free: each is a system call, or two with the last word of a reader.
+        while let Some(files) = self.take_down_to(goal) {
+            drop(files);
+        }
+    }
+
+    /// Some of those asked for longest ago, to be unmapped by letting go of them; `None` when no more than `goal` are left, or
+    /// can be.
+    fn take_down_to(&self, goal: usize) -> Option<Vec<Arc<QueueFile>>> {
+        let mut mapped = self.mapped.lock();
+        let mut files = Vec::with_capacity(ROOM_MAX);
         // Each is passed over once if it was asked for since it was looked at last.
         for _ in 0..2 * mapped.len() {
-            if mapped.len() <= goal {
+            if mapped.len() <= goal || files.len() == ROOM_MAX {
                 break;
             }
             let Some(segment) = mapped.pop_front().and_then(|segment| segment.upgrade()) else { continue };
-            if segment.used.swap(false, Ordering::Relaxed) || !segment.try_unmap() {
+            if segment.used.swap(false, Ordering::Relaxed) {
                 mapped.push_back(Arc::downgrade(&segment));
+                continue;
+            }
+            match segment.take_file() {
+                Some(file) => files.extend(file),
+                None => mapped.push_back(Arc::downgrade(&segment)),
             }
         }
+        (!files.is_empty()).then_some(files)
     }
 }
 
@@ -166,15 +184,9 @@ impl Segment {
         }
     }
 
-    /// False when somebody is about to use it. Who holds the file already keeps it.
-    fn try_unmap(&self) -> bool {
-        match self.file.try_write() {
-            Some(mut file) => {
-                *file = None;
-                true
-            }
-            None => false,
-        }
+    /// What is mapped of it, to be let go of. `None` when somebody is about to use it. Who holds the file already keeps it.
+    fn take_file(&self) -> Option<Option<Arc<QueueFile>>> {
+        Some(self.file.try_write()?.take())
     }
 }
 
