@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -40,24 +40,55 @@ pub struct DurableUpTo {
     pub index: u64,
 }
 
+/// How far one of the three is on the disk.
+#[derive(Debug)]
+struct Durable {
+    /// Store time of the last record. Java: physicMsgTimestamp, logicsMsgTimestamp, indexMsgTimestamp.
+    time: AtomicI64,
+    /// See [`DurableUpTo`].
+    position: AtomicU64,
+}
+
+impl Durable {
+    fn new(time: i64, position: u64) -> Durable {
+        Durable { time: AtomicI64::new(time), position: AtomicU64::new(position) }
+    }
+
+    fn time(&self) -> i64 {
+        self.time.load(Ordering::Acquire)
+    }
+
+    fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    fn reaches(&self, position: u64, time: Option<i64>) {
+        if let Some(time) = time {
+            self.time.store(time, Ordering::Release);
+        }
+        self.position.store(position, Ordering::Release);
+    }
+
+    /// No time is known of a place, so that none is claimed.
+    fn only_to(&self, position: u64) {
+        self.position.fetch_min(position, Ordering::AcqRel);
+        self.time.store(0, Ordering::Release);
+    }
+}
+
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
     file: File,
-    /// Store time of the last record on the disk. Java: physicMsgTimestamp.
-    pub log_timestamp: AtomicI64,
-    /// Store time of the last record whose queue entry is on the disk. Java: logicsMsgTimestamp.
-    pub queues_timestamp: AtomicI64,
-    /// Store time of the last record whose index entries are on the disk. Java: indexMsgTimestamp.
-    pub index_timestamp: AtomicI64,
+    log: Durable,
+    queues: Durable,
+    index: Durable,
     /// Replication's. Java: masterFlushedOffset.
-    pub master_flushed: AtomicU64,
+    master_flushed: AtomicU64,
     /// Start of the last valid record that recovery found. Java: confirmPhyOffset.
-    pub confirmed: AtomicU64,
-    /// See [`DurableUpTo`].
-    pub log_position: AtomicU64,
-    pub queues_position: AtomicU64,
-    pub index_position: AtomicU64,
+    confirmed: AtomicU64,
+    /// Whether the positions say anything: not yet where only times are known.
+    by_place: AtomicBool,
     /// The positions as the file was opened, if it has any that hold.
     found: Option<DurableUpTo>,
     /// As last written.
@@ -90,13 +121,11 @@ impl Checkpoint {
         let found = positions_in(&bytes);
         let positions = found.unwrap_or(DurableUpTo { log: 0, queues: 0, index: 0 });
         Ok(Checkpoint {
-            log_position: AtomicU64::new(positions.log),
-            queues_position: AtomicU64::new(positions.queues),
-            index_position: AtomicU64::new(positions.index),
+            log: Durable::new(field(0), positions.log),
+            queues: Durable::new(field(8), positions.queues),
+            index: Durable::new(field(16), positions.index),
+            by_place: AtomicBool::new(found.is_some()),
             found,
-            log_timestamp: AtomicI64::new(field(0)),
-            queues_timestamp: AtomicI64::new(field(8)),
-            index_timestamp: AtomicI64::new(field(16)),
             master_flushed: AtomicU64::new(field(24).cast_unsigned()),
             confirmed: AtomicU64::new(field(32).cast_unsigned()),
             path,
@@ -114,42 +143,84 @@ impl Checkpoint {
         self.found
     }
 
+    /// Store time of the last record of the log that is on the disk; all that a Java broker says of that.
+    pub fn log_time(&self) -> i64 {
+        self.log.time()
+    }
+
+    /// The log is on the disk up to `position`; the store time of a record before it, where one is known.
+    pub fn log_is_durable(&self, position: u64, time: Option<i64>) {
+        self.log.reaches(position, time);
+        self.by_place.store(true, Ordering::Release);
+    }
+
+    /// [`Checkpoint::log_is_durable`] for the queue entries of the records.
+    pub fn queues_are_durable(&self, position: u64, time: Option<i64>) {
+        self.queues.reaches(position, time);
+    }
+
+    /// [`Checkpoint::log_is_durable`] for the index entries of the records.
+    pub fn index_is_durable(&self, position: u64, time: Option<i64>) {
+        self.index.reaches(position, time);
+    }
+
+    /// The last whole record begins here.
+    pub fn confirm(&self, physical: u64) {
+        self.confirmed.store(physical, Ordering::Release);
+    }
+
     /// The log is about to end at `end`: what comes behind it from now on is not on the disk.
     pub fn lower(&self, end: u64) {
-        for position in [&self.log_position, &self.queues_position, &self.index_position] {
-            position.fetch_min(end, Ordering::AcqRel);
+        for durable in [&self.log, &self.queues, &self.index] {
+            durable.position.fetch_min(end, Ordering::AcqRel);
         }
+        self.by_place.store(true, Ordering::Release);
+    }
+
+    /// Records from `position` on are about to be put into the queues again: until all are, none of them counts as being there.
+    pub fn queues_begin_again(&self, position: u64) {
+        self.queues.only_to(position);
+    }
+
+    /// [`Checkpoint::queues_begin_again`] for the index.
+    pub fn index_begins_again(&self, position: u64) {
+        self.index.only_to(position);
     }
 
     /// Records stored up to this time are in the log and in the queues, on the disk.
     pub fn recovery_start(&self) -> i64 {
-        let log = self.log_timestamp.load(Ordering::Acquire);
-        let queues = self.queues_timestamp.load(Ordering::Acquire);
-        (log.min(queues) - MARGIN_MS).max(0)
+        (self.log.time().min(self.queues.time()) - MARGIN_MS).max(0)
+    }
+
+    /// Store time of the last record whose index entries are on the disk.
+    pub fn index_time(&self) -> i64 {
+        self.index.time()
     }
 
     /// Records stored up to this time are in the index, on the disk.
     pub fn index_recovery_start(&self) -> i64 {
-        (self.index_timestamp.load(Ordering::Acquire) - MARGIN_MS).max(0)
+        (self.index.time() - MARGIN_MS).max(0)
     }
 
     /// Writes the fields out if they changed.
     pub fn save(&self, disk: &dyn Disk) -> io::Result<()> {
         let mut written = self.written.lock();
         let mut bytes = [0; USED_LEN];
-        bytes[..8].copy_from_slice(&self.log_timestamp.load(Ordering::Acquire).to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.queues_timestamp.load(Ordering::Acquire).to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.index_timestamp.load(Ordering::Acquire).to_be_bytes());
+        let parts = [&self.log, &self.queues, &self.index];
+        for (field, part) in bytes[..WITNESS_LEN].chunks_exact_mut(8).zip(parts) {
+            field.copy_from_slice(&part.time().to_be_bytes());
+        }
         bytes[24..32].copy_from_slice(&self.master_flushed.load(Ordering::Acquire).to_be_bytes());
         bytes[32..TIMES_LEN].copy_from_slice(&self.confirmed.load(Ordering::Acquire).to_be_bytes());
-        bytes[MAGIC_AT..POSITIONS_AT].copy_from_slice(&MAGIC);
-        let positions = [&self.log_position, &self.queues_position, &self.index_position];
-        for (field, position) in bytes[POSITIONS_AT..WITNESS_AT].chunks_exact_mut(8).zip(positions) {
-            field.copy_from_slice(&position.load(Ordering::Acquire).to_be_bytes());
+        if self.by_place.load(Ordering::Acquire) {
+            bytes[MAGIC_AT..POSITIONS_AT].copy_from_slice(&MAGIC);
+            for (field, part) in bytes[POSITIONS_AT..WITNESS_AT].chunks_exact_mut(8).zip(parts) {
+                field.copy_from_slice(&part.position().to_be_bytes());
+            }
+            bytes.copy_within(..WITNESS_LEN, WITNESS_AT);
+            let crc = crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]);
+            bytes[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
         }
-        bytes.copy_within(..WITNESS_LEN, WITNESS_AT);
-        let crc = crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]);
-        bytes[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
         if *written != bytes {
             self.file.write_all_at(&bytes, 0)?;
             disk.sync_file(&self.path, &self.file).map_err(sync_failed)?;
@@ -187,8 +258,8 @@ mod tests {
         let path = dir.path().join("checkpoint");
         let checkpoint = Checkpoint::open(path.clone()).unwrap();
         assert_eq!(checkpoint.recovery_start(), 0);
-        checkpoint.log_timestamp.store(1_795_222_173_031, Ordering::Release);
-        checkpoint.queues_timestamp.store(1_795_222_173_031, Ordering::Release);
+        checkpoint.log_is_durable(0, Some(1_795_222_173_031));
+        checkpoint.queues_are_durable(0, Some(1_795_222_173_031));
         checkpoint.save(&LocalDisk).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len(), 4096);
@@ -204,10 +275,9 @@ mod tests {
         let path = dir.path().join("checkpoint");
         let checkpoint = Checkpoint::open(path.clone()).unwrap();
         assert_eq!(checkpoint.found(), None);
-        checkpoint.log_timestamp.store(1_000, Ordering::Release);
-        checkpoint.log_position.store(900, Ordering::Release);
-        checkpoint.queues_position.store(800, Ordering::Release);
-        checkpoint.index_position.store(700, Ordering::Release);
+        checkpoint.log_is_durable(900, Some(1_000));
+        checkpoint.queues_are_durable(800, None);
+        checkpoint.index_is_durable(700, None);
         checkpoint.save(&LocalDisk).unwrap();
         let found = || Checkpoint::open(path.clone()).unwrap().found();
         assert_eq!(found(), Some(DurableUpTo { log: 900, queues: 800, index: 700 }));
@@ -226,5 +296,28 @@ mod tests {
         java[7] += 1;
         std::fs::write(&path, java).unwrap();
         assert_eq!(found(), None);
+    }
+
+    #[test]
+    fn what_begins_again_counts_no_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let checkpoint = Checkpoint::open(path.clone()).unwrap();
+        // Of a file that has times only, no positions are made up.
+        checkpoint.log.time.store(9_000, Ordering::Release);
+        checkpoint.queues_begin_again(5);
+        checkpoint.save(&LocalDisk).unwrap();
+        let again = Checkpoint::open(path.clone()).unwrap();
+        assert_eq!((again.found(), again.log_time(), again.recovery_start()), (None, 9_000, 0));
+        checkpoint.log_is_durable(900, Some(9_000));
+        checkpoint.queues_are_durable(800, Some(8_000));
+        checkpoint.index_is_durable(700, Some(7_000));
+        checkpoint.queues_begin_again(850);
+        checkpoint.index_begins_again(300);
+        checkpoint.save(&LocalDisk).unwrap();
+        let again = Checkpoint::open(path).unwrap();
+        assert_eq!(again.found(), Some(DurableUpTo { log: 900, queues: 800, index: 300 }));
+        // Java's broker begins with the first record then.
+        assert_eq!((again.recovery_start(), again.index_recovery_start()), (0, 0));
     }
 }

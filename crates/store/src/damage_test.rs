@@ -284,6 +284,64 @@ fn nobody_else_writes_what_the_store_notes_of_its_tables() {
     store.append_batch(&[forged]).unwrap_err();
 }
 
+/// What is rebuilt, and how the store was left before and is left again in the middle of it, at each step of the disk.
+#[test]
+fn an_open_that_did_not_finish_is_finished_by_the_next() {
+    for (lost, stop, then) in [
+        ("consumequeue", "kill", "kill"),
+        ("consumequeue", "kill", "power"),
+        ("consumequeue", "close", "kill"),
+        ("consumequeue", "close", "power"),
+        ("index", "kill", "kill"),
+        ("index", "close", "kill"),
+        ("index", "close", "power"),
+    ] {
+        for steps in (0..).scan(0, |steps, _| Some(std::mem::replace(steps, *steps + 1 + *steps / 3))) {
+            let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+            let config = || StoreConfig { queue_file_entries: 16, ..quiet(&site, &disk) };
+            let store = Store::open(config()).unwrap();
+            let message_of = |n: u8| (if n < 60 { T } else { "Other" }, format!("UNIQ_KEY\u{1}u{n}\u{2}"));
+            for n in 0..120_u8 {
+                let (topic, key) = message_of(n);
+                store.append(&message(topic, 0, &[n], &key)).unwrap();
+            }
+            settle(&store);
+            match stop {
+                "close" => store.close().unwrap(),
+                _ => store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*disk)).unwrap(),
+            }
+            drop(store);
+            std::fs::remove_dir_all(root(&site).join(lost)).unwrap();
+            disk.all_is_synced(&root(&site));
+            *disk.fails_after.lock() = Some(steps);
+            let finished = Store::open(config()).is_ok();
+            *disk.fails_after.lock() = None;
+            if then == "power" {
+                disk.power_loss(&root(&site), || true);
+            }
+            let what = format!("{lost} lost after {stop}, {then} after {steps} steps");
+            let store = Store::open(config()).unwrap();
+            settle(&store);
+            for (topic, from) in [(T, 0), ("Other", 60)] {
+                let expected: Vec<_> = (0..60_u8).map(|n| (u64::from(n), vec![from + n])).collect();
+                assert_eq!(read_bodies(&store, topic, 0, 0), expected, "{what}");
+                assert_eq!(
+                    store.append(&message(topic, 0, b"next", "")).unwrap().queue_offset,
+                    QueueOffset(60),
+                    "{what}"
+                );
+            }
+            for n in 0..120_u8 {
+                let (topic, _) = message_of(n);
+                assert_eq!(query_bodies(&store, topic, &format!("u{n}")), [[n]], "{what}");
+            }
+            if finished {
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn a_queue_entry_outlives_the_head_of_its_record() {
     let (site, disk) = (Site::new(), Arc::default());

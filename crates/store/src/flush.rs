@@ -296,12 +296,10 @@ impl Flusher {
         let ended = Instant::now();
         syncing.pace.took(ended - began, ended);
         self.positions.flushed.store(to, Ordering::Release);
-        self.checkpoint.log_position.store(to, Ordering::Release);
         let now = Seen { end: written, timestamp };
         let before = std::mem::replace(&mut syncing.seen, now);
-        if let Some(durable) = [now, before].into_iter().find(|seen| seen.end <= to) {
-            self.checkpoint.log_timestamp.store(durable.timestamp, Ordering::Release);
-        }
+        let durable = [now, before].into_iter().find(|seen| seen.end <= to);
+        self.checkpoint.log_is_durable(to, durable.map(|seen| seen.timestamp));
         if to == written
             && let Some(file) = self.segments.find(to)
         {

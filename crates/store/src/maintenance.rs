@@ -100,12 +100,10 @@ impl Maintenance {
             self.flusher.flush()?;
         }
         self.projection.queues.flush(&*self.disk, 0)?;
-        self.checkpoint.queues_timestamp.store(timestamp, Ordering::Release);
-        self.checkpoint.queues_position.store(dispatched, Ordering::Release);
+        self.checkpoint.queues_are_durable(dispatched, Some(timestamp));
         if let Some(index) = &self.projection.index {
             index.sync(&*self.disk)?;
-            self.checkpoint.index_timestamp.store(timestamp, Ordering::Release);
-            self.checkpoint.index_position.store(dispatched, Ordering::Release);
+            self.checkpoint.index_is_durable(dispatched, Some(timestamp));
         }
         Ok(())
     }

@@ -57,6 +57,15 @@ enum Step {
     ClockBack,
     /// A clean stop, after which somebody removes the consume queues.
     LoseQueues,
+    /// A clean stop or a kill, after which somebody removes the consume queues or the index, or nothing; then an open for which
+    /// the disk fails after some steps; then a power loss, or none.
+    CutShort {
+        clean: bool,
+        without: Option<&'static str>,
+        steps: usize,
+        seed: u64,
+        lost: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -77,6 +86,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Flush),
         1 => Just(Step::ClockBack),
         1 => Just(Step::LoseQueues),
+        2 => (any::<bool>(), prop_oneof![Just(None), Just(Some("consumequeue")), Just(Some("index"))], 0..30_usize, any::<u64>(), 0..16_u64)
+            .prop_map(|(clean, without, steps, seed, lost)| Step::CutShort { clean, without, steps, seed, lost }),
     ]
 }
 
@@ -118,10 +129,10 @@ impl Model {
     }
 
     /// Nothing gets to the disk by itself: steps decide.
-    fn open(&self) -> Store {
+    fn config(&self) -> StoreConfig {
         let never = Duration::from_secs(3600);
         let flush = FlushMode::Async { interval: never, least_pages: 0, thorough_interval: never };
-        let config = StoreConfig {
+        StoreConfig {
             segment_len: SEGMENT_LEN,
             queue_file_entries: 64,
             flush,
@@ -129,8 +140,11 @@ impl Model {
             queue_flush_thorough_interval: never,
             disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
             ..self.site.config()
-        };
-        Store::open(config).unwrap()
+        }
+    }
+
+    fn open(&self) -> Store {
+        Store::open(self.config()).unwrap()
     }
 
     fn store(&self) -> &Store {
@@ -242,7 +256,10 @@ impl Model {
                 }
                 self.reopen();
             }
-            Step::PowerLoss { seed, lost } => self.lose_power(seed, lost),
+            Step::PowerLoss { seed, lost } => {
+                let flushed = self.store().watermarks().flushed.0;
+                self.lose_power(flushed, seed, lost);
+            }
             Step::Delete => {
                 let had_queues = !self.store().queue_ids(TOPIC).is_empty();
                 assert_eq!(self.store().delete_topic(TOPIC).unwrap(), had_queues);
@@ -259,11 +276,24 @@ impl Model {
                 settle(self.store());
                 self.store().close().unwrap();
                 self.store = None;
-                let dir = self.site.dir.path().join("store/consumequeue");
-                if dir.exists() {
-                    std::fs::remove_dir_all(dir).unwrap();
-                }
+                crate::files::remove_dir(&self.root().join("consumequeue")).unwrap();
                 self.reopen();
+            }
+            Step::CutShort { clean, without, steps, seed, lost } => {
+                if clean {
+                    settle(self.store());
+                    self.store().close().unwrap();
+                }
+                let flushed = self.store().watermarks().flushed.0;
+                self.store = None;
+                if let Some(dir) = without {
+                    crate::files::remove_dir(&self.root().join(dir)).unwrap();
+                }
+                *self.disk.fails_after.lock() = Some(steps);
+                // It may be enough.
+                drop(Store::open(self.config()));
+                *self.disk.fails_after.lock() = None;
+                self.lose_power(flushed, seed, lost);
             }
         }
     }
@@ -289,8 +319,7 @@ impl Model {
         self.site.dir.path().join("store")
     }
 
-    fn lose_power(&mut self, seed: u64, lost: u64) {
-        let flushed = self.store().watermarks().flushed.0;
+    fn lose_power(&mut self, flushed: u64, seed: u64, lost: u64) {
         self.store = None;
         let mut dice = seed | 1;
         self.disk.power_loss(&self.root(), || {

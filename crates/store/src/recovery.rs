@@ -10,7 +10,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,6 +20,7 @@ use memchr::memmem;
 
 use crate::checkpoint::Checkpoint;
 use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
+use crate::disk::Disk;
 use crate::dispatch::Projection;
 use crate::files;
 use crate::index::Durable;
@@ -67,7 +67,7 @@ impl OnDisk {
     fn told_by(checkpoint: &Checkpoint) -> OnDisk {
         match checkpoint.found() {
             Some(found) => OnDisk::Before(found.log),
-            None => OnDisk::StoredBy(checkpoint.log_timestamp.load(Ordering::Acquire)),
+            None => OnDisk::StoredBy(checkpoint.log_time()),
         }
     }
 
@@ -99,16 +99,20 @@ pub fn recover(
     };
     let log_min = first.start();
     let on_disk = OnDisk::told_by(checkpoint);
+    let known = known_projected(&files, checkpoint);
     let start = if clean {
         start_after_stop(projection, log_min)
     } else {
-        let start = start_after_crash(&files, projection, checkpoint)?;
-        keep_before(&files, projection, start.queues)?;
-        start
+        start_after_crash(&files, projection, checkpoint, known)?
     };
+    begin_again(checkpoint, disk, start, known)?;
+    if !clean {
+        keep_before(&files, projection, start.queues)?;
+    }
     let mut scan = scan(&files, projection, start, on_disk)?;
     if scan.gap && start.queues > log_min {
         tracing::warn!("a queue has lost entries; the whole log is read to rebuild it");
+        begin_again(checkpoint, disk, Start { queues: log_min, ..start }, known)?;
         keep_before(&files, projection, log_min)?;
         scan = self::scan(&files, projection, Start { queues: log_min, index: u64::MAX }, on_disk)?;
     }
@@ -122,10 +126,10 @@ pub fn recover(
     if let Some(index) = &projection.index {
         index.truncate(disk, end)?;
     }
-    let last_timestamp = scan.last.map_or_else(|| checkpoint.log_timestamp.load(Ordering::Acquire), |(_, time)| time);
+    let last_timestamp = scan.last.map_or_else(|| checkpoint.log_time(), |(_, time)| time);
     make_durable(segments, projection, checkpoint, start, end, last_timestamp)?;
     if let Some((at, _)) = scan.last {
-        checkpoint.confirmed.store(at, Ordering::Release);
+        checkpoint.confirm(at);
     }
     let took_ms = began.elapsed().as_millis();
     tracing::info!(clean, from = start.queues.min(start.index), end, records = scan.records, took_ms, "log recovered");
@@ -180,37 +184,58 @@ fn start_after_stop(projection: &Projection, log_min: u64) -> Start {
     Start { queues: dispatched, index }
 }
 
-/// After a crash only what the checkpoint says is on the disk for sure.
-fn start_after_crash(files: &[Arc<LogFile>], projection: &Projection, checkpoint: &Checkpoint) -> io::Result<Start> {
+/// Up to where records are in the queues and in the index, on the disk, as the checkpoint says.
+fn known_projected(files: &[Arc<LogFile>], checkpoint: &Checkpoint) -> Start {
     let (log_min, log_end) =
         (files.first().map_or(0, |first| first.start()), files.last().map_or(0, |last| last.end()));
-    let found = checkpoint.found();
+    match checkpoint.found() {
+        // A place that the log does not have is of another log.
+        Some(found) => Start {
+            queues: if (log_min..=log_end).contains(&found.queues) { found.queues } else { log_min },
+            index: if found.index <= log_end { found.index } else { log_min },
+        },
+        None => Start {
+            queues: segment_at(files, checkpoint.recovery_start()),
+            index: segment_at(files, checkpoint.index_recovery_start()),
+        },
+    }
+}
+
+/// What is about to be put again counts as missing from now on, so that an open that does not come to its end is gone on with
+/// by the next one, which could not tell that anything is missing: what was put by then looks like all there is.
+fn begin_again(checkpoint: &Checkpoint, disk: &dyn Disk, start: Start, known: Start) -> io::Result<()> {
+    if start.queues < known.queues {
+        checkpoint.queues_begin_again(start.queues);
+    }
+    if start.index < known.index {
+        checkpoint.index_begins_again(start.index);
+    }
+    checkpoint.save(disk)
+}
+
+/// After a crash only what the checkpoint says is on the disk for sure.
+fn start_after_crash(
+    files: &[Arc<LogFile>],
+    projection: &Projection,
+    checkpoint: &Checkpoint,
+    known: Start,
+) -> io::Result<Start> {
+    let (log_min, log_end) =
+        (files.first().map_or(0, |first| first.start()), files.last().map_or(0, |last| last.end()));
     // Queues that are all empty were lost, or never written: the checkpoint's word about them is void.
     let lost = projection.queues.all().iter().all(|queue| queue.max() == 0);
-    let queues = match found {
-        _ if lost => log_min,
-        // A place that the log does not have is of another log.
-        Some(found) if (log_min..=log_end).contains(&found.queues) => found.queues,
-        Some(_) => log_min,
-        None => segment_at(files, checkpoint.recovery_start()),
-    };
+    let queues = if lost { log_min } else { known.queues };
     let record_at = |at: u64| record_bytes(files, projection, at).ok().flatten();
     let index = match &projection.index {
+        Some(index) if checkpoint.found().is_some() => {
+            index.repair(&*projection.disk, Durable::Position(known.index), known.index, &record_at)?;
+            if index.is_empty() { log_min } else { known.index }
+        }
         Some(index) => {
-            match found {
-                Some(found) => {
-                    let known = if found.index <= log_end { found.index } else { log_min };
-                    index.repair(&*projection.disk, Durable::Position(known), known, &record_at)?;
-                    if index.is_empty() { log_min } else { known }
-                }
-                None => {
-                    let time = checkpoint.index_timestamp.load(Ordering::Acquire);
-                    let resume = index.repair(&*projection.disk, Durable::Time(time), log_end, &record_at)?;
-                    // Messages without keys have no entries: the checkpoint may know better than the last entry.
-                    let known = segment_at(files, checkpoint.index_recovery_start());
-                    if index.is_empty() { resume } else { resume.max(known) }
-                }
-            }
+            let time = checkpoint.index_time();
+            let resume = index.repair(&*projection.disk, Durable::Time(time), log_end, &record_at)?;
+            // Messages without keys have no entries: the checkpoint may know better than the last entry.
+            if index.is_empty() { resume } else { resume.max(known.index) }
         }
         None => u64::MAX,
     };
@@ -446,18 +471,12 @@ fn make_durable(
     let disk = &*projection.disk;
     segments.sync(disk, start.queues.min(start.index)..end)?;
     projection.queues.flush(disk, 0)?;
+    let time = (last_timestamp > 0).then_some(last_timestamp);
     if let Some(index) = &projection.index {
         index.sync(disk)?;
-        checkpoint.index_position.store(end, Ordering::Release);
-        if last_timestamp > 0 {
-            checkpoint.index_timestamp.store(last_timestamp, Ordering::Release);
-        }
+        checkpoint.index_is_durable(end, time);
     }
-    if last_timestamp > 0 {
-        checkpoint.log_timestamp.store(last_timestamp, Ordering::Release);
-        checkpoint.queues_timestamp.store(last_timestamp, Ordering::Release);
-    }
-    checkpoint.log_position.store(end, Ordering::Release);
-    checkpoint.queues_position.store(end, Ordering::Release);
+    checkpoint.log_is_durable(end, time);
+    checkpoint.queues_are_durable(end, time);
     checkpoint.save(disk)
 }

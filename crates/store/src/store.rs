@@ -107,6 +107,8 @@ impl Store {
             disk: Arc::clone(&disk),
             interrupt: config.interrupt.clone(),
         });
+        // Before anything is put: an open that does not come to its end is a crash to the next one.
+        write_abort(&abort).and_then(|()| disk.sync_dir(&config.root)).map_err(OpenError::io("write", &abort))?;
         let recovered = recovery::recover(&segments, &projection, &checkpoint, clean).map_err(|source| {
             if config.interrupt.is_raised() {
                 OpenError::Interrupted
@@ -132,7 +134,6 @@ impl Store {
             path: log_dir.clone(),
             source,
         })?;
-        write_abort(&abort).and_then(|()| disk.sync_dir(&config.root)).map_err(OpenError::io("write", &abort))?;
 
         let log = CommitLog::new(
             tail,

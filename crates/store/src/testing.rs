@@ -128,6 +128,8 @@ const OTHER_PAGE: usize = 64;
 #[derive(Debug, Default)]
 pub struct PowerDisk {
     known: parking_lot::Mutex<Known>,
+    /// After so many changes and syncs all further ones fail.
+    pub fails_after: Mutex<Option<usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -140,16 +142,19 @@ struct Known {
 
 impl Disk for PowerDisk {
     fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        self.act()?;
         let file = LocalDisk.create(path, len)?;
         self.known.lock().content.remove(path);
         Ok(file)
     }
 
     fn allocate(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        self.act()?;
         LocalDisk.allocate(file, range)
     }
 
     fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
+        self.act()?;
         let bytes = std::fs::read(range.path)?;
         let part = range.from..bytes.len().min(range.from + range.len);
         let mut known = self.known.lock();
@@ -160,12 +165,14 @@ impl Disk for PowerDisk {
     }
 
     fn sync_file(&self, path: &Path, _: &File) -> io::Result<()> {
+        self.act()?;
         let bytes = std::fs::read(path)?;
         self.known.lock().content.insert(path.to_owned(), bytes);
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.act()?;
         let mut known = self.known.lock();
         // What was below something that is gone is gone with it.
         known.entries.retain(|path| {
@@ -186,6 +193,17 @@ impl Disk for PowerDisk {
 }
 
 impl PowerDisk {
+    fn act(&self) -> io::Result<()> {
+        match &mut *self.fails_after.lock() {
+            Some(0) => Err(io::ErrorKind::StorageFull.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Leaves below `root` what may be there after the power went: of what was not synced, any pages, files and removals, each by
     /// itself, as `lost` says. To be called while nobody uses the files.
     pub fn power_loss(&self, root: &Path, mut lost: impl FnMut() -> bool) {
