@@ -5,13 +5,15 @@
 //! Java has written, what it says is brought back to the end of the queue at the start, and saved before anything new comes. Java:
 //! `ConsumerOffsetManager`; spec store §12.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use ferromq_protocol::body::{ConsumerOffsetTable, DataVersion, Table};
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, TopicName, json};
 use ferromq_store::{Effort, FlushOutcome, Store};
+use foldhash::{HashMap, HashMapExt as _};
 use parking_lot::Mutex;
 use tracing::warn;
 
@@ -36,6 +38,8 @@ pub struct ConsumerOffsets {
 
 struct OffsetTable {
     inner: Mutex<Inner>,
+    /// Resets that are pending; changed under the lock, read without it so that a pull asks for one only where there is any.
+    resets: AtomicUsize,
 }
 
 struct Inner {
@@ -61,6 +65,16 @@ struct Progress {
     pulled: Option<QueueOffset>,
     /// Pending server-side reset; only in memory.
     reset: Option<QueueOffset>,
+}
+
+/// What came of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    Done,
+    /// Nothing: the group is to go to another place first.
+    Reset,
+    /// Nothing: there are too many offsets.
+    Full,
 }
 
 /// A group that only pulls has entries too.
@@ -115,7 +129,7 @@ impl ConsumerOffsets {
                 inner.topics.entry(topic.into()).or_default().insert(group.into(), progress);
             }
         }
-        let table = Arc::new(OffsetTable { inner: Mutex::new(inner) });
+        let table = Arc::new(OffsetTable { inner: Mutex::new(inner), resets: AtomicUsize::new(0) });
         let (rendered, log) = (Arc::clone(&table), Arc::clone(store));
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.durable(&log)))?;
         if is_ahead {
@@ -129,18 +143,28 @@ impl ConsumerOffsets {
         Ok(ConsumerOffsets { table, file, store: Arc::clone(store), version_step })
     }
 
-    /// Stores a committed offset. Neither the queue's existence nor the sign is checked, and going back is allowed, as in Java. False: there
-    /// are too many.
-    pub fn commit(&self, topic: &str, group: &str, queue: QueueId, offset: i64) -> bool {
+    /// Stores a committed offset. Neither the queue's existence nor the sign is checked, and going back is allowed, as in Java. A reset that
+    /// the group has not taken yet stays what it is.
+    pub fn commit(&self, topic: &str, group: &str, queue: QueueId, offset: i64) -> Commit {
         let mut inner = self.table.inner.lock();
-        let Some(progress) = inner.progress(topic, group, queue) else { return false };
-        progress.committed = Some(offset);
+        let committed = inner.change(topic, group, queue, |progress| {
+            let is_free = progress.reset.is_none();
+            if is_free {
+                progress.committed = Some(offset);
+            }
+            is_free
+        });
+        match committed {
+            Some(true) => {}
+            Some(false) => return Commit::Reset,
+            None => return Commit::Full,
+        }
         inner.dirty = true;
         inner.commits += 1;
         if inner.commits.is_multiple_of(self.version_step) {
             inner.version.next(now_ms());
         }
-        true
+        Commit::Done
     }
 
     /// The committed offset; `None` when there is none or a negative one was committed.
@@ -152,9 +176,7 @@ impl ConsumerOffsets {
 
     /// Where the group's last pull of this queue ended; only for show. Java: `commitPullOffset`.
     pub fn record_pull(&self, topic: &str, group: &str, queue: QueueId, next: QueueOffset) {
-        if let Some(progress) = self.table.inner.lock().progress(topic, group, queue) {
-            progress.pulled = Some(next);
-        }
+        self.table.inner.lock().change(topic, group, queue, |progress| progress.pulled = Some(next));
     }
 
     /// Whether there is anything of a topic.
@@ -173,9 +195,14 @@ impl ConsumerOffsets {
     /// False: there are too many offsets.
     pub fn reset(&self, topic: &str, group: &str, queue: QueueId, offset: QueueOffset) -> bool {
         let mut inner = self.table.inner.lock();
-        let Some(progress) = inner.progress(topic, group, queue) else { return false };
-        progress.reset = Some(offset);
-        progress.committed = Some(i64::try_from(offset.0).unwrap_or(i64::MAX));
+        let earlier = inner.change(topic, group, queue, |progress| {
+            progress.committed = Some(i64::try_from(offset.0).unwrap_or(i64::MAX));
+            progress.reset.replace(offset)
+        });
+        let Some(earlier) = earlier else { return false };
+        if earlier.is_none() {
+            self.table.resets.fetch_add(1, Ordering::SeqCst);
+        }
         inner.dirty = true;
         inner.version.next(now_ms());
         true
@@ -189,8 +216,13 @@ impl ConsumerOffsets {
 
     /// The pending reset, which is no longer pending after this.
     pub fn take_reset(&self, topic: &str, group: &str, queue: QueueId) -> Option<QueueOffset> {
+        if self.table.resets.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
         let mut inner = self.table.inner.lock();
-        inner.topics.get_mut(topic)?.get_mut(group)?.get_mut(&queue)?.reset.take()
+        let reset = inner.known(topic, group, queue)?.reset.take()?;
+        self.table.resets.fetch_sub(1, Ordering::SeqCst);
+        Some(reset)
     }
 
     /// Committed offsets of a group in a topic by queue, negative ones left out.
@@ -255,23 +287,22 @@ impl ConsumerOffsets {
     /// Forgets all offsets of a topic.
     pub fn remove_topic(&self, topic: &str) {
         let mut inner = self.table.inner.lock();
-        if let Some(groups) = inner.topics.remove(topic) {
-            inner.count -= groups.values().map(BTreeMap::len).sum::<usize>();
-            inner.dirty = true;
+        for queues in inner.topics.remove(topic).into_iter().flat_map(Groups::into_values) {
+            self.table.removed(&mut inner, &queues);
         }
     }
 
     /// Forgets all offsets of a group.
     pub fn remove_group(&self, group: &str) {
         let mut inner = self.table.inner.lock();
-        let Inner { topics, count, dirty, .. } = &mut *inner;
-        topics.retain(|_, groups| {
-            if let Some(queues) = groups.remove(group) {
-                *count -= queues.len();
-                *dirty = true;
-            }
+        let mut removed = Vec::new();
+        inner.topics.retain(|_, groups| {
+            removed.extend(groups.remove(group));
             !groups.is_empty()
         });
+        for queues in removed {
+            self.table.removed(&mut inner, &queues);
+        }
     }
 
     pub fn data_version(&self) -> DataVersion {
@@ -323,29 +354,48 @@ impl ConsumerOffsets {
 
 impl Inner {
     /// Allocates only for the first contact of a group with a topic. `None`: there are too many.
-    fn progress(&mut self, topic: &str, group: &str, queue: QueueId) -> Option<&mut Progress> {
-        let known = self.topics.get(topic).and_then(|groups| groups.get(group));
-        if !known.is_some_and(|queues| queues.contains_key(&queue)) {
-            if self.count >= self.count_max || known.is_some_and(|queues| queues.len() >= QUEUES_MAX) {
-                if !std::mem::replace(&mut self.refusing, true) {
-                    warn!(topic, group, %queue, count = self.count, "too many consumer offsets, taking no new ones");
-                }
-                return None;
+    fn change<R>(
+        &mut self,
+        topic: &str,
+        group: &str,
+        queue: QueueId,
+        change: impl FnOnce(&mut Progress) -> R,
+    ) -> Option<R> {
+        match self.known(topic, group, queue) {
+            Some(progress) => Some(change(progress)),
+            None => self.enter(topic, group, queue).map(change),
+        }
+    }
+
+    fn known(&mut self, topic: &str, group: &str, queue: QueueId) -> Option<&mut Progress> {
+        self.topics.get_mut(topic)?.get_mut(group)?.get_mut(&queue)
+    }
+
+    /// Makes the entry of a queue that has none.
+    fn enter(&mut self, topic: &str, group: &str, queue: QueueId) -> Option<&mut Progress> {
+        let queues = self.topics.get(topic).and_then(|groups| groups.get(group)).map_or(0, BTreeMap::len);
+        if self.count >= self.count_max || queues >= QUEUES_MAX {
+            if !std::mem::replace(&mut self.refusing, true) {
+                warn!(topic, group, %queue, count = self.count, "too many consumer offsets, taking no new ones");
             }
-            self.refusing = false;
-            self.count += 1;
+            return None;
         }
-        if !self.topics.get(topic).is_some_and(|groups| groups.contains_key(group)) {
-            self.topics.entry(topic.into()).or_default().insert(group.into(), BTreeMap::new());
-        }
-        self.topics
-            .get_mut(topic)
-            .and_then(|groups| groups.get_mut(group))
-            .map(|queues| queues.entry(queue).or_default())
+        self.refusing = false;
+        self.count += 1;
+        let groups = self.topics.entry(topic.into()).or_default();
+        Some(groups.entry(group.into()).or_default().entry(queue).or_default())
     }
 }
 
 impl OffsetTable {
+    /// Counts what has been taken out.
+    fn removed(&self, inner: &mut Inner, queues: &BTreeMap<QueueId, Progress>) {
+        inner.count -= queues.len();
+        inner.dirty = true;
+        let resets = queues.values().filter(|progress| progress.reset.is_some()).count();
+        self.resets.fetch_sub(resets, Ordering::SeqCst);
+    }
+
     /// The request that covers every change so far.
     fn request_if_changed(&self, file: &SavedFile) -> Revision {
         // Under the lock: nobody sees the mark gone and the request not made yet.

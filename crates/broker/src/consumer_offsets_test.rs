@@ -52,20 +52,19 @@ fn there_is_room_for_so_many_offsets_and_for_those_that_are_there() {
     let offsets = open(directory.path(), &Persistence::default());
     offsets.table.inner.lock().count_max = 5;
     for queue in 0..3 {
-        assert!(offsets.commit("TopicA", "GroupA", QueueId(queue), 1));
+        assert_eq!(offsets.commit("TopicA", "GroupA", QueueId(queue), 1), Commit::Done);
     }
     assert!(!offsets.copy("TopicA", "GroupA", "GroupB"));
     offsets.record_pull("TopicB", "GroupA", QueueId(0), QueueOffset(1));
     assert!(offsets.reset("TopicB", "GroupB", QueueId(0), QueueOffset(1)));
-    assert!(
-        !offsets.commit("TopicB", "GroupB", QueueId(1), 1) && !offsets.reset("TopicC", "G", QueueId(0), QueueOffset(1))
-    );
+    assert_eq!(offsets.commit("TopicB", "GroupB", QueueId(1), 1), Commit::Full);
+    assert!(!offsets.reset("TopicC", "G", QueueId(0), QueueOffset(1)));
     offsets.record_pull("TopicC", "GroupA", QueueId(0), QueueOffset(1));
     assert!(!offsets.knows_topic("TopicC"), "what was refused leaves nothing");
     // Who is there goes on, and what goes makes room.
-    assert!(offsets.commit("TopicA", "GroupA", QueueId(0), 2));
+    assert_eq!(offsets.commit("TopicA", "GroupA", QueueId(0), 2), Commit::Done);
     offsets.remove_group("GroupB");
-    assert!(offsets.commit("TopicC", "GroupA", QueueId(0), 1));
+    assert_eq!(offsets.commit("TopicC", "GroupA", QueueId(0), 1), Commit::Done);
     offsets.remove_topic("TopicB");
     offsets.remove_topic("TopicC");
     offsets.table.inner.lock().count_max = 6;
@@ -103,9 +102,31 @@ fn a_reset_is_taken_once() {
     let offsets = open(directory.path(), &Persistence::default());
     offsets.reset("TopicA", "GroupA", QueueId(0), QueueOffset(4));
     assert_eq!(offsets.pending_reset("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
+    // What the group has consumed where it was before is not where it is to go.
+    assert_eq!(offsets.commit("TopicA", "GroupA", QueueId(0), 9), Commit::Reset);
     assert_eq!(offsets.take_reset("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
     assert_eq!(offsets.take_reset("TopicA", "GroupA", QueueId(0)), None);
     assert_eq!(offsets.committed("TopicA", "GroupA", QueueId(0)), Some(QueueOffset(4)));
+    assert_eq!(offsets.commit("TopicA", "GroupA", QueueId(0), 5), Commit::Done);
+}
+
+#[test]
+fn resets_are_counted_until_they_are_taken_or_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let offsets = open(directory.path(), &Persistence::default());
+    let pending = || offsets.table.resets.load(Ordering::SeqCst);
+    for (topic, group) in [("TopicA", "GroupA"), ("TopicA", "GroupB"), ("TopicB", "GroupA"), ("TopicB", "GroupB")] {
+        for offset in [4, 5] {
+            assert!(offsets.reset(topic, group, QueueId(0), QueueOffset(offset)));
+        }
+    }
+    assert_eq!(pending(), 4);
+    assert_eq!(offsets.take_reset("TopicB", "GroupB", QueueId(0)), Some(QueueOffset(5)));
+    assert_eq!(pending(), 3);
+    offsets.remove_topic("TopicA");
+    assert_eq!(pending(), 1);
+    offsets.remove_group("GroupA");
+    assert_eq!(pending(), 0);
 }
 
 #[test]

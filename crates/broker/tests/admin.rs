@@ -375,6 +375,20 @@ async fn a_reset_reaches_the_next_pull() {
     assert_eq!(one.offset_table.len(), 1);
     assert_eq!(house.pull("TopicA", "1", "3").await.field("nextBeginOffset").as_deref(), Some("1"));
     assert_eq!(house.pull("TopicA", "1", "1").await.response_code(), ResponseCode::SUCCESS);
+
+    // What a pull says of the messages that it has consumed does not undo the reset that it is told of.
+    assert_eq!(json::<ResetOffsetBody>(&reset("TopicA", "CG", "1", "0").await).offset_table.len(), 1);
+    let committing = [("sysFlag", "5"), ("commitOffset", "3")];
+    let told = house.pull_with("TopicA", "1", "3", &committing).await;
+    assert_eq!((remark(&told), told.field("nextBeginOffset").as_deref()), ("OFFSET_RESET", Some("0")));
+    let query = [("consumerGroup", "CG"), ("topic", "TopicA"), ("queueId", "1")];
+    let committed = async || {
+        let reply = house.ask(RequestCode::QUERY_CONSUMER_OFFSET, &query, b"").await;
+        reply.field("offset").map(|offset| offset.to_string())
+    };
+    assert_eq!(committed().await.as_deref(), Some("0"));
+    house.pull_with("TopicA", "1", "0", &committing).await;
+    assert_eq!(committed().await.as_deref(), Some("3"));
     house.stop().await;
 }
 

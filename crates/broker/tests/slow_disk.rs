@@ -199,6 +199,30 @@ async fn a_cold_read_holds_up_nobody_else() {
     house.stop().await;
 }
 
+/// What a pull says of the messages before it counts when it comes, not when the disk has given those after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_for_the_disk_is_not_a_late_one() {
+    let root = tempfile::tempdir().unwrap();
+    let (house, disk) = house(root.path()).await;
+    disk.reads.close();
+    let (client, peer) = another(&house).await;
+    let slow = ask(&peer, support::pull_request("OLD", "0", "1", &[("sysFlag", "5"), ("commitOffset", "1")]));
+    disk.reads.holds(1).await;
+    let queue = [("consumerGroup", "CG"), ("topic", "OLD"), ("queueId", "0")];
+    let committed = async || {
+        let reply = house.ask(RequestCode::QUERY_CONSUMER_OFFSET, &queue, b"").await;
+        reply.field("offset").map(|offset| offset.to_string())
+    };
+    assert_eq!(committed().await.as_deref(), Some("1"));
+    let commit = [&queue[..], &[("commitOffset", "3")]].concat();
+    assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.code, 0);
+    disk.reads.open();
+    assert_eq!(count(&slow.await.unwrap()), 2);
+    assert_eq!(committed().await.as_deref(), Some("3"));
+    client.shutdown().await;
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_sector_is_an_error_of_one_request() {
     let root = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use ferromq_protocol::{Command, NoFields, QueueId, QueueOffset, Reply, ResponseC
 use ferromq_remoting::Outcome;
 use ferromq_store::{Boundary, Effort, ReadError, Store};
 
-use crate::consumer_offsets::ConsumerOffsets;
+use crate::consumer_offsets::{Commit, ConsumerOffsets};
 use crate::groups::Groups;
 use crate::refusal::Refusal;
 use crate::topics::Topics;
@@ -98,15 +98,17 @@ pub(crate) fn update(
     let Some(offset) = request.commit_offset else {
         return Err(Refusal::invalid_parameter(format!("Offset is null, topic is {topic}")).header(NoFields));
     };
-    if offsets.pending_reset(topic, group, queue).is_some() {
-        return Ok(Outcome::Reply(Reply::ok().header(NoFields).remark("Offset has been previously reset")));
+    let reply = Reply::ok().header(NoFields);
+    match offsets.commit(topic, group, queue, offset) {
+        Commit::Done => Ok(Outcome::Reply(reply)),
+        Commit::Reset => Ok(Outcome::Reply(reply.remark("Offset has been previously reset"))),
+        Commit::Full => {
+            let remark = format!(
+                "[OVERLOAD]this broker keeps no more offsets; {group} has none in queue {queue} of {topic} yet"
+            );
+            Err(Refusal::new(ResponseCode::SYSTEM_BUSY, remark).header(NoFields))
+        }
     }
-    if !offsets.commit(topic, group, queue, offset) {
-        let remark =
-            format!("[OVERLOAD]this broker keeps no more offsets; {group} has none in queue {queue} of {topic} yet");
-        return Err(Refusal::new(ResponseCode::SYSTEM_BUSY, remark).header(NoFields));
-    }
-    Ok(Outcome::Reply(Reply::ok().header(NoFields)))
 }
 
 /// SEARCH_OFFSET_BY_TIMESTAMP.

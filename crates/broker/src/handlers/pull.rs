@@ -124,13 +124,15 @@ impl PullPath {
     pub(crate) fn pull(&self, connection: &Connection, command: &Command, effort: Effort) -> Result<Outcome, Refusal> {
         let request: PullRequest = command.header()?;
         let pull = self.admit(connection, command.request_code(), &request)?;
-        let (mut reply, next) = self.read(&pull, effort)?;
-        if request.sys_flag & flag::COMMIT_OFFSET != 0
+        // Before the read, and not once more after a wait for the disk: what was committed meanwhile is later.
+        if effort == Effort::Brief
+            && request.sys_flag & flag::COMMIT_OFFSET != 0
             && request.commit_offset >= 0
             && refuse_own_group(&pull.group).is_ok()
         {
             self.offsets.commit(&pull.topic.topic_name, &pull.group, pull.queue, request.commit_offset);
         }
+        let (mut reply, next) = self.read(&pull, effort)?;
         if reply.code == ResponseCode::PULL_NOT_FOUND && request.sys_flag & flag::SUSPEND != 0 {
             match self.hold(connection, command, pull, next, request.suspend_timeout_millis) {
                 None => return Ok(Outcome::Deferred),
@@ -287,9 +289,8 @@ impl PullPath {
     fn read(&self, pull: &Pull, effort: Effort) -> Result<(Reply, QueueOffset), ReadError> {
         let config = self.config.current();
         let topic = &pull.topic.topic_name;
-        if config.use_server_side_reset_offset
-            && let Some(reset) = self.offsets.take_reset(topic, &pull.group, pull.queue)
-        {
+        // Whatever useServerSideResetOffset says by now: as long as a reset is pending, nothing is committed.
+        if let Some(reset) = self.offsets.take_reset(topic, &pull.group, pull.queue) {
             let bounds = self.bounds(pull);
             let header = pull.header(0, reset, bounds.min, bounds.max);
             return Ok((Reply::error(ResponseCode::PULL_OFFSET_MOVED, "OFFSET_RESET").header(header), reset));
