@@ -67,6 +67,18 @@ struct Progress {
     reset: Option<QueueOffset>,
 }
 
+/// All offsets of a topic, taken out of the table.
+pub struct OfTopic {
+    topic: ByteString,
+    groups: Groups,
+}
+
+impl OfTopic {
+    pub fn is_of(&self, topic: &str) -> bool {
+        *self.topic == *topic
+    }
+}
+
 /// What came of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
@@ -284,11 +296,27 @@ impl ConsumerOffsets {
         true
     }
 
-    /// Forgets all offsets of a topic.
-    pub fn remove_topic(&self, topic: &str) {
+    /// Forgets all offsets of a topic, if it has any, and gives them.
+    pub fn remove_topic(&self, topic: &str) -> Option<OfTopic> {
         let mut inner = self.table.inner.lock();
-        for queues in inner.topics.remove(topic).into_iter().flat_map(Groups::into_values) {
-            self.table.removed(&mut inner, &queues);
+        let (topic, groups) = inner.topics.remove_entry(topic)?;
+        for queues in groups.values() {
+            self.table.removed(&mut inner, queues);
+        }
+        Some(OfTopic { topic, groups })
+    }
+
+    /// Makes what has been removed what it was. There is room for it, since it was there.
+    pub fn put_back(&self, removed: impl IntoIterator<Item = OfTopic>) {
+        let mut inner = self.table.inner.lock();
+        for OfTopic { topic, groups } in removed {
+            let resets = groups.values().flat_map(BTreeMap::values).filter(|progress| progress.reset.is_some()).count();
+            self.table.resets.fetch_add(resets, Ordering::SeqCst);
+            inner.count += groups.values().map(BTreeMap::len).sum::<usize>();
+            inner.dirty = true;
+            for queues in inner.topics.insert(topic, groups).into_iter().flat_map(Groups::into_values) {
+                self.table.removed(&mut inner, &queues);
+            }
         }
     }
 

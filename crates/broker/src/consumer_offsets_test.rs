@@ -216,7 +216,7 @@ impl House {
         let (config, config_dir) = (BrokerConfig::default(), root.join("config"));
         let live = Arc::new(LiveConfig::new(config.clone(), None));
         let topics = Topics::open(&config_dir, &live, &persistence).unwrap();
-        topics.update(new_config("TopicA", QUEUES.cast_signed(), perm::READ_WRITE));
+        topics.update(new_config("TopicA", QUEUES.cast_signed(), perm::READ_WRITE)).unwrap();
         topics.wait_saved().unwrap();
         let store = StoreConfig {
             segment_len: 1 << 16,

@@ -200,7 +200,7 @@ fn what_can_never_be_delivered_holds_up_nobody() {
 fn a_topic_that_has_lost_queues_gets_its_message_in_one_it_has() {
     let house = House::new();
     let topics = &house.delays.shared.topics;
-    topics.update(crate::topics::new_config("Shrunk", 2, 6));
+    topics.update(crate::topics::new_config("Shrunk", 2, 6)).unwrap();
     house.delay_for(1, "REAL_TOPIC\u{1}Shrunk\u{2}REAL_QID\u{1}7\u{2}", "still seen");
     house.pass(1000);
     assert_eq!(house.next_arrival().0, "Shrunk");

@@ -8,10 +8,9 @@ use ferromq_protocol::{EncodeFields, HeaderError, Reply, ResponseCode};
 use ferromq_store::ReadError;
 use tracing::error;
 
-use crate::topics::Full;
-
 use crate::persistence::SaveError;
 use crate::readers::Busy;
+use crate::topics::{BeingDeleted, Full};
 
 /// Suffix of many remarks. Java: `FAQUrl.suggestTodo`.
 const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
@@ -103,6 +102,13 @@ impl From<ReadError> for Refusal {
 /// SYSTEM_BUSY (2).
 impl From<Busy> for Refusal {
     fn from(busy: Busy) -> Refusal {
+        Refusal::new(ResponseCode::SYSTEM_BUSY, busy.to_string())
+    }
+}
+
+/// SYSTEM_BUSY (2).
+impl From<BeingDeleted> for Refusal {
+    fn from(busy: BeingDeleted) -> Refusal {
         Refusal::new(ResponseCode::SYSTEM_BUSY, busy.to_string())
     }
 }

@@ -171,7 +171,7 @@ proptest! {
                     continue;
                 }
                 Step::Topic { name, queues } => {
-                    tables.topics.update(topics::new_config(&topic(name), queues, perm::READ_WRITE));
+                    tables.topics.update(topics::new_config(&topic(name), queues, perm::READ_WRITE)).unwrap();
                     (0, vec![(What::Topic, name, Some(queues.into()))])
                 }
                 Step::RemoveTopic { name } => {

@@ -36,10 +36,13 @@ pub mod perm {
     }
 }
 
-/// One topic: its configuration, and the save that makes it survive a restart. Derefs to [`TopicConfig`].
+/// One topic: its configuration, and the saves that make it survive a restart. Derefs to [`TopicConfig`].
 pub struct Topic {
     pub config: TopicConfig,
-    /// Zero for what the file or the start-up rules gave.
+    /// The save after which a restart finds all its messages: that of its creation, or of the change that gave it more queues. Zero for
+    /// what the file or the start-up rules gave.
+    found_with: Revision,
+    /// The save after which a restart finds it as it is; zero as above.
     revision: Revision,
     /// The step of the table that made it what it is; zero as above.
     step: Step,
@@ -50,6 +53,12 @@ impl Deref for Topic {
 
     fn deref(&self) -> &TopicConfig {
         &self.config
+    }
+}
+
+impl Topic {
+    fn saved(config: TopicConfig) -> Topic {
+        Topic { config, found_with: 0, revision: 0, step: 0 }
     }
 }
 
@@ -73,6 +82,11 @@ pub struct Full {
     pub what: &'static str,
     pub limit: usize,
 }
+
+/// A topic cannot be made while what an earlier one of that name has left is being removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("[OVERLOAD]the topic is being deleted, try again in a moment")]
+pub struct BeingDeleted;
 
 /// What a send asks for when its topic is unknown.
 pub struct CreateOnSend<'a> {
@@ -103,6 +117,8 @@ struct Table {
 
 struct Inner {
     topics: HashMap<TopicName, Arc<Topic>>,
+    /// Names that nobody may make a topic of, and how often they are barred.
+    barred: HashMap<TopicName, usize>,
     version: DataVersion,
     step: Step,
     /// The step that changed what is registered of every topic.
@@ -115,6 +131,34 @@ impl Inner {
         self.step += 1;
         self.step
     }
+
+    fn is_barred(&self, topic: &str) -> bool {
+        self.barred.contains_key(topic)
+    }
+
+    fn refuse_barred(&self, config: &TopicConfig) -> Result<(), BeingDeleted> {
+        if self.is_barred(&config.topic_name) { Err(BeingDeleted) } else { Ok(()) }
+    }
+}
+
+/// Names that no topic can be made of as long as this is there.
+pub struct Barred<'a> {
+    topics: &'a Topics,
+    names: Vec<TopicName>,
+}
+
+impl Drop for Barred<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.topics.table.inner.write();
+        for name in &self.names {
+            if let Some(count) = inner.barred.get_mut(&**name) {
+                *count -= 1;
+                if *count == 0 {
+                    inner.barred.remove(&**name);
+                }
+            }
+        }
+    }
 }
 
 impl Topics {
@@ -122,7 +166,7 @@ impl Topics {
     pub fn open(config_dir: &Path, config: &Arc<LiveConfig>, persistence: &Persistence) -> Result<Topics, TableError> {
         let mut topics: HashMap<TopicName, Arc<Topic>> = HashMap::default();
         for topic in built_in(&config.current()) {
-            topics.insert(topic.topic_name.clone(), Arc::new(Topic { config: topic, revision: 0, step: 0 }));
+            topics.insert(topic.topic_name.clone(), Arc::new(Topic::saved(topic)));
         }
         let path = config_dir.join("topics.json");
         let mut version = DataVersion { counter: 0, state_version: 0, timestamp: now_ms() };
@@ -131,10 +175,12 @@ impl Topics {
         if let Some(table) = loaded {
             version = table.data_version;
             for (name, config) in table.topic_config_table {
-                topics.insert(name, Arc::new(Topic { config, revision: 0, step: 0 }));
+                topics.insert(name, Arc::new(Topic::saved(config)));
             }
         }
-        let table = Arc::new(Table { inner: RwLock::new(Inner { topics, version, step: 0, step_of_all: 0 }) });
+        let table = Arc::new(Table {
+            inner: RwLock::new(Inner { topics, barred: HashMap::default(), version, step: 0, step_of_all: 0 }),
+        });
         let rendered = Arc::clone(&table);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()))?;
         if first_start {
@@ -173,16 +219,20 @@ impl Topics {
     /// What a nameserver must be told that knows the table up to `known`: the topics changed since, or all of them. Removed topics are not
     /// told, as in Java: nameservers keep what a registration does not list.
     pub fn to_register(&self, known: Option<Step>) -> ToRegister {
-        let inner = self.table.inner.read();
-        let since = known.filter(|known| *known >= inner.step_of_all);
-        let told = inner.topics.values().filter(|topic| since.is_none_or(|since| topic.step > since));
+        // Copied once the lock is open again, as in `snapshot`.
+        let (since, step, data_version, told) = {
+            let inner = self.table.inner.read();
+            let since = known.filter(|known| *known >= inner.step_of_all);
+            let told = inner.topics.values().filter(|topic| since.is_none_or(|since| topic.step > since));
+            (since, inner.step, inner.version.clone(), told.cloned().collect::<Vec<_>>())
+        };
         ToRegister {
             table: TopicConfigTable {
-                data_version: inner.version.clone(),
-                topic_config_table: told.map(|topic| (topic.topic_name.clone(), topic.config.clone())).collect(),
+                data_version,
+                topic_config_table: told.iter().map(|topic| (topic.topic_name.clone(), topic.config.clone())).collect(),
                 ..TopicConfigTable::default()
             },
-            step: inner.step,
+            step,
             whole: since.is_none(),
         }
     }
@@ -193,7 +243,7 @@ impl Topics {
         if full { Err(Full { what: "topics", limit: self.topics_max }) } else { Ok(()) }
     }
 
-    /// Creates a topic after the pattern that the client names, by the rules of spec §B.7; `None` when they forbid it.
+    /// Creates a topic after the pattern that the client names, by the rules of spec §B.7; `None` when they forbid it, or the name is barred.
     /// An existing topic is returned as it is. Java: `createTopicInSendMessageMethod`.
     pub fn create_on_send(&self, wish: &CreateOnSend<'_>) -> Option<Arc<Topic>> {
         let topic = {
@@ -208,7 +258,7 @@ impl Topics {
                 } else {
                     pattern.perm
                 };
-            if perm & perm::INHERIT == 0 || inner.topics.len() >= self.topics_max {
+            if perm & perm::INHERIT == 0 || inner.topics.len() >= self.topics_max || inner.is_barred(wish.topic) {
                 return None;
             }
             let queue_count = wish.queue_count.min(pattern.write_queue_nums).max(0);
@@ -227,7 +277,8 @@ impl Topics {
         Some(topic)
     }
 
-    /// The topic, created with these figures if it does not exist: retry and dead-letter topics. `None`: there are too many.
+    /// The topic, created with these figures if it does not exist: retry and dead-letter topics. `None`: there are too many, or
+    /// the name is barred.
     /// Java: `createTopicInSendMessageBackMethod`, which also updates the order flag of an existing topic.
     pub fn find_or_create(
         &self,
@@ -248,6 +299,7 @@ impl Topics {
                 Some(found) if found.order == order => return Some(Arc::clone(found)),
                 Some(found) => TopicConfig { order, ..found.config.clone() },
                 None if inner.topics.len() >= self.topics_max && !names::is_system(topic) => return None,
+                None if inner.is_barred(topic) => return None,
                 None => TopicConfig { order, topic_sys_flag, ..new_config(topic, queue_count, perm) },
             };
             self.put(&mut inner, config)
@@ -258,20 +310,46 @@ impl Topics {
     }
 
     /// Puts a topic into the table, new or changed.
-    pub fn update(&self, config: TopicConfig) -> Arc<Topic> {
-        let topic = self.put(&mut self.table.inner.write(), config);
+    pub fn update(&self, config: TopicConfig) -> Result<Arc<Topic>, BeingDeleted> {
+        let topic = {
+            let mut inner = self.table.inner.write();
+            inner.refuse_barred(&config)?;
+            self.put(&mut inner, config)
+        };
         self.announce();
-        topic
+        Ok(topic)
     }
 
-    /// Puts several topics under one version step.
-    pub fn update_all(&self, configs: impl IntoIterator<Item = TopicConfig>) -> Vec<Arc<Topic>> {
+    /// Puts several topics under one version step, or none of them.
+    pub fn update_all(&self, configs: Vec<TopicConfig>) -> Result<Vec<Arc<Topic>>, BeingDeleted> {
         let topics = {
             let mut inner = self.table.inner.write();
+            configs.iter().try_for_each(|config| inner.refuse_barred(config))?;
             configs.into_iter().map(|config| self.put(&mut inner, config)).collect()
         };
         self.announce();
-        topics
+        Ok(topics)
+    }
+
+    /// Until the result is dropped, nobody makes topics of these names: what earlier ones have left is removed meanwhile. Those that are
+    /// there stay, until they are removed.
+    pub fn bar(&self, names: &[TopicName]) -> Barred<'_> {
+        let mut inner = self.table.inner.write();
+        for name in names {
+            *inner.barred.entry(name.clone()).or_default() += 1;
+        }
+        Barred { topics: self, names: names.to_vec() }
+    }
+
+    /// Puts topics that have been removed back as they were.
+    pub fn put_back<'a>(&self, topics: impl IntoIterator<Item = &'a Arc<Topic>>) {
+        {
+            let mut inner = self.table.inner.write();
+            for topic in topics {
+                self.put(&mut inner, topic.config.clone());
+            }
+        }
+        self.announce();
     }
 
     /// Takes a topic out. Java does not register after it, because nameservers keep topics that are missing from a registration.
@@ -299,9 +377,9 @@ impl Topics {
         }
     }
 
-    /// Whether a restart would find the topic as it is now. One atomic load.
+    /// Whether a restart would find the topic and all messages sent to it, though perhaps not its latest change. One atomic load.
     pub fn is_saved(&self, topic: &Topic) -> bool {
-        self.file.is_saved(topic.revision)
+        self.file.is_saved(topic.found_with)
     }
 
     /// Why the topic is not on disk, if that has been tried in vain. One atomic load for one that is.
@@ -309,8 +387,13 @@ impl Topics {
         if self.is_saved(topic) { None } else { self.file.failure() }
     }
 
-    /// Runs `done` when the topic is on disk, or with why it is not: an acknowledgement must not outlive its topic.
+    /// Runs `done` when the topic [is on disk](Self::is_saved), or with why it is not: an acknowledgement must not outlive its topic.
     pub fn when_saved(&self, topic: &Topic, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
+        self.file.when_saved(topic.found_with, done);
+    }
+
+    /// As [`when_saved`](Self::when_saved), but for the topic as it is, its latest change included.
+    pub fn when_change_saved(&self, topic: &Topic, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
         self.file.when_saved(topic.revision, done);
     }
 
@@ -345,7 +428,11 @@ impl Topics {
         config.topic_name = config.topic_name.into_owned();
         let name = config.topic_name.clone();
         // Requested under the lock: the revision then covers this change, since rendering takes the lock too.
-        let topic = Arc::new(Topic { config, revision: self.file.request(), step });
+        let revision = self.file.request();
+        // Without the change, a restart would not read the queues that it adds.
+        let known = inner.topics.get(&*name).filter(|known| known.read_queue_nums >= config.read_queue_nums);
+        let found_with = known.map_or(revision, |known| known.found_with);
+        let topic = Arc::new(Topic { config, found_with, revision, step });
         inner.topics.insert(name, Arc::clone(&topic));
         topic
     }
@@ -525,6 +612,63 @@ mod tests {
         assert_eq!(again.data_version(), topics.data_version());
         // Built-in topics come back, as in Java.
         assert!(again.contains("BenchmarkTest"));
+    }
+
+    /// A disk that takes no more config files: what was saved before goes on, whatever has changed of it.
+    #[test]
+    fn only_a_topic_whose_messages_would_be_lost_waits_for_its_save() {
+        let directory = tempfile::tempdir().unwrap();
+        let persistence = Persistence::default();
+        let topics = open(directory.path(), &persistence, true);
+        for name in ["Old", "Ordered", "Grown", "Remade"] {
+            topics.update(new_config(name, 4, perm::READ_WRITE)).unwrap();
+        }
+        topics.wait_saved().unwrap();
+        let fresh = directory.path().join("topics.json.tmp");
+        std::fs::create_dir(&fresh).unwrap();
+        topics.apply_order_topics(|topic| topic == "Ordered");
+        topics.remove("Remade").unwrap();
+        for (name, queues) in [("Old", 3), ("Grown", 5), ("Remade", 4), ("New", 4)] {
+            topics.update(new_config(name, queues, perm::READ)).unwrap();
+        }
+        topics.wait_saved().unwrap_err();
+        for (name, goes_on) in [("Old", true), ("Ordered", true), ("Grown", false), ("Remade", false), ("New", false)] {
+            let topic = topics.find(name).unwrap();
+            assert_eq!(topics.is_saved(&topic), goes_on, "{name}");
+            assert_eq!(topics.save_failure(&topic).is_none(), goes_on, "{name}");
+            let (done, outcome) = std::sync::mpsc::channel();
+            topics.when_change_saved(&topic, move |saved| _ = done.send(saved));
+            assert!(outcome.recv().unwrap().is_err(), "the change of {name} is not saved");
+        }
+        std::fs::remove_dir(&fresh).unwrap();
+    }
+
+    #[test]
+    fn no_topic_is_made_of_a_name_that_is_barred() {
+        let directory = tempfile::tempdir().unwrap();
+        let topics = open(directory.path(), &Persistence::default(), true);
+        let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
+        let tries = || {
+            [
+                topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_some(),
+                topics.find_or_create("TopicA", 1, perm::READ_WRITE, false, 0).is_some(),
+                topics.update(new_config("TopicA", 1, perm::READ_WRITE)).is_ok(),
+                topics
+                    .update_all(["TopicA", "TopicB"].map(|topic| new_config(topic, 1, perm::READ_WRITE)).to_vec())
+                    .is_ok(),
+            ]
+        };
+        let (once, twice) = (topics.bar(&["TopicA".into()]), topics.bar(&["TopicA".into()]));
+        topics.remove("TopicA").unwrap();
+        assert_eq!(tries(), [false; 4]);
+        assert!(!topics.contains("TopicB"), "all of them or none");
+        drop(once);
+        assert_eq!(tries(), [false; 4]);
+        topics.put_back([&topic]);
+        assert_eq!(topics.find("TopicA").unwrap().config, topic.config);
+        topics.remove("TopicA").unwrap();
+        drop(twice);
+        assert_eq!(tries(), [true; 4]);
     }
 
     #[test]

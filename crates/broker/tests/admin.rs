@@ -392,6 +392,42 @@ async fn a_reset_reaches_the_next_pull() {
     house.stop().await;
 }
 
+/// The store does not let go of the queues: topic, offsets and messages are as before, and the next try deletes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_is_refused_has_deleted_nothing() {
+    let (root, house) = house("").await;
+    for body in [b"1", b"2", b"3"] {
+        house.send("TopicA", "1", "", body).await;
+    }
+    house.see("TopicA", "1", 3).await;
+    let queue = [("consumerGroup", "CG"), ("topic", "TopicA"), ("queueId", "1")];
+    let commit = [&queue[..], &[("commitOffset", "2")]].concat();
+    assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.code, 0);
+    let before = house.ask(RequestCode::GET_TOPIC_CONFIG, &[("topic", "TopicA")], b"").await;
+    // Where queues are put before they go.
+    let graves = root.path().join("consumequeue").join(".deleted");
+    let _ = std::fs::remove_dir_all(&graves);
+    std::fs::write(&graves, b"").unwrap();
+    let refused = house.ask(RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", "TopicA")], b"").await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(remark(&refused).starts_with("topic[TopicA] is not deleted: "), "{}", remark(&refused));
+    let after = house.ask(RequestCode::GET_TOPIC_CONFIG, &[("topic", "TopicA")], b"").await;
+    assert_eq!((after.code, text(&after)), (0, text(&before)));
+    let committed = house.ask(RequestCode::QUERY_CONSUMER_OFFSET, &queue, b"").await;
+    assert_eq!(committed.field("offset").as_deref(), Some("2"));
+    assert_eq!(house.pull("TopicA", "1", "2").await.response_code(), ResponseCode::SUCCESS);
+    assert_eq!(house.send("TopicA", "1", "", b"4").await.code, 0);
+
+    std::fs::remove_file(&graves).unwrap();
+    assert_eq!(house.ask(RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", "TopicA")], b"").await.code, 0);
+    assert_eq!(house.ask(RequestCode::GET_TOPIC_CONFIG, &[("topic", "TopicA")], b"").await.code, 17);
+    // What comes back begins anew.
+    let again = house.send("TopicA", "1", "", b"new").await;
+    assert_eq!(again.field("queueOffset").as_deref(), Some("0"));
+    assert_eq!(house.ask(RequestCode::QUERY_CONSUMER_OFFSET, &queue, b"").await.field("offset").as_deref(), Some("0"));
+    house.stop().await;
+}
+
 /// A consumer that answers running-info requests and keeps what it is told.
 #[derive(Default)]
 struct Consumer {

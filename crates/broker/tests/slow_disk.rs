@@ -147,6 +147,38 @@ async fn a_sync_that_hangs_is_told_of_in_time() {
     house.stop().await;
 }
 
+/// As long as what a topic has left is being removed, nobody begins a new one of its name: its messages would be removed too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_being_deleted_does_not_come_back_meanwhile() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Arc::new(SlowDisk::default());
+    let house = House::start_on(root.path(), "workerThreads=1\n", Arc::clone(&disk) as Arc<dyn Disk>).await;
+    assert_eq!(house.send("Topic", "0", "", b"old").await.code, 0);
+    house.see("Topic", "0", 1).await;
+    disk.syncs.close();
+    let (client, peer) = another(&house).await;
+    let deletion = ask(&peer, Command::request(RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", "Topic")].to_vec()));
+    let topic = [("topic", "Topic")];
+    house.ask_until(RequestCode::GET_TOPIC_CONFIG, &topic, |reply| reply.code == 17).await;
+    assert_eq!(house.send("Topic", "0", "", b"too early").await.code, 17);
+    let create = [
+        ("topic", "Topic"),
+        ("defaultTopic", "TBW102"),
+        ("readQueueNums", "3"),
+        ("writeQueueNums", "3"),
+        ("perm", "6"),
+        ("topicFilterType", "SINGLE_TAG"),
+    ];
+    assert_eq!(house.ask(RequestCode::UPDATE_AND_CREATE_TOPIC, &create, b"").await.code, 2);
+    assert!(!deletion.is_finished());
+    disk.syncs.open();
+    assert_eq!(deletion.await.unwrap().code, 0);
+    let sent = house.send("Topic", "0", "", b"new").await;
+    assert_eq!((sent.code, sent.field("queueOffset").as_deref()), (0, Some("0")));
+    client.shutdown().await;
+    house.stop().await;
+}
+
 fn pull_request(topic: &str, offset: &str) -> Command {
     let fields = vec![
         ("consumerGroup", "CG"),

@@ -30,7 +30,7 @@ use crate::queue_locks::QueueLocks;
 use crate::recall_handle::RecallHandle;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
-use crate::topics::{self, CreateOnSend, Topic, Topics, perm};
+use crate::topics::{self, BeingDeleted, CreateOnSend, Topic, Topics, perm};
 use crate::transactions::Transactions;
 
 /// Client version from which the header's maxReconsumeTimes counts. Java: `MQVersion.Version.V3_4_9`.
@@ -183,8 +183,8 @@ impl SendPath {
     }
 
     fn too_many_topics(&self) -> Refusal {
-        let full = self.parts.topics.check_room(1).err().map_or_else(String::new, |full| full.to_string());
-        self.refuse(ResponseCode::SYSTEM_BUSY, full)
+        let full = self.parts.topics.check_room(1).err();
+        self.refuse(ResponseCode::SYSTEM_BUSY, full.map_or_else(|| BeingDeleted.to_string(), |full| full.to_string()))
     }
 
     fn send_single(

@@ -22,7 +22,7 @@ use crate::persistence::SaveError;
 use crate::places;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
-use crate::topics::{self, Topic, Topics, perm};
+use crate::topics::{self, BeingDeleted, Topic, Topics, perm};
 
 /// Client version from which the header's maxReconsumeTimes counts. Java: `MQVersion.Version.V3_4_9`.
 const VERSION_3_4_9: i32 = 121;
@@ -112,7 +112,7 @@ impl SendBackPath {
     }
 
     fn too_many_topics(&self) -> Refusal {
-        self.topics.check_room(1).err().map_or_else(|| Refusal::system_error("the topic was removed"), Refusal::full)
+        self.topics.check_room(1).err().map_or_else(|| BeingDeleted.into(), Refusal::full)
     }
 
     fn admit(&self, request: &SendBackRequest) -> Result<Arc<SubscriptionGroup>, Refusal> {

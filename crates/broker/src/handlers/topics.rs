@@ -49,13 +49,13 @@ pub(crate) fn update(
     if let Some(topic) = topics.find(&next.topic_name).filter(|topic| topic.config == next) {
         // The remark is what Java forgets to clear. As it is now may be what an earlier request made, and could not save.
         let reply = Reply::ok().remark("not set any response code");
-        topics.when_saved(&topic, super::answer_when_saved(connection, command, reply));
+        topics.when_change_saved(&topic, super::answer_when_saved(connection, command, reply));
         return Ok(Outcome::Deferred);
     }
     refuse_too_many(topics, std::slice::from_ref(&next))?;
     info!(topic = %next.topic_name, read = next.read_queue_nums, write = next.write_queue_nums, perm = next.perm, peer = %connection.peer_addr(), "topic updated");
-    let topic = topics.update(next);
-    topics.when_saved(&topic, super::answer_when_saved(connection, command, Reply::ok()));
+    let topic = topics.update(next)?;
+    topics.when_change_saved(&topic, super::answer_when_saved(connection, command, Reply::ok()));
     Ok(Outcome::Deferred)
 }
 
@@ -74,9 +74,9 @@ pub(crate) fn update_list(
         .collect::<Result<Vec<_>, _>>()?;
     refuse_too_many(topics, &next)?;
     info!(count = next.len(), peer = %connection.peer_addr(), "topics updated");
-    let updated = topics.update_all(next);
+    let updated = topics.update_all(next)?;
     match updated.last() {
-        Some(last) => topics.when_saved(last, super::answer_when_saved(connection, command, Reply::ok())),
+        Some(last) => topics.when_change_saved(last, super::answer_when_saved(connection, command, Reply::ok())),
         None => return Ok(Outcome::Reply(Reply::ok())),
     }
     Ok(Outcome::Deferred)
@@ -137,7 +137,8 @@ pub(crate) fn delete(parts: Deletion, connection: &Connection, command: &Command
 }
 
 impl Deletion {
-    /// The queue files go last: a topic that a restart brings back has its messages. A name that nothing here has leaves no trace.
+    /// The queue files go last: a topic that a restart brings back has its messages. What cannot be deleted is there as before. A name that
+    /// nothing here has leaves no trace.
     fn delete(&self, topic: &str) -> Result<(), Refusal> {
         let known = self.topics.contains(topic)
             || self.offsets.knows_topic(topic)
@@ -146,27 +147,76 @@ impl Deletion {
         if !known {
             return Ok(());
         }
-        let mut doomed = vec![topic.to_owned()];
+        let mut doomed = vec![TopicName::from(topic)];
         if self.config.current().clear_retry_topic_when_delete_topic {
             for group in self.offsets.groups_of(topic) {
                 // Both spellings that pop consumers have used.
                 let retries = ['_', '+'].map(|separator| format!("{}{group}{separator}{topic}", names::RETRY_PREFIX));
-                doomed.extend(retries.into_iter().filter(|retry| self.topics.contains(retry)));
+                let known = retries.into_iter().filter(|retry| self.topics.contains(retry));
+                doomed.extend(known.map(TopicName::from));
             }
         }
-        for topic in &doomed {
-            self.topics.remove(topic);
-            self.offsets.remove_topic(topic);
-            self.statistics.remove_topic(topic);
+        // A producer would begin the topic anew behind the old messages, and lose his own with them.
+        let _barred = self.topics.bar(&doomed);
+        let removed: Vec<_> = doomed.iter().filter_map(|topic| self.topics.remove(topic)).collect();
+        let offsets: Vec<_> = doomed.iter().filter_map(|topic| self.offsets.remove_topic(topic)).collect();
+        let (gone, failure) = match self.delete_removed(&doomed) {
+            Ok(()) => (doomed.len(), None),
+            Err((gone, failure)) => (gone, Some(failure)),
+        };
+        let (gone, kept) = doomed.split_at(gone);
+        self.topics.put_back(removed.iter().filter(|topic| kept.contains(&topic.topic_name)));
+        self.offsets.put_back(offsets.into_iter().filter(|offsets| kept.iter().any(|topic| offsets.is_of(topic))));
+        // A pull that had looked for the topic before may have committed after it.
+        let late = gone.iter().filter(|topic| self.offsets.remove_topic(topic).is_some()).count();
+        gone.iter().for_each(|topic| self.statistics.remove_topic(topic));
+        if let Some(failure) = failure {
+            let what = if gone.is_empty() { "is not deleted" } else { "is deleted, but not all that belongs to it" };
+            return Err(Refusal::system_error(format!("topic[{topic}] {what}: {failure}")));
         }
-        self.topics.wait_saved()?;
-        self.offsets.wait_saved()?;
-        for topic in &doomed {
+        if late == 0 { Ok(()) } else { Ok(self.offsets.wait_saved()?) }
+    }
+
+    /// For good, first out of the tables' files and then the queues. Fails with the number of topics that are gone.
+    fn delete_removed(&self, doomed: &[TopicName]) -> Result<(), (usize, String)> {
+        let saved = self.topics.wait_saved().and_then(|()| self.offsets.wait_saved());
+        saved.map_err(|error| (0, error.to_string()))?;
+        for (number, topic) in doomed.iter().enumerate() {
             self.store.delete_topic(topic).map_err(|error| {
-                Refusal::system_error(format!(
-                    "topic[{topic}] is deleted, but its queue files could not be removed: {error}"
-                ))
+                // What failed may be the removal of the files alone.
+                let is_gone = self.store.queue_ids(topic).is_empty();
+                (number + usize::from(is_gone), error.to_string())
             })?;
+        }
+        Ok(())
+    }
+
+    /// The queues of topics that are no longer in the table, and what groups have committed there.
+    fn clean_unused(&self) -> Result<(), Refusal> {
+        let system: Vec<String> = system_topics(&self.config.current()).collect();
+        let is_kept = |topic: &str| {
+            self.topics.contains(topic)
+                || names::is_lmq(topic)
+                || names::is_system(topic)
+                || system.iter().any(|system| system == topic)
+        };
+        let unused = self.store.topics().into_iter().filter(|topic| !is_kept(topic));
+        let unused: Vec<TopicName> = unused.map(|topic| TopicName::from(&*topic)).collect();
+        let _barred = self.topics.bar(&unused);
+        // As it is now, when nobody makes a topic of these names any more.
+        let unused: Vec<TopicName> = unused.into_iter().filter(|topic| !is_kept(topic)).collect();
+        unused.iter().for_each(|topic| drop(self.offsets.remove_topic(topic)));
+        let cleaned = self
+            .offsets
+            .wait_saved()
+            .map_err(|error| error.to_string())
+            .and_then(|()| {
+                let is_kept = |topic: &str| !unused.iter().any(|unused| **unused == *topic);
+                self.store.clean_queues_except(is_kept).map_err(|error| error.to_string())
+            })
+            .map_err(|error| Refusal::system_error(format!("queue files could not be removed: {error}")))?;
+        if !cleaned.is_empty() {
+            info!(topics = ?cleaned, "queues of unknown topics removed");
         }
         Ok(())
     }
@@ -197,18 +247,7 @@ pub(crate) fn system(config: &BrokerConfig) -> Result<Outcome, Refusal> {
 
 /// CLEAN_UNUSED_TOPIC: removes the queues of topics that are no longer in the table.
 pub(crate) fn clean_unused(parts: Deletion, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-    Ok(super::answer_off_task(connection, command, move || {
-        let config = parts.config.current();
-        let is_kept = |topic: &str| parts.topics.contains(topic) || names::is_lmq(topic) || is_system(&config, topic);
-        let cleaned = parts
-            .store
-            .clean_queues_except(is_kept)
-            .map_err(|error| Refusal::system_error(format!("queue files could not be removed: {error}")))?;
-        if !cleaned.is_empty() {
-            info!(topics = ?cleaned, "queues of unknown topics removed");
-        }
-        Ok(Reply::ok())
-    }))
+    Ok(super::answer_off_task(connection, command, move || parts.clean_unused().map(|()| Reply::ok())))
 }
 
 fn refuse_system_topic(config: &BrokerConfig, topic: &str) -> Result<(), Refusal> {
@@ -282,7 +321,7 @@ mod tests {
     #[test]
     fn attributes_stay_when_a_change_does_not_name_them() {
         let (_directory, config, topics) = table();
-        topics.update(admit(&config, &topics, wanted("TopicA", "+message.type=FIFO")).ok().unwrap());
+        topics.update(admit(&config, &topics, wanted("TopicA", "+message.type=FIFO")).ok().unwrap()).unwrap();
         let next = admit(&config, &topics, TopicConfig { read_queue_nums: 3, ..wanted("TopicA", "") }).ok().unwrap();
         assert_eq!(next.attributes["message.type"], "FIFO");
         assert_eq!(next.read_queue_nums, 3);
