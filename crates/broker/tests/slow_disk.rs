@@ -4,7 +4,7 @@ mod support;
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -144,6 +144,49 @@ async fn a_sync_that_hangs_is_told_of_in_time() {
     client.shutdown().await;
     disk.syncs.open();
     house.see("Topic", "0", 1).await;
+    house.stop().await;
+}
+
+/// A config file whose save does not come back, until this is dropped.
+struct StuckSave(PathBuf);
+
+impl StuckSave {
+    /// Opening a pipe that nobody reads waits for ever, like a disk that hangs.
+    fn of(table: &Path) -> StuckSave {
+        let fresh = table.with_extension("json.tmp");
+        assert!(std::process::Command::new("mkfifo").arg(&fresh).status().unwrap().success());
+        StuckSave(fresh)
+    }
+}
+
+impl Drop for StuckSave {
+    fn drop(&mut self) {
+        // Does not wait, since it is for writing too, and lets go who does.
+        let opened = File::options().read(true).write(true).open(&self.0);
+        let _ = std::fs::remove_file(&self.0);
+        drop(opened);
+    }
+}
+
+/// That a message is not on disk in time is the answer, whether or not its topic is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_is_late_is_told_of_though_the_topic_is_not_saved() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Arc::new(SlowDisk::default());
+    let more = "workerThreads=1\nflushDiskType=SYNC_FLUSH\nsyncFlushTimeout=50\n";
+    let house = House::start_on(root.path(), more, Arc::clone(&disk) as Arc<dyn Disk>).await;
+    assert_eq!(house.send("Topic", "0", "", b"saved").await.code, 0);
+    house.see("Topic", "0", 1).await;
+    let stuck = StuckSave::of(&root.path().join("config/topics.json"));
+    disk.syncs.close();
+    let reply = house.send("NewTopic", "0", "", b"hangs").await;
+    assert_eq!(reply.response_code(), ResponseCode::FLUSH_DISK_TIMEOUT, "{reply:?}");
+    let back = [("offset", "0"), ("group", "CG"), ("delayLevel", "-1"), ("originTopic", "Topic")];
+    let reply = house.ask(RequestCode::CONSUMER_SEND_MSG_BACK, &back, b"").await;
+    assert_eq!((reply.code, remark(&reply)), (1, "FLUSH_DISK_TIMEOUT"));
+    drop(stuck);
+    disk.syncs.open();
+    house.see("NewTopic", "0", 1).await;
     house.stop().await;
 }
 

@@ -516,7 +516,12 @@ impl SendPath {
                 if flushed != FlushOutcome::Flushed {
                     reply.code = ResponseCode::FLUSH_DISK_TIMEOUT;
                 }
-                topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(reply, saved)));
+                if flushed == FlushOutcome::Flushed {
+                    topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(reply, saved)));
+                } else {
+                    // It is what it is, whatever becomes of the topic; and the disk that takes no message may take no table either.
+                    slot.send(reply);
+                }
             });
         } else {
             let reply = Reply::ok().header(answer);

@@ -184,14 +184,14 @@ impl SendBackPath {
             return Outcome::Deferred;
         }
         let topics = Arc::clone(&self.topics);
-        self.store.when_flushed_silently(end, move |flushed| {
-            let reply = match flushed {
-                FlushOutcome::Flushed => Reply::ok(),
-                FlushOutcome::TimedOut | FlushOutcome::Failed => {
-                    Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT")
-                }
-            };
-            topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(reply, saved)));
+        self.store.when_flushed_silently(end, move |flushed| match flushed {
+            FlushOutcome::Flushed => {
+                topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(Reply::ok(), saved)));
+            }
+            // It is what it is, whatever becomes of the topic.
+            FlushOutcome::TimedOut | FlushOutcome::Failed => {
+                slot.send(Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT"));
+            }
         });
         Outcome::Deferred
     }
