@@ -1,4 +1,4 @@
-//! How a failed command reports itself: on stderr, in the words of Java's exceptions, because scripts look for them (mqadmin.md §2.2).
+//! How a failed command reports itself: on stderr, in the words of Java's exceptions, because scripts look for them.
 
 use ferromq_client::AdminError;
 

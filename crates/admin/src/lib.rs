@@ -1,6 +1,6 @@
 //! `mqadmin`: one flat table of commands over `ferromq-client`.
 //!
-//! Standard output, exit codes and option spellings are Java's, byte for byte where nothing is volatile (mqadmin.md). A failure prints the
+//! Standard output, exit codes and option spellings are Java's, byte for byte where nothing is volatile. A failure prints the
 //! Java exception's line and cause on stderr, without stack frames, and leaves the exit code 0 as Java does.
 
 mod commands;

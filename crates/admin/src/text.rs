@@ -1,4 +1,4 @@
-//! Value formats of the tool's output (mqadmin.md §2.7, §2.8): times, permissions, cut columns, and Java's hash map order.
+//! Value formats of the tool's output: times, permissions, cut columns, and Java's hash map order.
 
 use jiff::{Timestamp, tz::TimeZone};
 

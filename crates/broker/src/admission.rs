@@ -1,7 +1,7 @@
 //! Admission: when a send is told to try later, because the disk does not keep up.
 //!
 //! There is no queue in front of the store, so nothing can wait too long in one; what is watched is the work itself: an append that does
-//! not come back, and acknowledgements that wait for a flush. Java: `BrokerFastFailure`, `isOSPageCacheBusy`; spec broker §D.
+//! not come back, and acknowledgements that wait for a flush. Java: `BrokerFastFailure`, `isOSPageCacheBusy`.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 

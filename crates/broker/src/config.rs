@@ -1,7 +1,7 @@
 //! Every key of `broker.conf`: what it means here, or that it has no effect here.
 //!
 //! One declaration per key gives the parser, GET_BROKER_CONFIG and the docs table. Inert keys carry the default that a stock 5.3.3 broker
-//! lists; those that are `None` are unset there. Spec broker §J.
+//! lists; those that are `None` are unset there. Java: `BrokerConfig`, `MessageStoreConfig`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;

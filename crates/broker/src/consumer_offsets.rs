@@ -3,7 +3,7 @@
 //! Only committed offsets are kept on disk, every `flushConsumerOffsetInterval` when something changed, and no further than the log is on disk:
 //! after a power loss new messages would get offsets that count as consumed. Should a file be ahead of the log all the same, such as one that
 //! Java has written, what it says is brought back to the end of the queue at the start, and saved before anything new comes. Java:
-//! `ConsumerOffsetManager`; spec store §12.
+//! `ConsumerOffsetManager`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

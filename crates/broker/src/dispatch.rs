@@ -1,7 +1,7 @@
 //! The dispatch table: one line per request code, code to handler.
 //!
 //! Runs on the connection's own task. A refusal becomes its reply here. The fast port serves the same table without the codes that wait
-//! for messages (spec protocol §1.11).
+//! for messages.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Subscription groups: what each consumer group may do and how its failures are retried. Owner of `subscriptionGroup.json`.
 //!
-//! Java: `SubscriptionGroupManager`; spec broker §B.8.
+//! Java: `SubscriptionGroupManager`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -6,7 +6,7 @@
 //! again until it succeeds. A thread per file, so that nobody waits for the sync of another table.
 //!
 //! Replacing is `ferromq_config::replace_file`, which keeps the previous version as `.bak`; reading is `ferromq_config::read_saved`.
-//! Java: `ConfigManager`; spec store §12.
+//! Java: `ConfigManager`.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Which client of a group may consume a queue in order. Java: `RebalanceLockManager`; spec broker §C.7.
+//! Which client of a group may consume a queue in order. Java: `RebalanceLockManager`.
 //!
 //! Time comes in as an `Instant`: a wall clock that is set back would lengthen every lock. Nothing is kept on disk: after a restart clients
 //! lock again within 20 seconds. Neither groups nor queues need exist to be locked, so their number is bounded, and each address has a share.
@@ -248,7 +248,7 @@ mod tests {
         }
     }
 
-    /// The sequence of reference/wire/client.txt.
+    /// A sequence captured from Java's broker.
     #[test]
     fn locks_of_two_clients() {
         let house = House::new(Limits::default());

@@ -1,6 +1,6 @@
 //! What names a message for a given time, so that it can be taken back: text that the reply to its send carries and a recall brings back.
 //!
-//! Java: `RecallMessageHandle`; protocol §3.1, code 370.
+//! Java: `RecallMessageHandle`.
 
 use std::fmt;
 

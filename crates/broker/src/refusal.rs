@@ -120,7 +120,7 @@ impl From<SaveError> for Refusal {
     }
 }
 
-/// A header that does not decode: SYSTEM_ERROR without ext fields (spec protocol §1.7, §1.8).
+/// A header that does not decode: SYSTEM_ERROR without ext fields.
 impl From<HeaderError> for Refusal {
     fn from(error: HeaderError) -> Refusal {
         Refusal::system_error(error.to_string())

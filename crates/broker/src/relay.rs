@@ -1,8 +1,7 @@
 //! Requests that a tool asks the broker and a consumer answers: 307 (running info), 309 (consume this message now).
 //!
 //! The request goes to the client with its fields as they came; the client's answer goes back as it is. A task of its own waits for it,
-//! ten seconds at most, so that the connection of the tool is not held up. Java: `AdminBrokerProcessor.callConsumer`; spec broker §C.11,
-//! protocol §6.5.
+//! ten seconds at most, so that the connection of the tool is not held up. Java: `AdminBrokerProcessor.callConsumer`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What GET_BROKER_RUNTIME_INFO (28) tells: every key that 5.3.3 sends, and the one that only 4.x tools read.
 //!
 //! Queues before thread pools do not exist here: their sizes and waits are 0, their capacities those of the configuration. Java:
-//! `AdminBrokerProcessor.prepareRuntimeInfo`, `StoreStatsService.getRuntimeInfo`; spec broker §F.2, protocol §3.9.
+//! `AdminBrokerProcessor.prepareRuntimeInfo`, `StoreStatsService.getRuntimeInfo`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! Counting is a look-up in a table of the calling thread's own and three atomic additions: no lock, no allocation. Once a second
 //! [`Statistics::tick`] turns the counters into rates; it takes `now`. Nothing here survives a restart, as in Java.
-//! Java: `BrokerStatsManager`, `StatsItem`, `StoreStatsService`, `BrokerStats`; spec broker §F.
+//! Java: `BrokerStatsManager`, `StatsItem`, `StoreStatsService`, `BrokerStats`.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! What a consumer wants of a queue: all messages, those with certain tags, or those whose properties satisfy an SQL92 condition.
 //!
 //! Tags are compared by their codes, which queue entries hold; the client checks the exact text again. A condition is evaluated on the
-//! record. Java: `ExpressionMessageFilter`, `ConsumerFilterManager`; spec broker §E.
+//! record. Java: `ExpressionMessageFilter`, `ConsumerFilterManager`.
 
 use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 //! Attributes of topics and groups: `+key=value,-key` as operators write it, and what becomes of the ones there are.
 //!
-//! Java: `AttributeParser`, `AttributeUtil`, `TopicAttributes`, `SubscriptionGroupAttributes`; spec broker §B.7.
+//! Java: `AttributeParser`, `AttributeUtil`, `TopicAttributes`, `SubscriptionGroupAttributes`.
 
 use ferromq_protocol::body::Table;
 

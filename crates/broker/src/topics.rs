@@ -1,7 +1,7 @@
 //! The topic table: which topics this broker serves, with how many queues and which permissions. Owner of `topics.json`.
 //!
 //! Reads are one short shared lock and a map look-up; every change bumps the data version, asks for a save and tells the registrar.
-//! Java: `TopicConfigManager`; spec broker §B.7.
+//! Java: `TopicConfigManager`.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -243,7 +243,7 @@ impl Topics {
         if full { Err(Full { what: "topics", limit: self.topics_max }) } else { Ok(()) }
     }
 
-    /// Creates a topic after the pattern that the client names, by the rules of spec §B.7; `None` when they forbid it, or the name is barred.
+    /// Creates a topic after the pattern that the client names, by Java's rules (`TopicConfigManager.createTopicInSendMessageMethod`); `None` when they forbid it, or the name is barred.
     /// An existing topic is returned as it is. Java: `createTopicInSendMessageMethod`.
     pub fn create_on_send(&self, wish: &CreateOnSend<'_>) -> Option<Arc<Topic>> {
         let topic = {
@@ -492,7 +492,7 @@ pub fn describe(config: &TopicConfig) -> String {
     )
 }
 
-/// Topics that every broker has from its first start (spec §B.7).
+/// Topics that every broker has from its first start (Java: `TopicConfigManager.init`).
 fn built_in(config: &BrokerConfig) -> Vec<TopicConfig> {
     let cluster = &config.broker_cluster_name;
     let broker = &config.broker_name;

@@ -1,4 +1,4 @@
-//! What a nameserver can be told: `NamesrvConfig` and the server half of Java's Netty keys. Spec broker §A.7, §J.3.
+//! What a nameserver can be told: `NamesrvConfig` and the server half of Java's Netty keys.
 
 use std::path::PathBuf;
 
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// Body of GET_NAMESRV_CONFIG as 5.3.3 answers it (reference/wire/nameserver.txt).
+    /// Body of GET_NAMESRV_CONFIG as 5.3.3 answers it.
     const JAVA: &str = "bindAddress=0.0.0.0\nclientRequestThreadPoolNums=8\nclientRequestThreadPoolQueueCapacity=50000\nclusterTest=false\n\
         configBlackList=configBlackList;configStorePath;kvConfigPath\nconfigStorePath=/HOME/ns.conf\ndefaultThreadPoolNums=16\n\
         defaultThreadPoolQueueCapacity=10000\ndeleteTopicWithBrokerRegistration=false\nenableAllTopicList=true\n\

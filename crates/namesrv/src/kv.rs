@@ -1,4 +1,4 @@
-//! Key-value configuration: namespaces of text, kept in one JSON file. Java: `KVConfigManager`; spec broker §A.5.
+//! Key-value configuration: namespaces of text, kept in one JSON file. Java: `KVConfigManager`.
 //!
 //! A change is on disk before it is visible and before it is answered, so a reader never sees what a restart could take back.
 
@@ -86,7 +86,7 @@ mod tests {
     fn file_of_the_java_nameserver_reads_and_writes_back() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kvConfig.json");
-        // reference/store/kvConfig.json
+        // As Java 5.3.3 has written it.
         std::fs::write(
             &file,
             r#"{"configTable":{"NSX":{},"ORDER_TOPIC_CONFIG":{"TopicOrder2":"broker-a:2"},"NSW":{}}}"#,

@@ -2,7 +2,7 @@
 //!
 //! [`Nameserver::start`] composes it from three parts that each own one piece of state: the route table (`routes/`), the key-value
 //! configuration (`kv.rs`) and its own configuration (`live_config.rs`). `dispatch.rs` has one line per request code, `handlers/` the functions
-//! behind those lines. Reaches the network only through `ferromq_remoting`. Spec broker §A; Java: `rocketmq-namesrv`.
+//! behind those lines. Reaches the network only through `ferromq_remoting`. Java: `rocketmq-namesrv`.
 
 #![forbid(unsafe_code)]
 

@@ -32,7 +32,7 @@ impl Refusal {
     }
 }
 
-/// A header that does not decode: SYSTEM_ERROR (spec protocol §1.7).
+/// A header that does not decode: SYSTEM_ERROR.
 impl From<HeaderError> for Refusal {
     fn from(error: HeaderError) -> Refusal {
         Refusal::system_error(error.to_string())

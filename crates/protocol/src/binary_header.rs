@@ -1,4 +1,4 @@
-//! The ROCKETMQ binary header, serialization type 1. Spec §1.4. Java: `RocketMQSerializable`.
+//! The ROCKETMQ binary header, serialization type 1. Java: `RocketMQSerializable`.
 //!
 //! `code i16, language u8, version i16, opaque i32, flag i32, remark (i32 length), map block (i32 length)`, where the
 //! map block is `key (i16 length), value (i32 length)` over and over. Every length is checked against what is there.
@@ -133,7 +133,6 @@ mod tests {
     use super::*;
 
     fn example() -> Bytes {
-        // The spec's example, §1.4.
         Bytes::from_static(b"\x00\x0b\x00\x01\xdf\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x02hi\x00\x00\x00\x0c\x00\x05topic\x00\x00\x00\x01T")
     }
 

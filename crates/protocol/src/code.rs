@@ -1,4 +1,4 @@
-//! Request and response codes. Java: `RequestCode`, `ResponseCode`. Spec §3, §4.
+//! Request and response codes. Java: `RequestCode`, `ResponseCode`.
 //!
 //! Open enums: a newtype over the wire's integer, so that an unknown code survives a round trip and can be printed.
 

@@ -1,4 +1,4 @@
-//! One decoded frame, either direction. Java: `RemotingCommand`. Spec §1.2.
+//! One decoded frame, either direction. Java: `RemotingCommand`.
 
 use std::borrow::Cow;
 use std::fmt;

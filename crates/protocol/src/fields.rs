@@ -371,7 +371,7 @@ pub enum UnreadableValue {
 
 /// Why a typed header cannot be read.
 ///
-/// Brokers answer with code 1 (SYSTEM_ERROR) and this text unless the request says otherwise (spec §1.7).
+/// Brokers answer with code 1 (SYSTEM_ERROR) and this text unless the request says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// A required field is absent, or (most headers) its number cannot be read.

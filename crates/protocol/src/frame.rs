@@ -1,4 +1,4 @@
-//! Frames: `total u32, header word u32 (serialization in the top byte, header length below), header, body`. Spec §1.1.
+//! Frames: `total u32, header word u32 (serialization in the top byte, header length below), header, body`.
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 
@@ -16,7 +16,7 @@ pub const HEADER_LEN_MAX: usize = 1024 * 1024;
 /// Bytes before the header.
 const PREFIX_LEN: usize = 8;
 
-/// Why bytes are not a frame. There is no answer to these; the connection is closed (spec §1.9).
+/// Why bytes are not a frame. There is no answer to these; the connection is closed (Java: `NettyDecoder`).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("a frame of {len} bytes, limit {limit}")]

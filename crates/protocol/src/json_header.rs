@@ -1,4 +1,4 @@
-//! The JSON header, serialization type 0. Spec §1.3. Java: `RemotingSerializable` over fastjson.
+//! The JSON header, serialization type 0. Java: `RemotingSerializable` over fastjson.
 //!
 //! Our own scanner: headers are read on every request, and what clients send is wider than JSON (unquoted and
 //! single-quoted keys, any commas, numbers and booleans where texts belong). It walks the text once, keeps slices of it,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Open enum over the one-byte language code (spec §1.5). It only matters for listings and one reset-offset body.
+/// Open enum over the one-byte language code (Java: `LanguageCode`). It only matters for listings and one reset-offset body.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Language(pub u8);
 

@@ -96,7 +96,7 @@ async fn deferred_replies_leave_in_the_order_they_are_sent_from_any_thread() {
     drop(server);
 }
 
-/// Hex of reference/wire framing captures: what 5.3.3 closes the connection for.
+/// Hex of captured frames: what Java 5.3.3 closes the connection for.
 const MALFORMED: [(&str, &str); 9] = [
     ("total -1", "ffffffff000000617b22636f6465223a3230362c22666c6167223a307d"),
     ("total 16777213", "00fffffd0000000000000000000000000000000000000000"),

@@ -2,7 +2,7 @@
 //!
 //! Under the lock there is no system call, no page fault as long as the allocator keeps ahead, and no allocation but at
 //! the roll to a new segment: records come encoded, the next segment and the pages ahead are the allocator's work.
-//! Java: CommitLog.asyncPutMessage (store.md §2.6).
+//! Java: CommitLog.asyncPutMessage.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

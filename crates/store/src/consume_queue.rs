@@ -1,7 +1,7 @@
 //! Consume queue: per (topic, queue id), the entries of its messages, in files ([`QueueFile`]).
 //!
 //! Written only by dispatch (and recovery). Entry number and queue offset are the same; the commit log stays the
-//! truth and can rebuild everything here. Java: ConsumeQueue. Layout: store.md §4.1.
+//! truth and can rebuild everything here. Java: ConsumeQueue. Layout: docs/format.md, Consume queue.
 
 use std::convert::Infallible;
 use std::io;

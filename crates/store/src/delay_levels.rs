@@ -68,7 +68,7 @@ mod tests {
     fn javas_default() {
         let levels = DelayLevels::parse("1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h").unwrap();
         assert_eq!(levels, DelayLevels::default());
-        // A captured record: level 3, stored at 1795220276940, due 10 s later (reference/store/records.txt).
+        // A captured record: level 3, stored at 1795220276940, due 10 s later.
         assert_eq!(levels.due_ms(3, 0x1a1_fb77_86cc), 1_795_220_286_940);
         assert_eq!(levels.due_ms(99, 0), 7_200_000);
         assert_eq!(DelayLevels(Vec::new()).due_ms(1, 5), 1_005);

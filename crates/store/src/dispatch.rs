@@ -2,7 +2,7 @@
 //!
 //! Done by whoever has appended, right afterwards ([`Dispatcher::catch_up`]), or by a thread of its own; by one at a time.
 //! It never passes the confirmed offset, so a consumer cannot see what a crash could take back.
-//! Java: ReputMessageService and the commit log dispatchers (store.md §4).
+//! Java: ReputMessageService and the commit log dispatchers.
 
 use std::collections::HashMap;
 use std::fmt;

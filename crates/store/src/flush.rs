@@ -1,6 +1,6 @@
 //! Makes the log durable: periodically, or in groups that appends wait for.
 //!
-//! Java: CommitLog.FlushRealTimeService, GroupCommitService, FlushDiskWatcher (store.md §3.4).
+//! Java: CommitLog.FlushRealTimeService, GroupCommitService, FlushDiskWatcher.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Index file: a hash table on disk from message keys to physical offsets.
 //!
 //! Header, slots (entry number of the newest entry of a hash), entries chained by number. Written by dispatch,
-//! read by queries at the same time. Java: IndexFile, IndexHeader. Layout: store.md §5.
+//! read by queries at the same time. Java: IndexFile, IndexHeader. Layout: docs/format.md, Index file.
 
 use std::io;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 //!
 //! Synchronous, with its own threads; no sockets, no async. The commit log is the truth, everything else is a
 //! projection that recovery can rebuild. Files are byte-compatible with the Java broker's, in both directions
-//! (store.md; docs/format.md).
+//! (docs/format.md).
 //!
 //! How a message travels here: [`Store::append`] encodes outside the lock, stamps and copies under it
 //! (`commit_log`), `dispatch` follows the log and writes queue entries (`consume_queue`) and index entries (`index`),

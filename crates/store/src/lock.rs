@@ -2,7 +2,7 @@
 //! one log directory, or a symbolic link to one.
 //!
 //! The lock is Java's: a POSIX record lock on the file `lock`, so that a Java broker and this one exclude each other
-//! (store.md §1). Such a lock belongs to the process, so a table keeps two stores of one process apart. The other directories
+//! (Java: `DefaultMessageStore.start`). Such a lock belongs to the process, so a table keeps two stores of one process apart. The other directories
 //! take no further file, which Java would not load; what is locked is the directory itself.
 
 use std::collections::HashSet;

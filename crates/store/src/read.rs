@@ -1,6 +1,6 @@
 //! Reading a queue: from entries to slices of the mapped log; only what is short is copied.
 //!
-//! Java: DefaultMessageStore.getMessage, ConsumeQueue.getOffsetInQueueByTime (store.md §6).
+//! Java: DefaultMessageStore.getMessage, ConsumeQueue.getOffsetInQueueByTime.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The detail block of one message and the tracks of its consumers, shared by the queryMsg commands (mqadmin.md §9).
+//! The detail block of one message and the tracks of its consumers, shared by the queryMsg commands. Java: `QueryMsgByIdSubCommand.printMsg`.
 
 use ferromq_client::{AdminError, FoundMessage};
 use ferromq_protocol::ResponseCode;

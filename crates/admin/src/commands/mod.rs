@@ -110,7 +110,7 @@ impl Context {
         self.given.value(key).unwrap_or_default().to_owned()
     }
 
-    /// The masters of a cluster, sorted by broker name; an unknown cluster prints Java's remark and gives none (mqadmin.md §2.6).
+    /// The masters of a cluster, sorted by broker name; an unknown cluster prints Java's remark and gives none. Java: `CommandUtil.fetchMasterAddrByClusterName`.
     pub async fn masters(&mut self, cluster: &str) -> Result<Vec<String>, Failure> {
         let info = self.admin.cluster_info().await?;
         match broker_names(&info, cluster) {

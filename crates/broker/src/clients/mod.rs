@@ -1,4 +1,4 @@
-//! The clients that are connected now, shared by all handlers behind one short lock. Spec broker §C.6, protocol §6.3, §6.4.
+//! The clients that are connected now, shared by all handlers behind one short lock. Java: `ProducerManager`, `ConsumerManager`.
 
 mod table;
 

@@ -1,7 +1,7 @@
 //! Who is connected: consumer and producer groups with their members, one per connection. Java: `ConsumerManager`, `ProducerManager`.
 //!
 //! Synchronous and deterministic: time comes in as `now`, connections are ids with an opaque handle `C`, and what members must be told
-//! comes out as [`Notice`]s. Spec broker §C.6.
+//! comes out as [`Notice`]s. Java: `ConsumerManager`, `ProducerManager`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The sequences of reference/wire/client.txt, and what time and closed connections do to them.
+//! The sequences that were captured from Java's broker, and what time and closed connections do to them.
 
 use std::sync::OnceLock;
 

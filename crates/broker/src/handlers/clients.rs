@@ -1,6 +1,6 @@
 //! Clients introduce themselves and ask for each other: heartbeats, sign-off, group members, and the listings that tools show.
 //!
-//! Java: `ClientManageProcessor`, `ConsumerManageProcessor`, parts of `AdminBrokerProcessor`; spec broker §C.5, §C.6, protocol §3.3.
+//! Java: `ClientManageProcessor`, `ConsumerManageProcessor`, parts of `AdminBrokerProcessor`.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Replays the client management part of reference/wire/client.txt and admin.txt over real sockets.
+//! Replays over real sockets what was captured of clients and tools managing clients on Java's broker.
 
 use std::sync::Arc;
 

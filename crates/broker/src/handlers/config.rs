@@ -1,6 +1,6 @@
 //! The broker's own configuration, shown and changed while it runs: 25, 26.
 //!
-//! Java: `AdminBrokerProcessor`, `Configuration`; spec broker §C.12. Java takes an impossible value in silence and keeps the old one; here
+//! Java: `AdminBrokerProcessor`, `Configuration`. Java takes an impossible value in silence and keeps the old one; here
 //! it is refused, with what would be possible.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Administration of subscription groups: 200, 201, 207, 225, 352, 353.
 //!
-//! A change is answered when it is on disk. Java: `AdminBrokerProcessor`; spec broker §B.8, §C.12. 5.3.3 does not check names here; a group
+//! A change is answered when it is on disk. Java: `AdminBrokerProcessor`. 5.3.3 does not check names here; a group
 //! with a name that is no topic's could never get a message back.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Queue locks of orderly consumers: LOCK_BATCH_MQ (41), UNLOCK_BATCH_MQ (42). Spec broker §C.7.
+//! Queue locks of orderly consumers: LOCK_BATCH_MQ (41), UNLOCK_BATCH_MQ (42). Java: `AdminBrokerProcessor.lockBatchMQ`.
 //!
 //! Locks are this broker's own: the strict mode that asks the other members of a replica group needs replication first.
 

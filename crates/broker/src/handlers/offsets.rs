@@ -1,6 +1,6 @@
 //! Offsets: what a group has committed (14, 15), and where a queue begins, ends and was at a time (29 to 32).
 //!
-//! Java: `ConsumerManageProcessor`, `AdminBrokerProcessor`; spec protocol §3.2.
+//! Java: `ConsumerManageProcessor`, `AdminBrokerProcessor`.
 
 use ferromq_protocol::header::{
     EarliestStoreTimeReply, EarliestStoreTimeRequest, MaxOffsetReply, MaxOffsetRequest, MinOffsetReply,

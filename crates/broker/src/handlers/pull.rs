@@ -1,6 +1,6 @@
 //! Pulling: code 11 and 361, from the typed header to mapped slices of the commit log, at once or when a message has come.
 //!
-//! Checks come in Java's order with Java's codes and remarks (spec broker §C.2, protocol §3.2). A pull that finds nothing is parked in
+//! Checks come in Java's order with Java's codes and remarks (`PullMessageProcessor`). A pull that finds nothing is parked in
 //! [`HeldPulls`]; whoever dispatches its message wakes it, or the broker's clock when its time is up.
 
 use std::net::SocketAddr;
@@ -466,7 +466,7 @@ impl Pull {
     }
 }
 
-/// Store status to reply code and remark (spec store §6.2). A queue of a known topic that was never used is one without messages.
+/// Store status to reply code and remark (Java: `PullMessageProcessor.composeResponseHeader`). A queue of a known topic that was never used is one without messages.
 fn answer(status: ReadStatus, from_zero: bool) -> (ResponseCode, &'static str) {
     let code = match status {
         ReadStatus::Found => ResponseCode::SUCCESS,

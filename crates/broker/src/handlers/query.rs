@@ -1,6 +1,6 @@
 //! Finding messages: by key (12), by place in the commit log (33).
 //!
-//! Java: `QueryMessageProcessor`; spec broker §C.9, protocol §3.2.
+//! Java: `QueryMessageProcessor`.
 
 use ferromq_protocol::header::{QueryMessageReply, QueryMessageRequest, ViewMessageRequest};
 use ferromq_protocol::{Command, PhysicalOffset, Reply, ResponseCode};

@@ -1,7 +1,6 @@
 //! Taking a message for a given time back before it is due: 370, with the handle that the send's reply gave.
 //!
-//! The message stays where it is; a marker for the same time says that it is not to be delivered. Java: `RecallMessageProcessor`;
-//! protocol §3.1.
+//! The message stays where it is; a marker for the same time says that it is not to be delivered. Java: `RecallMessageProcessor`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

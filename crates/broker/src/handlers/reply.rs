@@ -1,7 +1,7 @@
 //! Request and reply through the broker: 324 and 325. A consumer answers a request; the answer goes straight to the producer that
 //! waits for it, and into the reply topic as a record of what was said.
 //!
-//! A task of its own waits for the requester to take it, ten seconds at most. Java: `ReplyMessageProcessor`; spec broker §C.10.
+//! A task of its own waits for the requester to take it, ten seconds at most. Java: `ReplyMessageProcessor`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

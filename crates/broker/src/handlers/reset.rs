@@ -1,7 +1,7 @@
 //! Moving a group's offsets on its behalf: 222, 314.
 //!
 //! By default the broker remembers the new offsets and hands them to the group's next pulls; with `useServerSideResetOffset=false` it
-//! tells the group's clients, as brokers before 5.2 do. What the broker remembers is answered when it is on disk. Java: `AdminBrokerProcessor`, `Broker2Client.resetOffset`; spec broker §C.11.
+//! tells the group's clients, as brokers before 5.2 do. What the broker remembers is answered when it is on disk. Java: `AdminBrokerProcessor`, `Broker2Client.resetOffset`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

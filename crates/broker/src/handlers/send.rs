@@ -1,6 +1,6 @@
 //! Sending: codes 10, 310 and 320, from the typed header to the appended record and its reply.
 //!
-//! Checks come in Java's order with Java's codes and remarks (spec broker §C.1, protocol §3.1). In async flush mode the reply is
+//! Checks come in Java's order with Java's codes and remarks (`SendMessageProcessor`). In async flush mode the reply is
 //! returned at once; when it must wait, for a flush or for the topic's own save, a reply slot is kept and the connection goes on.
 
 use std::borrow::Cow;
@@ -534,7 +534,6 @@ impl SendPath {
         Refusal::new(code, remark).header(self.reply_tags.clone())
     }
 
-    /// Spec store §2.8.
     fn append_refusal(&self, error: &AppendError) -> Refusal {
         let (code, remark) = append_failure(error, self.parts.config.current().message_len_max());
         self.refuse(code, remark)

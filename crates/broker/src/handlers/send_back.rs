@@ -1,7 +1,7 @@
 //! A consumer gives a message back: 36. It waits in the group's retry topic, behind a delay that grows with each try, or ends in the
 //! dead-letter topic.
 //!
-//! Java: `AbstractSendMessageProcessor.consumerSendMsgBack`; spec broker §C.1.8, protocol §3.1.
+//! Java: `AbstractSendMessageProcessor.consumerSendMsgBack`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

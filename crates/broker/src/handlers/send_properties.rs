@@ -1,6 +1,6 @@
 //! The properties of a message between producer and store: what a send looks for in them, and what the broker adds and takes out.
 //!
-//! One pass over the text, no map. Spec broker §C.1.3, §C.1.6.
+//! One pass over the text, no map. Java: `SendMessageProcessor.sendMessage`, `HookUtils.handleScheduleMessage`.
 
 use std::net::SocketAddr;
 

@@ -1,6 +1,6 @@
 //! How things stand, for tools: topics, groups, progress, counters, queue entries. 43, 45, 202, 208, 300, 303, 315, 317, 321, 343.
 //!
-//! Everything is read at the moment of asking and changes nothing. Java: `AdminBrokerProcessor`; spec broker §C.12, protocol §3.6.
+//! Everything is read at the moment of asking and changes nothing. Java: `AdminBrokerProcessor`.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Administration of topics: 17, 18, 21, 215, 305, 316, 351.
 //!
-//! Java: `AdminBrokerProcessor`; spec broker §B.7, §C.12, protocol §3.5. A change is answered when it is on disk.
+//! Java: `AdminBrokerProcessor`. A change is answered when it is on disk.
 
 use std::sync::Arc;
 

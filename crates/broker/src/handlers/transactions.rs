@@ -1,6 +1,6 @@
 //! A producer ends its transaction: 37. An operator has one asked after again: 323.
 //!
-//! Java: `EndTransactionProcessor`, `AdminBrokerProcessor.resumeCheckHalfMessage`; spec broker §C.8, protocol §3.1.
+//! Java: `EndTransactionProcessor`, `AdminBrokerProcessor.resumeCheckHalfMessage`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What brokers say about themselves, and what operators do to them. Spec broker §A.2, §A.3, §A.5; protocol §6.2.
+//! What brokers say about themselves, and what operators do to them. Java: `DefaultRequestProcessor`.
 
 use std::time::{Duration, Instant};
 

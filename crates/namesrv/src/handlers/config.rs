@@ -1,4 +1,4 @@
-//! Reading and changing the nameserver's own configuration. Spec broker §A.7.
+//! Reading and changing the nameserver's own configuration. Java: `DefaultRequestProcessor.updateConfig`.
 
 use std::sync::Arc;
 

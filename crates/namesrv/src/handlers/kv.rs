@@ -1,4 +1,4 @@
-//! Key-value configuration requests. Spec broker §A.5, protocol §3.7.
+//! Key-value configuration requests. Java: `DefaultRequestProcessor`.
 
 use std::sync::Arc;
 

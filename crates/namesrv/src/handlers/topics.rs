@@ -1,4 +1,4 @@
-//! Routes and topic lists. Spec broker §A.4, §A.5.
+//! Routes and topic lists. Java: `ClientRequestProcessor`, `DefaultRequestProcessor`.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::kv::{KvConfig, ORDER_TOPIC_CONFIG};
 use crate::refusal::Refusal;
 use crate::routes::{Queues, RouteLookup, Routes, Zone};
 
-/// First release that is given strict JSON: 4.9.4. Spec protocol §1.6.
+/// First release that is given strict JSON: 4.9.4. Java: `ClientRequestProcessor.getRouteInfoByTopic`.
 const STRICT_JSON_VERSION: i32 = 401;
 
 /// GET_ROUTEINFO_BY_TOPIC (105).

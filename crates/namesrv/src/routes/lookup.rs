@@ -1,4 +1,4 @@
-//! What clients and tools ask of the table. Spec broker §A.4, §A.5.
+//! What clients and tools ask of the table. Java: `RouteInfoManager`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The route table: which brokers are alive, and which queues of which topics they hold. Java: `RouteInfoManager`; spec broker §A.1 – §A.6.
+//! The route table: which brokers are alive, and which queues of which topics they hold. Java: `RouteInfoManager`.
 //!
 //! Synchronous and deterministic: time comes in as `now`, of a clock that only goes forward, connections are only ids, and what is to be told to others goes out
 //! as values. Nothing is kept on disk; brokers register again within 30 seconds.

@@ -1,4 +1,4 @@
-//! Brokers come and go: registration, unregistration, closed connections, silence. Spec broker §A.2, §A.3, §A.6.
+//! Brokers come and go: registration, unregistration, closed connections, silence. Java: `RouteInfoManager.registerBroker`, `unRegisterBroker`, `scanNotActiveBroker`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

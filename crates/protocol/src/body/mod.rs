@@ -1,7 +1,7 @@
 //! Bodies of requests and replies, and the files under `config/`: plain serde types, read and written by [`crate::json`].
 //!
 //! Members carry Java's names in Java's (alphabetical) order. Unknown members are ignored, missing ones take Java's
-//! defaults, so older and newer peers read alike. Offsets are `i64` here: a body may say −1. Catalogue: protocol.md §2.4.
+//! defaults, so older and newer peers read alike. Offsets are `i64` here: a body may say −1.
 
 mod assignment;
 mod client;

@@ -1,4 +1,4 @@
-//! What a broker registers with a nameserver, as JSON or as a compressed list (protocol.md §6.2).
+//! What a broker registers with a nameserver, as JSON or as a compressed list. Java: `RegisterBrokerBody`.
 
 use std::io::{Read, Write};
 

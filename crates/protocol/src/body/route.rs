@@ -20,7 +20,7 @@ pub struct TopicRoute {
     pub topic_queue_mapping_by_broker: Option<Table<String, TopicQueueMappingInfo>>,
 }
 
-/// The two textual forms of a route; which client gets which is in protocol.md §1.6.
+/// The two textual forms of a route; which client gets which is decided by `namesrv/src/handlers/topics.rs`. Java: `ClientRequestProcessor.getRouteInfoByTopic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteForm {
     /// Strict JSON in ASCII, maps sorted by key.

@@ -1,4 +1,4 @@
-//! Administration of a whole broker. Spec §3.5, §3.6.
+//! Administration of a whole broker. Java: `GetConsumeStatsRequestHeader`, `ResetOffsetRequestHeader` and others.
 
 use crate::{ByteString, Header};
 

@@ -1,4 +1,4 @@
-//! Clients: who is there, sending back, transactions, relayed questions. Spec §3.1, §3.3, §3.6.
+//! Clients: who is there, sending back, transactions, relayed questions. Java: `HeartbeatRequestHeader`, `ConsumerSendMsgBackRequestHeader`, `EndTransactionRequestHeader` and others.
 
 use crate::{ByteString, GroupName, Header, TopicName};
 

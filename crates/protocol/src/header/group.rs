@@ -1,4 +1,4 @@
-//! Administration of consumer and producer groups. Spec §3.5, §3.6.
+//! Administration of consumer and producer groups. Java: `GetConsumerListByGroupRequestHeader` and others.
 
 use crate::{ByteString, GroupName, Header, TopicName};
 

@@ -1,4 +1,4 @@
-//! What the nameserver is asked. Spec §3.7, §6.2.
+//! What the nameserver is asked. Java: the classes of `remoting.protocol.header.namesrv`.
 
 use crate::{ByteString, Header, TopicName};
 

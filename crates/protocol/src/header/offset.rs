@@ -1,4 +1,4 @@
-//! Consumer offsets and the bounds of queues. Spec §3.2.
+//! Consumer offsets and the bounds of queues. Java: `QueryConsumerOffsetRequestHeader`, `GetMaxOffsetRequestHeader` and others.
 
 use crate::{ByteString, GroupName, Header, QueueId, QueueOffset, TopicName};
 

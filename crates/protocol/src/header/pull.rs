@@ -1,4 +1,4 @@
-//! Pulling from a consume queue. Spec §3.2.
+//! Pulling from a consume queue. Java: `PullMessageRequestHeader`, `PullMessageResponseHeader`.
 
 use crate::{ByteString, GroupName, Header, QueueOffset, TopicName};
 

@@ -1,4 +1,4 @@
-//! Looking messages up by key, id or queue position. Spec §3.2, §3.6.
+//! Looking messages up by key, id or queue position. Java: `QueryMessageRequestHeader`, `ViewMessageRequestHeader`, `QueryConsumeQueueRequestHeader`.
 
 use crate::{ByteString, GroupName, Header, PhysicalOffset, TopicName};
 

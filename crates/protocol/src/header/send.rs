@@ -1,4 +1,4 @@
-//! Sending. Spec §3.1.
+//! Sending. Java: `SendMessageRequestHeader`, `SendMessageRequestHeaderV2`, `SendMessageResponseHeader`.
 
 use crate::{ByteString, EncodeFields, FieldWriter, GroupName, Header, QueueId, QueueOffset, RequestCode, TopicName};
 

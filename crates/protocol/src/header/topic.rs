@@ -1,4 +1,4 @@
-//! Administration of topics on a broker. Spec §3.5, §3.6.
+//! Administration of topics on a broker. Java: `CreateTopicRequestHeader` and others.
 
 use crate::{ByteString, GroupName, Header, TopicName};
 

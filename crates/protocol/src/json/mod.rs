@@ -2,7 +2,7 @@
 //!
 //! Java's serializer (fastjson 1.x) prints integer map keys bare and object map keys as object literals, prints one
 //! object twice as a reference, and reads far more than the standard allows; Go and C++ clients lean on that. The
-//! reader takes all of it; the types are plain serde types. Forms and who needs which: protocol.md §2.1–2.3.
+//! reader takes all of it; the types are plain serde types.
 
 mod key;
 mod number;

@@ -1,4 +1,4 @@
-//! The writer: one serializer for the textual forms of protocol.md §2.1 and §2.2.
+//! The writer: one serializer for all textual forms that `mod.rs` tells of.
 //!
 //! Differences to standard JSON are Java's: integer keys may be bare, an object as key is an object literal, and the
 //! pretty form breaks lines where fastjson does (before string keys but not before others, in lists but not in sets).

@@ -1,4 +1,4 @@
-//! The body of a batch send: several messages behind one header (protocol.md §5.7).
+//! The body of a batch send: several messages behind one header. Java: `MessageDecoder.encodeMessages`.
 //!
 //! Each item carries its own flag, body and properties; topic, queue and hosts come from the send header.
 //! Java: MessageDecoder.encodeMessages, MessageExtBatch.

@@ -1,6 +1,6 @@
 //! The two message ids: the broker's, which says where a record is, and the client's unique key.
 //!
-//! Java: MessageDecoder.createMessageId / decodeMessageId, MessageClientIDSetter. Format: protocol.md §5.6.
+//! Java: MessageDecoder.createMessageId / decodeMessageId, MessageClientIDSetter.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,7 +1,7 @@
 //! Messages as bytes: the stored record, its property string, batch bodies, message ids, tag and key hashes.
 //!
 //! Everything here works on slices the caller already has; nothing is read, sent or timed. The same record bytes are
-//! in the commit log and in pull, query and view answers. Layout: protocol.md §5, store.md §2.
+//! in the commit log and in pull, query and view answers. Layout: docs/format.md, Message record.
 
 pub mod batch;
 pub mod id;

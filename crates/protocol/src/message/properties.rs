@@ -14,7 +14,7 @@ pub const PROPERTY_SEPARATOR: char = '\u{2}';
 /// Longest property string a record can hold, in bytes: its length is a signed 16-bit number.
 pub const PROPERTIES_LEN_MAX: usize = i16::MAX as usize;
 
-/// Reserved property names. Java: MessageConst. Who sets which: protocol.md §5.5.
+/// Reserved property names. Java: MessageConst.
 pub mod names {
     pub const KEYS: &str = "KEYS";
     pub const TAGS: &str = "TAGS";

@@ -2,7 +2,7 @@
 //!
 //! [`NewMessage::encode`] writes a record, [`stamp_record`] fills in what only the append knows, [`Record::parse`]
 //! reads one with every length checked. Java: MessageExtEncoder, MessageDecoder, CommitLog.checkMessageAndReturnSize.
-//! Layout: protocol.md §5.1, store.md §2.1.
+//! Layout: docs/format.md, Message record.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -126,7 +126,7 @@ impl<'a> NewMessage<'a> {
             + self.properties.len()
     }
 
-    /// Checks everything a broker refuses (store.md §2.5): body up to `body_len_max` bytes, record up to that plus
+    /// Checks everything a broker refuses (Java: `MessageExtEncoder.encode`): body up to `body_len_max` bytes, record up to that plus
     /// [`RECORD_OVERHEAD_MAX`], topic up to 127 bytes (255 for retry and dead-letter topics), properties.
     pub fn check_limits(&self, body_len_max: usize) -> Result<(), RecordError> {
         if self.body.len() > body_len_max {

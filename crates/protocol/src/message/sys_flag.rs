@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// Bit set carried in every record and send header (protocol.md §5.3). Bits this type does not know survive untouched.
+/// Bit set carried in every record and send header (Java: `MessageSysFlag`). Bits this type does not know survive untouched.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct SysFlag(pub i32);
 
@@ -100,7 +100,7 @@ impl SysFlag {
         self.without(Self::TRANSACTION_MASK).with(bits)
     }
 
-    /// Whether a record with this flag gets a consume queue entry and a queue offset (store.md §2.6, §4.1).
+    /// Whether a record with this flag gets a consume queue entry and a queue offset. Java: `CommitLogDispatcherBuildConsumeQueue`.
     pub const fn is_visible(self) -> bool {
         matches!(self.transaction(), TransactionKind::None | TransactionKind::Commit)
     }
