@@ -98,8 +98,8 @@ pub struct ConsumeQueue {
     flushed: AtomicU64,
     /// Files were made since the directory was synced.
     dir_dirty: AtomicBool,
-    /// In the list of queues to be flushed.
-    pub listed_dirty: AtomicBool,
+    /// When it was put into the list of queues to be flushed: see [`Queues::mark_dirty`](crate::queues::Queues::mark_dirty).
+    pub listed_in: AtomicU64,
     /// [`LIVE`], [`BEHIND`] or [`RETIRED`].
     standing: AtomicU8,
     /// Why it is behind.
@@ -126,7 +126,7 @@ impl ConsumeQueue {
             next: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
             dir_dirty: AtomicBool::new(false),
-            listed_dirty: AtomicBool::new(false),
+            listed_in: AtomicU64::new(0),
             standing: AtomicU8::new(LIVE),
             trouble: Mutex::default(),
             going: AtomicBool::new(false),

@@ -229,6 +229,16 @@ impl Dispatcher {
         self.work.lock()
     }
 
+    /// The queues that what was dispatched before this has put something into, to be written out.
+    pub fn take_dirty(&self) -> Vec<Arc<ConsumeQueue>> {
+        let work = self.work.lock();
+        let dirty = self.projection.queues.take_dirty();
+        drop(work);
+        // Whoever found the lock taken left his messages to the holder.
+        self.signal.wake();
+        dirty
+    }
+
     /// Records before `end` are of a topic that is no more, its queues retired.
     pub fn topic_deleted(&self, work: &mut Work, topic: &str, end: u64) {
         work.deleted.insert(topic.to_owned(), end);

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::Checkpoint;
 use crate::disk::{Disk, is_failed_sync};
-use crate::dispatch::Projection;
+use crate::dispatch::{Dispatcher, Projection};
 use crate::flush::Flusher;
 use crate::health::{Health, Shortage};
 use crate::signal::Signal;
@@ -25,6 +25,7 @@ const DISK_LOOK: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Maintenance {
     pub projection: Arc<Projection>,
+    pub dispatcher: Arc<Dispatcher>,
     pub positions: Arc<Positions>,
     pub checkpoint: Arc<Checkpoint>,
     pub flusher: Arc<Flusher>,
@@ -87,7 +88,7 @@ impl Maintenance {
 
     fn flush_some(&self) -> io::Result<()> {
         let _one = self.writing_out.lock();
-        self.projection.queues.flush(&*self.disk, self.least_pages)
+        self.write_out_queues(self.least_pages)
     }
 
     /// Writes out everything that is dispatched, and notes so in the checkpoint (not yet saved).
@@ -99,13 +100,18 @@ impl Maintenance {
             // An open after a crash goes on from here, and so must find the log before it.
             self.flusher.flush()?;
         }
-        self.projection.queues.flush(&*self.disk, 0)?;
+        self.write_out_queues(0)?;
         self.checkpoint.queues_are_durable(dispatched, Some(timestamp));
         if let Some(index) = &self.projection.index {
             index.sync(&*self.disk)?;
             self.checkpoint.index_is_durable(dispatched, Some(timestamp));
         }
         Ok(())
+    }
+
+    /// While nobody else does.
+    fn write_out_queues(&self, least_pages: u64) -> io::Result<()> {
+        self.projection.queues.write_out(&*self.disk, least_pages, self.dispatcher.take_dirty())
     }
 
     fn look_at_disk(&self) {

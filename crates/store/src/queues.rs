@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferromq_protocol::QueueId;
 use foldhash::{HashMap, HashSet};
@@ -26,6 +26,8 @@ pub struct Queues {
     table: RwLock<HashMap<Arc<str>, Vec<Arc<ConsumeQueue>>>>,
     /// Queues with entries that are not on the disk.
     dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
+    /// How often they were taken from there, and once: a queue that notes this number is among them.
+    round: AtomicU64,
     /// Topics whose directories were put away to be removed.
     buried: AtomicU64,
 }
@@ -73,6 +75,7 @@ impl Queues {
             mappings,
             table: RwLock::new(table),
             dirty: Mutex::default(),
+            round: AtomicU64::new(1),
             buried: AtomicU64::new(0),
         })
     }
@@ -156,24 +159,35 @@ impl Queues {
         &self.dir
     }
 
-    /// Notes that a queue has something to be written out. True when no other queue had.
-    pub fn mark_dirty(&self, queue: &Arc<ConsumeQueue>) -> bool {
-        // The entry was stored before: whoever takes the queue off the list after this does not see it listed, or writes the entry out.
-        fence(Ordering::SeqCst);
-        if queue.listed_dirty.load(Ordering::Relaxed) || queue.listed_dirty.swap(true, Ordering::AcqRel) {
-            return false;
+    /// Notes that a queue has something to be written out. To be called after that is there, with the dispatch held (or before
+    /// there is one), or by the one who writes out.
+    pub fn mark_dirty(&self, queue: &Arc<ConsumeQueue>) {
+        let round = self.round.load(Ordering::Relaxed);
+        // Looked at first: most are there already.
+        if queue.listed_in.load(Ordering::Relaxed) != round && queue.listed_in.swap(round, Ordering::Relaxed) != round {
+            self.dirty.lock().push(Arc::clone(queue));
         }
-        let mut dirty = self.dirty.lock();
-        dirty.push(Arc::clone(queue));
-        dirty.len() == 1
     }
 
-    /// Writes out what [`ConsumeQueue::flush`] says, of all queues that have something, and makes the names of new files
-    /// durable. What fails is tried again the next time, and keeps no other queue from the disk.
+    /// The queues that have something to be written out, for [`Queues::write_out`]. To be called by one at a time and with the
+    /// dispatch held: then a put comes before this, and is written out, or after it, and finds its queue not noted. Is over at once.
+    pub fn take_dirty(&self) -> Vec<Arc<ConsumeQueue>> {
+        let mut dirty = self.dirty.lock();
+        self.round.fetch_add(1, Ordering::Relaxed);
+        std::mem::take(&mut dirty)
+    }
+
+    /// Writes out everything, where there is no dispatch (yet).
     pub fn flush(&self, disk: &dyn Disk, least_pages: u64) -> io::Result<()> {
+        self.write_out(disk, least_pages, self.take_dirty())
+    }
+
+    /// Writes out what [`ConsumeQueue::flush`] says, of `dirty` queues, and makes the names of new files durable. What fails is
+    /// tried again the next time, and keeps no other queue from the disk.
+    pub fn write_out(&self, disk: &dyn Disk, least_pages: u64, dirty: Vec<Arc<ConsumeQueue>>) -> io::Result<()> {
         let mut failed = Failed::default();
         let mut renewed = Vec::new();
-        for queue in self.take_dirty() {
+        for queue in dirty {
             let new_files = queue.take_new_files();
             let flushed = queue.flush(disk, least_pages);
             if !matches!(flushed, Ok(true)) {
@@ -209,17 +223,6 @@ impl Queues {
         }
         failed
     }
-
-    /// Queues to be written out. Those that are not finished with are marked again.
-    fn take_dirty(&self) -> Vec<Arc<ConsumeQueue>> {
-        let dirty = std::mem::take(&mut *self.dirty.lock());
-        for queue in &dirty {
-            queue.listed_dirty.store(false, Ordering::Release);
-        }
-        // Before anybody looks how far they go: see `mark_dirty`.
-        fence(Ordering::SeqCst);
-        dirty
-    }
 }
 
 /// The first error of several; or that of a sync, which is for good.
@@ -254,8 +257,11 @@ mod tests {
         queues.find_or_make("T", QueueId(1));
         assert!(Arc::ptr_eq(&three, &queues.find_or_make("T", QueueId(3))));
         assert_eq!(queues.of_topic("T").iter().map(|queue| queue.id().0).collect::<Vec<_>>(), [1, 3]);
-        assert!(queues.mark_dirty(&three) && !queues.mark_dirty(&three));
-        assert_eq!(queues.take_dirty().len(), 1);
+        for _ in 0..3 {
+            queues.mark_dirty(&three);
+            queues.mark_dirty(&three);
+            assert_eq!((queues.take_dirty().len(), queues.take_dirty().len()), (1, 0));
+        }
         assert_eq!(queues.take_topic("T").len(), 2);
         assert_eq!(queues.count(), 0);
         std::fs::create_dir_all(dir.path().join("%RETRY%g/0")).unwrap();

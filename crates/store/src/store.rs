@@ -164,6 +164,7 @@ impl Store {
         ));
         let maintenance = Arc::new(Maintenance {
             projection: Arc::clone(&projection),
+            dispatcher: Arc::clone(&dispatcher),
             positions: Arc::clone(&positions),
             checkpoint: Arc::clone(&checkpoint),
             flusher: Arc::clone(&flusher),
