@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -109,6 +109,28 @@ struct Waiter {
     done: Box<dyn FnOnce(FlushOutcome) + Send>,
 }
 
+/// Those who wait, ordered by end.
+#[derive(Default)]
+struct Waiters {
+    list: Mutex<VecDeque<Waiter>>,
+    /// How many, for who only wants to know whether there are any.
+    count: AtomicUsize,
+}
+
+impl Waiters {
+    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<Waiter>) -> T) -> T {
+        let mut list = self.list.lock();
+        let result = change(&mut list);
+        self.count.store(list.len(), Ordering::Release);
+        result
+    }
+
+    /// Whoever has added one sees him here, and so does whoever was woken after that.
+    fn are_there(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+}
+
 pub struct Flusher {
     segments: Arc<Segments>,
     positions: Arc<Positions>,
@@ -120,8 +142,7 @@ pub struct Flusher {
     /// Woken when more of the log is durable.
     dispatch: Arc<Signal>,
     stop: AtomicBool,
-    /// Ordered by end.
-    waiters: Mutex<VecDeque<Waiter>>,
+    waiters: Waiters,
     /// Of the thread that tells waiters when their time is up.
     lateness: Signal,
     /// One sync at a time; also held while the log is truncated.
@@ -130,7 +151,7 @@ pub struct Flusher {
 
 impl fmt::Debug for Flusher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flusher").field("mode", &self.mode).field("waiters", &self.waiters.lock().len()).finish()
+        f.debug_struct("Flusher").field("mode", &self.mode).field("waiters", &self.waiters.count).finish()
     }
 }
 
@@ -154,7 +175,7 @@ impl Flusher {
             signal: Signal::default(),
             dispatch,
             stop: AtomicBool::new(false),
-            waiters: Mutex::default(),
+            waiters: Waiters::default(),
             lateness: Signal::default(),
             syncing: Mutex::default(),
         }
@@ -175,15 +196,22 @@ impl Flusher {
             FlushMode::Sync { timeout } => *timeout,
             FlushMode::Async { .. } => DEFAULT_TIMEOUT,
         };
-        let mut waiters = self.waiters.lock();
-        if self.stop.load(Ordering::Acquire) || self.health.is_poisoned() {
-            drop(waiters);
-            return done(FlushOutcome::Failed);
+        let waiter = Waiter { end, deadline: Instant::now() + timeout, done };
+        let added = self.waiters.change(|waiters| {
+            if self.stopped() {
+                return Err(waiter.done);
+            }
+            let is_first = waiters.is_empty();
+            let at = waiters.partition_point(|waiter| waiter.end <= end);
+            waiters.insert(at, waiter);
+            Ok(is_first)
+        });
+        match added {
+            Err(done) => done(FlushOutcome::Failed),
+            // The thread sleeps only while there is nobody: who comes after the first need not wake it.
+            Ok(true) => self.lateness.wake(),
+            Ok(false) => {}
         }
-        let at = waiters.partition_point(|waiter| waiter.end <= end);
-        waiters.insert(at, Waiter { end, deadline: Instant::now() + timeout, done });
-        drop(waiters);
-        self.lateness.wake();
     }
 
     /// Has the flush thread look at who waits.
@@ -199,7 +227,7 @@ impl Flusher {
     /// other. The caller sees to the dispatch. Left to the flush thread while another sync is under way, when the last one was
     /// slow, and for a while after one that hung: a sync cannot be broken off, and the caller's connections wait for it.
     pub fn flush_here(&self) {
-        if !self.has_waiters() {
+        if !self.waiters.are_there() {
             // What nobody waits for has to get to the disk too, before consumers may see it.
             if matches!(self.mode, FlushMode::Sync { .. }) && self.is_behind() {
                 self.wake();
@@ -211,7 +239,7 @@ impl Flusher {
         {
             // An error has poisoned the store and told the waiters.
             let _ = self.flush_held(syncing, Extent::All);
-            if !self.has_waiters() {
+            if !self.waiters.are_there() {
                 return;
             }
         }
@@ -232,7 +260,9 @@ impl Flusher {
                     in_vain += 1;
                     self.lateness.nap(LOOK_FOR_LATE);
                 }
-                None => self.lateness.sleep_unless(None, || self.stop.load(Ordering::Acquire) || self.has_waiters()),
+                None => {
+                    self.lateness.sleep_unless(None, || self.stop.load(Ordering::Acquire) || self.waiters.are_there())
+                }
             }
         }
     }
@@ -240,14 +270,13 @@ impl Flusher {
     /// Tells waiters whose time is up; when the next one's will be.
     fn expire(&self, now: Instant) -> Option<Instant> {
         let mut late = VecDeque::new();
-        let next = {
-            let mut waiters = self.waiters.lock();
+        let next = self.waiters.change(|waiters| {
             if waiters.iter().any(|waiter| waiter.deadline <= now) {
                 let (timed_out, left) = waiters.drain(..).partition(|waiter| waiter.deadline <= now);
                 (late, *waiters) = (timed_out, left);
             }
             waiters.iter().map(|waiter| waiter.deadline).min()
-        };
+        });
         for waiter in late {
             (waiter.done)(FlushOutcome::TimedOut);
         }
@@ -312,18 +341,17 @@ impl Flusher {
 
     fn complete(&self) {
         let flushed = self.positions.flushed();
-        let done: Vec<Waiter> = {
-            let mut waiters = self.waiters.lock();
+        let done: Vec<Waiter> = self.waiters.change(|waiters| {
             let count = waiters.partition_point(|waiter| waiter.end <= flushed);
             waiters.drain(..count).collect()
-        };
+        });
         for waiter in done {
             (waiter.done)(FlushOutcome::Flushed);
         }
     }
 
     fn fail_all(&self) {
-        let failed = std::mem::take(&mut *self.waiters.lock());
+        let failed = self.waiters.change(std::mem::take);
         for waiter in failed {
             (waiter.done)(FlushOutcome::Failed);
         }
@@ -331,10 +359,6 @@ impl Flusher {
 
     fn is_behind(&self) -> bool {
         self.positions.written() > self.positions.flushed()
-    }
-
-    fn has_waiters(&self) -> bool {
-        !self.waiters.lock().is_empty()
     }
 
     fn stopped(&self) -> bool {
@@ -372,18 +396,18 @@ impl Flusher {
 
     /// Whether a waiter's bytes are flushed already.
     fn due(&self) -> bool {
-        self.waiters.lock().front().is_some_and(|waiter| waiter.end <= self.positions.flushed())
+        self.waiters.list.lock().front().is_some_and(|waiter| waiter.end <= self.positions.flushed())
     }
 
     fn run_async(&self, interval: Duration, least_pages: u64, thorough_interval: Duration) {
         let mut last_thorough = Instant::now();
         while !self.stopped() {
-            self.signal.sleep_unless(None, || self.stopped() || self.is_behind() || self.has_waiters());
+            self.signal.sleep_unless(None, || self.stopped() || self.is_behind() || self.waiters.are_there());
             // Something is to be flushed: until it is, nobody needs to wake this thread.
             let mut last_flush = Instant::now();
             let mut started = self.positions.flushed();
-            while !self.stopped() && (self.is_behind() || self.has_waiters()) {
-                if !self.has_waiters() {
+            while !self.stopped() && (self.is_behind() || self.waiters.are_there()) {
+                if !self.waiters.are_there() {
                     self.signal.nap(interval / 5);
                 }
                 let (written, flushed) = (self.positions.written(), self.positions.flushed());
@@ -396,11 +420,11 @@ impl Flusher {
                 let thorough = last_thorough.elapsed() >= thorough_interval;
                 let enough = (written / PAGE).saturating_sub(flushed / PAGE) >= least_pages;
                 let due = last_flush.elapsed() >= interval && (enough || thorough);
-                if due || self.has_waiters() {
+                if due || self.waiters.are_there() {
                     // While the log grows, the chunk that appends are in stays as it is: a sync write-protects what it
                     // writes, and the next append would wait for the page, sometimes as long as the sync takes.
                     let grows = written - flushed >= 2 * CHUNK;
-                    let extent = if grows && !self.has_waiters() { Extent::WholeChunks } else { Extent::All };
+                    let extent = if grows && !self.waiters.are_there() { Extent::WholeChunks } else { Extent::All };
                     if self.flush_as(extent).is_err() {
                         return;
                     }
