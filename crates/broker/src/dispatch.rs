@@ -24,6 +24,7 @@ use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
 use crate::handlers::{clients, config, groups, locks, offsets, query, topics};
 use crate::live_config::LiveConfig;
+use crate::peer::Peer;
 use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
 use crate::refusal::Refusal;
@@ -75,8 +76,19 @@ fn reads_at_length(code: RequestCode) -> bool {
     )
 }
 
+/// Whether a request that is handed over has no other effect than its answer: without somebody to take that, it need not be done.
+fn only_answers(code: RequestCode) -> bool {
+    match code {
+        RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE | RequestCode::QUERY_CONSUMER_OFFSET => true,
+        RequestCode::RESUME_CHECK_HALF_MESSAGE
+        | RequestCode::INVOKE_BROKER_TO_RESET_OFFSET
+        | RequestCode::CONSUME_MESSAGE_DIRECTLY => false,
+        code => reads_at_length(code),
+    }
+}
+
 impl Dispatch {
-    /// With [`Effort::Brief`] nothing has been done yet when the refusal says that it needs time; the codes of [`reads_at_length`] come
+    /// With [`Effort::Brief`] nothing has been done yet that would be done once more when the refusal says that it needs time; the codes of [`reads_at_length`] come
     /// with [`Effort::Full`] only.
     fn outcome(&self, connection: &Connection, request: &Command, effort: Effort) -> Result<Outcome, Refusal> {
         let code = request.request_code();
@@ -192,7 +204,10 @@ impl Dispatch {
         request.fields = request.fields.into_owned();
         let len = request.fields.encoded_len();
         let (parts, from, slot) = (Arc::clone(self), connection.clone(), connection.reply_slot(&request));
-        self.readers.submit(connection.id(), len, move |room| {
+        self.readers.submit(Peer::of(connection), len, move |room| {
+            if slot.is_closed() && only_answers(request.request_code()) {
+                return;
+            }
             let outcome = match room {
                 Ok(()) => parts.outcome_or_panic(&from, &request),
                 Err(busy) => Err(busy.into()),

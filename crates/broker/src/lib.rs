@@ -17,6 +17,7 @@ mod held_pulls;
 mod live_config;
 mod local_time;
 mod missing;
+mod peer;
 pub mod persistence;
 mod places;
 pub mod queue_locks;

@@ -19,8 +19,9 @@ use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::handlers::offsets::refuse_own_group;
-use crate::held_pulls::{Held, HeldPulls, Limits, Parker, Wakes};
+use crate::held_pulls::{Held, HeldPulls, Limits, Wakes};
 use crate::live_config::LiveConfig;
+use crate::peer::Peer;
 use crate::readers::Readers;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
@@ -56,7 +57,7 @@ pub(crate) struct PullPath {
 struct HeldPull {
     pull: Pull,
     slot: ReplySlot,
-    parker: Parker,
+    parker: Peer,
     deadline: Instant,
 }
 
@@ -347,7 +348,7 @@ impl PullPath {
         };
         let deadline = Instant::now() + Duration::from_millis(wait).min(HOLD_MAX);
         pull.group = pull.group.into_owned();
-        let parker = Parker { connection: connection.id(), address: connection.peer_network() };
+        let parker = Peer::of(connection);
         let held = HeldPull { pull, slot: connection.reply_slot(command).parked(), parker, deadline };
         self.park(held, from).map(|held| held.pull)
     }
@@ -400,7 +401,7 @@ impl PullPath {
                     }
                 }
                 Ok((reply, _)) => slot.send(reply),
-                Err(ReadError::NeedsTime) => self.answer_later(pull, slot),
+                Err(ReadError::NeedsTime) => self.answer_later(pull, slot, parker),
                 Err(error) => slot.send(Refusal::from(error).into_reply()),
             }
         }
@@ -427,7 +428,7 @@ impl PullPath {
     }
 
     /// Looks and reads again, and this time whatever comes of it is the answer.
-    fn answer_held(self: &Arc<Self>, HeldPull { pull, slot, .. }: HeldPull) {
+    fn answer_held(self: &Arc<Self>, HeldPull { pull, slot, parker, .. }: HeldPull) {
         if slot.is_closed() {
             return;
         }
@@ -437,15 +438,18 @@ impl PullPath {
         };
         match self.read(&pull, Effort::Brief) {
             Ok((reply, _)) => slot.send(reply),
-            Err(ReadError::NeedsTime) => self.answer_later(pull, slot),
+            Err(ReadError::NeedsTime) => self.answer_later(pull, slot, parker),
             Err(error) => slot.send(Refusal::from(error).into_reply()),
         }
     }
 
     /// Whoever dispatches, or looks at the time, does not wait for the disk.
-    fn answer_later(self: &Arc<Self>, pull: Pull, slot: ReplySlot) {
+    fn answer_later(self: &Arc<Self>, pull: Pull, slot: ReplySlot, peer: Peer) {
         let path = Arc::clone(self);
-        self.readers.submit(slot.connection_id(), 0, move |room| {
+        self.readers.submit(peer, 0, move |room| {
+            if slot.is_closed() {
+                return;
+            }
             let read = room.map_err(Refusal::from).and_then(|()| Ok(path.read(&pull, Effort::Full)?.0));
             slot.send(read.unwrap_or_else(Refusal::into_reply));
         });

@@ -19,6 +19,7 @@ use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use self::lists::{LinkId, Links, List};
+use crate::peer::Peer;
 use crate::subscription::Condition;
 
 /// How often deadlines are looked at. Java looks every 5 s.
@@ -48,13 +49,6 @@ impl Limits {
     }
 }
 
-/// Who parks a pull.
-#[derive(Clone, Copy, Debug)]
-pub struct Parker {
-    pub connection: ConnectionId,
-    pub address: IpAddr,
-}
-
 /// Which arrivals wake a pull.
 #[derive(Clone, Debug)]
 pub enum Wakes {
@@ -71,7 +65,7 @@ pub struct Held<P> {
     /// The offset it waits for.
     pub from: QueueOffset,
     pub deadline: Instant,
-    pub parker: Parker,
+    pub parker: Peer,
     /// The group whose subscription it goes by; `None` when it brought its own.
     pub subscriber: Option<GroupName>,
     pub wakes: Wakes,
@@ -108,7 +102,7 @@ struct Entry<P> {
     from: QueueOffset,
     deadline: Instant,
     interval: u128,
-    parker: Parker,
+    parker: Peer,
     subscriber: Option<(GroupName, LinkId)>,
     of_connection: LinkId,
     of_deadline: LinkId,
@@ -252,7 +246,7 @@ impl<P> State<P> {
         self.entries.get(number as usize)?.as_ref()
     }
 
-    fn is_full_for(&self, parker: Parker, topic: &TopicName, queue: QueueId, limits: Limits) -> bool {
+    fn is_full_for(&self, parker: Peer, topic: &TopicName, queue: QueueId, limits: Limits) -> bool {
         let at_queue = || {
             let waiting = self.topics.get(&**topic).and_then(|queues| queues.get(&queue))?;
             waiting.of_connections.get(&parker.connection).copied()

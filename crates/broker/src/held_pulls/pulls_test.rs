@@ -16,8 +16,8 @@ fn address(number: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, number).into()
 }
 
-fn parker(connection: u64, address_number: u8) -> Parker {
-    Parker { connection: ConnectionId(connection), address: address(address_number) }
+fn parker(connection: u64, address_number: u8) -> Peer {
+    Peer { connection: ConnectionId(connection), address: address(address_number) }
 }
 
 fn held<P>(from: u64, deadline: Instant, wakes: Wakes, pull: P) -> Held<P> {
