@@ -56,7 +56,7 @@ pub(crate) struct Dispatch {
     pub readers: Arc<Readers>,
 }
 
-/// Whether a request always reads what may be old, or much, and never is one of many.
+/// Whether a request always reads what may be old, or much, or copies a whole table, and never is one of many.
 fn reads_at_length(code: RequestCode) -> bool {
     matches!(
         code,
@@ -73,6 +73,10 @@ fn reads_at_length(code: RequestCode) -> bool {
             | RequestCode::QUERY_CONSUME_QUEUE
             | RequestCode::INVOKE_BROKER_TO_RESET_OFFSET
             | RequestCode::CONSUME_MESSAGE_DIRECTLY
+            | RequestCode::GET_ALL_TOPIC_CONFIG
+            | RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG
+            | RequestCode::GET_ALL_CONSUMER_OFFSET
+            | RequestCode::GET_ALL_PRODUCER_INFO
     )
 }
 

@@ -161,9 +161,10 @@ async fn be_greedy(house: &House, greed: &str) -> Vec<Greedy> {
         }
         "a long body" => {
             let long = format!(r#"{{"groupName":"{}"}}"#, "g".repeat(5_000_000));
-            let code = RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP;
-            let answer = peer.ask(code, &[], long.as_bytes()).await.unwrap();
-            assert_eq!((answer.code, answer.remark.unwrap().contains("the limit is 4194304")), (1, true));
+            for code in [RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, RequestCode::UPDATE_BROKER_CONFIG] {
+                let answer = peer.ask(code, &[], long.as_bytes()).await.unwrap();
+                assert_eq!((answer.code, answer.remark.unwrap().contains("the limit is 4194304")), (1, true));
+            }
             vec![peer]
         }
         "unfinished frames" => {

@@ -35,8 +35,8 @@ pub(crate) fn update(
     connection: &Connection,
     command: &Command,
 ) -> Result<Outcome, Refusal> {
-    let entries =
-        parse_properties(&decode_text(&command.body)).map_err(|error| Refusal::system_error(error.to_string()))?;
+    let entries = parse_properties(&decode_text(super::parsed_body(command)?))
+        .map_err(|error| Refusal::system_error(error.to_string()))?;
     let changes: Vec<(String, String)> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     refuse_protected(&config.current(), &changes)?;
     let (config, topics, store) = (Arc::clone(config), Arc::clone(topics), Arc::clone(store));

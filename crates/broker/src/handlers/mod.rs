@@ -33,9 +33,9 @@ use off_task::answer_off_task;
 /// Longest body of an answer: what a frame takes, here and in Java's clients, with room for the header.
 pub(crate) const ANSWER_LEN_MAX: usize = FRAME_LEN_MAX - 64 * 1024;
 
-/// Longest JSON body of a request that is read, in bytes: some ten thousand topics or subscriptions. Java has no limit; here the other
+/// Longest body of a request that is parsed, in bytes: some ten thousand topics or subscriptions. Java has no limit; here the other
 /// connections of the event loop wait meanwhile.
-const JSON_LEN_MAX: usize = 4 * 1024 * 1024;
+const PARSED_LEN_MAX: usize = 4 * 1024 * 1024;
 
 /// What answers a change of a table once it is known whether that is on disk.
 fn answer_when_saved(
@@ -49,9 +49,16 @@ fn answer_when_saved(
 
 /// The request's body, which is JSON.
 fn json_body<T: DeserializeOwned>(command: &Command) -> Result<T, Refusal> {
-    if command.body.len() > JSON_LEN_MAX {
-        let len = command.body.len();
-        return Err(Refusal::system_error(format!("the body has {len} bytes, the limit is {JSON_LEN_MAX}")));
+    json::from_slice(parsed_body(command)?)
+        .map_err(|error| Refusal::system_error(format!("the body cannot be read: {error}")))
+}
+
+/// The body of a request that is parsed here.
+fn parsed_body(command: &Command) -> Result<&[u8], Refusal> {
+    match command.body.len() {
+        len if len > PARSED_LEN_MAX => {
+            Err(Refusal::system_error(format!("the body has {len} bytes, the limit is {PARSED_LEN_MAX}")))
+        }
+        _ => Ok(&command.body),
     }
-    json::from_slice(&command.body).map_err(|error| Refusal::system_error(format!("the body cannot be read: {error}")))
 }
