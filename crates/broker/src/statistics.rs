@@ -67,6 +67,8 @@ struct TopicMeters {
     groups: RwLock<HashMap<Box<str>, Arc<GroupMeters>>>,
     /// For groups that have none of their own.
     other_groups: Arc<GroupMeters>,
+    /// These are of many topics, which come and go: no group has any of its own.
+    of_others: bool,
 }
 
 /// Counters of one group in one topic.
@@ -121,7 +123,10 @@ impl Statistics {
     fn with_limits(limits: Limits) -> Statistics {
         Statistics {
             generation: AtomicU64::new(next_generation()),
-            tables: RwLock::new(Tables::default()),
+            tables: RwLock::new(Tables {
+                others: Arc::new(TopicMeters { of_others: true, ..TopicMeters::default() }),
+                ..Tables::default()
+            }),
             limits,
             group_count: AtomicUsize::new(0),
             rates: Mutex::new(Rates::default()),
@@ -286,8 +291,13 @@ impl Statistics {
     }
 
     fn topic_meters(&self, topic: &str) -> Arc<TopicMeters> {
-        if let Some(meters) = self.tables.read().topics.get(topic) {
-            return Arc::clone(meters);
+        {
+            let tables = self.tables.read();
+            match tables.topics.get(topic) {
+                Some(meters) => return Arc::clone(meters),
+                None if tables.topics.len() >= self.limits.topics => return Arc::clone(&tables.others),
+                None => {}
+            }
         }
         let mut tables = self.tables.write();
         if tables.topics.len() >= self.limits.topics && !tables.topics.contains_key(topic) {
@@ -296,26 +306,37 @@ impl Statistics {
         Arc::clone(tables.topics.entry(topic.into()).or_default())
     }
 
+    /// Room that comes later comes with another generation, so that a thread may remember these.
+    fn group_meters_of(&self, topic: &TopicMeters, group: &str) -> Arc<GroupMeters> {
+        let is_full = || self.group_count.load(Ordering::Relaxed) >= self.limits.groups;
+        if topic.of_others {
+            return Arc::clone(&topic.other_groups);
+        }
+        if let Some(known) = topic.groups.read().get(group) {
+            return Arc::clone(known);
+        }
+        if is_full() {
+            return Arc::clone(&topic.other_groups);
+        }
+        let mut groups = topic.groups.write();
+        match groups.get(group) {
+            Some(known) => Arc::clone(known),
+            None if is_full() => Arc::clone(&topic.other_groups),
+            None => {
+                self.group_count.fetch_add(1, Ordering::Relaxed);
+                let new = Arc::<GroupMeters>::default();
+                groups.insert(group.into(), Arc::clone(&new));
+                new
+            }
+        }
+    }
+
     /// Runs `count` with the counters of a group, found in the topic's table of the thread.
     fn with_group(&self, cached: &mut CachedTopic, group: &str, count: impl FnOnce(&GroupMeters)) {
         if let Some(known) = cached.groups.get(group) {
             return count(known);
         }
-        let meters = {
-            let mut groups = cached.meters.groups.write();
-            match groups.get(group) {
-                Some(known) => Arc::clone(known),
-                None if self.group_count.load(Ordering::Relaxed) >= self.limits.groups => {
-                    return count(&cached.meters.other_groups);
-                }
-                None => {
-                    self.group_count.fetch_add(1, Ordering::Relaxed);
-                    let new = Arc::<GroupMeters>::default();
-                    groups.insert(group.into(), Arc::clone(&new));
-                    new
-                }
-            }
-        };
+        let meters = self.group_meters_of(&cached.meters, group);
         if cached.groups.len() >= CACHED_GROUPS_MAX {
             cached.groups.clear();
         }
@@ -687,6 +708,19 @@ mod tests {
         statistics.remove_group("G");
         statistics.remove_group("H");
         assert_eq!(statistics.group_count.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn topics_beyond_the_bound_leave_no_groups() {
+        let statistics = Statistics::with_limits(Limits { topics: 1, groups: 100 });
+        statistics.delivered("A", "G", 1, 10);
+        for number in 0..50 {
+            statistics.delivered(&format!("T{number}"), &format!("G{number}"), 1, 10);
+        }
+        assert_eq!(statistics.totals().delivered, 51);
+        assert_eq!(statistics.group_count.load(Ordering::Relaxed), 1);
+        statistics.remove_topic("A");
+        assert_eq!((statistics.totals().delivered, statistics.group_count.load(Ordering::Relaxed)), (51, 0));
     }
 
     #[test]
