@@ -86,7 +86,7 @@ impl Relay {
         group: &str,
         client_id: &str,
     ) -> Result<Outcome, Refusal> {
-        let Some(client) = self.clients.consumers(group).into_iter().find(|client| client.client_id == *client_id)
+        let Some(client) = self.clients.consumers(group).into_iter().find(|client| *client.client_id == *client_id)
         else {
             return Err(Refusal::system_error(format!("The Consumer <{group}> <{client_id}> not online")));
         };

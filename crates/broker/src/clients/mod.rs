@@ -38,7 +38,7 @@ pub struct Clients {
 /// A connected client, for requests from the broker to it.
 #[derive(Clone)]
 pub struct ConnectedClient {
-    pub client_id: String,
+    pub client_id: Arc<str>,
     pub version: i32,
     pub connection: Connection,
 }
@@ -68,7 +68,8 @@ impl Clients {
         send(registered.notice);
         for Conflict { topic, client_id, wants, other_client_id, other_wants } in registered.conflicts {
             tracing::warn!(
-                %group, %topic, client_id, wants = wants.as_deref().unwrap_or("nothing of it"), other_client_id, other_wants,
+                %group, %topic, client_id = &*client_id, wants = wants.as_deref().unwrap_or("nothing of it"),
+                other_client_id = &*other_client_id, other_wants,
                 "two members of a group subscribe differently: both get what the later one wants, and messages are missed; \
                  give them one subscription, or a group each"
             );
@@ -124,9 +125,9 @@ impl Clients {
 
     /// Client ids of a group, sorted, each once: clients share out the queues by position in this list.
     pub fn consumer_ids(&self, group: &str) -> Vec<String> {
-        let ids: BTreeSet<String> =
-            self.table.lock().consumers(group).map(|(member, _)| member.client_id.clone()).collect();
-        ids.into_iter().collect()
+        let ids: BTreeSet<Arc<str>> =
+            self.table.lock().consumers(group).map(|(member, _)| Arc::clone(&member.client_id)).collect();
+        ids.iter().map(|id| id.to_string()).collect()
     }
 
     /// The members of a consumer group.
@@ -193,7 +194,7 @@ impl Clients {
     pub fn producer_table(&self) -> ProducerTable {
         let table = self.table.lock();
         let info = |member: &Member| ProducerInfo {
-            client_id: member.client_id.clone(),
+            client_id: member.client_id.to_string(),
             // Java prints the socket address as it is: with a slash in front.
             remote_ip: format!("/{}", member.peer),
             language: member.language,
@@ -234,12 +235,16 @@ fn send(notices: impl IntoIterator<Item = Notice<Connection>>) {
 }
 
 fn connected((member, connection): (&Member, &Connection)) -> ConnectedClient {
-    ConnectedClient { client_id: member.client_id.clone(), version: member.version, connection: connection.clone() }
+    ConnectedClient {
+        client_id: Arc::clone(&member.client_id),
+        version: member.version,
+        connection: connection.clone(),
+    }
 }
 
 fn connection_info(member: &Member) -> ClientConnection {
     ClientConnection {
-        client_id: member.client_id.clone(),
+        client_id: member.client_id.to_string(),
         client_addr: member.peer.to_string(),
         language: member.language,
         version: member.version,

@@ -15,7 +15,8 @@ use ferromq_remoting::ConnectionId;
 /// One client in one group, as its last heartbeat described it. Java: `ClientChannelInfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    pub client_id: String,
+    /// One for all groups of a heartbeat.
+    pub client_id: Arc<str>,
     pub language: Language,
     pub version: i32,
     pub peer: SocketAddr,
@@ -69,10 +70,10 @@ pub struct ConsumerHeartbeat {
 pub struct Conflict {
     pub topic: TopicName,
     /// Whose heartbeat it was, and what it subscribes to; `None` for not to this topic.
-    pub client_id: String,
+    pub client_id: Arc<str>,
     pub wants: Option<String>,
     /// The member that subscribed otherwise before.
-    pub other_client_id: String,
+    pub other_client_id: Arc<str>,
     pub other_wants: String,
 }
 
@@ -140,7 +141,7 @@ pub struct Table<C> {
     consumers: HashMap<GroupName, Consumers>,
     producers: HashMap<GroupName, Producers>,
     /// Producers by client id, the latest connection of each: where replies go.
-    producer_ids: HashMap<String, ConnectionId>,
+    producer_ids: HashMap<Arc<str>, ConnectionId>,
 }
 
 struct Presence<C> {
@@ -148,7 +149,7 @@ struct Presence<C> {
     consumer_groups: BTreeSet<GroupName>,
     producer_groups: BTreeSet<GroupName>,
     /// Client id as a producer.
-    producer_id: Option<String>,
+    producer_id: Option<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -159,9 +160,12 @@ struct Consumers {
     fingerprint: i32,
     /// Which member's subscription to a topic is the group's.
     subscribers: BTreeMap<TopicName, ConnectionId>,
-    /// Members whose own subscription to a topic is another one.
+    /// Members whose own subscription to a topic is another one; no more than `DISAGREEING_MAX`.
     disagreeing: BTreeSet<(ConnectionId, TopicName)>,
 }
+
+/// Disagreements that a group is reported for, as long as they last. More of them, of members times topics, say nothing new.
+const DISAGREEING_MAX: usize = 1000;
 
 /// What a heartbeat did to its group's subscriptions.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -368,7 +372,7 @@ impl<C: Clone> Table<C> {
     }
 
     /// A client that has come back on another connection keeps its id.
-    fn forget_producer_id(&mut self, id: ConnectionId, client_id: Option<String>) {
+    fn forget_producer_id(&mut self, id: ConnectionId, client_id: Option<Arc<str>>) {
         if let Some(client_id) = client_id
             && self.producer_ids.get(&client_id) == Some(&id)
         {
@@ -434,12 +438,15 @@ impl Consumers {
             let place = (id, topic.clone());
             match by {
                 Some(other) if !agree => {
-                    if self.disagreeing.insert(place) {
+                    if self.disagreeing.len() < DISAGREEING_MAX && self.disagreeing.insert(place) {
                         conflicts.push(Conflict {
                             topic: topic.clone(),
-                            client_id: self.members.get(&id).map(|member| member.client_id.clone()).unwrap_or_default(),
+                            client_id: self
+                                .members
+                                .get(&id)
+                                .map_or_else(|| Arc::from(""), |member| Arc::clone(&member.client_id)),
                             wants: own.map(|own| own.sub_string.clone()),
-                            other_client_id: other.client_id.clone(),
+                            other_client_id: Arc::clone(&other.client_id),
                             other_wants: known.sub_string.clone(),
                         });
                     }
@@ -469,6 +476,10 @@ impl Consumers {
             tracing::info!(group = %name, %topic, "subscription given up");
             group.subscriptions.remove(&**topic);
             self.subscribers.remove(topic);
+        }
+        if !gone.is_empty() {
+            // Both in the order of names.
+            self.disagreeing.retain(|(_, topic)| gone.binary_search(topic).is_err());
         }
         let mut change = if gone.is_empty() { Change::Expressions } else { Change::Topics };
         for (data, _) in subscriptions.into_iter().zip(newer).filter(|(_, newer)| *newer) {

@@ -68,6 +68,28 @@ fn members_are_told_of_newcomers_and_topics_but_not_of_expressions() {
     assert_eq!(table.consumer_group("G").unwrap().subscription("T").unwrap().sub_version, 4);
 }
 
+/// What is remembered of disagreements has a bound, and goes with the topics that they are about.
+#[test]
+fn disagreements_do_not_pile_up() {
+    let mut table = Table::default();
+    let all = |expression: &str, version: i64, names: std::ops::Range<usize>| {
+        heartbeat(names.map(|number| subscription(&format!("T{number}"), expression, version)).collect())
+    };
+    let left = |table: &Table<u64>| table.consumers["G"].disagreeing.len();
+    register(&mut table, A, 0, all("red", 2, 0..2000));
+    for number in 0..3 {
+        let id = ConnectionId(2 + number);
+        let conflicts =
+            table.register_consumer(id, &id.0, member("b", 0), all("blue", 1, 0..2000)).unwrap().conflicts.len();
+        assert_eq!(conflicts, if number == 0 { DISAGREEING_MAX } else { 0 });
+    }
+    assert_eq!(left(&table), DISAGREEING_MAX);
+    register(&mut table, A, 0, all("red", 3, 0..2));
+    assert_eq!(left(&table), 2);
+    register(&mut table, A, 0, heartbeat(vec![]));
+    assert_eq!(left(&table), 0);
+}
+
 #[test]
 fn nobody_is_told_in_broadcasting_groups_or_when_switched_off() {
     let mut table = Table::default();
@@ -154,7 +176,7 @@ fn producers_take_turns() {
 #[test]
 fn a_producer_is_found_by_its_latest_connection() {
     let mut table = Table::default();
-    let named = |client_id| Member { client_id: String::from(client_id), ..member("", 0) };
+    let named = |client_id| Member { client_id: Arc::from(client_id), ..member("", 0) };
     table.register_producer(A, &1, named("one"), &"P".into()).unwrap();
     table.register_producer(A, &1, named("one"), &"P2".into()).unwrap();
     table.unregister_producer(A, "P");

@@ -39,7 +39,7 @@ pub(crate) fn heartbeat(
     let heartbeat: Heartbeat = super::json_body(command)?;
     check(&heartbeat)?;
     let member = Member {
-        client_id: heartbeat.client_id,
+        client_id: heartbeat.client_id.into(),
         language: command.language,
         version: command.version,
         peer: connection.peer_addr(),
