@@ -23,8 +23,8 @@ use crate::watermarks::Positions;
 const PAGE: u64 = mapped_file::PAGE as u64;
 /// Write-back is started when so much has gathered.
 const WRITE_BACK_MIN: u64 = 1 << 20;
-/// What a sync write-protects around its end, at most.
-const CHUNK: u64 = CHUNK_MAX as u64;
+/// What a sync write-protects around its end, at most. Less in the unit tests, whose logs are small.
+const CHUNK: u64 = if cfg!(test) { PAGE } else { CHUNK_MAX as u64 };
 /// A sync that took longer is not made again on a thread that has connections to serve.
 const SYNC_ON_CALLER_MAX: Duration = Duration::from_micros(500);
 /// One that took so long has held its thread up; for a while there is none on such a thread then, twice as long each time.
@@ -442,6 +442,12 @@ impl Flusher {
         self.stop.store(true, Ordering::Release);
         self.signal.wake_now();
         self.lateness.wake_now();
+    }
+
+    /// Flushes as is done in async mode while the log grows: up to somewhere in a record, mostly.
+    #[cfg(test)]
+    pub fn flush_whole_chunks(&self) -> io::Result<()> {
+        self.flush_as(Extent::WholeChunks)
     }
 
     /// Whether a sync is under way.

@@ -51,8 +51,10 @@ enum Step {
     Delete,
     /// Queues, index and checkpoint get to the disk, as they do now and then.
     Upkeep,
-    /// The log gets there.
+    /// The log gets there ...
     Flush,
+    /// ... up to somewhere in a record, as while it grows; and the checkpoint says so.
+    FlushWholeChunks,
     /// Somebody sets the clock back.
     ClockBack,
     /// A clean stop, after which somebody removes the consume queues.
@@ -84,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Delete),
         1 => Just(Step::Upkeep),
         1 => Just(Step::Flush),
+        1 => Just(Step::FlushWholeChunks),
         1 => Just(Step::ClockBack),
         1 => Just(Step::LoseQueues),
         2 => (any::<bool>(), prop_oneof![Just(None), Just(Some("consumequeue")), Just(Some("index"))], 0..30_usize, any::<u64>(), 0..16_u64)
@@ -271,6 +274,10 @@ impl Model {
                 store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*self.disk)).unwrap();
             }
             Step::Flush => self.store().flusher.flush().unwrap(),
+            Step::FlushWholeChunks => {
+                let store = self.store();
+                store.flusher.flush_whole_chunks().and_then(|()| store.checkpoint.save(&*self.disk)).unwrap();
+            }
             Step::ClockBack => self.site.advance(-20_000),
             Step::LoseQueues => {
                 settle(self.store());

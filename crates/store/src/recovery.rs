@@ -71,10 +71,20 @@ impl OnDisk {
         }
     }
 
+    /// Whether the record begins in that part.
     fn covers(self, record: &Record<'_>) -> bool {
         match self {
             OnDisk::Before(end) => record.physical_offset().0 < end,
             OnDisk::StoredBy(time) => record.store_timestamp() <= time,
+        }
+    }
+
+    /// Whether all of the record is in it: a sync may end in the middle of one.
+    fn covers_whole(self, record: &Record<'_>) -> bool {
+        match self {
+            OnDisk::Before(_) => self.reaches(record.physical_offset().0 + record.record_len() as u64),
+            // Strictly before: others of that very millisecond may have come after the sync.
+            OnDisk::StoredBy(time) => record.store_timestamp() < time,
         }
     }
 
@@ -350,7 +360,7 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: 
             let found = whole_record(&bytes, at, file.start());
             match found {
                 Found::Blank => break,
-                Found::Record(record) if on_disk.covers(&record) || !has_torn_properties(&record, at) => {
+                Found::Record(record) if on_disk.covers_whole(&record) || !has_torn_properties(&record, at) => {
                     let text = record.properties();
                     let noted = Noted::of(&text);
                     if physical >= start.queues {
@@ -375,7 +385,7 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: 
                     };
                     let path = file.path().display();
                     tracing::error!(%path, offset = physical, len = next - at, "a part of the commit log is damaged and stepped over; what follows it is whole");
-                    if let Found::Broken(record) = found
+                    if let Found::Broken(record) | Found::Record(record) = found
                         && physical >= start.queues
                     {
                         projection.put_lost(&record, physical)?;

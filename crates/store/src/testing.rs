@@ -250,7 +250,8 @@ impl PowerDisk {
 
 fn lose_pages(path: &Path, synced: Option<&Vec<u8>>, lost: &mut impl FnMut() -> bool) {
     let in_log = path.parent().is_some_and(|dir| dir.ends_with("commitlog"));
-    let page = if in_log { LOG_PAGE } else { OTHER_PAGE };
+    // What the checkpoint uses is in one sector, which no device tears.
+    let page = if in_log || path.ends_with("checkpoint") { LOG_PAGE } else { OTHER_PAGE };
     let mut bytes = std::fs::read(path).unwrap();
     for (number, now) in bytes.chunks_mut(page).enumerate() {
         let at = number * page;
