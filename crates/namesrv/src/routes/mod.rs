@@ -150,11 +150,18 @@ impl Routes {
     }
 
     /// Takes a broker's write permission away in all its topics, or gives all of them read and write. Answers with how many topics it has.
-    /// Lasts until the broker registers the topic differently or leaves; with Java until it registers anything that changed.
+    /// What was taken stays taken until the broker registers the topic differently or leaves; what was given lasts, as both do with Java, until the
+    /// broker registers anything that changed.
     pub fn set_writable(&mut self, broker_name: &str, writable: bool) -> i32 {
         let mut count = 0;
-        for Held { shown: queues, .. } in self.topics.values_mut().filter_map(|brokers| brokers.get_mut(broker_name)) {
-            queues.perm = if writable { PERM_READ | PERM_WRITE } else { queues.perm & !PERM_WRITE };
+        for held in self.topics.values_mut().filter_map(|brokers| brokers.get_mut(broker_name)) {
+            if writable {
+                held.shown.perm = PERM_READ | PERM_WRITE;
+                // Given, not taken: the next registration that is new says again what is true.
+                held.registered = held.shown;
+            } else {
+                held.shown.perm &= !PERM_WRITE;
+            }
             count += 1;
         }
         self.changed();

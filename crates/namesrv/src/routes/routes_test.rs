@@ -125,6 +125,28 @@ fn what_an_operator_took_stays_taken_until_the_broker_says_something_else() {
 }
 
 #[test]
+fn what_an_operator_gave_lasts_until_the_broker_says_anything_new() {
+    let mut routes = with_master(Policy::default());
+    let read_only = |version| {
+        let mut topics = table(version, &["T1", "T2"]);
+        topics.topics.insert("T1".into(), queues(4));
+        topics
+    };
+    routes.register(registration(MASTER, 0, Some(read_only(2))), at(0));
+    routes.set_writable("broker-a", true);
+    routes.register(registration(MASTER, 0, Some(read_only(2))), at(0));
+    assert_eq!(perm(&routes, "T1"), 6, "the same again");
+    routes.register(registration(MASTER, 0, Some(read_only(3))), at(0));
+    assert_eq!(perm(&routes, "T1"), 4);
+    // Taken and given back: what the broker said is still what it is held against.
+    routes.set_writable("broker-a", false);
+    routes.set_writable("broker-a", true);
+    routes.set_writable("broker-a", false);
+    routes.register(registration(MASTER, 0, Some(read_only(4))), at(0));
+    assert_eq!(perm(&routes, "T2"), 4, "taken last");
+}
+
+#[test]
 fn a_topic_lost_by_the_table_comes_back_with_an_unchanged_version() {
     let mut routes = with_master(Policy::default());
     routes.delete_topic("T2", None);
