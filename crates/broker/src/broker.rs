@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ferromq_config::InvalidValue;
 use ferromq_remoting::address::{parse_ip, with_port, without_brackets};
-use ferromq_remoting::{BindError, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers, probe};
+use ferromq_remoting::{BindError, Bound, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers};
 use ferromq_store::{Clock, CloseError, DelayLevels, Disk, FlushMode, LocalDisk, OpenError, Store, StoreConfig};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -119,12 +119,11 @@ impl Broker {
             .ok_or_else(|| invalid("bindAddress", &config.bind_address, "an IP address"))?;
         let main_listen = SocketAddr::new(ip, config.listen_port);
         let fast_listen = config.fast_port().map(|port| SocketAddr::new(ip, port));
-        // Asked before the store opens, which may take its time after a crash. Messages carry the port, so with listenPort 0 it must be
+        // Taken before the store opens, which may take its time after a crash. Messages carry the port, so with listenPort 0 it must be
         // known before the first one can come.
-        let advertised_port = probe(main_listen)?;
-        if let Some(listen) = fast_listen {
-            probe(listen)?;
-        }
+        let main_port = Bound::to(main_listen)?;
+        let fast_port = fast_listen.map(Bound::to).transpose()?;
+        let advertised_port = main_port.addr().port();
 
         let (booted_ms, booted) = (now_ms(), Instant::now());
         let store_config = StoreConfig { disk, ..store_config(&config)? };
@@ -328,19 +327,17 @@ impl Broker {
             connections_per_address: config.connections_per_address_max,
             partial_bytes: config.unfinished_frame_bytes_max,
             partial_bytes_per_address: config.unfinished_frame_bytes_max / 4,
+            unsent_bytes: config.unread_answer_bytes_max,
+            unsent_bytes_per_address: config.unread_answer_bytes_max / 4,
             ..PeerLimits::default()
         });
-        let main = Server::bind(
-            server_config(&config, SocketAddr::new(ip, advertised_port), &workers, &peers),
-            Arc::new(MainPort(Arc::clone(&dispatch))),
-        )
-        .await?;
+        let server_config = server_config(&config, &workers, &peers);
+        let main_service = Arc::new(MainPort(Arc::clone(&dispatch)));
+        let main = Server::start(main_port, server_config.clone(), main_service).await?;
         let local_addr = main.local_addr();
         let mut servers = vec![main];
-        if let Some(listen) = fast_listen {
-            servers.push(
-                Server::bind(server_config(&config, listen, &workers, &peers), Arc::new(FastPort(dispatch))).await?,
-            );
+        if let Some(port) = fast_port {
+            servers.push(Server::start(port, server_config, Arc::new(FastPort(dispatch))).await?);
         }
 
         let identity = Identity {
@@ -527,9 +524,8 @@ fn store_config(config: &BrokerConfig) -> Result<StoreConfig, StartError> {
     })
 }
 
-fn server_config(config: &BrokerConfig, listen: SocketAddr, workers: &Workers, peers: &Peers) -> ServerConfig {
+fn server_config(config: &BrokerConfig, workers: &Workers, peers: &Peers) -> ServerConfig {
     ServerConfig {
-        listen,
         workers: Some(workers.clone()),
         idle_max: Duration::from_secs(config.server_channel_max_idle_time_seconds),
         send_buffer_len: Some(config.server_socket_snd_buf_size).filter(|len| *len > 0),

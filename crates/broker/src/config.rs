@@ -219,6 +219,9 @@ config! {
         /// FerroMQ's own: bytes of frames that have begun to arrive, over all connections; a quarter of it, and so one frame at least, for those of
         /// one address. Beyond it the address that has most loses the connection whose frame has been arriving for longest.
         "unfinishedFrameBytesMax" in 67_108_864..=2_147_483_647 => unfinished_frame_bytes_max: usize = 536_870_912,
+        /// FerroMQ's own: bytes of answers in memory that peers do not read, over all connections; a quarter of it for those of one address. Beyond it
+        /// the address that has most loses the connection that has left answers unread for longest.
+        "unreadAnswerBytesMax" in 134_217_728..=2_147_483_647 => unread_answer_bytes_max: usize = 536_870_912,
         /// FerroMQ's own: threads that serve connections; 0 takes one per core.
         "workerThreads" in 0..=1024 => worker_threads: usize = 0,
     }

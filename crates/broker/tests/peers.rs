@@ -1,4 +1,5 @@
-//! What one peer can pile up in a broker, row by row, and that another one beside it does not notice.
+//! What one peer can pile up in a broker, and that another one beside it does not notice: of the rows of the table in docs/architecture.md those
+//! that hold a peer against its share (`GREEDS`). The others have their tests beside the code.
 //!
 //! The greedy peer comes from 127.0.0.2 and asks for more than its share of one thing; then everything that an honest client does still works.
 
@@ -8,12 +9,13 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use ferromq_protocol::{Command, FRAME_LEN_MAX, RequestCode, decode_frame};
+use ferromq_remoting::{Client, ClientConfig};
 use support::{House, PATIENCE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 const CONFIG: &str = "workerThreads=2\npullThreadPoolQueueCapacity=1000\nconnectionsPerAddressMax=60\n\
-                      unfinishedFrameBytesMax=67108864\nmaxTransferBytesOnMessageInMemory=67108864\n";
+                      unfinishedFrameBytesMax=67108864\nunreadAnswerBytesMax=134217728\nmaxTransferBytesOnMessageInMemory=67108864\n";
 
 /// A socket of the greedy peer.
 struct Greedy {
@@ -25,6 +27,7 @@ struct Greedy {
 impl Greedy {
     async fn connect(house: &House) -> Greedy {
         let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(256 * 1024).unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
         let stream = socket.connect(house.address.parse().unwrap()).await.unwrap();
         Greedy { stream, buffer: BytesMut::new(), opaque: 0 }
@@ -110,7 +113,7 @@ fn heartbeat(subscription: &str) -> String {
 }
 
 /// What there is only so much of.
-const GREEDS: [&str; 8] = [
+const GREEDS: [&str; 9] = [
     "parked pulls of one connection",
     "parked pulls of one address",
     "tags of a pull",
@@ -118,6 +121,7 @@ const GREEDS: [&str; 8] = [
     "a long header",
     "a long body",
     "unfinished frames",
+    "answers that nobody reads",
     "connections",
 ];
 
@@ -182,6 +186,29 @@ async fn be_greedy(house: &House, greed: &str) -> Vec<Greedy> {
             ends.shutdown().await;
             Vec::new()
         }
+        "answers that nobody reads" => {
+            // Each leaves the 8 MiB unread after which nothing more is read from it; the address may have four times as much.
+            let mut peers = Vec::new();
+            for _ in 0..6 {
+                let mut peer = Greedy::connect(house).await;
+                let asked: Vec<u8> =
+                    (0..2000).flat_map(|_| peer.frame(RequestCode::GET_BROKER_CONFIG, &[], b"")).collect();
+                peer.write(&asked).await;
+                peers.push(peer);
+            }
+            // Who is closed with requests that were not read can write no more.
+            let is_closed = |peer: &Greedy| {
+                let written = peer.stream.try_write(b"x");
+                written.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
+            };
+            let one_is_closed = async {
+                while !peers.iter().any(is_closed) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, one_is_closed).await.unwrap();
+            peers
+        }
         "connections" => {
             let mut peers = vec![peer];
             let mut refused = 0;
@@ -220,9 +247,11 @@ async fn an_honest_client_works(house: &House, round: u64) {
     assert!(String::from_utf8_lossy(&locked.body).contains(&topic), "{locked:?}");
     let commit = [("consumerGroup", "CG"), ("topic", &*topic), ("queueId", "0"), ("commitOffset", "2")];
     assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.code, 0);
-    let another = house.client.connect(&house.address).await.unwrap();
+    // Over a connection that comes only now.
+    let another = Client::new(ClientConfig::default(), None);
     let deleted = Command::request(RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", &*topic)]);
-    assert_eq!(another.invoke(deleted, PATIENCE).await.unwrap().code, 0);
+    assert_eq!(another.invoke(&house.address, deleted, PATIENCE).await.unwrap().code, 0);
+    another.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

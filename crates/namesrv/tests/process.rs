@@ -75,6 +75,8 @@ async fn configuration_changes_take_effect_and_are_saved() {
         impossible.remark
     );
     assert_eq!(change("rocketmqHome=/x").await.response_code(), ResponseCode::NO_PERMISSION);
+    let long = change(&format!("productEnvName={}", "x".repeat(4 << 20))).await;
+    assert!(long.remark.as_deref().unwrap().contains("the limit is 4194304"), "{:?}", long.remark);
 
     let saved = Config::load(&dir.path().join("namesrv.properties")).unwrap();
     assert!(!saved.config.enable_all_topic_list && saved.config.enable_topic_list);

@@ -20,6 +20,8 @@ pub struct Reply {
     pub header: Option<Box<dyn EncodeFields + Send + Sync>>,
     /// Written in order right after the header, never copied together.
     pub body: Vec<Bytes>,
+    /// The body's pieces are slices of mapped files, or copies that nothing else refers to.
+    pub of_files: bool,
 }
 
 impl Reply {
@@ -30,7 +32,7 @@ impl Reply {
 
     /// A code and nothing more.
     pub fn new(code: ResponseCode) -> Self {
-        Self { code, remark: None, header: None, body: Vec::new() }
+        Self { code, remark: None, header: None, body: Vec::new(), of_files: false }
     }
 
     /// A code that is not success, and why.
@@ -65,10 +67,11 @@ impl Reply {
         self
     }
 
-    /// With a body in pieces, for instance slices of the commit log.
+    /// With a body of slices of the commit log, copied or as they are mapped.
     #[must_use]
     pub fn body_chunks(mut self, chunks: Vec<Bytes>) -> Self {
         self.body = chunks;
+        self.of_files = true;
         self
     }
 

@@ -15,10 +15,11 @@ use tokio::time::timeout;
 use tracing::{debug, error};
 
 use crate::address::{host_and_port, one_spelling};
-use crate::connection::{Connection, InvokeError};
+use crate::connection::Connection;
 use crate::driver::{Driver, Limits};
-use crate::peers::Waiting;
+use crate::error::{ConnectError, InvokeError};
 use crate::service::Service;
+use crate::waiting::Waiting;
 
 /// How long [`Client::shutdown`] waits for queued requests to be written and for the peers to close their side.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -48,18 +49,6 @@ impl Default for ClientConfig {
             outbound_bytes_max: 32 * 1024 * 1024,
         }
     }
-}
-
-/// No connection to a peer could be made. Shared by all callers who waited for the same attempt.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// Refused, unreachable, unknown host, not an address, …
-    #[error("cannot connect to {addr}: {cause}")]
-    Io { addr: String, cause: Arc<io::Error> },
-    #[error("cannot connect to {addr} within {} ms", timeout.as_millis())]
-    TimedOut { addr: String, timeout: Duration },
-    #[error("cannot connect to {addr}: this client is shut down")]
-    ShutDown { addr: String },
 }
 
 /// Outbound connections by address. Clones share them; when the last clone is gone they are closed. Must be used inside

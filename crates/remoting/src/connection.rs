@@ -8,18 +8,18 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use ferromq_protocol::{Command, FrameError, Reply, RequestId};
+use ferromq_protocol::{Command, Reply, RequestId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::address::network;
-use crate::client::ConnectError;
+use crate::error::InvokeError;
 use crate::outbound::Outbound;
-use crate::peers::Waiting;
+use crate::waiting::Waiting;
 
 /// Requests of ours that may wait for replies on one connection.
 const PENDING_MAX: usize = 65_536;
@@ -51,11 +51,9 @@ struct Shared {
     outbound_bytes_max: usize,
     next_opaque: AtomicI32,
     /// Reply slots handed out and neither used nor dropped.
-    slots: AtomicUsize,
-    /// Those of them that are not parked.
     waiting: Waiting,
-    /// The task sleeps until fewer requests wait.
-    full: AtomicBool,
+    /// Changes once, under the lock of the state.
+    closed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -69,7 +67,6 @@ struct State {
     /// The task, while it sleeps and nobody woke it.
     sleeper: Option<Waker>,
     signals: Signals,
-    closed: bool,
 }
 
 /// What handles ask of the task.
@@ -91,26 +88,6 @@ pub(crate) struct Awaits {
     pub(crate) room: bool,
 }
 
-/// Why a request could not be sent or got no answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum InvokeError {
-    /// No connection could be made; the request was not sent.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The connection ended before the answer came. The peer may or may not have handled the request.
-    #[error("the connection to {peer} is closed")]
-    Closed { peer: SocketAddr },
-    /// No answer in time. The peer may or may not have handled the request.
-    #[error("no answer from {peer} within {} ms", timeout.as_millis())]
-    TimedOut { peer: SocketAddr, timeout: Duration },
-    /// The peer reads too slowly: what waits for it is at the limit. The request was not sent.
-    #[error("too much is waiting to be sent to {peer}")]
-    OutboundFull { peer: SocketAddr },
-    /// The request makes no legal frame (too long, mostly); it was not sent.
-    #[error("the request cannot be encoded: {cause}")]
-    Unencodable { cause: FrameError },
-}
-
 impl Connection {
     pub(crate) fn new(
         peer_addr: SocketAddr,
@@ -126,9 +103,8 @@ impl Connection {
                 local_addr,
                 outbound_bytes_max,
                 next_opaque: AtomicI32::new(1),
-                slots: AtomicUsize::new(0),
                 waiting,
-                full: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
                 state: Mutex::default(),
             }),
         }
@@ -154,7 +130,7 @@ impl Connection {
 
     /// True once the connection's task has ended; it stays true.
     pub fn is_closed(&self) -> bool {
-        self.shared.state.lock().closed
+        self.shared.is_closed()
     }
 
     /// Sends a request and waits for its reply, whatever its code. The opaque is assigned here. Dropping the future forgets the
@@ -189,9 +165,20 @@ impl Connection {
 
     /// Takes the right to answer `request` later, from any thread. Pair it with [`Outcome::Deferred`](crate::Outcome::Deferred).
     pub fn reply_slot(&self, request: &Command) -> ReplySlot {
-        self.shared.slots.fetch_add(1, Ordering::Relaxed);
         self.shared.waiting.begin();
-        ReplySlot { shared: self.shared.clone(), to: request.id(), oneway: request.flags.is_oneway(), parked: false }
+        self.slot(request, false)
+    }
+
+    /// The same for a request that is not being worked on but waits for an event, where whoever keeps it sees to it that not too many do: it does
+    /// not count among those that stop their connection from being read.
+    pub fn parked_slot(&self, request: &Command) -> ReplySlot {
+        self.shared.waiting.begin_parked();
+        self.slot(request, true)
+    }
+
+    /// Of what has begun to be counted.
+    fn slot(&self, request: &Command, parked: bool) -> ReplySlot {
+        ReplySlot { shared: self.shared.clone(), to: request.id(), oneway: request.flags.is_oneway(), parked }
     }
 
     /// Ends the connection soon: what is queued is written as far as the socket takes it at once.
@@ -218,7 +205,7 @@ impl Connection {
     fn enqueue(&self, add: impl FnOnce(&mut State) -> Result<(), InvokeError>) -> Result<(), InvokeError> {
         let sleeper = {
             let mut state = self.shared.state.lock();
-            if state.closed {
+            if self.is_closed() {
                 return Err(InvokeError::Closed { peer: self.peer_addr() });
             }
             if state.outbound.len() + state.unsent > self.shared.outbound_bytes_max {
@@ -247,14 +234,14 @@ impl Connection {
     /// requests that it awaits. False: look again.
     pub(crate) fn sleep(&self, waker: &Waker, unsent: usize, seen: Signals, awaits: Awaits) -> bool {
         let mut state = self.shared.state.lock();
-        if !state.outbound.is_empty() || state.signals != seen || (awaits.slots && self.open_slots() == 0) {
+        if !state.outbound.is_empty() || state.signals != seen {
             return false;
         }
-        if awaits.room {
-            // Before the look: whoever makes room after it sees this.
-            self.shared.full.store(true, Ordering::SeqCst);
-            if self.has_room() {
-                self.shared.full.store(false, Ordering::Relaxed);
+        if awaits.slots || awaits.room {
+            // Before the look: whoever ends after it sees this.
+            self.shared.waiting.watch();
+            if (awaits.slots && self.open_slots() == 0) || (awaits.room && self.room() > 0) {
+                self.shared.waiting.unwatch();
                 return false;
             }
         }
@@ -275,14 +262,14 @@ impl Connection {
         }
     }
 
-    /// Whether one more request may be taken, or too many wait for their answers already.
-    pub(crate) fn has_room(&self) -> bool {
-        self.shared.waiting.has_room()
+    /// How many more requests may be taken before too many wait for their answers.
+    pub(crate) fn room(&self) -> usize {
+        self.shared.waiting.room()
     }
 
     /// Slots that may still bring replies.
     pub(crate) fn open_slots(&self) -> usize {
-        self.shared.slots.load(Ordering::Acquire)
+        self.shared.waiting.open()
     }
 
     /// Gives back the memory of the queue that handles fill.
@@ -298,7 +285,7 @@ impl Connection {
     pub(crate) fn mark_closed(&self) {
         let pending = {
             let mut state = self.shared.state.lock();
-            state.closed = true;
+            self.shared.closed.store(true, Ordering::Release);
             state.sleeper = None;
             state.outbound = Outbound::default();
             std::mem::take(&mut state.pending)
@@ -335,17 +322,6 @@ pub struct ReplySlot {
 }
 
 impl ReplySlot {
-    /// The request is not being worked on but waits for an event, and whoever keeps it sees to it that not too many do: it does not count
-    /// among those that stop its connection from being read.
-    #[must_use]
-    pub fn parked(mut self) -> Self {
-        if !self.parked {
-            self.parked = true;
-            self.shared.end_waiting();
-        }
-        self
-    }
-
     /// Queues the reply; from any thread, never blocks. Nothing happens for a one-way request or a closed connection.
     pub fn send(self, reply: Reply) {
         if self.oneway {
@@ -353,7 +329,7 @@ impl ReplySlot {
         }
         let sleeper = {
             let mut state = self.shared.state.lock();
-            if state.closed {
+            if self.is_closed() {
                 return;
             }
             state.outbound.push_reply(self.to, reply);
@@ -374,42 +350,33 @@ impl ReplySlot {
 
     /// The connection that the request came over is gone: nobody would read the reply.
     pub fn is_closed(&self) -> bool {
-        self.shared.state.lock().closed
+        self.shared.is_closed()
     }
 }
 
 impl Shared {
-    /// One request less waits for its answer: there may be room again.
-    fn end_waiting(&self) {
-        self.waiting.end();
-        if self.full.load(Ordering::SeqCst) {
-            let sleeper = {
-                let mut state = self.state.lock();
-                self.full.store(false, Ordering::Relaxed);
-                state.sleeper.take()
-            };
-            if let Some(sleeper) = sleeper {
-                sleeper.wake();
-            }
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Fewer requests wait for their answers, and the task asked to be told.
+    fn wake_watcher(&self) {
+        let sleeper = {
+            let mut state = self.state.lock();
+            self.waiting.unwatch();
+            state.sleeper.take()
+        };
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
         }
     }
 }
 
 impl Drop for ReplySlot {
     fn drop(&mut self) {
-        if !self.parked {
-            self.shared.end_waiting();
-        }
-        if self.shared.slots.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return;
-        }
-        // The last slot: a draining task waits for just that.
-        let sleeper = {
-            let mut state = self.shared.state.lock();
-            if state.signals.drain { state.sleeper.take() } else { None }
-        };
-        if let Some(sleeper) = sleeper {
-            sleeper.wake();
+        let watched = if self.parked { self.shared.waiting.end_parked() } else { self.shared.waiting.end() };
+        if watched {
+            self.shared.wake_watcher();
         }
     }
 }

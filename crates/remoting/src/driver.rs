@@ -63,6 +63,10 @@ pub(crate) struct Driver {
     timer: Pin<Box<Sleep>>,
     /// When the last bytes came or went.
     active: Instant,
+    /// When others have their turn; known once the clock was read in this wake-up.
+    turn_ends: Option<Instant>,
+    /// That was so when the clock was last read.
+    turn_over: bool,
     /// Since when the socket takes nothing of what is queued.
     stalled: Option<Instant>,
     /// The buffers were given back and not needed since.
@@ -113,6 +117,8 @@ impl Driver {
             outbound: Outbound::default(),
             timer: Box::pin(sleep(limits.idle_max.min(SHRINK_AFTER))),
             active: Instant::now(),
+            turn_ends: None,
+            turn_over: false,
             stalled: None,
             shrunk: false,
             frames_left: false,
@@ -122,9 +128,9 @@ impl Driver {
     }
 
     /// One pass over all work there is. `Ok(true)`: there is more; `Ok(false)`: sleep, the waker is registered everywhere.
-    fn round(&mut self, context: &mut Context<'_>, turn_ends: Instant) -> Result<bool, Ended> {
+    fn round(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
         let served = if self.frames_left { self.service.clone() } else { None };
-        let handled = self.handle_frames(turn_ends);
+        let handled = self.handle_frames();
         if let Some(service) = &served {
             guarded(&self.connection, "before the replies", || service.before_replies());
         }
@@ -142,7 +148,7 @@ impl Driver {
         if signals.close {
             return Err(Ended::Local);
         }
-        let too_many_wait = !self.connection.has_room();
+        let too_many_wait = self.connection.room() == 0;
         let has_room = self.outbound.len() <= self.limits.outbound_bytes_max && !too_many_wait;
         if self.frames_left && has_room {
             return Ok(true);
@@ -162,21 +168,34 @@ impl Driver {
     }
 
     /// Decodes and handles the frames that are here, up to the bounds of a round.
-    fn handle_frames(&mut self, turn_ends: Instant) -> Result<(), Malformed> {
-        for handled in 0..FRAMES_PER_ROUND {
-            if handled > 0 && handled.is_multiple_of(FRAMES_PER_LOOK) && Instant::now() >= turn_ends {
-                return Ok(());
+    fn handle_frames(&mut self) -> Result<(), Malformed> {
+        if !self.frames_left {
+            return Ok(());
+        }
+        for handled in 0..FRAMES_PER_ROUND.min(self.connection.room()) {
+            if handled > 0 && handled.is_multiple_of(FRAMES_PER_LOOK) {
+                self.look_at_the_clock();
             }
-            if self.outbound.len() > self.limits.outbound_bytes_max || !self.frames_left || !self.connection.has_room()
-            {
+            if self.turn_over || self.outbound.len() > self.limits.outbound_bytes_max {
                 return Ok(());
             }
             match self.inbound.next_frame()? {
                 Some(command) => self.handle(command),
-                None => self.frames_left = false,
+                None => {
+                    self.frames_left = false;
+                    return Ok(());
+                }
             }
         }
         Ok(())
+    }
+
+    /// The time, which also tells whether the turn is over. The first look in a wake-up begins the turn: whoever reads and writes looks anyway, so
+    /// short work costs no look of its own.
+    fn look_at_the_clock(&mut self) -> Instant {
+        let now = Instant::now();
+        self.turn_over = now >= *self.turn_ends.get_or_insert(now + TURN);
+        now
     }
 
     fn handle(&mut self, command: Command) {
@@ -222,7 +241,7 @@ impl Driver {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     self.outbound.written(count);
-                    self.active = Instant::now();
+                    self.active = self.look_at_the_clock();
                     self.shrunk = false;
                     self.stalled = None;
                 }
@@ -233,9 +252,13 @@ impl Driver {
                         self.stalled = Some(now);
                         self.wake_by(now + self.limits.stall_max);
                     }
-                    return Ok(());
+                    break;
                 }
             }
+        }
+        if let Some(guest) = &mut self.guest {
+            // Nothing, where the peer reads.
+            guest.note_unsent(self.outbound.owned(), &self.connection);
         }
         Ok(())
     }
@@ -256,7 +279,7 @@ impl Driver {
                     return Ok(true);
                 }
                 self.inbound.arrived(count, room);
-                self.active = Instant::now();
+                self.active = self.look_at_the_clock();
                 self.shrunk = false;
                 self.frames_left = true;
                 Ok(true)
@@ -356,10 +379,10 @@ impl Future for Driver {
                 guarded(&driver.connection, "as the connection opened", || service.opened(&driver.connection));
             }
         }
-        let turn_ends = Instant::now() + TURN;
+        (driver.turn_ends, driver.turn_over) = (None, false);
         for _ in 0..ROUNDS_PER_WAKE {
-            match driver.round(context, turn_ends) {
-                Ok(true) if Instant::now() >= turn_ends => break,
+            match driver.round(context) {
+                Ok(true) if driver.turn_over => break,
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(ended) => {

@@ -1,7 +1,7 @@
 //! The read buffer of one connection: how much to ask the socket for, and when to give memory back.
 //!
 //! It starts with nothing, grows with what really arrives (never with what a length word promises), and is dropped again
-//! on quiet connections.
+//! on quiet connections, but for the beginning of a frame that may be there.
 
 use bytes::BytesMut;
 use ferromq_protocol::{Command, FrameError, decode_frame};
@@ -71,8 +71,9 @@ impl Inbound {
     /// Gives memory back on a quiet connection.
     pub(crate) fn shrink(&mut self) {
         self.room = ROOM_MIN;
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+        if self.buffer.len() <= ROOM_MIN {
+            // The beginning of a frame may be what is left of a large buffer, however little room that still shows.
+            self.buffer = BytesMut::from(&self.buffer[..]);
         }
     }
 }
@@ -123,6 +124,18 @@ mod tests {
         inbound.shrink();
         assert_eq!(inbound.room, ROOM_MIN);
         assert_eq!(inbound.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn the_beginning_of_a_frame_does_not_keep_a_large_buffer() {
+        let mut inbound = Inbound::new(16_777_216);
+        inbound.room = ROOM_MAX;
+        inbound.make_room();
+        inbound.buffer.extend_from_slice(&[7; 3]);
+        let large = inbound.buffer.as_ptr();
+        inbound.shrink();
+        assert_eq!((&inbound.buffer[..], inbound.buffer.capacity() < ROOM_MIN), (&[7; 3][..], true));
+        assert_ne!(inbound.buffer.as_ptr(), large);
     }
 
     #[test]

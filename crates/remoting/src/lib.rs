@@ -6,24 +6,32 @@
 //! vectored write. Nothing is handed to a worker pool.
 //!
 //! Bounds, stated in [`ServerConfig`] and [`PeerLimits`]: connections, also per address, bytes waiting to be written per connection, frame
-//! length, unfinished frames over all connections and per address, requests that wait for their answers, idle time and the time a peer may
-//! refuse to read.
+//! length, unfinished frames and unread answers over all connections and per address, requests that wait for their answers, idle time and the
+//! time a peer may refuse to read.
 
 pub mod address;
 mod client;
 mod connection;
 mod driver;
+mod error;
+mod gate;
 mod inbound;
+mod ledger;
+mod listen;
 mod outbound;
 mod peers;
 mod server;
 mod service;
+mod waiting;
 mod workers;
 
-pub use client::{Client, ClientConfig, ConnectError};
-pub use connection::{Connection, ConnectionId, InvokeError, ReplySlot};
+pub use client::{Client, ClientConfig};
+pub use connection::{Connection, ConnectionId, ReplySlot};
+pub use error::{ConnectError, InvokeError};
+pub use gate::{BLOCKING, Gate, Pass};
+pub use listen::{BindError, Bound};
 pub use peers::{PeerLimits, Peers};
-pub use server::{BindError, Server, ServerConfig, probe};
+pub use server::{Server, ServerConfig};
 pub use service::{Outcome, Service};
 pub use workers::Workers;
 

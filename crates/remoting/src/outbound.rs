@@ -23,19 +23,32 @@ const TAIL_KEPT_MAX: usize = 256 * 1024;
 #[derive(Default)]
 pub(crate) struct Outbound {
     /// Finished pieces, oldest first, none empty. The first one shrinks as it is written.
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     /// What comes after all pieces and may still grow.
     tail: BytesMut,
     /// How much of the tail is written already.
     tail_written: usize,
     /// Unwritten bytes in all of it.
     len: usize,
+    /// Those of them that lie in mapped files.
+    mapped: usize,
+}
+
+struct Piece {
+    bytes: Bytes,
+    /// It takes no memory of its own.
+    mapped: bool,
 }
 
 impl Outbound {
     /// Unwritten bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Unwritten bytes that take memory.
+    pub(crate) fn owned(&self) -> usize {
+        self.len - self.mapped
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -45,6 +58,7 @@ impl Outbound {
     /// A reply that cannot be encoded (too long, mostly) becomes code 1 with the reason: the peer waits for an answer.
     pub(crate) fn push_reply(&mut self, to: RequestId, reply: Reply) {
         let before = self.tail.len();
+        let of_files = reply.of_files;
         let body = match reply.encode_head(to, &mut self.tail) {
             Ok(()) => reply.body,
             Err(cause) => {
@@ -58,7 +72,9 @@ impl Outbound {
         };
         self.len += self.tail.len() - before;
         for chunk in body {
-            self.push_body(chunk);
+            // What was copied out of a file has no other owner; a slice of one says that it may have.
+            let mapped = of_files && !chunk.is_unique();
+            self.push_body(chunk, mapped);
         }
     }
 
@@ -67,17 +83,18 @@ impl Outbound {
         let before = self.tail.len();
         command.encode_head(&mut self.tail)?;
         self.len += self.tail.len() - before;
-        self.push_body(command.body.clone());
+        self.push_body(command.body.clone(), false);
         Ok(())
     }
 
-    fn push_body(&mut self, chunk: Bytes) {
+    fn push_body(&mut self, chunk: Bytes, mapped: bool) {
         self.len += chunk.len();
         if chunk.len() <= COPIED_LEN_MAX {
             self.tail.extend_from_slice(&chunk);
         } else {
             self.finish_tail();
-            self.pieces.push_back(chunk);
+            self.mapped += if mapped { chunk.len() } else { 0 };
+            self.pieces.push_back(Piece { bytes: chunk, mapped });
         }
     }
 
@@ -92,11 +109,12 @@ impl Outbound {
         }
         self.finish_tail();
         self.len += later.len;
+        self.mapped += later.mapped;
         self.pieces.append(&mut later.pieces);
         std::mem::swap(&mut self.tail, &mut later.tail);
         std::mem::swap(&mut self.tail_written, &mut later.tail_written);
         later.clear_tail();
-        later.len = 0;
+        (later.len, later.mapped) = (0, 0);
     }
 
     /// Fills `slices` with the next unwritten bytes and says how many of them it used.
@@ -104,7 +122,7 @@ impl Outbound {
         let mut used = 0;
         let tail = &self.tail[self.tail_written..];
         let tail = (!tail.is_empty()).then_some(tail);
-        for piece in self.pieces.iter().map(|piece| &piece[..]).chain(tail).take(SLICES_MAX) {
+        for piece in self.pieces.iter().map(|piece| &piece.bytes[..]).chain(tail).take(SLICES_MAX) {
             slices[used] = IoSlice::new(piece);
             used += 1;
         }
@@ -115,12 +133,14 @@ impl Outbound {
     pub(crate) fn written(&mut self, mut count: usize) {
         assert!(count <= self.len, "the socket took {count} of {} bytes", self.len);
         self.len -= count;
-        while let Some(first) = self.pieces.front_mut() {
-            if count < first.len() {
-                first.advance(count);
+        while let Some(Piece { bytes, mapped }) = self.pieces.front_mut() {
+            let gone = count.min(bytes.len());
+            self.mapped -= if *mapped { gone } else { 0 };
+            if count < bytes.len() {
+                bytes.advance(count);
                 return;
             }
-            count -= first.len();
+            count -= gone;
             self.pieces.pop_front();
         }
         self.tail_written += count;
@@ -141,7 +161,7 @@ impl Outbound {
         finished.advance(self.tail_written);
         self.tail_written = 0;
         if !finished.is_empty() {
-            self.pieces.push_back(finished.freeze());
+            self.pieces.push_back(Piece { bytes: finished.freeze(), mapped: false });
         }
     }
 
@@ -161,7 +181,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn push(queue: &mut Outbound, bytes: Vec<u8>) {
-        queue.push_body(Bytes::from(bytes));
+        // By its first byte, that it is half of them.
+        let mapped = bytes.first().is_some_and(|first| first.is_multiple_of(2));
+        queue.push_body(Bytes::from(bytes), mapped);
     }
 
     /// What a socket that takes at most `at_most` bytes per write would have received.
@@ -175,8 +197,16 @@ mod tests {
             let taken = offered.len().min(at_most);
             received.extend_from_slice(&offered[..taken]);
             queue.written(taken);
+            assert_eq!(queue.mapped, queue.mapped_anew());
         }
+        assert_eq!(queue.owned(), 0);
         received
+    }
+
+    impl Outbound {
+        fn mapped_anew(&self) -> usize {
+            self.pieces.iter().filter(|piece| piece.mapped).map(|piece| piece.bytes.len()).sum()
+        }
     }
 
     proptest! {
@@ -209,6 +239,7 @@ mod tests {
                     queue.written(taken);
                 }
             }
+            prop_assert_eq!(queue.mapped, queue.mapped_anew());
             received.extend(drain(&mut queue, at_most));
             prop_assert!(other.is_empty());
             prop_assert_eq!(received, expected);
@@ -222,10 +253,22 @@ mod tests {
             push(&mut queue, vec![1; 100]);
         }
         let long = Bytes::from(vec![2; 100_000]);
-        queue.push_body(long.clone());
+        queue.push_body(long.clone(), false);
         push(&mut queue, vec![3; 100]);
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         assert_eq!(queue.slices(&mut slices), 3);
         assert_eq!(slices[1].as_ptr(), long.as_ptr());
+    }
+
+    #[test]
+    fn what_lies_in_mapped_files_takes_no_memory() {
+        let file = Bytes::from_owner(vec![0; 10_000]);
+        let to = ferromq_protocol::Command::request(ferromq_protocol::RequestCode(1), &ferromq_protocol::NoFields).id();
+        let mut queue = Outbound::default();
+        let chunks = vec![file.slice(..5000), Bytes::from(vec![0; 3000]), file.slice(5000..), file.slice(..100)];
+        queue.push_reply(to, Reply::ok().body_chunks(chunks));
+        assert_eq!(queue.mapped, 10_000);
+        queue.push_reply(to, Reply::ok().body(file));
+        assert_eq!(queue.mapped, 10_000, "whoever does not say so has them in memory");
     }
 }

@@ -1,21 +1,20 @@
-//! What the peers of a process take of it together: connections and half-received frames, per address and as a whole.
+//! What the peers of a process take of it together, per address and as a whole: connections, requests that wait for their answers, bytes of
+//! unfinished frames, and bytes of answers that a peer does not read.
 //!
 //! One connection is bounded by itself; a peer that opens many is bounded here. An address gets a share, so that nobody else notices when
 //! one asks for more: its own connections are refused or closed. Behind one address there may be many honest hosts (NAT), so shares are large.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicI64;
 
 use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::connection::{Connection, ConnectionId};
-
-/// Unfinished frames are counted in steps of so many bytes. Less is not counted: with so little for each connection, the number of
-/// connections is the bound. The table of all peers is locked once a step, and so never for frames as short as most are.
-const PARTIAL_STEP: usize = 32 * 1024;
+use crate::ledger::{Ledger, STEP};
+use crate::waiting::Waiting;
 
 /// How much peers may take.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +26,15 @@ pub struct PeerLimits {
     pub partial_bytes: usize,
     /// The same for the connections of one address.
     pub partial_bytes_per_address: usize,
+    /// Bytes of answers in memory that peers do not read, over all connections. Beyond it, the address that has the most of them loses the
+    /// connection that has not read all of its answers for longest. What lies in mapped files does not count.
+    pub unsent_bytes: usize,
+    /// The same for the connections of one address.
+    pub unsent_bytes_per_address: usize,
     /// Requests of one connection that wait for their answers. Beyond it, nothing more is read from the connection until one is answered.
-    /// Parked ones ([`ReplySlot::parked`](crate::ReplySlot::parked)) do not count.
+    /// Parked ones ([`Connection::parked_slot`]) do not count.
     pub waiting_per_connection: usize,
-    /// The same for all connections of one address; each may have one whatever the others have.
+    /// The same for all connections of one address, counted in steps of 16 of each connection; each may have one whatever the others have.
     pub waiting_per_address: usize,
 }
 
@@ -40,6 +44,8 @@ impl Default for PeerLimits {
             connections_per_address: 10_000,
             partial_bytes: 512 * 1024 * 1024,
             partial_bytes_per_address: 128 * 1024 * 1024,
+            unsent_bytes: 512 * 1024 * 1024,
+            unsent_bytes_per_address: 128 * 1024 * 1024,
             waiting_per_connection: 4096,
             waiting_per_address: 8192,
         }
@@ -56,32 +62,21 @@ struct Shared {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     addresses: HashMap<IpAddr, Address>,
-    /// Connections with a counted part of a frame.
-    partials: HashMap<ConnectionId, Partial>,
-    partial_bytes: usize,
-    /// Numbers the frames in the order in which they began to be counted.
-    next: u64,
+    /// Frames that have begun to arrive.
+    unfinished: Ledger,
+    /// Answers that wait to be read.
+    unsent: Ledger,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Address {
     connections: usize,
-    waiting: Arc<AtomicUsize>,
-    partial_bytes: usize,
-    /// Its connections with a part of a frame, the longest lasting first.
-    partials: BTreeMap<u64, ConnectionId>,
+    waiting: Arc<AtomicI64>,
     /// The limit was hit and reported, and not left since.
     refusing: bool,
-}
-
-#[derive(Debug)]
-struct Partial {
-    since: u64,
-    bytes: usize,
-    connection: Connection,
 }
 
 impl Default for Peers {
@@ -92,20 +87,20 @@ impl Default for Peers {
 
 impl Peers {
     pub fn new(limits: PeerLimits) -> Self {
-        Self(Arc::new(Shared { limits, state: Mutex::default() }))
+        let state = State {
+            addresses: HashMap::new(),
+            unfinished: Ledger::new(limits.partial_bytes, limits.partial_bytes_per_address),
+            unsent: Ledger::new(limits.unsent_bytes, limits.unsent_bytes_per_address),
+        };
+        Self(Arc::new(Shared { limits, state: Mutex::new(state) }))
     }
 
-    /// Lets one more connection in, unless its address has enough of them.
-    pub(crate) fn admit(&self, ip: IpAddr) -> Option<Guest> {
+    /// Lets one more connection in, unless its address has enough of them: its part of it all, and the count of its requests for its handle,
+    /// which lives longer.
+    pub(crate) fn admit(&self, ip: IpAddr) -> Option<(Guest, Waiting)> {
         let limits = self.0.limits;
         let mut state = self.0.state.lock();
-        let address = state.addresses.entry(ip).or_insert_with(|| Address {
-            connections: 0,
-            waiting: Arc::default(),
-            partial_bytes: 0,
-            partials: BTreeMap::new(),
-            refusing: false,
-        });
+        let address = state.addresses.entry(ip).or_default();
         if address.connections >= limits.connections_per_address {
             if !address.refusing {
                 address.refusing = true;
@@ -115,13 +110,9 @@ impl Peers {
         }
         address.refusing = false;
         address.connections += 1;
-        let waiting = Waiting {
-            own: AtomicUsize::new(0),
-            own_max: limits.waiting_per_connection,
-            of_address: Arc::clone(&address.waiting),
-            of_address_max: limits.waiting_per_address,
-        };
-        Some(Guest { peers: self.clone(), ip, id: None, waiting: Some(waiting), partial: 0 })
+        let of_address = Arc::clone(&address.waiting);
+        let waiting = Waiting::new(limits.waiting_per_connection, of_address, limits.waiting_per_address);
+        Some((Guest { peers: self.clone(), ip, id: None, unfinished: 0, unsent: 0 }, waiting))
     }
 }
 
@@ -132,29 +123,38 @@ pub(crate) struct Guest {
     ip: IpAddr,
     /// Known once something was counted.
     id: Option<ConnectionId>,
-    /// For the connection's handle, which lives longer.
-    waiting: Option<Waiting>,
     /// Bytes that are counted for it.
-    partial: usize,
+    unfinished: usize,
+    unsent: usize,
 }
 
 impl Guest {
-    /// Counts the requests that wait for answers. To be taken once, for the handle.
-    pub(crate) fn take_waiting(&mut self) -> Waiting {
-        self.waiting.take().unwrap_or_default()
-    }
-
     /// This many bytes of an unfinished frame are here. Closes whoever has taken too much; that may be this connection.
     pub(crate) fn note_partial(&mut self, bytes: usize, connection: &Connection) {
-        let counted = bytes - bytes % PARTIAL_STEP;
-        if counted == self.partial {
+        let counted = bytes - bytes % STEP;
+        if counted == self.unfinished {
             return;
         }
-        self.partial = counted;
+        self.unfinished = counted;
         self.id = Some(connection.id());
-        let greedy = self.peers.0.state.lock().note_partial(self.ip, counted, connection, self.peers.0.limits);
+        let greedy = self.peers.0.state.lock().unfinished.count(self.ip, counted, connection);
         for greedy in greedy {
             warn!(peer = %greedy.peer_addr(), "connection closed: too many bytes of unfinished frames, and its own has been arriving for longest");
+            greedy.close();
+        }
+    }
+
+    /// This many bytes of answers wait in memory for the peer to read. As [`Self::note_partial`].
+    pub(crate) fn note_unsent(&mut self, bytes: usize, connection: &Connection) {
+        let counted = bytes - bytes % STEP;
+        if counted == self.unsent {
+            return;
+        }
+        self.unsent = counted;
+        self.id = Some(connection.id());
+        let greedy = self.peers.0.state.lock().unsent.count(self.ip, counted, connection);
+        for greedy in greedy {
+            warn!(peer = %greedy.peer_addr(), "connection closed: too many bytes of answers that nobody reads, and its own have waited for longest");
             greedy.close();
         }
     }
@@ -164,7 +164,8 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let mut state = self.peers.0.state.lock();
         if let Some(id) = self.id {
-            state.forget(self.ip, id);
+            state.unfinished.forget(id);
+            state.unsent.forget(id);
         }
         if let Some(address) = state.addresses.get_mut(&self.ip) {
             address.connections -= 1;
@@ -175,120 +176,17 @@ impl Drop for Guest {
     }
 }
 
-impl State {
-    /// Counts, and gives the connections that are to be closed, which count no more.
-    fn note_partial(
-        &mut self,
-        ip: IpAddr,
-        bytes: usize,
-        connection: &Connection,
-        limits: PeerLimits,
-    ) -> Vec<Connection> {
-        let id = connection.id();
-        let since = self.forget(ip, id);
-        if bytes == 0 {
-            return Vec::new();
-        }
-        let Some(address) = self.addresses.get_mut(&ip) else { return Vec::new() };
-        let since = since.unwrap_or_else(|| {
-            self.next += 1;
-            self.next
-        });
-        address.partials.insert(since, id);
-        address.partial_bytes += bytes;
-        self.partial_bytes += bytes;
-        self.partials.insert(id, Partial { since, bytes, connection: connection.clone() });
-        let mut greedy = Vec::new();
-        loop {
-            let over = |address: &Address| address.partial_bytes > limits.partial_bytes_per_address;
-            let culprit = if self.addresses.get(&ip).is_some_and(over) {
-                ip
-            } else if self.partial_bytes > limits.partial_bytes {
-                let most = self.addresses.iter().max_by_key(|(_, address)| address.partial_bytes);
-                let Some((ip, _)) = most else { return greedy };
-                *ip
-            } else {
-                return greedy;
-            };
-            let oldest = self.addresses.get(&culprit).and_then(|address| address.partials.first_key_value());
-            let Some(id) = oldest.map(|(_, id)| *id) else { return greedy };
-            if let Some(partial) = self.partials.get(&id) {
-                greedy.push(partial.connection.clone());
-            }
-            self.forget(culprit, id);
-        }
-    }
-
-    /// Counts nothing for a connection; gives since when something was.
-    fn forget(&mut self, ip: IpAddr, id: ConnectionId) -> Option<u64> {
-        let Partial { since, bytes, .. } = self.partials.remove(&id)?;
-        self.partial_bytes -= bytes;
-        if let Some(address) = self.addresses.get_mut(&ip) {
-            address.partial_bytes -= bytes;
-            address.partials.remove(&since);
-        }
-        Some(since)
-    }
-}
-
-/// Counts requests of a connection that wait for their answers. The default has no bound: for peers that we chose.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    own: AtomicUsize,
-    own_max: usize,
-    of_address: Arc<AtomicUsize>,
-    of_address_max: usize,
-}
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self { own: AtomicUsize::new(0), own_max: usize::MAX, of_address: Arc::default(), of_address_max: usize::MAX }
-    }
-}
-
-impl Waiting {
-    pub(crate) fn begin(&self) {
-        self.own.fetch_add(1, Ordering::Relaxed);
-        self.of_address.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn end(&self) {
-        self.of_address.fetch_sub(1, Ordering::Relaxed);
-        // Ordered with the look at whether the task sleeps for want of room, see `Connection::sleep`.
-        self.own.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// Whether one more request may begin. With none of its own a connection always may: nobody would wake it later.
-    pub(crate) fn has_room(&self) -> bool {
-        let own = self.own.load(Ordering::SeqCst);
-        own == 0 || (own < self.own_max && self.of_address.load(Ordering::Relaxed) < self.of_address_max)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    const LIMITS: PeerLimits = PeerLimits {
-        connections_per_address: 3,
-        partial_bytes: 100_000,
-        partial_bytes_per_address: 40_000,
-        waiting_per_connection: 2,
-        waiting_per_address: 4,
-    };
 
     fn ip(number: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, number])
     }
 
-    fn connection(address: u8) -> Connection {
-        Connection::new((ip(address), 1).into(), ([127, 0, 0, 1], 2).into(), 1, Waiting::default())
-    }
-
     #[test]
     fn an_address_has_its_share_of_connections_and_leaves_nothing_behind() {
-        let peers = Peers::new(LIMITS);
+        let peers = Peers::new(PeerLimits { connections_per_address: 3, ..PeerLimits::default() });
         let mut guests: Vec<_> = (0..3).map(|_| peers.admit(ip(1)).unwrap()).collect();
         assert!(peers.admit(ip(1)).is_none());
         assert!(peers.admit(ip(2)).is_some());
@@ -299,65 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_wait_are_counted_per_connection_and_per_address() {
-        let peers = Peers::new(LIMITS);
-        let mut guests: Vec<_> = (0..3).map(|_| peers.admit(ip(1)).unwrap()).collect();
-        let waiting: Vec<_> = guests.iter_mut().map(Guest::take_waiting).collect();
-        waiting[0].begin();
-        assert!(waiting[0].has_room());
-        waiting[0].begin();
-        assert!(!waiting[0].has_room());
-        waiting[1].begin();
-        assert!(waiting[1].has_room());
-        waiting[2].begin();
-        assert!(!waiting[1].has_room(), "the address has four");
-        waiting[0].end();
-        assert!(waiting[0].has_room() && waiting[1].has_room());
-        waiting[0].end();
-        waiting[1].begin();
-        waiting[2].begin();
-        assert!(waiting[0].has_room(), "each may have one");
-        let other = peers.admit(ip(2)).unwrap().take_waiting();
-        other.begin();
-        assert!(other.has_room(), "another address does not notice");
-    }
-
-    proptest! {
-        /// Whatever peers leave unfinished: the sums stay below the bounds, and who is closed is of an address that has more than its share,
-        /// or most of all, and has taken longer than its other connections.
-        #[test]
-        fn unfinished_frames_are_bounded_and_the_greedy_pay(
-            steps in proptest::collection::vec((0u8..4, 0usize..3, 0usize..60_000), 1..120)
-        ) {
-            let peers = Peers::new(LIMITS);
-            let mut connections: Vec<Vec<_>> = (0..4)
-                .map(|address| (0..3).map(|_| (peers.admit(ip(address)).unwrap(), connection(address))).collect())
-                .collect();
-            for (address, number, bytes) in steps {
-                let before: HashMap<ConnectionId, usize> =
-                    peers.0.state.lock().partials.iter().map(|(id, partial)| (*id, partial.bytes)).collect();
-                let (guest, own) = &mut connections[usize::from(address)][number];
-                let own = own.clone();
-                guest.note_partial(bytes, &own);
-                let state = peers.0.state.lock();
-                prop_assert!(state.partial_bytes <= LIMITS.partial_bytes);
-                prop_assert_eq!(state.partial_bytes, state.partials.values().map(|partial| partial.bytes).sum::<usize>());
-                for (ip, known) in &state.addresses {
-                    prop_assert!(known.partial_bytes <= LIMITS.partial_bytes_per_address);
-                    let bytes: usize = known.partials.values().map(|id| state.partials[id].bytes).sum();
-                    prop_assert_eq!((ip, known.partial_bytes), (ip, bytes));
-                }
-                let closed = before.keys().filter(|id| !state.partials.contains_key(id) && **id != own.id()).count();
-                let total: usize = before.values().sum();
-                if total + bytes <= LIMITS.partial_bytes && bytes <= LIMITS.partial_bytes_per_address {
-                    // Only its own address can have had too much.
-                    let others = connections.iter().enumerate().filter(|(other, _)| *other != usize::from(address));
-                    for (_, (_, other)) in others.flat_map(|(other, all)| all.iter().map(move |one| (other, one))) {
-                        prop_assert_eq!(before.contains_key(&other.id()), state.partials.contains_key(&other.id()));
-                    }
-                }
-                prop_assert!(closed == 0 || bytes >= PARTIAL_STEP);
-            }
-        }
+    fn connections_of_one_address_share_its_requests_that_wait() {
+        let limits = PeerLimits { waiting_per_connection: 40, waiting_per_address: 32, ..PeerLimits::default() };
+        let peers = Peers::new(limits);
+        let of = |number| peers.admit(ip(number)).unwrap();
+        let [(_a, first), (_b, second), (_c, elsewhere)] = [of(1), of(1), of(2)];
+        (0..32).for_each(|_| first.begin());
+        assert_eq!((first.room(), second.room(), elsewhere.room()), (0, 1, 32));
+        second.begin();
+        assert_eq!((second.room(), elsewhere.room()), (0, 32));
+        assert!(!first.end());
+        assert!(first.room() > 0 && second.room() > 0);
     }
 }

@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -17,12 +17,10 @@ use tracing::{error, info, warn};
 use crate::address::{canonical, network};
 use crate::connection::Connection;
 use crate::driver::{Driver, Limits};
+use crate::listen::{BindError, Bound};
 use crate::peers::Peers;
 use crate::service::Service;
 use crate::workers::Workers;
-
-/// Connections the kernel may hold before they are accepted. Java: `serverSocketBacklog`.
-const BACKLOG: u32 = 1024;
 
 /// Pause after a failed accept (no file descriptors left, mostly), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -30,8 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// What one listening socket and its connections may use.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Port 0 lets the kernel choose; [`Server::local_addr`] tells. `0.0.0.0` and `::` both mean every address of this machine, of IPv4
-    /// and of IPv6 as far as it has it, as with Java.
+    /// See [`Bound::to`]; [`Server::local_addr`] tells the port that was chosen for port 0.
     pub listen: SocketAddr,
     /// A connection that neither read nor wrote for this long is closed. Java: `serverChannelMaxIdleTimeSeconds`.
     pub idle_max: Duration,
@@ -69,14 +66,6 @@ impl Default for ServerConfig {
     }
 }
 
-/// The server could not start to listen.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr}: {cause}")]
-pub struct BindError {
-    pub addr: SocketAddr,
-    pub cause: io::Error,
-}
-
 /// A listening socket and all connections accepted from it. Dropped without [`Server::shutdown`], it ends them at once.
 /// Java: `NettyRemotingServer`.
 #[derive(Debug)]
@@ -89,11 +78,13 @@ pub struct Server {
 impl Server {
     /// Listens and serves from now on; accepts on the current tokio runtime.
     pub async fn bind(config: ServerConfig, service: Arc<dyn Service>) -> Result<Server, BindError> {
-        let addr = config.listen;
-        let listener = listen(&config).map_err(|cause| BindError { addr, cause })?;
-        let port = listener.local_addr().map_err(|cause| BindError { addr, cause })?.port();
-        // As asked for, not as the socket of both stacks has it.
-        let local_addr = SocketAddr::new(addr.ip(), port);
+        Server::start(Bound::to(config.listen)?, config, service).await
+    }
+
+    /// The same on a port that was taken before, which counts instead of the one in `config`.
+    pub async fn start(bound: Bound, config: ServerConfig, service: Arc<dyn Service>) -> Result<Server, BindError> {
+        let local_addr = bound.addr();
+        let listener = bound.listen(config.send_buffer_len, config.receive_buffer_len)?;
         let (stop, stopped) = oneshot::channel();
         let acceptor = Acceptor {
             listener,
@@ -135,43 +126,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.acceptor.abort();
     }
-}
-
-/// Whether a server could listen there now: the port that it would get. Asked before work that should not be for nothing. Must be called
-/// inside a tokio runtime.
-pub fn probe(addr: SocketAddr) -> Result<u16, BindError> {
-    let config = ServerConfig { listen: addr, ..ServerConfig::default() };
-    let port = listen(&config).and_then(|listener| Ok(listener.local_addr()?.port()));
-    port.map_err(|cause| BindError { addr, cause })
-}
-
-fn listen(config: &ServerConfig) -> io::Result<TcpListener> {
-    let any = config.listen.ip().is_unspecified();
-    if any {
-        match listen_on(config, SocketAddr::from((Ipv6Addr::UNSPECIFIED, config.listen.port()))) {
-            // A kernel without IPv6.
-            Err(error) if config.listen.is_ipv4() && !matches!(error.kind(), io::ErrorKind::AddrInUse) => {}
-            listener => return listener,
-        }
-    }
-    listen_on(config, config.listen)
-}
-
-fn listen_on(config: &ServerConfig, addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    if addr.is_ipv6() && addr.ip().is_unspecified() {
-        // Whatever `net.ipv6.bindv6only` says.
-        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
-    }
-    if let Some(len) = config.send_buffer_len {
-        socket.set_send_buffer_size(len)?;
-    }
-    if let Some(len) = config.receive_buffer_len {
-        socket.set_recv_buffer_size(len)?;
-    }
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
 }
 
 struct Acceptor {
@@ -238,8 +192,8 @@ impl Acceptor {
             Err(error) => return tracing::debug!(%peer_addr, %error, "connection lost while it was accepted"),
         };
         let (peer_addr, local_addr) = (canonical(peer_addr), canonical(local_addr));
-        let Some(mut guest) = self.peers.admit(network(peer_addr.ip())) else { return };
-        let connection = Connection::new(peer_addr, local_addr, self.limits.outbound_bytes_max, guest.take_waiting());
+        let Some((guest, waiting)) = self.peers.admit(network(peer_addr.ip())) else { return };
+        let connection = Connection::new(peer_addr, local_addr, self.limits.outbound_bytes_max, waiting);
         let (service, limits) = (Some(self.service.clone()), self.limits);
         let task = match &self.workers {
             None => self.tasks.spawn(Driver::new(stream, connection.clone(), service, limits, Some(guest))),

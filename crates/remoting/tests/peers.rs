@@ -44,14 +44,17 @@ async fn an_address_has_so_many_connections_and_others_have_theirs() {
     // One goes, one comes.
     peers.pop();
     handler.closed(1).await;
-    loop {
-        // The count goes down a moment after the service was told.
-        let mut peer = Raw::connect(server.local_addr()).await;
-        let sent = peer.stream.write_all(&frame(1, 1, b"x")).await;
-        if sent.is_ok() && peer.next().await.is_some() {
-            break;
+    let comes = async {
+        loop {
+            // The count goes down a moment after the service was told.
+            let mut peer = Raw::connect(server.local_addr()).await;
+            let sent = peer.stream.write_all(&frame(1, 1, b"x")).await;
+            if sent.is_ok() && peer.next().await.is_some() {
+                break;
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, comes).await.expect("in time");
 }
 
 #[tokio::test]
@@ -116,46 +119,100 @@ async fn requests_that_wait_stop_their_connection_and_no_other() {
         if request.code == 3 {
             return Outcome::Reply(Reply::ok());
         }
-        let slot = connection.reply_slot(&request);
-        keeps.slots.lock().push(if request.code == 2 { slot.parked() } else { slot });
+        let parked = request.code == 2;
+        let slot = if parked { connection.parked_slot(&request) } else { connection.reply_slot(&request) };
+        keeps.slots.lock().push(slot);
         Outcome::Deferred
     });
-    let limits = PeerLimits { waiting_per_connection: 3, waiting_per_address: 5, ..PeerLimits::default() };
+    let limits = PeerLimits { waiting_per_connection: 40, waiting_per_address: 48, ..PeerLimits::default() };
     let server = serve(handler, limits).await;
     let mut peer = Raw::connect(server.local_addr()).await;
     // Parked requests do not count.
-    for opaque in 0..20 {
+    for opaque in 0..50 {
         peer.send(&frame(2, opaque, b"")).await;
     }
-    kept.seen(20).await;
-    for opaque in 20..30 {
+    kept.seen(50).await;
+    for opaque in 50..100 {
         peer.send(&frame(1, opaque, b"")).await;
     }
-    kept.seen(23).await;
-    // Another connection of the address has what is left, and one from elsewhere has its own.
+    kept.seen(90).await;
+    // The address has 32 of these and room for 16 more, which another connection takes; one from elsewhere has its own.
     let mut second = Raw::connect(server.local_addr()).await;
-    for opaque in 0..10 {
+    for opaque in 0..30 {
         second.send(&frame(1, opaque, b"")).await;
     }
-    kept.seen(25).await;
+    kept.seen(106).await;
     let mut honest = from_elsewhere(server.local_addr()).await;
     for opaque in 0..10 {
         honest.send(&frame(3, opaque, b"")).await;
         assert_eq!(honest.next().await.expect("a reply").opaque, opaque);
     }
-    assert_eq!(kept.seen.load(Ordering::SeqCst), 35, "nothing more was taken");
+    assert_eq!(kept.seen.load(Ordering::SeqCst), 116, "nothing more was taken");
     // One after the other they are answered, and none is left behind.
-    let mut answered = 0;
-    while answered < 40 {
-        let slots = std::mem::take(&mut *kept.slots.lock());
-        answered += slots.len();
-        slots.into_iter().for_each(|slot| slot.send(Reply::ok()));
-        tokio::task::yield_now().await;
-    }
-    for _ in 0..30 {
+    tokio::time::timeout(PATIENCE, async {
+        let mut answered = 0;
+        while answered < 130 {
+            let slots = std::mem::take(&mut *kept.slots.lock());
+            answered += slots.len();
+            slots.into_iter().for_each(|slot| slot.send(Reply::ok()));
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("in time");
+    for _ in 0..100 {
         assert!(peer.next().await.is_some());
     }
-    for _ in 0..10 {
+    for _ in 0..30 {
         assert!(second.next().await.is_some());
     }
+}
+
+/// Asks for two answers of so many bytes, which neither side's socket takes, and reads nothing.
+async fn leave_unread(server: SocketAddr, from: [u8; 4], answer_len: i32) -> Raw {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(64 * 1024).expect("a small buffer");
+    socket.bind(SocketAddr::from((from, 0))).expect("all of 127/8 is ours");
+    let mut peer = Raw::from_stream(socket.connect(server).await.expect("connects"));
+    let both: Vec<u8> = (0..2).flat_map(|opaque| frame(answer_len, opaque, b"")).collect();
+    peer.send(&both).await;
+    peer
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_cost_their_own_address_a_connection() {
+    const LEN: i32 = 4_000_000;
+    let handler = Handler::new(|_, request| Outcome::Reply(Reply::ok().body(vec![1; request.code as usize])));
+    // Room for two connections of an address with what they leave unread.
+    let limits = PeerLimits { unsent_bytes: 40_000_000, unsent_bytes_per_address: 17_000_000, ..PeerLimits::default() };
+    // Nobody is closed here for reading nothing.
+    let config = ServerConfig {
+        peers: Peers::new(limits),
+        send_buffer_len: Some(64 * 1024),
+        stall_max: PATIENCE,
+        idle_max: PATIENCE,
+        ..local()
+    };
+    let server = Server::bind(config, handler.clone()).await.expect("binds");
+    let mut honest = leave_unread(server.local_addr(), [127, 0, 0, 2], LEN).await;
+    let mut greedy = Vec::new();
+    for _ in 0..5 {
+        greedy.push(leave_unread(server.local_addr(), [127, 0, 0, 1], LEN).await);
+    }
+    handler.closed(3).await;
+    let mut whole = 0;
+    for peer in greedy.iter_mut().chain([&mut honest]) {
+        for opaque in 0..2 {
+            let Some(reply) = peer.next().await else { break };
+            assert_eq!((reply.opaque, reply.body.len()), (opaque, LEN as usize));
+            whole += 1;
+        }
+    }
+    assert_eq!(whole, 6, "two of the address, and the one from elsewhere");
+    // What is over counts no more.
+    for _ in 0..5 {
+        let mut peer = leave_unread(server.local_addr(), [127, 0, 0, 1], LEN).await;
+        assert!(peer.next().await.is_some() && peer.next().await.is_some());
+    }
+    server.shutdown(PATIENCE).await;
 }

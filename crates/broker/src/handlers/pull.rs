@@ -349,7 +349,7 @@ impl PullPath {
         let deadline = Instant::now() + Duration::from_millis(wait).min(HOLD_MAX);
         pull.group = pull.group.into_owned();
         let parker = Peer::of(connection);
-        let held = HeldPull { pull, slot: connection.reply_slot(command).parked(), parker, deadline };
+        let held = HeldPull { pull, slot: connection.parked_slot(command), parker, deadline };
         self.park(held, from).map(|held| held.pull)
     }
 

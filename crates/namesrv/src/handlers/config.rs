@@ -13,6 +13,9 @@ use crate::parts::Parts;
 use crate::refusal::Refusal;
 use crate::routes::Policy;
 
+/// Longest body that is read, in bytes. Java has no limit; here it is kept until a thread has time for it.
+const LISTING_LEN_MAX: usize = 4 * 1024 * 1024;
+
 /// GET_NAMESRV_CONFIG (319).
 pub fn listing(config: &Config) -> Result<Outcome, Refusal> {
     reply(Reply::ok().body(config.to_properties()))
@@ -20,6 +23,10 @@ pub fn listing(config: &Config) -> Result<Outcome, Refusal> {
 
 /// UPDATE_NAMESRV_CONFIG (318). Java takes an impossible value in silence and keeps the old one; here it is refused.
 pub fn update(parts: &Arc<Parts>, connection: &Connection, request: &Command) -> Result<Outcome, Refusal> {
+    if request.body.len() > LISTING_LEN_MAX {
+        let len = request.body.len();
+        return Err(Refusal::system_error(format!("the body has {len} bytes, the limit is {LISTING_LEN_MAX}")));
+    }
     let entries =
         parse_properties(&decode_text(&request.body)).map_err(|error| Refusal::system_error(error.to_string()))?;
     let changes: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();

@@ -3,8 +3,14 @@
 //! Java cuts at the last colon and takes `::1:9876` as well as `[::1]:9876` (`NetworkUtil.string2SocketAddress`); so does this. What we
 //! write has the brackets, which all clients understand.
 
+mod origin;
+mod outward;
+
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr};
+
+pub(crate) use origin::{canonical, network};
+pub use outward::{outward_v4, outward_v6};
 
 /// The two halves of `host:port`, the host without brackets; `None` for what is no such thing.
 pub fn host_and_port(address: &str) -> Option<(&str, u16)> {
@@ -41,39 +47,6 @@ pub(crate) fn one_spelling(address: &str) -> Cow<'_, str> {
     host_and_port(address).map_or(Cow::Borrowed(address), |(host, port)| Cow::Owned(with_port(host, port)))
 }
 
-/// A peer that came by IPv4 to a socket of both stacks has its IPv4 address.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, address.port()),
-        IpAddr::V6(_) => address,
-    }
-}
-
-/// What counts as one peer: an IPv4 address, or the /64 that is the least an IPv6 host is given, with more addresses in it than can be counted.
-pub(crate) fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
-/// The IPv4 address that this machine would send from, if it has a route. Nothing is sent: connecting a UDP socket only picks the interface.
-pub fn outward_v4() -> Option<IpAddr> {
-    outward(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)))
-}
-
-/// The same for IPv6.
-pub fn outward_v6() -> Option<IpAddr> {
-    outward(IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)))
-}
-
-fn outward(from: IpAddr, to: IpAddr) -> Option<IpAddr> {
-    let socket = UdpSocket::bind((from, 0)).ok()?;
-    socket.connect((to, 9)).ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
-}
-
 /// With a zone or without: `fe80::1%eth0`.
 fn is_v6(host: &str) -> bool {
     host.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok())
@@ -82,15 +55,6 @@ fn is_v6(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_ipv6_host_is_one_peer_whatever_address_of_its_network_it_uses() {
-        let of = |text: &str| network(text.parse().unwrap()).to_string();
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(of("2001:db8:1:2:ffff::1"), of("2001:db8:1:2::7"));
-        assert_ne!(of("2001:db8:1:3::1"), of("2001:db8:1:2::1"));
-        assert_eq!(of("10.0.0.7"), "10.0.0.7");
-    }
 
     #[test]
     fn addresses_are_cut_at_the_last_colon_and_one_spelling_is_written() {
@@ -128,12 +92,5 @@ mod tests {
         }
         assert_eq!(parse_ip("[::1]"), parse_ip("::1"));
         assert_eq!(parse_ip("localhost"), None);
-    }
-
-    #[test]
-    fn mapped_addresses_are_those_of_ipv4() {
-        assert_eq!(canonical("[::ffff:10.0.0.7]:5".parse().unwrap()), "10.0.0.7:5".parse().unwrap());
-        let v6 = "[fe80::1%3]:5".parse().unwrap();
-        assert_eq!(canonical(v6), v6);
     }
 }
