@@ -17,7 +17,7 @@ use memmap2::MmapRaw;
 
 use crate::disk::{Disk, MappedRange};
 
-/// What was seen in memory counts as being there for so long. A page that leaves it in between could be read a moment ago.
+/// What was seen in memory counts as being there for so long: what leaves it in between could be read a moment ago.
 pub const SEEN_FOR: Duration = Duration::from_millis(10);
 const SEEN_FOR_MS: u64 = SEEN_FOR.as_millis() as u64;
 /// Who reads here and there looks at what he reads; who reads on looks at a whole block, which takes 3 us, and not again.
@@ -50,7 +50,18 @@ pub enum ReadError {
 pub struct Look<'a> {
     disk: &'a dyn Disk,
     pub effort: Effort,
+    reads_on: bool,
+    /// When the read began. One that takes long believes all the time what it has seen itself.
     now_ms: u64,
+}
+
+/// A mapped file, for who looks at it.
+pub struct Mapped<'a, const N: usize> {
+    pub path: &'a Path,
+    pub map: &'a MmapRaw,
+    /// So many of its bytes have anything in them.
+    pub used: usize,
+    pub seen: &'a Seen<N>,
 }
 
 impl<'a> Look<'a> {
@@ -61,35 +72,66 @@ impl<'a> Look<'a> {
     /// For a caller that knows the time.
     pub fn at(disk: &'a dyn Disk, effort: Effort, now: Instant) -> Look<'a> {
         static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-        // From a second on, so that what was never seen is long ago.
-        let since = now.saturating_duration_since(*BEGIN) + Duration::from_secs(1);
-        Look { disk, effort, now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+        // From a while on, so that what was never seen is long ago.
+        let since = now.saturating_duration_since(*BEGIN) + Duration::from_secs(60);
+        Look { disk, effort, reads_on: false, now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
     }
 
-    /// Whether `range` of a mapping is in memory. Only the first `used` bytes of the file have anything in them.
-    pub fn sees<const N: usize>(
+    /// For who reads from front to back, and may wait: looks at each block once, and reads all of it if need be.
+    pub fn reading_on(disk: &'a dyn Disk) -> Look<'a> {
+        Look { reads_on: true, ..Look::new(disk, Effort::Full) }
+    }
+
+    /// Makes sure that `range` of a file is in memory, if need be by reading it.
+    pub fn bring<const N: usize>(
         &self,
-        path: &Path,
-        map: &MmapRaw,
-        used: usize,
-        seen: &Seen<N>,
-        range: &Range<usize>,
-    ) -> bool {
-        let is_resident = |part: Range<usize>| self.disk.is_resident(&MappedRange::new(path, map, part));
-        let mut at = range.start;
-        while at < range.end {
-            let block = at / BLOCK;
-            let end = (block + 1) * BLOCK;
-            let part = at..range.end.min(end);
-            at = part.end;
-            if seen.is_fresh(block, self.now_ms) {
+        file: &Mapped<'_, N>,
+        open: impl Fn() -> io::Result<File>,
+        range: Range<usize>,
+    ) -> Result<(), ReadError> {
+        if !self.reads_on {
+            return self.bring_part(file, open, range);
+        }
+        for (block, part) in blocks(range) {
+            if file.seen.is_fresh(block, self.now_ms) {
                 continue;
             }
-            let whole = block * BLOCK..end.min(used);
-            if part.end <= whole.end && seen.is_touched(block, self.now_ms) && is_resident(whole) {
-                seen.note(block, WHOLE, self.now_ms);
-            } else if is_resident(part) {
-                seen.note(block, 0, self.now_ms);
+            let whole = file.block(block);
+            let in_vain = file.seen.is_touched(block, self.now_ms);
+            if !in_vain
+                && part.end <= whole.end
+                && (self.is_resident(file, whole.clone()) || self.fetch(file.path, &open, whole).is_ok())
+            {
+                file.seen.note(block, WHOLE, self.now_ms);
+            } else {
+                // What the disk does not give may be something in the block that nobody wants. That is not tried again.
+                file.seen.note(block, 0, self.now_ms);
+                self.bring_part(file, &open, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bring_part<const N: usize>(
+        &self,
+        file: &Mapped<'_, N>,
+        open: impl Fn() -> io::Result<File>,
+        range: Range<usize>,
+    ) -> Result<(), ReadError> {
+        if self.sees(file, &range) { Ok(()) } else { self.fetch(file.path, open, range) }
+    }
+
+    /// Whether `range` is in memory.
+    fn sees<const N: usize>(&self, file: &Mapped<'_, N>, range: &Range<usize>) -> bool {
+        for (block, part) in blocks(range.clone()) {
+            if file.seen.is_fresh(block, self.now_ms) {
+                continue;
+            }
+            let whole = file.block(block);
+            if part.end <= whole.end && file.seen.is_touched(block, self.now_ms) && self.is_resident(file, whole) {
+                file.seen.note(block, WHOLE, self.now_ms);
+            } else if self.is_resident(file, part) {
+                file.seen.note(block, 0, self.now_ms);
             } else {
                 return false;
             }
@@ -97,18 +139,17 @@ impl<'a> Look<'a> {
         true
     }
 
+    fn is_resident<const N: usize>(&self, file: &Mapped<'_, N>, range: Range<usize>) -> bool {
+        self.disk.is_resident(&MappedRange::new(file.path, file.map, range))
+    }
+
     /// Reads a range that is not in memory, which brings it there.
-    pub fn fetch(
-        &self,
-        path: &Path,
-        file: impl FnOnce() -> io::Result<File>,
-        range: Range<usize>,
-    ) -> Result<(), ReadError> {
+    fn fetch(&self, path: &Path, open: impl Fn() -> io::Result<File>, range: Range<usize>) -> Result<(), ReadError> {
         if self.effort == Effort::Brief {
             return Err(ReadError::NeedsTime);
         }
         let failed = |at, len, source| ReadError::Io { path: path.to_owned(), at, len, source };
-        let file = file().map_err(|source| failed(range.start, range.len(), source))?;
+        let file = open().map_err(|source| failed(range.start, range.len(), source))?;
         let mut bytes = vec![0; range.len().min(STEP)];
         for at in range.clone().step_by(STEP) {
             let len = (range.end - at).min(STEP);
@@ -116,6 +157,19 @@ impl<'a> Look<'a> {
         }
         Ok(())
     }
+}
+
+impl<const N: usize> Mapped<'_, N> {
+    /// What of a block has anything in it.
+    fn block(&self, block: usize) -> Range<usize> {
+        block * BLOCK..((block + 1) * BLOCK).min(self.used)
+    }
+}
+
+/// The blocks that `range` lies in, with what of it lies in each.
+fn blocks(range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+    (range.start / BLOCK..range.end.div_ceil(BLOCK))
+        .map(move |block| (block, range.start.max(block * BLOCK)..range.end.min((block + 1) * BLOCK)))
 }
 
 /// The blocks of a file that were looked at last: number, whether all of it was there, and when, in one word.

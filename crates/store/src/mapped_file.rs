@@ -26,7 +26,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::disk::{Disk, MappedRange, naming, sync_failed};
-use crate::looking::{Look, ReadError, Seen};
+use crate::looking::{Look, Mapped, ReadError, Seen};
 
 /// A page of memory, in bytes.
 pub const PAGE: usize = 4096;
@@ -232,10 +232,8 @@ impl LogFile {
 
     /// Makes sure that `range`, which is written, is in memory before a slice of it is looked at.
     pub fn look(&self, look: &Look<'_>, range: Range<usize>) -> Result<(), ReadError> {
-        if look.sees(&self.path, &self.map, self.written(), &self.seen, &range) {
-            return Ok(());
-        }
-        look.fetch(&self.path, || self.file.try_clone(), range)
+        let file = Mapped { path: &self.path, map: &self.map, used: self.written(), seen: &self.seen };
+        look.bring(&file, || self.file.try_clone(), range)
     }
 
     /// Makes `range`, which is written, durable.
@@ -459,10 +457,8 @@ impl WordFile {
 
     /// Makes sure that `range` is in memory before its words are looked at; `used` bytes of the file have words.
     pub fn look(&self, look: &Look<'_>, used: usize, range: Range<usize>) -> Result<(), ReadError> {
-        if look.sees(&self.path, &self.map, used, &self.seen, &range) {
-            return Ok(());
-        }
-        look.fetch(&self.path, || File::open(&self.path), range)
+        let file = Mapped { path: &self.path, map: &self.map, used, seen: &self.seen };
+        look.bring(&file, || File::open(&self.path), range)
     }
 
     /// The word at byte `at`.

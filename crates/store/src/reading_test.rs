@@ -213,3 +213,19 @@ fn a_bad_sector_where_an_open_reads_is_told_and_not_run_into() {
     let store = Store::open(StoreConfig { segment_len: 1 << 20, ..site.config() }).unwrap();
     assert_eq!(read(&store, 0, 0, Effort::Full).unwrap().count, 10);
 }
+
+#[test]
+fn an_open_reads_the_log_in_blocks() {
+    let site = Site::new();
+    let (store, places) = ten_messages(&site);
+    drop(store);
+    site.disk.go_cold();
+    for (bad, reads_max) in [(None, 4), (Some(200_000..200_001), 50)] {
+        // Of what is in none of its records, nobody has to know.
+        site.disk.bad.lock().extend(bad.map(|bad| (FIRST_LOG.to_owned(), bad)));
+        let before = site.disk.reads.load(Ordering::SeqCst);
+        drop(Store::open(StoreConfig { segment_len: 1 << 20, ..site.config() }).unwrap());
+        let reads = site.disk.reads.load(Ordering::SeqCst) - before;
+        assert!((1..=reads_max).contains(&reads), "{reads} reads of {} records", places.len());
+    }
+}

@@ -350,7 +350,7 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: 
     let mut known = None;
     for (index, file) in files.iter().enumerate().skip(first) {
         let Some(bytes) = file.slice(0..file.written()) else { break };
-        let look = Look::new(&*projection.disk, Effort::Full);
+        let look = Look::reading_on(&*projection.disk);
         // Inside the file, whose length is a usize.
         let mut at = begin.saturating_sub(file.start()) as usize;
         while at < bytes.len() {
