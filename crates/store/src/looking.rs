@@ -157,6 +157,12 @@ impl<'a> Look<'a> {
         }
         Ok(())
     }
+
+    /// Whether what begins at `at` was put there a moment ago, at the end of a file that now goes to `used`: then it is in
+    /// memory, and no system call has to be asked.
+    pub fn is_new(&self, growth: &Growth, at: usize, used: usize) -> bool {
+        growth.is_new(at, used, self.now_ms)
+    }
 }
 
 impl<const N: usize> Mapped<'_, N> {
@@ -170,6 +176,37 @@ impl<const N: usize> Mapped<'_, N> {
 fn blocks(range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
     (range.start / BLOCK..range.end.div_ceil(BLOCK))
         .map(move |block| (block, range.start.max(block * BLOCK)..range.end.min((block + 1) * BLOCK)))
+}
+
+/// Where a file ended at two moments: what is behind that came later. So that who reads what was just put there need not look
+/// for it: memory is not gone through from one end to the other in a second, and what was changed in it goes last.
+#[derive(Debug, Default)]
+pub struct Growth {
+    /// Time in the upper half, end in the lower. The time is in ticks, so that it has room for years.
+    before: AtomicU64,
+    last: AtomicU64,
+}
+
+const TICK_MS: u64 = 64;
+/// So many ticks count as a moment; the end is noted anew in half of it.
+const NEW_FOR: u64 = 16;
+
+impl Growth {
+    fn is_new(&self, at: usize, used: usize, now_ms: u64) -> bool {
+        let now = now_ms / TICK_MS;
+        let age = |noted: u64| now.saturating_sub(noted >> 32);
+        let last = self.last.load(Ordering::Relaxed);
+        let is_behind = |noted: u64| at as u64 >= (noted & u64::from(u32::MAX)) && age(noted) < NEW_FOR;
+        let is_new = is_behind(last) || is_behind(self.before.load(Ordering::Relaxed));
+        // Each word by itself says what is so, whoever else notes something meanwhile.
+        if age(last) >= NEW_FOR / 2
+            && let Ok(end) = u32::try_from(used)
+        {
+            self.before.store(last, Ordering::Relaxed);
+            self.last.store(now << 32 | u64::from(end), Ordering::Relaxed);
+        }
+        is_new
+    }
 }
 
 /// The blocks of a file that were looked at last: number, whether all of it was there, and when, in one word.
@@ -214,6 +251,9 @@ impl<const N: usize> Seen<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::LocalDisk;
+    use crate::mapped_file::LogFile;
+    use crate::testing::FaultyDisk;
 
     #[test]
     fn what_was_seen_is_believed_for_a_moment() {
@@ -226,5 +266,42 @@ mod tests {
         assert!(!seen.is_fresh(0, 1001 + SEEN_FOR_MS) && !seen.is_touched(1, 1001) && !seen.is_fresh(2, 1000));
         seen.note(2, WHOLE, 1000);
         assert!(seen.is_fresh(2, 1000) && !seen.is_fresh(0, 1000));
+    }
+
+    #[test]
+    fn what_came_behind_an_end_is_new_for_a_moment() {
+        let growth = Growth::default();
+        assert!(!growth.is_new(0, 100, 61_000), "nothing was noted yet");
+        assert!(growth.is_new(100, 200, 61_000) && growth.is_new(100, 200, 61_400) && !growth.is_new(99, 200, 61_400));
+        // The end is noted anew now and then, and what came before it is new for a while yet.
+        assert!(growth.is_new(150, 200, 61_700) && growth.is_new(200, 300, 61_700));
+        assert!(!growth.is_new(150, 300, 62_100) && growth.is_new(200, 300, 62_100));
+        assert!(
+            !growth.is_new(200, 300, 69_000) && !growth.is_new(299, 300, 69_000) && growth.is_new(300, 301, 69_000)
+        );
+    }
+
+    #[test]
+    fn what_was_just_put_is_not_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = LogFile::create(&LocalDisk, dir.path().join("log"), 0, 1 << 20).unwrap();
+        log.prepare(1 << 16);
+        let append = || {
+            let at = log.written();
+            log.append(&[7; 500]);
+            at..log.written()
+        };
+        let disk = FaultyDisk::default();
+        let began = Instant::now();
+        let is_seen = |range: Range<usize>, ms| {
+            log.look(&Look::at(&disk, Effort::Brief, began + Duration::from_millis(ms)), range).is_ok()
+        };
+        let old = append();
+        assert!(is_seen(old.clone(), 0));
+        disk.cold.store(true, Ordering::Relaxed);
+        let new = append();
+        assert!(is_seen(new.clone(), 900) && !is_seen(old, 900));
+        assert!(!is_seen(new, 3000));
+        assert!(is_seen(append(), 3100));
     }
 }

@@ -26,7 +26,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::disk::{Disk, MappedRange, naming, sync_failed};
-use crate::looking::{Look, Mapped, ReadError, Seen};
+use crate::looking::{Growth, Look, Mapped, ReadError, Seen};
 
 /// A page of memory, in bytes.
 pub const PAGE: usize = 4096;
@@ -97,6 +97,7 @@ pub struct LogFile {
     /// Claimed by whoever appends or retracts.
     busy: AtomicBool,
     seen: Seen<8>,
+    growth: Growth,
 }
 
 impl LogFile {
@@ -127,6 +128,7 @@ impl LogFile {
             readers: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
             seen: Seen::default(),
+            growth: Growth::default(),
         }
     }
 
@@ -232,7 +234,11 @@ impl LogFile {
 
     /// Makes sure that `range`, which is written, is in memory before a slice of it is looked at.
     pub fn look(&self, look: &Look<'_>, range: Range<usize>) -> Result<(), ReadError> {
-        let file = Mapped { path: &self.path, map: &self.map, used: self.written(), seen: &self.seen };
+        let used = self.written();
+        if look.is_new(&self.growth, range.start, used) {
+            return Ok(());
+        }
+        let file = Mapped { path: &self.path, map: &self.map, used, seen: &self.seen };
         look.bring(&file, || self.file.try_clone(), range)
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ferromq_protocol::PhysicalOffset;
 
 use crate::disk::Disk;
-use crate::looking::{Look, ReadError};
+use crate::looking::{Growth, Look, ReadError};
 use crate::mapped_file::WordFile;
 
 /// Bytes of an entry: physical offset 8, record length 4, tags code 8.
@@ -73,12 +73,13 @@ pub struct QueueFile {
     first: u64,
     /// Bytes that have disk space. Changed by dispatch and recovery only.
     allocated: AtomicUsize,
+    growth: Growth,
 }
 
 impl QueueFile {
     /// Of a file opened nothing is known to be allocated.
     pub fn new(words: WordFile, first: u64) -> QueueFile {
-        QueueFile { words, first, allocated: AtomicUsize::new(0) }
+        QueueFile { words, first, allocated: AtomicUsize::new(0), growth: Growth::default() }
     }
 
     /// Takes disk space for the entry at `offset`, if it has none.
@@ -120,7 +121,11 @@ impl QueueFile {
 
     /// Makes sure that the entries of `range`, which are in this file and before `max`, are in memory.
     pub fn look(&self, look: &Look<'_>, range: Range<u64>, max: u64) -> Result<(), ReadError> {
-        self.words.look(look, self.at(max.min(self.end())), self.at(range.start)..self.at(range.end))
+        let (at, used) = (self.at(range.start), self.at(max.min(self.end())));
+        if look.is_new(&self.growth, at, used) {
+            return Ok(());
+        }
+        self.words.look(look, used, at..self.at(range.end))
     }
 
     /// Makes the entries of `range`, which are in this file, durable.
