@@ -22,6 +22,7 @@ use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, Effort, QueueEntry
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
+use crate::delivery;
 use crate::missing;
 use crate::persistence::{self, Persistence, SavedFile, TableError};
 use crate::places;
@@ -35,6 +36,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 /// Messages of one level delivered before the other levels get their turn.
 const TURN: usize = 256;
+/// As the log calls them.
+const WHAT: &str = "a delayed message";
 /// Deliveries per step of the table's version. Java: `delayOffsetUpdateVersionStep`.
 const VERSION_STEP: u64 = 200;
 
@@ -388,9 +391,16 @@ impl Shared {
         // Outside the queue: its beginning was cleaned, or it lost its end in a crash.
         let mut offset = known.clamp(bounds.min, bounds.max.max(bounds.min));
         for _ in 0..TURN {
-            let entry = match self.store.queue_entry(SCHEDULE_TOPIC, queue, offset, Effort::Full) {
+            if offset >= bounds.max {
+                return Head::Empty;
+            }
+            let entry = match missing::look_up_entry(&self.store, WHAT, SCHEDULE_TOPIC, queue, offset) {
                 Ok(Some(entry)) => entry,
-                Ok(None) => return Head::Empty,
+                Ok(None) => {
+                    offset = offset.next();
+                    self.advance(level, offset, None);
+                    continue;
+                }
                 Err(error) => {
                     if !failing {
                         error!(level, %offset, %error, "delayed messages of this level cannot be delivered; trying again");
@@ -441,7 +451,7 @@ impl Shared {
     /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered, now or
     /// ever. It stays where it is, so who reads the log can look after it.
     fn deliver(&self, entry: &QueueEntry) -> Result<Option<PhysicalOffset>, AppendError> {
-        let bytes = missing::look_up(&self.store, "a delayed message", entry.physical)?;
+        let bytes = missing::look_up(&self.store, WHAT, entry.physical).map_err(missing::not_now)?;
         // Looked up by its place, it can be read.
         let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else { return Ok(None) };
         let text = record.properties();
@@ -452,14 +462,18 @@ impl Shared {
                 return Ok(None);
             }
         };
-        let appended = match self.store.append_again(&NewMessage::copy_of(&record, topic, queue, &text)) {
+        let copy = NewMessage::copy_of(&record, topic, queue, &text);
+        let appended = match delivery::deliver(
+            &copy,
+            self.clock.now_ms(),
+            (&self.store, &self.topics, &self.statistics),
+        ) {
             Err(error) if error.is_of_the_message() => {
                 error!(physical_offset = %entry.physical, topic, %error, "a delayed message cannot be delivered and is left out");
                 return Ok(None);
             }
             result => result?,
         };
-        self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
         Ok(Some(appended.end))
     }
 

@@ -5,11 +5,13 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use ferromq_protocol::message::SysFlag;
-use ferromq_store::{AllMessages, Effort, ReadLimits, StoreConfig};
+use ferromq_protocol::topics::TIMER_TOPIC;
+use ferromq_store::{AllMessages, Disk, Effort, LocalDisk, ReadLimits, StoreConfig};
 
 use super::*;
 use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
+use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue};
 
 const START: i64 = 1_795_220_000_000;
 /// How long a test waits for another thread before it gives up.
@@ -34,6 +36,10 @@ impl House {
     }
 
     fn at(directory: tempfile::TempDir, clock_ms: Arc<AtomicI64>, levels: &str) -> House {
+        House::on(directory, clock_ms, levels, Arc::new(LocalDisk))
+    }
+
+    fn on(directory: tempfile::TempDir, clock_ms: Arc<AtomicI64>, levels: &str, disk: Arc<dyn Disk>) -> House {
         let levels = DelayLevels::parse(levels).unwrap();
         let time = Arc::clone(&clock_ms);
         let clock = Clock::from_fn(move || time.load(Ordering::SeqCst));
@@ -47,6 +53,7 @@ impl House {
             index_entries: 1000,
             delay_levels: levels.clone(),
             clock: clock.clone(),
+            disk,
             ..StoreConfig::at(directory.path())
         };
         let store = Arc::new(Store::open(config).unwrap());
@@ -194,6 +201,105 @@ fn what_can_never_be_delivered_holds_up_nobody() {
     house.pass(1000);
     assert_eq!(house.next_arrival(), ("T".to_owned(), 0));
     assert_eq!(house.bodies("T"), ["behind them"]);
+}
+
+#[test]
+fn whatever_a_level_has_lost_what_is_behind_it_comes() {
+    const COUNT: usize = 4;
+    // The last entry would be made good at the start.
+    for lost in 0..1_u32 << (COUNT - 1) {
+        let is_lost = |at: usize| lost & 1 << at != 0;
+        let house = House::new();
+        for at in 0..COUNT {
+            house.delay(3, "TopicA", &at.to_string());
+        }
+        let (directory, clock) = house.close();
+        // As an open leaves the place of a record whose bytes are damaged.
+        let queue = directory.path().join("consumequeue/SCHEDULE_TOPIC_XXXX/2/00000000000000000000");
+        let mut entries = std::fs::read(&queue).unwrap();
+        for at in (0..COUNT).filter(|at| is_lost(*at)) {
+            entries[at * 20 + 8..][..12]
+                .copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 255, 255, 255, 255, 255, 255, 255, 255]);
+        }
+        std::fs::write(&queue, entries).unwrap();
+        let house = House::at(directory, clock, "1s 5s 10s");
+        house.delay(3, "TopicA", "new");
+        house.pass(10_000);
+        house.settle();
+        assert_eq!(house.delivered(3), COUNT as i64 + 1, "lost: {lost:04b}");
+        let mut expected: Vec<_> = (0..COUNT).filter(|at| !is_lost(*at)).map(|at| at.to_string()).collect();
+        expected.push("new".to_owned());
+        for _ in &expected {
+            house.next_arrival();
+        }
+        assert_eq!(house.bodies("TopicA"), expected, "lost: {lost:04b}");
+    }
+}
+
+#[test]
+fn a_record_that_is_damaged_costs_itself_with_the_queues_built_again() {
+    let house = House::new();
+    house.delay(3, "TopicA", "damaged");
+    house.delay(3, "TopicA", "behind it");
+    let (directory, clock) = house.close();
+    let log = directory.path().join("commitlog/00000000000000000000");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let body = bytes.windows(7).position(|window| window == b"damaged").unwrap();
+    bytes[body] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    std::fs::remove_dir_all(directory.path().join("consumequeue")).unwrap();
+    let house = House::at(directory, clock, "1s 5s 10s");
+    house.pass(10_000);
+    house.settle();
+    assert_eq!(house.delivered(3), 2);
+    house.next_arrival();
+    assert_eq!(house.bodies("TopicA"), ["behind it"]);
+}
+
+#[test]
+fn an_entry_on_a_bad_sector_costs_its_message_and_one_that_cannot_be_read_now_none() {
+    for (error, count) in [(BAD_SECTOR, 1), (NO_DESCRIPTORS, 3)] {
+        let disk = Arc::new(TroubledDisk::default());
+        let directory = tempfile::tempdir().unwrap();
+        let house = House::on(directory, Arc::new(AtomicI64::new(START)), "1s", Arc::clone(&disk) as Arc<dyn Disk>);
+        for body in ["one", "two", "three"] {
+            house.delay(1, "TopicA", body);
+        }
+        house.settle();
+        disk.refuse("/SCHEDULE_TOPIC_XXXX/0/", 0..40, error);
+        house.pass(1_000);
+        house.settle();
+        disk.recover();
+        house.pass(100);
+        house.settle();
+        assert_eq!(house.delivered(1), 3);
+        for _ in 0..count {
+            house.next_arrival();
+        }
+        assert_eq!(house.bodies("TopicA").len(), count, "{error}");
+    }
+}
+
+#[test]
+fn a_queue_that_takes_no_messages_holds_up_its_own_alone() {
+    let house = House::new();
+    house.delays.shared.topics.update(crate::topics::new_config("Broken", 1, 6)).unwrap();
+    break_queue(&house.store, "Broken", QueueId(0), &house.directory.path().join("consumequeue/Broken"));
+    for topic in ["Broken", "Other"] {
+        house.delay(1, topic, topic);
+    }
+    house.pass(1_000);
+    house.settle();
+    assert_eq!(house.delivered(1), 2);
+    let mut arrived = [house.next_arrival().0, house.next_arrival().0];
+    arrived.sort_unstable();
+    assert_eq!(arrived, ["Other", TIMER_TOPIC]);
+    let entry = house.store.queue_entry(TIMER_TOPIC, QueueId(0), QueueOffset(0), Effort::Full).unwrap().unwrap();
+    let bytes = house.store.message_at(entry.physical, Effort::Full).unwrap().unwrap();
+    let text = Record::parse(&bytes).unwrap().properties().into_owned();
+    let until = START + 1_000 + 10_000;
+    let waits = format!("TIMER_OUT_MS\u{1}{until}\u{2}REAL_TOPIC\u{1}Broken\u{2}REAL_QID\u{1}0\u{2}");
+    assert!(text.ends_with(&waits), "{text:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod clock;
 pub mod config;
 pub mod consumer_offsets;
 pub mod delay;
+mod delivery;
 mod dispatch;
 pub mod groups;
 mod handlers;
@@ -32,6 +33,8 @@ pub mod statistics;
 mod subscription;
 #[cfg(test)]
 mod tables_test;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod topic_attributes;
 pub mod topics;

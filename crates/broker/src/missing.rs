@@ -1,24 +1,50 @@
 //! Messages that wait in the log for something and cannot be read when it comes.
+//!
+//! What will never be read is stepped over, with a line in the log: those behind it must not wait for it. What may pass, as want of
+//! descriptors does, is an error: to be tried again, or the message would be lost.
 
 use bytes::Bytes;
-use ferromq_protocol::PhysicalOffset;
-use ferromq_store::{AppendError, Effort, ReadError, Store};
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+use ferromq_store::{AppendError, Effort, QueueEntry, ReadError, Store};
 use tracing::{debug, error};
 
 /// The message at a place of the log, for a thread that may wait for the disk. `None` when there is none, or its sector is bad;
-/// the log says which. What may pass, as want of descriptors does, is an error: to be tried again, or the message would be lost.
-pub(crate) fn look_up(store: &Store, what: &'static str, at: PhysicalOffset) -> Result<Option<Bytes>, AppendError> {
+/// the log says which.
+pub(crate) fn look_up(store: &Store, what: &'static str, at: PhysicalOffset) -> Result<Option<Bytes>, ReadError> {
     match store.message_at(at, Effort::Full) {
         Ok(Some(bytes)) => return Ok(Some(bytes)),
         Ok(None) => report(store, what, at),
         Err(error) if is_damage(&error) => error!(physical_offset = %at, %error, "{what} is left out"),
-        Err(error) => return Err(not_now(&error)),
+        Err(error) => return Err(error),
+    }
+    Ok(None)
+}
+
+/// The entry of a queue that ends behind `at`, for a thread that may wait for the disk. `None` when it stands for a message that was
+/// lost, is gone with the beginning of the queue, or its sector is bad; the log says which.
+pub(crate) fn look_up_entry(
+    store: &Store,
+    what: &'static str,
+    topic: &str,
+    queue: QueueId,
+    at: QueueOffset,
+) -> Result<Option<QueueEntry>, ReadError> {
+    match store.queue_entry(topic, queue, at, Effort::Full) {
+        Ok(Some(entry)) => return Ok(Some(entry)),
+        Ok(None) if store.queue_bounds(topic, queue).is_some_and(|bounds| at >= bounds.min) => {
+            error!(topic, %queue, queue_offset = %at, "{what} was lost from the log and is left out");
+        }
+        Ok(None) => debug!(topic, %queue, queue_offset = %at, "{what} is no longer in its queue"),
+        Err(error) if is_damage(&error) => {
+            error!(topic, %queue, queue_offset = %at, %error, "{what} has an entry that cannot be read, and is left out");
+        }
+        Err(error) => return Err(error),
     }
     Ok(None)
 }
 
 /// What is to be stored again cannot be read now.
-pub(crate) fn not_now(error: &ReadError) -> AppendError {
+pub(crate) fn not_now(error: ReadError) -> AppendError {
     AppendError::CannotRead { reason: error.to_string() }
 }
 

@@ -498,7 +498,8 @@ impl Shared {
 
     /// Asks after one, or gives it up. `end` is that of the half queue.
     fn check(&self, half: &Half, end: QueueOffset, checks_max: u32, now: i64) -> Result<(), AppendError> {
-        let Some(bytes) = missing::look_up(&self.parts.store, "a half message", half.physical)? else {
+        let found = missing::look_up(&self.parts.store, "a half message", half.physical).map_err(missing::not_now)?;
+        let Some(bytes) = found else {
             self.pending.lock().remove(half.queue_offset);
             return Ok(());
         };

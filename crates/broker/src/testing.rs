@@ -1,0 +1,132 @@
+//! Helpers of this crate's tests: a disk that does as it is told.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ferromq_protocol::QueueId;
+use ferromq_protocol::message::{NewMessage, SysFlag};
+use ferromq_store::{AppendError, Disk, DiskUsage, LocalDisk, MappedRange, Store};
+use parking_lot::Mutex;
+
+/// Only a hang runs into this.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for what another thread does in its own time.
+pub fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// From now on a queue takes no messages, until the file is removed that is in the way of its own. Gives how many were taken before,
+/// to be made up for then.
+pub fn break_queue(store: &Store, topic: &str, queue_id: QueueId, in_the_way: &Path) -> u64 {
+    std::fs::create_dir_all(in_the_way.parent().unwrap()).unwrap();
+    std::fs::write(in_the_way, b"").unwrap();
+    let host = "127.0.0.1:1".parse().unwrap();
+    let message = NewMessage {
+        topic,
+        queue_id,
+        flag: 0,
+        sys_flag: SysFlag(0),
+        born_timestamp: 0,
+        born_host: host,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: b"made up for",
+        properties: "",
+    };
+    let mut taken = 0;
+    loop {
+        match store.append(&message) {
+            Ok(_) => taken += 1,
+            Err(AppendError::QueueBehind { .. }) => return taken,
+            Err(error) => panic!("{error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// As the system numbers them.
+pub const BAD_SECTOR: i32 = 5;
+pub const NO_DESCRIPTORS: i32 = 24;
+
+/// A disk with nothing in memory, so that all that is old is read from it.
+#[derive(Debug, Default)]
+pub struct TroubledDisk {
+    trouble: Mutex<Option<Trouble>>,
+    refused: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    files: String,
+    bytes: Range<u64>,
+    error: i32,
+}
+
+impl TroubledDisk {
+    /// From now on these bytes of the files that have `files` in their paths are not given.
+    pub fn refuse(&self, files: &str, bytes: Range<u64>, error: i32) {
+        *self.trouble.lock() = Some(Trouble { files: files.to_owned(), bytes, error });
+    }
+
+    /// Reads that failed.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
+    }
+
+    pub fn recover(&self) {
+        *self.trouble.lock() = None;
+    }
+}
+
+impl Disk for TroubledDisk {
+    fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        LocalDisk.create(path, len)
+    }
+
+    fn allocate(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        LocalDisk.allocate(file, range)
+    }
+
+    fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
+        LocalDisk.sync_range(range)
+    }
+
+    fn sync_file(&self, path: &Path, file: &File) -> io::Result<()> {
+        LocalDisk.sync_file(path, file)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        LocalDisk.sync_dir(dir)
+    }
+
+    fn is_resident(&self, _: &MappedRange<'_>) -> bool {
+        false
+    }
+
+    fn read(&self, path: &Path, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        let end = at + bytes.len() as u64;
+        if let Some(trouble) = &*self.trouble.lock()
+            && path.to_string_lossy().contains(&trouble.files)
+            && at < trouble.bytes.end
+            && trouble.bytes.start < end
+        {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(trouble.error));
+        }
+        LocalDisk.read(path, file, bytes, at)
+    }
+
+    fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
+        LocalDisk.usage(path)
+    }
+}
