@@ -38,11 +38,17 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match fs::rename(&fresh, path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            // The backup and the fresh one have their names on disk before the file is emptied.
+            sync(directory)?;
             write_in_place(path, bytes).map_err(|error| cannot("write", path, error))?;
             fs::remove_file(&fresh).map_err(|error| cannot("remove", &fresh, error))?;
         }
         Err(error) => return Err(cannot("replace", path, error)),
     }
+    sync(directory)
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| cannot("sync", directory, error))
 }
 

@@ -50,7 +50,7 @@ pub fn read_saved<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) ->
         }
         (Content::Damaged(reason), backup) => Err(damaged(path, reason, &backup_path, backup)),
         // What is missing or empty cannot be repaired, but its backup can.
-        (_, Content::Damaged(reason)) => Err(damaged(&backup_path, reason, path, Content::<T>::Missing)),
+        (file, Content::Damaged(reason)) => Err(damaged(&backup_path, reason, path, file)),
         (Content::Missing, Content::Good(value)) => {
             warn!("{shown} is missing; its backup is used");
             Ok(Some(value))
@@ -152,6 +152,11 @@ mod tests {
                     None => {
                         let error = read.unwrap_err().to_string();
                         assert!(error.contains("table.json") && error.contains("line 1: "), "{case}: {error}");
+                        let missing = [(main, &path), (backup.as_deref(), &backup_path)]
+                            .map(|(content, path)| (content, format!("There is no {}. ", path.display())));
+                        for (content, text) in missing {
+                            assert_eq!(error.contains(&text), content.is_none(), "{case}: {error}");
+                        }
                         assert_eq!(fs::read_to_string(&path).ok().as_deref(), main, "{case}");
                         assert_eq!(fs::read_to_string(&backup_path).ok(), backup, "{case}");
                         continue;
