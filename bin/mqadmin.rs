@@ -1,7 +1,13 @@
 //! `mqadmin COMMAND [options]`: operates nameservers and brokers. Same commands, options and output as RocketMQ's.
 
 fn main() -> std::process::ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments = match ferromq_config::command_line::arguments() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("mqadmin: {error}");
+            return std::process::ExitCode::FAILURE;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use anyhow::anyhow;
 use ferromq_broker::{Broker, BrokerConfig};
-use ferromq_config::command_line::{COMMON, Given, OptionSpec, UsageError, switch, usage, value};
+use ferromq_config::command_line::{COMMON, Given, OptionSpec, UsageError, arguments, switch, usage, value};
 use ferromq_config::{Configuration, Loaded};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -112,8 +112,7 @@ const IMPORTANT: [&str; 22] = [
 ];
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let args = match Args::parse(&words) {
+    let args = match arguments().and_then(|words| Args::parse(&words)) {
         Ok(args) => args,
         Err(error) => {
             eprintln!("{error}");

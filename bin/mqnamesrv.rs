@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use ferromq_config::command_line::{COMMON, Given, OptionSpec, switch, usage, value};
+use ferromq_config::command_line::{COMMON, Given, OptionSpec, arguments, switch, usage, value};
 use ferromq_namesrv::{Config, Configuration, Nameserver};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -19,8 +19,7 @@ const OPTIONS: [OptionSpec; 3] = [
 
 fn main() -> ExitCode {
     let specs: Vec<OptionSpec> = COMMON.iter().chain(&OPTIONS).copied().collect();
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let given = match Given::parse(&specs, &words) {
+    let given = match arguments().and_then(|words| Given::parse(&specs, &words)) {
         Ok(given) => given,
         Err(error) => {
             eprintln!("{error}");

@@ -18,6 +18,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use ferromq_config::command_line::ignored;
 
 /// Load generator for RocketMQ-compatible brokers.
 #[derive(Parser)]
@@ -43,8 +44,8 @@ enum Command {
 fn main() -> ExitCode {
     ferromq_remoting::raise_open_files_limit();
     let (cli, stray) = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    if !stray.is_empty() {
-        eprintln!("mqbench: these words belong to no option and are ignored: {}", stray.join(" "));
+    if let Some(warning) = ignored(&stray, "") {
+        eprintln!("mqbench: {warning}");
     }
     match run_command(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@ use std::io::Write;
 
 use commands::{COMMANDS, Command, Context};
 use ferromq_client::{Admin, AdminConfig};
-use ferromq_config::command_line::{COMMON, Given, OptionSpec, usage};
+use ferromq_config::command_line::{COMMON, Given, OptionSpec, ignored, usage};
 
 /// Runs one command line (without the program's name) and returns the exit code.
 pub async fn run(arguments: &[String]) -> u8 {
@@ -22,10 +22,7 @@ pub async fn run(arguments: &[String]) -> u8 {
             0
         }
         [help, name] if help == "help" => {
-            match find(name) {
-                Some(command) => out.push_str(&usage(&format!("mqadmin {}", command.name), &all_options(command))),
-                None => out.push_str(&unknown(name)),
-            }
+            out.push_str(&find(name).map_or_else(|| unknown(name), usage_of));
             0
         }
         [name, rest @ ..] => match find(name) {
@@ -41,25 +38,24 @@ pub async fn run(arguments: &[String]) -> u8 {
 }
 
 async fn execute(command: &Command, words: &[String]) -> u8 {
-    let specs = all_options(command);
-    let given = match Given::parse(&specs, words) {
+    let given = match Given::parse(&all_options(command), words) {
         Ok(given) => given,
         Err(error) => {
             eprintln!("{error}");
-            print(&usage(&format!("mqadmin {}", command.name), &specs));
+            print(&usage_of(command));
             return 1;
         }
     };
-    if !given.stray.is_empty() {
-        eprintln!("mqadmin: these words belong to no option and are ignored: {}", given.stray.join(" "));
+    if let Some(warning) = ignored(&given.stray, "") {
+        eprintln!("mqadmin: {warning}");
     }
     if given.has("h") {
-        print(&usage(&format!("mqadmin {}", command.name), &specs));
+        print(&usage_of(command));
         return 0;
     }
     let namesrv = given.value("n").map(str::to_owned).or_else(|| std::env::var("NAMESRV_ADDR").ok());
     let admin = Admin::new(AdminConfig::new(namesrv.as_deref().unwrap_or_default()));
-    let mut context = Context::new(admin, given, usage(&format!("mqadmin {}", command.name), &specs));
+    let mut context = Context::new(admin, given, usage_of(command));
     let result = (command.run)(&mut context).await;
     print(&context.take_output());
     if let Err(failure) = result {
@@ -90,6 +86,10 @@ fn all_options(command: &Command) -> Vec<OptionSpec> {
     COMMON.iter().chain(command.options).copied().collect()
 }
 
+fn usage_of(command: &Command) -> String {
+    usage(&format!("mqadmin {}", command.name), &all_options(command))
+}
+
 fn command_list() -> String {
     let mut text = String::from("The most commonly used mqadmin commands are:\n");
     for command in COMMANDS {
@@ -116,11 +116,7 @@ mod tests {
                 assert_eq!(listed.join("\n"), text);
             } else {
                 let command = find(name).unwrap_or_else(|| panic!("{name} is one of our commands"));
-                assert_eq!(
-                    usage(&format!("mqadmin {}", command.name), &all_options(command)).trim_end(),
-                    text,
-                    "{name}"
-                );
+                assert_eq!(usage_of(command).trim_end(), text, "{name}");
                 compared += 1;
             }
         }

@@ -4,6 +4,7 @@
 //! the exact usage text, so this is hand-written instead of taken from a crate that parses differently. Java: `ServerUtil`.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 
 /// Width of a usage text. Java: `ServerUtil.printCommandLineHelp`.
 const USAGE_WIDTH: usize = 110;
@@ -62,6 +63,8 @@ pub const COMMON: [OptionSpec; 2] = [
 /// Why a command line was not understood; the text is commons-cli's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum UsageError {
+    #[error("this argument is not UTF-8: {0}")]
+    NotUtf8(String),
     #[error("Unrecognized option: {0}")]
     Unknown(String),
     #[error("Ambiguous option: '{0}'  (could be: {1})")]
@@ -72,6 +75,18 @@ pub enum UsageError {
     MissingRequired(Vec<String>),
     #[error("The option '{0}' was specified but an option from this group has already been selected: '{1}'")]
     AlreadySelected(String, String),
+}
+
+/// The words of this process's command line, without its name.
+pub fn arguments() -> Result<Vec<String>, UsageError> {
+    let text = |word: OsString| word.into_string().map_err(|word| UsageError::NotUtf8(word.display().to_string()));
+    std::env::args_os().skip(1).map(text).collect()
+}
+
+/// What a person should be told about words that belong to no option, all in one; `None` if there are none.
+pub fn ignored(words: &[String], remark: &str) -> Option<String> {
+    let shown: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    (!shown.is_empty()).then(|| format!("these words belong to no option and are ignored{remark}: {}", shown.join(" ")))
 }
 
 /// The options given on one command line. Values are trimmed; the first of a repeated option wins.
@@ -100,14 +115,12 @@ impl Given {
 
     /// What a person should be told about words that do nothing, all in one; `None` if there are none.
     pub fn stray_warning(&self) -> Option<String> {
-        let words: Vec<String> = self.stray.iter().map(|word| format!("`{word}`")).collect();
         let settings = if self.stray.iter().any(|word| word.contains('=')) {
             ", as RocketMQ ignores them; settings belong into the file given with -c"
         } else {
             ", as RocketMQ ignores them"
         };
-        (!words.is_empty())
-            .then(|| format!("these words belong to no option and are ignored{settings}: {}", words.join(" ")))
+        ignored(&self.stray, settings)
     }
 
     /// Parses `words` against `specs`, which must include [`COMMON`].
