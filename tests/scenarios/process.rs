@@ -140,6 +140,10 @@ impl Process {
         }
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("waiting for a child of ours").is_some()
+    }
+
     fn remember(&mut self, line: &str) {
         self.tail.push_back(line.to_owned());
         if self.tail.len() > 20 {

@@ -1,7 +1,10 @@
 //! SIGTERM at a time when nobody expects it.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Command;
+
+use rustix::fs::OFlags;
 
 use crate::cluster::free_port;
 use crate::process::{Process, await_condition, run};
@@ -29,7 +32,12 @@ fn a_broker_that_is_told_to_stop_does_not_finish_its_recovery() {
     logged(&broker, "it is checked before it opens");
     broker.ask_to_end();
     logged(&broker, "stopping before the store is open");
-    drop(OpenOptions::new().write(true).open(&slow).expect("somebody reads it"));
+    // Without a reader there is nothing to be opened, and a broker that has ended needs no writer.
+    await_condition("somebody reads it, or has ended", || {
+        let nonblocking = OFlags::NONBLOCK.bits() as i32;
+        let opened = OpenOptions::new().write(true).custom_flags(nonblocking).open(&slow).is_ok();
+        (opened || broker.has_ended()).then_some(())
+    });
     assert!(broker.wait_exit().success());
     assert_eq!(broker.next_line(), None, "it never said that it was up");
     assert!(root.join("abort").exists(), "the next start checks everything");
