@@ -183,6 +183,9 @@ const LOOKED_INTO_BRIEFLY: usize = 64;
 /// ... and so many bytes of them elsewhere; the consumer asks again from there. Entries are bounded by `read_scan_bytes`.
 const LOOKED_INTO_BYTES: usize = 16 << 20;
 
+/// So many messages that are lost are passed over in search of the store time of one that is not.
+const PASSED_OVER_MAX: u64 = 1024;
+
 /// What a filter has cost.
 #[derive(Default)]
 struct LookedInto {
@@ -469,8 +472,24 @@ impl Reader {
         Ok(bytes.and_then(|bytes| Record::parse(&bytes).ok().map(|record| record.store_timestamp())))
     }
 
+    /// Store time of the first message from `offset` on that can be read. `None` also when there are too many before it that
+    /// cannot.
+    pub fn store_time_from(
+        &self,
+        look: &Look<'_>,
+        queue: &ConsumeQueue,
+        offset: u64,
+    ) -> Result<Option<i64>, ReadError> {
+        for offset in offset..queue.max().min(offset.saturating_add(PASSED_OVER_MAX)) {
+            if let Some(time) = self.store_time_at(look, queue, offset)? {
+                return Ok(Some(time));
+            }
+        }
+        Ok(None)
+    }
+
     /// The offset for a time; within min..=max, 0 without a queue. Messages that are gone count as stored before any
-    /// time.
+    /// time, those that are lost as stored with the next that is not: else who looks at one of them would go on behind it.
     pub fn offset_by_time(
         &self,
         look: &Look<'_>,
@@ -479,7 +498,14 @@ impl Reader {
         boundary: Boundary,
     ) -> Result<u64, ReadError> {
         let (min, max) = (queue.min(), queue.max());
-        let stored = |offset| Ok(self.store_time_at(look, queue, offset)?.unwrap_or(i64::MIN));
+        let log_min = self.segments.first().map_or(0, |first| first.start());
+        let stored = |offset| match queue.look_up(look, offset)? {
+            Some(entry) if entry.physical.0 >= log_min => {
+                // Of too many that are lost, the first: nothing is passed over.
+                Ok(self.store_time_from(look, queue, offset)?.unwrap_or(i64::MAX))
+            }
+            _ => Ok(i64::MIN),
+        };
         match boundary {
             Boundary::Lower => try_partition_point(min, max, |offset| Ok(stored(offset)? < time_ms)),
             Boundary::Upper => {

@@ -4,10 +4,12 @@ use std::sync::atomic::Ordering;
 
 use ferromq_protocol::message::Record;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+use proptest::prop_assert_eq;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::testing::*;
-use crate::{AllMessages, Boundary, Effort, MessageFilter, ReadError, ReadLimits, ReadOutcome, ReadStatus};
+use crate::{AllMessages, Boundary, Effort, MessageFilter, QueueEntry, ReadError, ReadLimits, ReadOutcome, ReadStatus};
 
 const T: &str = "TopicT";
 const Q: QueueId = QueueId(0);
@@ -212,6 +214,44 @@ fn a_bad_sector_where_an_open_reads_is_told_and_not_run_into() {
     site.disk.bad.lock().clear();
     let store = Store::open(StoreConfig { segment_len: 1 << 20, ..site.config() }).unwrap();
     assert_eq!(read(&store, 0, 0, Effort::Full).unwrap().count, 10);
+}
+
+/// Whichever messages of a queue are lost: who goes on at a time gets all that were stored then or later, and nothing older.
+#[test]
+fn a_time_leads_past_no_message_that_is_there() {
+    const COUNT: u64 = 100;
+    let site = Site::new();
+    let store = Store::open(StoreConfig { segment_len: 1 << 20, ..site.config() }).unwrap();
+    for n in 0..COUNT {
+        site.advance(n as i64 % 3);
+        store.append(&message(T, 0, b"x", "")).unwrap();
+    }
+    settle(&store);
+    let queue = store.queues.find(T, Q).unwrap();
+    let entries: Vec<_> = (0..COUNT).map(|offset| queue.entry(offset).unwrap().unwrap()).collect();
+    let times: Vec<_> =
+        (0..COUNT).map(|n| store.store_time_at(T, Q, QueueOffset(n), Effort::Full).unwrap().unwrap()).collect();
+    let holes = proptest::collection::vec((0..COUNT, 0..20_u64), 0..8);
+    let check = |(holes, time): (Vec<(u64, u64)>, i64)| {
+        let is_lost = |offset: u64| holes.iter().any(|(from, len)| (*from..from + len).contains(&offset));
+        for (offset, entry) in (0..).zip(&entries) {
+            let entry = if is_lost(offset) { QueueEntry::lost(entry.physical) } else { *entry };
+            queue.put(&*site.disk, QueueOffset(offset), &entry).unwrap();
+        }
+        let time = START_MS + time;
+        let there: Vec<_> = (0..).zip(times.iter().copied()).filter(|(offset, _)| !is_lost(*offset)).collect();
+        let found = |boundary| store.offset_by_time(T, Q, time, boundary, Effort::Full).unwrap().0;
+        let from = found(Boundary::Lower);
+        for (offset, stored) in &there {
+            prop_assert_eq!(*offset >= from, *stored >= time, "{} stored at {}, from {}", offset, stored - time, from);
+        }
+        let last = there.iter().rfind(|(_, stored)| *stored <= time).map_or(0, |(offset, _)| *offset);
+        prop_assert_eq!(found(Boundary::Upper), last);
+        let earliest = store.earliest_store_time(T, Q, Effort::Full).unwrap();
+        prop_assert_eq!(earliest, there.first().map(|(_, stored)| *stored));
+        Ok(())
+    };
+    TestRunner::default().run(&(holes, -2..COUNT as i64 + 2), check).unwrap();
 }
 
 #[test]

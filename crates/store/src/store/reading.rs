@@ -64,7 +64,7 @@ impl Store {
         self.reader.store_time_at(&self.reader.look(effort), &queue, offset.0)
     }
 
-    /// When the oldest message of a queue was stored. Java: getEarliestMessageTime.
+    /// When the oldest message of a queue that can be read was stored. Java: getEarliestMessageTime.
     pub fn earliest_store_time(
         &self,
         topic: &str,
@@ -72,7 +72,7 @@ impl Store {
         effort: Effort,
     ) -> Result<Option<i64>, ReadError> {
         let Some(queue) = self.queues.find(topic, queue_id) else { return Ok(None) };
-        self.reader.store_time_at(&self.reader.look(effort), &queue, queue.min())
+        self.reader.store_time_from(&self.reader.look(effort), &queue, queue.min())
     }
 
     /// When the oldest message of the whole store was stored.
