@@ -92,7 +92,8 @@ pub struct ConsumeQueue {
     max: AtomicU64,
     /// End of the record of the last entry; 0 without entries.
     end_physical: AtomicU64,
-    /// Offset the next append gets. Changed under the append lock only.
+    /// Offset the next append gets, under the append lock. Dispatch and recovery raise it for records whose offsets were given
+    /// elsewhere, and set it back with a queue that nobody appends to.
     next: AtomicU64,
     /// Entries before it are on the disk.
     flushed: AtomicU64,
@@ -219,7 +220,7 @@ impl ConsumeQueue {
         self.standing.load(Ordering::Acquire) == RETIRED
     }
 
-    /// The topic was deleted. Under the append lock.
+    /// The topic was deleted. Under the append lock where somebody may append to the queue.
     pub fn retire(&self) {
         self.standing.store(RETIRED, Ordering::Release);
     }
@@ -362,6 +363,8 @@ impl ConsumeQueue {
         }
         let hole = !known.is_there() || known.is_filler();
         if hole || known.physical == entry.physical {
+            // Not while a flush goes on, which may have passed the place and will note how far it came.
+            let _flush = self.flush_lock.lock();
             if let Some(file) = self.file_of(offset)? {
                 file.put(offset, entry);
             }
@@ -379,6 +382,8 @@ impl ConsumeQueue {
 
     /// Makes the first file, for an entry at `offset`.
     fn begin(&self, disk: &dyn Disk, offset: u64, entry: &QueueEntry) -> io::Result<Put> {
+        // Not while a flush goes on, which would note how far it came over where the queue begins.
+        let _flush = self.flush_lock.lock();
         // First, so that nobody asks for the fillers.
         self.min.store(offset, Ordering::Release);
         let file = self
@@ -654,8 +659,11 @@ pub fn try_partition_point<E>(from: u64, to: u64, before: impl Fn(u64) -> Result
 mod tests {
     use ferromq_protocol::PhysicalOffset;
 
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::disk::LocalDisk;
+    use crate::testing::{FaultyDisk, wait_until};
 
     const PER_FILE: u64 = 4;
 
@@ -766,5 +774,29 @@ mod tests {
         assert_eq!((queue.max(), queue.entry(2).unwrap()), (4, Some(entry(2200))));
         queue.remove().unwrap();
         assert!(!dir.path().join("T/0").exists());
+    }
+
+    #[test]
+    fn an_entry_that_is_replaced_during_a_flush_is_flushed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(&dir.path().join("consumequeue"));
+        put(&queue, 0, 0);
+        assert_eq!(put(&queue, 3, 300), Put::Gap);
+        let disk = FaultyDisk::default();
+        disk.queue_sync_hangs.store(true, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            let flush = scope.spawn(|| queue.flush(&disk, 0).unwrap());
+            wait_until(|| disk.hanging.load(Ordering::SeqCst) == 1);
+            let replacing = scope.spawn(|| put(&queue, 1, 100));
+            // Time for it to do it now. That it has none proves nothing, and harms nothing.
+            let enough = Instant::now() + Duration::from_millis(200);
+            while !replacing.is_finished() && Instant::now() < enough {
+                std::thread::yield_now();
+            }
+            disk.queue_sync_hangs.store(false, Ordering::SeqCst);
+            flush.join().unwrap();
+            assert_eq!(replacing.join().unwrap(), Put::Added);
+        });
+        assert_eq!(queue.flushed.load(Ordering::SeqCst), 1);
     }
 }

@@ -380,8 +380,8 @@ fn next_data(file: &File, at: usize) -> io::Result<Option<Range<usize>>> {
     }
 }
 
-/// A mapped file of big-endian words that may change in place. Its descriptor is closed: thousands of queues have
-/// one of these each.
+/// A mapped file of big-endian words that may change in place. Its descriptor is closed: there may be one of these for each of
+/// thousands of queues.
 #[derive(Debug)]
 pub struct WordFile {
     map: MmapRaw,
