@@ -15,12 +15,16 @@ use ferromq_protocol::message::tags::tags_code;
 use ferromq_store::MessageFilter;
 use parking_lot::Mutex;
 
-use crate::held_pulls::Wakes;
-
 /// Most tags of one subscription, and most bytes of its text. Java has no limit; every pull reads the list, and every message it looks at is
 /// compared with it.
 const TAGS_MAX: usize = 2048;
 const TAGS_LEN_MAX: usize = 64 * 1024;
+
+/// A pull that waits for more tags than this is woken by every message of its queue, and looks itself.
+const WAKING_CODES_MAX: usize = 64;
+
+/// Bytes that a byte of a condition's text takes in compiled form, at most: `a=1 OR a=1 OR ...`.
+const COMPILED_PER_BYTE: usize = 16;
 
 /// Bytes of text of the conditions kept in compiled form; beyond it, some are compiled anew when they are next used.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
@@ -118,11 +122,41 @@ impl Wanted {
     pub(crate) fn wakes(&self) -> Wakes {
         match self {
             Wanted::All => Wakes::Any,
-            Wanted::Codes(codes) => Wakes::Codes(codes.clone()),
-            Wanted::Subscribed(subscription) => {
-                Wakes::Codes(subscription.code_set.iter().map(|code| i64::from(*code)).collect())
-            }
+            Wanted::Codes(codes) => Wakes::by(codes.iter().copied()),
+            Wanted::Subscribed(subscription) => Wakes::by(subscription.code_set.iter().map(|code| i64::from(*code))),
             Wanted::Condition(condition) => Wakes::Condition(Arc::clone(condition)),
+        }
+    }
+
+    /// About what it keeps in memory. A group's subscription is kept anyway.
+    pub(crate) fn len_bytes(&self) -> usize {
+        match self {
+            Wanted::All | Wanted::Subscribed(_) => 0,
+            Wanted::Codes(codes) => codes.len() * size_of::<i64>(),
+            Wanted::Condition(condition) => condition.len_bytes() * COMPILED_PER_BYTE,
+        }
+    }
+}
+
+/// Which arrivals wake a pull.
+#[derive(Clone, Debug)]
+pub(crate) enum Wakes {
+    /// None: it looks when its time is up.
+    Never,
+    Any,
+    /// Messages with this tag's code.
+    Code(i64),
+    /// Messages with one of these.
+    Codes(Vec<i64>),
+    Condition(Arc<Condition>),
+}
+
+impl Wakes {
+    fn by(mut codes: impl ExactSizeIterator<Item = i64>) -> Wakes {
+        match codes.len() {
+            1 => codes.next().map_or(Wakes::Any, Wakes::Code),
+            2..=WAKING_CODES_MAX => Wakes::Codes(codes.collect()),
+            _ => Wakes::Any,
         }
     }
 }
@@ -273,6 +307,18 @@ mod tests {
         assert_eq!(compiled.by_text.len(), 4);
         assert!(compiled.by_text.contains_key(&*long("e")));
         assert_eq!(compiled.text_bytes, compiled.by_text.keys().map(|text| text.len()).sum::<usize>());
+    }
+
+    #[test]
+    fn what_wakes_a_pull_is_what_it_wants_unless_that_is_long() {
+        let wakes = |count: usize| {
+            let tags: Vec<String> = (0..count).map(|number| format!("t{number}")).collect();
+            Wanted::by_tags(&tags.join("||")).unwrap().wakes()
+        };
+        assert!(matches!(wakes(1), Wakes::Code(code) if code == tags_code("t0")));
+        assert!(matches!(wakes(WAKING_CODES_MAX), Wakes::Codes(codes) if codes.len() == WAKING_CODES_MAX));
+        assert!(matches!(wakes(WAKING_CODES_MAX + 1), Wakes::Any));
+        assert!(matches!(Wanted::All.wakes(), Wakes::Any));
     }
 
     #[test]

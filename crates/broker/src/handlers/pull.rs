@@ -19,13 +19,13 @@ use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::handlers::offsets::refuse_own_group;
-use crate::held_pulls::{Held, HeldPulls, Limits, Wakes};
+use crate::held_pulls::{Held, HeldPulls, Limits};
 use crate::live_config::LiveConfig;
 use crate::peer::Peer;
 use crate::readers::Readers;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
-use crate::subscription::{Conditions, TagsError, Wanted};
+use crate::subscription::{Conditions, TagsError, Wakes, Wanted};
 use crate::topics::{Topic, Topics, perm};
 
 /// Bits of the header's sysFlag. Java: `PullSysFlag`.
@@ -364,6 +364,7 @@ impl PullPath {
             parker: held.parker,
             subscriber: subscribed.is_some().then(|| held.pull.group.clone()),
             wakes,
+            len_bytes: held.pull.wanted.len_bytes(),
             pull: held,
         };
         // A message that was dispatched after the read and before the pull is in the list would wake nobody, nor would a subscription that

@@ -1,12 +1,13 @@
 //! Held pulls: requests that found nothing, parked by topic and queue until a message arrives or their time is up.
 //!
-//! Only a list: who answers them is `handlers/pull.rs`. Bounded as a whole, per connection, per address, and per connection at one queue;
-//! when full the pull is answered at once. What is parked goes with its connection. Whatever happens costs in proportion to the pulls that
+//! Only lists: who answers them is `handlers/pull.rs`. Their number is bounded as a whole, per connection, per address, and per connection
+//! at one queue, the bytes that they keep as a whole and per address; when full the pull is answered at once. What is parked goes with its connection. Whatever happens costs in proportion to the pulls that
 //! it takes out, not to those that stay: an arrival looks at the pulls that want its tag. Java: `PullRequestHoldService`.
 
 mod lists;
+mod slab;
 
-use std::collections::BTreeMap;
+use std::collections::hash_map;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,18 +20,22 @@ use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use self::lists::{LinkId, Links, List};
+use self::slab::Slab;
 use crate::peer::Peer;
-use crate::subscription::Condition;
+use crate::subscription::{Condition, Wakes};
 
 /// How often deadlines are looked at. Java looks every 5 s.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A pull that waits for more tags than this is woken by every message of its queue, and looks itself.
-const CODES_MAX: usize = 64;
-
 /// Characters of different conditions at one queue that are evaluated for each message that arrives there. A pull whose condition does not
 /// fit is woken by every message, and looks itself.
 const CONDITION_LEN_SUM_MAX: usize = 8 * 1024;
+
+/// Intervals that have a list of deadlines of their own; later ones share theirs with earlier ones.
+const DEADLINES: usize = 256;
+
+/// Bytes that parked pulls may keep.
+const BYTES_MAX: usize = 256 << 20;
 
 /// Most pulls that may be parked.
 #[derive(Clone, Copy, Debug)]
@@ -40,24 +45,23 @@ pub struct Limits {
     pub per_connection: usize,
     /// Of one connection, at one queue: a consumer waits once for each of its groups.
     pub at_one_queue: usize,
+    /// Bytes that they keep.
+    pub bytes: usize,
+    pub bytes_per_address: usize,
 }
 
 impl Limits {
     /// `all` of them, of which one address can have half and one connection a quarter.
     pub fn of(all: usize) -> Limits {
-        Limits { all, per_address: (all / 2).max(1), per_connection: (all / 4).max(1), at_one_queue: 256 }
+        Limits {
+            all,
+            per_address: (all / 2).max(1),
+            per_connection: (all / 4).max(1),
+            at_one_queue: 256,
+            bytes: BYTES_MAX,
+            bytes_per_address: BYTES_MAX / 2,
+        }
     }
-}
-
-/// Which arrivals wake a pull.
-#[derive(Clone, Debug)]
-pub enum Wakes {
-    /// None: it looks when its time is up.
-    Never,
-    Any,
-    /// Messages with one of these tags' codes.
-    Codes(Vec<i64>),
-    Condition(Arc<Condition>),
 }
 
 /// One parked request; `P` is what it takes to run it again.
@@ -69,6 +73,8 @@ pub struct Held<P> {
     /// The group whose subscription it goes by; `None` when it brought its own.
     pub subscriber: Option<GroupName>,
     pub wakes: Wakes,
+    /// What it keeps in memory besides itself.
+    pub len_bytes: usize,
     pub pull: P,
 }
 
@@ -83,30 +89,43 @@ pub struct HeldPulls<P> {
 }
 
 struct State<P> {
-    /// Numbered by their places here.
-    entries: Vec<Option<Entry<P>>>,
-    free: Vec<u32>,
+    entries: Slab<Entry<P>>,
     links: Links,
-    topics: HashMap<TopicName, HashMap<QueueId, Waiting>>,
-    connections: HashMap<ConnectionId, List>,
-    addresses: HashMap<IpAddr, usize>,
-    subscribers: HashMap<GroupName, List>,
-    /// By the interval in which their time is up.
-    deadlines: BTreeMap<u128, List>,
+    bytes: usize,
+    /// By number in `waiting`.
+    queues: HashMap<TopicName, HashMap<QueueId, u32>>,
+    waiting: Slab<Waiting>,
+    /// By number in `of_connection`.
+    connections: HashMap<ConnectionId, u32>,
+    of_connection: Slab<OfConnection>,
+    addresses: HashMap<IpAddr, u32>,
+    of_address: Slab<OfAddress>,
+    subscribers: HashMap<GroupName, u32>,
+    of_subscriber: Slab<OfSubscriber>,
+    /// By the interval in which their time is up, going round.
+    deadlines: Vec<List>,
+    /// The first interval whose list has not been gone through after its end.
+    interval: u64,
+    /// What nobody may be waiting at any more: it is kept until the next look at deadlines, since most who are woken come again.
+    emptied: Vec<Emptied>,
+    /// Numbers that are to be taken out; keeps its room.
+    chosen: Vec<u32>,
 }
 
 /// A parked request and its places in the lists.
 struct Entry<P> {
-    topic: TopicName,
-    queue: QueueId,
     from: QueueOffset,
     deadline: Instant,
-    interval: u128,
-    parker: Peer,
-    subscriber: Option<(GroupName, LinkId)>,
+    /// Numbers of its queue, connection and subscriber.
+    queue: u32,
+    connection: u32,
+    subscriber: Option<(u32, LinkId)>,
     of_connection: LinkId,
+    /// Number of its list of deadlines.
+    slot: usize,
     of_deadline: LinkId,
     waits: Waits,
+    len_bytes: usize,
     pull: P,
 }
 
@@ -114,33 +133,76 @@ struct Entry<P> {
 enum Waits {
     Never,
     Any(LinkId),
+    Code(i64, LinkId),
     Codes(Vec<(i64, LinkId)>),
     Condition(Arc<Condition>, LinkId),
 }
 
 /// The requests that wait at one queue, by what wakes them.
-#[derive(Default)]
 struct Waiting {
+    topic: TopicName,
+    queue: QueueId,
     count: usize,
     any: List,
     codes: HashMap<i64, List>,
     /// Each once, however many requests have it.
     conditions: Vec<(Arc<Condition>, List)>,
     condition_len_sum: usize,
-    of_connections: HashMap<ConnectionId, usize>,
+    is_emptied: bool,
+}
+
+/// The requests of one connection.
+struct OfConnection {
+    id: ConnectionId,
+    /// Number of its address.
+    address: u32,
+    list: List,
+    /// How many wait at which queue, as long as there may be too many at one.
+    at_queues: Option<HashMap<u32, usize>>,
+    is_emptied: bool,
+}
+
+/// The requests of one address.
+struct OfAddress {
+    address: IpAddr,
+    /// Connections that are known, with requests or without.
+    connections: usize,
+    count: usize,
+    bytes: usize,
+}
+
+/// The requests that go by the subscription of one group.
+struct OfSubscriber {
+    group: GroupName,
+    list: List,
+    is_emptied: bool,
+}
+
+/// Numbers of what nobody may be waiting at.
+enum Emptied {
+    Queue(u32),
+    Connection(u32),
+    Subscriber(u32),
 }
 
 impl<P> HeldPulls<P> {
     pub fn new(limits: Limits) -> HeldPulls<P> {
         let state = State {
-            entries: Vec::new(),
-            free: Vec::new(),
+            entries: Slab::default(),
             links: Links::default(),
-            topics: HashMap::default(),
+            bytes: 0,
+            queues: HashMap::default(),
+            waiting: Slab::default(),
             connections: HashMap::default(),
+            of_connection: Slab::default(),
             addresses: HashMap::default(),
+            of_address: Slab::default(),
             subscribers: HashMap::default(),
-            deadlines: BTreeMap::new(),
+            of_subscriber: Slab::default(),
+            deadlines: vec![List::default(); DEADLINES],
+            interval: 0,
+            emptied: Vec::new(),
+            chosen: Vec::new(),
         };
         HeldPulls { state: Mutex::new(state), count: AtomicUsize::new(0), limits, since: Instant::now() }
     }
@@ -159,17 +221,19 @@ impl<P> HeldPulls<P> {
         held: Held<P>,
         is_over: impl FnOnce(&P) -> bool,
     ) -> Result<(), P> {
+        let interval = self.interval(held.deadline);
         let mut state = self.state.lock();
         // Counted before the check: an arrival that the check does not see yet sees the count.
         let count = self.count.fetch_add(1, Ordering::SeqCst);
-        if count >= self.limits.all || state.is_full_for(held.parker, topic, queue, self.limits) || is_over(&held.pull)
-        {
+        let parked = if count >= self.limits.all || is_over(&held.pull) {
+            Err(held.pull)
+        } else {
+            state.insert(topic, queue, held, interval, self.limits)
+        };
+        if parked.is_err() {
             self.count.fetch_sub(1, Ordering::SeqCst);
-            return Err(held.pull);
         }
-        let interval = self.interval(held.deadline);
-        state.insert(topic, queue, held, interval);
-        Ok(())
+        parked
     }
 
     /// Takes out the requests of the queue that the message wakes.
@@ -177,172 +241,340 @@ impl<P> HeldPulls<P> {
         if self.count.load(Ordering::SeqCst) == 0 {
             return Vec::new();
         }
-        self.taken(|state| {
-            let Some(waiting) = state.topics.get(arrival.topic).and_then(|queues| queues.get(&arrival.queue_id)) else {
-                return Vec::new();
-            };
+        self.taken(|state, chosen| {
+            let number = state.queues.get(arrival.topic).and_then(|queues| queues.get(&arrival.queue_id));
+            let Some(waiting) = number.and_then(|number| state.waiting.get(*number)) else { return };
             let conditions = waiting.conditions.iter().filter(|(condition, _)| condition.holds(arrival.properties));
             let wanting = [Some(&waiting.any), waiting.codes.get(&arrival.tags_code)].into_iter().flatten();
-            wanting
-                .chain(conditions.map(|(_, list)| list))
-                .flat_map(|list| state.links.iter(list))
-                .filter(|number| state.entry(*number).is_some_and(|entry| entry.from <= arrival.queue_offset))
-                .collect()
+            let listed = wanting.chain(conditions.map(|(_, list)| list)).flat_map(|list| state.links.iter(list));
+            chosen.extend(
+                listed.filter(|number| {
+                    state.entries.get(*number).is_some_and(|entry| entry.from <= arrival.queue_offset)
+                }),
+            );
         })
     }
 
     /// Takes out the requests that go by the subscription of a group.
     pub fn take_subscriber(&self, group: &str) -> Vec<P> {
-        self.taken(|state| {
-            state.subscribers.get(group).map(|list| state.links.iter(list).collect()).unwrap_or_default()
+        self.taken(|state, chosen| {
+            let number = state.subscribers.get(group).and_then(|number| state.of_subscriber.get(*number));
+            chosen.extend(number.into_iter().flat_map(|of| state.links.iter(&of.list)));
         })
     }
 
     /// Takes out the requests of a connection.
     pub fn take_connection(&self, connection: ConnectionId) -> Vec<P> {
-        self.taken(|state| {
-            state.connections.get(&connection).map(|list| state.links.iter(list).collect()).unwrap_or_default()
+        self.taken(|state, chosen| {
+            let number = state.connections.get(&connection).and_then(|number| state.of_connection.get(*number));
+            chosen.extend(number.into_iter().flat_map(|of| state.links.iter(&of.list)));
         })
     }
 
-    /// Takes out the requests whose deadline is not after `now`, and forgets queues that nobody waits for.
+    /// Takes out the requests whose deadline is not after `now`, and forgets queues, connections and groups that nobody waits for.
     pub fn take_expired(&self, now: Instant) -> Vec<P> {
         let last = self.interval(now);
-        self.taken(|state| {
-            state.topics.retain(|_, queues| {
-                queues.retain(|_, waiting| waiting.count > 0);
-                !queues.is_empty()
-            });
-            state
-                .deadlines
-                .range(..=last)
-                .flat_map(|(_, list)| state.links.iter(list))
-                .filter(|number| state.entry(*number).is_some_and(|entry| entry.deadline <= now))
-                .collect()
+        self.taken(|state, chosen| {
+            state.forget_emptied();
+            let last = last.max(state.interval);
+            // The last one is not over yet, and is gone through again.
+            let first = state.interval.max(last.saturating_sub(DEADLINES as u64 - 1));
+            for interval in first..=last {
+                let list = &state.deadlines[slot(interval)];
+                chosen.extend(
+                    state
+                        .links
+                        .iter(list)
+                        .filter(|number| state.entries.get(*number).is_some_and(|entry| entry.deadline <= now)),
+                );
+            }
+            state.interval = last;
         })
     }
 
     /// Takes out everything.
     pub fn take_all(&self) -> Vec<P> {
-        self.taken(|state| (0..u32::try_from(state.entries.len()).unwrap_or(u32::MAX)).collect())
+        self.taken(|state, chosen| chosen.extend(state.entries.numbers()))
     }
 
     /// Takes out what `choose` names by number; numbers that stand for nothing are passed over.
-    fn taken(&self, choose: impl FnOnce(&mut State<P>) -> Vec<u32>) -> Vec<P> {
+    fn taken(&self, choose: impl FnOnce(&mut State<P>, &mut Vec<u32>)) -> Vec<P> {
         let mut state = self.state.lock();
-        let chosen = choose(&mut state);
-        let taken: Vec<P> = chosen.into_iter().filter_map(|number| state.remove(number)).collect();
+        let mut chosen = std::mem::take(&mut state.chosen);
+        choose(&mut state, &mut chosen);
+        let taken: Vec<P> = chosen.drain(..).filter_map(|number| state.remove(number)).collect();
+        chosen.shrink_to(CHOSEN_KEPT);
+        state.chosen = chosen;
         self.count.fetch_sub(taken.len(), Ordering::SeqCst);
         taken
     }
 
-    fn interval(&self, at: Instant) -> u128 {
-        at.saturating_duration_since(self.since).as_millis() / CHECK_INTERVAL.as_millis()
+    fn interval(&self, at: Instant) -> u64 {
+        let intervals = at.saturating_duration_since(self.since).as_millis() / CHECK_INTERVAL.as_millis();
+        u64::try_from(intervals).unwrap_or(u64::MAX)
     }
 }
 
+/// Numbers for which there stays room.
+const CHOSEN_KEPT: usize = 1024;
+
+fn slot(interval: u64) -> usize {
+    (interval % DEADLINES as u64) as usize
+}
+
 impl<P> State<P> {
-    fn entry(&self, number: u32) -> Option<&Entry<P>> {
-        self.entries.get(number as usize)?.as_ref()
-    }
-
-    fn is_full_for(&self, parker: Peer, topic: &TopicName, queue: QueueId, limits: Limits) -> bool {
-        let at_queue = || {
-            let waiting = self.topics.get(&**topic).and_then(|queues| queues.get(&queue))?;
-            waiting.of_connections.get(&parker.connection).copied()
+    fn insert(
+        &mut self,
+        topic: &TopicName,
+        queue: QueueId,
+        held: Held<P>,
+        interval: u64,
+        limits: Limits,
+    ) -> Result<(), P> {
+        let Held { from, deadline, parker, subscriber, wakes, len_bytes, pull } = held;
+        let queue = self.queue(topic, queue);
+        let connection = self.connection(parker);
+        let (Some(waiting), Some(of_connection)) =
+            (self.waiting.get_mut(queue), self.of_connection.get_mut(connection))
+        else {
+            return Err(pull);
         };
-        self.connections.get(&parker.connection).is_some_and(|list| {
-            list.len() >= limits.per_connection || at_queue().is_some_and(|count| count >= limits.at_one_queue)
-        }) || self.addresses.get(&parker.address).is_some_and(|count| *count >= limits.per_address)
+        let Some(of_address) = self.of_address.get_mut(of_connection.address) else { return Err(pull) };
+        let is_full = of_connection.list.len() >= limits.per_connection
+            || of_address.count >= limits.per_address
+            || self.bytes.saturating_add(len_bytes) > limits.bytes
+            || of_address.bytes.saturating_add(len_bytes) > limits.bytes_per_address
+            || of_connection.count_at(queue, limits.at_one_queue, &self.links, &self.entries) >= limits.at_one_queue;
+        if is_full {
+            self.note_emptied(queue, connection, None);
+            return Err(pull);
+        }
+        self.bytes += len_bytes;
+        of_address.bytes += len_bytes;
+        of_address.count += 1;
+        // The number that the entry will have.
+        let number = self.entries.insert_with(|number| {
+            let links = &mut self.links;
+            if let Some(at_queues) = &mut of_connection.at_queues {
+                *at_queues.entry(queue).or_default() += 1;
+            }
+            let slot = slot(interval.max(self.interval));
+            Entry {
+                from,
+                deadline,
+                queue,
+                connection,
+                subscriber: None,
+                of_connection: links.push(&mut of_connection.list, number),
+                slot,
+                of_deadline: links.push(&mut self.deadlines[slot], number),
+                waits: waiting.insert(links, wakes, number),
+                len_bytes,
+                pull,
+            }
+        });
+        if let Some(group) = subscriber {
+            let subscriber = self.subscriber(group);
+            if let (Some(of), Some(entry)) = (self.of_subscriber.get_mut(subscriber), self.entries.get_mut(number)) {
+                entry.subscriber = Some((subscriber, self.links.push(&mut of.list, number)));
+            }
+        }
+        Ok(())
     }
 
-    fn insert(&mut self, topic: &TopicName, queue: QueueId, held: Held<P>, interval: u128) {
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            u32::try_from(self.entries.len() - 1).expect("no more than `Limits::all`, which a u32 counts")
-        });
-        let Held { from, deadline, parker, subscriber, wakes, pull } = held;
-        let links = &mut self.links;
-        let of_connection = links.push(self.connections.entry(parker.connection).or_default(), number);
-        *self.addresses.entry(parker.address).or_default() += 1;
-        let subscriber = subscriber.map(|group| {
-            let list = match self.subscribers.get_mut(&*group) {
-                Some(list) => list,
-                None => self.subscribers.entry(group.clone()).or_default(),
-            };
-            let link = links.push(list, number);
-            (group, link)
-        });
-        let of_deadline = links.push(self.deadlines.entry(interval).or_default(), number);
-        let queues = match self.topics.get_mut(&**topic) {
+    /// The number of a queue.
+    fn queue(&mut self, topic: &TopicName, queue: QueueId) -> u32 {
+        let queues = match self.queues.get_mut(&**topic) {
             Some(queues) => queues,
-            None => self.topics.entry(topic.clone()).or_default(),
+            None => self.queues.entry(topic.clone()).or_default(),
         };
-        let waits = queues.entry(queue).or_default().insert(links, wakes, parker.connection, number);
-        self.entries[number as usize] = Some(Entry {
-            topic: topic.clone(),
-            queue,
-            from,
-            deadline,
-            interval,
-            parker,
-            subscriber,
-            of_connection,
-            of_deadline,
-            waits,
-            pull,
-        });
+        *queues.entry(queue).or_insert_with(|| self.waiting.insert(Waiting::at(topic.clone(), queue)))
+    }
+
+    /// The number of a connection.
+    fn connection(&mut self, parker: Peer) -> u32 {
+        *self.connections.entry(parker.connection).or_insert_with(|| {
+            let address = *self.addresses.entry(parker.address).or_insert_with(|| {
+                let address = parker.address;
+                self.of_address.insert(OfAddress { address, connections: 0, count: 0, bytes: 0 })
+            });
+            if let Some(of_address) = self.of_address.get_mut(address) {
+                of_address.connections += 1;
+            }
+            let list = List::default();
+            self.of_connection.insert(OfConnection {
+                id: parker.connection,
+                address,
+                list,
+                at_queues: None,
+                is_emptied: false,
+            })
+        })
+    }
+
+    /// The number of a group.
+    fn subscriber(&mut self, group: GroupName) -> u32 {
+        if let Some(number) = self.subscribers.get(&*group) {
+            return *number;
+        }
+        let of = OfSubscriber { group: group.clone(), list: List::default(), is_emptied: false };
+        let number = self.of_subscriber.insert(of);
+        self.subscribers.insert(group, number);
+        number
     }
 
     /// Takes a request out of every list.
     fn remove(&mut self, number: u32) -> Option<P> {
-        let entry = self.entries.get_mut(number as usize)?.take()?;
-        self.free.push(number);
+        let entry = self.entries.remove(number)?;
         let links = &mut self.links;
-        if let Some(list) = self.connections.get_mut(&entry.parker.connection) {
-            links.remove(list, entry.of_connection);
-            if list.is_empty() {
-                self.connections.remove(&entry.parker.connection);
+        self.bytes -= entry.len_bytes;
+        if let Some(of_connection) = self.of_connection.get_mut(entry.connection) {
+            links.remove(&mut of_connection.list, entry.of_connection);
+            of_connection.left(entry.queue);
+            if let Some(of_address) = self.of_address.get_mut(of_connection.address) {
+                of_address.count -= 1;
+                of_address.bytes -= entry.len_bytes;
             }
         }
-        if let Some(count) = self.addresses.get_mut(&entry.parker.address) {
+        if let Some((subscriber, link)) = entry.subscriber
+            && let Some(of) = self.of_subscriber.get_mut(subscriber)
+        {
+            links.remove(&mut of.list, link);
+        }
+        links.remove(&mut self.deadlines[entry.slot], entry.of_deadline);
+        if let Some(waiting) = self.waiting.get_mut(entry.queue) {
+            waiting.remove(links, entry.waits);
+        }
+        self.note_emptied(entry.queue, entry.connection, entry.subscriber.map(|(subscriber, _)| subscriber));
+        Some(entry.pull)
+    }
+
+    /// Each once until it is looked at.
+    fn note_emptied(&mut self, queue: u32, connection: u32, subscriber: Option<u32>) {
+        if let Some(waiting) = self.waiting.get_mut(queue).filter(|waiting| waiting.count == 0 && !waiting.is_emptied) {
+            waiting.is_emptied = true;
+            self.emptied.push(Emptied::Queue(queue));
+        }
+        if let Some(of) = self.of_connection.get_mut(connection).filter(|of| of.list.is_empty() && !of.is_emptied) {
+            of.is_emptied = true;
+            self.emptied.push(Emptied::Connection(connection));
+        }
+        if let Some(number) = subscriber
+            && let Some(of) = self.of_subscriber.get_mut(number).filter(|of| of.list.is_empty() && !of.is_emptied)
+        {
+            of.is_emptied = true;
+            self.emptied.push(Emptied::Subscriber(number));
+        }
+    }
+
+    /// Forgets what is still empty.
+    fn forget_emptied(&mut self) {
+        for emptied in std::mem::take(&mut self.emptied) {
+            match emptied {
+                Emptied::Queue(number) => {
+                    let Some(waiting) = self.waiting.get_mut(number) else { continue };
+                    waiting.is_emptied = false;
+                    if waiting.count == 0
+                        && let Some(waiting) = self.waiting.remove(number)
+                        && let Some(queues) = self.queues.get_mut(&*waiting.topic)
+                    {
+                        queues.remove(&waiting.queue);
+                        if queues.is_empty() {
+                            self.queues.remove(&*waiting.topic);
+                        }
+                    }
+                }
+                Emptied::Connection(number) => {
+                    let Some(of) = self.of_connection.get_mut(number) else { continue };
+                    of.is_emptied = false;
+                    if of.list.is_empty()
+                        && let Some(of) = self.of_connection.remove(number)
+                    {
+                        self.connections.remove(&of.id);
+                        self.forget_connection_of(of.address);
+                    }
+                }
+                Emptied::Subscriber(number) => {
+                    let Some(of) = self.of_subscriber.get_mut(number) else { continue };
+                    of.is_emptied = false;
+                    if of.list.is_empty()
+                        && let Some(of) = self.of_subscriber.remove(number)
+                    {
+                        self.subscribers.remove(&*of.group);
+                    }
+                }
+            }
+        }
+    }
+
+    fn forget_connection_of(&mut self, address: u32) {
+        let Some(of) = self.of_address.get_mut(address) else { return };
+        of.connections -= 1;
+        if of.connections == 0
+            && let Some(of) = self.of_address.remove(address)
+        {
+            self.addresses.remove(&of.address);
+        }
+    }
+}
+
+impl OfConnection {
+    /// How many of its requests wait at a queue; zero as long as there cannot be `limit`. Counted from then on, until there are half as many.
+    fn count_at<P>(&mut self, queue: u32, limit: usize, links: &Links, entries: &Slab<Entry<P>>) -> usize {
+        if self.list.len() < limit {
+            return 0;
+        }
+        let list = &self.list;
+        let at_queues = self.at_queues.get_or_insert_with(|| {
+            let mut counts = HashMap::default();
+            for entry in links.iter(list).filter_map(|number| entries.get(number)) {
+                *counts.entry(entry.queue).or_default() += 1;
+            }
+            counts
+        });
+        at_queues.get(&queue).copied().unwrap_or(0)
+    }
+
+    /// One request less at a queue.
+    fn left(&mut self, queue: u32) {
+        let Some(at_queues) = &mut self.at_queues else { return };
+        if let Some(count) = at_queues.get_mut(&queue) {
             *count -= 1;
             if *count == 0 {
-                self.addresses.remove(&entry.parker.address);
+                at_queues.remove(&queue);
             }
         }
-        if let Some((group, link)) = &entry.subscriber
-            && let Some(list) = self.subscribers.get_mut(&**group)
-        {
-            links.remove(list, *link);
-            if list.is_empty() {
-                self.subscribers.remove(&**group);
-            }
+        if self.list.is_empty() {
+            self.at_queues = None;
         }
-        if let Some(list) = self.deadlines.get_mut(&entry.interval) {
-            links.remove(list, entry.of_deadline);
-            if list.is_empty() {
-                self.deadlines.remove(&entry.interval);
-            }
-        }
-        if let Some(waiting) = self.topics.get_mut(&*entry.topic).and_then(|queues| queues.get_mut(&entry.queue)) {
-            waiting.remove(links, entry.waits, entry.parker.connection);
-        }
-        Some(entry.pull)
     }
 }
 
 impl Waiting {
-    fn insert(&mut self, links: &mut Links, wakes: Wakes, connection: ConnectionId, number: u32) -> Waits {
+    fn at(topic: TopicName, queue: QueueId) -> Waiting {
+        Waiting {
+            topic,
+            queue,
+            count: 0,
+            any: List::default(),
+            codes: HashMap::default(),
+            conditions: Vec::new(),
+            condition_len_sum: 0,
+            is_emptied: false,
+        }
+    }
+
+    fn insert(&mut self, links: &mut Links, wakes: Wakes, number: u32) -> Waits {
         self.count += 1;
-        *self.of_connections.entry(connection).or_default() += 1;
         match wakes {
             Wakes::Never => Waits::Never,
-            Wakes::Codes(mut codes) if codes.len() <= CODES_MAX => {
+            Wakes::Any => Waits::Any(links.push(&mut self.any, number)),
+            Wakes::Code(code) => Waits::Code(code, links.push(self.codes.entry(code).or_default(), number)),
+            Wakes::Codes(mut codes) => {
                 codes.sort_unstable();
                 codes.dedup();
-                let push = |code| (code, links.push(self.codes.entry(code).or_default(), number));
-                Waits::Codes(codes.into_iter().map(push).collect())
+                let link = |code| (code, links.push(self.codes.entry(code).or_default(), number));
+                Waits::Codes(codes.into_iter().map(link).collect())
             }
             Wakes::Condition(condition) => match self.condition(&condition) {
                 Some(list) => {
@@ -351,7 +583,6 @@ impl Waiting {
                 }
                 None => Waits::Any(links.push(&mut self.any, number)),
             },
-            Wakes::Any | Wakes::Codes(_) => Waits::Any(links.push(&mut self.any, number)),
         }
     }
 
@@ -370,27 +601,13 @@ impl Waiting {
         self.conditions.get_mut(place).map(|(_, list)| list)
     }
 
-    fn remove(&mut self, links: &mut Links, waits: Waits, connection: ConnectionId) {
+    fn remove(&mut self, links: &mut Links, waits: Waits) {
         self.count -= 1;
-        if let Some(count) = self.of_connections.get_mut(&connection) {
-            *count -= 1;
-            if *count == 0 {
-                self.of_connections.remove(&connection);
-            }
-        }
         match waits {
             Waits::Never => {}
             Waits::Any(link) => links.remove(&mut self.any, link),
-            Waits::Codes(codes) => {
-                for (code, link) in codes {
-                    if let Some(list) = self.codes.get_mut(&code) {
-                        links.remove(list, link);
-                        if list.is_empty() {
-                            self.codes.remove(&code);
-                        }
-                    }
-                }
-            }
+            Waits::Code(code, link) => self.remove_code(links, code, link),
+            Waits::Codes(codes) => codes.into_iter().for_each(|(code, link)| self.remove_code(links, code, link)),
             Waits::Condition(condition, link) => {
                 let place = self.conditions.iter().position(|(known, _)| Arc::ptr_eq(known, &condition));
                 if let Some(place) = place {
@@ -400,6 +617,15 @@ impl Waiting {
                         self.condition_len_sum -= condition.len_bytes();
                     }
                 }
+            }
+        }
+    }
+
+    fn remove_code(&mut self, links: &mut Links, code: i64, link: LinkId) {
+        if let hash_map::Entry::Occupied(mut list) = self.codes.entry(code) {
+            links.remove(list.get_mut(), link);
+            if list.get().is_empty() {
+                list.remove();
             }
         }
     }

@@ -10,7 +10,8 @@ use super::*;
 use crate::subscription::Conditions;
 use crate::subscription::Wanted;
 
-const LIMITS: Limits = Limits { all: 12, per_address: 9, per_connection: 6, at_one_queue: 4 };
+const LIMITS: Limits =
+    Limits { all: 12, per_address: 9, per_connection: 6, at_one_queue: 4, bytes: 1000, bytes_per_address: 700 };
 
 fn address(number: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, number).into()
@@ -21,7 +22,7 @@ fn parker(connection: u64, address_number: u8) -> Peer {
 }
 
 fn held<P>(from: u64, deadline: Instant, wakes: Wakes, pull: P) -> Held<P> {
-    Held { from: QueueOffset(from), deadline, parker: parker(1, 1), subscriber: None, wakes, pull }
+    Held { from: QueueOffset(from), deadline, parker: parker(1, 1), subscriber: None, wakes, len_bytes: 0, pull }
 }
 
 fn arrival<'a>(topic: &'a str, queue: u32, offset: u64, tag: &str, properties: &'a str) -> Arrival<'a> {
@@ -52,9 +53,11 @@ impl<P> HeldPulls<P> {
         assert_eq!(self.len(), 0);
         let _ = self.take_expired(Instant::now());
         let state = self.state.lock();
-        assert!(state.topics.is_empty() && state.connections.is_empty() && state.addresses.is_empty());
-        assert!(state.subscribers.is_empty() && state.deadlines.is_empty());
-        assert_eq!(state.free.len(), state.entries.len());
+        assert!(state.queues.is_empty() && state.connections.is_empty() && state.addresses.is_empty());
+        assert!(state.waiting.is_empty() && state.of_connection.is_empty() && state.of_address.is_empty());
+        assert!(state.subscribers.is_empty() && state.of_subscriber.is_empty() && state.emptied.is_empty());
+        assert!(state.deadlines.iter().all(List::is_empty) && state.entries.is_empty());
+        assert_eq!(state.bytes, 0);
     }
 }
 
@@ -101,7 +104,7 @@ fn deadlines_and_shutdown_empty_the_list() {
 /// other queues of the same connection.
 #[test]
 fn nobody_has_all_the_room() {
-    let limits = Limits { all: 100, per_address: 50, per_connection: 20, at_one_queue: 5 };
+    let limits = Limits { per_address: 50, per_connection: 20, at_one_queue: 5, ..Limits::of(100) };
     let pulls = HeldPulls::new(limits);
     let later = Instant::now() + Duration::from_secs(60);
     let park = |connection, address, queue| {
@@ -128,7 +131,8 @@ fn nobody_has_all_the_room() {
 #[test]
 fn an_arrival_costs_what_it_wakes_and_not_what_waits() {
     const MANY: usize = 100_000;
-    let pulls = HeldPulls::new(Limits { all: MANY, per_address: MANY, per_connection: MANY, at_one_queue: MANY });
+    let pulls =
+        HeldPulls::new(Limits { per_address: MANY, per_connection: MANY, at_one_queue: MANY, ..Limits::of(MANY) });
     let later = Instant::now() + Duration::from_secs(60);
     for number in 0..MANY {
         let wakes = Wakes::Codes(vec![number as i64 + 10_000_000_000]);
@@ -157,7 +161,11 @@ fn conditions_beyond_the_bound_wake_always() {
         let wakes = condition(&conditions, &long(0));
         pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, 100), |_| false).unwrap();
     }
-    assert!(pulls.state.lock().topics["T"][&QueueId(0)].condition_len_sum <= CONDITION_LEN_SUM_MAX);
+    {
+        let state = pulls.state.lock();
+        let waiting = state.waiting.get(state.queues["T"][&QueueId(0)]).unwrap();
+        assert!(waiting.condition_len_sum <= CONDITION_LEN_SUM_MAX);
+    }
     let woken = pulls.take_woken(&arrival("T", 0, 0, "", "a\u{1}1\u{2}"));
     assert!(!woken.contains(&100) && !woken.contains(&0) && woken.contains(&9), "{woken:?}");
     let matching = format!("a\u{1}0{}\u{2}", "x".repeat(CONDITION_LEN_SUM_MAX / 3));
@@ -168,22 +176,35 @@ fn conditions_beyond_the_bound_wake_always() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Park { connection: u64, queue: u32, from: u64, deadline: u64, wakes: usize, subscriber: Option<usize> },
-    Arrive { queue: u32, offset: u64, tag: usize },
+    Park {
+        connection: u64,
+        queue: u32,
+        from: u64,
+        deadline: u64,
+        wakes: usize,
+        subscriber: Option<usize>,
+        len_bytes: usize,
+    },
+    Arrive {
+        queue: u32,
+        offset: u64,
+        tag: usize,
+    },
     Close(u64),
     Resubscribe(usize),
     Expire(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let park = (0u64..4, 0u32..2, 0u64..3, 0u64..4, 0usize..6, proptest::option::of(0usize..2)).prop_map(
-        |(connection, queue, from, deadline, wakes, subscriber)| Step::Park {
+    let park = (0u64..4, 0u32..2, 0u64..3, 0u64..8, 0usize..6, proptest::option::of(0usize..2), 0usize..300).prop_map(
+        |(connection, queue, from, deadline, wakes, subscriber, len_bytes)| Step::Park {
             connection,
             queue,
             from,
             deadline,
             wakes,
             subscriber,
+            len_bytes,
         },
     );
     let step = prop_oneof![
@@ -191,7 +212,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0u32..2, 0u64..3, 0usize..3).prop_map(|(queue, offset, tag)| Step::Arrive { queue, offset, tag }),
         1 => (0u64..4).prop_map(Step::Close),
         1 => (0usize..2).prop_map(Step::Resubscribe),
-        1 => (0u64..4).prop_map(Step::Expire),
+        1 => (0u64..8).prop_map(Step::Expire),
     ];
     proptest::collection::vec(step, 0..80)
 }
@@ -204,6 +225,7 @@ struct Known {
     deadline: u64,
     wakes: usize,
     subscriber: Option<usize>,
+    len_bytes: usize,
 }
 
 const TAGS: [&str; 3] = ["A", "B", "C"];
@@ -237,18 +259,23 @@ proptest! {
         let conditions = Conditions::default();
         let pulls = HeldPulls::new(LIMITS);
         let begin = Instant::now();
-        // Deadlines on both sides of an interval's border.
-        let at = |deadline: u64| begin + Duration::from_millis(deadline * 260);
+        // Deadlines on both sides of an interval's border, and one round of the lists later.
+        let at = |deadline: u64| begin + Duration::from_millis(deadline % 4 * 260) + CHECK_INTERVAL * DEADLINES as u32 * (deadline / 4) as u32;
         let mut model: Vec<Known> = Vec::new();
         for (number, step) in steps.into_iter().enumerate() {
             let taken = |model: &mut Vec<Known>, goes: &dyn Fn(&Known) -> bool| {
                 model.extract_if(.., |known| goes(known)).map(|known| known.number).collect::<HashSet<_>>()
             };
             let (found, expected) = match step {
-                Step::Park { connection, queue, from, deadline, wakes, subscriber } => {
+                Step::Park { connection, queue, from, deadline, wakes, subscriber, len_bytes } => {
                     // Two connections from each address.
                     let count = |same: &dyn Fn(&Known) -> bool| model.iter().filter(|known| same(known)).count();
+                    let bytes = |same: &dyn Fn(&Known) -> bool| {
+                        model.iter().filter(|known| same(known)).map(|known| known.len_bytes).sum::<usize>() + len_bytes
+                    };
                     let fits = model.len() < LIMITS.all
+                        && bytes(&|_| true) <= LIMITS.bytes
+                        && bytes(&|known| known.connection / 2 == connection / 2) <= LIMITS.bytes_per_address
                         && count(&|known| known.connection / 2 == connection / 2) < LIMITS.per_address
                         && count(&|known| known.connection == connection) < LIMITS.per_connection
                         && count(&|known| known.connection == connection && known.queue == queue) < LIMITS.at_one_queue;
@@ -258,11 +285,12 @@ proptest! {
                         parker: parker(connection, (connection / 2) as u8),
                         subscriber: subscriber.map(|group| GROUPS[group].into()),
                         wakes: wanted(&conditions, wakes),
+                        len_bytes,
                         pull: number,
                     };
                     prop_assert_eq!(pulls.park(&"T".into(), QueueId(queue), held, |_| false).is_ok(), fits);
                     if fits {
-                        model.push(Known { number, connection, queue, from, deadline, wakes, subscriber });
+                        model.push(Known { number, connection, queue, from, deadline, wakes, subscriber, len_bytes });
                     }
                     (Vec::new(), HashSet::new())
                 }
