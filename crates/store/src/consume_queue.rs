@@ -13,21 +13,16 @@ use ferromq_protocol::message::record::RECORD_LEN_MIN;
 use ferromq_protocol::{QueueId, QueueOffset};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::error::OpenError;
 use crate::files::{self, segment_name};
 use crate::looking::{Look, ReadError};
-use crate::mapped_file;
 use crate::mappings::{Mappings, Segment};
 pub use crate::queue_file::QueueEntry;
 use crate::queue_file::{ENTRY_LEN, QueueFile};
 
 /// A page of memory, in bytes.
-const PAGE: u64 = mapped_file::PAGE as u64;
-
-/// Between two of these a file may be torn: what lies between them reaches the device together. The unit tests lose smaller
-/// pages, because their files are small.
-const TEAR: usize = if cfg!(test) { 64 } else { mapped_file::PAGE };
+const PAGE: u64 = disk::PAGE as u64;
 
 /// What became of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -508,7 +503,7 @@ impl ConsumeQueue {
                 continue;
             }
             let end = partition_point(file.first(), file.end(), |offset| file.entry(offset).is_before(physical));
-            let torn = file.is_across(TEAR, end - 1) && !belongs(self, end - 1, &file.entry(end - 1));
+            let torn = file.is_across(disk.page_len(), end - 1) && !belongs(self, end - 1, &file.entry(end - 1));
             let end = end - u64::from(torn);
             let has_entries = if end > file.first() { file.entry(end - 1) != QueueEntry::FILLER } else { index > 0 };
             kept = has_entries.then_some((file, end));

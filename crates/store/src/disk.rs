@@ -12,14 +12,15 @@ use memmap2::MmapRaw;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
-use crate::mapped_file::{self, PAGE};
+/// A page of memory, in bytes.
+pub const PAGE: usize = 4096;
 
-/// A range of a mapped file, whole pages.
+/// A range of a mapped file, whole pages. What can be done with it is in `mapped_file`.
 pub struct MappedRange<'a> {
     pub path: &'a Path,
     pub from: usize,
     pub len: usize,
-    map: &'a MmapRaw,
+    pub(crate) map: &'a MmapRaw,
 }
 
 impl<'a> MappedRange<'a> {
@@ -27,16 +28,6 @@ impl<'a> MappedRange<'a> {
     pub(crate) fn new(path: &'a Path, map: &'a MmapRaw, range: Range<usize>) -> MappedRange<'a> {
         let from = range.start - range.start % PAGE;
         MappedRange { path, from, len: range.end - from, map }
-    }
-
-    /// Writes the range out and waits for the device (msync with MS_SYNC, which is fdatasync of the range).
-    pub fn sync(&self) -> io::Result<()> {
-        self.map.flush_range(self.from, self.len)
-    }
-
-    /// Whether all of it is in memory at this moment.
-    pub fn is_resident(&self) -> bool {
-        mapped_file::is_resident(self.map, self.from..self.from + self.len)
     }
 }
 
@@ -66,6 +57,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Whether a range of a mapped file is in memory, so that looking at it waits for nothing and cannot fail.
     fn is_resident(&self, range: &MappedRange<'_>) -> bool {
         range.is_resident()
+    }
+    /// Bytes that reach the device together: between any two multiples of it, what was not synced may be torn.
+    fn page_len(&self) -> usize {
+        PAGE
     }
     /// Fills `bytes` with those at `at`; waits for the device. A file that ends before is an error.
     fn read(&self, _path: &Path, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {

@@ -13,14 +13,14 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::FlushMode;
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::health::Health;
-use crate::mapped_file::{self, CHUNK_MAX};
+use crate::mapped_file::CHUNK_MAX;
 use crate::segments::Segments;
 use crate::signal::Signal;
 use crate::watermarks::Positions;
 
-const PAGE: u64 = mapped_file::PAGE as u64;
+const PAGE: u64 = disk::PAGE as u64;
 /// Write-back is started when so much has gathered.
 const WRITE_BACK_MIN: u64 = 1 << 20;
 /// What a sync write-protects around its end, at most. Less in the unit tests, whose logs are small.

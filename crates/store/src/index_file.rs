@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::tags::index_key_hash;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, PAGE};
 use crate::looking::{Effort, Look, ReadError};
-use crate::mapped_file::{CHUNK_MAX, PAGE, WordFile};
+use crate::mapped_file::{CHUNK_MAX, WordFile};
 
 const HEADER_LEN: usize = 40;
 const SLOT_LEN: usize = 4;

@@ -25,11 +25,9 @@ use parking_lot::Mutex;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use crate::disk::{Disk, MappedRange, naming, sync_failed};
+use crate::disk::{Disk, MappedRange, PAGE, naming, sync_failed};
 use crate::looking::{Growth, Look, Mapped, ReadError, Seen};
 
-/// A page of memory, in bytes.
-pub const PAGE: usize = 4096;
 /// Most bytes prepared in one go: a quarter of a millisecond of work where memory is dear.
 pub const CHUNK_MAX: usize = 64 * 1024;
 static ZEROS: [u8; CHUNK_MAX] = [0; CHUNK_MAX];
@@ -53,18 +51,25 @@ fn sync_map(disk: &dyn Disk, path: &Path, map: &MmapRaw, range: Range<usize>) ->
     disk.sync_range(&MappedRange::new(path, map, range)).map_err(sync_failed)
 }
 
-/// Whether all pages of `range` of a mapping are in memory at this moment. False where the kernel does not say.
-pub fn is_resident(map: &MmapRaw, range: Range<usize>) -> bool {
-    const PAGES: usize = 64;
-    let range = range.start - range.start % PAGE..range.end.min(map.len());
-    range.clone().step_by(PAGES * PAGE).all(|at| {
-        let len = (range.end - at).min(PAGES * PAGE);
-        let mut pages = [0_u8; PAGES];
-        // SAFETY: `at..at + len` is inside the mapping, which the borrow keeps, and `at` is on a page; a byte per page of at
-        // most `PAGES` is written, into `pages`. None of the mapping's memory is touched.
-        let told = unsafe { libc::mincore(map.as_mut_ptr().add(at).cast(), len, pages.as_mut_ptr()) };
-        told == 0 && pages[..len.div_ceil(PAGE)].iter().all(|page| page & 1 != 0)
-    })
+impl MappedRange<'_> {
+    /// Writes the range out and waits for the device (msync with MS_SYNC, which is fdatasync of the range).
+    pub fn sync(&self) -> io::Result<()> {
+        self.map.flush_range(self.from, self.len)
+    }
+
+    /// Whether all of it is in memory at this moment. False where the kernel does not say.
+    pub fn is_resident(&self) -> bool {
+        const PAGES: usize = 64;
+        let end = self.map.len().min(self.from + self.len);
+        (self.from..end).step_by(PAGES * PAGE).all(|at| {
+            let len = (end - at).min(PAGES * PAGE);
+            let mut pages = [0_u8; PAGES];
+            // SAFETY: `at..at + len` is inside the mapping, which the borrow keeps, and `at` is on a page, as `from` is; a byte per
+            // page of at most `PAGES` is written, into `pages`. None of the mapping's memory is touched.
+            let told = unsafe { libc::mincore(self.map.as_mut_ptr().add(at).cast(), len, pages.as_mut_ptr()) };
+            told == 0 && pages[..len.div_ceil(PAGE)].iter().all(|page| page & 1 != 0)
+        })
+    }
 }
 
 /// Brings `range` into memory, writable, so that a write there takes no page fault. Nothing changes where the kernel cannot

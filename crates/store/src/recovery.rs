@@ -20,12 +20,12 @@ use memchr::memmem;
 
 use crate::checkpoint::Checkpoint;
 use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
-use crate::disk::Disk;
+use crate::disk::{Disk, PAGE};
 use crate::dispatch::Projection;
 use crate::files;
 use crate::index::Durable;
 use crate::looking::{Effort, Look};
-use crate::mapped_file::{LogFile, LogSlice, PAGE};
+use crate::mapped_file::{LogFile, LogSlice};
 use crate::noted::Noted;
 use crate::segments::{RECORD_LEN_MAX, Segments};
 use crate::table_change::deleted_topic;

@@ -187,6 +187,10 @@ impl Disk for PowerDisk {
         Ok(())
     }
 
+    fn page_len(&self) -> usize {
+        OTHER_PAGE
+    }
+
     fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
         Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio: 0.5 })
     }
