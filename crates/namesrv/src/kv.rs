@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// Namespace in which brokers look up ordered topics: topic → `broker-a:4;broker-b:4`.
 pub const ORDER_TOPIC_CONFIG: &str = "ORDER_TOPIC_CONFIG";
 
+/// Most bytes of names and values that there may be, so that file and answers stay short.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+
 type Namespaces = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The file's one member. Java: `KVConfigSerializeWrapper`.
@@ -21,6 +24,15 @@ type Namespaces = BTreeMap<String, BTreeMap<String, String>>;
 #[serde(rename_all = "camelCase", default)]
 struct KvFile {
     config_table: Namespaces,
+}
+
+/// A change that was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error("the key-value configuration would have {len} bytes, the limit is {BYTES_MAX}")]
+    Full { len: usize },
+    #[error("the key-value configuration cannot be written: {0}")]
+    Io(#[from] io::Error),
 }
 
 /// Owner of the namespaces and of their file.
@@ -49,14 +61,14 @@ impl KvConfig {
     }
 
     /// Blocks until the file is on disk. On error nothing has changed.
-    pub fn put(&self, namespace: &str, key: &str, value: &str) -> io::Result<()> {
+    pub fn put(&self, namespace: &str, key: &str, value: &str) -> Result<(), ChangeError> {
         self.change(|namespaces| {
             namespaces.entry(namespace.into()).or_default().insert(key.into(), value.into());
         })
     }
 
     /// Blocks until the file is on disk. Deleting what is not there is fine.
-    pub fn delete(&self, namespace: &str, key: &str) -> io::Result<()> {
+    pub fn delete(&self, namespace: &str, key: &str) -> Result<(), ChangeError> {
         self.change(|namespaces| {
             if let Some(keys) = namespaces.get_mut(namespace) {
                 keys.remove(key);
@@ -64,14 +76,25 @@ impl KvConfig {
         })
     }
 
-    fn change(&self, change: impl FnOnce(&mut Namespaces)) -> io::Result<()> {
+    fn change(&self, change: impl FnOnce(&mut Namespaces)) -> Result<(), ChangeError> {
         let _one_at_a_time = self.writing.lock();
         let mut next = KvFile { config_table: self.namespaces.lock().clone() };
+        let before = len(&next.config_table);
         change(&mut next.config_table);
+        let len = len(&next.config_table);
+        if len > BYTES_MAX && len > before {
+            return Err(ChangeError::Full { len });
+        }
         replace_file(&self.file, &json::to_vec(&next))?;
         *self.namespaces.lock() = next.config_table;
         Ok(())
     }
+}
+
+/// Bytes of it all; an entry has some besides its text.
+fn len(namespaces: &Namespaces) -> usize {
+    let of_entry = |(key, value): (&String, &String)| key.len() + value.len() + 16;
+    namespaces.iter().map(|(name, keys)| name.len() + 16 + keys.iter().map(of_entry).sum::<usize>()).sum()
 }
 
 #[cfg(test)]
@@ -145,6 +168,18 @@ mod tests {
         assert_eq!(open(&file).namespace("ns"), None);
         std::fs::write(&file, "// ours\n{configTable:{ns:{key:'one',}/* more */}}").unwrap();
         assert_eq!(open(&file).value("ns", "key").as_deref(), Some("one"));
+    }
+
+    #[test]
+    fn there_is_room_for_so_much_and_what_is_known_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let kv = open(&dir.path().join("kv.json"));
+        kv.put("ns", "key", &"v".repeat(BYTES_MAX - 1000)).unwrap();
+        let error = kv.put("ns", "other", &"v".repeat(1000)).unwrap_err();
+        assert!(matches!(error, ChangeError::Full { len } if len > BYTES_MAX), "{error}");
+        assert_eq!(kv.value("ns", "other"), None);
+        kv.delete("ns", "key").unwrap();
+        kv.put("ns", "other", &"v".repeat(1000)).unwrap();
     }
 
     #[test]

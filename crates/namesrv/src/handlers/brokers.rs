@@ -16,7 +16,10 @@ use crate::config::Config;
 use crate::kv::{KvConfig, ORDER_TOPIC_CONFIG};
 use crate::parts::Notices;
 use crate::refusal::Refusal;
-use crate::routes::{Queues, Registered, Registration, Routes, TopicTable};
+use crate::routes::{NAME_LEN_MAX, Queues, Registered, Registration, Routes, TopicTable};
+
+/// Of one broker; normally there are none.
+const FILTER_SERVERS_MAX: usize = 100;
 
 /// REGISTER_BROKER (103).
 pub fn register(
@@ -32,12 +35,23 @@ pub fn register(
     if header.body_crc32 != 0 && header.body_crc32 != checksum(&request.body) {
         return Err(Refusal::system_error("crc32 not match").empty_header());
     }
+    let zone = request.field("__ZONE_NAME");
+    let names = [&header.cluster_name, &header.broker_name, &header.broker_addr, &header.ha_server_addr];
+    let names = names.into_iter().map(|name| name.len()).chain(zone.as_deref().map(str::len));
+    if let Some(len) = names.max().filter(|len| *len > NAME_LEN_MAX) {
+        let remark = format!("a name or an address has {len} bytes, the limit is {NAME_LEN_MAX}");
+        return Err(Refusal::system_error(remark).empty_header());
+    }
     let (topics, filter_servers) = if request.body.is_empty() {
         (None, None)
     } else {
         let body = RegisterBrokerBody::decode(&request.body, request.version);
         let body =
             body.map_err(|error| Refusal::system_error(format!("Failed to decode RegisterBrokerBody: {error}")))?;
+        let filter_servers = body.filter_server_list.iter().map(|server| server.len());
+        if body.filter_server_list.len() > FILTER_SERVERS_MAX || filter_servers.max() > Some(NAME_LEN_MAX) {
+            return Err(Refusal::system_error("too many filter servers, or too long ones").empty_header());
+        }
         (Some(topic_table(body.topic_config_serialize_wrapper, header.partial_table)), Some(body.filter_server_list))
     };
     let registration = Registration {
@@ -49,7 +63,7 @@ pub fn register(
         // A negative one has run out at once, as in Java.
         timeout: header.heartbeat_timeout_millis.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
         acting_master: header.enable_acting_master,
-        zone: request.field("__ZONE_NAME").map(|zone| zone.into_owned()),
+        zone: zone.map(|zone| zone.into_owned()),
         topics,
         filter_servers,
         connection: connection.id(),
@@ -58,6 +72,10 @@ pub fn register(
     let (master, change) = match registered {
         Registered::Accepted { master, change } => (master, change),
         Registered::Outdated => (None, None),
+        Registered::Full => {
+            return Err(Refusal::system_error("register broker failed: there is no room for more brokers or topics")
+                .empty_header());
+        }
         Registered::Incremental => return Err(Refusal::system_error("register broker failed").empty_header()),
     };
     notices.send(change);

@@ -8,7 +8,7 @@ use ferromq_protocol::{Command, Reply, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
 
 use super::{answer_off_task, reply};
-use crate::kv::KvConfig;
+use crate::kv::{ChangeError, KvConfig};
 use crate::parts::Parts;
 use crate::refusal::Refusal;
 
@@ -17,7 +17,7 @@ pub fn put(parts: &Arc<Parts>, connection: &Connection, request: &Command) -> Re
     let put: KvPutRequest = request.header().map_err(|_| Refusal::system_error("namespace or key is null"))?;
     let parts = Arc::clone(parts);
     Ok(answer_off_task(connection, request, move || {
-        parts.kv.put(&put.namespace, &put.key, &put.value).map_err(not_written)?;
+        parts.kv.put(&put.namespace, &put.key, &put.value).map_err(not_changed)?;
         Ok(Reply::ok())
     }))
 }
@@ -27,7 +27,7 @@ pub fn delete(parts: &Arc<Parts>, connection: &Connection, request: &Command) ->
     let delete: KvKeyRequest = request.header().map_err(|_| Refusal::system_error("namespace or key is null"))?;
     let parts = Arc::clone(parts);
     Ok(answer_off_task(connection, request, move || {
-        parts.kv.delete(&delete.namespace, &delete.key).map_err(not_written)?;
+        parts.kv.delete(&delete.namespace, &delete.key).map_err(not_changed)?;
         Ok(Reply::ok())
     }))
 }
@@ -58,7 +58,7 @@ fn not_found(remark: String) -> Refusal {
     Refusal::new(ResponseCode::QUERY_NOT_FOUND, remark)
 }
 
-fn not_written(error: std::io::Error) -> Refusal {
-    tracing::error!(%error, "the key-value configuration cannot be written");
-    Refusal::system_error(format!("the key-value configuration cannot be written: {error}"))
+fn not_changed(error: ChangeError) -> Refusal {
+    tracing::error!(%error, "a change of the key-value configuration is not made");
+    Refusal::system_error(error.to_string())
 }

@@ -5,6 +5,7 @@
 
 mod lookup;
 mod register;
+mod room;
 #[cfg(test)]
 #[path = "routes_test.rs"]
 mod tests;
@@ -18,6 +19,9 @@ use ferromq_remoting::ConnectionId;
 
 pub use lookup::{RouteLookup, Zone};
 pub use register::{Registered, Registration, TopicTable};
+pub use room::NAME_LEN_MAX;
+
+use room::{Bounds, weight, weight_of_mapping};
 
 use crate::config::Config;
 
@@ -118,6 +122,9 @@ pub struct Routes {
     mappings: BTreeMap<String, BTreeMap<String, TopicQueueMappingInfo>>,
     /// Legacy; normally empty.
     filter_servers: BTreeMap<ProcessKey, Vec<String>>,
+    bounds: Bounds,
+    /// How much of the room for topics and mappings is taken.
+    taken: usize,
     /// Encoded answers per topic, legacy and strict; emptied by every change of what they show.
     encoded: HashMap<String, [Option<Bytes>; 2]>,
 }
@@ -175,6 +182,12 @@ impl Routes {
                 tracing::warn!(topic, broker_name, "queues of an unknown broker are not registered");
                 return;
             }
+            let is_known = self.topics.get(topic).is_some_and(|brokers| brokers.contains_key(&broker_name));
+            if !is_known && self.taken + weight(topic) > self.bounds.taken {
+                tracing::warn!(topic, broker_name, "queues are not registered: there is no room for more");
+                return;
+            }
+            self.taken += if is_known { 0 } else { weight(topic) };
             let brokers = self.topics.entry(topic.into()).or_default();
             brokers.entry(broker_name).and_modify(|held| held.shown = queues).or_insert(queues.into());
             self.changed();
@@ -184,6 +197,7 @@ impl Routes {
     /// Forgets a topic, with a cluster only the queues of that cluster's brokers.
     pub fn delete_topic(&mut self, topic: &str, cluster: Option<&str>) {
         let Some(brokers) = self.topics.get_mut(topic) else { return };
+        let before = brokers.len();
         match cluster {
             None => brokers.clear(),
             Some(cluster) => {
@@ -191,9 +205,11 @@ impl Routes {
                 brokers.retain(|broker_name, _| !of_cluster.is_some_and(|names| names.contains(broker_name)));
             }
         }
+        self.taken -= (before - brokers.len()) * weight(topic);
         if brokers.is_empty() {
             self.topics.remove(topic);
-            self.mappings.remove(topic);
+            let mappings = self.mappings.remove(topic).unwrap_or_default();
+            self.taken -= mappings.values().map(|mapping| weight_of_mapping(topic, mapping)).sum::<usize>();
         }
         self.changed();
     }

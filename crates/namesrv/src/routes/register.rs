@@ -1,12 +1,15 @@
 //! Brokers come and go: registration, unregistration, closed connections, silence. Java: `RouteInfoManager.registerBroker`, `unRegisterBroker`, `scanNotActiveBroker`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::body::{DataVersion, TopicQueueMappingInfo};
 use ferromq_remoting::ConnectionId;
 
-use super::{BROKER_TIMEOUT, Group, Held, MASTER_ID, MinBrokerChange, PERM_WRITE, Process, ProcessKey, Queues, Routes};
+use super::{
+    BROKER_TIMEOUT, Group, Held, MASTER_ID, MinBrokerChange, PERM_WRITE, Process, ProcessKey, Queues, Routes, weight,
+    weight_of_mapping,
+};
 
 /// What a broker says about itself. Java: the parameters of `RouteInfoManager.registerBroker`.
 pub struct Registration {
@@ -49,6 +52,8 @@ pub enum Registered {
     Outdated,
     /// One topic cannot be the first registration: incremental ones follow a full one.
     Incremental,
+    /// There is no room for more brokers, or for so many topics more. Nothing has changed.
+    Full,
 }
 
 impl Routes {
@@ -75,6 +80,11 @@ impl Routes {
         {
             tracing::warn!(broker_name, broker_id, %address, "not registered: one topic only, and no full registration before it");
             return Registered::Incremental;
+        }
+
+        if !self.has_room(&registration, &key) {
+            tracing::warn!(broker_name, broker_id, %address, "not registered: there is no room for more brokers or topics");
+            return Registered::Full;
         }
 
         let members = self.clusters.entry(cluster.clone()).or_default();
@@ -112,13 +122,16 @@ impl Routes {
                 let said_before = |held: &Held| !version_is_new || held.registered == queues;
                 if first || !brokers.get(broker_name).is_some_and(said_before) {
                     let before = brokers.insert(broker_name.clone(), queues.into());
+                    self.taken += if before.is_none() { weight(topic) } else { 0 };
                     changed |= before.map(|held| held.shown) != Some(queues);
                 }
             }
             if first || version_is_new {
                 for (topic, mapping) in &table.mappings {
                     let held_by = mapping.bname.clone().unwrap_or_else(|| broker_name.clone());
-                    self.mappings.entry(topic.clone()).or_default().insert(held_by, mapping.clone());
+                    let before = self.mappings.entry(topic.clone()).or_default().insert(held_by, mapping.clone());
+                    self.taken += weight_of_mapping(topic, mapping);
+                    self.taken -= before.map_or(0, |before| weight_of_mapping(topic, &before));
                     changed = true;
                 }
             }
@@ -222,13 +235,20 @@ impl Routes {
 
     /// Removes a broker's queues from the topics chosen, and topics left without queues. True if there were any.
     fn forget_queues(&mut self, broker_name: &str, which: impl Fn(&str) -> bool) -> bool {
-        let mut any = false;
+        let mut freed = 0;
         self.topics.retain(|topic, brokers| {
-            any |= which(topic) && brokers.remove(broker_name).is_some();
+            freed += if which(topic) && brokers.remove(broker_name).is_some() { weight(topic) } else { 0 };
             !brokers.is_empty()
         });
-        let topics: BTreeSet<&String> = self.topics.keys().collect();
-        self.mappings.retain(|topic, _| topics.contains(topic));
+        let any = freed > 0;
+        self.mappings.retain(|topic, mappings| {
+            let stays = self.topics.contains_key(topic);
+            if !stays {
+                freed += mappings.values().map(|mapping| weight_of_mapping(topic, mapping)).sum::<usize>();
+            }
+            stays
+        });
+        self.taken -= freed;
         any
     }
 

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use ferromq_protocol::body::{DataVersion, RouteForm};
 use ferromq_protocol::json;
 use ferromq_remoting::ConnectionId;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -299,4 +300,70 @@ fn lists_by_cluster_and_unit_flag() {
     assert!(routes.topics().contains(&"T1".into()));
     routes.delete_topic("T1", Some("c"));
     assert!(!routes.topics().contains(&"T1".into()));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Register { broker: usize, topics: Vec<usize>, mapped: Option<usize> },
+    RegisterTopic { broker: usize, topic: usize },
+    DeleteTopic(usize),
+    Close(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let topics = proptest::collection::vec(0usize..8, 0..6);
+    prop_oneof![
+        4 => (0usize..5, topics, proptest::option::of(0usize..4))
+            .prop_map(|(broker, topics, mapped)| Step::Register { broker, topics, mapped }),
+        2 => (0usize..5, 0usize..8).prop_map(|(broker, topic)| Step::RegisterTopic { broker, topic }),
+        1 => (0usize..8).prop_map(Step::DeleteTopic),
+        1 => (0usize..5).prop_map(Step::Close),
+    ]
+}
+
+proptest! {
+    /// Whatever brokers say: what is taken is what is there, there is never more than there is room for, and who is refused leaves nothing.
+    #[test]
+    fn the_table_has_room_for_so_much(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut routes = Routes::new(Policy::default());
+        routes.bounds = room::Bounds { brokers: 3, taken: 12 };
+        // The last one is so long that it counts twice.
+        let topic = |number: usize| if number == 7 { "t".repeat(200) } else { format!("T{number}") };
+        for (counter, step) in steps.into_iter().enumerate() {
+            let before = routes.topics();
+            match step {
+                Step::Register { broker, topics, mapped } => {
+                    let topics: Vec<_> = topics.into_iter().map(topic).collect();
+                    let mut table = table(counter as i64, &topics.iter().map(String::as_str).collect::<Vec<_>>());
+                    for (topic, queues) in topics.first().into_iter().zip(mapped) {
+                        let curr_id_map = (0..queues as i32).map(|id| (id, id)).collect();
+                        let mapping = TopicQueueMappingInfo { curr_id_map, ..TopicQueueMappingInfo::default() };
+                        table.mappings.insert(topic.clone(), mapping);
+                    }
+                    let asked = Registration {
+                        broker_name: format!("broker-{broker}"),
+                        connection: ConnectionId(broker as u64),
+                        ..registration(&format!("10.0.0.{broker}:10911"), 0, Some(table))
+                    };
+                    if routes.register(asked, at(0)) == Registered::Full {
+                        prop_assert_eq!(routes.topics(), before);
+                    }
+                }
+                Step::RegisterTopic { broker, topic: number } => {
+                    routes.register_topic(&topic(number), [(format!("broker-{broker}"), queues(6))]);
+                }
+                Step::DeleteTopic(number) => routes.delete_topic(&topic(number), None),
+                Step::Close(broker) => {
+                    routes.closed(ConnectionId(broker as u64));
+                }
+            }
+            let topics: usize = routes.topics.iter().map(|(topic, held)| held.len() * weight(topic)).sum();
+            let of_topic = |(topic, held): (&String, &BTreeMap<_, _>)| -> usize {
+                held.values().map(|mapping| weight_of_mapping(topic, mapping)).sum()
+            };
+            let mappings: usize = routes.mappings.iter().map(of_topic).sum();
+            prop_assert_eq!(routes.taken, topics + mappings);
+            prop_assert!(routes.taken <= 12 && routes.processes.len() <= 3 && routes.groups.len() <= 3);
+        }
+    }
 }
