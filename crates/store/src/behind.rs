@@ -7,6 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
+
 use crate::consume_queue::ConsumeQueue;
 
 /// Between two passes at least; Java pauses as long in ConsumeQueue.putMessagePositionInfoWrapper.
@@ -21,19 +23,8 @@ pub enum Target {
     Index,
 }
 
-impl Target {
-    fn is(&self, other: &Target) -> bool {
-        match (self, other) {
-            (Target::Queue(one), Target::Queue(other)) => Arc::ptr_eq(one, other),
-            (Target::Index, Target::Index) => true,
-            _ => false,
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Late {
-    target: Target,
     /// Records before this one are in it.
     from: u64,
     /// Store time of the record at which it was set aside.
@@ -50,44 +41,66 @@ struct Pass {
     began: Instant,
 }
 
-/// What lacks entries, and how far the present pass is.
+/// What lacks entries, and how far the present pass is. Asked for every record that is dispatched, and for queues by thousands:
+/// so each is found at once.
 #[derive(Debug, Default)]
 pub struct Behind {
-    late: Vec<Late>,
+    index: Option<Late>,
+    /// By address: a queue that is in here stays where it is.
+    queues: HashMap<usize, (Arc<ConsumeQueue>, Late)>,
+    /// How many have not failed again in this pass.
+    hopeful: usize,
     pass: Option<Pass>,
     next_pass: Option<Instant>,
 }
 
 impl Behind {
     pub fn has_index(&self) -> bool {
-        self.late.iter().any(|late| matches!(late.target, Target::Index))
+        self.index.is_some()
     }
 
     /// Whether somebody lacks entries for want of disk space.
     pub fn has_no_room(&self) -> bool {
-        self.late.iter().any(|late| late.no_room)
+        self.late().any(|late| late.no_room)
     }
 
     /// The first record that somebody lacks, and the store time at which a recovery has to begin for it.
     pub fn first(&self) -> Option<(u64, i64)> {
-        let from = self.late.iter().map(|late| late.from).min()?;
-        let timestamp = self.late.iter().map(|late| late.timestamp).min()?;
+        let from = self.late().map(|late| late.from).min()?;
+        let timestamp = self.late().map(|late| late.timestamp).min()?;
         Some((from, timestamp))
+    }
+
+    fn late(&self) -> impl Iterator<Item = &Late> {
+        self.index.iter().chain(self.queues.values().map(|(_, late)| late))
+    }
+
+    fn late_mut(&mut self) -> impl Iterator<Item = &mut Late> {
+        self.index.iter_mut().chain(self.queues.values_mut().map(|(_, late)| late))
+    }
+
+    fn of(&mut self, target: &Target) -> Option<&mut Late> {
+        match target {
+            Target::Queue(queue) => self.queues.get_mut(&Arc::as_ptr(queue).addr()).map(|(_, late)| late),
+            Target::Index => self.index.as_mut(),
+        }
     }
 
     /// Sets aside what could not take the record at `physical`.
     pub fn set_aside(&mut self, target: Target, physical: u64, timestamp: i64, error: &io::Error) {
-        match &target {
+        let late = Late { from: physical, timestamp, no_room: is_no_room(error), failed: false };
+        let before = match target {
             Target::Queue(queue) => {
                 tracing::error!(%error, topic = queue.topic(), queue = %queue.id(), "entries of a queue cannot be written; it takes no messages until they can, and what is in the log will be made up for");
                 queue.set_behind(error.to_string().into());
+                self.queues.insert(Arc::as_ptr(&queue).addr(), (queue, late)).map(|(_, late)| late)
             }
             Target::Index => {
                 tracing::error!(%error, "index entries cannot be written; until they can, new messages are not found by their keys");
+                self.index.replace(late)
             }
-        }
-        let no_room = is_no_room(error);
-        self.late.push(Late { target, from: physical, timestamp, no_room, failed: false });
+        };
+        self.hopeful += usize::from(before.is_none_or(|late| late.failed));
         self.next_pass.get_or_insert_with(|| Instant::now() + PAUSE_MIN);
     }
 
@@ -98,26 +111,28 @@ impl Behind {
             if self.next_pass.is_some_and(|due| Instant::now() < due) {
                 return None;
             }
-            self.late.iter_mut().for_each(|late| late.failed = false);
+            self.late_mut().for_each(|late| late.failed = false);
+            self.count_hopeful();
             self.pass = Some(Pass { at, began: Instant::now() });
         }
         self.pass.as_ref().map(|pass| pass.at)
     }
 
     /// Whether the record at `physical` is one that `target` lacks and that is to be tried in this pass.
-    pub fn wants(&self, target: &Target, physical: u64) -> bool {
-        self.late.iter().any(|late| !late.failed && late.from <= physical && late.target.is(target))
+    pub fn wants(&mut self, target: &Target, physical: u64) -> bool {
+        self.of(target).is_some_and(|late| !late.failed && late.from <= physical)
     }
 
     /// What became of a try.
     pub fn tried(&mut self, target: &Target, physical: u64, end: u64, result: Result<(), &io::Error>) {
-        let Some(late) = self.late.iter_mut().find(|late| late.target.is(target)) else { return };
+        let Some(late) = self.of(target) else { return };
         match result {
             Ok(()) => late.from = end,
             Err(error) => {
                 late.from = physical;
                 late.failed = true;
                 late.no_room = is_no_room(error);
+                self.hopeful -= 1;
             }
         }
     }
@@ -127,48 +142,54 @@ impl Behind {
     pub fn pass_came_to(&mut self, at: u64, end: u64) -> bool {
         let Some(pass) = &mut self.pass else { return false };
         pass.at = at;
-        if at < end && self.late.iter().any(|late| !late.failed) {
+        if at < end && self.hopeful > 0 {
             return true;
         }
         let took = pass.began.elapsed();
         self.pass = None;
         if at >= end {
-            self.late.retain(|late| {
-                if !late.failed {
-                    late.target.caught_up();
-                }
-                late.failed
-            });
+            for (_, (queue, _)) in self.queues.extract_if(|_, (_, late)| !late.failed) {
+                caught_up(&queue);
+            }
+            if self.index.take_if(|late| !late.failed).is_some() {
+                index_caught_up();
+            }
+            self.hopeful = 0;
         }
-        self.next_pass = (!self.late.is_empty()).then(|| Instant::now() + PAUSE_MIN.max(took * PAUSE_PER_PASS));
+        let is_left = self.has_index() || !self.queues.is_empty();
+        self.next_pass = is_left.then(|| Instant::now() + PAUSE_MIN.max(took * PAUSE_PER_PASS));
         false
     }
 
     /// Queues that are no more lack nothing.
     pub fn forget_retired(&mut self) {
-        self.late.retain(|late| !matches!(&late.target, Target::Queue(queue) if queue.is_retired()));
+        self.queues.retain(|_, (queue, _)| !queue.is_retired());
+        self.count_hopeful();
     }
 
     /// Everything from the first record that somebody lacks will be dispatched again.
     pub fn forget_all(&mut self) {
-        for late in self.late.drain(..) {
-            late.target.caught_up();
+        for (_, (queue, _)) in self.queues.drain() {
+            caught_up(&queue);
         }
-        self.pass = None;
-        self.next_pass = None;
+        if self.index.take().is_some() {
+            index_caught_up();
+        }
+        *self = Behind::default();
+    }
+
+    fn count_hopeful(&mut self) {
+        self.hopeful = self.late().filter(|late| !late.failed).count();
     }
 }
 
-impl Target {
-    fn caught_up(&self) {
-        match self {
-            Target::Queue(queue) => {
-                tracing::info!(topic = queue.topic(), queue = %queue.id(), "the queue has its entries again");
-                queue.set_caught_up();
-            }
-            Target::Index => tracing::info!("the index has its entries again"),
-        }
-    }
+fn caught_up(queue: &ConsumeQueue) {
+    tracing::info!(topic = queue.topic(), queue = %queue.id(), "the queue has its entries again");
+    queue.set_caught_up();
+}
+
+fn index_caught_up() {
+    tracing::info!("the index has its entries again");
 }
 
 fn is_no_room(error: &io::Error) -> bool {
