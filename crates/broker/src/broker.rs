@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use ferromq_config::InvalidValue;
 use ferromq_remoting::address::{parse_ip, with_port, without_brackets};
 use ferromq_remoting::{BindError, Bound, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers};
-use ferromq_store::{Clock, CloseError, DelayLevels, Disk, FlushMode, LocalDisk, OpenError, Store, StoreConfig};
+use ferromq_store::{
+    Clock, CloseError, DelayLevels, Disk, FlushMode, LocalDisk, OpenError, ReadError, Store, StoreConfig,
+};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -68,6 +70,8 @@ pub enum StartError {
     Address { host: String, reason: String },
     #[error("cannot use {}, where messages for a given time are kept track of: {source}", path.display())]
     Timers { path: PathBuf, source: io::Error },
+    #[error("cannot find out which transactions are open: {0}. Start again when it can be read")]
+    Transactions(#[source] ReadError),
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
 }
@@ -217,7 +221,7 @@ impl Broker {
         );
         let address = with_port(without_brackets(config.advertised_host()), advertised_port);
         let store_host = resolve(config.advertised_host(), advertised_port)?;
-        let transactions = Arc::new(Transactions::open(TransactionParts {
+        let parts = TransactionParts {
             config: Arc::clone(&live),
             offsets: Arc::clone(&offsets),
             clients: Arc::clone(&clients),
@@ -227,7 +231,8 @@ impl Broker {
             levels: delay_levels.clone(),
             forward: forward(),
             store_host,
-        }));
+        };
+        let transactions = Arc::new(Transactions::open(parts).map_err(StartError::Transactions)?);
         let send = Arc::new(SendPath::new(SendParts {
             config: Arc::clone(&live),
             topics: Arc::clone(&topics),

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ferromq_protocol::header::CheckTransactionRequest;
 use ferromq_protocol::message::properties::{self, names};
 use ferromq_protocol::message::{
@@ -105,16 +104,16 @@ pub(crate) enum EndError {
 }
 
 impl Transactions {
-    /// Reads what is pending out of the two queues.
-    pub(crate) fn open(parts: TransactionParts) -> Transactions {
+    /// Reads what is pending out of the two queues. An error is of the moment: a transaction that is not known is passed over for good.
+    pub(crate) fn open(parts: TransactionParts) -> Result<Transactions, ReadError> {
         let mut pending = Pending::default();
-        parts.read_halves(&mut pending, now_ms());
-        parts.read_ops(&mut pending);
+        parts.read_halves(&mut pending, now_ms())?;
+        parts.read_ops(&mut pending)?;
         if pending.len() > 0 {
             info!(count = pending.len(), "transactions are open");
         }
         let shared = Shared { parts, pending: Mutex::new(pending), stopping: Mutex::new(false), wake: Condvar::new() };
-        Transactions { shared: Arc::new(shared), thread: Mutex::new(None) }
+        Ok(Transactions { shared: Arc::new(shared), thread: Mutex::new(None) })
     }
 
     /// Begins to ask.
@@ -245,37 +244,28 @@ impl TransactionParts {
         self.offsets.committed(topic, groups::TRANSACTION, QUEUE).unwrap_or_default()
     }
 
-    /// Every record of a queue from there on.
-    fn for_each(&self, topic: &str, from: QueueOffset, mut act: impl FnMut(&Record<'_>)) {
-        let Some(bounds) = self.store.queue_bounds(topic, QUEUE) else { return };
-        let mut at = from.clamp(bounds.min, bounds.max);
-        while at < bounds.max {
-            match self.record_bytes(topic, at) {
-                Ok(Some(bytes)) => match Record::parse(&bytes) {
-                    Ok(record) => {
-                        self.count_read(topic, bytes.len());
-                        act(&record);
-                    }
-                    Err(error) => error!(topic, offset = %at, %error, "a message of a transaction cannot be read"),
-                },
-                Ok(None) => {}
-                Err(error) => error!(topic, offset = %at, %error, "a message of a transaction cannot be read"),
-            }
-            at = at.next();
-        }
-    }
-
-    fn record_bytes(&self, topic: &str, at: QueueOffset) -> Result<Option<Bytes>, ReadError> {
-        match self.store.queue_entry(topic, QUEUE, at, Effort::Full)? {
-            Some(entry) => self.store.message_at(entry.physical, Effort::Full),
-            None => Ok(None),
+    /// Every record of a queue from there on, but for those that are damaged.
+    fn for_each(&self, topic: &str, from: QueueOffset, mut act: impl FnMut(&Record<'_>)) -> Result<(), ReadError> {
+        const WHAT: &str = "a message of a transaction";
+        let Some(bounds) = self.store.queue_bounds(topic, QUEUE) else { return Ok(()) };
+        let mut next = from.clamp(bounds.min, bounds.max);
+        while next < bounds.max {
+            let at = next;
+            next = at.next();
+            let Some(entry) = missing::look_up_entry(&self.store, WHAT, topic, QUEUE, at)? else { continue };
+            let Some(bytes) = missing::look_up(&self.store, WHAT, entry.physical)? else { continue };
+            // Looked up by its place, it can be read.
+            let Ok(record) = Record::parse(&bytes) else { continue };
+            self.count_read(topic, bytes.len());
+            act(&record);
         }
     }
 
     /// What they say of their age is by the wall clock, which shows `wall_ms` now.
-    fn read_halves(&self, pending: &mut Pending, wall_ms: i64) {
+    fn read_halves(&self, pending: &mut Pending, wall_ms: i64) -> Result<(), ReadError> {
         let forward_ms = self.forward.now_ms();
         self.for_each(TRANSACTION_HALF_TOPIC, self.noted(TRANSACTION_HALF_TOPIC), |record| {
+        Ok(())
             let text = record.properties();
             let first = first_copy(record);
             let earlier = first.and_then(|first| pending.remove(first));
@@ -298,10 +288,10 @@ impl TransactionParts {
                 stored_ms,
                 immunity_ms: properties::property(&text, names::CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(immunity_ms),
             });
-        });
+        })
     }
 
-    fn read_ops(&self, pending: &mut Pending) {
+    fn read_ops(&self, pending: &mut Pending) -> Result<(), ReadError> {
         self.for_each(TRANSACTION_OP_HALF_TOPIC, self.noted(TRANSACTION_OP_HALF_TOPIC), |record| {
             let mut highest = None;
             for half in ended_by(record.body()) {
@@ -311,7 +301,7 @@ impl TransactionParts {
             if let Some(highest) = highest {
                 pending.marked(record.queue_offset(), highest);
             }
-        });
+        })
     }
 
     /// Stores the message of a half where its producer wanted it, or among the delayed ones. `TRAN_MSG` stays: by it a consumer's client
@@ -644,7 +634,7 @@ fn ended_by(body: &[u8]) -> impl Iterator<Item = QueueOffset> {
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    use ferromq_store::StoreConfig;
+    use ferromq_store::{Disk, StoreConfig};
 
     use super::*;
     use crate::config::BrokerConfig;
@@ -668,6 +658,7 @@ mod tests {
     #[test]
     fn immunity_is_a_number_of_seconds_or_nothing() {
         assert_eq!([immunity_ms("5"), immunity_ms("-1"), immunity_ms("soon")], [Some(5000), None, None]);
+    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_until};
     }
 
     /// A store whose wall clock is the test's, and transactions whose age is.
@@ -676,7 +667,7 @@ mod tests {
         forward_ms: Arc<AtomicI64>,
         transactions: Transactions,
         store: Arc<Store>,
-        _directory: tempfile::TempDir,
+        directory: tempfile::TempDir,
     }
 
     const START: i64 = 1_800_000_000_000;
@@ -693,33 +684,40 @@ mod tests {
             segment_len: 1 << 20,
             queue_file_entries: 1000,
             index_slots: 100,
+        disk: Arc<TroubledDisk>,
             index_entries: 1000,
             clock: clock(&wall_ms),
             ..StoreConfig::at(directory.path())
         };
         let store = Arc::new(Store::open(config).unwrap());
         let persistence = Persistence::default();
-        let config = BrokerConfig { transaction_check_max: 0, transaction_time_out: 6_000, ..BrokerConfig::default() };
+        let config = BrokerConfig { transaction_check_max, transaction_time_out: 6_000, ..BrokerConfig::default() };
         let live = Arc::new(LiveConfig::new(config.clone(), None));
         let config_dir = directory.path().join("config");
+        house_with(0)
+    }
+
+    fn house_with(transaction_check_max: u32) -> House {
         let topics = Arc::new(Topics::open(&config_dir, &live, &persistence).unwrap());
         let offsets = ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence).unwrap();
         let transactions = Transactions::open(TransactionParts {
             config: Arc::clone(&live),
             offsets: Arc::new(offsets),
             clients: Arc::new(Clients::new()),
+        let disk = Arc::new(TroubledDisk::default());
             topics,
             statistics: Arc::new(Statistics::new()),
             store: Arc::clone(&store),
             levels: DelayLevels::default(),
             forward: clock(&forward_ms),
             store_host: "127.0.0.1:10911".parse().unwrap(),
+            disk: Arc::clone(&disk) as Arc<dyn Disk>,
         });
-        House { wall_ms, forward_ms, transactions, store, _directory: directory }
+        House { wall_ms, forward_ms, disk, transactions: transactions.unwrap(), store, directory }
     }
 
     impl House {
-        fn begin(&self, more: &str) {
+        fn begin(&self, more: &str) -> Appended {
             let half = NewMessage {
                 topic: TRANSACTION_HALF_TOPIC,
                 queue_id: QUEUE,
@@ -756,6 +754,44 @@ mod tests {
         const HOUR: i64 = 3_600_000;
         for by_ms in [-HOUR, HOUR, 100 * HOUR] {
             let house = house();
+            appended
+        }
+
+        /// As a handler ends it.
+        fn end(&self, half: &Appended, commit: bool) -> Result<(), EndError> {
+            let bytes = self.store.message_at(half.physical_offset, Effort::Full).unwrap().unwrap();
+            let ended = self.transactions.end(&Record::parse(&bytes).unwrap(), commit);
+            self.store.announce();
+            ended
+        }
+
+        fn count(&self, topic: &str) -> u64 {
+            self.store.queue_bounds(topic, QUEUE).map_or(0, |bounds| bounds.max.0)
+        }
+
+        /// Returns once all that was stored can be seen.
+        fn see(&self) {
+            let all_is_seen = || {
+                let marks = self.store.watermarks();
+                marks.dispatched == marks.written
+            };
+            wait_until("not all is dispatched", all_is_seen);
+        }
+
+        /// As one that starts on the store as it is.
+        fn opened_again(&self) -> Result<Transactions, ReadError> {
+            let parts = &self.transactions.shared.parts;
+            Transactions::open(TransactionParts {
+                config: Arc::clone(&parts.config),
+                offsets: Arc::clone(&parts.offsets),
+                clients: Arc::clone(&parts.clients),
+                topics: Arc::clone(&parts.topics),
+                statistics: Arc::clone(&parts.statistics),
+                store: Arc::clone(&parts.store),
+                levels: parts.levels.clone(),
+                forward: parts.forward.clone(),
+                store_host: parts.store_host,
+            })
             house.begin("");
             house.begin("CHECK_IMMUNITY_TIME_IN_SECONDS\u{1}60\u{2}");
             house.wall_ms.fetch_add(by_ms, Ordering::SeqCst);
@@ -771,3 +807,22 @@ mod tests {
         }
     }
 }
+
+    #[test]
+    fn a_start_that_cannot_read_a_transaction_now_fails_and_one_that_never_will_goes_on() {
+        let house = house();
+        let first = house.begin("");
+        let second = house.begin("");
+        house.see();
+        for files in ["/commitlog/", "/RMQ_SYS_TRANS_HALF_TOPIC/"] {
+            let bytes = if files == "/commitlog/" { 0..first.end.0 } else { 0..20 };
+            house.disk.refuse(files, bytes.clone(), NO_DESCRIPTORS);
+            assert!(house.opened_again().is_err(), "{files}");
+            house.disk.refuse(files, bytes, BAD_SECTOR);
+            let opened = house.opened_again().unwrap();
+            let pending = opened.shared.pending.lock();
+            assert!(pending.get(first.queue_offset).is_none() && pending.get(second.queue_offset).is_some(), "{files}");
+        }
+        house.disk.recover();
+        assert_eq!(house.opened_again().unwrap().shared.pending.lock().len(), 2);
+    }
