@@ -150,6 +150,8 @@ impl Transactions {
             born_ms: stored_ms.saturating_sub(age_when_stored(born_ms, appended.store_timestamp)),
             stored_ms,
             immunity_ms: immunity.and_then(immunity_ms),
+            ended: false,
+            put_aside: false,
         });
     }
 
@@ -184,15 +186,20 @@ impl Transactions {
             // After a restart the copies between the first and the newest one are unknown; each names the first.
             named_copies(record).find_map(|copy| pending.claim(copy))
         };
-        let Some(half) = claimed else { return shared.end_late(record, commit) };
-        let stored = if commit { shared.parts.store_committed(record) } else { Ok(()) };
-        match stored.and_then(|()| Ok(shared.mark_ended(&half, Store::append_again_silently)?)) {
-            Ok(()) => Ok(()),
-            Err(error) => {
+        let Some(mut half) = claimed else { return shared.end_late(record, commit) };
+        if commit && !half.ended {
+            if let Err(error) = shared.parts.store_committed(record) {
                 shared.pending.lock().insert(half);
-                Err(error)
+                return Err(error);
             }
+            // Once, however long its op message fails.
+            half.ended = true;
         }
+        let marked = shared.mark_ended(&half, Store::append_again_silently);
+        marked.map_err(|error| {
+            shared.pending.lock().insert(half);
+            error.into()
+        })
     }
 
     /// Makes a half pending again, or one that was given up, with no questions asked yet: RESUME_CHECK_HALF_MESSAGE. False for a
@@ -201,9 +208,8 @@ impl Transactions {
         let shared = &self.shared;
         let open = if record.topic() == TRANSACTION_HALF_TOPIC {
             let pending = shared.pending.lock();
-            let Some(half) = named_copies(record).find_map(|copy| pending.get(copy).cloned()) else {
-                return Ok(false);
-            };
+            let half = named_copies(record).find_map(|copy| pending.get(copy).cloned()).filter(|half| !half.ended);
+            let Some(half) = half else { return Ok(false) };
             Some(half)
         } else {
             None
@@ -222,7 +228,7 @@ impl Transactions {
             None => {
                 // It ends as the new one from now on.
                 if let Some(first) = first_copy(record) {
-                    shared.pending.lock().take_given_up(first);
+                    shared.pending.lock().resumed(first);
                 }
                 let immunity = properties.value(names::CHECK_IMMUNITY_TIME_IN_SECONDS);
                 self.began(&appended, record.born_timestamp(), immunity);
@@ -259,13 +265,13 @@ impl TransactionParts {
             self.count_read(topic, bytes.len());
             act(&record);
         }
+        Ok(())
     }
 
     /// What they say of their age is by the wall clock, which shows `wall_ms` now.
     fn read_halves(&self, pending: &mut Pending, wall_ms: i64) -> Result<(), ReadError> {
         let forward_ms = self.forward.now_ms();
         self.for_each(TRANSACTION_HALF_TOPIC, self.noted(TRANSACTION_HALF_TOPIC), |record| {
-        Ok(())
             let text = record.properties();
             let first = first_copy(record);
             let earlier = first.and_then(|first| pending.remove(first));
@@ -287,6 +293,8 @@ impl TransactionParts {
                 born_ms: stored_ms.saturating_sub(age_when_stored(record.born_timestamp(), record.store_timestamp())),
                 stored_ms,
                 immunity_ms: properties::property(&text, names::CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(immunity_ms),
+                ended: false,
+                put_aside: false,
             });
         })
     }
@@ -386,8 +394,15 @@ impl Shared {
             return Ok(());
         }
         // It has ended meanwhile, and that end does not name this copy.
-        let ended = Half { queue_offset: at, physical, ..half.clone() };
-        self.mark_ended(&ended, append)
+        let copy = Half { queue_offset: at, physical, ended: true, ..half.clone() };
+        self.mark_ended(&copy, append).inspect_err(|_| self.pending.lock().insert(copy))
+    }
+
+    /// Ends the transaction that has a half there without storing its message; it may have been put aside before.
+    fn end_without(&self, copy: QueueOffset, put_aside: bool) -> Result<(), AppendError> {
+        let claimed = self.pending.lock().claim_put_aside(copy, put_aside);
+        let Some(half) = claimed else { return Ok(()) };
+        self.mark_ended(&half, Store::append_again).inspect_err(|_| self.pending.lock().unsettled(half))
     }
 
     /// Stores the op message of a transaction that was taken out of the table.
@@ -463,31 +478,40 @@ impl Shared {
         }
     }
 
-    /// Asks after every transaction that is old enough.
+    /// Asks after every transaction that is old enough. What holds up one of them holds up no other.
     fn round(&self) {
         let config = self.parts.config.current().clone();
         let Some(bounds) = self.parts.store.queue_bounds(TRANSACTION_HALF_TOPIC, QUEUE) else { return };
         let timeout_ms = i64::try_from(config.transaction_time_out).unwrap_or(i64::MAX);
         let mut from = QueueOffset(0);
+        let mut failed = None;
         while !*self.stopping.lock() {
             let now = self.parts.forward.now_ms();
             // Copies made in this round are behind its end.
-            let Some(half) = self.pending.lock().next_due(from, bounds.max, now, timeout_ms).cloned() else { return };
+            let Some(half) = self.pending.lock().next_due(from, bounds.max, now, timeout_ms).cloned() else { break };
             from = half.queue_offset.next();
             let checked = match self.check(&half, bounds.max, config.transaction_check_max, now) {
-                // The others behind it must not wait for ever.
                 Err(error) if error.is_of_the_message() => self.leave_out(&half, &error),
                 checked => checked,
             };
             if let Err(error) = checked {
-                warn!(%error, "transactions cannot be checked now; trying again at the next interval");
-                return;
+                let goes_on = is_of_one(&error);
+                failed.get_or_insert((half.queue_offset, error));
+                if !goes_on {
+                    break;
+                }
             }
+        }
+        if let Some((first, error)) = failed {
+            warn!(%first, %error, "transactions cannot be checked now; trying again at the next interval");
         }
     }
 
     /// Asks after one, or gives it up. `end` is that of the half queue.
     fn check(&self, half: &Half, end: QueueOffset, checks_max: u32, now: i64) -> Result<(), AppendError> {
+        if half.lacks_op_only() {
+            return self.end_without(half.queue_offset, half.put_aside);
+        }
         let found = missing::look_up(&self.parts.store, "a half message", half.physical).map_err(missing::not_now)?;
         let Some(bytes) = found else {
             self.pending.lock().remove(half.queue_offset);
@@ -527,7 +551,7 @@ impl Shared {
             }
             Err(error) => return Err(error),
         };
-        let still_open = self.pending.lock().get(place.queue).is_some();
+        let still_open = self.pending.lock().get(place.queue).is_some_and(|half| !half.ended);
         if let Some(producer) = producer.filter(|_| still_open)
             && let Err(error) = producer.oneway(self.question(&record, &properties, &place)?)
         {
@@ -538,39 +562,24 @@ impl Shared {
 
     /// Puts a half where an operator finds it, and ends its transaction without storing its message.
     fn give_up(&self, half: &Half, record: &Record<'_>) -> Result<(), AppendError> {
-        let half = {
-            // At once: an end that comes in between must find it in one place or the other.
-            let mut pending = self.pending.lock();
-            let Some(half) = pending.claim(half.queue_offset) else { return Ok(()) };
-            pending.gave_up(&half);
-            half
-        };
+        if self.pending.lock().get(half.queue_offset).is_none() {
+            return Ok(());
+        }
         self.parts.topics.find_or_create(TRANSACTION_CHECK_MAX_TIME_TOPIC, 1, perm::READ_WRITE, false, 0);
         let text = record.properties();
-        let copy = NewMessage::copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text);
-        let put = self.parts.store.append_again(&copy).and_then(|_| self.mark_ended(&half, Store::append_again));
-        match put {
-            Ok(()) => warn!(
-                queue_offset = %half.queue_offset, topic = TRANSACTION_CHECK_MAX_TIME_TOPIC,
-                "a transaction had no end after all checks; its half message is put aside"
-            ),
-            Err(_) => {
-                let mut pending = self.pending.lock();
-                // Unless it was committed meanwhile.
-                if pending.take_given_up(half.queue_offset).is_some() {
-                    pending.insert(half);
-                }
-            }
-        }
-        put
+        self.parts.store.append_again(&NewMessage::copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text))?;
+        warn!(
+            queue_offset = %half.queue_offset, topic = TRANSACTION_CHECK_MAX_TIME_TOPIC,
+            "a transaction had no end after all checks; its half message is put aside"
+        );
+        self.end_without(half.queue_offset, true)
     }
 
     /// Ends a transaction that can neither be asked after nor put aside. Its half stays where it is, so who reads the log can look after
     /// it.
     fn leave_out(&self, half: &Half, why: &AppendError) -> Result<(), AppendError> {
         error!(physical_offset = %half.physical, queue_offset = %half.queue_offset, %why, "a half message cannot be stored again and is left out");
-        let Some(half) = self.pending.lock().claim(half.queue_offset) else { return Ok(()) };
-        self.mark_ended(&half, Store::append_again).inspect_err(|_| self.pending.lock().insert(half))
+        self.end_without(half.queue_offset, false)
     }
 
     /// CHECK_TRANSACTION_STATE with the half as the message that it is to become.
@@ -592,6 +601,16 @@ impl Shared {
         Ok(Command::request(RequestCode::CHECK_TRANSACTION_STATE, &header)
             .with_field("bname", self.parts.config.broker_name())
             .with_body(body))
+    }
+}
+
+/// Whether a failure says nothing of other transactions: then a round goes on.
+fn is_of_one(error: &AppendError) -> bool {
+    match error {
+        // Nobody is asked without a copy there.
+        AppendError::QueueBehind { topic, .. } => topic != TRANSACTION_HALF_TOPIC,
+        AppendError::CannotRead { .. } => true,
+        error => error.is_of_the_message(),
     }
 }
 
@@ -639,6 +658,7 @@ mod tests {
     use super::*;
     use crate::config::BrokerConfig;
     use crate::persistence::Persistence;
+    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_until};
 
     #[test]
     fn op_messages_of_both_lines_are_understood() {
@@ -658,13 +678,13 @@ mod tests {
     #[test]
     fn immunity_is_a_number_of_seconds_or_nothing() {
         assert_eq!([immunity_ms("5"), immunity_ms("-1"), immunity_ms("soon")], [Some(5000), None, None]);
-    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_until};
     }
 
     /// A store whose wall clock is the test's, and transactions whose age is.
     struct House {
         wall_ms: Arc<AtomicI64>,
         forward_ms: Arc<AtomicI64>,
+        disk: Arc<TroubledDisk>,
         transactions: Transactions,
         store: Arc<Store>,
         directory: tempfile::TempDir,
@@ -674,19 +694,24 @@ mod tests {
 
     /// Whoever is old enough to be asked after is given up at once.
     fn house() -> House {
+        house_with(0)
+    }
+
+    fn house_with(transaction_check_max: u32) -> House {
         let directory = tempfile::tempdir().unwrap();
         let (wall_ms, forward_ms) = (Arc::new(AtomicI64::new(START)), Arc::new(AtomicI64::new(START)));
         let clock = |of: &Arc<AtomicI64>| {
             let of = Arc::clone(of);
             Clock::from_fn(move || of.load(Ordering::SeqCst))
         };
+        let disk = Arc::new(TroubledDisk::default());
         let config = StoreConfig {
             segment_len: 1 << 20,
             queue_file_entries: 1000,
             index_slots: 100,
-        disk: Arc<TroubledDisk>,
             index_entries: 1000,
             clock: clock(&wall_ms),
+            disk: Arc::clone(&disk) as Arc<dyn Disk>,
             ..StoreConfig::at(directory.path())
         };
         let store = Arc::new(Store::open(config).unwrap());
@@ -694,24 +719,18 @@ mod tests {
         let config = BrokerConfig { transaction_check_max, transaction_time_out: 6_000, ..BrokerConfig::default() };
         let live = Arc::new(LiveConfig::new(config.clone(), None));
         let config_dir = directory.path().join("config");
-        house_with(0)
-    }
-
-    fn house_with(transaction_check_max: u32) -> House {
         let topics = Arc::new(Topics::open(&config_dir, &live, &persistence).unwrap());
         let offsets = ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence).unwrap();
         let transactions = Transactions::open(TransactionParts {
             config: Arc::clone(&live),
             offsets: Arc::new(offsets),
             clients: Arc::new(Clients::new()),
-        let disk = Arc::new(TroubledDisk::default());
             topics,
             statistics: Arc::new(Statistics::new()),
             store: Arc::clone(&store),
             levels: DelayLevels::default(),
             forward: clock(&forward_ms),
             store_host: "127.0.0.1:10911".parse().unwrap(),
-            disk: Arc::clone(&disk) as Arc<dyn Disk>,
         });
         House { wall_ms, forward_ms, disk, transactions: transactions.unwrap(), store, directory }
     }
@@ -735,25 +754,6 @@ mod tests {
             let immunity = properties::property(more, names::CHECK_IMMUNITY_TIME_IN_SECONDS);
             self.transactions.began(&appended, half.born_timestamp, immunity);
             self.store.announce();
-        }
-
-        fn pass(&self, ms: i64) {
-            self.wall_ms.fetch_add(ms, Ordering::SeqCst);
-            self.forward_ms.fetch_add(ms, Ordering::SeqCst);
-        }
-
-        /// How many are open after a round.
-        fn open(&self) -> usize {
-            self.transactions.shared.round();
-            self.transactions.shared.pending.lock().len()
-        }
-    }
-
-    #[test]
-    fn a_clock_that_is_set_makes_no_transaction_older_or_younger() {
-        const HOUR: i64 = 3_600_000;
-        for by_ms in [-HOUR, HOUR, 100 * HOUR] {
-            let house = house();
             appended
         }
 
@@ -792,6 +792,25 @@ mod tests {
                 forward: parts.forward.clone(),
                 store_host: parts.store_host,
             })
+        }
+
+        fn pass(&self, ms: i64) {
+            self.wall_ms.fetch_add(ms, Ordering::SeqCst);
+            self.forward_ms.fetch_add(ms, Ordering::SeqCst);
+        }
+
+        /// How many are open after a round.
+        fn open(&self) -> usize {
+            self.transactions.shared.round();
+            self.transactions.shared.pending.lock().len()
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_no_transaction_older_or_younger() {
+        const HOUR: i64 = 3_600_000;
+        for by_ms in [-HOUR, HOUR, 100 * HOUR] {
+            let house = house();
             house.begin("");
             house.begin("CHECK_IMMUNITY_TIME_IN_SECONDS\u{1}60\u{2}");
             house.wall_ms.fetch_add(by_ms, Ordering::SeqCst);
@@ -806,7 +825,61 @@ mod tests {
             house.store.close().unwrap();
         }
     }
-}
+
+    #[test]
+    fn what_is_stored_of_a_transaction_is_stored_once_however_long_its_op_message_fails() {
+        for put_aside in [false, true] {
+            // Asked after, or given up.
+            let house = house_with(if put_aside { 0 } else { 9 });
+            let halves = [house.begin(""), house.begin("")];
+            let in_the_way = house.directory.path().join("consumequeue").join(TRANSACTION_OP_HALF_TOPIC);
+            let made_up = break_queue(&house.store, TRANSACTION_OP_HALF_TOPIC, QUEUE, &in_the_way);
+            house.pass(6_001);
+            for _ in 0..3 {
+                if !put_aside {
+                    for half in &halves {
+                        house.end(half, true).unwrap_err();
+                    }
+                }
+                assert_eq!(house.open(), 2, "both stay until their ends are in the log");
+            }
+            if put_aside {
+                // One producer makes up its mind after all, and says so again.
+                house.end(&halves[0], true).unwrap_err();
+                house.end(&halves[0], true).unwrap_err();
+            }
+            let stored = [TRANSACTION_CHECK_MAX_TIME_TOPIC, "T", TRANSACTION_HALF_TOPIC];
+            let expected = if put_aside { [2, 1, 2] } else { [0, 2, 2] };
+            let counts = || stored.map(|topic| house.count(topic));
+            wait_until("not all is stored", || counts() == expected);
+            std::fs::remove_file(&in_the_way).unwrap();
+            house.see();
+            assert_eq!(house.open(), 0);
+            house.see();
+            assert_eq!(counts(), expected);
+            assert_eq!(house.count(TRANSACTION_OP_HALF_TOPIC), made_up + 2);
+            assert_eq!(house.opened_again().unwrap().shared.pending.lock().len(), 0);
+            if put_aside {
+                // The other one as well, as ever.
+                house.end(&halves[1], true).unwrap();
+                house.end(&halves[1], true).unwrap();
+                house.see();
+                assert_eq!(house.count("T"), 2);
+            }
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_cannot_be_checked_now_holds_up_no_other() {
+        let house = house();
+        let first = house.begin("");
+        house.begin("");
+        house.disk.refuse("/commitlog/", 0..first.end.0, NO_DESCRIPTORS);
+        house.pass(6_001);
+        assert_eq!(house.open(), 1);
+        house.disk.recover();
+        assert_eq!(house.open(), 0);
+    }
 
     #[test]
     fn a_start_that_cannot_read_a_transaction_now_fails_and_one_that_never_will_goes_on() {
@@ -826,3 +899,4 @@ mod tests {
         house.disk.recover();
         assert_eq!(house.opened_again().unwrap().shared.pending.lock().len(), 2);
     }
+}

@@ -31,12 +31,21 @@ pub(crate) struct Half {
     pub stored_ms: i64,
     /// Age from which it is asked after, in ms, if the producer has set one: `CHECK_IMMUNITY_TIME_IN_SECONDS`.
     pub immunity_ms: Option<i64>,
+    /// Its message is stored, or will never be, and only the op message is missing that says so: nothing else is to be done any more.
+    pub ended: bool,
+    /// A copy is put aside where an operator finds it, and the op message is missing. Its producer may commit it all the same.
+    pub put_aside: bool,
 }
 
 impl Half {
     /// Where the first copy is or was.
     pub fn first(&self) -> QueueOffset {
         self.older.first().copied().unwrap_or(self.queue_offset)
+    }
+
+    /// Whether it lacks its op message alone.
+    pub fn lacks_op_only(&self) -> bool {
+        self.ended || self.put_aside
     }
 
     /// All copies, oldest first.
@@ -50,7 +59,7 @@ impl Half {
     }
 
     fn is_due(&self, now_ms: i64, timeout_ms: i64) -> bool {
-        if self.is_too_old(now_ms) {
+        if self.lacks_op_only() || self.is_too_old(now_ms) {
             return true;
         }
         match self.immunity_ms {
@@ -92,7 +101,7 @@ impl Pending {
         self.halves.len()
     }
 
-    /// A new transaction, one read again after a start, or one that could not be ended.
+    /// A new transaction, one read again after a start, or one of which nothing came when it was claimed.
     pub fn insert(&mut self, half: Half) {
         self.ending.remove(&half.queue_offset);
         self.take_given_up(half.queue_offset);
@@ -102,7 +111,8 @@ impl Pending {
         self.halves.insert(half.queue_offset, half);
     }
 
-    /// Takes out the transaction that has a copy there, to end it; [`settle`](Self::settle) or [`insert`](Self::insert) follows.
+    /// Takes out the transaction that has a copy there, to end it; [`settle`](Self::settle), [`insert`](Self::insert) or
+    /// [`unsettled`](Self::unsettled) follows.
     pub fn claim(&mut self, copy: QueueOffset) -> Option<Half> {
         let half = self.remove(copy)?;
         self.ending.insert(half.queue_offset);
@@ -113,6 +123,26 @@ impl Pending {
     pub fn settle(&mut self, half: &Half, op: QueueOffset) {
         self.ending.remove(&half.queue_offset);
         self.marked(op, half.queue_offset);
+    }
+
+    /// What a claimed transaction had to store is stored, as it says itself, but the op message is not.
+    pub fn unsettled(&mut self, mut half: Half) {
+        if half.put_aside && self.take_given_up(half.queue_offset).is_none() {
+            // Committed meanwhile, by its producer.
+            half.ended = true;
+        }
+        self.insert(half);
+    }
+
+    /// Takes out a transaction that is put aside, or has no future, to end it without storing its message.
+    pub fn claim_put_aside(&mut self, copy: QueueOffset, put_aside: bool) -> Option<Half> {
+        let mut half = self.claim(copy)?;
+        half.put_aside |= put_aside;
+        if half.put_aside && !half.ended {
+            // At once: an end that comes in between must find it in one place or the other.
+            self.gave_up(&half);
+        }
+        Some(half)
     }
 
     /// Forgets the transaction that has a copy there.
@@ -147,9 +177,23 @@ impl Pending {
         Some(copies)
     }
 
+    /// The transaction that was put aside and has a copy there goes on as a new one, and is not committed as this one any more.
+    pub fn resumed(&mut self, copy: QueueOffset) {
+        let newest = *self.newest.get(&copy).unwrap_or(&copy);
+        match self.halves.get_mut(&newest) {
+            Some(unsettled) => unsettled.ended |= unsettled.put_aside,
+            None => _ = self.take_given_up(copy),
+        }
+    }
+
     /// What [`take_given_up`](Self::take_given_up) gave was not committed after all.
     pub fn put_back_given_up(&mut self, copies: &[QueueOffset]) {
         let Some(first) = copies.first() else { return };
+        let newest = *self.newest.get(first).unwrap_or(first);
+        if let Some(unsettled) = self.halves.get_mut(&newest) {
+            unsettled.ended = false;
+            return;
+        }
         self.given_up.extend(copies.iter().map(|copy| (*copy, *first)));
     }
 
@@ -157,6 +201,7 @@ impl Pending {
     pub fn moved(&mut self, from: QueueOffset, to: QueueOffset, physical: PhysicalOffset, stored_ms: i64) -> bool {
         let Some(mut half) = self.remove(from) else { return false };
         half.older.push(half.queue_offset);
+        half.put_aside = false;
         (half.queue_offset, half.physical, half.stored_ms) = (to, physical, stored_ms);
         self.insert(half);
         true
@@ -221,6 +266,29 @@ mod tests {
         assert_eq!(pending.take_given_up(QueueOffset(1)), Some(copies));
     }
 
+    #[test]
+    fn a_commit_beside_a_give_up_whose_op_message_fails_is_neither_lost_nor_done_twice() {
+        for stored in [true, false] {
+            let mut pending = pending([1]);
+            assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2), 0));
+            let half = pending.claim_put_aside(QueueOffset(2), true).unwrap();
+            // Its producer comes in between.
+            assert_eq!(pending.claim(QueueOffset(1)), None);
+            let copies = pending.take_given_up(QueueOffset(1)).unwrap();
+            pending.unsettled(half);
+            if !stored {
+                pending.put_back_given_up(&copies);
+            }
+            let half = pending.get(QueueOffset(1)).unwrap().clone();
+            assert_eq!((half.ended, half.put_aside), (stored, true));
+            // It stays in the table until its op message is in the log, and the next start finds it until then.
+            assert_eq!(pending.start(QueueOffset(3), QueueOffset(0)).0, QueueOffset(2));
+            let half = pending.claim_put_aside(QueueOffset(1), true).unwrap();
+            pending.settle(&half, QueueOffset(0));
+            assert_eq!(pending.take_given_up(QueueOffset(1)).is_some(), !stored);
+        }
+    }
+
     fn half(at: u64, stored_ms: i64) -> Half {
         Half {
             queue_offset: QueueOffset(at),
@@ -229,6 +297,8 @@ mod tests {
             born_ms: stored_ms,
             stored_ms,
             immunity_ms: None,
+            ended: false,
+            put_aside: false,
         }
     }
 
