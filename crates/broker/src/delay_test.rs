@@ -11,7 +11,7 @@ use ferromq_store::{AllMessages, Disk, Effort, LocalDisk, ReadLimits, StoreConfi
 use super::*;
 use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
-use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue};
+use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused};
 
 const START: i64 = 1_795_220_000_000;
 /// How long a test waits for another thread before it gives up.
@@ -260,13 +260,15 @@ fn a_record_that_is_damaged_costs_itself_with_the_queues_built_again() {
 fn an_entry_on_a_bad_sector_costs_its_message_and_one_that_cannot_be_read_now_none() {
     for (error, count) in [(BAD_SECTOR, 1), (NO_DESCRIPTORS, 3)] {
         let disk = Arc::new(TroubledDisk::default());
-        let directory = tempfile::tempdir().unwrap();
-        let house = House::on(directory, Arc::new(AtomicI64::new(START)), "1s", Arc::clone(&disk) as Arc<dyn Disk>);
+        let (directory, clock) = (tempfile::tempdir().unwrap(), Arc::new(AtomicI64::new(START)));
+        let house = House::on(directory, clock, "1s", Arc::clone(&disk) as Arc<dyn Disk>);
         for body in ["one", "two", "three"] {
             house.delay(1, "TopicA", body);
         }
-        house.settle();
         disk.refuse("/SCHEDULE_TOPIC_XXXX/0/", 0..40, error);
+        for at in [0, 1] {
+            wait_refused(|| house.store.queue_entry(SCHEDULE_TOPIC, QueueId(0), QueueOffset(at), Effort::Full));
+        }
         house.pass(1_000);
         house.settle();
         disk.recover();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ferromq_protocol::QueueId;
 use ferromq_protocol::message::{NewMessage, SysFlag};
-use ferromq_store::{AppendError, Disk, DiskUsage, LocalDisk, MappedRange, Store};
+use ferromq_store::{AppendError, Disk, DiskUsage, LocalDisk, MappedRange, ReadError, Store};
 use parking_lot::Mutex;
 
 /// Only a hang runs into this.
@@ -22,6 +22,11 @@ pub fn wait_until(what: &str, done: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Waits until a read is refused: what was just put there is not asked of the disk for a moment.
+pub fn wait_refused<T>(read: impl Fn() -> Result<T, ReadError>) {
+    wait_until("the disk is not asked", || read().is_err());
 }
 
 /// From now on a queue takes no messages, until the file is removed that is in the way of its own. Gives how many were taken before,

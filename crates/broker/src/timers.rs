@@ -586,9 +586,9 @@ mod tests {
     use crate::config::BrokerConfig;
     use crate::live_config::LiveConfig;
     use crate::persistence::Persistence;
-    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_until};
+    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused, wait_until};
     use ferromq_protocol::message::SysFlag;
-    use ferromq_store::{Appended, Disk, StoreConfig};
+    use ferromq_store::{Appended, Disk, Effort, StoreConfig};
     use std::sync::atomic::{AtomicI64, Ordering};
 
     const NOW: i64 = 1_800_000_000_000;
@@ -653,6 +653,13 @@ mod tests {
 
     impl House {
         fn new() -> House {
+            let house = House::asleep();
+            house.timers.start().unwrap();
+            house
+        }
+
+        /// Nothing is entered or delivered yet.
+        fn asleep() -> House {
             let root = tempfile::tempdir().unwrap();
             let clock_ms = Arc::new(AtomicI64::new(NOW));
             let time = Arc::clone(&clock_ms);
@@ -680,7 +687,6 @@ mod tests {
                     timers.arrived(arrival);
                 }
             });
-            timers.start().unwrap();
             House { clock_ms, disk, store, topics, timers, root }
         }
 
@@ -760,15 +766,17 @@ mod tests {
     #[test]
     fn what_cannot_be_entered_now_holds_up_others_for_a_while() {
         for passes in [false, true] {
-            let house = House::new();
+            let house = House::asleep();
             let first = house.at(1_000, "Back", "UNIQ_KEY\u{1}k\u{2}");
             house.at(1_000, "Early", "");
             // Far from these in the log.
             house.append("Between", QueueId(0), "", &[0; 8192]).unwrap();
-            house.disk.refuse("/commitlog/", first.end.0 + 4096..1 << 20, NO_DESCRIPTORS);
-            house.at(1_000, "Back", "TIMER_DEL_UNIQKEY\u{1}Back+k\u{2}");
+            let back = house.at(1_000, "Back", "TIMER_DEL_UNIQKEY\u{1}Back+k\u{2}");
             house.at(900, "Late", "");
             house.wait_for(TIMER_TOPIC, 0, 4);
+            house.disk.refuse("/commitlog/", first.end.0 + 4096..1 << 20, NO_DESCRIPTORS);
+            wait_refused(|| house.store.message_at(back.physical_offset, Effort::Full));
+            house.timers.start().unwrap();
             house.pass(1_000);
             let refused = house.disk.refused();
             wait_until("it is not tried again", || house.disk.refused() > refused + 2);
@@ -790,11 +798,14 @@ mod tests {
 
     #[test]
     fn an_entry_on_a_bad_sector_costs_its_timer_alone() {
-        let house = House::new();
-        house.disk.refuse("/rmq_sys_wheel_timer/0/", 20..40, BAD_SECTOR);
+        let house = House::asleep();
         for topic in ["Before", "Lost", "Behind"] {
             house.at(1_000, topic, "");
         }
+        house.wait_for(TIMER_TOPIC, 0, 3);
+        house.disk.refuse("/rmq_sys_wheel_timer/0/", 20..40, BAD_SECTOR);
+        wait_refused(|| house.store.queue_entry(TIMER_TOPIC, QUEUE, QueueOffset(1), Effort::Full));
+        house.timers.start().unwrap();
         house.pass(1_000);
         house.wait_for("Before", 0, 1);
         house.wait_for("Behind", 0, 1);

@@ -658,7 +658,7 @@ mod tests {
     use super::*;
     use crate::config::BrokerConfig;
     use crate::persistence::Persistence;
-    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_until};
+    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused, wait_until};
 
     #[test]
     fn op_messages_of_both_lines_are_understood() {
@@ -874,7 +874,9 @@ mod tests {
         let house = house();
         let first = house.begin("");
         house.begin("");
+        house.see();
         house.disk.refuse("/commitlog/", 0..first.end.0, NO_DESCRIPTORS);
+        wait_refused(|| house.store.message_at(first.physical_offset, Effort::Full));
         house.pass(6_001);
         assert_eq!(house.open(), 1);
         house.disk.recover();
@@ -890,6 +892,10 @@ mod tests {
         for files in ["/commitlog/", "/RMQ_SYS_TRANS_HALF_TOPIC/"] {
             let bytes = if files == "/commitlog/" { 0..first.end.0 } else { 0..20 };
             house.disk.refuse(files, bytes.clone(), NO_DESCRIPTORS);
+            wait_refused(|| {
+                house.store.queue_entry(TRANSACTION_HALF_TOPIC, QUEUE, first.queue_offset, Effort::Full)?;
+                house.store.message_at(first.physical_offset, Effort::Full)
+            });
             assert!(house.opened_again().is_err(), "{files}");
             house.disk.refuse(files, bytes, BAD_SECTOR);
             let opened = house.opened_again().unwrap();
