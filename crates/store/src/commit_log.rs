@@ -85,7 +85,7 @@ impl CommitLog {
         if needed as u64 > self.segment_len {
             return Err(AppendError::LargerThanSegment { len: records.len(), segment_len: self.segment_len });
         }
-        let mut tail = self.tail_with_room(needed)?;
+        let mut tail = self.tail_with_room(needed, Health::check)?;
         match queue.standing() {
             Standing::Live => {}
             Standing::Retired => return Ok(None),
@@ -102,14 +102,23 @@ impl CommitLog {
         Ok(Some(self.write(&mut tail, records, lens, queue_offset, u64::from(takes_offsets))))
     }
 
-    /// Appends one encoded record that no queue gets an entry of, and calls `then` with its place before anything else can be
-    /// appended.
-    pub fn append_alone(&self, record: &mut [u8], then: impl FnOnce(&Placed)) -> Result<Placed, AppendError> {
-        let mut tail = self.tail_with_room(record.len() + BLANK_LEN)?;
+    /// Waits until there is room for a record of the store's own, which is taken on a full disk as well: its bytes are allocated, and
+    /// what it says may be what makes room.
+    pub fn wait_for_room(&self, len: usize) -> Result<(), AppendError> {
+        self.tail_with_room(len + BLANK_LEN, Health::check_sound).map(drop)
+    }
+
+    /// The locked tail if it has room for such a record at this moment.
+    pub fn hold_with_room(&self, len: usize) -> Result<Option<MutexGuard<'_, Arc<LogFile>>>, AppendError> {
+        let tail = self.tail.lock();
+        self.health.check_sound()?;
+        Ok(Some(tail).filter(|tail| tail.ready() >= len + BLANK_LEN))
+    }
+
+    /// Appends one encoded record that no queue gets an entry of, at the locked tail, which has room for it.
+    pub fn append_alone(&self, tail: &mut MutexGuard<'_, Arc<LogFile>>, record: &mut [u8]) -> Placed {
         let lens = [record.len()];
-        let placed = self.write(&mut tail, record, &lens, 0, 0);
-        then(&placed);
-        Ok(placed)
+        self.write(tail, record, &lens, 0, 0)
     }
 
     /// Writes records at the tail, which has room for them; each gets a queue offset by `step` higher than the one before.
@@ -144,7 +153,7 @@ impl CommitLog {
         let mut at = at;
         while !bytes.is_empty() {
             // Bytes are in one segment or reach its end: take what fits.
-            let mut tail = self.tail_with_room(0)?;
+            let mut tail = self.tail_with_room(0, Health::check)?;
             let end = tail.start() + tail.written() as u64;
             if at != end {
                 return Err(AppendError::NotAtEnd { at: PhysicalOffset(at), end: PhysicalOffset(end) });
@@ -192,12 +201,16 @@ impl CommitLog {
         self.locked_since.store(0, Ordering::Relaxed);
     }
 
-    /// The locked tail with room for so many bytes (rolled to the next segment if need be).
-    fn tail_with_room(&self, needed: usize) -> Result<MutexGuard<'_, Arc<LogFile>>, AppendError> {
+    /// The locked tail with room for so many bytes (rolled to the next segment if need be), if `check` takes the store's health.
+    fn tail_with_room(
+        &self,
+        needed: usize,
+        check: impl Fn(&Health) -> Result<(), AppendError>,
+    ) -> Result<MutexGuard<'_, Arc<LogFile>>, AppendError> {
         let mut tail = self.tail.lock();
         loop {
             // Under the lock: after `Health::close` and one `hold`, nothing is appended any more.
-            self.health.check()?;
+            check(&self.health)?;
             tail = if tail.room() < needed {
                 self.roll(tail)?
             } else if tail.ready() < needed {

@@ -235,9 +235,9 @@ impl ConsumeQueue {
         let _ = self.standing.compare_exchange(BEHIND, LIVE, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Its files are being taken away: as long as that is so, a flush does nothing and fails at nothing.
-    pub fn set_going(&self, going: bool) {
-        self.going.store(going, Ordering::SeqCst);
+    /// Its files are being taken away: a flush does nothing from now on, and fails at nothing.
+    pub fn set_going(&self) {
+        self.going.store(true, Ordering::SeqCst);
     }
 
     /// The entry at `offset`, if it is between min and max.
@@ -614,7 +614,7 @@ impl ConsumeQueue {
 
     /// Lets go of the files, wherever they are by now. Readers that hold one keep it until they are done.
     pub fn let_go(&self) {
-        self.set_going(true);
+        self.set_going();
         let _flush = self.flush_lock.lock();
         self.retire();
         self.files.write().clear();

@@ -39,12 +39,17 @@ impl Health {
         Err(self.refusal())
     }
 
-    fn refusal(&self) -> AppendError {
+    /// [`Health::check`] for what may be written on a full disk too.
+    pub fn check_sound(&self) -> Result<(), AppendError> {
         if let Some(reason) = self.poison_reason() {
-            return AppendError::Poisoned { reason };
+            return Err(AppendError::Poisoned { reason });
         }
-        if self.is_closed() {
-            return AppendError::Closed;
+        if self.is_closed() { Err(AppendError::Closed) } else { Ok(()) }
+    }
+
+    fn refusal(&self) -> AppendError {
+        if let Err(refusal) = self.check_sound() {
+            return refusal;
         }
         match self.full.lock().first() {
             Some((_, path, reason)) => AppendError::DiskFull { path: path.clone(), reason: reason.clone() },

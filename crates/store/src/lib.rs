@@ -25,6 +25,7 @@ mod dispatch;
 mod error;
 mod files;
 mod flush;
+mod graves;
 mod health;
 mod index;
 mod index_file;

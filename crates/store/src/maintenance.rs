@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 use crate::checkpoint::Checkpoint;
 use crate::disk::{Disk, is_failed_sync};
 use crate::dispatch::{Dispatcher, Projection};
+use crate::files;
 use crate::flush::Flusher;
+use crate::graves::Graves;
 use crate::health::{Health, Shortage};
 use crate::signal::Signal;
 use crate::watermarks::Positions;
@@ -39,6 +41,7 @@ pub struct Maintenance {
     pub thorough_interval: Duration,
     /// One at a time writes out: what one has taken from the list is not on the disk yet when another finds nothing left.
     pub writing_out: Mutex<()>,
+    pub graves: Graves,
     pub signal: Signal,
     pub stop: AtomicBool,
 }
@@ -100,6 +103,7 @@ impl Maintenance {
             // An open after a crash goes on from here, and so must find the log before it.
             self.flusher.flush()?;
         }
+        self.finish_deletions()?;
         self.write_out_queues(0)?;
         self.checkpoint.queues_are_durable(dispatched, Some(timestamp));
         if let Some(index) = &self.projection.index {
@@ -107,6 +111,16 @@ impl Maintenance {
             self.checkpoint.index_is_durable(dispatched, Some(timestamp));
         }
         Ok(())
+    }
+
+    /// Sees to deletions that are in the log and could not be finished: the checkpoint must not pass them before. While nobody
+    /// writes out.
+    pub fn finish_deletions(&self) -> io::Result<()> {
+        if self.graves.are_empty() {
+            return Ok(());
+        }
+        self.flusher.flush()?;
+        self.graves.forget(&*self.disk)?.iter().try_for_each(|dir| files::remove_dir(dir))
     }
 
     /// While nobody else does.

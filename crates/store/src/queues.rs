@@ -13,6 +13,7 @@ use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, is_failed_sync};
 use crate::error::OpenError;
 use crate::files;
+use crate::graves::GRAVES;
 use crate::interrupt::Interrupt;
 use crate::mappings::Mappings;
 
@@ -28,12 +29,7 @@ pub struct Queues {
     dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
     /// How often they were taken from there, and once: a queue that notes this number is among them.
     round: AtomicU64,
-    /// Topics whose directories were put away to be removed.
-    buried: AtomicU64,
 }
-
-/// Where directories of deleted topics wait to be removed: no topic can have this name.
-const GRAVES: &str = ".deleted";
 
 impl Queues {
     /// Opens what is on the disk.
@@ -44,8 +40,6 @@ impl Queues {
         interrupt: &Interrupt,
     ) -> Result<Queues, OpenError> {
         let mappings = Arc::new(Mappings::new(mappings_max));
-        let graves = dir.join(GRAVES);
-        files::remove_dir(&graves).map_err(OpenError::io("remove", &graves))?;
         let mut table = HashMap::default();
         for topic_dir in files::list_dirs(&dir)? {
             let Some(topic) = topic_dir.file_name().and_then(|name| name.to_str()) else { continue };
@@ -76,7 +70,6 @@ impl Queues {
             table: RwLock::new(table),
             dirty: Mutex::default(),
             round: AtomicU64::new(1),
-            buried: AtomicU64::new(0),
         })
     }
 
@@ -125,34 +118,6 @@ impl Queues {
     /// Takes a topic out of the table; its files are still there.
     pub fn take_topic(&self, topic: &str) -> Vec<Arc<ConsumeQueue>> {
         self.table.write().remove(topic).unwrap_or_default()
-    }
-
-    /// Moves the directory of a topic out of the way, in one step: what is made at its place from then on is another one. To be
-    /// called with the dispatch held, which makes files there. Gives where it is now, to be removed at leisure; `None` when
-    /// there was none.
-    pub fn bury(&self, topic: &str) -> io::Result<Option<PathBuf>> {
-        let topic_dir = self.dir.join(topic);
-        if !topic_dir.exists() {
-            return Ok(None);
-        }
-        let graves = self.dir.join(GRAVES);
-        std::fs::create_dir_all(&graves)?;
-        // No number: Java would take it for a queue.
-        let grave = graves.join(format!("t{}", self.buried.fetch_add(1, Ordering::Relaxed)));
-        std::fs::rename(topic_dir, &grave)?;
-        self.of_topic(topic).iter().for_each(|queue| queue.set_going(true));
-        Ok(Some(grave))
-    }
-
-    /// Takes back a [`Queues::bury`] of the same hold.
-    pub fn unbury(&self, topic: &str, grave: &Path) -> io::Result<()> {
-        std::fs::rename(grave, self.dir.join(topic))?;
-        for queue in self.of_topic(topic) {
-            queue.set_going(false);
-            queue.note_new_files();
-            self.mark_dirty(&queue);
-        }
-        Ok(())
     }
 
     pub fn dir(&self) -> &Path {

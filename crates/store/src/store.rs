@@ -22,6 +22,7 @@ use crate::dispatch::{Dispatcher, Projection};
 use crate::error::{CloseError, OpenError};
 use crate::files;
 use crate::flush::Flusher;
+use crate::graves::Graves;
 use crate::health::Health;
 use crate::index::{self, Index};
 use crate::index_file::IndexShape;
@@ -92,6 +93,7 @@ impl Store {
         }
 
         let segments = Arc::new(open_log(&log_dir, config.segment_len)?);
+        let graves = Graves::open(&*disk, config.queues_path(), clean)?;
         let queues = Arc::new(Queues::open(
             config.queues_path(),
             config.queue_file_entries,
@@ -176,6 +178,7 @@ impl Store {
             least_pages: config.queue_flush_least_pages,
             thorough_interval: config.queue_flush_thorough_interval,
             writing_out: Mutex::default(),
+            graves,
             signal: Signal::default(),
             stop: AtomicBool::new(false),
         });
@@ -341,6 +344,9 @@ fn write_abort(abort: &Path) -> io::Result<()> {
 #[cfg(test)]
 #[path = "damage_test.rs"]
 mod damage;
+#[cfg(test)]
+#[path = "deletion_test.rs"]
+mod deletions;
 #[cfg(test)]
 #[path = "model_test.rs"]
 mod model;

@@ -29,6 +29,8 @@ pub struct FaultyDisk {
     pub sync_hangs: AtomicBool,
     /// Syncs of queues hang.
     pub queue_sync_hangs: AtomicBool,
+    /// Making a segment of the log hangs.
+    pub segment_hangs: AtomicBool,
     /// Syncs that hang at this moment.
     pub hanging: AtomicUsize,
     /// Nothing is in memory.
@@ -63,6 +65,10 @@ impl FaultyDisk {
 
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        let is_segment = path.parent().is_some_and(|dir| dir.ends_with("commitlog"));
+        while is_segment && self.segment_hangs.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         if self.full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }

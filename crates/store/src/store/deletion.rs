@@ -14,59 +14,80 @@ impl Store {
     /// their segments go, and the log says, behind them, that they have no queue any more: whatever happens, they do not come back
     /// once this has returned. False when there was no such topic. Waits for the disk. Java: deleteTopics.
     pub fn delete_topic(&self, topic: &str) -> io::Result<bool> {
+        self.delete_unless(topic, None)
+    }
+
+    /// Removes the queues of all topics for which `keep` is false; returns their names. It is asked again at the last moment, with
+    /// the dispatch held. Java: cleanUnusedTopic.
+    pub fn clean_queues_except(&self, keep: impl Fn(&str) -> bool) -> io::Result<Vec<Arc<str>>> {
+        let mut gone = Vec::new();
+        for topic in self.queues.topics().into_iter().filter(|topic| !keep(topic)) {
+            if self.delete_unless(&topic, Some(&keep))? {
+                gone.push(topic);
+            }
+        }
+        Ok(gone)
+    }
+
+    fn delete_unless(&self, topic: &str, keep: Option<&dyn Fn(&str) -> bool>) -> io::Result<bool> {
         if self.queues.of_topic(topic).is_empty() {
             return Ok(false);
         }
-        let buried = self.bury(topic);
+        let buried = self.bury(topic, keep);
         // Whoever found the dispatch held left his messages to this.
         self.dispatch_signal.wake();
-        let (removed, grave) = buried?;
-        removed.iter().for_each(|queue| queue.let_go());
-        if let Some(grave) = grave {
-            files::remove_dir(&grave)?;
-        }
+        let Some(gone) = buried? else { return Ok(false) };
+        gone.iter().try_for_each(|dir| files::remove_dir(dir))?;
         Ok(true)
     }
 
-    /// Takes the queues off the table and puts their files away, and has the log say so, durably. Gives the queues, and where their
-    /// files are now.
-    fn bury(&self, topic: &str) -> io::Result<(Vec<Arc<ConsumeQueue>>, Option<PathBuf>)> {
+    /// Has the log say that the topic is no more, takes its queues off the table and puts their files away, durably. Gives what is
+    /// to be removed; `None` when there is nothing, or it is to be kept.
+    fn bury(&self, topic: &str, keep: Option<&dyn Fn(&str) -> bool>) -> io::Result<Option<Vec<PathBuf>>> {
         let mut record = table_change::topic_deleted(topic, self.config.clock.now_ms()).map_err(io::Error::other)?;
-        // Nobody writes out queues meanwhile, and finds nothing to be done for those that may be taken back.
-        let _writing_out = self.maintenance.writing_out.lock();
         // As long as this is held, the checkpoint stays before the record of the deletion.
-        let mut work = self.dispatcher.hold();
-        // Nobody makes files while the dispatch is held, so whoever begins the topic anew finds no directory there.
-        let grave = self.queues.bury(topic)?;
-        let mut removed = Vec::new();
-        let appended = self.log.append_alone(&mut record, |placed| {
+        let _writing_out = self.maintenance.writing_out.lock();
+        // One that could not be finished may be in the way.
+        self.maintenance.finish_deletions()?;
+        self.maintenance.graves.prepare()?;
+        let (removed, end) = loop {
+            // Without the dispatch held, which all topics would wait for.
+            self.log.wait_for_room(record.len()).map_err(io::Error::other)?;
+            let mut work = self.dispatcher.hold();
+            let queues = self.queues.of_topic(topic);
+            let next = offsets(&queues);
+            if queues.is_empty() || keep.is_some_and(|keep| keep(topic)) {
+                return Ok(None);
+            }
+            let Some(mut tail) = self.log.hold_with_room(record.len()).map_err(io::Error::other)? else { continue };
+            if keep.is_some() && offsets(&self.queues.of_topic(topic)) != next {
+                // Whoever has appended meanwhile may have begun the topic anew before.
+                return Ok(None);
+            }
             // Together: who appends to the topic after this begins it anew, and behind the record.
-            removed = self.queues.take_topic(topic);
+            let placed = self.log.append_alone(&mut tail, &mut record);
+            let removed = self.queues.take_topic(topic);
             removed.iter().for_each(|queue| queue.retire());
             self.dispatcher.topic_deleted(&mut work, topic, placed.physical);
-        });
-        let placed = match appended {
-            Ok(placed) => placed,
-            Err(error) => {
-                if let Some(grave) = grave {
-                    self.queues.unbury(topic, &grave)?;
-                }
-                return Err(io::Error::other(error));
+            drop(tail);
+            // After the record, which outlives a kill. And before the dispatch goes on: whoever begins the topic anew finds no
+            // directory there.
+            removed.iter().for_each(|queue| queue.set_going());
+            if let Err(error) = self.maintenance.graves.bury(topic) {
+                // New queues would meet the files of the old ones. The next open removes these, as the log says.
+                self.health.poison(format!("the queues of the deleted topic {topic} cannot be put away: {error}"));
+                return Err(error);
             }
+            break (removed, placed.end);
         };
-        self.log_grew(placed.end);
-        // Before the files go for good: else a power loss could leave a part of them and the whole log.
+        removed.iter().for_each(|queue| queue.let_go());
+        self.log_grew(end);
         self.flusher.flush()?;
-        self.config.disk.sync_dir(self.queues.dir())?;
-        Ok((removed, grave))
+        self.maintenance.graves.forget(&*self.config.disk).map(Some)
     }
+}
 
-    /// Removes the queues of all topics for which `keep` is false; returns their names. Java: cleanUnusedTopic.
-    pub fn clean_queues_except(&self, keep: impl Fn(&str) -> bool) -> io::Result<Vec<Arc<str>>> {
-        let unwanted: Vec<_> = self.queues.topics().into_iter().filter(|topic| !keep(topic)).collect();
-        for topic in &unwanted {
-            self.delete_topic(topic)?;
-        }
-        Ok(unwanted)
-    }
+/// The offsets that the next messages get.
+fn offsets(queues: &[Arc<ConsumeQueue>]) -> Vec<(u32, u64)> {
+    queues.iter().map(|queue| (queue.id().0, queue.next())).filter(|(_, next)| *next > 0).collect()
 }

@@ -1,0 +1,216 @@
+//! Topics are deleted while others go on, and while the disk is full, slow or gone.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+
+use ferromq_protocol::QueueId;
+
+use super::*;
+use crate::disk::Disk;
+use crate::health::Shortage;
+use crate::testing::*;
+
+const T: &str = "TopicT";
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// Nothing gets to the disk by itself.
+fn quiet(site: &Site, disk: Arc<dyn Disk>) -> StoreConfig {
+    StoreConfig {
+        flush: FlushMode::Async { interval: NEVER, least_pages: 0, thorough_interval: NEVER },
+        queue_flush_interval: NEVER,
+        queue_flush_thorough_interval: NEVER,
+        disk,
+        ..site.config()
+    }
+}
+
+fn open(site: &Site) -> Store {
+    Store::open(quiet(site, Arc::clone(&site.disk) as Arc<dyn Disk>)).unwrap()
+}
+
+fn put(store: &Store, topic: &str, bodies: std::ops::Range<u8>) {
+    for n in bodies {
+        store.append(&message(topic, 0, &[n], "")).unwrap();
+    }
+}
+
+fn bodies(store: &Store, topic: &str) -> Vec<u8> {
+    read_bodies(store, topic, 0, 0).into_iter().map(|(_, body)| body[0]).collect()
+}
+
+fn topic_dir(site: &Site, topic: &str) -> std::path::PathBuf {
+    site.dir.path().join("store/consumequeue").join(topic)
+}
+
+#[test]
+fn nobody_waits_for_the_segment_that_a_deletion_waits_for() {
+    let site = Site::new();
+    let store = open(&site);
+    // Its deletion needs more room than a message.
+    let long = "L".repeat(127);
+    put(&store, &long, 0..3);
+    settle(&store);
+    let mut sent = 0;
+    let mut send = || {
+        store.append(&message("Other", 0, &[0], "")).unwrap();
+        sent += 1;
+    };
+    // The next segment is made when half of one is used, and the one after that is never there.
+    while store.positions.written() < 2048 {
+        send();
+    }
+    wait_until(|| site.dir.path().join("store/commitlog/00000000000000004096").exists());
+    site.disk.segment_hangs.store(true, Ordering::SeqCst);
+    while store.positions.written() < 4096 || store.log.hold().room() > 240 {
+        send();
+    }
+    std::thread::scope(|scope| {
+        let deletion = scope.spawn(|| store.delete_topic(&long));
+        wait_until(|| store.maintenance.writing_out.is_locked());
+        store.append(&message("Other", 0, &[0], "")).unwrap();
+        settle(&store);
+        // What a kill now would leave: nothing has happened yet.
+        assert!(!deletion.is_finished() && topic_dir(&site, &long).exists());
+        assert_eq!((bodies(&store, &long).len(), bodies(&store, "Other").len()), (3, sent + 1));
+        site.disk.segment_hangs.store(false, Ordering::SeqCst);
+        assert!(deletion.join().unwrap().unwrap());
+    });
+    assert!(!topic_dir(&site, &long).exists());
+}
+
+#[test]
+fn nobody_waits_for_the_sync_of_a_deletion() {
+    let site = Site::new();
+    let store = open(&site);
+    put(&store, T, 0..3);
+    settle(&store);
+    site.disk.sync_hangs.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let deletion = scope.spawn(|| store.delete_topic(T));
+        wait_until(|| site.disk.hanging.load(Ordering::SeqCst) > 0 && store.queue_ids(T).is_empty());
+        put(&store, "Other", 0..3);
+        // The deleted one too: it begins anew.
+        put(&store, T, 10..12);
+        settle(&store);
+        assert_eq!((bodies(&store, "Other"), bodies(&store, T)), (vec![0, 1, 2], vec![10, 11]));
+        assert!(!deletion.is_finished());
+        site.disk.sync_hangs.store(false, Ordering::SeqCst);
+        assert!(deletion.join().unwrap().unwrap());
+    });
+    assert_eq!(bodies(&store, T), [10, 11]);
+    drop(store);
+    assert_eq!(bodies(&open(&site), T), [10, 11]);
+}
+
+#[test]
+fn a_full_disk_lets_topics_be_deleted() {
+    for shortage in [Shortage::Disk, Shortage::Dispatch] {
+        let site = Site::new();
+        let store = open(&site);
+        put(&store, T, 0..3);
+        settle(&store);
+        store.health.disk_full(shortage, site.dir.path(), "full".to_owned());
+        store.append(&message(T, 0, b"x", "")).unwrap_err();
+        assert!(store.delete_topic(T).unwrap());
+        assert!(store.queue_ids(T).is_empty());
+        store.health.close();
+        store.health.check_sound().unwrap_err();
+    }
+}
+
+#[test]
+fn a_topic_that_is_begun_anew_while_unused_ones_are_removed_stays() {
+    for (at_last, appends, stays) in
+        [(true, true, true), (false, true, true), (true, false, true), (false, false, false)]
+    {
+        let site = Site::new();
+        let store = open(&site);
+        put(&store, T, 0..3);
+        settle(&store);
+        let asked = Cell::new(0);
+        let keep = |topic: &str| {
+            assert_eq!(topic, T);
+            asked.set(asked.get() + 1);
+            if asked.get() == 2 && appends {
+                put(&store, T, 3..4);
+            }
+            asked.get() == 2 && at_last
+        };
+        let gone = store.clean_queues_except(keep).unwrap();
+        assert_eq!((gone.is_empty(), asked.get()), (stays, 2));
+        settle(&store);
+        let expected = if stays { 0..3 + u8::from(appends) } else { 0..0 };
+        assert_eq!(bodies(&store, T), expected.collect::<Vec<_>>());
+    }
+}
+
+/// The log is as it was before, or as it was after.
+#[test]
+fn a_power_loss_in_a_deletion_leaves_all_or_nothing() {
+    for (record_is_lost, begins_anew) in [(true, false), (true, true), (false, false), (false, true)] {
+        let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+        let config = || quiet(&site, Arc::clone(&disk) as Arc<dyn Disk>);
+        let store = Store::open(config()).unwrap();
+        put(&store, T, 0..20);
+        put(&store, "Other", 0..1);
+        settle(&store);
+        store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*disk)).unwrap();
+        // Some that are not known to be in the queue, too.
+        put(&store, T, 20..25);
+        settle(&store);
+        store.flusher.flush().unwrap();
+        let end = store.watermarks().written.0;
+        // The move has got to the disk, and what was asked for did not.
+        *disk.fails_after.lock() = Some(0);
+        store.delete_topic(T).unwrap_err();
+        *disk.fails_after.lock() = None;
+        assert!(!topic_dir(&site, T).exists() && store.queue_ids(T).is_empty());
+        drop(store);
+        if begins_anew {
+            std::fs::create_dir_all(topic_dir(&site, T).join("0")).unwrap();
+            std::fs::write(topic_dir(&site, T).join("0/00000000000000000000"), [7; 320]).unwrap();
+        }
+        if record_is_lost {
+            let segment = end - end % 4096;
+            let file = site.dir.path().join("store/commitlog").join(files::segment_name(segment));
+            let mut log = std::fs::read(&file).unwrap();
+            log[usize::try_from(end - segment).unwrap()..].fill(0);
+            std::fs::write(&file, log).unwrap();
+        }
+        let store = Store::open(config()).unwrap();
+        let expected = if record_is_lost { (0..25).collect() } else { Vec::new() };
+        assert_eq!(bodies(&store, T), expected, "record lost: {record_is_lost}, anew: {begins_anew}");
+        let next = store.append(&message(T, 0, &[99], "")).unwrap().queue_offset.0;
+        assert_eq!(next, expected.len() as u64);
+    }
+}
+
+#[test]
+fn a_deletion_that_could_not_be_finished_holds_the_checkpoint_back() {
+    for killed in [false, true] {
+        let site = Site::new();
+        let mut store = open(&site);
+        put(&store, T, 0..3);
+        put(&store, "Other", 0..3);
+        settle(&store);
+        let save = |store: &Store| store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*site.disk));
+        save(&store).unwrap();
+        site.disk.no_descriptors.store(true, Ordering::SeqCst);
+        store.delete_topic(T).unwrap_err();
+        assert!(store.queue_ids(T).is_empty());
+        put(&store, "Other", 3..6);
+        settle(&store);
+        save(&store).unwrap_err();
+        site.disk.no_descriptors.store(false, Ordering::SeqCst);
+        if !killed {
+            save(&store).unwrap();
+            let graves = site.dir.path().join("store/consumequeue/.deleted");
+            assert_eq!(["", "topics"].map(|dir| std::fs::read_dir(graves.join(dir)).unwrap().count()), [1, 0]);
+        }
+        drop(store);
+        store = open(&site);
+        assert_eq!((bodies(&store, T), bodies(&store, "Other")), (vec![], vec![0, 1, 2, 3, 4, 5]));
+        assert_eq!(store.append(&message(T, 0, b"x", "")).unwrap().queue_offset.0, 0);
+        assert_eq!(store.queue_ids("Other"), [QueueId(0)]);
+    }
+}
