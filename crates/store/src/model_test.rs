@@ -249,7 +249,7 @@ impl Model {
             }
             Step::Damage { pick } => {
                 let end = self.stop_and_see_what_is_vouched_for();
-                let vouched = self.messages.iter().filter(|known| known.physical < end).count();
+                let vouched = self.messages.iter().filter(|known| known.physical + known.len as u64 <= end).count();
                 if vouched > 0 {
                     let known = &mut self.messages[pick % vouched];
                     known.damaged = true;
