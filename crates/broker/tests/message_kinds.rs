@@ -8,16 +8,12 @@ use ferromq_protocol::body::ConsumerOffsetTable;
 use ferromq_protocol::message::{Record, property};
 use ferromq_protocol::{Command, NoFields, Reply, RequestCode, ResponseCode, json};
 use ferromq_remoting::{Client, ClientConfig, Connection, Outcome, Service};
-use support::{House, PATIENCE, remark};
+use support::{House, PATIENCE, field, remark};
 use tokio::sync::mpsc;
 
 const QUICK_CHECKS: &str = "transactionTimeOut=50\ntransactionCheckInterval=50\n";
 const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 const GIVEN_UP: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
-
-fn field(reply: &Command, name: &str) -> String {
-    reply.field(name).unwrap_or_else(|| panic!("no field {name} in {reply:?}")).into_owned()
-}
 
 fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

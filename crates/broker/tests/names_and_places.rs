@@ -7,7 +7,7 @@ use ferromq_protocol::message::{NewMessage, OffsetMessageId, Record, SysFlag, st
 use ferromq_protocol::{
     Command, GroupName, PhysicalOffset, QueueId, QueueOffset, RequestCode, ResponseCode, TopicName,
 };
-use support::{House, remark};
+use support::{House, field, heartbeat, remark};
 
 const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 const GIVEN_UP: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
@@ -22,10 +22,6 @@ const CLOSED: [&str; 7] = [
 ];
 /// Levels of one second, so that what waits comes soon.
 const QUICK: &str = "messageDelayLevel=1s 1s 1s\nautoCreateSubscriptionGroup=true\n";
-
-fn field(reply: &Command, name: &str) -> String {
-    reply.field(name).unwrap_or_else(|| panic!("no field {name} in {reply:?}")).into_owned()
-}
 
 fn id(reply: &Command) -> OffsetMessageId {
     field(reply, "msgId").parse().unwrap()
@@ -263,16 +259,6 @@ fn names() -> Vec<String> {
     names
 }
 
-fn heartbeat(group: &str) -> Vec<u8> {
-    let group = serde_json::to_string(group).unwrap();
-    format!(
-        r#"{{"clientID":"c","producerDataSet":[{{"groupName":{group}}}],"consumerDataSet":[{{"groupName":{group},
-           "consumeType":"CONSUME_PASSIVELY","messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET",
-           "unitMode":false,"subscriptionDataSet":[{{"topic":{group},"subString":"*","expressionType":"TAG","subVersion":1}}]}}]}}"#
-    )
-    .into_bytes()
-}
-
 /// A message of every level, behind whatever else waits there, and the queue of TopicA that shows it.
 async fn levels_are_served(house: &House, after: &str) {
     for level in ["1", "2", "3"] {
@@ -304,7 +290,7 @@ async fn no_name_of_a_group_holds_up_others() {
         assert_eq!(cloned.code == 0, valid, "{name:?}: {cloned:?}");
         // The rest may make a group by using it, and answers whatever it likes.
         house.ask(RequestCode::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", &name)], b"").await;
-        house.ask(RequestCode::HEART_BEAT, &[], &heartbeat(&name)).await;
+        house.ask(RequestCode::HEART_BEAT, &[], heartbeat("c", &name, &name, "*", 1).as_bytes()).await;
         house.pull_with("TopicA", "0", "0", &[("consumerGroup", &name), ("sysFlag", "5"), ("commitOffset", "1")]).await;
         for offsets in [RequestCode::UPDATE_CONSUMER_OFFSET, RequestCode::QUERY_CONSUMER_OFFSET] {
             let fields = [("consumerGroup", &*name), ("topic", "TopicA"), ("queueId", "0"), ("commitOffset", "1")];
@@ -317,7 +303,7 @@ async fn no_name_of_a_group_holds_up_others() {
             let back = give_back(&house, &name, &sent, level).await;
             assert!(!valid || back.code == 0, "{name:?}: {back:?}");
         }
-        house.ask(RequestCode::HEART_BEAT, &[], &heartbeat("CG")).await;
+        house.ask(RequestCode::HEART_BEAT, &[], heartbeat("c", "CG", "CG", "*", 1).as_bytes()).await;
     }
     levels_are_served(&house, "all of them").await;
     // What could be given back comes again.
@@ -348,7 +334,7 @@ async fn a_group_of_javas_whose_name_is_no_topics_gets_nothing_back() {
             let back = give_back(&house, name, &sent, level).await;
             assert_eq!(back.code == 0, valid, "{name:?}: {back:?}");
         }
-        house.ask(RequestCode::HEART_BEAT, &[], &heartbeat(name)).await;
+        house.ask(RequestCode::HEART_BEAT, &[], heartbeat("c", name, name, "*", 1).as_bytes()).await;
         let retry = format!("%RETRY%{name}");
         house.send_with(&retry, "0", &text(&[("DELAY", "2")]), b"x", &[("j", "9"), ("l", "0")]).await;
     }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 use ferromq_protocol::{Command, FRAME_LEN_MAX, RequestCode, decode_frame};
 use ferromq_remoting::{Client, ClientConfig};
-use support::{House, PATIENCE};
+use support::{House, PATIENCE, heartbeat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -104,14 +104,6 @@ fn pull<'a>(subscription: &'a str, wait: &'a str) -> Vec<(&'a str, &'a str)> {
     ]
 }
 
-fn heartbeat(subscription: &str) -> String {
-    format!(
-        r#"{{"clientID":"greedy","producerDataSet":[{{"groupName":"PG"}}],"consumerDataSet":[{{"groupName":"Greedy","consumeType":"CONSUME_PASSIVELY",
-           "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","unitMode":false,
-           "subscriptionDataSet":[{{"topic":"TopicA","subString":"{subscription}","expressionType":"TAG","subVersion":1}}]}}]}}"#
-    )
-}
-
 /// What there is only so much of.
 const GREEDS: [&str; 9] = [
     "parked pulls of one connection",
@@ -153,9 +145,18 @@ async fn be_greedy(house: &House, greed: &str) -> Vec<Greedy> {
         }
         "tags of a subscription" => {
             let many = "a||".repeat(30_000);
-            let answer = peer.ask(RequestCode::HEART_BEAT, &[], heartbeat(&many).as_bytes()).await.unwrap();
+            let answer = peer
+                .ask(RequestCode::HEART_BEAT, &[], heartbeat("greedy", "Greedy", "TopicA", &many, 1).as_bytes())
+                .await
+                .unwrap();
             assert_eq!((answer.code, answer.remark.unwrap().contains("TopicA")), (23, true));
-            assert_eq!(peer.ask(RequestCode::HEART_BEAT, &[], heartbeat("a||b").as_bytes()).await.unwrap().code, 0);
+            assert_eq!(
+                peer.ask(RequestCode::HEART_BEAT, &[], heartbeat("greedy", "Greedy", "TopicA", "a||b", 1).as_bytes())
+                    .await
+                    .unwrap()
+                    .code,
+                0
+            );
             vec![peer]
         }
         "a long header" => {
@@ -238,7 +239,7 @@ async fn an_honest_client_works(house: &House, round: u64) {
     let sent = house.send(&topic, "0", "TAGS\u{1}TagB\u{2}", b"x");
     let (pulled, sent) = tokio::join!(pulled, sent);
     assert_eq!((pulled.code, sent.code), (0, 0), "{pulled:?}");
-    let body = heartbeat("TagA||TagB").replace("Greedy", "CG").replace("greedy", "honest");
+    let body = heartbeat("honest", "CG", "TopicA", "TagA||TagB", 1);
     assert_eq!(house.ask(RequestCode::HEART_BEAT, &[], body.as_bytes()).await.code, 0);
     let lock = format!(
         r#"{{"clientId":"honest","consumerGroup":"CG","mqSet":[{{"brokerName":"broker-a","queueId":0,"topic":"{topic}"}}]}}"#
@@ -362,7 +363,10 @@ async fn a_client_that_waits_at_thousands_of_queues_is_served_beside_that() {
     }
     client.write(&frames).await;
     // 5,400 pulls wait; whatever else comes over this connection has its answer.
-    let answer = client.ask(RequestCode::HEART_BEAT, &[], heartbeat("*").as_bytes()).await.unwrap();
+    let answer = client
+        .ask(RequestCode::HEART_BEAT, &[], heartbeat("greedy", "Greedy", "TopicA", "*", 1).as_bytes())
+        .await
+        .unwrap();
     assert_eq!((answer.code, answer.opaque), (0, client.opaque), "{answer:?}");
     house.stop().await;
 }

@@ -9,7 +9,7 @@ use ferromq_protocol::message::{BatchItem, OffsetMessageId, Record, Records};
 use ferromq_protocol::{Command, RequestCode, ResponseCode};
 use ferromq_remoting::{Client, ClientConfig};
 use ferromq_store::OpenError;
-use support::{House, PATIENCE, remark, start};
+use support::{House, PATIENCE, field, heartbeat, remark, start};
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
@@ -28,10 +28,6 @@ async fn pull_bodies(house: &House, topic: &str, queue: &str, offset: &str, coun
 
 fn bodies(reply: &Command) -> Vec<Vec<u8>> {
     Records::new(&reply.body).map(|record| record.unwrap().body().to_vec()).collect()
-}
-
-fn field(reply: &Command, name: &str) -> String {
-    reply.field(name).unwrap_or_else(|| panic!("no field {name} in {reply:?}")).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,12 +146,7 @@ async fn a_held_pull_is_woken_by_its_message() {
 
 /// Subscribes the house's own connection, as a member of CG, to these tags of TopicA.
 async fn subscribe(house: &House, tags: &str, version: u32) {
-    let codes: Vec<i64> = tags.split("||").map(ferromq_protocol::message::tags::tags_code).collect();
-    let heartbeat = format!(
-        r#"{{"clientID":"c","producerDataSet":[],"consumerDataSet":[{{"groupName":"CG","consumeType":"CONSUME_PASSIVELY",
-           "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","unitMode":false,"subscriptionDataSet":[
-           {{"topic":"TopicA","subString":"{tags}","codeSet":{codes:?},"expressionType":"TAG","subVersion":{version}}}]}}]}}"#
-    );
+    let heartbeat = heartbeat("c", "CG", "TopicA", tags, version);
     assert_eq!(house.ask(RequestCode::HEART_BEAT, &[], heartbeat.as_bytes()).await.code, 0);
 }
 

@@ -14,7 +14,7 @@ use ferromq_protocol::{Command, RequestCode, ResponseCode};
 use ferromq_remoting::{Client, ClientConfig, Connection};
 use ferromq_store::{Disk, DiskUsage, LocalDisk, MappedRange};
 use parking_lot::{Condvar, Mutex};
-use support::{House, PATIENCE, remark};
+use support::{House, PATIENCE, pull_request, remark};
 use tokio::task::JoinHandle;
 
 /// Holds what goes through it, and says how much it holds.
@@ -140,7 +140,7 @@ async fn a_sync_that_hangs_is_told_of_in_time() {
     assert_eq!(reply.response_code(), ResponseCode::FLUSH_DISK_TIMEOUT, "{reply:?}");
     // All others of the event loop have their answers too.
     let (client, peer) = another(&house).await;
-    assert_eq!(peer.invoke(pull_request("Topic", "0"), PATIENCE).await.unwrap().code, 19);
+    assert_eq!(peer.invoke(pull_request("Topic", "0", "0", &[]), PATIENCE).await.unwrap().code, 19);
     client.shutdown().await;
     disk.syncs.open();
     house.see("Topic", "0", 1).await;
@@ -222,22 +222,6 @@ async fn a_topic_that_is_being_deleted_does_not_come_back_meanwhile() {
     house.stop().await;
 }
 
-fn pull_request(topic: &str, offset: &str) -> Command {
-    let fields = vec![
-        ("consumerGroup", "CG"),
-        ("topic", topic),
-        ("queueId", "0"),
-        ("queueOffset", offset),
-        ("maxMsgNums", "32"),
-        ("sysFlag", "4"),
-        ("commitOffset", "0"),
-        ("suspendTimeoutMillis", "0"),
-        ("subscription", "*"),
-        ("subVersion", "0"),
-    ];
-    Command::request(RequestCode::PULL_MESSAGE, &fields)
-}
-
 fn ask(connection: &Connection, request: Command) -> JoinHandle<Command> {
     let connection = connection.clone();
     tokio::spawn(async move { connection.invoke(request, PATIENCE).await.unwrap() })
@@ -261,12 +245,12 @@ async fn a_cold_read_holds_up_nobody_else() {
     let (house, disk) = house(root.path()).await;
     disk.reads.close();
     let (client, peer) = another(&house).await;
-    let slow = ask(&peer, pull_request("OLD", "0"));
+    let slow = ask(&peer, pull_request("OLD", "0", "0", &[]));
     disk.reads.holds(1).await;
     // The read hangs. All others of the same event loop have their answers, those on the same connection too.
     assert_eq!(house.send("New", "0", "", b"newer").await.code, 0);
     assert_eq!(count(&house.pull("New", "0", "1").await), 1);
-    assert_eq!(count(&peer.invoke(pull_request("New", "0"), PATIENCE).await.unwrap()), 2);
+    assert_eq!(count(&peer.invoke(pull_request("New", "0", "0", &[]), PATIENCE).await.unwrap()), 2);
     assert!(!slow.is_finished());
     disk.reads.open();
     assert_eq!(count(&slow.await.unwrap()), 3);
@@ -281,7 +265,7 @@ async fn a_commit_that_waits_for_the_disk_is_not_a_late_one() {
     let (house, disk) = house(root.path()).await;
     disk.reads.close();
     let (client, peer) = another(&house).await;
-    let slow = ask(&peer, support::pull_request("OLD", "0", "1", &[("sysFlag", "5"), ("commitOffset", "1")]));
+    let slow = ask(&peer, pull_request("OLD", "0", "1", &[("sysFlag", "5"), ("commitOffset", "1")]));
     disk.reads.holds(1).await;
     let queue = [("consumerGroup", "CG"), ("topic", "OLD"), ("queueId", "0")];
     let committed = async || {
@@ -370,14 +354,14 @@ async fn who_asks_for_much_that_is_cold_waits_for_himself() {
     let (house, disk) = house(root.path()).await;
     disk.reads.close();
     let (client, greedy) = another(&house).await;
-    let mut asked: Vec<_> = (0..600).map(|_| ask(&greedy, pull_request("OLD", "0"))).collect();
+    let mut asked: Vec<_> = (0..600).map(|_| ask(&greedy, pull_request("OLD", "0", "0", &[]))).collect();
     // Beyond its share it is told that this broker is busy.
     let finished = || asked.iter().filter(|asked| asked.is_finished()).count();
     while finished() < 600 - 514 {
         tokio::task::yield_now().await;
     }
     // An honest peer's read comes at once, beside the two that the greedy one may have at a time.
-    let honest = ask(&house.connection, pull_request("OLD", "0"));
+    let honest = ask(&house.connection, pull_request("OLD", "0", "0", &[]));
     disk.reads.holds(3).await;
     disk.reads.open();
     assert_eq!(count(&honest.await.unwrap()), 3);

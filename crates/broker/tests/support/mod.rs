@@ -88,11 +88,7 @@ impl House {
     pub async fn consumer(&self, client_id: &str, version: i32, service: Arc<dyn Service>) -> (Client, Connection) {
         let client = Client::new(ClientConfig::default(), Some(service));
         let connection = client.connect(&self.address).await.unwrap();
-        let body = format!(
-            r#"{{"clientID":"{client_id}","producerDataSet":[],"consumerDataSet":[{{"groupName":"CG","consumeType":"CONSUME_PASSIVELY",
-               "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","unitMode":false,
-               "subscriptionDataSet":[{{"topic":"TopicA","subString":"*","expressionType":"TAG","subVersion":1}}]}}]}}"#
-        );
+        let body = heartbeat(client_id, "CG", "TopicA", "*", 1);
         let mut heartbeat = Command::request(RequestCode::HEART_BEAT, &ferromq_protocol::NoFields).with_body(body);
         heartbeat.version = version;
         assert_eq!(connection.invoke(heartbeat, PATIENCE).await.unwrap().code, 0);
@@ -166,6 +162,24 @@ fn changed<'a>(mut fields: Vec<(&'a str, &'a str)>, changes: &[(&'a str, &'a str
         fields.push(*change);
     }
     fields
+}
+
+/// Introduces a client as one that sends for a group and is a member of it, with a subscription to these tags.
+pub fn heartbeat(client_id: &str, group: &str, topic: &str, tags: &str, version: u32) -> String {
+    let [group, topic] = [group, topic].map(|name| serde_json::to_string(name).unwrap());
+    let codes: Vec<i64> = match tags {
+        "*" => Vec::new(),
+        tags => tags.split("||").map(ferromq_protocol::message::tags::tags_code).collect(),
+    };
+    format!(
+        r#"{{"clientID":"{client_id}","producerDataSet":[{{"groupName":{group}}}],"consumerDataSet":[{{"groupName":{group},"consumeType":"CONSUME_PASSIVELY",
+           "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","unitMode":false,"subscriptionDataSet":[
+           {{"topic":{topic},"subString":"{tags}","codeSet":{codes:?},"expressionType":"TAG","subVersion":{version}}}]}}]}}"#
+    )
+}
+
+pub fn field(reply: &Command, name: &str) -> String {
+    reply.field(name).unwrap_or_else(|| panic!("no field {name} in {reply:?}")).into_owned()
 }
 
 pub fn remark(reply: &Command) -> &str {
