@@ -34,7 +34,7 @@ pub enum Put {
     Stale,
     /// Entries before this one are missing; fillers stand in for them.
     Gap,
-    /// No record can have this offset: the log before it has not room for so many. Damage, and not entered.
+    /// No record can have this offset: the log before it has not room for so many, or others have it. Damage, and not entered.
     Impossible,
 }
 
@@ -90,6 +90,8 @@ pub struct ConsumeQueue {
     /// Offset the next append gets, under the append lock. Dispatch and recovery raise it for records whose offsets were given
     /// elsewhere, and set it back with a queue that nobody appends to.
     next: AtomicU64,
+    /// The offset of the last record that was not believed; the last there is, if all were.
+    doubted: AtomicU64,
     /// Entries before it are on the disk.
     flushed: AtomicU64,
     /// Files were made since the directory was synced.
@@ -120,6 +122,7 @@ impl ConsumeQueue {
             max: AtomicU64::new(0),
             end_physical: AtomicU64::new(0),
             next: AtomicU64::new(0),
+            doubted: AtomicU64::new(u64::MAX),
             flushed: AtomicU64::new(0),
             dir_dirty: AtomicBool::new(false),
             listed_in: AtomicU64::new(0),
@@ -350,6 +353,9 @@ impl ConsumeQueue {
             if entry.physical.0 < self.end_physical() {
                 return Ok(Put::Stale);
             }
+            if self.is_doubtful(offset) {
+                return Ok(Put::Impossible);
+            }
             self.clear(disk)?;
             return self.put(disk, QueueOffset(offset), entry);
         };
@@ -369,10 +375,23 @@ impl ConsumeQueue {
         if known.physical > entry.physical {
             return Ok(Put::Stale);
         }
+        if offset + 1 < max && self.is_doubtful(offset) {
+            return Ok(Put::Impossible);
+        }
         tracing::warn!(topic = %self.topic, queue = %self.id, offset, "the log has a later message at this offset");
         self.cut(disk, offset)?;
         self.add(self.files.read(), disk, offset, entry)?;
         Ok(Put::Added)
+    }
+
+    /// Whether a record, by which many entries would go, is not believed: nothing covers the offset that it states. A topic that
+    /// began anew began at 0; if that record was damaged, two in a row are believed.
+    fn is_doubtful(&self, offset: u64) -> bool {
+        if offset == 0 || self.doubted.swap(offset, Ordering::Relaxed).wrapping_add(1) == offset {
+            return false;
+        }
+        tracing::error!(topic = %self.topic, queue = %self.id, offset, max = self.max(), "a record with an offset that others have, and have not begun anew: it is damaged, and gets no entry");
+        true
     }
 
     /// Makes the first file, for an entry at `offset`.
@@ -758,15 +777,24 @@ mod tests {
         for offset in 0..10 {
             put(&queue, offset, offset * 100);
         }
+        assert_eq!((put(&queue, 1, 1500), queue.max()), (Put::Impossible, 10));
         // The topic was deleted and begun anew: an older record is passed over, a later one takes its place.
         assert_eq!(put(&queue, 2, 190), Put::Stale);
         assert_eq!(put(&queue, 0, 2000), Put::Added);
         assert_eq!((queue.max(), queue.entry(0).unwrap()), (1, Some(entry(2000))));
+        // Anew without its first one, which was damaged; and that of one whose own offset is: it changes nothing.
+        for offset in 1..8 {
+            assert_eq!(put(&queue, offset, 2000 + offset * 100), Put::Added);
+        }
+        assert_eq!((put(&queue, 4, 5000), put(&queue, 8, 5100)), (Put::Impossible, Put::Added));
+        assert_eq!((put(&queue, 1, 6000), queue.max()), (Put::Impossible, 9));
+        assert_eq!((put(&queue, 2, 6100), queue.max()), (Put::Added, 3));
+        assert_eq!((put(&queue, 0, 7000), queue.max()), (Put::Added, 1));
         // A hole is filled in place, a gap bridged.
-        assert_eq!(put(&queue, 3, 2300), Put::Gap);
+        assert_eq!(put(&queue, 3, 7300), Put::Gap);
         assert!(queue.entry(2).unwrap().unwrap().is_filler());
-        assert_eq!(put(&queue, 2, 2200), Put::Added);
-        assert_eq!((queue.max(), queue.entry(2).unwrap()), (4, Some(entry(2200))));
+        assert_eq!(put(&queue, 2, 7200), Put::Added);
+        assert_eq!((queue.max(), queue.entry(2).unwrap()), (4, Some(entry(7200))));
         queue.remove().unwrap();
         assert!(!dir.path().join("T/0").exists());
     }

@@ -126,6 +126,41 @@ fn a_flipped_bit_costs_no_more_than_its_message() {
     }
 }
 
+/// No checksum covers the offset in the queue. Whichever bit of it flips, of the others at most the one is hidden that it names.
+#[test]
+fn a_flipped_offset_hides_no_more_than_the_message_it_names() {
+    const COUNT: u64 = 200;
+    let (site, disk) = (Site::new(), Arc::default());
+    let config = || StoreConfig { segment_len: 1 << 20, ..quiet(&site, &disk) };
+    let store = Store::open(config()).unwrap();
+    let mut places = Vec::new();
+    for n in 0..COUNT {
+        places.push(store.append(&message(T, 0, &n.to_be_bytes(), "")).unwrap().physical_offset.0);
+        for _ in 0..3 {
+            store.append(&message("Other", 0, b"o", "")).unwrap();
+        }
+    }
+    settle(&store);
+    store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*disk)).unwrap();
+    drop(store);
+    for (which, bit) in (0..64).map(|bit| (150, bit)).chain([(1, 0), (3, 0), (3, 1), (198, 0), (199, 1), (199, 7)]) {
+        let stated = which ^ (1 << bit);
+        let write = |offset: u64| overwrite(&site, LOG, places[which as usize] + 20, &offset.to_be_bytes());
+        write(stated);
+        // So that everything is read again.
+        std::fs::remove_dir_all(root(&site).join("consumequeue")).unwrap();
+        let store = Store::open(config()).unwrap();
+        let found = read_whole_bodies(&store, T, 0, 0);
+        for offset in (0..COUNT).filter(|offset| *offset != which && *offset != stated) {
+            let body = offset.to_be_bytes().to_vec();
+            assert!(found.contains(&(offset, body)), "{offset} is hidden by {stated} in place of {which}");
+        }
+        assert!(found.iter().all(|(offset, _)| *offset < COUNT), "{found:?}");
+        drop(store);
+        write(which);
+    }
+}
+
 #[test]
 fn the_offset_of_a_damaged_last_message_is_not_given_away() {
     let site = Site::new();
