@@ -3,13 +3,11 @@
 //! Runs on the connection's own task. A refusal becomes its reply here. The fast port serves the same table without the codes that wait
 //! for messages.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ferromq_protocol::{Command, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome, Service};
 use ferromq_store::{Effort, Store};
-use tracing::error;
 
 use crate::clients::Clients;
 use crate::consumer_offsets::ConsumerOffsets;
@@ -212,30 +210,18 @@ impl Dispatch {
             if slot.is_closed() && only_answers(request.request_code()) {
                 return;
             }
-            let outcome = match room {
-                Ok(()) => parts.outcome_or_panic(&from, &request),
-                Err(busy) => Err(busy.into()),
-            };
-            match outcome {
-                Ok(Outcome::Reply(reply)) => slot.send(reply),
-                Ok(Outcome::Deferred) => {}
-                Err(refusal) => slot.send(refusal.into_reply()),
-            }
+            slot.answer(request.code, || {
+                let outcome = match room {
+                    Ok(()) => parts.outcome(&from, &request, Effort::Full),
+                    Err(busy) => Err(busy.into()),
+                };
+                outcome.unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
+            });
             // What it appended is for this thread to flush and show.
             parts.before_replies();
             parts.after_replies();
         });
         Outcome::Deferred
-    }
-
-    /// A panic is answered, as it is on the connection's own task.
-    fn outcome_or_panic(&self, connection: &Connection, request: &Command) -> Result<Outcome, Refusal> {
-        let work = AssertUnwindSafe(|| self.outcome(connection, request, Effort::Full));
-        catch_unwind(work).unwrap_or_else(|_| {
-            let code = request.code;
-            error!(peer = %connection.peer_addr(), code, "the handler of a request panicked");
-            Err(Refusal::system_error(format!("internal error in request {code}")))
-        })
     }
 
     /// Sends are flushed once for all requests of a round, and made visible once.

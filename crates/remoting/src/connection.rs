@@ -343,6 +343,10 @@ impl ReplySlot {
         }
     }
 
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.shared.peer_addr
+    }
+
     /// The connection that the request came over.
     pub fn connection_id(&self) -> ConnectionId {
         self.shared.id

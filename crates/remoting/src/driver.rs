@@ -4,7 +4,6 @@
 //! unless the socket takes less or the pieces are many), read once more. tokio forgets readiness after a short read or write, so a steady
 //! wake-up costs one read and one write. Rounds per wake-up are bounded; what is left waits for the other tasks to have their turn.
 
-use std::any::Any;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +22,7 @@ use crate::connection::{Awaits, Connection};
 use crate::inbound::{Inbound, Malformed};
 use crate::outbound::{Outbound, SLICES_MAX};
 use crate::peers::Guest;
-use crate::service::{Outcome, Service};
+use crate::service::{Outcome, Service, panic_text};
 
 /// Frames handled in one go before the replies are written.
 const FRAMES_PER_ROUND: usize = 256;
@@ -209,18 +208,14 @@ impl Driver {
         let id = command.id();
         let code = command.code;
         let oneway = command.flags.is_oneway();
+        let connection = &self.connection;
         let outcome = match &self.service {
-            Some(service) => catch_unwind(AssertUnwindSafe(|| service.handle(&self.connection, command))),
-            None => Ok(Outcome::Reply(not_supported(code))),
+            Some(service) => Outcome::of(connection.peer_addr(), code, || service.handle(connection, command)),
+            None => Outcome::Reply(not_supported(code)),
         };
         let reply = match outcome {
-            Ok(Outcome::Reply(reply)) => reply,
-            Ok(Outcome::Deferred) => return,
-            Err(panic) => {
-                let cause = panic_text(panic.as_ref());
-                error!(peer = %self.connection.peer_addr(), code, cause, "the handler of a request panicked");
-                Reply::error(ResponseCode::SYSTEM_ERROR, format!("internal error in request {code}: {cause}"))
-            }
+            Outcome::Reply(reply) => reply,
+            Outcome::Deferred => return,
         };
         if !oneway {
             self.outbound.push_reply(id, reply);
@@ -417,15 +412,5 @@ fn not_supported(code: i32) -> Reply {
 fn guarded(connection: &Connection, when: &str, work: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
         error!(peer = %connection.peer_addr(), cause = panic_text(panic.as_ref()), "the service panicked {when}");
-    }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        text
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text
-    } else {
-        "panic without a message"
     }
 }

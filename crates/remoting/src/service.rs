@@ -1,8 +1,13 @@
 //! The seam between the transport and what a process does with requests.
 
-use ferromq_protocol::{Command, Reply};
+use std::any::Any;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::connection::Connection;
+use ferromq_protocol::{Command, Reply, ResponseCode};
+use tracing::error;
+
+use crate::connection::{Connection, ReplySlot};
 
 /// What came of one request.
 pub enum Outcome {
@@ -10,6 +15,39 @@ pub enum Outcome {
     Reply(Reply),
     /// The handler kept a [`ReplySlot`](crate::ReplySlot), or nothing is to be answered.
     Deferred,
+}
+
+impl Outcome {
+    /// What `work` makes of a request with that code; a panic is logged, and answered with code 1.
+    pub(crate) fn of(peer: SocketAddr, code: i32, work: impl FnOnce() -> Outcome) -> Outcome {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let cause = panic_text(panic.as_ref());
+            error!(%peer, code, cause, "the handler of a request panicked");
+            let remark = format!("internal error in request {code}: {cause}");
+            Outcome::Reply(Reply::error(ResponseCode::SYSTEM_ERROR, remark))
+        })
+    }
+}
+
+impl ReplySlot {
+    /// Answers a request of that code with what comes of `work`, done here and now, on any thread: a panic is answered as one of
+    /// [`Service::handle`] is.
+    pub fn answer(self, code: i32, work: impl FnOnce() -> Outcome) {
+        match Outcome::of(self.peer_addr(), code, work) {
+            Outcome::Reply(reply) => self.send(reply),
+            Outcome::Deferred => {}
+        }
+    }
+}
+
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "panic without a message"
+    }
 }
 
 /// What a process does with the requests of its peers. Java: `NettyRequestProcessor`, all of them behind one table.

@@ -20,11 +20,13 @@ fn answer_off_task(
         let remark = "[OVERLOAD]system busy: too many requests wait for the disk";
         return Outcome::Reply(Refusal::new(ResponseCode::SYSTEM_BUSY, remark).into_reply());
     };
-    let slot = connection.reply_slot(request);
+    let (slot, code) = (connection.reply_slot(request), request.code);
     tokio::task::spawn_blocking(move || {
-        let reply = work().unwrap_or_else(Refusal::into_reply);
-        drop(pass);
-        slot.send(reply);
+        slot.answer(code, move || {
+            // Free again before the answer, which may bring the next request.
+            let _pass = pass;
+            Outcome::Reply(work().unwrap_or_else(Refusal::into_reply))
+        });
     });
     Outcome::Deferred
 }
