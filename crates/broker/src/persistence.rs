@@ -9,6 +9,7 @@
 //! Java: `ConfigManager`.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,9 @@ use tracing::{error, info, warn};
 
 /// Pause after a save that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
+
+/// Why nothing is saved after a panic of the thread that does it.
+const GONE: &str = "the thread that saves it is gone";
 
 /// Number of a requested save; grows by one per request.
 pub type Revision = u64;
@@ -120,7 +124,8 @@ struct Saving {
     /// Of the last attempt.
     failure: Option<SaveError>,
     stopping: bool,
-    stopped: bool,
+    /// Why nothing is saved any more.
+    stopped: Option<&'static str>,
 }
 
 type Waiter = Box<dyn FnOnce(Result<(), SaveError>) + Send>;
@@ -130,7 +135,7 @@ impl SavedFile {
     pub fn request(&self) -> Revision {
         let mut saving = self.state.saving.lock();
         saving.requested += 1;
-        if saving.stopped {
+        if saving.stopped.is_some() {
             // Not written here: the caller may hold the lock that `render` takes.
             warn!(path = %self.state.path.display(), "a change came after the last save of the shutdown and is lost");
         }
@@ -157,10 +162,10 @@ impl SavedFile {
     /// thread that saves the file. After a failure the request stays, and is tried again.
     pub fn when_saved(&self, revision: Revision, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
         let mut saving = self.state.saving.lock();
-        let outcome = match self.is_saved(revision) {
-            true => Ok(()),
-            false if saving.stopped => Err(self.state.failed("the broker is stopping")),
-            false => return saving.waiters.push((revision, Box::new(done))),
+        let outcome = match (self.is_saved(revision), saving.stopped) {
+            (true, _) => Ok(()),
+            (false, Some(why)) => Err(self.state.failed(why)),
+            (false, None) => return saving.waiters.push((revision, Box::new(done))),
         };
         drop(saving);
         done(outcome);
@@ -171,7 +176,7 @@ impl SavedFile {
         let (done, outcome) = mpsc::channel();
         // The receiver is there until it has been told.
         self.when_saved(revision, move |saved| _ = done.send(saved));
-        outcome.recv().unwrap_or_else(|_| Err(self.state.failed("the thread that saves it is gone")))
+        outcome.recv().unwrap_or_else(|_| Err(self.state.failed(GONE)))
     }
 
     pub fn path(&self) -> &Path {
@@ -185,6 +190,7 @@ impl SavedFile {
 
 impl FileState {
     fn run(&self) {
+        let _end = EndOfSaves(self);
         let mut saving = self.saving.lock();
         loop {
             let revision = saving.requested;
@@ -214,7 +220,7 @@ impl FileState {
             let waiters = std::mem::take(&mut saving.waiters);
             let (told, waiting): (Vec<_>, Vec<_>) = waiters.into_iter().partition(|(wanted, _)| *wanted <= revision);
             saving.waiters = waiting;
-            MutexGuard::unlocked(&mut saving, || told.into_iter().for_each(|(_, done)| done(outcome.clone())));
+            MutexGuard::unlocked(&mut saving, || self.tell(told, &outcome));
             if outcome.is_err() {
                 if saving.stopping {
                     break;
@@ -222,10 +228,15 @@ impl FileState {
                 self.pause(&mut saving);
             }
         }
-        saving.stopped = true;
-        let left = std::mem::take(&mut saving.waiters);
-        drop(saving);
-        left.into_iter().for_each(|(_, done)| done(Err(self.failed("the broker is stopping"))));
+    }
+
+    /// A panic of one of them costs nobody else his answer.
+    fn tell(&self, waiters: Vec<(Revision, Waiter)>, outcome: &Result<(), SaveError>) {
+        for (_, done) in waiters {
+            if catch_unwind(AssertUnwindSafe(|| done(outcome.clone()))).is_err() {
+                error!(path = %self.path.display(), "who waited for the config file to be saved panicked");
+            }
+        }
     }
 
     /// Not cut short by further requests, only by the end.
@@ -236,6 +247,21 @@ impl FileState {
 
     fn failed(&self, reason: &str) -> SaveError {
         SaveError { path: self.path.display().to_string().into(), reason: reason.into() }
+    }
+}
+
+/// Whatever ends the thread that saves a file, a panic too: who waits is told, and who comes later.
+struct EndOfSaves<'a>(&'a FileState);
+
+impl Drop for EndOfSaves<'_> {
+    fn drop(&mut self) {
+        let why = if std::thread::panicking() { GONE } else { "the broker is stopping" };
+        let waiters = {
+            let mut saving = self.0.saving.lock();
+            saving.stopped = Some(why);
+            std::mem::take(&mut saving.waiters)
+        };
+        self.0.tell(waiters, &Err(self.0.failed(why)));
     }
 }
 
@@ -356,6 +382,38 @@ mod tests {
         let late = file.request();
         assert!(!file.is_saved(late));
         assert!(file.wait_saved(late).is_err());
+    }
+
+    #[test]
+    fn who_waits_for_a_save_is_told_when_its_thread_panics() {
+        let (_directory, path) = path();
+        let persistence = Persistence::default();
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let file = persistence.file(path, move || {
+            let _ = wait.lock().recv();
+            panic!("a table that cannot be rendered")
+        });
+        let file = file.unwrap();
+        let revision = file.request();
+        let (told, outcomes) = mpsc::channel();
+        for panics in [true, false] {
+            let told = told.clone();
+            file.when_saved(revision, move |saved| {
+                told.send(saved).unwrap();
+                assert!(!panics, "a waiter of no use to the others");
+            });
+        }
+        drop(go);
+        for _ in 0..2 {
+            let outcome = outcomes.recv_timeout(Duration::from_secs(60)).expect("nobody is told");
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.ends_with("cannot be saved: the thread that saves it is gone"), "{error}");
+        }
+        // Who comes later as well, now and after the stop.
+        file.wait_saved(file.request()).unwrap_err();
+        persistence.stop();
+        file.wait_saved(revision).unwrap_err();
     }
 
     #[test]
