@@ -405,3 +405,43 @@ fn a_queue_entry_outlives_the_head_of_its_record() {
     assert_eq!(store.append(&message(T, 0, b"fourth", "")).unwrap().queue_offset, QueueOffset(2));
     assert_eq!(read_bodies(&store, "Other", 0, 0), [(0, b"third".to_vec())]);
 }
+
+/// A sector that the disk does not give, anywhere in a log that has to be read over damage: an error that names the place, and
+/// nobody is ended by a page fault. Once it is read again, nothing is missing.
+#[test]
+fn a_bad_sector_is_an_error_of_the_open_wherever_it_is() {
+    const RECORD: u64 = 8192;
+    let len = message(T, 0, &[0; RECORD as usize], "").record_len() as u64;
+    for (damaged, bad) in [(3, 4), (3, 8), (3, 13), (0, 0), (0, 12)] {
+        let (site, disk) = (Site::new(), Arc::<FaultyDisk>::default());
+        let config = || StoreConfig {
+            segment_len: 16 * len,
+            message_len_max: RECORD as usize,
+            disk: Arc::clone(&disk) as Arc<dyn Disk>,
+            ..quiet(&site, &Arc::default())
+        };
+        let store = Store::open(config()).unwrap();
+        for n in 0..14_u8 {
+            store.append(&message(T, 0, &[n; RECORD as usize], "")).unwrap();
+        }
+        settle(&store);
+        store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*disk)).unwrap();
+        drop(store);
+        std::fs::remove_dir_all(root(&site).join("consumequeue")).unwrap();
+        // Its length and magic, so that what follows is searched for.
+        overwrite(&site, LOG, damaged * len, b"no length nor magic");
+        // All between the damage and the bad place is searched through.
+        for at in damaged + 1..=bad {
+            overwrite(&site, LOG, at * len, b"no length nor magic");
+        }
+        *disk.bad.lock() = vec![(LOG.to_owned(), bad * len + 100..bad * len + 200)];
+        disk.go_cold();
+        let error = Store::open(config()).unwrap_err().to_string();
+        assert!(error.contains(LOG) && error.contains("Input/output error"), "{error}");
+        disk.bad.lock().clear();
+        let store = Store::open(config()).unwrap();
+        let found = read_whole_bodies(&store, T, 0, 0);
+        let expected = (0..14).filter(|n| !(damaged..=bad).contains(n)).count();
+        assert_eq!(found.len(), expected, "damaged {damaged} to {bad}");
+    }
+}

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2, RECORD_LEN_MIN};
-use ferromq_protocol::message::{Parsed, Record};
+use ferromq_protocol::message::{Parsed, Record, RecordError};
 use memchr::memmem;
 
 use crate::checkpoint::Checkpoint;
@@ -24,11 +24,16 @@ use crate::disk::{Disk, PAGE};
 use crate::dispatch::Projection;
 use crate::files;
 use crate::index::Durable;
+use crate::interrupt::Interrupt;
 use crate::looking::{Effort, Look};
 use crate::mapped_file::{LogFile, LogSlice};
 use crate::noted::Noted;
 use crate::segments::{RECORD_LEN_MAX, Segments};
 use crate::table_change::deleted_topic;
+use crate::walk;
+
+/// A search in a damaged part looks at so much at once, and then whether it is to be given up.
+const SEARCH_STEP: usize = 256 * 1024;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +114,7 @@ pub fn recover(
     };
     let log_min = first.start();
     let on_disk = OnDisk::told_by(checkpoint);
-    let known = known_projected(&files, checkpoint);
+    let known = known_projected(&files, projection, checkpoint)?;
     let start = if clean {
         start_after_stop(projection, log_min)
     } else {
@@ -195,20 +200,20 @@ fn start_after_stop(projection: &Projection, log_min: u64) -> Start {
 }
 
 /// Up to where records are in the queues and in the index, on the disk, as the checkpoint says.
-fn known_projected(files: &[Arc<LogFile>], checkpoint: &Checkpoint) -> Start {
+fn known_projected(files: &[Arc<LogFile>], projection: &Projection, checkpoint: &Checkpoint) -> io::Result<Start> {
     let (log_min, log_end) =
         (files.first().map_or(0, |first| first.start()), files.last().map_or(0, |last| last.end()));
-    match checkpoint.found() {
+    Ok(match checkpoint.found() {
         // A place that the log does not have is of another log.
         Some(found) => Start {
             queues: if (log_min..=log_end).contains(&found.queues) { found.queues } else { log_min },
             index: if found.index <= log_end { found.index } else { log_min },
         },
         None => Start {
-            queues: segment_at(files, checkpoint.recovery_start()),
-            index: segment_at(files, checkpoint.index_recovery_start()),
+            queues: segment_at(files, projection, checkpoint.recovery_start())?,
+            index: segment_at(files, projection, checkpoint.index_recovery_start())?,
         },
-    }
+    })
 }
 
 /// What is about to be put again counts as missing from now on, so that an open that does not come to its end is gone on with
@@ -253,14 +258,16 @@ fn start_after_crash(
 }
 
 /// The newest segment that begins with a record stored no later than `time`; the first when there is none.
-fn segment_at(files: &[Arc<LogFile>], time: i64) -> u64 {
-    let first_time = |file: &Arc<LogFile>| {
-        let bytes = file.slice(0..file.written())?;
-        let record = Record::parse(&bytes).ok()?;
-        record.check_crc().ok().map(|()| record.store_timestamp())
-    };
-    let found = files.iter().rev().find(|file| first_time(file).is_some_and(|stored| stored > 0 && stored <= time));
-    found.or(files.first()).map_or(0, |file| file.start())
+fn segment_at(files: &[Arc<LogFile>], projection: &Projection, time: i64) -> io::Result<u64> {
+    for file in files.iter().rev() {
+        let Some(segment) = Segment::of(file, projection) else { continue };
+        if let Some(record) = segment.whole_record_at(0)?
+            && (1..=time).contains(&record.store_timestamp())
+        {
+            return Ok(file.start());
+        }
+    }
+    Ok(files.first().map_or(0, |first| first.start()))
 }
 
 /// The record that ends exactly at `end`, by the queue entry that says so: its start and store time. It must hold.
@@ -274,52 +281,90 @@ fn record_ending_at(files: &[Arc<LogFile>], projection: &Projection, end: u64) -
 
 /// The record at a place, if its lengths are whole; an error when the disk does not give it.
 fn record_bytes(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<Option<Bytes>> {
-    let Some(file) = files.iter().rev().find(|file| file.start() <= physical) else { return Ok(None) };
-    // A file's length is a usize; an offset beyond it gives no slice.
-    let at = usize::try_from(physical - file.start()).ok().filter(|at| *at < file.written());
-    let (Some(at), Some(bytes)) = (at, file.slice(0..file.written())) else { return Ok(None) };
-    look_at_record(&Look::new(&*projection.disk, Effort::Full), file, &bytes, at)?;
-    match whole_record(&bytes, at, file.start()) {
-        Found::Record(record) | Found::Broken(record) => Ok(Some(Bytes::copy_from_slice(record.bytes()))),
-        Found::Blank | Found::Nothing => Ok(None),
+    let Some(segment) =
+        files.iter().rev().find(|file| file.start() <= physical).and_then(|file| Segment::of(file, projection))
+    else {
+        return Ok(None);
+    };
+    // A file's length is a usize.
+    let Some(at) = usize::try_from(physical - segment.file.start()).ok().filter(|at| *at < segment.bytes.len()) else {
+        return Ok(None);
+    };
+    match segment.record_at(at)? {
+        Ok(Parsed::Record(record)) => Ok(Some(Bytes::copy_from_slice(record.bytes()))),
+        Ok(Parsed::Blank { .. }) | Err(_) => Ok(None),
     }
 }
 
 /// The border between records, at or before `from`, at which reading begins; with the record before it where it is known.
-fn border_before(files: &[Arc<LogFile>], projection: &Projection, from: u64) -> (u64, Option<(u64, i64)>) {
+fn border_before(files: &[Arc<LogFile>], projection: &Projection, from: u64) -> io::Result<(u64, Option<(u64, i64)>)> {
     let ends = projection.queues.all().iter().map(|queue| queue.end_physical()).filter(|end| *end <= from).max();
     let vouched = ends.and_then(|end| record_ending_at(files, projection, end).map(|last| (end, last)));
-    let begins_well = |file: &&Arc<LogFile>| {
-        file.slice(0..file.written())
-            .is_some_and(|bytes| matches!(whole_record(&bytes, 0, file.start()), Found::Record(_)))
-    };
-    let segment = files.iter().rev().filter(|file| file.start() <= from).find(begins_well).or(files.first());
-    let segment = segment.map_or(0, |file| file.start());
-    match vouched {
-        Some((end, last)) if end >= segment => (end, Some(last)),
-        _ => (segment, None),
-    }
-}
-
-/// What stands at a place of the log.
-enum Found<'a> {
-    Record(Record<'a>),
-    /// Nothing more in this segment.
-    Blank,
-    /// A record with its head and lengths whole, but not its body.
-    Broken(Record<'a>),
-    Nothing,
-}
-
-/// Reads what is at `at` of the segment that begins at `start`.
-fn whole_record(bytes: &[u8], at: usize, start: u64) -> Found<'_> {
-    match bytes.get(at..).map(Record::parse_in_segment) {
-        Some(Ok(Parsed::Blank { .. })) => Found::Blank,
-        Some(Ok(Parsed::Record(record))) if record.physical_offset().0 == start + at as u64 => {
-            if record.check_crc().is_ok() { Found::Record(record) } else { Found::Broken(record) }
+    let mut segment = files.first().map_or(0, |first| first.start());
+    for file in files.iter().rev().filter(|file| file.start() <= from) {
+        if let Some(opened) = Segment::of(file, projection)
+            && opened.whole_record_at(0)?.is_some()
+        {
+            segment = file.start();
+            break;
         }
-        _ => Found::Nothing,
     }
+    match vouched {
+        Some((end, last)) if end >= segment => Ok((end, Some(last))),
+        _ => Ok((segment, None)),
+    }
+}
+
+/// A segment as it is read here: nothing of it is looked at through its mapping before it was seen in memory. A disk that does not
+/// give something is an error of the open, which names the place; a page fault would end the process, and the next one, without a
+/// word.
+struct Segment<'a> {
+    file: &'a LogFile,
+    bytes: LogSlice,
+    look: Look<'a>,
+}
+
+impl<'a> Segment<'a> {
+    /// For a look here and there.
+    fn of(file: &'a Arc<LogFile>, projection: &'a Projection) -> Option<Segment<'a>> {
+        Segment::seen_by(Look::new(&*projection.disk, Effort::Full), file)
+    }
+
+    fn seen_by(look: Look<'a>, file: &'a Arc<LogFile>) -> Option<Segment<'a>> {
+        let bytes = file.slice(0..file.written())?;
+        Some(Segment { file, bytes, look })
+    }
+
+    /// Bytes from `at` on, `len` of them where there are so many.
+    fn look(&self, at: usize, len: usize) -> io::Result<&[u8]> {
+        let range = at..self.bytes.len().min(at.saturating_add(len));
+        self.file.look(&self.look, range.clone()).map_err(io::Error::other)?;
+        Ok(self.bytes.get(range).unwrap_or_default())
+    }
+
+    fn record_at(&self, at: usize) -> io::Result<Result<Parsed<'_>, RecordError>> {
+        let physical = self.file.start() + at as u64;
+        let head = self.look(at, RECORD_LEN_MIN)?;
+        // No further than a record may be: what only looks like the head of one is none with the bytes of a head.
+        let bytes = match Record::head_at(head, PhysicalOffset(physical)) {
+            Some(len) if len <= RECORD_LEN_MAX => self.look(at, len)?,
+            _ => head,
+        };
+        Ok(walk::record_at(bytes, physical))
+    }
+
+    /// The record at `at`, if it is whole with its body.
+    fn whole_record_at(&self, at: usize) -> io::Result<Option<Record<'_>>> {
+        match self.record_at(at)? {
+            Ok(Parsed::Record(record)) if record.check_crc().is_ok() => Ok(Some(record)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Whether nothing of a record was lost, as far as that can be told.
+fn is_whole(record: &Record<'_>, at: usize, on_disk: OnDisk) -> bool {
+    record.check_crc().is_ok() && (on_disk.covers_whole(record) || !has_torn_properties(record, at))
 }
 
 /// Whether a page that holds a part of the record's properties was lost. The CRC covers the body only; but what was not
@@ -331,64 +376,53 @@ fn has_torn_properties(record: &Record<'_>, at: usize) -> bool {
     text[in_first_page..].chunks(PAGE).any(|piece| piece.iter().all(|byte| *byte == 0))
 }
 
-/// Brings what may be a record into memory. A disk that does not give it is an error of the open, which names the place; a page
-/// fault would end the process, and the next one, without a word.
-fn look_at_record(look: &Look<'_>, file: &LogFile, bytes: &[u8], at: usize) -> io::Result<()> {
-    let upto = |len: usize| at..bytes.len().min(at.saturating_add(len));
-    file.look(look, upto(RECORD_LEN_MIN)).map_err(io::Error::other)?;
-    match Record::head_at(&bytes[at..], PhysicalOffset(file.start() + at as u64)) {
-        Some(len) if len <= RECORD_LEN_MAX => file.look(look, upto(len)).map_err(io::Error::other),
-        _ => Ok(()),
-    }
-}
-
 /// Goes through the records from the last border before the start on.
 fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: OnDisk) -> io::Result<Scan> {
-    let (begin, last) = border_before(files, projection, start.queues.min(start.index));
+    let (begin, last) = border_before(files, projection, start.queues.min(start.index))?;
     let first = files.iter().rposition(|file| file.start() <= begin).unwrap_or(0);
     let mut scan = Scan { end: begin, last, gap: false, records: 0 };
     let mut known = None;
     for (index, file) in files.iter().enumerate().skip(first) {
-        let Some(bytes) = file.slice(0..file.written()) else { break };
-        let look = Look::reading_on(&*projection.disk);
+        let Some(segment) = Segment::seen_by(Look::reading_on(&*projection.disk), file) else { break };
         // Inside the file, whose length is a usize.
         let mut at = begin.saturating_sub(file.start()) as usize;
-        while at < bytes.len() {
+        while at < segment.bytes.len() {
             projection.interrupt.check()?;
             let physical = file.start() + at as u64;
-            look_at_record(&look, file, &bytes, at)?;
-            let found = whole_record(&bytes, at, file.start());
-            match found {
-                Found::Blank => break,
-                Found::Record(record) if on_disk.covers_whole(&record) || !has_torn_properties(&record, at) => {
+            let found = segment.record_at(at)?;
+            match &found {
+                Ok(Parsed::Blank { .. }) => break,
+                Ok(Parsed::Record(record)) if is_whole(record, at, on_disk) => {
                     let text = record.properties();
                     let noted = Noted::of(&text);
                     if physical >= start.queues {
-                        if let Some(topic) = deleted_topic(&record) {
+                        if let Some(topic) = deleted_topic(record) {
                             known = None;
                             projection.forget_topic(&topic)?;
                         }
-                        let put = projection.put_queue(&record, &noted, physical, &mut known)?;
+                        let put = projection.put_queue(record, &noted, physical, &mut known)?;
                         scan.gap |= matches!(put, Some((Put::Gap, _)));
                     }
                     if physical >= start.index {
-                        projection.put_index(&record, &noted, physical)?;
+                        projection.put_index(record, &noted, physical)?;
                     }
                     scan.last = Some((physical, record.store_timestamp()));
                     scan.records += 1;
                     at += record.record_len();
                 }
                 _ => {
-                    let Some(next) = behind_damage(file, &bytes, at, files.get(index + 1), on_disk) else {
+                    let next_file = files.get(index + 1).and_then(|next| Segment::of(next, projection));
+                    let Some(next) = behind_damage(&segment, at, next_file.as_ref(), on_disk, &projection.interrupt)?
+                    else {
                         scan.end = physical;
                         return Ok(scan);
                     };
                     let path = file.path().display();
                     tracing::error!(%path, offset = physical, len = next - at, "a part of the commit log is damaged and stepped over; what follows it is whole");
-                    if let Found::Broken(record) | Found::Record(record) = found
+                    if let Ok(Parsed::Record(record)) = &found
                         && physical >= start.queues
                     {
-                        projection.put_lost(&record, physical)?;
+                        projection.put_lost(record, physical)?;
                     }
                     at = next;
                 }
@@ -403,40 +437,43 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: 
 /// Where reading goes on in a segment behind something at `at` that is no whole record; its end stands for the next segment.
 /// `None` when nobody vouches for what follows: then the log ends at `at`.
 fn behind_damage(
-    file: &LogFile,
-    bytes: &LogSlice,
+    segment: &Segment<'_>,
     at: usize,
-    next_file: Option<&Arc<LogFile>>,
+    next: Option<&Segment<'_>>,
     on_disk: OnDisk,
-) -> Option<usize> {
+    interrupt: &Interrupt,
+) -> io::Result<Option<usize>> {
+    let start = segment.file.start();
     if let OnDisk::Before(end) = on_disk
-        && file.start() + at as u64 >= end
+        && start + at as u64 >= end
     {
-        return None;
+        return Ok(None);
     }
-    let proven =
-        |at: usize| matches!(whole_record(bytes, at, file.start()), Found::Record(record) if on_disk.covers(&record));
-    if let Found::Broken(record) | Found::Record(record) = whole_record(bytes, at, file.start()) {
+    let is_proven = |segment: &Segment<'_>, at: usize| -> io::Result<bool> {
+        Ok(segment.whole_record_at(at)?.is_some_and(|record| on_disk.covers(&record)))
+    };
+    if let Ok(Parsed::Record(record)) = segment.record_at(at)? {
         let next = at + record.record_len();
-        if proven(next) || on_disk.reaches(file.start() + next as u64) {
-            return Some(next);
+        if on_disk.reaches(start + next as u64) || is_proven(segment, next)? {
+            return Ok(Some(next));
         }
     }
     // The length cannot be relied on: the next place at which a record is whole and knows where it stands.
     let magics = [MAGIC_V1, MAGIC_V2].map(u32::to_be_bytes);
-    let search = at + 5;
-    let rest = bytes.get(search..).unwrap_or_default();
-    let found =
-        magics.iter().flat_map(|magic| memmem::find_iter(rest, magic).find(|found| proven(search + found - 4))).min();
-    if let Some(found) = found {
-        return Some(search + found - 4);
+    for from in (at + 5..segment.bytes.len()).step_by(SEARCH_STEP) {
+        interrupt.check()?;
+        // A magic may lie across the border of two steps.
+        let part = segment.look(from, SEARCH_STEP + 3)?;
+        let mut found: Vec<usize> = magics.iter().flat_map(|magic| memmem::find_iter(part, magic)).collect();
+        found.sort_unstable();
+        for at in found {
+            if is_proven(segment, from + at - 4)? {
+                return Ok(Some(from + at - 4));
+            }
+        }
     }
-    let begins_proven = |next: &Arc<LogFile>| {
-        next.slice(0..next.written()).is_some_and(
-            |bytes| matches!(whole_record(&bytes, 0, next.start()), Found::Record(record) if on_disk.covers(&record)),
-        )
-    };
-    (on_disk.reaches(file.end()) || next_file.is_some_and(begins_proven)).then_some(bytes.len())
+    let next_is_proven = || next.map_or(Ok(false), |next| is_proven(next, 0));
+    Ok((on_disk.reaches(segment.file.end()) || next_is_proven()?).then_some(segment.bytes.len()))
 }
 
 /// Ends the log at `end`: later files go, and nothing old is left behind the end in its file.
@@ -456,7 +493,10 @@ fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) 
     }
     // In the file, whose length is a usize.
     let at = (end - last.start()) as usize;
-    let dirty = last.slice(at..last.written()).is_some_and(|rest| rest.iter().take(64).any(|byte| *byte != 0));
+    let dirty = match Segment::of(&last, projection) {
+        Some(segment) => segment.look(at, 64)?.iter().any(|byte| *byte != 0),
+        None => false,
+    };
     if !last.retract(at, Duration::ZERO) {
         return Err(io::Error::other("the log is being read while it is recovered"));
     }

@@ -26,9 +26,8 @@ impl<'a> Found<'a> {
     /// Looks at the start of `bytes`, which stand at `physical`. `room` is what is left of the segment: more than `bytes`
     /// where the rest of it is not there yet. The body's CRC is not checked.
     pub fn at(bytes: &'a [u8], physical: u64, room: usize) -> Found<'a> {
-        let error = match Record::parse_in_segment(bytes) {
-            Ok(Parsed::Record(record)) if record.physical_offset().0 == physical => return Found::Record(record),
-            Ok(Parsed::Record(record)) => RecordError::Elsewhere { stated: record.physical_offset() },
+        let error = match record_at(bytes, physical) {
+            Ok(Parsed::Record(record)) => return Found::Record(record),
             Ok(Parsed::Blank { .. }) => return Found::End,
             // Unless other records follow: then it is its length that is damaged.
             Err(RecordError::Truncated { needed, .. })
@@ -41,6 +40,16 @@ impl<'a> Found<'a> {
             Err(error) => error,
         };
         Found::Damage { len: damaged_len(bytes, physical, room), error }
+    }
+}
+
+/// The record, its body's CRC not checked, or the filler at the start of `bytes`, which stand at `physical`.
+pub fn record_at(bytes: &[u8], physical: u64) -> Result<Parsed<'_>, RecordError> {
+    match Record::parse_in_segment(bytes)? {
+        Parsed::Record(record) if record.physical_offset().0 != physical => {
+            Err(RecordError::Elsewhere { stated: record.physical_offset() })
+        }
+        parsed => Ok(parsed),
     }
 }
 
