@@ -295,6 +295,8 @@ impl Model {
                 self.store = None;
                 if let Some(dir) = without {
                     crate::files::remove_dir(&self.root().join(dir)).unwrap();
+                    // Whoever took it away waited for that: a half of it that comes back tells nobody that the rest is missing.
+                    self.disk.sync_dir(&self.root()).unwrap();
                 }
                 *self.disk.fails_after.lock() = Some(steps);
                 // It may be enough.
