@@ -12,7 +12,9 @@ use ferromq_config::command_line::{COMMON, Given, OptionSpec, UsageError, argume
 use ferromq_config::{Configuration, Loaded};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+
+#[path = "common/logging.rs"]
+mod logging;
 
 /// As Java's `BrokerStartup` has them, and two of our own.
 const OPTIONS: [OptionSpec; 6] = [
@@ -22,7 +24,7 @@ const OPTIONS: [OptionSpec; 6] = [
     value(
         "",
         "logFile",
-        "Append the log to this file instead of stderr. What is logged: environment variable FERROMQ_LOG, such as info or ferromq_broker=debug",
+        "Append the log to this file instead of stderr. What is logged: environment variable FERROMQ_LOG, or RUST_LOG, such as info or ferromq_broker=debug",
     ),
     switch("V", "version", "Print version"),
     switch("", ENABLE_PROXY, "Accepted for scripts that pass it; there is no gRPC proxy"),
@@ -226,8 +228,7 @@ fn remarks(loaded: &Loaded<BrokerConfig>, file: Option<&Path>) -> Vec<String> {
 }
 
 fn start_log(file: Option<&Path>) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_env("FERROMQ_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(true);
+    let log = tracing_subscriber::fmt().with_env_filter(logging::filter()).with_target(true);
     match file {
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {

@@ -8,7 +8,9 @@ use anyhow::anyhow;
 use ferromq_config::command_line::{COMMON, Given, OptionSpec, arguments, switch, usage, value};
 use ferromq_namesrv::{Config, Configuration, Nameserver};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+
+#[path = "common/logging.rs"]
+mod logging;
 
 /// As Java's `NamesrvStartup` has them. `-n` is there for scripts that pass it: a nameserver needs no other nameserver.
 const OPTIONS: [OptionSpec; 3] = [
@@ -35,9 +37,12 @@ fn main() -> ExitCode {
         println!("mqnamesrv {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let stderr = std::io::stderr;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(logging::filter())
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        .init();
     if let Some(warning) = given.stray_warning() {
         tracing::warn!("{warning}");
     }
