@@ -24,8 +24,8 @@ config! {
         "orderMessageEnable" => order_message_enable: bool = false,
         /// Answer registrations with the order configuration of all topics.
         "returnOrderTopicConfigToBroker" => return_order_topic_config_to_broker: bool = true,
-        /// Milliseconds between two looks for brokers that fell silent.
-        "scanNotActiveBrokerInterval" in 10..=3_600_000 => scan_not_active_broker_interval: u64 = 5000,
+        /// Milliseconds between two looks for brokers that fell silent, as in RocketMQ 4.x; 5.3.3 has 5000.
+        "scanNotActiveBrokerInterval" in 10..=3_600_000 => scan_not_active_broker_interval: u64 = 10_000,
         /// Present the smallest broker id as master while the master is gone and the brokers allow it.
         "supportActingMaster" => support_acting_master: bool = false,
         /// Answer GET_ALL_TOPIC_LIST_FROM_NAMESERVER.
@@ -97,6 +97,7 @@ mod tests {
     fn listing_is_javas() {
         let config = Config {
             listen_port: 33876,
+            scan_not_active_broker_interval: 5000,
             rocketmq_home: Some("/HOME".into()),
             kv_config_path: "/HOME/kvConfig.json".into(),
             config_store_path: "/HOME/ns.conf".into(),
