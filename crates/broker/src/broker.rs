@@ -14,11 +14,11 @@ use ferromq_store::{
 };
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::clients::{Clients, expire_silent_clients};
 use crate::clock::{forward, now_ms};
-use crate::config::{BrokerConfig, BrokerRole, FlushDiskType};
+use crate::config::{BrokerConfig, FlushDiskType};
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::delay::{DelayParts, Delays};
 use crate::dispatch::{Dispatch, FastPort, MainPort};
@@ -116,9 +116,6 @@ impl Broker {
         config_file: Option<PathBuf>,
         disk: Arc<dyn Disk>,
     ) -> Result<Broker, StartError> {
-        if config.broker_role == BrokerRole::SyncMaster {
-            warn!("brokerRole is SYNC_MASTER, but replication is not there yet: this broker does as an ASYNC_MASTER");
-        }
         let ip = parse_ip(&config.bind_address)
             .ok_or_else(|| invalid("bindAddress", &config.bind_address, "an IP address"))?;
         let main_listen = SocketAddr::new(ip, config.listen_port);

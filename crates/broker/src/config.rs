@@ -52,7 +52,7 @@ config! {
         "namesrvAddr" => namesrv_addr: Option<String> = std::env::var("NAMESRV_ADDR").ok().filter(|list| !list.is_empty()),
         /// Only shown; nothing is read from it.
         "rocketmqHome" => rocketmq_home: Option<PathBuf> = std::env::var_os("ROCKETMQ_HOME").map(PathBuf::from),
-        /// Only masters exist yet: SYNC_MASTER does as ASYNC_MASTER and says so, SLAVE stops the start.
+        /// Only ASYNC_MASTER is there yet; SYNC_MASTER and SLAVE stop the start.
         "brokerRole" => broker_role: BrokerRole = BrokerRole::AsyncMaster,
         /// 4 lets consumers read, 2 lets producers write; combined with the permissions of every topic that is registered.
         "brokerPermission" in 0..=15 => broker_permission: i32 = 6,
@@ -666,8 +666,16 @@ impl BrokerConfig {
     /// start and for changes at run time, which would otherwise only stop the next start.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         let refuse = |key, allowed: &str| Err((key, allowed.to_owned()));
-        if self.broker_role == BrokerRole::Slave {
-            return refuse("brokerRole", "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet");
+        match self.broker_role {
+            BrokerRole::AsyncMaster => {}
+            BrokerRole::SyncMaster => {
+                let allowed = "ASYNC_MASTER: this FerroMQ broker keeps no second copy yet, so an acknowledgement could not mean one; \
+                               with flushDiskType=SYNC_FLUSH it means that the message is on disk";
+                return refuse("brokerRole", allowed);
+            }
+            BrokerRole::Slave => {
+                return refuse("brokerRole", "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet");
+            }
         }
         let listing = self.listing();
         for (key, what) in UNSUPPORTED_SWITCHES {
@@ -680,13 +688,6 @@ impl BrokerConfig {
             if !value.is_empty() && (refused.is_empty() || value.eq_ignore_ascii_case(refused)) {
                 return refuse(key, allowed);
             }
-        }
-        let replicas = listing.get("inSyncReplicas").and_then(|count| count.trim().parse::<u64>().ok());
-        if self.broker_role == BrokerRole::SyncMaster && replicas.is_some_and(|count| count > 1) {
-            return refuse(
-                "inSyncReplicas",
-                "1: this FerroMQ broker keeps no copies yet, so that it is the only replica",
-            );
         }
         let by_address_server =
             listing.get("fetchNamesrvAddrByAddressServer").is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -822,6 +823,8 @@ mod tests {
             "{}",
             error("\nbrokerRole = SLAVE")
         );
+        let sync = error("brokerRole=SYNC_MASTER");
+        assert!(sync.contains("no second copy yet") && sync.contains("flushDiskType=SYNC_FLUSH"), "{sync}");
         assert!(error("flushDiskType=sync").contains("ASYNC_FLUSH or SYNC_FLUSH"));
         assert!(error("namesrvAddr=a:9876;b").contains("`b` is not host:port"));
         assert!(error("listenPort=2").contains("above 2"));
@@ -850,7 +853,7 @@ mod tests {
             "configManagerVersion=V2",
             "messageStorePlugIn=org.apache.rocketmq.tieredstore.TieredMessageStore",
             "readOnlyCommitLogStorePaths=/old/commitlog",
-            "inSyncReplicas=2\nbrokerRole=SYNC_MASTER",
+            "brokerRole=SYNC_MASTER",
             "fetchNamesrvAddrByAddressServer=true\nnamesrvAddr=",
         ] {
             let key = line.split('=').next().unwrap();
@@ -862,7 +865,6 @@ mod tests {
             "storeType=default",
             "messageStorePlugIn=",
             "inSyncReplicas=2",
-            "inSyncReplicas=1\nbrokerRole=SYNC_MASTER",
             "fetchNamesrvAddrByAddressServer=true\nnamesrvAddr=a:9876",
         ] {
             assert!(complete(line).is_ok(), "{line}");
