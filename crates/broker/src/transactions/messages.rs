@@ -1,0 +1,193 @@
+//! What the messages of a transaction say: halves and their copies, op messages, what is committed, and questions.
+
+use ferromq_protocol::header::CheckTransactionRequest;
+use ferromq_protocol::message::properties::names;
+use ferromq_protocol::message::{
+    NewMessage, OffsetMessageId, Properties, Record, RecordError, SysFlag, TransactionKind, stamp_record,
+};
+use ferromq_protocol::topics::{TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups};
+use ferromq_protocol::{Command, PhysicalOffset, QueueOffset, RequestCode};
+use ferromq_store::{AppendError, Appended, Store};
+use tracing::error;
+
+use super::pending::Half;
+use super::{EndError, QUEUE, TransactionParts};
+use crate::clock::now_ms;
+use crate::delay::Waiting;
+use crate::places;
+use crate::timers::{self, TimerWish};
+
+/// Tag of op messages. Java: `TransactionalMessageUtil.REMOVE_TAG`.
+const OP_TAG: &str = "d";
+
+/// With or without waking whoever makes the message visible.
+pub(super) type Append = fn(&Store, &NewMessage<'_>) -> Result<Appended, AppendError>;
+
+impl TransactionParts {
+    /// Stores the message of a half where its producer wanted it, or among the delayed ones. `TRAN_MSG` stays: by it a consumer's client
+    /// knows that there is a transaction id.
+    pub(super) fn store_committed(&self, record: &Record<'_>) -> Result<(), EndError> {
+        let undeliverable = |reason: String| {
+            error!(physical_offset = %record.physical_offset(), reason, "a half message cannot be committed");
+            EndError::Undeliverable { reason }
+        };
+        let mut properties = Properties::parse(&record.properties());
+        let (topic, queue) = places::destination(&self.topics, properties.as_str())
+            .map(|(topic, queue)| (topic.to_owned(), queue))
+            .map_err(|error| undeliverable(error.to_string()))?;
+        for name in [
+            names::REAL_TOPIC,
+            names::REAL_QUEUE_ID,
+            names::TRANSACTION_CHECK_TIMES,
+            names::TRANSACTION_PREPARED_QUEUE_OFFSET,
+        ] {
+            properties.remove(name);
+        }
+        let level = match properties.value(names::DELAY_TIME_LEVEL) {
+            Some(level) => level.parse().map_err(|_| undeliverable(format!("the delay level {level} is no number")))?,
+            None => 0,
+        };
+        // How far ahead it may be was looked at when the half was sent.
+        let timer = TimerWish::in_properties(properties.as_str())
+            .due_ms(now_ms(), u32::MAX)
+            .map_err(|error| undeliverable(error.to_string()))?;
+        let (stored_topic, stored_queue) = match (Waiting::at(level, &self.levels), timer) {
+            (Some(waiting), _) => waiting.divert(&mut properties, &topic, queue),
+            (None, Some(due_ms)) => timers::divert(&mut properties, due_ms, &topic, queue),
+            (None, None) => (topic.as_str(), queue),
+        };
+        let message = NewMessage {
+            sys_flag: record.sys_flag().with_transaction(TransactionKind::Commit),
+            store_host: self.store_host,
+            prepared_transaction_offset: record.physical_offset().as_i64(),
+            ..NewMessage::copy_of(record, stored_topic, stored_queue, properties.as_str())
+        };
+        let appended = self.store.append_again_silently(&message)?;
+        self.count_put(stored_topic, &appended);
+        Ok(())
+    }
+
+    /// Stores the op message that ends a half, and gives its place.
+    pub(super) fn store_op(&self, half: &Half, append: Append) -> Result<QueueOffset, AppendError> {
+        use std::fmt::Write as _;
+        let mut body = String::new();
+        for copy in half.copies() {
+            // Writing to a String cannot fail.
+            let _ = write!(body, "{copy},");
+        }
+        let mut properties = Properties::new();
+        properties.set(names::TAGS, OP_TAG);
+        let op = NewMessage {
+            topic: TRANSACTION_OP_HALF_TOPIC,
+            queue_id: QUEUE,
+            flag: 0,
+            sys_flag: SysFlag(0),
+            born_timestamp: now_ms(),
+            born_host: self.store_host,
+            store_host: self.store_host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: body.as_bytes(),
+            properties: properties.as_str(),
+        };
+        let appended = append(&self.store, &op)?;
+        self.count_put(TRANSACTION_OP_HALF_TOPIC, &appended);
+        Ok(appended.queue_offset)
+    }
+
+    /// CHECK_TRANSACTION_STATE with the half as the message that it is to become.
+    pub(super) fn question(
+        &self,
+        record: &Record<'_>,
+        properties: &Properties,
+        at: &Place,
+    ) -> Result<Command, RecordError> {
+        let (topic, queue) = places::destination(&self.topics, properties.as_str()).unwrap_or_default();
+        let mut body = Vec::new();
+        NewMessage::copy_of(record, topic, queue, properties.as_str()).encode(&mut body)?;
+        stamp_record(&mut body, at.queue, at.log, at.time);
+        let key = properties.value(names::UNIQUE_KEY);
+        let offset_id = OffsetMessageId { host: record.store_host(), physical_offset: at.log };
+        let header = CheckTransactionRequest {
+            topic: Some(TRANSACTION_HALF_TOPIC.into()),
+            tran_state_table_offset: at.queue.as_i64(),
+            commit_log_offset: at.log.as_i64(),
+            msg_id: key.map(Into::into),
+            transaction_id: key.map(Into::into),
+            offset_msg_id: Some(offset_id.to_string().into()),
+        };
+        Ok(Command::request(RequestCode::CHECK_TRANSACTION_STATE, &header)
+            .with_field("bname", self.config.broker_name())
+            .with_body(body))
+    }
+
+    pub(super) fn count_put(&self, topic: &str, appended: &Appended) {
+        self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+    }
+
+    /// A half or an op message was read, as Java's broker reads them: as a group of its own, which tools watch. Java:
+    /// `TransactionalMessageBridge.getMessage`.
+    pub(super) fn count_read(&self, topic: &str, record_len: usize) {
+        self.statistics.delivered(topic, groups::TRANSACTION, 1, u64::try_from(record_len).unwrap_or(u64::MAX));
+    }
+}
+
+/// Where and when a copy of a half was stored.
+pub(super) struct Place {
+    pub queue: QueueOffset,
+    pub log: PhysicalOffset,
+    pub time: i64,
+}
+
+/// How old a message was when it was stored, in ms, as far as its producer's clock can be right: not yet to be made, or made days before,
+/// it cannot have been.
+pub(super) fn age_when_stored(born_ms: i64, stored_ms: i64) -> i64 {
+    let age_ms = stored_ms.saturating_sub(born_ms);
+    if (0..24 * 3_600_000).contains(&age_ms) { age_ms } else { 0 }
+}
+
+/// Where the first copy of a half is or was, if this is not it.
+pub(super) fn first_copy(record: &Record<'_>) -> Option<QueueOffset> {
+    record.property(names::TRANSACTION_PREPARED_QUEUE_OFFSET)?.parse().ok().map(QueueOffset)
+}
+
+/// The copies that a half stands for as far as it says so itself.
+pub(super) fn named_copies(record: &Record<'_>) -> impl Iterator<Item = QueueOffset> {
+    [record.queue_offset()].into_iter().chain(first_copy(record))
+}
+
+/// `CHECK_IMMUNITY_TIME_IN_SECONDS`; text that is no number, and -1, count as not set, as in Java.
+pub(super) fn immunity_ms(seconds: &str) -> Option<i64> {
+    seconds.parse::<i64>().ok().filter(|seconds| *seconds != -1).map(|seconds| seconds.saturating_mul(1000))
+}
+
+/// The halves that an op message ends: numbers with commas (5.x), or one alone (4.x).
+pub(super) fn ended_by(body: &[u8]) -> impl Iterator<Item = QueueOffset> {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    text.split(',').filter_map(|number| number.trim().parse().ok()).map(QueueOffset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn op_messages_of_both_lines_are_understood() {
+        let halves = |body: &str| ended_by(body.as_bytes()).map(|half| half.0).collect::<Vec<_>>();
+        assert_eq!(halves("12,13,"), [12, 13]);
+        assert_eq!(halves("7"), [7]);
+        assert_eq!(halves("x,-3,"), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn a_producers_clock_is_believed_within_reason() {
+        const STORED: i64 = 1_800_000_000_000;
+        assert_eq!(age_when_stored(STORED - 5, STORED), 5);
+        assert_eq!([0, STORED + 1, i64::MIN, i64::MAX].map(|born| age_when_stored(born, STORED)), [0; 4]);
+    }
+
+    #[test]
+    fn immunity_is_a_number_of_seconds_or_nothing() {
+        assert_eq!([immunity_ms("5"), immunity_ms("-1"), immunity_ms("soon")], [Some(5000), None, None]);
+    }
+}
