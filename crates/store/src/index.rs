@@ -54,6 +54,25 @@ impl Durable {
     }
 }
 
+/// What is to be done with the index after a crash.
+#[derive(Debug)]
+pub struct Repair {
+    /// Files, and the first of their entries that goes.
+    cuts: Vec<(Arc<IndexFile>, u32)>,
+    /// So many files stay.
+    files: usize,
+    /// The physical offset from which messages have to be put again, as far as the files tell; those before it are indexed whole.
+    pub resume: u64,
+    /// Entries of records before the end asked for are damaged: what follows them goes with them.
+    pub broken: bool,
+}
+
+impl Repair {
+    pub fn leaves_nothing(&self) -> bool {
+        self.files == 0
+    }
+}
+
 #[derive(Debug)]
 pub struct Index {
     dir: PathBuf,
@@ -110,17 +129,10 @@ impl Index {
         self.files.read().iter().rev().find(|file| !file.is_empty()).map_or(0, |file| file.end_physical() + 1)
     }
 
-    /// After a crash: checks the files not known to be on the disk, cuts what is damaged, and what lies at or beyond `end`,
-    /// and removes files that hold nothing any more. Returns the physical offset from which messages have to be put again, as
-    /// far as the files tell; those before it are indexed whole.
-    pub fn repair(
-        &self,
-        disk: &dyn Disk,
-        durable: Durable,
-        end: u64,
-        record_at: &dyn Fn(u64) -> Option<Bytes>,
-    ) -> io::Result<u64> {
-        let belongs = |physical, hash| {
+    /// After a crash: looks at the files not known to be on the disk, for what is damaged and what lies at or beyond `end`. Changes
+    /// nothing: see [`Index::repair`].
+    pub fn check(&self, durable: Durable, end: u64, record_at: &dyn Fn(u64) -> Option<Bytes>) -> Repair {
+        self.check_entries(durable, end, &|physical, hash| {
             // What is gone from the log has been on the disk for long.
             record_at(physical).is_none_or(|bytes| {
                 Record::parse(&bytes).is_ok_and(|record| {
@@ -129,62 +141,63 @@ impl Index {
                     keys_of(&noted).any(|key| index_key_hash(record.topic(), key).cast_unsigned() == hash)
                 })
             })
-        };
-        // Without a place it is not known whether the last message has all its entries.
-        self.cut(disk, durable, end, matches!(durable, Durable::Time(_)), &belongs)
+        })
     }
 
     /// Takes out what lies at or beyond `log_end`, which became the end of the log.
     pub fn truncate(&self, disk: &dyn Disk, log_end: u64) -> io::Result<()> {
         if self.resume_at() > log_end {
-            self.cut(disk, Durable::Position(u64::MAX), log_end, false, &|_, _| true)?;
+            self.repair(disk, &self.check_entries(Durable::Position(u64::MAX), log_end, &|_, _| true))?;
         }
         Ok(())
     }
 
-    fn cut(
-        &self,
-        disk: &dyn Disk,
-        durable: Durable,
-        log_end: u64,
-        cut_last: bool,
-        belongs: &dyn Fn(u64, u32) -> bool,
-    ) -> io::Result<u64> {
-        let mut files = self.files.write();
-        let mut resume = 0;
-        let mut keep = files.len();
+    fn check_entries(&self, durable: Durable, log_end: u64, belongs: &dyn Fn(u64, u32) -> bool) -> Repair {
+        // Without a place it is not known whether the last message has all its entries.
+        let cut_last = matches!(durable, Durable::Time(_));
+        let files = self.files.read();
+        let mut repair = Repair { cuts: Vec::new(), files: files.len(), resume: 0, broken: false };
         for (at, file) in files.iter().enumerate() {
             let last = at + 1 == files.len();
             // A file that is followed by another is full; one that says otherwise has lost its header.
             let durable = file.is_full() && durable.covers(file);
             if !last && durable && file.end_physical() < log_end {
-                resume = file.end_physical() + 1;
+                repair.resume = file.end_physical() + 1;
                 continue;
             }
-            let repaired = file.repair(disk, log_end, cut_last && last, belongs)?;
-            if repaired.entries == 0 {
+            let checked = file.check(log_end, cut_last && last, belongs);
+            repair.broken |= checked.broken;
+            repair.cuts.push((Arc::clone(file), checked.next));
+            if checked.next == 1 {
                 // The last message of the file before may have had its other keys in this one.
-                resume = resume.saturating_sub(1);
-                keep = at;
+                repair.resume = repair.resume.saturating_sub(1);
+                repair.files = at;
                 break;
             }
-            resume = file.end_physical() + 1;
-            let sealed = repaired.whole && file.is_full();
+            repair.resume = checked.last_physical + 1;
+            let sealed = checked.whole && file.is_full_before(checked.next);
             if !last && !sealed {
-                resume -= 1;
-                keep = at + 1;
+                repair.resume -= 1;
+                repair.files = at + 1;
                 break;
             }
         }
-        let removed = keep < files.len();
-        for file in files.drain(keep..) {
+        repair.broken |= files[repair.files..].iter().any(|file| file.has_entry_before(log_end, 1));
+        repair
+    }
+
+    /// Cuts what is damaged, and removes files that hold nothing any more.
+    pub fn repair(&self, disk: &dyn Disk, repair: &Repair) -> io::Result<()> {
+        for (file, next) in &repair.cuts {
+            file.keep_before(disk, *next)?;
+        }
+        let mut files = self.files.write();
+        let removed = repair.files < files.len();
+        for file in files.drain(repair.files..) {
             tracing::warn!(path = %file.path().display(), "index file removed; its messages are indexed again");
             files::remove_file(file.path())?;
         }
-        if removed {
-            disk.sync_dir(&self.dir)?;
-        }
-        Ok(resume)
+        if removed { disk.sync_dir(&self.dir) } else { Ok(()) }
     }
 
     /// Indexes a message: its unique key and each of its keys, unless it is a rollback. Java: IndexService.buildIndex.

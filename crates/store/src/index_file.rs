@@ -52,12 +52,17 @@ pub struct IndexFile {
     mapped: AtomicUsize,
 }
 
-/// What a repair left.
+/// What a look at all entries found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Repaired {
-    pub entries: u32,
+pub struct Checked {
+    /// One after the last entry that can stay; entries begin at 1.
+    pub next: u32,
+    /// The record of the last entry that can stay.
+    pub last_physical: u64,
     /// Nothing was missing.
     pub whole: bool,
+    /// Entries that should be there are not, or follow those that are not.
+    pub broken: bool,
 }
 
 /// Entries that one query looks at, on a thread that serves connections ...
@@ -109,6 +114,13 @@ struct Entry {
     /// Seconds since the file's begin.
     seconds: u32,
     previous: u32,
+}
+
+impl Entry {
+    /// Nothing but zeros is a page that was lost (or a key with hash 0 of the log's first message).
+    fn is_blank(&self) -> bool {
+        (self.hash, self.physical, self.previous) == (0, 0, 0)
+    }
 }
 
 impl IndexFile {
@@ -203,7 +215,12 @@ impl IndexFile {
     }
 
     pub fn is_full(&self) -> bool {
-        self.next_entry() >= self.shape.entries
+        self.is_full_before(self.next_entry())
+    }
+
+    /// Whether all entries are used when the next one is `next`.
+    pub fn is_full_before(&self, next: u32) -> bool {
+        next >= self.shape.entries
     }
 
     fn slot_of(&self, hash: u32) -> usize {
@@ -325,31 +342,22 @@ impl IndexFile {
         Ok(())
     }
 
-    /// After a crash or a truncation of the log: keeps the longest run of entries that hang together and lie before
-    /// `log_end`, and rebuilds the slots from them. With `cut_last` the entries of the last message go too: some of
-    /// its keys may be missing, so it is to be indexed again as a whole. `belongs` tells whether a hash is of a key of the
-    /// message at a place; it is asked about the last entry, which may lie across a page that was lost.
+    /// After a crash or a truncation of the log: how far entries hang together and lie before `log_end`. With `cut_last` the entries
+    /// of the last message do not count: some of its keys may be missing, so it is to be indexed again as a whole; so it is where
+    /// the run ends before it should. `belongs` tells whether a hash is of a key of the message at a place; it is asked about
+    /// the last entry, which may lie across a page that was lost.
     ///
     /// Cost: one pass over the entries.
-    pub fn repair(
-        &self,
-        disk: &dyn Disk,
-        log_end: u64,
-        cut_last: bool,
-        belongs: &dyn Fn(u64, u32) -> bool,
-    ) -> io::Result<Repaired> {
+    pub fn check(&self, log_end: u64, cut_last: bool, belongs: &dyn Fn(u64, u32) -> bool) -> Checked {
         // Every entry's chain link must be what following the entries gives; that also finds pages that were lost.
         let mut slots = vec![0_u32; self.shape.slots as usize];
-        let header_next = self.next_entry();
-        let end = header_next.max(self.torn_end()).min(self.shape.entries);
+        let end = self.next_entry().max(self.torn_end()).min(self.shape.entries);
         let mut last_physical = 0;
         let mut whole = 1;
         while whole < end {
             let entry = self.entry(whole);
             let slot = (entry.hash % self.shape.slots) as usize;
-            // Nothing but zeros is a page that was lost (or a key with hash 0 of the log's first message).
-            let blank = (entry.hash, entry.physical, entry.previous) == (0, 0, 0);
-            let holds = !blank
+            let holds = !entry.is_blank()
                 && entry.previous == slots[slot]
                 && (entry.previous == 0 || entry.previous < whole)
                 && entry.physical >= last_physical
@@ -362,16 +370,29 @@ impl IndexFile {
             last_physical = entry.physical;
             whole += 1;
         }
-        let mut keep = whole;
-        while cut_last && keep > 1 && self.entry(keep - 1).physical == last_physical {
-            keep -= 1;
+        let torn = whole > 1 && !belongs(last_physical, self.entry(whole - 1).hash);
+        let mut next = whole - u32::from(torn);
+        let broken = torn || self.has_entry_before(log_end, whole);
+        let last = |next: u32| if next > 1 { self.entry(next - 1).physical } else { 0 };
+        if cut_last || broken {
+            let cut = last(next);
+            while next > 1 && last(next) == cut {
+                next -= 1;
+            }
         }
-        let torn = keep > 1 && {
-            let last = self.entry(keep - 1);
-            !belongs(last.physical, last.hash)
-        };
-        keep -= u32::from(torn);
-        slots.fill(0);
+        Checked { next, last_physical: last(next), whole: next == end, broken }
+    }
+
+    /// Whether any entry from number `from` on is of a record before `log_end`, or may have been: one that was lost does not say.
+    pub fn has_entry_before(&self, log_end: u64, from: u32) -> bool {
+        let end = self.next_entry().max(self.torn_end()).min(self.shape.entries);
+        (from..end).map(|number| self.entry(number)).any(|entry| entry.physical < log_end)
+    }
+
+    /// Takes out the entries from `keep` on, and rebuilds the slots from the others.
+    pub fn keep_before(&self, disk: &dyn Disk, keep: u32) -> io::Result<()> {
+        let header_next = self.next_entry();
+        let mut slots = vec![0_u32; self.shape.slots as usize];
         let mut used = 0;
         for number in 1..keep {
             let slot = (self.entry(number).hash % self.shape.slots) as usize;
@@ -399,7 +420,7 @@ impl IndexFile {
             self.words.put_long(END_TIMESTAMP_AT, time.cast_unsigned());
         }
         self.dirty.store(true, Ordering::Release);
-        Ok(Repaired { entries: keep - 1, whole: keep == end })
+        Ok(())
     }
 
     /// One after the highest entry any slot names: after a power loss the header may be older than the entries.
@@ -486,26 +507,34 @@ mod tests {
     fn repair_keeps_what_hangs_together() {
         let dir = tempfile::tempdir().unwrap();
         let file = filled(dir.path());
-        assert_eq!(file.repair(&LocalDisk, 1_000, false, &|_, _| true).unwrap(), Repaired { entries: 10, whole: true });
+        let repair = |log_end, cut_last| {
+            let checked = file.check(log_end, cut_last, &|_, _| true);
+            file.keep_before(&LocalDisk, checked.next).unwrap();
+            checked
+        };
+        assert_eq!(repair(1_000, false), Checked { next: 11, last_physical: 400, whole: true, broken: false });
         assert_eq!(file.end_timestamp(), 1_006_000);
         // A put that was torn between entry and header.
         let number = file.next_entry();
         file.words.put_word(file.slot_of(3), number);
-        assert_eq!(file.repair(&LocalDisk, 1_000, true, &|_, _| true).unwrap().entries, 8, "without the last message");
+        assert_eq!(repair(1_000, true).next, 9, "without the last message");
         assert_eq!(find(&file, "all", 0, i64::MAX), [300, 200, 100, 0]);
         assert_eq!(file.end_physical(), 300);
         for key in ["all", "k4"] {
             assert!(file.put("T", key, 400, 1_006_000));
         }
         assert_eq!(find(&file, "k4", 0, i64::MAX), [400]);
+        assert!(!file.check(400, false, &|_, _| true).broken, "it ends where the log does");
+        assert!(file.check(500, false, &|physical, _| physical < 400).broken, "the last one is of another message");
         // A lost page: entry 5 is zero.
         for word in 0..5 {
             file.words.put_word(file.entry_at(5) + word * 4, 0);
         }
-        assert_eq!(file.repair(&LocalDisk, 1_000, true, &|_, _| true).unwrap().entries, 2);
+        let checked = repair(1_000, false);
+        assert_eq!((checked.next, checked.broken), (3, true), "the message that may lack a key is indexed again");
         assert_eq!(find(&file, "all", 0, i64::MAX), [0]);
         // The log was cut before everything in the file.
-        assert_eq!(file.repair(&LocalDisk, 0, true, &|_, _| true).unwrap().entries, 0);
+        assert_eq!(repair(0, true).next, 1);
         assert!(file.is_empty());
     }
 }

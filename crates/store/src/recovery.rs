@@ -23,7 +23,7 @@ use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
 use crate::disk::{Disk, PAGE};
 use crate::dispatch::Projection;
 use crate::files;
-use crate::index::Durable;
+use crate::index::{Durable, Repair};
 use crate::interrupt::Interrupt;
 use crate::looking::{Effort, Look};
 use crate::mapped_file::{LogFile, LogSlice};
@@ -115,12 +115,15 @@ pub fn recover(
     let log_min = first.start();
     let on_disk = OnDisk::told_by(checkpoint);
     let known = known_projected(&files, projection, checkpoint)?;
-    let start = if clean {
-        start_after_stop(projection, log_min)
+    let (start, repair) = if clean {
+        (start_after_stop(projection, log_min), None)
     } else {
         start_after_crash(&files, projection, checkpoint, known)?
     };
     begin_again(checkpoint, disk, start, known)?;
+    if let (Some(index), Some(repair)) = (&projection.index, repair) {
+        index.repair(disk, &repair)?;
+    }
     if !clean {
         keep_before(&files, projection, start.queues)?;
     }
@@ -234,27 +237,30 @@ fn start_after_crash(
     projection: &Projection,
     checkpoint: &Checkpoint,
     known: Start,
-) -> io::Result<Start> {
+) -> io::Result<(Start, Option<Repair>)> {
     let (log_min, log_end) =
         (files.first().map_or(0, |first| first.start()), files.last().map_or(0, |last| last.end()));
     // Queues that are all empty were lost, or never written: the checkpoint's word about them is void.
     let lost = projection.queues.all().iter().all(|queue| queue.max() == 0);
     let queues = if lost { log_min } else { known.queues };
     let record_at = |at: u64| record_bytes(files, projection, at).ok().flatten();
-    let index = match &projection.index {
+    let (index, repair) = match &projection.index {
         Some(index) if checkpoint.found().is_some() => {
-            index.repair(&*projection.disk, Durable::Position(known.index), known.index, &record_at)?;
-            if index.is_empty() { log_min } else { known.index }
+            let found = index.check(Durable::Position(known.index), known.index, &record_at);
+            let whole_before = if found.broken { found.resume.min(known.index) } else { known.index };
+            let from = if found.leaves_nothing() { log_min } else { whole_before };
+            (from, Some(found))
         }
         Some(index) => {
-            let time = checkpoint.index_time();
-            let resume = index.repair(&*projection.disk, Durable::Time(time), log_end, &record_at)?;
-            // Messages without keys have no entries: the checkpoint may know better than the last entry.
-            if index.is_empty() { resume } else { resume.max(known.index) }
+            let found = index.check(Durable::Time(checkpoint.index_time()), log_end, &record_at);
+            // Messages without keys have no entries: the checkpoint may know better than the last entry, unless that is damaged.
+            let from =
+                if found.leaves_nothing() || found.broken { found.resume } else { found.resume.max(known.index) };
+            (from, Some(found))
         }
-        None => u64::MAX,
+        None => (u64::MAX, None),
     };
-    Ok(Start { queues, index })
+    Ok((Start { queues, index }, repair))
 }
 
 /// The newest segment that begins with a record stored no later than `time`; the first when there is none.
