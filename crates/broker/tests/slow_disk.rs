@@ -203,7 +203,7 @@ async fn a_topic_that_is_being_deleted_does_not_come_back_meanwhile() {
     let deletion = ask(&peer, Command::request(RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", "Topic")].to_vec()));
     let topic = [("topic", "Topic")];
     house.ask_until(RequestCode::GET_TOPIC_CONFIG, &topic, |reply| reply.code == 17).await;
-    assert_eq!(house.send("Topic", "0", "", b"too early").await.code, 17);
+    let sent = house.send("Topic", "0", "", b"too early").await;
     let create = [
         ("topic", "Topic"),
         ("defaultTopic", "TBW102"),
@@ -212,9 +212,10 @@ async fn a_topic_that_is_being_deleted_does_not_come_back_meanwhile() {
         ("perm", "6"),
         ("topicFilterType", "SINGLE_TAG"),
     ];
-    assert_eq!(house.ask(RequestCode::UPDATE_AND_CREATE_TOPIC, &create, b"").await.code, 2);
-    assert!(!deletion.is_finished());
+    let created = house.ask(RequestCode::UPDATE_AND_CREATE_TOPIC, &create, b"").await;
+    let is_finished = deletion.is_finished();
     disk.syncs.open();
+    assert_eq!((sent.code, created.code, is_finished), (17, 2, false));
     assert_eq!(deletion.await.unwrap().code, 0);
     let sent = house.send("Topic", "0", "", b"new").await;
     assert_eq!((sent.code, sent.field("queueOffset").as_deref()), (0, Some("0")));
@@ -272,10 +273,10 @@ async fn a_commit_that_waits_for_the_disk_is_not_a_late_one() {
         let reply = house.ask(RequestCode::QUERY_CONSUMER_OFFSET, &queue, b"").await;
         reply.field("offset").map(|offset| offset.to_string())
     };
-    assert_eq!(committed().await.as_deref(), Some("1"));
     let commit = [&queue[..], &[("commitOffset", "3")]].concat();
-    assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.code, 0);
+    let later = house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await;
     disk.reads.open();
+    assert_eq!(later.code, 0);
     assert_eq!(count(&slow.await.unwrap()), 2);
     assert_eq!(committed().await.as_deref(), Some("3"));
     client.shutdown().await;
