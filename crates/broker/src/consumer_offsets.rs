@@ -519,7 +519,11 @@ struct DurableEnd {
 fn durable_end(store: &Store, topic: &str, queue: QueueId) -> Option<DurableEnd> {
     let flushed = store.watermarks().flushed;
     let bounds = store.queue_bounds(topic, queue)?;
-    // Entries are in the order of the log; one that is not there can lose nothing.
+    // After the bounds, so that it is not before the end of their last entry. Entries are in the order of the log.
+    if store.queue_end(topic, queue)? <= flushed {
+        return Some(DurableEnd { offset: bounds.max, is_whole: true });
+    }
+    // One that is not there can lose nothing.
     let is_flushed = |offset| match store.queue_entry(topic, queue, QueueOffset(offset), Effort::Full) {
         Ok(entry) => entry.is_none_or(|entry| entry.physical + u64::from(entry.len) <= flushed),
         Err(error) => {

@@ -283,6 +283,21 @@ async fn a_commit_that_waits_for_the_disk_is_not_a_late_one() {
     house.stop().await;
 }
 
+/// That all messages of a queue are on disk is known without looking at them.
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_of_old_messages_are_saved_without_reading_them() {
+    let root = tempfile::tempdir().unwrap();
+    let (house, disk) = house(root.path()).await;
+    disk.trouble.store(BAD_SECTOR, Ordering::SeqCst);
+    let commit = [("consumerGroup", "CG"), ("topic", "OLD"), ("queueId", "0"), ("commitOffset", "3")];
+    assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"").await.code, 0);
+    // Answered when they are on disk.
+    let copy = [("srcGroup", "CG"), ("destGroup", "CopyG"), ("topic", "OLD"), ("offline", "true")];
+    assert_eq!(house.ask(RequestCode::CLONE_GROUP_OFFSET, &copy, b"").await.code, 0);
+    assert_eq!(disk.failed.load(Ordering::SeqCst), 0);
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_sector_is_an_error_of_one_request() {
     let root = tempfile::tempdir().unwrap();

@@ -40,6 +40,11 @@ impl Store {
         Some(QueueBounds { min: QueueOffset(queue.min()), max: QueueOffset(queue.max()) })
     }
 
+    /// End of the record of a queue's last entry; `None` for a queue that never had a message. From memory alone.
+    pub fn queue_end(&self, topic: &str, queue_id: QueueId) -> Option<PhysicalOffset> {
+        Some(PhysicalOffset(self.queues.find(topic, queue_id)?.end_physical()))
+    }
+
     pub fn queue_entry(
         &self,
         topic: &str,
