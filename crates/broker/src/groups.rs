@@ -40,7 +40,7 @@ struct Inner {
     refusing: bool,
 }
 
-/// Groups that every broker knows, and whether each is one of the ONS groups that Java lets broadcast explicitly.
+/// Groups that every broker knows.
 const BUILT_IN: [&str; 8] = [
     "TOOLS_CONSUMER",
     "FILTERSRV_CONSUMER",

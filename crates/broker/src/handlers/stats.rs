@@ -220,7 +220,7 @@ impl Figures {
             })
             .collect::<Result<_, _>>()?;
         let body = ConsumeQueueReply {
-            // The text of Java's null: no group has an SQL filter here.
+            // The text of Java's null: conditions are not kept by group here.
             filter_data: group.is_some().then(|| "null".to_owned()),
             min_queue_index: bounds.min.as_i64(),
             max_queue_index: bounds.max.as_i64(),
