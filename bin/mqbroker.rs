@@ -8,7 +8,9 @@ use std::sync::Mutex;
 
 use anyhow::anyhow;
 use ferromq_broker::{Broker, BrokerConfig};
-use ferromq_config::command_line::{COMMON, Given, OptionSpec, UsageError, arguments, switch, usage, value};
+use ferromq_config::command_line::{
+    COMMON, Given, HELP, NAMESRV_ADDR, OptionSpec, UsageError, arguments, switch, usage, value,
+};
 use ferromq_config::{Configuration, Loaded};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -16,26 +18,34 @@ use tracing::{info, warn};
 #[path = "common/logging.rs"]
 mod logging;
 
+const CONFIG_FILE: OptionSpec = value("c", "configFile", "Broker config properties file");
+const PRINT_CONFIG: OptionSpec = switch("p", "printConfigItem", "Print all config item");
+const PRINT_IMPORTANT: OptionSpec = switch("m", "printImportantConfig", "Print important config item");
+const LOG_FILE: OptionSpec = value(
+    "",
+    "logFile",
+    "Append the log to this file instead of stderr. What is logged: environment variable FERROMQ_LOG, or RUST_LOG, such as info or ferromq_broker=debug",
+);
+const VERSION: OptionSpec = switch("V", "version", "Print version");
+
 /// As Java's `BrokerStartup` has them, and two of our own.
 const OPTIONS: [OptionSpec; 6] = [
-    value("c", "configFile", "Broker config properties file"),
-    switch("p", "printConfigItem", "Print all config item"),
-    switch("m", "printImportantConfig", "Print important config item"),
-    value(
-        "",
-        "logFile",
-        "Append the log to this file instead of stderr. What is logged: environment variable FERROMQ_LOG, or RUST_LOG, such as info or ferromq_broker=debug",
-    ),
-    switch("V", "version", "Print version"),
+    CONFIG_FILE,
+    PRINT_CONFIG,
+    PRINT_IMPORTANT,
+    LOG_FILE,
+    VERSION,
     switch("", ENABLE_PROXY, "Accepted for scripts that pass it; there is no gRPC proxy"),
 ];
 
 /// Which RocketMQ's `mqbroker` script takes out of the line, wherever it stands; the other words then go to `ProxyStartup`.
 const ENABLE_PROXY: &str = "enable-proxy";
 
+const BROKER_CONFIG_PATH: OptionSpec = value("bc", "brokerConfigPath", "Broker config file path for local mode");
+
 /// What `ProxyStartup` knows besides.
 const PROXY_OPTIONS: [OptionSpec; 3] = [
-    value("bc", "brokerConfigPath", "Broker config file path for local mode"),
+    BROKER_CONFIG_PATH,
     value("pc", "proxyConfigPath", "Proxy config file path"),
     value("pm", "proxyMode", "Proxy run in local or cluster mode"),
 ];
@@ -66,17 +76,22 @@ impl Args {
     fn parse(words: &[String]) -> Result<Args, UsageError> {
         let proxy = words.iter().any(|word| word.strip_prefix("--") == Some(ENABLE_PROXY));
         let given = Given::parse(&specs(proxy), words)?;
-        let path = |key| given.value(key).map(PathBuf::from);
+        let path = |option| given.value(option).map(PathBuf::from);
         let mut remarks: Vec<String> = given.stray_warning().into_iter().collect();
         if proxy {
             remarks.push("--enable-proxy has no effect: there is no gRPC proxy; clients of the remoting protocol connect to the broker".into());
         }
-        let print = [("h", Print::Help), ("V", Print::Version), ("p", Print::Config), ("m", Print::Important)];
+        let print = [
+            (HELP, Print::Help),
+            (VERSION, Print::Version),
+            (PRINT_CONFIG, Print::Config),
+            (PRINT_IMPORTANT, Print::Important),
+        ];
         Ok(Args {
-            config_file: path("c").or_else(|| path("bc")),
-            namesrv_addr: given.value("n").map(str::to_owned),
-            print: print.into_iter().find(|(key, _)| given.has(key)).map(|(_, print)| print),
-            log_file: path("logFile"),
+            config_file: path(&CONFIG_FILE).or_else(|| path(&BROKER_CONFIG_PATH)),
+            namesrv_addr: given.value(&NAMESRV_ADDR).map(str::to_owned),
+            print: print.into_iter().find(|(option, _)| given.has(option)).map(|(_, print)| print),
+            log_file: path(&LOG_FILE),
             remarks,
         })
     }

@@ -5,19 +5,19 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use ferromq_config::command_line::{COMMON, Given, OptionSpec, arguments, switch, usage, value};
+use ferromq_config::command_line::{COMMON, Given, HELP, OptionSpec, arguments, switch, usage, value};
 use ferromq_namesrv::{Config, Configuration, Nameserver};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[path = "common/logging.rs"]
 mod logging;
 
+const CONFIG_FILE: OptionSpec = value("c", "configFile", "Name server config properties file");
+const PRINT_CONFIG: OptionSpec = switch("p", "printConfigItem", "Print all config items");
+const VERSION: OptionSpec = switch("V", "version", "Print version");
+
 /// As Java's `NamesrvStartup` has them. `-n` is there for scripts that pass it: a nameserver needs no other nameserver.
-const OPTIONS: [OptionSpec; 3] = [
-    value("c", "configFile", "Name server config properties file"),
-    switch("p", "printConfigItem", "Print all config items"),
-    switch("V", "version", "Print version"),
-];
+const OPTIONS: [OptionSpec; 3] = [CONFIG_FILE, PRINT_CONFIG, VERSION];
 
 fn main() -> ExitCode {
     let specs: Vec<OptionSpec> = COMMON.iter().chain(&OPTIONS).copied().collect();
@@ -29,11 +29,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if given.has("h") {
+    if given.has(&HELP) {
         print!("{}", usage("mqnamesrv", &specs));
         return ExitCode::SUCCESS;
     }
-    if given.has("V") {
+    if given.has(&VERSION) {
         println!("mqnamesrv {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     if let Some(warning) = given.stray_warning() {
         tracing::warn!("{warning}");
     }
-    match run(given.value("c").map(Path::new), given.has("p")) {
+    match run(given.value(&CONFIG_FILE).map(Path::new), given.has(&PRINT_CONFIG)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mqnamesrv: {error}");

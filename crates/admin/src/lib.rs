@@ -11,7 +11,7 @@ use std::io::Write;
 
 use commands::{COMMANDS, Command, Context};
 use ferromq_client::{Admin, AdminConfig};
-use ferromq_config::command_line::{COMMON, Given, OptionSpec, ignored, usage};
+use ferromq_config::command_line::{COMMON, Given, HELP, NAMESRV_ADDR, OptionSpec, ignored, usage};
 
 /// Runs one command line (without the program's name) and returns the exit code.
 pub async fn run(arguments: &[String]) -> u8 {
@@ -49,11 +49,11 @@ async fn execute(command: &Command, words: &[String]) -> u8 {
     if let Some(warning) = ignored(&given.stray, "") {
         eprintln!("mqadmin: {warning}");
     }
-    if given.has("h") {
+    if given.has(&HELP) {
         print(&usage_of(command));
         return 0;
     }
-    let namesrv = given.value("n").map(str::to_owned).or_else(|| std::env::var("NAMESRV_ADDR").ok());
+    let namesrv = given.value(&NAMESRV_ADDR).map(str::to_owned).or_else(|| std::env::var("NAMESRV_ADDR").ok());
     let admin = Admin::new(AdminConfig::new(namesrv.as_deref().unwrap_or_default()));
     let mut context = Context::new(admin, given, usage_of(command));
     let result = (command.run)(&mut context).await;

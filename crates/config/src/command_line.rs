@@ -55,10 +55,10 @@ impl OptionSpec {
 }
 
 /// The two options that every command and program has.
-pub const COMMON: [OptionSpec; 2] = [
-    switch("h", "help", "Print help"),
-    value("n", "namesrvAddr", "Name server address list, eg: '192.168.0.1:9876;192.168.0.2:9876'"),
-];
+pub const COMMON: [OptionSpec; 2] = [HELP, NAMESRV_ADDR];
+pub const HELP: OptionSpec = switch("h", "help", "Print help");
+pub const NAMESRV_ADDR: OptionSpec =
+    value("n", "namesrvAddr", "Name server address list, eg: '192.168.0.1:9876;192.168.0.2:9876'");
 
 /// Why a command line was not understood; the text is commons-cli's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -98,19 +98,18 @@ pub struct Given {
 }
 
 impl Given {
-    /// Whether an option, by its short name, was given at all.
-    pub fn has(&self, key: &str) -> bool {
-        self.values.contains_key(key)
+    /// Whether an option was given at all. One that was not among those parsed for never is.
+    pub fn has(&self, option: &OptionSpec) -> bool {
+        self.values.contains_key(option.key())
     }
 
-    /// The value of an option by its short name (long name where it has no short one).
-    pub fn value(&self, key: &str) -> Option<&str> {
-        self.values.get(key).and_then(Option::as_deref)
+    pub fn value(&self, option: &OptionSpec) -> Option<&str> {
+        self.values.get(option.key()).and_then(Option::as_deref)
     }
 
     /// `true` only for the word "true", ignoring case, as `Boolean.parseBoolean`.
-    pub fn flag(&self, key: &str, default: bool) -> bool {
-        self.value(key).map_or(default, |text| text.eq_ignore_ascii_case("true"))
+    pub fn flag(&self, option: &OptionSpec, default: bool) -> bool {
+        self.value(option).map_or(default, |text| text.eq_ignore_ascii_case("true"))
     }
 
     /// What a person should be told about words that do nothing, all in one; `None` if there are none.
@@ -245,7 +244,7 @@ impl Parser<'_> {
                         missing.push(format!("[{}]", members.join(", ")));
                     }
                 }
-                None if spec.required && !self.given.has(spec.key()) => missing.push(spec.key().to_owned()),
+                None if spec.required && !self.given.has(spec) => missing.push(spec.key().to_owned()),
                 None => {}
             }
         }
@@ -390,25 +389,27 @@ mod tests {
             &["foo", "-t", " T ", "bar"],
             &["-t", "T", "-t", "U"],
         ] {
-            assert_eq!(parse(&[TOPIC], line).unwrap().value("t"), Some("T"), "{line:?}");
+            assert_eq!(parse(&[TOPIC], line).unwrap().value(&TOPIC), Some("T"), "{line:?}");
         }
-        assert_eq!(parse(&[TOPIC], &["-t", "-1"]).unwrap().value("t"), Some("-1"));
-        assert_eq!(parse(&[TOPIC], &["-t", "\"T\""]).unwrap().value("t"), Some("T"));
-        let switches = [switch("p", "print", ""), switch("m", "more", ""), TOPIC];
+        assert_eq!(parse(&[TOPIC], &["-t", "-1"]).unwrap().value(&TOPIC), Some("-1"));
+        assert_eq!(parse(&[TOPIC], &["-t", "\"T\""]).unwrap().value(&TOPIC), Some("T"));
+        let [print, more] = [switch("p", "print", ""), switch("m", "more", "")];
+        let switches = [print, more, TOPIC];
         let given = parse(&switches, &["-pmtT", "-h"]).unwrap();
-        assert!(given.has("p") && given.has("m") && given.has("h") && given.value("t") == Some("T"));
+        assert!(given.has(&print) && given.has(&more) && given.has(&HELP) && given.value(&TOPIC) == Some("T"));
     }
 
     #[test]
     fn stray_words_are_kept_wherever_they_stand() {
-        let switches = [switch("p", "print", ""), TOPIC];
+        let print = switch("p", "print", "");
+        let switches = [print, TOPIC];
         for line in [
             &["a", "-p", "b=1", "-t", "T", "c"][..],
             &["a", "b=1", "-t", "T", "-p", "c"],
             &["-t", "T", "-p", "--", "a", "b=1", "c"],
         ] {
             let given = parse(&switches, line).unwrap();
-            assert!(given.has("p") && given.value("t") == Some("T"), "{line:?}");
+            assert!(given.has(&print) && given.value(&TOPIC) == Some("T"), "{line:?}");
             assert_eq!(given.stray, ["a", "b=1", "c"], "{line:?}");
             let warning = given.stray_warning().unwrap();
             assert!(warning.contains("file given with -c: `a` `b=1` `c`"), "{warning}");
@@ -443,11 +444,12 @@ mod tests {
         ] {
             assert_eq!(parse(&group, line).unwrap_err().to_string(), text, "{line:?}");
         }
-        let print = [value("p", "print msg", ""), value("d", "printBody ", "")];
+        let body = value("d", "printBody ", "");
+        let print = [value("p", "print msg", ""), body];
         assert_eq!(
             parse(&print, &["--print", "true"]).unwrap_err().to_string(),
             "Ambiguous option: '--print'  (could be: 'print msg', 'printBody ')"
         );
-        assert_eq!(parse(&print, &["--printBody", "true"]).unwrap().value("d"), Some("true"));
+        assert_eq!(parse(&print, &["--printBody", "true"]).unwrap().value(&body), Some("true"));
     }
 }

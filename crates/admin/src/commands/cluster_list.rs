@@ -7,32 +7,32 @@ use ferromq_protocol::body::ClusterInfo;
 
 use super::{Command, Context, broker_names};
 use crate::failure::{Failure, number};
-use ferromq_config::command_line::{switch, value};
+use ferromq_config::command_line::{OptionSpec, switch, value};
+
+const MORE_STATS: OptionSpec = switch("m", "moreStats", "Print more stats");
+const INTERVAL: OptionSpec = value("i", "interval", "specify intervals numbers, it is in seconds");
+const CLUSTER_NAME: OptionSpec = value("c", "clusterName", "which cluster");
 
 pub const COMMAND: Command = Command {
     name: "clusterList",
     description: "List cluster infos.",
-    options: &[
-        switch("m", "moreStats", "Print more stats"),
-        value("i", "interval", "specify intervals numbers, it is in seconds"),
-        value("c", "clusterName", "which cluster"),
-    ],
+    options: &[MORE_STATS, INTERVAL, CLUSTER_NAME],
     failure: Some("org.apache.rocketmq.tools.command.SubCommandException: ClusterListSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
-    let interval = match context.given.value("i") {
+    let interval = match context.given.value(&INTERVAL) {
         Some(text) => Some(Duration::from_secs(number(text)?)),
         None => None,
     };
     loop {
         let info = context.admin.cluster_info().await?;
-        let clusters: Vec<String> = match context.given.value("c") {
+        let clusters: Vec<String> = match context.given.value(&CLUSTER_NAME) {
             Some(cluster) => vec![cluster.to_owned()],
             None => info.cluster_addr_table.keys().map(ToString::to_string).collect(),
         };
-        if context.given.has("m") {
+        if context.given.has(&MORE_STATS) {
             print_totals(context, &info, &clusters).await
         } else {
             print_load(context, &info, &clusters).await

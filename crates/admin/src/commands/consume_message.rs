@@ -5,24 +5,26 @@ use ferromq_client::{FoundMessage, PullStatus, Queue};
 use super::{Command, Context};
 use crate::failure::{Failure, number};
 use crate::text::{java_bytes, java_map, parse_time};
-use ferromq_config::command_line::value;
+use ferromq_config::command_line::{OptionSpec, value};
 
 /// The group that the tool reads with; it needs no subscription.
 pub const TOOLS_GROUP: &str = "TOOLS_CONSUMER";
 
+const TOPIC: OptionSpec = value("t", "topic", "Topic name").required();
+const BROKER_NAME: OptionSpec = value("b", "brokerName", "Broker name");
+const QUEUE_ID: OptionSpec = value("i", "queueId", "Queue Id");
+const OFFSET: OptionSpec = value("o", "offset", "Queue offset");
+const CONSUMER_GROUP: OptionSpec = value("g", "consumerGroup", "Consumer group name");
+const BEGIN_TIMESTAMP: OptionSpec =
+    value("s", "beginTimestamp ", "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]");
+const END_TIMESTAMP: OptionSpec =
+    value("e", "endTimestamp ", "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]");
+const MESSAGE_NUMBER: OptionSpec = value("c", "MessageNumber", "Number of message to be consumed");
+
 pub const COMMAND: Command = Command {
     name: "consumeMessage",
     description: "Consume message.",
-    options: &[
-        value("t", "topic", "Topic name").required(),
-        value("b", "brokerName", "Broker name"),
-        value("i", "queueId", "Queue Id"),
-        value("o", "offset", "Queue offset"),
-        value("g", "consumerGroup", "Consumer group name"),
-        value("s", "beginTimestamp ", "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]"),
-        value("e", "endTimestamp ", "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]"),
-        value("c", "MessageNumber", "Number of message to be consumed"),
-    ],
+    options: &[TOPIC, BROKER_NAME, QUEUE_ID, OFFSET, CONSUMER_GROUP, BEGIN_TIMESTAMP, END_TIMESTAMP, MESSAGE_NUMBER],
     failure: None,
     run: |context| Box::pin(run(context)),
 };
@@ -34,13 +36,14 @@ struct Reader {
 }
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
-    let topic = context.required("t");
+    let topic = context.required(&TOPIC);
     let given = &context.given;
-    let count: i64 = given.value("c").map_or(Ok(128), number)?;
-    let (begin, end) = (given.value("s").map(time).transpose()?, given.value("e").map(time).transpose()?);
-    let broker = given.value("b").map(str::to_owned);
-    let queue_id: Option<u32> = given.value("i").map(number).transpose()?;
-    let offset: Option<u64> = given.value("o").map(number).transpose()?;
+    let count: i64 = given.value(&MESSAGE_NUMBER).map_or(Ok(128), number)?;
+    let (begin, end) =
+        (given.value(&BEGIN_TIMESTAMP).map(time).transpose()?, given.value(&END_TIMESTAMP).map(time).transpose()?);
+    let broker = given.value(&BROKER_NAME).map(str::to_owned);
+    let queue_id: Option<u32> = given.value(&QUEUE_ID).map(number).transpose()?;
+    let offset: Option<u64> = given.value(&OFFSET).map(number).transpose()?;
     let now = jiff::Timestamp::now().as_millisecond();
     let refusal = match () {
         () if count <= 0 => Some("Please input a positive messageNumber!"),
@@ -57,8 +60,10 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         context.text(text);
         return Ok(());
     }
-    let mut reader =
-        Reader { group: given.value("g").unwrap_or(TOOLS_GROUP).to_owned(), remaining: count.unsigned_abs() };
+    let mut reader = Reader {
+        group: given.value(&CONSUMER_GROUP).unwrap_or(TOOLS_GROUP).to_owned(),
+        remaining: count.unsigned_abs(),
+    };
     let queues = context
         .admin
         .subscribe_queues(&topic)

@@ -4,22 +4,22 @@ use ferromq_protocol::version_name;
 
 use super::{Command, Context};
 use crate::failure::Failure;
-use ferromq_config::command_line::value;
+use ferromq_config::command_line::{OptionSpec, value};
+
+const CONSUMER_GROUP: OptionSpec = value("g", "consumerGroup", "consumer group name").required();
+const BROKER_ADDR: OptionSpec = value("b", "brokerAddr", "broker address");
 
 pub const COMMAND: Command = Command {
     name: "consumerConnection",
     description: "Query consumer's socket connection, client version and subscription.",
-    options: &[
-        value("g", "consumerGroup", "consumer group name").required(),
-        value("b", "brokerAddr", "broker address"),
-    ],
+    options: &[CONSUMER_GROUP, BROKER_ADDR],
     failure: Some("org.apache.rocketmq.tools.command.SubCommandException: ConsumerConnectionSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
-    let group = context.required("g");
-    let connection = match context.given.value("b") {
+    let group = context.required(&CONSUMER_GROUP);
+    let connection = match context.given.value(&BROKER_ADDR) {
         Some(addr) => context.admin.consumer_connection_at(addr, &group).await?,
         None => context.admin.consumer_connection(&group).await?,
     };

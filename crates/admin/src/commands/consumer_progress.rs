@@ -8,31 +8,31 @@ use ferromq_protocol::version_name;
 use super::{Command, Context};
 use crate::failure::Failure;
 use crate::text::{cut, time_of_day};
-use ferromq_config::command_line::value;
+use ferromq_config::command_line::{OptionSpec, value};
+
+const GROUP_NAME: OptionSpec = value("g", "groupName", "consumer group name");
+const TOPIC_NAME: OptionSpec = value("t", "topicName", "topic name");
+const SHOW_CLIENT_IP: OptionSpec = value("s", "showClientIP", "Show Client IP per Queue");
+const CLUSTER: OptionSpec = value("c", "cluster", "Cluster name or lmq parent topic, lmq is used to find the route.");
 
 pub const COMMAND: Command = Command {
     name: "consumerProgress",
     description: "Query consumer's progress, speed.",
-    options: &[
-        value("g", "groupName", "consumer group name"),
-        value("t", "topicName", "topic name"),
-        value("s", "showClientIP", "Show Client IP per Queue"),
-        value("c", "cluster", "Cluster name or lmq parent topic, lmq is used to find the route."),
-    ],
+    options: &[GROUP_NAME, TOPIC_NAME, SHOW_CLIENT_IP, CLUSTER],
     failure: Some("org.apache.rocketmq.tools.command.SubCommandException: ConsumerProgressSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
-    match context.given.value("g").map(str::to_owned) {
+    match context.given.value(&GROUP_NAME).map(str::to_owned) {
         Some(group) => one_group(context, &group).await,
         None => all_groups(context).await,
     }
 }
 
 async fn one_group(context: &mut Context, group: &str) -> Result<(), Failure> {
-    let show_clients = context.given.flag("s", false);
-    let stats = context.admin.consume_stats(group, context.given.value("t")).await?;
+    let show_clients = context.given.flag(&SHOW_CLIENT_IP, false);
+    let stats = context.admin.consume_stats(group, context.given.value(&TOPIC_NAME)).await?;
     let owners =
         if show_clients { context.admin.queue_owners(group).await.unwrap_or_default() } else { BTreeMap::new() };
     let line = |cells: [&str; 9]| {

@@ -2,21 +2,24 @@
 
 use super::{Command, Context, broker_names};
 use crate::failure::Failure;
-use ferromq_config::command_line::value;
+use ferromq_config::command_line::{OptionSpec, value};
+
+const BROKER_ADDR: OptionSpec = value("b", "brokerAddr", "get which broker");
+const CLUSTER_NAME: OptionSpec = value("c", "clusterName", "get which cluster");
 
 pub const COMMAND: Command = Command {
     name: "getBrokerConfig",
     description: "Get broker config by cluster or special broker.",
-    options: &[value("b", "brokerAddr", "get which broker"), value("c", "clusterName", "get which cluster")],
+    options: &[BROKER_ADDR, CLUSTER_NAME],
     failure: Some("org.apache.rocketmq.tools.command.SubCommandException: GetBrokerConfigCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
-    if let Some(addr) = context.given.value("b").map(str::to_owned) {
+    if let Some(addr) = context.given.value(&BROKER_ADDR).map(str::to_owned) {
         return print(context, &addr, &format!("============{addr}============")).await;
     }
-    let Some(cluster) = context.given.value("c").map(str::to_owned) else {
+    let Some(cluster) = context.given.value(&CLUSTER_NAME).map(str::to_owned) else {
         return Ok(());
     };
     let info = context.admin.cluster_info().await?;

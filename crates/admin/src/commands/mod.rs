@@ -106,8 +106,8 @@ impl Context {
     }
 
     /// A value the parser has made sure of.
-    pub fn required(&self, key: &str) -> String {
-        self.given.value(key).unwrap_or_default().to_owned()
+    pub fn required(&self, option: &OptionSpec) -> String {
+        self.given.value(option).expect("the parser has made sure of it").to_owned()
     }
 
     /// The masters of a cluster, sorted by broker name; an unknown cluster prints Java's remark and gives none. Java: `CommandUtil.fetchMasterAddrByClusterName`.

@@ -3,18 +3,20 @@
 use super::{Command, Context};
 use crate::failure::Failure;
 use crate::text::cut;
-use ferromq_config::command_line::switch;
+use ferromq_config::command_line::{OptionSpec, switch};
+
+const CLUSTER_MODEL: OptionSpec = switch("c", "clusterModel", "clusterModel");
 
 pub const COMMAND: Command = Command {
     name: "topicList",
     description: "Fetch all topic list from name server.",
-    options: &[switch("c", "clusterModel", "clusterModel")],
+    options: &[CLUSTER_MODEL],
     failure: Some("org.apache.rocketmq.tools.command.SubCommandException: TopicListSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
-    if !context.given.has("c") {
+    if !context.given.has(&CLUSTER_MODEL) {
         for topic in context.admin.topics().await? {
             context.line(topic);
         }

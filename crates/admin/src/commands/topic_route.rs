@@ -5,19 +5,22 @@ use ferromq_protocol::json;
 
 use super::{Command, Context};
 use crate::failure::Failure;
-use ferromq_config::command_line::{switch, value};
+use ferromq_config::command_line::{OptionSpec, switch, value};
+
+const TOPIC: OptionSpec = value("t", "topic", "topic name").required();
+const LIST: OptionSpec = switch("l", "list", "Use list format to print data");
 
 pub const COMMAND: Command = Command {
     name: "topicRoute",
     description: "Examine topic route info.",
-    options: &[value("t", "topic", "topic name").required(), switch("l", "list", "Use list format to print data")],
+    options: &[TOPIC, LIST],
     failure: Some("org.apache.rocketmq.tools.command.SubCommandException: TopicRouteSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
-    let route = context.admin.route(&context.required("t")).await?;
-    if context.given.has("l") {
+    let route = context.admin.route(&context.required(&TOPIC)).await?;
+    if context.given.has(&LIST) {
         print_list(context, &route);
     } else {
         context.line(String::from_utf8_lossy(&json::to_vec_pretty(&route)));

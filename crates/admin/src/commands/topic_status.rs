@@ -3,21 +3,21 @@
 use super::{Command, Context};
 use crate::failure::Failure;
 use crate::text::{cut, time_with_millis};
-use ferromq_config::command_line::value;
+use ferromq_config::command_line::{OptionSpec, value};
+
+const TOPIC: OptionSpec = value("t", "topic", "topic name").required();
+const CLUSTER: OptionSpec = value("c", "cluster", "cluster name or lmq parent topic, lmq is used to find the route.");
 
 pub const COMMAND: Command = Command {
     name: "topicStatus",
     description: "Examine topic Status info.",
-    options: &[
-        value("t", "topic", "topic name").required(),
-        value("c", "cluster", "cluster name or lmq parent topic, lmq is used to find the route."),
-    ],
+    options: &[TOPIC, CLUSTER],
     failure: Some("org.apache.rocketmq.tools.command.SubCommandException: TopicStatusSubCommand command failed"),
     run: |context| Box::pin(run(context)),
 };
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
-    let topic = context.required("t");
+    let topic = context.required(&TOPIC);
     let mut queues = Vec::new();
     for broker in &context.admin.route(&topic).await?.broker_datas {
         if let Some(addr) = broker.replica() {

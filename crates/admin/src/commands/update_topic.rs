@@ -9,22 +9,33 @@ use ferromq_protocol::body::{ClusterInfo, Table, TopicConfig};
 use super::{Command, Context, broker_names};
 use crate::failure::{Failure, number};
 use crate::text::{java_map, permission};
-use ferromq_config::command_line::value;
+use ferromq_config::command_line::{OptionSpec, value};
+
+const BROKER_ADDR: OptionSpec = value("b", "brokerAddr", "create topic to which broker").one_of(0);
+const CLUSTER_NAME: OptionSpec = value("c", "clusterName", "create topic to which cluster").one_of(0);
+const TOPIC: OptionSpec = value("t", "topic", "topic name").required();
+const READ_QUEUE_NUMS: OptionSpec = value("r", "readQueueNums", "set read queue nums");
+const WRITE_QUEUE_NUMS: OptionSpec = value("w", "writeQueueNums", "set write queue nums");
+const ATTRIBUTES: OptionSpec = value("a", "attributes", "attribute(+a=b,+c=d,-e)");
+const PERM: OptionSpec = value("p", "perm", "set topic's permission(2|4|6), intro[2:W 4:R; 6:RW]");
+const ORDER: OptionSpec = value("o", "order", "set topic's order(true|false)");
+const UNIT: OptionSpec = value("u", "unit", "is unit topic (true|false)");
+const HAS_UNIT_SUB: OptionSpec = value("s", "hasUnitSub", "has unit sub (true|false)");
 
 pub const COMMAND: Command = Command {
     name: "updateTopic",
     description: "Update or create topic.",
     options: &[
-        value("b", "brokerAddr", "create topic to which broker").one_of(0),
-        value("c", "clusterName", "create topic to which cluster").one_of(0),
-        value("t", "topic", "topic name").required(),
-        value("r", "readQueueNums", "set read queue nums"),
-        value("w", "writeQueueNums", "set write queue nums"),
-        value("a", "attributes", "attribute(+a=b,+c=d,-e)"),
-        value("p", "perm", "set topic's permission(2|4|6), intro[2:W 4:R; 6:RW]"),
-        value("o", "order", "set topic's order(true|false)"),
-        value("u", "unit", "is unit topic (true|false)"),
-        value("s", "hasUnitSub", "has unit sub (true|false)"),
+        BROKER_ADDR,
+        CLUSTER_NAME,
+        TOPIC,
+        READ_QUEUE_NUMS,
+        WRITE_QUEUE_NUMS,
+        ATTRIBUTES,
+        PERM,
+        ORDER,
+        UNIT,
+        HAS_UNIT_SUB,
     ],
     failure: Some("org.apache.rocketmq.tools.command.SubCommandException: UpdateTopicSubCommand command failed"),
     run: |context| Box::pin(run(context)),
@@ -34,7 +45,7 @@ const ORDER_NAMESPACE: &str = "ORDER_TOPIC_CONFIG";
 
 async fn run(context: &mut Context) -> Result<(), Failure> {
     let topic = config_from(context)?;
-    if let Some(addr) = context.given.value("b").map(str::to_owned) {
+    if let Some(addr) = context.given.value(&BROKER_ADDR).map(str::to_owned) {
         context.admin.create_topic(&addr, &topic).await?;
         if topic.order {
             let order = order_of_broker(context, &addr, &topic).await?;
@@ -42,7 +53,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
         }
         context.line(format!("create topic to {addr} success."));
     } else {
-        let cluster = context.required("c");
+        let cluster = context.required(&CLUSTER_NAME);
         for addr in context.masters(&cluster).await? {
             context.admin.create_topic(&addr, &topic).await?;
             context.line(format!("create topic to {addr} success."));
@@ -62,29 +73,29 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
 fn config_from(context: &Context) -> Result<TopicConfig, Failure> {
     let given = &context.given;
     let mut topic = TopicConfig {
-        topic_name: context.required("t").into(),
+        topic_name: context.required(&TOPIC).into(),
         read_queue_nums: 8,
         write_queue_nums: 8,
         perm: 6,
         ..TopicConfig::default()
     };
-    if let Some(text) = given.value("a") {
+    if let Some(text) = given.value(&ATTRIBUTES) {
         topic.attributes = attributes(text)?;
     }
-    if let Some(text) = given.value("r") {
+    if let Some(text) = given.value(&READ_QUEUE_NUMS) {
         topic.read_queue_nums = number(text)?;
     }
-    if let Some(text) = given.value("w") {
+    if let Some(text) = given.value(&WRITE_QUEUE_NUMS) {
         topic.write_queue_nums = number(text)?;
     }
-    if let Some(text) = given.value("p") {
+    if let Some(text) = given.value(&PERM) {
         topic.perm = number(text)?;
     }
     if !(0..8).contains(&topic.perm) {
         return Err(Failure::Client { code: 16, text: format!("topicPermission value: {} is invalid.", topic.perm) });
     }
-    topic.order = given.flag("o", false);
-    topic.topic_sys_flag = i32::from(given.flag("u", false)) | i32::from(given.flag("s", false)) << 1;
+    topic.order = given.flag(&ORDER, false);
+    topic.topic_sys_flag = i32::from(given.flag(&UNIT, false)) | i32::from(given.flag(&HAS_UNIT_SUB, false)) << 1;
     Ok(topic)
 }
 
