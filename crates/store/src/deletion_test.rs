@@ -214,3 +214,27 @@ fn a_deletion_that_could_not_be_finished_holds_the_checkpoint_back() {
         assert_eq!(store.queue_ids("Other"), [QueueId(0)]);
     }
 }
+
+/// What is behind has the log dispatched again from before the deletion when the log is made shorter.
+#[test]
+fn a_truncation_brings_no_deleted_topic_back() {
+    let site = Site::new();
+    let store = open(&site);
+    // No directory can be made where a file is.
+    std::fs::write(topic_dir(&site, "Bad"), b"").unwrap();
+    put(&store, "Bad", 0..1);
+    put(&store, T, 0..3);
+    wait_until(|| store.queue_bounds(T, QueueId(0)).is_some_and(|bounds| bounds.max.0 == 3));
+    assert!(store.delete_topic(T).unwrap());
+    put(&store, "Other", 0..1);
+    wait_until(|| store.queue_bounds("Other", QueueId(0)).is_some_and(|bounds| bounds.max.0 == 1));
+    let end = store.append(&message("Other", 0, &[1], "")).unwrap().end;
+    put(&store, "Other", 2..3);
+    store.truncate(end).unwrap();
+    std::fs::remove_file(topic_dir(&site, "Bad")).unwrap();
+    store.dispatch_signal.wake();
+    settle(&store);
+    assert_eq!((bodies(&store, "Bad"), bodies(&store, "Other")), (vec![0], vec![0, 1]));
+    assert_eq!(store.queue_bounds(T, QueueId(0)), None);
+    assert_eq!(store.append(&message(T, 0, b"anew", "")).unwrap().queue_offset.0, 0);
+}

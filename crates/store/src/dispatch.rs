@@ -194,6 +194,17 @@ pub struct Work {
     behind: Behind,
 }
 
+impl Work {
+    /// Whether the queues that a record of `topic` was for are gone.
+    pub fn is_deleted(&self, topic: &str, physical: u64) -> bool {
+        is_deleted(&self.deleted, topic, physical)
+    }
+}
+
+fn is_deleted(deleted: &HashMap<String, u64>, topic: &str, physical: u64) -> bool {
+    !deleted.is_empty() && deleted.get(topic).is_some_and(|end| physical < *end)
+}
+
 impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatcher").field("listeners", &self.listeners.read().len()).finish()
@@ -252,7 +263,8 @@ impl Dispatcher {
         let from = work.behind.first().map_or(end, |(from, _)| from.min(end));
         self.positions.dispatched.fetch_min(from, Ordering::AcqRel);
         work.behind.forget_all();
-        *work = Work::default();
+        work.deleted.retain(|_, deleted_at| *deleted_at < end);
+        work.known = None;
         self.tell_of(&work.behind);
     }
 
@@ -363,7 +375,9 @@ impl Dispatcher {
             }
         }
         if !work.deleted.is_empty() {
-            work.deleted.retain(|_, end| *end > at);
+            // A truncation of the log may have it dispatched again from what is missing on.
+            let from = work.behind.first().map_or(at, |(from, _)| from.min(at));
+            work.deleted.retain(|_, deleted_at| *deleted_at > from);
         }
         at > start
     }
@@ -372,8 +386,8 @@ impl Dispatcher {
         let text = record.properties();
         let noted = Noted::of(&text);
         let Work { deleted, known, behind } = work;
-        let of_deleted = !deleted.is_empty() && deleted.get(record.topic()).is_some_and(|end| physical < *end);
-        let queue = if of_deleted { None } else { self.projection.queue_of(record, known) };
+        let queue =
+            if is_deleted(deleted, record.topic(), physical) { None } else { self.projection.queue_of(record, known) };
         let mut put = None;
         // What is behind gets this record later, after those that it lacks already.
         if let Some(queue) = queue.filter(|queue| !queue.is_behind()) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ferromq_protocol::PhysicalOffset;
 
 use super::{Store, tail_segment};
+use crate::dispatch::Work;
 use crate::error::TruncateError;
 use crate::files;
 use crate::walk::Found;
@@ -73,7 +74,7 @@ impl Store {
         self.positions.written_timestamp.store(last_timestamp, Ordering::Release);
         self.positions.flushed.fetch_min(to, Ordering::AcqRel);
         self.dispatcher.log_truncated(&mut work, to);
-        self.cut_projections(to).map_err(failed(&self.config.root))?;
+        self.cut_projections(&work, to).map_err(failed(&self.config.root))?;
         Ok(())
     }
 
@@ -99,7 +100,7 @@ impl Store {
     }
 
     /// Queues and index end with the log; offsets go on behind what is left, dispatched or not.
-    fn cut_projections(&self, end: u64) -> io::Result<()> {
+    fn cut_projections(&self, work: &Work, end: u64) -> io::Result<()> {
         for queue in self.queues.all() {
             queue.truncate_physical(&*self.config.disk, end)?;
             queue.advance_next(queue.max());
@@ -113,7 +114,7 @@ impl Store {
             // Inside a segment, whose length is a usize.
             match Found::at(&bytes, at, (segment_end - at) as usize) {
                 Found::Record(record) => {
-                    if record.sys_flag().is_visible() {
+                    if record.sys_flag().is_visible() && !work.is_deleted(record.topic(), at) {
                         let queue = self.queues.find_or_make(record.topic(), record.queue_id());
                         queue.raise_next(record.queue_offset().0 + 1);
                     }
