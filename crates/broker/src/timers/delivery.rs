@@ -1,0 +1,427 @@
+//! Timers are entered out of their queue into the index, and delivered when they are due.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use ferromq_protocol::QueueOffset;
+use ferromq_protocol::message::properties::{names, property};
+use ferromq_protocol::message::{NewMessage, Properties, Record};
+use ferromq_protocol::topics::TIMER_TOPIC;
+use ferromq_store::{AppendError, Timer, TimerIndex};
+use tracing::error;
+
+use super::saving::Saving;
+use super::{QUEUE, TimerDelivery, cancel_key};
+use crate::delivery;
+use crate::missing;
+use crate::places;
+
+/// As the log calls them.
+const WHAT: &str = "a timer message";
+/// Messages entered before what is due gets its turn.
+const TURN: usize = 1000;
+/// How long messages that are due wait for others that cannot be entered yet, in ms.
+const HELD_UP_MAX_MS: i64 = 5_000;
+/// Messages delivered before new ones are looked at, and the index may be saved.
+const DELIVERED_MAX: usize = 10_000;
+
+/// The store took no more; those before have been delivered.
+struct Stopped {
+    at: usize,
+    error: AppendError,
+}
+
+/// Why a turn of the thread ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TurnError {
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("the timer index: {0}")]
+    Index(#[from] io::Error),
+}
+
+impl TimerDelivery {
+    /// Enters what has come, delivers what is due, saves what can be saved. True when there is more to do right now.
+    pub(super) fn turn(self: &Arc<Self>, index: &mut TimerIndex, saving: &mut Saving) -> Result<bool, TurnError> {
+        // Everything that has come first: among it may be what takes something back that is due. What cannot be entered now holds up
+        // what was entered before, for a while only.
+        let entered = self.enter_all(index);
+        let held_up_ms = if entered.is_ok() { 0 } else { HELD_UP_MAX_MS };
+        let mut delivered = 0;
+        while delivered < DELIVERED_MAX && !self.signal.lock().stopping {
+            let due = index.due(self.clock.now_ms().saturating_sub(held_up_ms))?;
+            let Some(first) = due.first().copied() else { break };
+            if let Err(stopped) = self.deliver_all(&due) {
+                let left = due.into_iter().enumerate().filter(|(at, timer)| *at >= stopped.at || timer.cancels);
+                index.give_back(left.map(|(_, timer)| timer).collect());
+                return Err(stopped.error.into());
+            }
+            index.delivered(first.due_ms);
+            delivered += due.len();
+        }
+        if let Err(error) = self.save(index, saving)
+            && !std::mem::replace(&mut saving.failing, true)
+        {
+            // Deliveries go on; after a crash some come again.
+            error!(%error, "cannot save the timers; trying again");
+        }
+        entered?;
+        Ok(delivered >= DELIVERED_MAX)
+    }
+
+    /// Takes over all that is new in the timer queue.
+    fn enter_all(&self, index: &mut TimerIndex) -> Result<(), TurnError> {
+        loop {
+            // First: what cannot be written must not become more and more.
+            index.write()?;
+            if self.signal.lock().stopping {
+                return Ok(());
+            }
+            if !self.enter(index)? {
+                return Ok(index.write()?);
+            }
+        }
+    }
+
+    /// Takes over what is new in the timer queue, up to a turn; true when there may be more.
+    fn enter(&self, index: &mut TimerIndex) -> Result<bool, TurnError> {
+        let Some(bounds) = self.store.queue_bounds(TIMER_TOPIC, QUEUE) else { return Ok(false) };
+        // Its beginning was cleaned, or it lost its end in a crash.
+        let from = index.entered().clamp(bounds.min, bounds.max);
+        if from != index.entered() {
+            index.skip_to(from);
+        }
+        for _ in 0..TURN {
+            let offset = index.entered();
+            if offset >= bounds.max {
+                return Ok(false);
+            }
+            let timer = self.timer_at(offset)?;
+            match timer {
+                Some(timer) if offset < self.java.queue_offset && timer.due_ms < self.java.read_ms => index.enter(None),
+                // This broker was slower than the timer.
+                Some(timer) if index.has_passed(timer.due_ms) && timer.due_ms <= self.clock.now_ms() => {
+                    self.deliver_all(&[timer]).map_err(|stopped| stopped.error)?;
+                    index.enter(None);
+                }
+                timer => {
+                    if let Some(timer) = timer
+                        && index.has_passed(timer.due_ms)
+                    {
+                        // The clock was set back.
+                        index.go_back_before(timer.due_ms);
+                    }
+                    index.enter(timer);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn timer_at(&self, offset: QueueOffset) -> Result<Option<Timer>, AppendError> {
+        let timer = self.with_record(offset, |record| {
+            let text = record.properties();
+            let due = property(&text, names::TIMER_OUT_MS).and_then(|due| due.parse().ok());
+            let cancels = property(&text, names::TIMER_DEL_UNIQKEY).is_some();
+            due.map(|due_ms| Timer { due_ms, offset, cancels })
+        })?;
+        Ok(timer.flatten())
+    }
+
+    /// What `act` makes of the message at a place of the timer queue; `None`, and a word in the log, if there is none.
+    fn with_record<T>(
+        &self,
+        offset: QueueOffset,
+        act: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<Option<T>, AppendError> {
+        let entry = missing::look_up_entry(&self.store, WHAT, TIMER_TOPIC, QUEUE, offset);
+        let Some(entry) = entry.map_err(missing::not_now)? else { return Ok(None) };
+        let bytes = missing::look_up(&self.store, WHAT, entry.physical).map_err(missing::not_now)?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        // Looked up by its place, it can be read.
+        Ok(Record::parse(&bytes).ok().map(|record| act(&record)))
+    }
+
+    /// Delivers messages that are due at one time, but for those that others among them take back.
+    fn deliver_all(&self, due: &[Timer]) -> Result<(), Stopped> {
+        let mut cancelled = HashSet::new();
+        for timer in due.iter().filter(|timer| timer.cancels) {
+            let key = |record: &Record<'_>| record.property(names::TIMER_DEL_UNIQKEY).map(Cow::into_owned);
+            let key = self.with_record(timer.offset, key).map_err(|error| Stopped { at: 0, error })?;
+            cancelled.extend(key.flatten());
+        }
+        for (at, timer) in due.iter().enumerate().filter(|(_, timer)| !timer.cancels) {
+            self.deliver_one(timer, due, &cancelled).map_err(|error| Stopped { at, error })?;
+        }
+        Ok(())
+    }
+
+    fn deliver_one(&self, timer: &Timer, due: &[Timer], cancelled: &HashSet<String>) -> Result<(), AppendError> {
+        if self.is_rolled_copy(timer, due)? {
+            return Ok(());
+        }
+        self.with_record(timer.offset, |record| self.deliver(record, timer, cancelled))?.unwrap_or(Ok(()))
+    }
+
+    /// Java stores a message again while it waits for more than two days (`TIMER_ROLL_TIMES`); the first copy is delivered then.
+    fn is_rolled_copy(&self, timer: &Timer, due: &[Timer]) -> Result<bool, AppendError> {
+        if timer.offset >= self.java.queue_offset {
+            return Ok(false);
+        }
+        let identity = |timer: &Timer| {
+            self.with_record(timer.offset, |record| {
+                let text = record.properties();
+                let value = |name| property(&text, name).map(str::to_owned);
+                (value(names::TIMER_ROLL_TIMES).is_some(), value(names::REAL_TOPIC), value(names::UNIQUE_KEY))
+            })
+        };
+        let Some((true, topic, key)) = identity(timer)? else { return Ok(false) };
+        for earlier in due.iter().take_while(|earlier| earlier.offset < timer.offset) {
+            if identity(earlier)?
+                .is_some_and(|(_, other_topic, other_key)| (other_topic, other_key) == (topic.clone(), key.clone()))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn deliver(&self, record: &Record<'_>, timer: &Timer, cancelled: &HashSet<String>) -> Result<(), AppendError> {
+        let mut properties = Properties::parse(&record.properties());
+        let parsed = |name| properties.value(name).and_then(|value| value.parse::<i64>().ok());
+        if parsed(names::TIMER_OUT_MS) != Some(timer.due_ms) {
+            // The log lost its end in a crash of the machine, and the place was taken by another message, which has an entry of its own.
+            return Ok(());
+        }
+        let place =
+            places::destination(&self.topics, properties.as_str()).map(|(topic, queue)| (topic.to_owned(), queue));
+        let (topic, queue) = match place {
+            Ok(place) => place,
+            Err(error) => {
+                error!(physical_offset = %record.physical_offset(), %error, "a timer message cannot be delivered and is left out");
+                return Ok(());
+            }
+        };
+        if !cancelled.is_empty() {
+            let key = properties.value(names::UNIQUE_KEY).unwrap_or_default();
+            // Older clients name the key alone.
+            if cancelled.contains(&cancel_key(&topic, key)) || cancelled.contains(key) {
+                return Ok(());
+            }
+        }
+        let stored = properties.clone();
+        properties.set(names::TIMER_ENQUEUE_MS, record.store_timestamp());
+        let now_ms = self.clock.now_ms();
+        properties.set(names::TIMER_DEQUEUE_MS, now_ms);
+        let deliver = |properties: &Properties| {
+            let copy = NewMessage::copy_of(record, &topic, queue, properties.as_str());
+            delivery::deliver(&copy, now_ms, (&self.store, &self.topics, &self.statistics))
+        };
+        let delivered = match deliver(&properties) {
+            // Its properties were at the limit: they go as they came.
+            Err(error) if error.is_of_the_message() => deliver(&stored),
+            result => result,
+        };
+        match delivered {
+            Err(error) if error.is_of_the_message() => {
+                error!(physical_offset = %record.physical_offset(), topic, %error, "a timer message cannot be delivered and is left out");
+                Ok(())
+            }
+            result => result.map(|_| ()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+    use crate::config::BrokerConfig;
+    use crate::live_config::LiveConfig;
+    use crate::persistence::Persistence;
+    use crate::statistics::Statistics;
+    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused, wait_until};
+    use crate::timers::Timers;
+    use crate::topics::Topics;
+    use ferromq_protocol::QueueId;
+    use ferromq_protocol::message::SysFlag;
+    use ferromq_store::{Appended, Clock, Disk, Effort, Store, StoreConfig};
+
+    const NOW: i64 = 1_800_000_000_000;
+
+    /// Timers over a real store, with a clock of the test's own.
+    struct House {
+        clock_ms: Arc<AtomicI64>,
+        disk: Arc<TroubledDisk>,
+        store: Arc<Store>,
+        topics: Arc<Topics>,
+        timers: Arc<Timers>,
+        root: tempfile::TempDir,
+    }
+
+    impl House {
+        fn new() -> House {
+            let house = House::asleep();
+            house.timers.start().unwrap();
+            house
+        }
+
+        /// Nothing is entered or delivered yet.
+        fn asleep() -> House {
+            let root = tempfile::tempdir().unwrap();
+            let clock_ms = Arc::new(AtomicI64::new(NOW));
+            let time = Arc::clone(&clock_ms);
+            let clock = Clock::from_fn(move || time.load(Ordering::SeqCst));
+            let disk = Arc::new(TroubledDisk::default());
+            let config = StoreConfig {
+                segment_len: 1 << 20,
+                queue_file_entries: 1000,
+                index_enabled: false,
+                clock: clock.clone(),
+                disk: Arc::clone(&disk) as Arc<dyn Disk>,
+                ..StoreConfig::at(root.path())
+            };
+            let store = Arc::new(Store::open(config).unwrap());
+            let live = Arc::new(LiveConfig::new(BrokerConfig::default(), None));
+            let topics = Arc::new(Topics::open(root.path(), &live, &Persistence::default()).unwrap());
+            let dir = root.path().join("timers");
+            let java = root.path().join("timercheck");
+            let statistics = Arc::new(Statistics::new());
+            let timers = Timers::open(dir, &java, clock, Arc::clone(&store), Arc::clone(&topics), statistics).unwrap();
+            let timers = Arc::new(timers);
+            let woken = Arc::downgrade(&timers);
+            store.on_arrival(move |arrival| {
+                if let Some(timers) = woken.upgrade() {
+                    timers.arrived(arrival);
+                }
+            });
+            House { clock_ms, disk, store, topics, timers, root }
+        }
+
+        fn append(&self, topic: &str, queue: QueueId, properties: &str, body: &[u8]) -> Result<Appended, AppendError> {
+            let host = "127.0.0.1:1".parse().unwrap();
+            self.store.append(&NewMessage {
+                topic,
+                queue_id: queue,
+                flag: 0,
+                sys_flag: SysFlag(0),
+                born_timestamp: NOW,
+                born_host: host,
+                store_host: host,
+                reconsume_times: 0,
+                prepared_transaction_offset: 0,
+                body,
+                properties,
+            })
+        }
+
+        /// Stores a message for queue 0 of a topic that is due in so many ms.
+        fn at(&self, in_ms: i64, topic: &str, more: &str) -> Appended {
+            let due_ms = self.clock_ms.load(Ordering::SeqCst) + in_ms;
+            let properties =
+                format!("TIMER_OUT_MS\u{1}{due_ms}\u{2}REAL_TOPIC\u{1}{topic}\u{2}REAL_QID\u{1}0\u{2}{more}");
+            self.append(TIMER_TOPIC, QUEUE, &properties, b"timer").unwrap()
+        }
+
+        fn pass(&self, ms: i64) {
+            self.clock_ms.fetch_add(ms, Ordering::SeqCst);
+            self.timers.delivery.wake_up();
+        }
+
+        fn count(&self, topic: &str, queue: u32) -> u64 {
+            self.store.queue_bounds(topic, QueueId(queue)).map_or(0, |bounds| bounds.max.0)
+        }
+
+        /// Returns once a queue has that many messages, and the thread has looked at everything.
+        fn wait_for(&self, topic: &str, queue: u32, count: u64) {
+            wait_until(&format!("{topic} never has {count} messages in queue {queue}"), || {
+                self.count(topic, queue) >= count
+            });
+            assert_eq!(self.count(topic, queue), count, "{topic}");
+        }
+    }
+
+    #[test]
+    fn a_queue_that_takes_no_messages_holds_up_its_own_alone() {
+        let house = House::new();
+        let queues = house.root.path().join("consumequeue");
+        for (topic, count) in [("Broken", 1), ("Wide", 2), ("Other", 1)] {
+            house.topics.update(crate::topics::new_config(topic, count, 6)).unwrap();
+        }
+        let broken = break_queue(&house.store, "Broken", QueueId(0), &queues.join("Broken"));
+        break_queue(&house.store, "Wide", QueueId(0), &queues.join("Wide/0"));
+        for topic in ["Broken", "Wide", "Other"] {
+            house.at(1_000, topic, "");
+        }
+        house.at(2_000, "Other", "");
+        house.pass(1_000);
+        house.wait_for("Other", 0, 1);
+        house.wait_for("Wide", 1, 1);
+        house.pass(1_000);
+        house.wait_for("Other", 0, 2);
+        // Again and again, and never stored where it is not seen.
+        let waiting = house.count(TIMER_TOPIC, 0);
+        house.pass(10_000);
+        house.wait_for(TIMER_TOPIC, 0, waiting + 1);
+        fs::remove_file(queues.join("Broken")).unwrap();
+        house.wait_for("Broken", 0, broken);
+        house.pass(10_000);
+        house.wait_for("Broken", 0, broken + 1);
+        house.timers.stop();
+        assert_eq!([house.count("Wide", 1), house.count("Other", 0)], [1, 2]);
+    }
+
+    #[test]
+    fn what_cannot_be_entered_now_holds_up_others_for_a_while() {
+        for passes in [false, true] {
+            let house = House::asleep();
+            let first = house.at(1_000, "Back", "UNIQ_KEY\u{1}k\u{2}");
+            house.at(1_000, "Early", "");
+            // Far from these in the log.
+            house.append("Between", QueueId(0), "", &[0; 8192]).unwrap();
+            let back = house.at(1_000, "Back", "TIMER_DEL_UNIQKEY\u{1}Back+k\u{2}");
+            house.at(900, "Late", "");
+            house.wait_for(TIMER_TOPIC, 0, 4);
+            house.disk.refuse("/commitlog/", first.end.0 + 4096..1 << 20, NO_DESCRIPTORS);
+            wait_refused(|| house.store.message_at(back.physical_offset, Effort::Full));
+            house.timers.start().unwrap();
+            house.pass(1_000);
+            let refused = house.disk.refused();
+            wait_until("it is not tried again", || house.disk.refused() > refused + 2);
+            assert_eq!(house.count("Early", 0), 0);
+            if passes {
+                house.disk.recover();
+            } else {
+                house.pass(HELD_UP_MAX_MS);
+                house.wait_for("Early", 0, 1);
+                house.disk.recover();
+            }
+            house.wait_for("Early", 0, 1);
+            house.wait_for("Late", 0, 1);
+            house.timers.stop();
+            // What takes back came in time, if it could be read in time.
+            assert_eq!(house.count("Back", 0), u64::from(!passes));
+        }
+    }
+
+    #[test]
+    fn an_entry_on_a_bad_sector_costs_its_timer_alone() {
+        let house = House::asleep();
+        for topic in ["Before", "Lost", "Behind"] {
+            house.at(1_000, topic, "");
+        }
+        house.wait_for(TIMER_TOPIC, 0, 3);
+        house.disk.refuse("/rmq_sys_wheel_timer/0/", 20..40, BAD_SECTOR);
+        wait_refused(|| house.store.queue_entry(TIMER_TOPIC, QUEUE, QueueOffset(1), Effort::Full));
+        house.timers.start().unwrap();
+        house.pass(1_000);
+        house.wait_for("Before", 0, 1);
+        house.wait_for("Behind", 0, 1);
+        house.timers.stop();
+        assert_eq!(house.count("Lost", 0), 0);
+    }
+}

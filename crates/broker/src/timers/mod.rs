@@ -1,0 +1,239 @@
+//! Messages for a given time: they wait in `rmq_sys_wheel_timer`, and are put into their own topic when due, or taken back before.
+//!
+//! One thread enters the queue of that topic into a [`TimerIndex`] and delivers what is due. A message is never delivered early, and at
+//! least once: the index is saved only up to where the delivered copies are on disk. Times are exact to the millisecond; Java's are
+//! whole seconds, rounded down. Java: `TimerMessageStore`; spec broker §C.1.6, store §10.
+
+mod delivery;
+mod java;
+mod saving;
+mod wish;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ferromq_protocol::message::Properties;
+use ferromq_protocol::message::properties::names;
+use ferromq_protocol::topics::TIMER_TOPIC;
+use ferromq_protocol::{QueueId, QueueOffset};
+use ferromq_store::{AppendError, Arrival, Clock, Store, TimerIndex};
+use parking_lot::{Condvar, Mutex};
+use tracing::{error, info, warn};
+
+use crate::statistics::Statistics;
+use crate::topics::Topics;
+use delivery::TurnError;
+use java::JavaProgress;
+use saving::{SAVE_DELIVERED_PERIOD, Saving};
+pub(crate) use wish::TimerWish;
+
+/// The one queue of the timer topic.
+const QUEUE: QueueId = QueueId(0);
+/// Pause after a failure.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a timer message is stored meanwhile; when and where it belongs goes into its properties. Sends do the same while they write
+/// their properties: `Detour::Timer` in `handlers/send.rs`.
+pub(crate) fn divert(properties: &mut Properties, due_ms: i64, topic: &str, queue: QueueId) -> (&'static str, QueueId) {
+    properties.set(names::TIMER_OUT_MS, due_ms);
+    properties.set(names::REAL_TOPIC, topic);
+    properties.set(names::REAL_QUEUE_ID, queue);
+    (TIMER_TOPIC, QUEUE)
+}
+
+/// What a message that takes another one back must name. Java: `TimerMessageStore.buildDeleteKey`.
+pub(crate) fn cancel_key(topic: &str, unique_key: &str) -> String {
+    format!("{topic}+{unique_key}")
+}
+
+/// The thread that delivers.
+pub(crate) struct Timers {
+    delivery: Arc<TimerDelivery>,
+    thread: Mutex<Option<JoinHandle<TimerIndex>>>,
+    /// Until the thread has it.
+    index: Mutex<Option<TimerIndex>>,
+}
+
+struct TimerDelivery {
+    store: Arc<Store>,
+    topics: Arc<Topics>,
+    statistics: Arc<Statistics>,
+    clock: Clock,
+    java: JavaProgress,
+    signal: Mutex<Signal>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Signal {
+    arrived: bool,
+    stopping: bool,
+}
+
+impl Timers {
+    /// Opens the index in `dir`. Nothing is delivered before [`start`](Self::start). What a Java broker has delivered by
+    /// `java_checkpoint`, its `config/timercheck`, a new index takes as delivered.
+    pub(crate) fn open(
+        dir: PathBuf,
+        java_checkpoint: &Path,
+        clock: Clock,
+        store: Arc<Store>,
+        topics: Arc<Topics>,
+        statistics: Arc<Statistics>,
+    ) -> io::Result<Timers> {
+        let mut java = JavaProgress::read(java_checkpoint)?;
+        let mut index = TimerIndex::open(dir, java.read_ms.saturating_sub(1))?;
+        let end = store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
+        java.queue_offset = java.queue_offset.min(end);
+        if index.entered() > end {
+            warn!(entered = %index.entered(), %end, "more timers were entered than the queue has, because the log lost its end; going on at its end");
+            index.skip_to(end);
+            // Before anything new is stored there: it would count as entered after a crash.
+            let checkpoint = index.checkpoint();
+            index.save(checkpoint)?;
+        }
+        let delivery =
+            TimerDelivery { store, topics, statistics, clock, java, signal: Mutex::default(), wake: Condvar::new() };
+        Ok(Timers { delivery: Arc::new(delivery), thread: Mutex::new(None), index: Mutex::new(Some(index)) })
+    }
+
+    /// Begins to deliver.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        let Some(index) = self.index.lock().take() else { return Ok(()) };
+        let delivery = Arc::clone(&self.delivery);
+        let thread = std::thread::Builder::new().name("timers".into()).spawn(move || delivery.run(index))?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// A message is visible in some queue. Called by whoever dispatches.
+    pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
+        if arrival.topic == TIMER_TOPIC {
+            self.delivery.wake_up();
+        }
+    }
+
+    /// Ends the thread; what is not due yet stays for the next start.
+    pub(crate) fn stop(&self) {
+        self.delivery.signal.lock().stopping = true;
+        self.delivery.wake.notify_all();
+        if let Some(thread) = self.thread.lock().take() {
+            match thread.join() {
+                Ok(index) => *self.index.lock() = Some(index),
+                Err(_) => error!("the timer thread panicked; the next start goes on from what was saved"),
+            }
+        }
+    }
+
+    /// Saves the index with everything that was delivered. Only right once the store is closed: then all of it is on disk.
+    pub(crate) fn save_after_close(&self) {
+        if let Some(index) = &mut *self.index.lock()
+            && index.entered() >= self.delivery.java.queue_offset
+        {
+            let checkpoint = index.checkpoint();
+            if let Err(error) = index.save(checkpoint) {
+                error!(%error, "cannot save the timers; some messages will be delivered twice");
+            }
+        }
+    }
+}
+
+impl Drop for Timers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl TimerDelivery {
+    /// There is something to be looked at.
+    fn wake_up(&self) {
+        self.signal.lock().arrived = true;
+        self.wake.notify_one();
+    }
+
+    fn run(self: &Arc<Self>, mut index: TimerIndex) -> TimerIndex {
+        let mut saving = Saving::new();
+        self.serve(&mut index, &mut saving);
+        if let Err(error) = saving.end(&mut index, true) {
+            error!(%error, "cannot save the timers");
+        }
+        index
+    }
+
+    /// Until it is told to stop, or the store is closed.
+    fn serve(self: &Arc<Self>, index: &mut TimerIndex, saving: &mut Saving) {
+        let mut failing = false;
+        loop {
+            {
+                let mut signal = self.signal.lock();
+                if signal.stopping {
+                    return;
+                }
+                signal.arrived = false;
+            }
+            let more = match self.turn(index, saving) {
+                Ok(more) => {
+                    if failing {
+                        info!("timer messages are delivered again");
+                    }
+                    failing = false;
+                    more
+                }
+                Err(TurnError::Append(AppendError::Closed)) => return,
+                Err(error) => {
+                    if !failing {
+                        warn!(%error, "timer messages cannot be delivered now; trying again");
+                    }
+                    failing = true;
+                    false
+                }
+            };
+            if !more {
+                let until = if failing {
+                    RETRY_PAUSE
+                } else {
+                    let next = index.next_ms().unwrap_or(i64::MAX).saturating_sub(self.clock.now_ms());
+                    Duration::from_millis(next.max(0).unsigned_abs()).min(SAVE_DELIVERED_PERIOD)
+                };
+                let mut signal = self.signal.lock();
+                if failing || !signal.arrived && !signal.stopping {
+                    self.wake.wait_for(&mut signal, until);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BrokerConfig;
+    use crate::live_config::LiveConfig;
+    use crate::persistence::Persistence;
+    use ferromq_store::StoreConfig;
+
+    #[test]
+    fn an_index_ahead_of_its_queue_is_brought_back_before_anything_new_comes() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("timers");
+        let mut index = TimerIndex::open(dir.clone(), 0).unwrap();
+        index.skip_to(QueueOffset(20));
+        let checkpoint = index.checkpoint();
+        index.save(checkpoint).unwrap();
+        drop(index);
+        // The log has lost all twenty.
+        let config = StoreConfig { segment_len: 1 << 16, ..StoreConfig::at(root.path()) };
+        let store = Arc::new(Store::open(config).unwrap());
+        let live = Arc::new(LiveConfig::new(BrokerConfig::default(), None));
+        let topics = Topics::open(root.path(), &live, &Persistence::default()).unwrap();
+        let java = root.path().join("timercheck");
+        let statistics = Arc::new(Statistics::new());
+        let timers = Timers::open(dir.clone(), &java, Clock::system(), store, Arc::new(topics), statistics).unwrap();
+        // As a second crash finds it, with new timers in these places.
+        assert_eq!(TimerIndex::open(dir, 0).unwrap().entered(), QueueOffset(0));
+        drop(timers);
+    }
+}

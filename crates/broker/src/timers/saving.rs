@@ -1,0 +1,109 @@
+//! What is saved of the timers, and when: never more than what the log has on disk.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ferromq_protocol::PhysicalOffset;
+use ferromq_store::{TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError};
+
+use super::TimerDelivery;
+
+/// How often the index is saved while messages are delivered: those since then are delivered again if the broker is killed.
+pub(super) const SAVE_DELIVERED_PERIOD: Duration = Duration::from_secs(1);
+/// How often it is saved otherwise: those since then are only entered again.
+const SAVE_ENTERED_PERIOD: Duration = Duration::from_secs(5);
+
+/// Saved once the log is on disk up to its end.
+struct ToSave {
+    checkpoint: TimerCheckpoint,
+    log_end: PhysicalOffset,
+}
+
+/// What is saved of the index, and when. A thread of its own waits for the disk, so that no delivery does.
+pub(super) struct Saving {
+    last: Instant,
+    next: Option<ToSave>,
+    running: Option<RunningSave>,
+    /// The log tells of the first failure in a row.
+    pub failing: bool,
+}
+
+struct RunningSave {
+    save: Arc<TimerSave>,
+    thread: JoinHandle<Result<(), TimerSaveError>>,
+}
+
+impl Saving {
+    pub fn new() -> Saving {
+        Saving { last: Instant::now(), next: None, running: None, failing: false }
+    }
+
+    fn begin(&mut self, index: &mut TimerIndex, checkpoint: TimerCheckpoint) -> io::Result<()> {
+        // One that fails right here is not tried again sooner either.
+        self.last = Instant::now();
+        let save = Arc::new(index.begin_save(checkpoint)?);
+        let running = Arc::clone(&save);
+        match std::thread::Builder::new().name("timers-save".into()).spawn(move || running.run()) {
+            Ok(thread) => self.running = Some(RunningSave { save, thread }),
+            Err(error) => index.end_save(&save, Err(error.into()))?,
+        }
+        Ok(())
+    }
+
+    /// Takes over what has come of a save.
+    pub fn end(&mut self, index: &mut TimerIndex, wait: bool) -> io::Result<()> {
+        let Some(RunningSave { save, thread }) = self.running.take_if(|run| wait || run.thread.is_finished()) else {
+            return Ok(());
+        };
+        let outcome =
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that saves has panicked").into()));
+        index.end_save(&save, outcome)?;
+        self.failing = false;
+        Ok(())
+    }
+}
+
+impl TimerDelivery {
+    /// Makes the index durable as far as the delivered copies are on disk.
+    pub(super) fn save(self: &Arc<Self>, index: &mut TimerIndex, saving: &mut Saving) -> io::Result<()> {
+        if index.entered() < self.java.queue_offset {
+            // Interrupted now, taking over from Java begins anew.
+            return Ok(());
+        }
+        let marks = self.store.watermarks();
+        saving.end(index, false)?;
+        if saving.running.is_none()
+            && let Some(ready) = saving.next.take_if(|save| save.log_end <= marks.flushed)
+        {
+            saving.begin(index, ready.checkpoint)?;
+        }
+        let (now, saved) = (index.checkpoint(), index.saved());
+        let period = if now.delivered_ms == saved.delivered_ms { SAVE_ENTERED_PERIOD } else { SAVE_DELIVERED_PERIOD };
+        if saving.next.is_none() && saving.running.is_none() && now != saved && saving.last.elapsed() >= period {
+            saving.next = Some(ToSave { checkpoint: now, log_end: marks.written });
+            let woken = Arc::clone(self);
+            self.store.when_flushed(marks.written, move |_| woken.wake_up());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_save_that_cannot_begin_is_not_tried_again_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let checkpoint = index.checkpoint();
+        let save = index.begin_save(checkpoint).unwrap();
+        index.end_save(&save, Err(TimerSaveError::Sync(io::Error::other("bad block")))).unwrap_err();
+        let before = Instant::now();
+        let mut saving = Saving { last: before, ..Saving::new() };
+        saving.begin(&mut index, checkpoint).unwrap_err();
+        assert!(saving.last > before && saving.running.is_none());
+    }
+}
