@@ -166,11 +166,7 @@ impl Delays {
         let rendered = Arc::clone(&shared);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.progress.lock().saved.table()))?;
         if is_ahead {
-            // Before anything new is stored there: it would count as delivered after a crash.
-            let revision = file.request();
-            if let Err(error) = file.wait_saved(revision) {
-                warn!(%error, "going on: it is tried again, and a disk that takes no file takes no message either");
-            }
+            file.save_brought_back();
         }
         Ok(Delays { shared, file, thread: Mutex::new(None) })
     }

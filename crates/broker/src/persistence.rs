@@ -179,6 +179,14 @@ impl SavedFile {
         outcome.recv().unwrap_or_else(|_| Err(self.state.failed(GONE)))
     }
 
+    /// Saves what a start has brought back to the end of the log, before anything new is stored there: after a crash that would count as
+    /// consumed or delivered.
+    pub fn save_brought_back(&self) {
+        if let Err(error) = self.wait_saved(self.request()) {
+            warn!(%error, "going on: it is tried again, and a disk that takes no file takes no message either");
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.state.path
     }
