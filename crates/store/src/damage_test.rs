@@ -11,7 +11,6 @@ use crate::Effort;
 use crate::disk::Disk;
 use crate::testing::*;
 
-const T: &str = "TopicT";
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// Nothing gets to the disk by itself.
@@ -24,10 +23,6 @@ fn quiet(site: &Site, disk: &Arc<PowerDisk>) -> StoreConfig {
         disk: Arc::clone(disk) as Arc<dyn Disk>,
         ..site.config()
     }
-}
-
-fn root(site: &Site) -> std::path::PathBuf {
-    site.dir.path().join("store")
 }
 
 fn overwrite(site: &Site, file: &str, at: u64, bytes: &[u8]) {
@@ -254,81 +249,6 @@ fn a_clock_set_back_does_not_hide_what_was_not_on_the_disk() {
     let store = Store::open(quiet(&site, &disk)).unwrap();
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 10);
     assert_eq!(read_bodies(&store, "After", 0, 0).len(), 10);
-}
-
-/// Beside live topics and alone, after a clean stop, a kill and a power loss; and what comes after.
-#[test]
-fn a_deleted_topic_does_not_come_back() {
-    for (beside, stop) in [(false, "close"), (true, "close"), (false, "kill"), (true, "kill"), (true, "power")] {
-        let (site, disk) = (Site::new(), Arc::default());
-        let what = format!("beside others: {beside}, {stop}");
-        let mut store = Store::open(quiet(&site, &disk)).unwrap();
-        for n in 0..10_u8 {
-            store.append(&message(T, 0, &[n], "KEYS\u{1}k\u{2}")).unwrap();
-        }
-        for _ in 0..10 {
-            if beside {
-                store.append(&message("Other", 0, b"o", "")).unwrap();
-            }
-        }
-        settle(&store);
-        assert!(store.delete_topic(T).unwrap());
-        let begin_anew = |store: &Store, n: u8| {
-            assert_eq!(
-                store.append(&message(T, 0, &[n], "")).unwrap().queue_offset,
-                QueueOffset(u64::from(n)),
-                "{what}"
-            );
-        };
-        for n in 0..4 {
-            if stop == "close" {
-                store.close().unwrap();
-            }
-            if stop == "power" {
-                settle(&store);
-                store.flusher.flush().unwrap();
-            }
-            drop(store);
-            if stop == "power" {
-                disk.power_loss(&root(&site), || true);
-            }
-            store = Store::open(quiet(&site, &disk)).unwrap();
-            let bodies: Vec<_> = read_bodies(&store, T, 0, 0).into_iter().map(|(_, body)| body[0]).collect();
-            assert_eq!(bodies, (0..n).collect::<Vec<_>>(), "{what}");
-            begin_anew(&store, n);
-        }
-        // And if everything has to be put again.
-        store.close().unwrap();
-        drop(store);
-        std::fs::remove_dir_all(root(&site).join("consumequeue")).unwrap();
-        let store = Store::open(quiet(&site, &disk)).unwrap();
-        assert_eq!(read_bodies(&store, T, 0, 0).len(), 4, "{what}");
-    }
-}
-
-#[test]
-fn a_deleted_topic_that_nobody_made_anew_has_no_queue() {
-    let site = Site::new();
-    let store = site.open();
-    store.append(&message(T, 3, b"x", "")).unwrap();
-    settle(&store);
-    assert!(store.delete_topic(T).unwrap());
-    assert!(!store.delete_topic(T).unwrap(), "there is nothing to delete any more");
-    drop(store);
-    let store = site.open();
-    assert_eq!((store.queue_bounds(T, QueueId(3)), store.topics().len()), (None, 0));
-}
-
-#[test]
-fn nobody_else_writes_what_the_store_notes_of_its_tables() {
-    let site = Site::new();
-    let store = site.open();
-    store.append(&message(T, 0, b"x", "")).unwrap();
-    let mut forged = message("RMQ_SYS_TABLE_CHANGES", 0, b"", "DELETED_TOPIC\u{1}TopicT\u{2}");
-    forged.sys_flag = ferromq_protocol::message::SysFlag(0x4);
-    store.append(&forged).unwrap_err();
-    store.append_again(&forged).unwrap_err();
-    store.append_batch(&[forged]).unwrap_err();
 }
 
 /// What is rebuilt, and how the store was left before and is left again in the middle of it, at each step of the disk.

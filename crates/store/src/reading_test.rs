@@ -11,8 +11,6 @@ use super::*;
 use crate::testing::*;
 use crate::{AllMessages, Boundary, Effort, MessageFilter, QueueEntry, ReadError, ReadLimits, ReadOutcome, ReadStatus};
 
-const T: &str = "TopicT";
-const Q: QueueId = QueueId(0);
 const FIRST_LOG: &str = "commitlog/00000000000000000000";
 const FIRST_QUEUE: &str = "TopicT/0/00000000000000000000";
 

@@ -342,17 +342,29 @@ fn write_abort(abort: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[path = "behind_test.rs"]
+mod catching_up;
+#[cfg(test)]
 #[path = "damage_test.rs"]
 mod damage;
 #[cfg(test)]
 #[path = "deletion_test.rs"]
 mod deletions;
 #[cfg(test)]
+#[path = "flush_test.rs"]
+mod flushing;
+#[cfg(test)]
 #[path = "model_test.rs"]
 mod model;
 #[cfg(test)]
+#[path = "open_test.rs"]
+mod opening;
+#[cfg(test)]
 #[path = "reading_test.rs"]
 mod reading_tests;
+#[cfg(test)]
+#[path = "replication_test.rs"]
+mod replication;
 #[cfg(test)]
 #[path = "store_test.rs"]
 mod tests;

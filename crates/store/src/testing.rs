@@ -331,6 +331,20 @@ impl Site {
     }
 }
 
+/// Where most tests put their messages.
+pub const T: &str = "TopicT";
+pub const Q: QueueId = QueueId(0);
+
+pub fn put(store: &Store, body: &[u8]) -> Appended {
+    store.append(&message(T, 0, body, "")).unwrap()
+}
+
+/// Of a read from there, and where it goes on.
+pub fn status(store: &Store, from: u64) -> (ReadStatus, u64) {
+    let outcome = store.read(T, Q, QueueOffset(from), ReadLimits::count(32), &AllMessages, Effort::Full).unwrap();
+    (outcome.status, outcome.next_offset.0)
+}
+
 pub fn message<'a>(topic: &'a str, queue: u32, body: &'a [u8], properties: &'a str) -> NewMessage<'a> {
     NewMessage {
         topic,
@@ -345,6 +359,15 @@ pub fn message<'a>(topic: &'a str, queue: u32, body: &'a [u8], properties: &'a s
         body,
         properties,
     }
+}
+
+pub fn root(site: &Site) -> PathBuf {
+    site.dir.path().join("store")
+}
+
+/// The bytes of the log from its first file, up to its end.
+pub fn log_file(site: &Site) -> PathBuf {
+    site.dir.path().join("store/commitlog/00000000000000000000")
 }
 
 /// Waits until consumers can see everything they may.

@@ -1,0 +1,71 @@
+//! What replication asks of a store: bytes of another one, how far they are confirmed, and taking the end back.
+
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
+
+use crate::testing::*;
+use crate::{AppendError, TruncateError};
+
+#[test]
+fn the_confirmed_offset_gates_consumers() {
+    let site = Site::new();
+    let store = site.open();
+    store.set_confirmed(PhysicalOffset(0));
+    let first = put(&store, b"a");
+    let second = put(&store, b"b");
+    store.set_confirmed(PhysicalOffset(second.end.0 - 1));
+    wait_until(|| store.watermarks().dispatched == first.end);
+    assert_eq!(store.queue_bounds(T, Q).unwrap().max, QueueOffset(1));
+    store.set_confirmed(second.end);
+    settle(&store);
+    assert_eq!(store.queue_bounds(T, Q).unwrap().max, QueueOffset(2));
+}
+
+#[test]
+fn raw_bytes_make_a_second_store() {
+    let (site, copy) = (Site::new(), Site::new());
+    let master = site.open();
+    let slave = copy.open();
+    let mut last = PhysicalOffset(0);
+    for body in 0..40_u8 {
+        last = master.append(&message(T, 0, &[body; 300], &format!("KEYS\u{1}k{body}\u{2}"))).unwrap().end;
+    }
+    let mut at = PhysicalOffset(0);
+    while let Some(bytes) = master.raw_from(at, 1000).unwrap() {
+        slave.append_raw(at, &bytes).unwrap();
+        at = at + bytes.len() as u64;
+    }
+    assert_eq!(at, last);
+    assert!(matches!(slave.append_raw(PhysicalOffset(7), b"x"), Err(AppendError::NotAtEnd { .. })));
+    settle(&master);
+    settle(&slave);
+    assert_eq!(read_bodies(&slave, T, 0, 0), read_bodies(&master, T, 0, 0));
+    assert_eq!(query_bodies(&slave, T, "k17"), [[17; 300]]);
+    assert_eq!(slave.append(&message(T, 0, b"now master", "")).unwrap().queue_offset, QueueOffset(40));
+}
+
+#[test]
+fn truncation_takes_the_end_back() {
+    let site = Site::new();
+    let store = site.open();
+    let mut ends = Vec::new();
+    for body in 0..40_u8 {
+        let text = format!("KEYS\u{1}k{body} all\u{2}");
+        ends.push(store.append(&message(T, 0, &[body; 300], &text)).unwrap().end);
+    }
+    settle(&store);
+    assert!(matches!(store.truncate(PhysicalOffset(ends[20].0 + 1)), Err(TruncateError::NotARecordEnd { .. })));
+    assert!(matches!(store.truncate(PhysicalOffset(1 << 40)), Err(TruncateError::OutOfRange { .. })));
+    store.truncate(ends[20]).unwrap();
+    assert_eq!(store.watermarks().written, ends[20]);
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 21);
+    assert_eq!(query_bodies(&store, T, "all").len(), 21);
+    assert_eq!(query_bodies(&store, T, "k20"), [[20; 300]]);
+    let next = store.append(&message(T, 0, b"again", "KEYS\u{1}all\u{2}")).unwrap();
+    assert_eq!((next.queue_offset, next.physical_offset), (QueueOffset(21), ends[20]));
+    settle(&store);
+    assert_eq!(query_bodies(&store, T, "all").len(), 22);
+    drop(store);
+    let store = site.open();
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 22);
+    assert_eq!(query_bodies(&store, T, "all").len(), 22);
+}
