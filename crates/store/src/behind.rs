@@ -161,6 +161,15 @@ impl Behind {
         false
     }
 
+    /// The log cannot be read where the present pass is: it ends, and nobody has got any further.
+    pub fn break_off(&mut self) {
+        self.late_mut().for_each(|late| late.failed = true);
+        self.hopeful = 0;
+        if let Some(at) = self.pass.as_ref().map(|pass| pass.at) {
+            self.pass_came_to(at, u64::MAX);
+        }
+    }
+
     /// Queues that are no more lack nothing.
     pub fn forget_retired(&mut self) {
         self.queues.retain(|_, (queue, _)| !queue.is_retired());

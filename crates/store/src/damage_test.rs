@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::Ordering;
 
 use ferromq_protocol::message::Record;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
@@ -419,4 +420,29 @@ fn damage_in_the_index_hides_no_message() {
             }
         }
     }
+}
+
+/// What a queue lacks is read from the log later, when that may be on the disk only, or not even there.
+#[test]
+fn what_is_behind_waits_for_a_log_that_cannot_be_read() {
+    let (site, disk) = (Site::new(), Arc::<FaultyDisk>::default());
+    let config = StoreConfig { disk: Arc::clone(&disk) as Arc<dyn Disk>, ..quiet(&site, &Arc::default()) };
+    let store = Store::open(config).unwrap();
+    // No directory can be made where a file is.
+    let obstacle = root(&site).join("consumequeue/Bad");
+    std::fs::write(&obstacle, b"").unwrap();
+    let late = store.append(&message("Bad", 0, b"late", "")).unwrap();
+    wait_until(|| store.positions.is_missing());
+    *disk.bad.lock() = vec![(LOG.to_owned(), late.physical_offset.0..late.end.0)];
+    disk.go_cold();
+    std::fs::remove_file(&obstacle).unwrap();
+    let reads = disk.reads.load(Ordering::SeqCst);
+    wait_until(|| disk.reads.load(Ordering::SeqCst) > reads);
+    // Nobody else waits for it.
+    store.append(&message(T, 0, b"now", "")).unwrap();
+    wait_until(|| store.queue_bounds(T, QueueId(0)).is_some_and(|bounds| bounds.max.0 == 1));
+    assert!(store.positions.is_missing());
+    disk.bad.lock().clear();
+    settle(&store);
+    assert_eq!(read_bodies(&store, "Bad", 0, 0), [(0, b"late".to_vec())]);
 }

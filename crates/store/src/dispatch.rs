@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use ferromq_protocol::message::Record;
+use ferromq_protocol::message::record::RECORD_LEN_MIN;
 use ferromq_protocol::message::tags::tags_code;
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
@@ -26,7 +28,8 @@ use crate::files;
 use crate::health::{Health, Shortage};
 use crate::index::Index;
 use crate::interrupt::Interrupt;
-use crate::mapped_file::{LogFile, LogSlice};
+use crate::looking::{Look, ReadError};
+use crate::mapped_file::LogFile;
 use crate::noted::Noted;
 use crate::queue_file::QueueEntry;
 use crate::queues::{Queues, is_directory_name};
@@ -41,6 +44,8 @@ const BATCH_RECORDS: usize = 1_000;
 const BATCHES_ON_CALLER: usize = 2;
 /// After some work, more is waited for so long before the thread parks: under load appends then need not wake it.
 const NAP: Duration = Duration::from_micros(50);
+/// So much of the log is read at once for what is behind.
+const LOOK_AHEAD: usize = 256 * 1024;
 /// While something is behind, looked at again so often.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -168,6 +173,9 @@ impl Projection {
         self.index.as_ref().map_or(Ok(()), |index| index.put(&*self.disk, record, noted, physical))
     }
 }
+
+/// A part of a segment.
+type Part = (Arc<LogFile>, Range<usize>);
 
 type Listener = Box<dyn Fn(&Arrival<'_>) + Send + Sync>;
 
@@ -304,7 +312,7 @@ impl Dispatcher {
         while !self.stop.load(Ordering::Acquire) {
             fence(Ordering::SeqCst);
             let missing = self.positions.is_missing();
-            let makes_up = missing && self.make_up(&mut self.work.lock());
+            let makes_up = missing && self.make_up();
             let confirmed = self.positions.confirmed();
             if confirmed != seen && confirmed > self.positions.dispatched() {
                 if self.step(self.work.lock()) {
@@ -376,7 +384,7 @@ impl Dispatcher {
         }
         if !work.deleted.is_empty() {
             // A truncation of the log may have it dispatched again from what is missing on.
-            let from = work.behind.first().map_or(at, |(from, _)| from.min(at));
+            let from = self.positions.projected();
             work.deleted.retain(|_, deleted_at| *deleted_at > from);
         }
         at > start
@@ -427,45 +435,79 @@ impl Dispatcher {
         }
     }
 
-    /// Gives those that are behind what they lack, from a bounded number of records. True when there is more to do at once.
-    fn make_up(&self, work: &mut Work) -> bool {
-        let Some(mut at) = work.behind.pass_at() else { return false };
+    /// Gives those that are behind what they lack, from a bounded part of the log. True when there is more to do at once.
+    fn make_up(&self) -> bool {
+        let Some(at) = self.work.lock().behind.pass_at() else { return false };
+        // What is old has to be read from the disk, maybe, for which nobody else should wait.
+        let looked_at = self.look_ahead(at);
+        let mut work = self.work.lock();
+        if work.behind.pass_at() != Some(at) {
+            // The log was made shorter meanwhile.
+            return true;
+        }
+        let goes_on = match looked_at {
+            Ok(part) => self.make_up_from(&mut work, at, part),
+            Err(error) => {
+                tracing::error!(%error, "what queues or index lack cannot be read from the log; trying again");
+                work.behind.break_off();
+                false
+            }
+        };
+        self.tell_of(&work.behind);
+        goes_on
+    }
+
+    /// A part of the log from `at` on, all of it dispatched and brought into memory: a whole record at least, if one begins there.
+    fn look_ahead(&self, at: u64) -> Result<Option<Part>, ReadError> {
+        let Some(file) = self.segments.find(at) else { return Ok(None) };
+        // Both inside the file, whose length is a usize.
+        let from = (at - file.start()) as usize;
+        let to = (self.positions.dispatched().min(file.end()).max(at) - file.start()) as usize;
+        let Some(rest) = file.slice(from..to) else { return Ok(None) };
+        let look = Look::reading_on(&*self.projection.disk);
+        file.look(&look, from..to.min(from + RECORD_LEN_MIN))?;
+        // Where that is no record, the search for the next one may go through all there is.
+        let len =
+            Record::head_at(&rest, PhysicalOffset(at)).map_or(rest.len(), |len| len.max(LOOK_AHEAD).min(rest.len()));
+        file.look(&look, from..from + len)?;
+        drop(rest);
+        Ok((len > 0).then_some((file, from..from + len)))
+    }
+
+    fn make_up_from(&self, work: &mut Work, from: u64, part: Option<Part>) -> bool {
         let end = self.positions.dispatched();
+        let Some((file, part)) = part else {
+            // Segments were removed by hand: what was in them is missing for good.
+            let first = self.segments.first().map_or(end, |first| first.start());
+            return work.behind.pass_came_to(if first > from { first } else { end }, end);
+        };
+        // Taken only now: whoever makes the log shorter waits for slices, with the lock held.
+        let Some(bytes) = file.slice(part) else { return true };
         let listeners = self.listeners.read();
+        let mut at = from;
         for _ in 0..BATCH_RECORDS {
-            if at >= end {
+            // Inside the file, whose length is a usize.
+            let (rest, room) = (&bytes[(at - from) as usize..], (file.end() - at) as usize);
+            if rest.is_empty() {
                 break;
             }
-            let Some((file, bytes)) = self.dispatched_from(at, end) else {
-                // Segments were removed by hand: what was in them is missing for good.
-                at = self.segments.first().map_or(end, |first| if first.start() > at { first.start() } else { end });
-                continue;
-            };
-            // Inside the file, whose length is a usize.
-            match Found::at(&bytes, at, (file.end() - at) as usize) {
+            match Found::at(rest, at, room) {
                 Found::Record(record) => {
                     let end = at + record.record_len() as u64;
                     self.make_up_for(work, &record, at, end, &listeners);
                     at = end;
                 }
                 Found::End => at = file.end(),
-                Found::Part => at = end,
+                // There is more of it, and it is looked at then.
+                Found::Part if at > from => break,
+                Found::Part => at += rest.len() as u64,
                 Found::Damage { len, .. } => at += len as u64,
             }
-            if !work.behind.pass_came_to(at, end) {
+            if at >= file.end() || !work.behind.pass_came_to(at, end) {
                 break;
             }
         }
-        let goes_on = work.behind.pass_came_to(at, end);
-        self.tell_of(&work.behind);
-        goes_on
-    }
-
-    fn dispatched_from(&self, at: u64, end: u64) -> Option<(Arc<LogFile>, LogSlice)> {
-        let file = self.segments.find(at)?;
-        // Both inside the file, whose length is a usize.
-        let bytes = file.slice((at - file.start()) as usize..(end.min(file.end()) - file.start()) as usize)?;
-        Some((file, bytes))
+        work.behind.pass_came_to(at, end)
     }
 
     fn make_up_for(&self, work: &mut Work, record: &Record<'_>, physical: u64, end: u64, listeners: &[Listener]) {
