@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferromq_protocol::body::{DataVersion, SubscriptionGroup, SubscriptionGroupTable};
 use ferromq_protocol::{GroupName, TopicName, json, topics as names};
@@ -29,6 +30,8 @@ pub struct Groups {
 
 struct Table {
     inner: RwLock<Inner>,
+    /// Counts changes of groups and of what is forbidden, each after it is so.
+    changes: AtomicU64,
 }
 
 struct Inner {
@@ -71,7 +74,10 @@ impl Groups {
                 forbidden.insert(group, topics.into_iter().collect());
             }
         }
-        let table = Arc::new(Table { inner: RwLock::new(Inner { groups, forbidden, version, refusing: false }) });
+        let table = Arc::new(Table {
+            inner: RwLock::new(Inner { groups, forbidden, version, refusing: false }),
+            changes: AtomicU64::new(0),
+        });
         let rendered = Arc::clone(&table);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()))?;
         if first_start {
@@ -123,6 +129,16 @@ impl Groups {
         self.put(&mut self.table.inner.write(), group)
     }
 
+    /// Grows with each change: what was found before holds as long as it stays.
+    pub fn changes(&self) -> u64 {
+        self.table.changes.load(Ordering::SeqCst)
+    }
+
+    fn changed(&self, inner: &mut Inner) {
+        inner.version.next(now_ms());
+        self.table.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Whether there can be `more` new groups, or why not.
     pub fn check_room(&self, more: usize) -> Result<(), Full> {
         let full = self.table.inner.read().groups.len().saturating_add(more) > self.groups_max;
@@ -134,7 +150,7 @@ impl Groups {
         let mut inner = self.table.inner.write();
         let removed = inner.groups.remove(group)?;
         inner.forbidden.remove(group);
-        inner.version.next(now_ms());
+        self.changed(&mut inner);
         self.file.request();
         Some(removed)
     }
@@ -175,7 +191,7 @@ impl Groups {
             }
             inner.forbidden.entry(group.into()).or_default().insert(topic.into(), bits);
         }
-        inner.version.next(now_ms());
+        self.changed(&mut inner);
         self.file.request();
         Ok(())
     }
@@ -195,7 +211,7 @@ impl Groups {
         group.group_name = group.group_name.into_owned();
         let group = Arc::new(group);
         inner.groups.insert(group.group_name.clone(), Arc::clone(&group));
-        inner.version.next(now_ms());
+        self.changed(inner);
         self.file.request();
         group
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use ferromq_config::{Configuration, InvalidValue, replace_file};
@@ -17,6 +18,8 @@ use crate::config::BrokerConfig;
 pub struct LiveConfig {
     broker_name: String,
     current: ArcSwap<BrokerConfig>,
+    /// Counts changes, each after it is in force.
+    changes: AtomicU64,
     version: Mutex<DataVersion>,
     file: Option<PathBuf>,
     /// Held while a change is written, so that changes reach the file in the order in which they come into force.
@@ -39,6 +42,7 @@ impl LiveConfig {
         LiveConfig {
             broker_name: config.broker_name.clone(),
             current: ArcSwap::from_pointee(config),
+            changes: AtomicU64::new(0),
             version: Mutex::new(version),
             file,
             writing: Mutex::new(()),
@@ -53,6 +57,11 @@ impl LiveConfig {
     /// The configuration as it is now. Cheap; not to be kept over a wait.
     pub fn current(&self) -> Guard<Arc<BrokerConfig>> {
         self.current.load()
+    }
+
+    /// Grows with each change: what followed from the configuration before holds as long as it stays.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
     }
 
     /// Applies all changes or none, and gives the keys that now differ. The file that the broker was started with is written first, so
@@ -75,6 +84,7 @@ impl LiveConfig {
             None => warn!("the change holds until the next start: the broker was started without a configuration file"),
         }
         self.current.store(Arc::new(next));
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.version.lock().next(now_ms());
         Ok(changed)
     }

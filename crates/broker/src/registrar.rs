@@ -157,7 +157,7 @@ enum RegisterError {
 
 impl Registration {
     async fn run(mut self, mut stopped: watch::Receiver<bool>, attempted: oneshot::Sender<()>) {
-        let mut changes = self.topics.changes();
+        let mut changes = self.topics.announcements();
         let mut attempted = Some(attempted);
         // Only after a change is it enough to tell what changed.
         let mut whole = true;

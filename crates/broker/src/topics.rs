@@ -6,6 +6,7 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferromq_protocol::body::{DataVersion, TopicConfig, TopicConfigTable};
 use ferromq_protocol::{TopicName, json, topics as names};
@@ -113,6 +114,8 @@ pub struct Topics {
 
 struct Table {
     inner: RwLock<Inner>,
+    /// Counts topics put and removed, each after it is so.
+    changes: AtomicU64,
 }
 
 struct Inner {
@@ -180,6 +183,7 @@ impl Topics {
         }
         let table = Arc::new(Table {
             inner: RwLock::new(Inner { topics, barred: HashMap::default(), version, step: 0, step_of_all: 0 }),
+            changes: AtomicU64::new(0),
         });
         let rendered = Arc::clone(&table);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.snapshot()))?;
@@ -191,6 +195,11 @@ impl Topics {
 
     pub fn find(&self, topic: &str) -> Option<Arc<Topic>> {
         self.table.inner.read().topics.get(topic).cloned()
+    }
+
+    /// Grows with each change of a topic: what was found before holds as long as it stays.
+    pub fn changes(&self) -> u64 {
+        self.table.changes.load(Ordering::SeqCst)
     }
 
     pub fn contains(&self, topic: &str) -> bool {
@@ -356,6 +365,7 @@ impl Topics {
     pub fn remove(&self, topic: &str) -> Option<Arc<Topic>> {
         let mut inner = self.table.inner.write();
         let removed = inner.topics.remove(topic)?;
+        self.table.changes.fetch_add(1, Ordering::SeqCst);
         inner.next();
         self.file.request();
         Some(removed)
@@ -418,7 +428,7 @@ impl Topics {
     }
 
     /// Wakes when the table has changed in a way that nameservers must learn.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub fn announcements(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
@@ -434,6 +444,7 @@ impl Topics {
         let found_with = known.map_or(revision, |known| known.found_with);
         let topic = Arc::new(Topic { config, found_with, revision, step });
         inner.topics.insert(name, Arc::clone(&topic));
+        self.table.changes.fetch_add(1, Ordering::SeqCst);
         topic
     }
 
@@ -675,7 +686,7 @@ mod tests {
     fn changes_wake_the_registrar_and_the_order_flag_follows_the_nameserver() {
         let directory = tempfile::tempdir().unwrap();
         let topics = open(directory.path(), &Persistence::default(), true);
-        let changes = topics.changes();
+        let changes = topics.announcements();
         assert!(!changes.has_changed().unwrap());
         topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
         assert!(changes.has_changed().unwrap());

@@ -31,6 +31,8 @@ type Listener = Box<dyn Fn(&str) + Send + Sync>;
 pub struct Clients {
     table: Mutex<Table<Connection>>,
     subscription_changes: AtomicU64,
+    /// The table's own, to be read without the lock.
+    group_changes: AtomicU64,
     /// Told when a group's subscription has become another one.
     listener: OnceLock<Listener>,
 }
@@ -57,7 +59,8 @@ impl Clients {
         heartbeat: ConsumerHeartbeat,
     ) -> Result<bool, Full> {
         let group = heartbeat.group.clone();
-        let registered = self.table.lock().register_consumer(connection.id(), connection, member, heartbeat)?;
+        let registered =
+            self.change(|table| table.register_consumer(connection.id(), connection, member, heartbeat))?;
         if registered.resubscribed {
             // After the change: who reads the number and then the old subscription sees another number later.
             self.subscription_changes.fetch_add(1, Ordering::SeqCst);
@@ -87,13 +90,25 @@ impl Clients {
         self.subscription_changes.load(Ordering::SeqCst)
     }
 
+    /// Grows with each change of a consumer group: what was found of it before holds as long as it stays.
+    pub fn changes(&self) -> u64 {
+        self.group_changes.load(Ordering::SeqCst).wrapping_add(self.subscription_changes())
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Table<Connection>) -> R) -> R {
+        let mut table = self.table.lock();
+        let outcome = change(&mut table);
+        self.group_changes.store(table.group_changes(), Ordering::SeqCst);
+        outcome
+    }
+
     pub fn producer_heartbeat(&self, connection: &Connection, member: Member, group: &GroupName) -> Result<(), Full> {
         self.table.lock().register_producer(connection.id(), connection, member, group)
     }
 
     /// A connection that did not register in the group is no error.
     pub fn unregister_consumer(&self, connection: &Connection, group: &str) {
-        let notice = self.table.lock().unregister_consumer(connection.id(), group);
+        let notice = self.change(|table| table.unregister_consumer(connection.id(), group));
         send(notice);
     }
 
@@ -104,13 +119,13 @@ impl Clients {
 
     /// The connection is gone: its client leaves all groups, and the members that stay are told.
     pub fn closed(&self, connection: &Connection) {
-        let notices = self.table.lock().closed(connection.id());
+        let notices = self.change(|table| table.closed(connection.id()));
         send(notices);
     }
 
     /// Closes connections whose clients have not sent a heartbeat for `timeout`.
     pub fn expire(&self, now: Instant, timeout: Duration) {
-        let (silent, notices) = self.table.lock().expire(now, timeout);
+        let (silent, notices) = self.change(|table| table.expire(now, timeout));
         for connection in silent {
             tracing::warn!(peer = %connection.peer_addr(), "closed: no heartbeat for {} ms", timeout.as_millis());
             connection.close();

@@ -137,6 +137,8 @@ pub struct Table<C> {
     limits: Limits,
     memberships: usize,
     subscription_bytes: usize,
+    /// Consumer groups that have gone, or whose members consume otherwise than before; subscriptions are not looked at.
+    group_changes: u64,
     connections: HashMap<ConnectionId, Presence<C>>,
     consumers: HashMap<GroupName, Consumers>,
     producers: HashMap<GroupName, Producers>,
@@ -190,6 +192,7 @@ impl<C> Default for Table<C> {
             limits: Limits::default(),
             memberships: 0,
             subscription_bytes: 0,
+            group_changes: 0,
             connections: HashMap::new(),
             consumers: HashMap::new(),
             producers: HashMap::new(),
@@ -236,6 +239,7 @@ impl<C: Clone> Table<C> {
         let described = (heartbeat.consume_type, heartbeat.message_model, heartbeat.consume_from_where);
         let group = &consumers.group;
         if (group.consume_type, group.message_model, group.consume_from_where) != described {
+            self.group_changes += 1;
             let group = Arc::make_mut(&mut consumers.group);
             (group.consume_type, group.message_model, group.consume_from_where) = described;
         }
@@ -252,6 +256,11 @@ impl<C: Clone> Table<C> {
         }
         let notice = if joined || change == Change::Topics { self.notice(&heartbeat.group) } else { None };
         Ok(Registered { notice, conflicts, subscriptions_wanted, resubscribed: change != Change::None })
+    }
+
+    /// Grows when a consumer group goes, or its members consume otherwise than before.
+    pub fn group_changes(&self) -> u64 {
+        self.group_changes
     }
 
     /// Whether a connection may be in one more group.
@@ -401,6 +410,7 @@ impl<C: Clone> Table<C> {
         if consumers.members.is_empty() {
             self.subscription_bytes -= consumers.group.len_bytes();
             self.consumers.remove(group);
+            self.group_changes += 1;
             return None;
         }
         self.notice(&GroupName::from(group))

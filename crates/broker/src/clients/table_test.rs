@@ -68,6 +68,21 @@ fn members_are_told_of_newcomers_and_topics_but_not_of_expressions() {
     assert_eq!(table.consumer_group("G").unwrap().subscription("T").unwrap().sub_version, 4);
 }
 
+#[test]
+fn a_group_that_goes_or_consumes_otherwise_has_changed() {
+    let mut table = Table::default();
+    register(&mut table, A, 0, one_topic(1));
+    let mut last = table.group_changes();
+    let mut moved = |table: &Table<u64>| std::mem::replace(&mut last, table.group_changes()) != table.group_changes();
+    register(&mut table, B, 0, one_topic(1));
+    table.closed(B);
+    assert!(!moved(&table), "members come and go");
+    register(&mut table, A, 0, ConsumerHeartbeat { message_model: Some(MessageModel::Broadcasting), ..one_topic(1) });
+    assert!(moved(&table));
+    table.unregister_consumer(A, "G");
+    assert!(moved(&table));
+}
+
 /// What is remembered of disagreements has a bound, and goes with the topics that they are about.
 #[test]
 fn disagreements_do_not_pile_up() {

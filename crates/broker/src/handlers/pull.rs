@@ -75,6 +75,8 @@ struct Pull {
     wanted: Wanted,
     /// Where `wanted` is the group's subscription and not the pull's own.
     subscribed: Option<Subscribed>,
+    /// [`PullPath::changes`] before it was admitted.
+    admitted: u64,
 }
 
 /// What a pull knows of its group's subscription.
@@ -145,6 +147,7 @@ impl PullPath {
 
     /// The checks before anything is read.
     fn admit(&self, connection: &Connection, code: RequestCode, request: &PullRequest) -> Result<Pull, Refusal> {
+        let admitted = self.changes();
         let (group, peer) = (&request.consumer_group, connection.peer_addr());
         let Admitted { group_config, topic, queue } =
             self.admit_to_queue(code, peer, group, &request.topic, request.queue_id)?;
@@ -184,12 +187,18 @@ impl PullPath {
             count_max,
             wanted,
             subscribed,
+            admitted,
         })
     }
 
     /// The checks of a pull that has waited: topic, group, permissions and the group's subscription may be others by now. Java runs the
     /// whole request again: `PullMessageProcessor.executeRequestWhenWakeup`.
     fn admit_again(&self, mut pull: Pull) -> Result<Pull, Refusal> {
+        let changes = self.changes();
+        if pull.admitted == changes {
+            return Ok(pull);
+        }
+        pull.admitted = changes;
         let queue_id = i32::try_from(pull.queue.0).unwrap_or(i32::MAX);
         let admitted = self.admit_to_queue(pull.code, pull.peer, &pull.group, &pull.topic.topic_name, queue_id)?;
         if let Some(subscribed) = &mut pull.subscribed {
@@ -202,6 +211,13 @@ impl PullPath {
         }
         (pull.group_config, pull.topic) = (admitted.group_config, admitted.topic);
         Ok(pull)
+    }
+
+    /// Grows with each change of anything that a pull is admitted by.
+    fn changes(&self) -> u64 {
+        [self.config.changes(), self.topics.changes(), self.groups.changes(), self.clients.changes()]
+            .into_iter()
+            .fold(0, u64::wrapping_add)
     }
 
     /// Everything that does not depend on what the pull wants.
