@@ -18,8 +18,7 @@ use crate::error::OpenError;
 use crate::files::{self, segment_name};
 use crate::looking::{Look, ReadError};
 use crate::mappings::{Mappings, Segment};
-pub use crate::queue_file::QueueEntry;
-use crate::queue_file::{ENTRY_LEN, QueueFile};
+use crate::queue_file::{ENTRY_LEN, QueueEntry, QueueFile};
 
 /// A page of memory, in bytes.
 const PAGE: u64 = disk::PAGE as u64;

@@ -19,7 +19,7 @@ use ferromq_protocol::message::{Parsed, Record, RecordError};
 use memchr::memmem;
 
 use crate::checkpoint::Checkpoint;
-use crate::consume_queue::{ConsumeQueue, Put, QueueEntry};
+use crate::consume_queue::{ConsumeQueue, Put};
 use crate::disk::{Disk, PAGE};
 use crate::dispatch::Projection;
 use crate::files;
@@ -28,6 +28,7 @@ use crate::interrupt::Interrupt;
 use crate::looking::{Effort, Look};
 use crate::mapped_file::{LogFile, LogSlice};
 use crate::noted::Noted;
+use crate::queue_file::QueueEntry;
 use crate::segments::{RECORD_LEN_MAX, Segments};
 use crate::table_change::deleted_topic;
 use crate::walk;
