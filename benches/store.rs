@@ -6,7 +6,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use ferromq_protocol::message::tags::tags_code;
 use ferromq_protocol::message::{NewMessage, SysFlag};
 use ferromq_protocol::{QueueId, QueueOffset};
-use ferromq_store::{AllMessages, Effort, MessageFilter, ReadLimits, Store, StoreConfig};
+use ferromq_store::{AllMessages, Effort, MessageFilter, ReadLimits, Round, Store, StoreConfig};
 
 const QUEUES: u32 = 4;
 
@@ -19,7 +19,7 @@ fn properties(number: u32) -> String {
     format!("UNIQ_KEY\u{1}7F000001A5B418B4AAC20D6D{number:08X}\u{2}TAGS\u{1}{tags}\u{2}")
 }
 
-fn append(store: &Store, properties: &[String], number: u32) {
+fn append(round: &Round<'_>, properties: &[String], number: u32) {
     let message = NewMessage {
         topic: "Orders",
         queue_id: QueueId(number % QUEUES),
@@ -33,7 +33,7 @@ fn append(store: &Store, properties: &[String], number: u32) {
         body: &[7; 500],
         properties: &properties[(number % PROPERTIES) as usize],
     };
-    black_box(store.append_silently(&message).expect("the disk has room"));
+    black_box(round.append(&message).expect("the disk has room"));
 }
 
 /// As a consumer that subscribed to one tag.
@@ -52,24 +52,27 @@ fn steps(criterion: &mut Criterion) {
     let properties: Vec<_> = (0..PROPERTIES).map(properties).collect();
     let mut number = 0;
     criterion.bench_function("append a message of 500 bytes", |bencher| {
+        let round = store.round();
         bencher.iter(|| {
-            append(&store, &properties, number);
+            append(&round, &properties, number);
             number += 1;
         });
     });
     let catch_up = || {
         while store.watermarks().dispatched < store.watermarks().written {
-            store.announce();
+            std::thread::yield_now();
         }
     };
     criterion.bench_function("make 64 messages visible: queue and index entries", |bencher| {
         bencher.iter_batched(
             || {
                 catch_up();
-                (0..64).for_each(|more| append(&store, &properties, number + more));
+                let round = store.round();
+                (0..64).for_each(|more| append(&round, &properties, number + more));
                 number += 64;
+                round
             },
-            |()| store.announce(),
+            drop,
             BatchSize::PerIteration,
         );
     });

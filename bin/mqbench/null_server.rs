@@ -12,7 +12,7 @@ use ferromq_protocol::body::{BrokerData, QueueData, TopicRoute};
 use ferromq_protocol::header::{SendReply, SendRequest};
 use ferromq_protocol::message::OffsetMessageId;
 use ferromq_protocol::{Command, PhysicalOffset, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
-use ferromq_remoting::{Connection, Outcome, Server, ServerConfig, Service, Workers};
+use ferromq_remoting::{Connection, Outcome, Requests, Server, ServerConfig, Service, Workers};
 
 /// How long connections may take to finish when the server is stopped.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -49,10 +49,16 @@ struct StoresNothing {
 }
 
 impl Service for StoresNothing {
-    fn handle(&self, connection: &Connection, request: Command) -> Outcome {
-        Outcome::Reply(match request.request_code() {
+    fn serve(&self, requests: &mut Requests<'_>) {
+        requests.each(|connection, request| Outcome::Reply(self.answer(connection, &request)));
+    }
+}
+
+impl StoresNothing {
+    fn answer(&self, connection: &Connection, request: &Command) -> Reply {
+        match request.request_code() {
             RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
-                self.send(connection, &request)
+                self.send(connection, request)
             }
             RequestCode::GET_ROUTEINFO_BY_TOPIC => route(connection),
             RequestCode::HEART_BEAT | RequestCode::UNREGISTER_CLIENT => Reply::ok(),
@@ -61,11 +67,9 @@ impl Service for StoresNothing {
                 ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
                 format!(" request type {} not supported", other.0),
             ),
-        })
+        }
     }
-}
 
-impl StoresNothing {
     fn send(&self, connection: &Connection, request: &Command) -> Reply {
         let host = connection.local_addr();
         match request.header::<SendRequest>() {

@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info};
 
+use crate::acknowledge::Acknowledgements;
+use crate::admission::Admission;
 use crate::clients::{Clients, expire_silent_clients};
 use crate::clock::{forward, now_ms};
 use crate::config::{BrokerConfig, FlushDiskType};
@@ -230,6 +232,7 @@ impl Broker {
             store_host,
         };
         let transactions = Arc::new(Transactions::open(parts).map_err(StartError::Transactions)?);
+        let admission = Arc::<Admission>::default();
         let send = Arc::new(SendPath::new(SendParts {
             config: Arc::clone(&live),
             topics: Arc::clone(&topics),
@@ -237,7 +240,7 @@ impl Broker {
             locks: Arc::clone(&locks),
             statistics: Arc::clone(&statistics),
             transactions: Arc::clone(&transactions),
-            store: Arc::clone(&store),
+            admission: Arc::clone(&admission),
             levels: delay_levels.clone(),
             store_host,
         }));
@@ -251,18 +254,17 @@ impl Broker {
             locks: Arc::clone(&locks),
             store: Arc::clone(&store),
             statistics: Arc::clone(&statistics),
+            acknowledgements: Acknowledgements { topics: Arc::clone(&topics), admission },
             reply: ReplyPath {
                 config: Arc::clone(&live),
                 send: Arc::clone(&send),
                 clients: Arc::clone(&clients),
                 statistics: Arc::clone(&statistics),
-                store: Arc::clone(&store),
                 store_host,
             },
             recall: RecallPath {
                 config: Arc::clone(&live),
                 topics: Arc::clone(&topics),
-                store: Arc::clone(&store),
                 region: config.region_id.clone(),
                 store_host,
             },

@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc};
 
 use ferromq_protocol::body::{ConsumerOffsetTable, DataVersion, Table};
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, TopicName, json};
-use ferromq_store::{Effort, FlushOutcome, Store};
+use ferromq_store::{Effort, Store, Want};
 use foldhash::{HashMap, HashMapExt as _};
 use parking_lot::Mutex;
 use tracing::warn;
@@ -357,12 +357,12 @@ impl ConsumerOffsets {
     /// Puts the log on disk first, so that nothing stays behind.
     pub fn when_all_saved(&self, done: impl FnOnce(Result<(), SaveError>) + Send + 'static) {
         let (table, file) = (Arc::clone(&self.table), self.file.clone());
-        self.store.when_flushed(self.store.watermarks().written, move |flushed| {
+        self.store.when_safe(self.store.watermarks().written, Want::Disk, move |flushed| {
             // Anew, whatever is under way: that may have looked how far the log was before the flush.
             let revision = table.request(&file);
             match flushed {
-                FlushOutcome::Flushed => file.when_saved(revision, done),
-                _ => done(Err(file.failed("the messages that it stands for are not on disk"))),
+                Ok(()) => file.when_saved(revision, done),
+                Err(_) => done(Err(file.failed("the messages that it stands for are not on disk"))),
             }
         });
     }
@@ -457,7 +457,7 @@ impl OffsetTable {
         }
         if held_back {
             // It follows with the next save.
-            store.when_flushed(store.watermarks().written, |_| ());
+            store.when_safe(store.watermarks().written, Want::Disk, |_| ());
             self.inner.lock().dirty = true;
         }
         copy.into_table()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::{NewMessage, SysFlag};
-use ferromq_store::{FlushMode, StoreConfig};
+use ferromq_store::{FlushMode, StoreConfig, Want};
 use proptest::prelude::*;
 
 use super::*;
@@ -246,15 +246,13 @@ impl House {
             body: b"message",
             properties: "",
         };
-        let appended = self.store.append(&message).unwrap();
-        self.store.announce();
-        appended.end
+        self.store.round().append(&message).unwrap().end
     }
 
     fn flush(&self) {
         let (done, flushed) = mpsc::channel();
-        self.store.when_flushed(self.store.watermarks().written, move |outcome| done.send(outcome).unwrap());
-        assert_eq!(flushed.recv().unwrap(), FlushOutcome::Flushed);
+        self.store.when_safe(self.store.watermarks().written, Want::Disk, move |outcome| done.send(outcome).unwrap());
+        assert_eq!(flushed.recv().unwrap(), Ok(()));
     }
 
     fn end(&self, queue: u32) -> i64 {

@@ -18,7 +18,7 @@ use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
-use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, Effort, QueueEntry, Store};
+use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, Effort, QueueEntry, Store, Want};
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
@@ -201,7 +201,7 @@ impl Delays {
             let end = now.end;
             progress.unsafe_to_save = Some(now);
             drop(progress);
-            store.when_flushed(end, |_| ());
+            store.when_safe(end, Want::Disk, |_| ());
         }
     }
 

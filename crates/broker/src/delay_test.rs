@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ferromq_protocol::message::SysFlag;
 use ferromq_protocol::topics::TIMER_TOPIC;
-use ferromq_store::{AllMessages, Disk, Effort, LocalDisk, ReadLimits, StoreConfig};
+use ferromq_store::{AllMessages, Disk, Effort, LocalDisk, ReadLimits, StoreConfig, Want};
 
 use super::*;
 use crate::config::BrokerConfig;
@@ -376,8 +376,8 @@ fn offsets_are_saved_only_when_the_copies_are_on_disk() {
     house.delays.save_if_changed();
     let end = house.store.watermarks().written;
     let (done, flushed) = mpsc::channel();
-    house.store.when_flushed(end, move |outcome| done.send(outcome).unwrap());
-    flushed.recv_timeout(PATIENCE).unwrap();
+    house.store.when_safe(end, Want::Disk, move |outcome| done.send(outcome).unwrap());
+    flushed.recv_timeout(PATIENCE).unwrap().unwrap();
     house.delays.save_if_changed();
     assert_eq!(house.delays.shared.progress.lock().saved.offsets[&1], QueueOffset(1));
 }

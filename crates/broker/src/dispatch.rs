@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use ferromq_protocol::{Command, RequestCode, ResponseCode};
-use ferromq_remoting::{Connection, Outcome, Service};
-use ferromq_store::{Effort, Store};
+use ferromq_remoting::{Connection, Outcome, Requests, Service};
+use ferromq_store::{Effort, Round, Store};
 
+use crate::acknowledge::Acknowledgements;
 use crate::clients::Clients;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
@@ -22,7 +23,8 @@ use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
 use crate::handlers::{clients, config, groups, locks, offsets, query, topics};
 use crate::live_config::LiveConfig;
-use crate::peer::Peer;
+use crate::peer::{Origin, Peer};
+
 use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
 use crate::refusal::Refusal;
@@ -41,6 +43,7 @@ pub(crate) struct Dispatch {
     pub locks: Arc<QueueLocks>,
     pub store: Arc<Store>,
     pub statistics: Arc<Statistics>,
+    pub acknowledgements: Acknowledgements,
     pub send: Arc<SendPath>,
     pub reply: ReplyPath,
     pub recall: RecallPath,
@@ -92,16 +95,27 @@ fn only_answers(code: RequestCode) -> bool {
 impl Dispatch {
     /// With [`Effort::Brief`] nothing has been done yet that would be done once more when the refusal says that it needs time; the codes of [`reads_at_length`] come
     /// with [`Effort::Full`] only.
-    fn outcome(&self, connection: &Connection, request: &Command, effort: Effort) -> Result<Outcome, Refusal> {
-        let code = request.request_code();
+    fn outcome(
+        &self,
+        round: &Round<'_>,
+        connection: &Connection,
+        request: &Command,
+        effort: Effort,
+    ) -> Result<Outcome, Refusal> {
+        let (code, origin) = (request.request_code(), Origin::of(connection, request));
+        let slot = || connection.reply_slot(request);
         match code {
             RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
-                self.send.send(connection, request)
+                let sent = self.send.send(round, &origin, &request.header()?, &request.body)?;
+                Ok(self.acknowledgements.acknowledge(round, sent, slot))
             }
             RequestCode::SEND_REPLY_MESSAGE | RequestCode::SEND_REPLY_MESSAGE_V2 => {
-                self.reply.reply(connection, request)
+                self.reply.reply(round, &origin, &request.header()?, &request.body, slot)
             }
-            RequestCode::RECALL_MESSAGE => self.recall.recall(connection, request),
+            RequestCode::RECALL_MESSAGE => {
+                let recalled = self.recall.recall(round, &origin, request.header())?;
+                Ok(self.acknowledgements.acknowledge(round, recalled, slot))
+            }
             RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => self.pull.pull(connection, request, effort),
             RequestCode::HEART_BEAT => clients::heartbeat(
                 &self.clients,
@@ -128,9 +142,17 @@ impl Dispatch {
             RequestCode::GET_MAX_OFFSET => offsets::max(&self.store, request),
             RequestCode::GET_MIN_OFFSET => offsets::min(&self.store, request),
             RequestCode::GET_EARLIEST_MSG_STORETIME => offsets::earliest_store_time(&self.store, request),
-            RequestCode::CONSUMER_SEND_MSG_BACK => self.send_back.send_back(connection, request, effort),
-            RequestCode::END_TRANSACTION => self.transactions.end(request, effort),
-            RequestCode::RESUME_CHECK_HALF_MESSAGE => self.transactions.resume_check(request),
+            RequestCode::CONSUMER_SEND_MSG_BACK => {
+                let given_back = self.send_back.send_back(round, &origin, &request.header()?, effort)?;
+                Ok(self.acknowledgements.acknowledge(round, given_back, slot))
+            }
+            RequestCode::END_TRANSACTION => Ok(match self.transactions.end(round, &request.header()?, effort)? {
+                Some(ended) => self.acknowledgements.acknowledge(round, ended, slot),
+                None => Outcome::Deferred,
+            }),
+            RequestCode::RESUME_CHECK_HALF_MESSAGE => {
+                self.transactions.resume_check(round, &request.header()?).map(Outcome::Reply)
+            }
             RequestCode::QUERY_MESSAGE => query::by_key(&self.config.current(), &self.store, request),
             RequestCode::VIEW_MESSAGE_BY_ID => query::by_offset(&self.store, request),
             RequestCode::UPDATE_AND_CREATE_TOPIC => {
@@ -187,11 +209,23 @@ impl Dispatch {
         }
     }
 
-    fn handle(self: &Arc<Self>, connection: &Connection, request: Command) -> Outcome {
+    /// One round of a connection: what its requests append is flushed once before their replies, and made visible once after them.
+    fn serve(
+        self: &Arc<Self>,
+        requests: &mut Requests<'_>,
+        handle: impl Fn(&Arc<Self>, &Round<'_>, &Connection, Command) -> Outcome,
+    ) {
+        let round = self.store.round();
+        requests.each(|connection, request| handle(self, &round, connection, request));
+        round.flush();
+        requests.reply();
+    }
+
+    fn handle(self: &Arc<Self>, round: &Round<'_>, connection: &Connection, request: Command) -> Outcome {
         if reads_at_length(request.request_code()) {
             return self.hand_over(connection, request);
         }
-        match self.outcome(connection, &request, Effort::Brief) {
+        match self.outcome(round, connection, &request, Effort::Brief) {
             Ok(outcome) => outcome,
             Err(refusal) if refusal.needs_time => self.hand_over(connection, request),
             Err(refusal) => Outcome::Reply(refusal.into_reply()),
@@ -210,27 +244,16 @@ impl Dispatch {
             if slot.is_closed() && only_answers(request.request_code()) {
                 return;
             }
+            let round = parts.store.round();
             slot.answer(request.code, || {
                 let outcome = match room {
-                    Ok(()) => parts.outcome(&from, &request, Effort::Full),
+                    Ok(()) => parts.outcome(&round, &from, &request, Effort::Full),
                     Err(busy) => Err(busy.into()),
                 };
                 outcome.unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
             });
-            // What it appended is for this thread to flush and show.
-            parts.before_replies();
-            parts.after_replies();
         });
         Outcome::Deferred
-    }
-
-    /// Sends are flushed once for all requests of a round, and made visible once.
-    fn before_replies(&self) {
-        self.store.flush_for_waiters();
-    }
-
-    fn after_replies(&self) {
-        self.store.announce();
     }
 
     fn closed(&self, connection: &Connection) {
@@ -248,16 +271,8 @@ fn unsupported(code: RequestCode) -> Refusal {
 pub(crate) struct MainPort(pub Arc<Dispatch>);
 
 impl Service for MainPort {
-    fn handle(&self, connection: &Connection, request: Command) -> Outcome {
-        self.0.handle(connection, request)
-    }
-
-    fn before_replies(&self) {
-        self.0.before_replies();
-    }
-
-    fn after_replies(&self) {
-        self.0.after_replies();
+    fn serve(&self, requests: &mut Requests<'_>) {
+        self.0.serve(requests, Dispatch::handle);
     }
 
     fn closed(&self, connection: &Connection) {
@@ -269,21 +284,13 @@ impl Service for MainPort {
 pub(crate) struct FastPort(pub Arc<Dispatch>);
 
 impl Service for FastPort {
-    fn handle(&self, connection: &Connection, request: Command) -> Outcome {
-        match request.request_code() {
+    fn serve(&self, requests: &mut Requests<'_>) {
+        self.0.serve(requests, |dispatch, round, connection, request| match request.request_code() {
             code @ (RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE) => {
                 Outcome::Reply(unsupported(code).into_reply())
             }
-            _ => self.0.handle(connection, request),
-        }
-    }
-
-    fn before_replies(&self) {
-        self.0.before_replies();
-    }
-
-    fn after_replies(&self) {
-        self.0.after_replies();
+            _ => dispatch.handle(round, connection, request),
+        });
     }
 
     fn closed(&self, connection: &Connection) {

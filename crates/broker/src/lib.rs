@@ -3,6 +3,7 @@
 //! [`Broker`] is composed in `broker.rs` from parts that each own one piece of state; `dispatch.rs` has one line per request code;
 //! `handlers/` holds the functions behind those lines. The message data itself belongs to `ferromq_store`.
 
+mod acknowledge;
 mod admission;
 mod broker;
 pub mod clients;

@@ -1,10 +1,11 @@
-//! Who asks, as far as shares of what there is for all are concerned.
+//! Who asks: what handlers know of a client, whichever way its request came.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use ferromq_protocol::Command;
 use ferromq_remoting::{Connection, ConnectionId};
 
-/// A connection, and the address (with IPv6, the network) that it comes from.
+/// Whose share it is of what there is for all: a connection, and the address (with IPv6, the network) that it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub connection: ConnectionId,
@@ -14,5 +15,19 @@ pub struct Peer {
 impl Peer {
     pub fn of(connection: &Connection) -> Peer {
         Peer { connection: connection.id(), address: connection.peer_network() }
+    }
+}
+
+/// The client behind a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub address: SocketAddr,
+    /// Of the client library. Java: `MQVersion`.
+    pub version: i32,
+}
+
+impl Origin {
+    pub(crate) fn of(connection: &Connection, request: &Command) -> Origin {
+        Origin { address: connection.peer_addr(), version: request.version }
     }
 }

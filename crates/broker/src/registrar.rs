@@ -376,7 +376,7 @@ mod tests {
 
     use ferromq_protocol::body::{DataVersion, TopicConfig};
     use ferromq_protocol::{Reply, TopicName};
-    use ferromq_remoting::{ClientConfig, Outcome, Server, ServerConfig, Service};
+    use ferromq_remoting::{ClientConfig, Outcome, Requests, Server, ServerConfig, Service};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -388,10 +388,12 @@ mod tests {
     struct Nameserver(mpsc::UnboundedSender<Command>);
 
     impl Service for Nameserver {
-        fn handle(&self, _connection: &Connection, request: Command) -> Outcome {
+        fn serve(&self, requests: &mut Requests<'_>) {
             let order = br#"{"table":{"TopicA":"broker-a:4"}}"#;
-            self.0.send(request).unwrap();
-            Outcome::Reply(Reply::ok().body(&order[..]))
+            requests.each(|_, request| {
+                self.0.send(request).unwrap();
+                Outcome::Reply(Reply::ok().body(&order[..]))
+            });
         }
     }
 

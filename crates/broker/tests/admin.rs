@@ -10,7 +10,7 @@ use ferromq_protocol::body::{
 };
 use ferromq_protocol::message::{OffsetMessageId, Record, property};
 use ferromq_protocol::{Command, Reply, RequestCode, ResponseCode};
-use ferromq_remoting::{Connection, Outcome, Service};
+use ferromq_remoting::{Outcome, Requests, Service};
 use support::{House, json, remark, text};
 
 async fn house(more: &str) -> (tempfile::TempDir, House) {
@@ -435,7 +435,13 @@ struct Consumer {
 }
 
 impl Service for Consumer {
-    fn handle(&self, _connection: &Connection, request: Command) -> Outcome {
+    fn serve(&self, requests: &mut Requests<'_>) {
+        requests.each(|_, request| self.answer(&request));
+    }
+}
+
+impl Consumer {
+    fn answer(&self, request: &Command) -> Outcome {
         self.told.lock().unwrap().push((request.code, String::from_utf8_lossy(&request.body).into_owned()));
         match request.request_code() {
             RequestCode::GET_CONSUMER_RUNNING_INFO => {

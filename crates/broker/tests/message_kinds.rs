@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use ferromq_protocol::body::ConsumerOffsetTable;
 use ferromq_protocol::message::{Record, property};
 use ferromq_protocol::{Command, NoFields, Reply, RequestCode, ResponseCode, json};
-use ferromq_remoting::{Client, ClientConfig, Connection, Outcome, Service};
+use ferromq_remoting::{Client, ClientConfig, Connection, Outcome, Requests, Service};
 use support::{House, PATIENCE, field, remark};
 use tokio::sync::mpsc;
 
@@ -78,10 +78,12 @@ async fn bodies_of(house: &House, topic: &str, queue: &str) -> Vec<String> {
 struct Recorder(mpsc::UnboundedSender<Command>);
 
 impl Service for Recorder {
-    fn handle(&self, _: &Connection, request: Command) -> Outcome {
-        // The test may have ended.
-        let _ = self.0.send(request);
-        Outcome::Reply(Reply::ok())
+    fn serve(&self, requests: &mut Requests<'_>) {
+        requests.each(|_, request| {
+            // The test may have ended.
+            let _ = self.0.send(request);
+            Outcome::Reply(Reply::ok())
+        });
     }
 }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferromq_config::LoadError;
-use ferromq_protocol::Command;
 use ferromq_remoting::address::parse_ip;
 use ferromq_remoting::{
-    BindError, Client, ClientConfig, Connection, ConnectionId, Outcome, Server, ServerConfig, Service,
+    BindError, Client, ClientConfig, Connection, ConnectionId, Requests, Server, ServerConfig, Service,
 };
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -92,8 +91,8 @@ struct Front {
 }
 
 impl Service for Front {
-    fn handle(&self, connection: &Connection, request: Command) -> Outcome {
-        dispatch::answer(&self.parts, connection, request)
+    fn serve(&self, requests: &mut Requests<'_>) {
+        requests.each(|connection, request| dispatch::answer(&self.parts, connection, request));
     }
 
     fn opened(&self, connection: &Connection) {

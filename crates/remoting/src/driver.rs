@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ferromq_protocol::{Command, Reply, ResponseCode};
@@ -18,11 +18,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, error, info, warn};
 
-use crate::connection::{Awaits, Connection};
+use crate::connection::{Awaits, Connection, Signals};
 use crate::inbound::{Inbound, Malformed};
 use crate::outbound::{Outbound, SLICES_MAX};
 use crate::peers::Guest;
-use crate::service::{Outcome, Service, panic_text};
+use crate::service::{Handle, Outcome, RequestSource, Requests, Service, panic_text};
 
 /// Frames handled in one go before the replies are written.
 const FRAMES_PER_ROUND: usize = 256;
@@ -128,18 +128,20 @@ impl Driver {
 
     /// One pass over all work there is. `Ok(true)`: there is more; `Ok(false)`: sleep, the waker is registered everywhere.
     fn round(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
-        let served = if self.frames_left { self.service.clone() } else { None };
-        let handled = self.handle_frames();
-        if let Some(service) = &served {
-            guarded(&self.connection, "before the replies", || service.before_replies());
+        let service = if self.frames_left { self.service.clone() } else { None };
+        let mut round =
+            Round { driver: self, waker: context.waker(), handled: Ok(()), signals: Signals::default(), written: None };
+        match service {
+            Some(service) => {
+                // Also when the peer is gone: what it sent is handled.
+                let served = catch_unwind(AssertUnwindSafe(|| service.serve(&mut Requests::of(&mut round))));
+                round.driver.log_panic("while it served a round", served);
+            }
+            None => round.each(&mut |_, request| Outcome::Reply(not_supported(request.code))),
         }
-        let signals = self.connection.collect(&mut self.outbound);
-        let written = self.write(context);
-        if let Some(service) = served {
-            // Also when the peer is gone: what it sent was handled.
-            guarded(&self.connection, "after the replies", || service.after_replies());
-        }
-        written?;
+        round.reply();
+        let Round { handled, signals, written, .. } = round;
+        written.unwrap_or(Ok(()))?;
         handled?;
         if signals.overflow {
             return Err(Ended::Overflow);
@@ -167,7 +169,7 @@ impl Driver {
     }
 
     /// Decodes and handles the frames that are here, up to the bounds of a round.
-    fn handle_frames(&mut self) -> Result<(), Malformed> {
+    fn handle_frames(&mut self, handle: &mut Handle<'_>) -> Result<(), Malformed> {
         if !self.frames_left {
             return Ok(());
         }
@@ -179,7 +181,7 @@ impl Driver {
                 return Ok(());
             }
             match self.inbound.next_frame()? {
-                Some(command) => self.handle(command),
+                Some(command) => self.handle(command, handle),
                 None => {
                     self.frames_left = false;
                     return Ok(());
@@ -197,7 +199,7 @@ impl Driver {
         now
     }
 
-    fn handle(&mut self, command: Command) {
+    fn handle(&mut self, command: Command, handle: &mut Handle<'_>) {
         if command.flags.is_response() {
             let opaque = command.opaque;
             if !self.connection.resolve(command) {
@@ -209,10 +211,7 @@ impl Driver {
         let code = command.code;
         let oneway = command.flags.is_oneway();
         let connection = &self.connection;
-        let outcome = match &self.service {
-            Some(service) => Outcome::of(connection.peer_addr(), code, || service.handle(connection, command)),
-            None => Outcome::Reply(not_supported(code)),
-        };
+        let outcome = Outcome::of(connection.peer_addr(), code, || handle(connection, command));
         let reply = match outcome {
             Outcome::Reply(reply) => reply,
             Outcome::Deferred => return,
@@ -349,6 +348,13 @@ impl Driver {
         }
     }
 
+    /// Whatever panicked costs what it was about to do, but no connection.
+    fn log_panic(&self, when: &str, outcome: std::thread::Result<()>) {
+        if let Err(panic) = outcome {
+            error!(peer = %self.connection.peer_addr(), cause = panic_text(panic.as_ref()), "the service panicked {when}");
+        }
+    }
+
     fn log_end(&self, ended: &Ended) {
         let peer = self.connection.peer_addr();
         match ended {
@@ -363,6 +369,31 @@ impl Driver {
     }
 }
 
+/// One pass over the frames that are here, up to its bounds.
+struct Round<'a> {
+    driver: &'a mut Driver,
+    waker: &'a Waker,
+    handled: Result<(), Malformed>,
+    signals: Signals,
+    /// What became of writing the replies, once they have been.
+    written: Option<io::Result<()>>,
+}
+
+impl RequestSource for Round<'_> {
+    fn each(&mut self, handle: &mut Handle<'_>) {
+        if self.handled.is_ok() {
+            self.handled = self.driver.handle_frames(handle);
+        }
+    }
+
+    fn reply(&mut self) {
+        if self.written.is_none() {
+            self.signals = self.driver.connection.collect(&mut self.driver.outbound);
+            self.written = Some(self.driver.write(&mut Context::from_waker(self.waker)));
+        }
+    }
+}
+
 impl Future for Driver {
     type Output = ();
 
@@ -371,7 +402,8 @@ impl Future for Driver {
         if !driver.opened {
             driver.opened = true;
             if let Some(service) = &driver.service {
-                guarded(&driver.connection, "as the connection opened", || service.opened(&driver.connection));
+                let opened = catch_unwind(AssertUnwindSafe(|| service.opened(&driver.connection)));
+                driver.log_panic("as the connection opened", opened);
             }
         }
         (driver.turn_ends, driver.turn_over) = (None, false);
@@ -398,7 +430,8 @@ impl Drop for Driver {
         self.connection.mark_closed();
         if let (true, Some(service)) = (self.opened, &self.service) {
             // A second panic while the first one unwinds would end the process.
-            guarded(&self.connection, "as the connection closed", || service.closed(&self.connection));
+            let closed = catch_unwind(AssertUnwindSafe(|| service.closed(&self.connection)));
+            self.log_panic("as the connection closed", closed);
         }
     }
 }
@@ -406,11 +439,4 @@ impl Drop for Driver {
 /// The answer of a side that serves no requests. Java: `NettyRemotingAbstract.processRequestCommand`.
 fn not_supported(code: i32) -> Reply {
     Reply::error(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, format!(" request type {code} not supported"))
-}
-
-/// Whatever panics in there costs what it was about to do, but no connection.
-fn guarded(connection: &Connection, when: &str, work: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-        error!(peer = %connection.peer_addr(), cause = panic_text(panic.as_ref()), "the service panicked {when}");
-    }
 }

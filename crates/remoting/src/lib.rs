@@ -32,7 +32,7 @@ pub use gate::{BLOCKING, Gate, Pass};
 pub use listen::{BindError, Bound};
 pub use peers::{PeerLimits, Peers};
 pub use server::{Server, ServerConfig};
-pub use service::{Outcome, Service};
+pub use service::{Outcome, Requests, Service};
 pub use workers::Workers;
 
 /// Raises this process's limit of open files, one of which every connection takes, to what the system lets it have; a warning

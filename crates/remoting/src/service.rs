@@ -31,7 +31,7 @@ impl Outcome {
 
 impl ReplySlot {
     /// Answers a request of that code with what comes of `work`, done here and now, on any thread: a panic is answered as one of
-    /// [`Service::handle`] is.
+    /// [`Service::serve`] is.
     pub fn answer(self, code: i32, work: impl FnOnce() -> Outcome) {
         match Outcome::of(self.peer_addr(), code, work) {
             Outcome::Reply(reply) => self.send(reply),
@@ -50,25 +50,47 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     }
 }
 
+/// The whole requests of one peer that are here: one round of them.
+pub struct Requests<'a>(&'a mut dyn RequestSource);
+
+pub(crate) type Handle<'a> = dyn FnMut(&Connection, Command) -> Outcome + 'a;
+
+/// Where they come from.
+pub(crate) trait RequestSource {
+    fn each(&mut self, handle: &mut Handle<'_>);
+    fn reply(&mut self);
+}
+
+impl<'a> Requests<'a> {
+    pub(crate) fn of(source: &'a mut dyn RequestSource) -> Requests<'a> {
+        Requests(source)
+    }
+
+    /// Handles each. The commands' names and bodies share the connection's read buffer: what is kept beyond this call should be
+    /// copied out, or the whole buffer stays in memory with it.
+    pub fn each(&mut self, mut handle: impl FnMut(&Connection, Command) -> Outcome) {
+        self.0.each(&mut handle);
+    }
+
+    /// Writes the replies, as far as the socket takes them. Done at the end of the round if nobody does it before.
+    pub fn reply(&mut self) {
+        self.0.reply();
+    }
+}
+
 /// What a process does with the requests of its peers. Java: `NettyRequestProcessor`, all of them behind one table.
 ///
-/// All of them are called on the connection's own task, never two at a time for one connection; `handle` must not block for longer than
+/// All of them are called on the connection's own task, never two at a time for one connection; none may block for longer than
 /// an append to the store takes, because the other requests on the connection wait meanwhile. A panic is caught and logged, and
-/// in `handle` answered with code 1.
+/// while a request is handled answered with code 1.
 pub trait Service: Send + Sync + 'static {
-    /// Handles one request. The command's names and body share the connection's read buffer: what is kept beyond this call should be
-    /// copied out, or the whole buffer stays in memory with it.
-    fn handle(&self, connection: &Connection, request: Command) -> Outcome;
-
-    /// All requests that were here have been handled: the time for what is done once for all of them, such as a sync of the disk.
-    fn before_replies(&self) {}
-
-    /// Their replies are written, as far as the socket took them: the time for work that no reply waits for.
-    fn after_replies(&self) {}
+    /// Serves one round: all whole requests that are here. What is done once for all of them has its place before or after
+    /// [`Requests::reply`].
+    fn serve(&self, requests: &mut Requests<'_>);
 
     /// The connection is up; nothing was read from it yet.
     fn opened(&self, _connection: &Connection) {}
 
-    /// The connection is gone, for whatever reason. Called exactly once, after the last `handle`.
+    /// The connection is gone, for whatever reason. Called exactly once, after the last `serve`.
     fn closed(&self, _connection: &Connection) {}
 }

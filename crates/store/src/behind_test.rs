@@ -23,18 +23,17 @@ fn what_cannot_be_written_holds_up_nobody_else() {
     std::fs::write(&of_queue, b"").unwrap();
     std::fs::remove_dir(&of_index).unwrap();
     std::fs::write(&of_index, b"").unwrap();
-    let bad = |body: &[u8]| store.append_silently(&message("Bad", 0, body, "KEYS\u{1}k\u{2}"));
+    let bad = |body: &[u8]| store.append(&message("Bad", 0, body, "KEYS\u{1}k\u{2}"));
     // Together: after the first that could not be entered no more are taken.
     let together = |store: &Store, bodies: [&[u8]; 3]| {
         let batch = bodies.map(|body| message("Bad", 0, body, "KEYS\u{1}k\u{2}"));
-        store.append_batch_silently(&batch).unwrap();
+        store.round().append_batch(&batch).unwrap();
     };
     together(&store, [&[0], &[1], &[2]]);
     for n in 0..60_u8 {
         site.advance(1000);
-        store.append_silently(&message(T, 0, &[n], "KEYS\u{1}k\u{2}")).unwrap();
+        store.append(&message(T, 0, &[n], "KEYS\u{1}k\u{2}")).unwrap();
     }
-    store.announce();
     wait_until(|| store.queue_bounds(T, Q).is_some_and(|bounds| bounds.max.0 == 61));
     assert!(read_bodies(&store, "Bad", 0, 0).is_empty());
     assert!(store.watermarks().dispatched < store.watermarks().written);

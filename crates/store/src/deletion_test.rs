@@ -273,11 +273,12 @@ fn a_topic_may_be_deleted_under_its_producers() {
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 while !stop.load(Ordering::Acquire) {
+                    let round = store.round();
                     for queue in 0..8 {
-                        store.append_silently(&message(T, queue, b"of a topic that comes and goes", "")).unwrap();
+                        round.append(&message(T, queue, b"of a topic that comes and goes", "")).unwrap();
                     }
-                    store.append_silently(&message("Other", 0, b"of one that stays", "")).unwrap();
-                    store.announce();
+                    round.append(&message("Other", 0, b"of one that stays", "")).unwrap();
+                    drop(round);
                     sent.fetch_add(1, Ordering::AcqRel);
                 }
             });

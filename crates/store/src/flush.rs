@@ -2,11 +2,10 @@
 //!
 //! Java: CommitLog.FlushRealTimeService, GroupCommitService, FlushDiskWatcher.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -18,6 +17,7 @@ use crate::health::Health;
 use crate::mapped_file::CHUNK_MAX;
 use crate::segments::Segments;
 use crate::signal::Signal;
+use crate::waiters::{Done, NotSafe, Waiters};
 use crate::watermarks::Positions;
 
 const PAGE: u64 = disk::PAGE as u64;
@@ -38,16 +38,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_FOR_LATE: Duration = Duration::from_millis(50);
 /// So often too after the last one, before the thread parks: under load, waiters then need not wake it.
 const LOOKS_IN_VAIN: u32 = 20;
-
-/// What became of a wait for the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlushOutcome {
-    Flushed,
-    /// It may still be flushed later. Java: FLUSH_DISK_TIMEOUT.
-    TimedOut,
-    /// The sync failed, or the store closed before it.
-    Failed,
-}
 
 /// How much of what is written a flush takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,34 +93,6 @@ pub struct Syncing {
     pace: Pace,
 }
 
-struct Waiter {
-    end: u64,
-    deadline: Instant,
-    done: Box<dyn FnOnce(FlushOutcome) + Send>,
-}
-
-/// Those who wait, ordered by end.
-#[derive(Default)]
-struct Waiters {
-    list: Mutex<VecDeque<Waiter>>,
-    /// How many, for who only wants to know whether there are any.
-    count: AtomicUsize,
-}
-
-impl Waiters {
-    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<Waiter>) -> T) -> T {
-        let mut list = self.list.lock();
-        let result = change(&mut list);
-        self.count.store(list.len(), Ordering::Release);
-        result
-    }
-
-    /// Whoever has added one sees him here, and so does whoever was woken after that.
-    fn are_there(&self) -> bool {
-        self.count.load(Ordering::Acquire) > 0
-    }
-}
-
 pub struct Flusher {
     segments: Arc<Segments>,
     positions: Arc<Positions>,
@@ -142,6 +104,7 @@ pub struct Flusher {
     /// Woken when more of the log is durable.
     dispatch: Arc<Signal>,
     stop: AtomicBool,
+    /// For the flushed mark.
     waiters: Waiters,
     /// Of the thread that tells waiters when their time is up.
     lateness: Signal,
@@ -151,7 +114,7 @@ pub struct Flusher {
 
 impl fmt::Debug for Flusher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flusher").field("mode", &self.mode).field("waiters", &self.waiters.count).finish()
+        f.debug_struct("Flusher").field("mode", &self.mode).field("waiters", &self.waiters).finish()
     }
 }
 
@@ -188,29 +151,17 @@ impl Flusher {
 
     /// Calls `done` once everything before `end` is on the disk, or with the reason why not. On the thread that syncs, or
     /// at once on the caller's when the answer is known. Wakes nobody: see [`Flusher::wake`] and [`Flusher::flush_here`].
-    pub fn when_flushed(&self, end: u64, done: Box<dyn FnOnce(FlushOutcome) + Send>) {
+    pub fn when_flushed(&self, end: u64, done: Done) {
         if self.positions.flushed() >= end {
-            return done(FlushOutcome::Flushed);
+            return done(Ok(()));
         }
         let timeout = match &self.mode {
             FlushMode::Sync { timeout } => *timeout,
             FlushMode::Async { .. } => DEFAULT_TIMEOUT,
         };
-        let waiter = Waiter { end, deadline: Instant::now() + timeout, done };
-        let added = self.waiters.change(|waiters| {
-            if self.stopped() {
-                return Err(waiter.done);
-            }
-            let is_first = waiters.is_empty();
-            let at = waiters.partition_point(|waiter| waiter.end <= end);
-            waiters.insert(at, waiter);
-            Ok(is_first)
-        });
-        match added {
-            Err(done) => done(FlushOutcome::Failed),
-            // The thread sleeps only while there is nobody: who comes after the first need not wake it.
-            Ok(true) => self.lateness.wake(),
-            Ok(false) => {}
+        // The thread sleeps only while there is nobody: who comes after the first need not wake it.
+        if self.waiters.add(end, Instant::now() + timeout, done, || self.stopped()) {
+            self.lateness.wake();
         }
     }
 
@@ -251,7 +202,7 @@ impl Flusher {
         self.lateness.attach();
         let mut in_vain = 0;
         while !self.stop.load(Ordering::Acquire) {
-            match self.expire(Instant::now()) {
+            match self.waiters.expire(Instant::now(), NotSafe::DiskTimedOut) {
                 Some(next) => {
                     in_vain = 0;
                     self.lateness.nap(next.saturating_duration_since(Instant::now()).min(LOOK_FOR_LATE));
@@ -265,22 +216,6 @@ impl Flusher {
                 }
             }
         }
-    }
-
-    /// Tells waiters whose time is up; when the next one's will be.
-    fn expire(&self, now: Instant) -> Option<Instant> {
-        let mut late = VecDeque::new();
-        let next = self.waiters.change(|waiters| {
-            if waiters.iter().any(|waiter| waiter.deadline <= now) {
-                let (timed_out, left) = waiters.drain(..).partition(|waiter| waiter.deadline <= now);
-                (late, *waiters) = (timed_out, left);
-            }
-            waiters.iter().map(|waiter| waiter.deadline).min()
-        });
-        for waiter in late {
-            (waiter.done)(FlushOutcome::TimedOut);
-        }
-        next
     }
 
     /// Flushes everything written so far. After an error the store is poisoned.
@@ -297,10 +232,10 @@ impl Flusher {
     fn flush_held(&self, syncing: MutexGuard<'_, Syncing>, extent: Extent) -> io::Result<()> {
         let result = self.sync_written(syncing, extent);
         match &result {
-            Ok(()) => self.complete(),
+            Ok(()) => self.waiters.complete(self.positions.flushed()),
             Err(error) => {
                 self.health.poison(format!("the commit log could not be synced: {error}"));
-                self.fail_all();
+                self.waiters.fail_all();
             }
         }
         result
@@ -339,24 +274,6 @@ impl Flusher {
         Ok(())
     }
 
-    fn complete(&self) {
-        let flushed = self.positions.flushed();
-        let done: Vec<Waiter> = self.waiters.change(|waiters| {
-            let count = waiters.partition_point(|waiter| waiter.end <= flushed);
-            waiters.drain(..count).collect()
-        });
-        for waiter in done {
-            (waiter.done)(FlushOutcome::Flushed);
-        }
-    }
-
-    fn fail_all(&self) {
-        let failed = self.waiters.change(std::mem::take);
-        for waiter in failed {
-            (waiter.done)(FlushOutcome::Failed);
-        }
-    }
-
     fn is_behind(&self) -> bool {
         self.positions.written() > self.positions.flushed()
     }
@@ -375,7 +292,7 @@ impl Flusher {
             }
         }
         if self.health.is_poisoned() {
-            self.fail_all();
+            self.waiters.fail_all();
         }
     }
 
@@ -388,7 +305,7 @@ impl Flusher {
                 }
             } else {
                 // A waiter that came while its bytes were being flushed.
-                self.complete();
+                self.waiters.complete(self.positions.flushed());
             }
             self.signal.sleep_unless(None, || self.stopped() || self.is_behind() || self.due());
         }
@@ -396,7 +313,7 @@ impl Flusher {
 
     /// Whether a waiter's bytes are flushed already.
     fn due(&self) -> bool {
-        self.waiters.list.lock().front().is_some_and(|waiter| waiter.end <= self.positions.flushed())
+        self.waiters.first_end().is_some_and(|end| end <= self.positions.flushed())
     }
 
     fn run_async(&self, interval: Duration, least_pages: u64, thorough_interval: Duration) {
@@ -458,7 +375,7 @@ impl Flusher {
 
     /// Answers whoever still waits. After the thread has ended.
     pub fn abandon(&self) {
-        self.fail_all();
+        self.waiters.fail_all();
     }
 
     /// Keeps syncs out while the log is truncated.

@@ -46,6 +46,7 @@ mod stats;
 mod store;
 mod table_change;
 mod timer_index;
+mod waiters;
 mod walk;
 mod watermarks;
 
@@ -56,15 +57,15 @@ pub use delay_levels::{DelayLevels, DelayLevelsError};
 pub use disk::{Disk, DiskUsage, LocalDisk, MappedRange};
 pub use dispatch::Arrival;
 pub use error::{AppendError, CloseError, OpenError, TruncateError};
-pub use flush::FlushOutcome;
 pub use index::QueryOutcome;
 pub use interrupt::{Interrupt, RaiseOnDrop};
 pub use looking::{Effort, ReadError};
 pub use queue_file::QueueEntry;
 pub use read::{AllMessages, Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome, ReadStatus};
 pub use stats::{PUT_LATENCY_BUCKETS, StoreStats};
-pub use store::Store;
+pub use store::{Round, Store, Want};
 pub use timer_index::{Timer, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError};
+pub use waiters::NotSafe;
 pub use watermarks::Watermarks;
 
 #[cfg(test)]

@@ -2,8 +2,12 @@
 
 mod deletion;
 mod reading;
+mod round;
 mod truncation;
 mod writing;
+
+pub use round::Round;
+pub use writing::Want;
 
 use std::io;
 use std::path::Path;

@@ -230,7 +230,7 @@ fn transactions_and_delays_in_the_queue() {
 }
 
 #[test]
-fn announced_messages_are_visible_at_once_and_to_all_threads() {
+fn the_messages_of_a_round_are_visible_at_once_and_to_all_threads() {
     let site = Site::new();
     let store = site.open();
     std::thread::scope(|scope| {
@@ -238,8 +238,7 @@ fn announced_messages_are_visible_at_once_and_to_all_threads() {
             let store = &store;
             scope.spawn(move || {
                 for count in 1..=1000 {
-                    store.append_silently(&message(T, queue, &[7; 50], "")).unwrap();
-                    store.announce();
+                    store.round().append(&message(T, queue, &[7; 50], "")).unwrap();
                     if count % 50 == 0 {
                         // Another thread may have been at it; it does not leave this behind.
                         wait_until(|| store.queue_bounds(T, QueueId(queue)).unwrap().max == QueueOffset(count));
@@ -271,7 +270,7 @@ fn a_record_that_cannot_be_read_hides_no_other() {
     let last = put(&store, b"in two pieces");
     let bytes = store.raw_from(last.physical_offset, usize::MAX).unwrap().unwrap();
     copy.append_raw(last.physical_offset, &bytes[..60]).unwrap();
-    copy.announce();
+    copy.dispatcher.catch_up();
     copy.append_raw(last.physical_offset + 60, &bytes[60..]).unwrap();
     settle(&copy);
     assert_eq!(read_bodies(&copy, T, 0, 5), [(5, b"in two pieces".to_vec())]);
@@ -292,10 +291,10 @@ fn there_may_be_more_queues_than_mappings() {
     let store = Store::open(config()).unwrap();
     let bodies = |queue: u32| (0..20_u8).map(|n| (u64::from(n), vec![n, queue as u8])).collect::<Vec<_>>();
     for n in 0..20_u8 {
+        let round = store.round();
         for queue in 0..QUEUES {
-            store.append_silently(&message(T, queue, &[n, queue as u8], "")).unwrap();
+            round.append(&message(T, queue, &[n, queue as u8], "")).unwrap();
         }
-        store.announce();
     }
     settle(&store);
     let all_there = |store: &Store| {

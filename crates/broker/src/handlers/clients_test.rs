@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ferromq_protocol::RequestCode;
-use ferromq_remoting::{Server, ServerConfig, Service};
+use ferromq_remoting::{Requests, Server, ServerConfig, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -22,23 +22,29 @@ struct Front {
     config: BrokerConfig,
 }
 
-impl Service for Front {
-    fn handle(&self, connection: &Connection, command: Command) -> Outcome {
+impl Front {
+    fn answer(&self, connection: &Connection, command: &Command) -> Outcome {
         let Front { clients, groups, topics, locks, config } = self;
         let outcome = match command.request_code() {
-            RequestCode::HEART_BEAT => heartbeat(clients, groups, topics, config, connection, &command),
-            RequestCode::UNREGISTER_CLIENT => unregister(clients, connection, &command),
-            RequestCode::CHECK_CLIENT_CONFIG => check_config(config, &command),
-            RequestCode::GET_CONSUMER_LIST_BY_GROUP => consumer_ids(clients, &command),
-            RequestCode::GET_CONSUMER_CONNECTION_LIST => consumer_connections(clients, &command),
-            RequestCode::GET_PRODUCER_CONNECTION_LIST => producer_connections(clients, &command),
+            RequestCode::HEART_BEAT => heartbeat(clients, groups, topics, config, connection, command),
+            RequestCode::UNREGISTER_CLIENT => unregister(clients, connection, command),
+            RequestCode::CHECK_CLIENT_CONFIG => check_config(config, command),
+            RequestCode::GET_CONSUMER_LIST_BY_GROUP => consumer_ids(clients, command),
+            RequestCode::GET_CONSUMER_CONNECTION_LIST => consumer_connections(clients, command),
+            RequestCode::GET_PRODUCER_CONNECTION_LIST => producer_connections(clients, command),
             RequestCode::GET_ALL_PRODUCER_INFO => producers(clients),
-            RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => subscription(clients, &command),
-            RequestCode::LOCK_BATCH_MQ => locks::lock(locks, connection, &command),
-            RequestCode::UNLOCK_BATCH_MQ => locks::unlock(locks, &command),
+            RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => subscription(clients, command),
+            RequestCode::LOCK_BATCH_MQ => locks::lock(locks, connection, command),
+            RequestCode::UNLOCK_BATCH_MQ => locks::unlock(locks, command),
             code => panic!("code {code:?} is not tested here"),
         };
         outcome.unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
+    }
+}
+
+impl Service for Front {
+    fn serve(&self, requests: &mut Requests<'_>) {
+        requests.each(|connection, command| self.answer(connection, &command));
     }
 
     fn closed(&self, connection: &Connection) {

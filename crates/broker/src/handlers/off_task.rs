@@ -32,15 +32,15 @@ mod tests {
     use std::time::Duration;
 
     use ferromq_protocol::NoFields;
-    use ferromq_remoting::{Client, ClientConfig, Server, ServerConfig, Service};
+    use ferromq_remoting::{Client, ClientConfig, Requests, Server, ServerConfig, Service};
 
     use super::*;
 
     struct Panics;
 
     impl Service for Panics {
-        fn handle(&self, connection: &Connection, request: Command) -> Outcome {
-            answer_off_task(connection, &request, || panic!("a bad day"))
+        fn serve(&self, requests: &mut Requests<'_>) {
+            requests.each(|connection, request| answer_off_task(connection, &request, || panic!("a bad day")));
         }
     }
 

@@ -9,13 +9,14 @@ use ferromq_protocol::header::{RecallReply, RecallRequest};
 use ferromq_protocol::message::properties::{Properties, names};
 use ferromq_protocol::message::{NewMessage, SysFlag};
 use ferromq_protocol::topics::is_closed_to_producers;
-use ferromq_protocol::{Command, QueueId, Reply, ResponseCode};
-use ferromq_remoting::{Connection, Outcome};
-use ferromq_store::{FlushOutcome, Store};
+use ferromq_protocol::{HeaderError, QueueId, Reply, ResponseCode};
+use ferromq_store::Round;
 
+use crate::acknowledge::{Answer, NotKept, Stored};
 use crate::clock::now_ms;
 use crate::handlers::send::append_failure;
 use crate::live_config::LiveConfig;
+use crate::peer::Origin;
 use crate::recall_handle::RecallHandle;
 use crate::refusal::Refusal;
 use crate::timers;
@@ -25,7 +26,6 @@ use crate::topics::Topics;
 pub(crate) struct RecallPath {
     pub config: Arc<LiveConfig>,
     pub topics: Arc<Topics>,
-    pub store: Arc<Store>,
     /// In every answer: without it clients write no trace. Of the start, like that in the answers to sends.
     pub region: String,
     /// Stored with every message.
@@ -34,16 +34,26 @@ pub(crate) struct RecallPath {
 
 impl RecallPath {
     /// RECALL_MESSAGE. Answered when the marker is stored; a message that is delivered in this moment may still come.
-    pub(crate) fn recall(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-        self.take_back(connection, command).map_err(|refusal| refusal.header(self.region()))
+    pub(crate) fn recall(
+        &self,
+        round: &Round<'_>,
+        origin: &Origin,
+        request: Result<RecallRequest, HeaderError>,
+    ) -> Result<Stored<Recalled>, Refusal> {
+        let recalled = request.map_err(Refusal::from).and_then(|request| self.take_back(round, origin, &request));
+        recalled.map_err(|refusal| refusal.header(self.region()))
     }
 
-    fn region(&self) -> [(&'static str, String); 1] {
+    fn region(&self) -> Region {
         [(names::MSG_REGION, self.region.clone())]
     }
 
-    fn take_back(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-        let request: RecallRequest = command.header()?;
+    fn take_back(
+        &self,
+        round: &Round<'_>,
+        origin: &Origin,
+        request: &RecallRequest,
+    ) -> Result<Stored<Recalled>, Refusal> {
         let config = self.config.current();
         if !config.recall_message_enable {
             return Err(Refusal::no_permission("recall failed, operation is forbidden"));
@@ -80,32 +90,36 @@ impl RecallPath {
             flag: 0,
             sys_flag: SysFlag(0),
             born_timestamp: now_ms(),
-            born_host: connection.peer_addr(),
+            born_host: origin.address,
             store_host: self.store_host,
             reconsume_times: 0,
             prepared_transaction_offset: 0,
             body: b"0",
             properties: properties.as_str(),
         };
-        match self.store.append_silently(&marker) {
-            Ok(appended) => {
-                let reply = Reply::ok().header((RecallReply { msg_id: handle.unique_key.into() }, self.region()));
-                if !self.store.is_sync_flush() {
-                    return Ok(Outcome::Reply(reply));
-                }
-                let (slot, region) = (connection.reply_slot(command), self.region());
-                self.store.when_flushed_silently(appended.end, move |flushed| {
-                    slot.send(match flushed {
-                        FlushOutcome::Flushed => reply,
-                        _ => Reply::error(ResponseCode::FLUSH_DISK_TIMEOUT, "the recall may not be on disk yet")
-                            .header(region),
-                    });
-                });
-                Ok(Outcome::Deferred)
-            }
-            Err(error) => {
-                let (code, remark) = append_failure(&error, config.message_len_max());
-                Err(Refusal::new(code, remark))
+        let appended = round.append(&marker).map_err(|error| {
+            let (code, remark) = append_failure(&error, config.message_len_max());
+            Refusal::new(code, remark)
+        })?;
+        let answer = Recalled { msg_id: handle.unique_key, region: self.region() };
+        Ok(Stored { answer, end: Some(appended.end), topic: None })
+    }
+}
+
+type Region = [(&'static str, String); 1];
+
+/// The answer to a recall.
+pub(crate) struct Recalled {
+    msg_id: String,
+    region: Region,
+}
+
+impl Answer for Recalled {
+    fn reply(self, kept: Result<(), NotKept>) -> Reply {
+        match kept {
+            Ok(()) => Reply::ok().header((RecallReply { msg_id: self.msg_id.into() }, self.region)),
+            Err(_) => {
+                Reply::error(ResponseCode::FLUSH_DISK_TIMEOUT, "the recall may not be on disk yet").header(self.region)
             }
         }
     }

@@ -11,14 +11,15 @@ use ferromq_protocol::header::{PushReplyRequest, SendRequest};
 use ferromq_protocol::message::properties::{Properties, names, property};
 use ferromq_protocol::message::{NewMessage, OffsetMessageId, SysFlag, TransactionKind};
 use ferromq_protocol::{Command, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
-use ferromq_remoting::{Connection, Outcome};
-use ferromq_store::Store;
+use ferromq_remoting::{Outcome, ReplySlot};
+use ferromq_store::Round;
 use tracing::warn;
 
 use crate::clients::Clients;
 use crate::clock::now_ms;
-use crate::handlers::send::SendPath;
+use crate::handlers::send::{SendPath, Sent};
 use crate::live_config::LiveConfig;
+use crate::peer::Origin;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 
@@ -31,16 +32,21 @@ pub(crate) struct ReplyPath {
     pub send: Arc<SendPath>,
     pub clients: Arc<Clients>,
     pub statistics: Arc<Statistics>,
-    pub store: Arc<Store>,
     /// Stored with every message.
     pub store_host: SocketAddr,
 }
 
 impl ReplyPath {
     /// SEND_REPLY_MESSAGE and its V2. The code says whether the requester has it, the ids where the stored copy is.
-    pub(crate) fn reply(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-        let request: SendRequest = command.header()?;
-        let topic = self.send.admit(connection, &request)?;
+    pub(crate) fn reply(
+        &self,
+        round: &Round<'_>,
+        origin: &Origin,
+        request: &SendRequest,
+        body: &[u8],
+        slot: impl FnOnce() -> ReplySlot,
+    ) -> Result<Outcome, Refusal> {
+        let topic = self.send.admit(origin, request)?;
         let queue = self.send.queue(request.queue_id, &topic)?;
         let properties = request.properties.as_deref().unwrap_or_default();
         let mut message_id = String::from("0");
@@ -53,14 +59,14 @@ impl ReplyPath {
                 // A reply is no transaction; a half's flag would hide it.
                 sys_flag: SysFlag(request.sys_flag).with_transaction(TransactionKind::None),
                 born_timestamp: request.born_timestamp,
-                born_host: connection.peer_addr(),
+                born_host: origin.address,
                 store_host: self.store_host,
                 reconsume_times: request.reconsume_times,
                 prepared_transaction_offset: 0,
-                body: &command.body,
+                body,
                 properties,
             };
-            match self.store.append_silently(&message) {
+            match round.append(&message) {
                 Ok(appended) => {
                     self.statistics.sent(&topic.topic_name, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
                     let id = OffsetMessageId { host: self.store_host, physical_offset: appended.physical_offset };
@@ -70,7 +76,7 @@ impl ReplyPath {
                 Err(error) => warn!(%error, "the copy of a reply was not stored"),
             }
         }
-        let answer = self.send.answer(message_id, queue, queue_offset, None);
+        let Sent(answer) = self.send.answer(message_id, queue, queue_offset, None);
         let failed = |remark: String| {
             let mut reply = Reply::error(ResponseCode::SYSTEM_ERROR, remark);
             reply.header = Some(Box::new(answer.clone()));
@@ -83,8 +89,8 @@ impl ReplyPath {
         let Some(client) = self.clients.producer_by_id(requester) else {
             return Ok(Outcome::Reply(failed(format!("push reply message fail, channel of <{requester}> not found."))));
         };
-        let push = self.push(connection, command, &request, queue);
-        let slot = connection.reply_slot(command);
+        let push = self.push(origin, request, body, queue);
+        let slot = slot();
         let requester = requester.to_owned();
         // Ends with the requester's answer, its connection or the timeout; the slot keeps a shutdown waiting until then.
         tokio::spawn(async move {
@@ -103,7 +109,7 @@ impl ReplyPath {
     }
 
     /// PUSH_REPLY_MESSAGE_TO_CLIENT.
-    fn push(&self, connection: &Connection, command: &Command, request: &SendRequest, queue: QueueId) -> Command {
+    fn push(&self, origin: &Origin, request: &SendRequest, body: &[u8], queue: QueueId) -> Command {
         let now = now_ms();
         let mut properties = Properties::parse(request.properties.as_deref().unwrap_or_default());
         properties.set(names::PUSH_REPLY_TIME, now);
@@ -119,10 +125,10 @@ impl ReplyPath {
             properties: Some(properties.as_str().into()),
             reconsume_times: Some(request.reconsume_times),
             unit_mode: request.unit_mode,
-            born_host: connection.peer_addr().to_string().into(),
+            born_host: origin.address.to_string().into(),
             store_host: self.store_host.to_string().into(),
             store_timestamp: now,
         };
-        Command::request(RequestCode::PUSH_REPLY_MESSAGE_TO_CLIENT, &header).with_body(command.body.to_vec())
+        Command::request(RequestCode::PUSH_REPLY_MESSAGE_TO_CLIENT, &header).with_body(body.to_vec())
     }
 }

@@ -1,7 +1,7 @@
 //! Sending: codes 10, 310 and 320, from the typed header to the appended record and its reply.
 //!
-//! Checks come in Java's order with Java's codes and remarks (`SendMessageProcessor`). In async flush mode the reply is
-//! returned at once; when it must wait, for a flush or for the topic's own save, a reply slot is kept and the connection goes on.
+//! Checks come in Java's order with Java's codes and remarks (`SendMessageProcessor`). What the reply waits for is told with it
+//! ([`Stored`]).
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -13,18 +13,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ferromq_protocol::header::{SendReply, SendRequest};
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{BatchItems, NewMessage, OffsetMessageId, SysFlag, TransactionKind};
-use ferromq_protocol::{
-    ByteString, Command, PhysicalOffset, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names,
-};
-use ferromq_remoting::{Connection, Outcome};
-use ferromq_store::{AppendError, DelayLevels, FlushOutcome, Store};
+use ferromq_protocol::{ByteString, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names};
+use ferromq_store::{AppendError, DelayLevels, Round};
 
+use crate::acknowledge::{Answer, NotKept, Stored};
 use crate::admission::{Admission, Limits};
 use crate::clock::{elapsed_ms, now_ms};
 use crate::delay::Waiting;
 use crate::groups::Groups;
 use crate::handlers::send_properties::{AddedProperties, Detour, NotANumber, Noticed, push_property};
 use crate::live_config::LiveConfig;
+use crate::peer::Origin;
 use crate::persistence::SaveError;
 use crate::queue_locks::QueueLocks;
 use crate::recall_handle::RecallHandle;
@@ -44,7 +43,7 @@ pub(crate) struct SendParts {
     pub locks: Arc<QueueLocks>,
     pub statistics: Arc<Statistics>,
     pub transactions: Arc<Transactions>,
-    pub store: Arc<Store>,
+    pub admission: Arc<Admission>,
     pub levels: DelayLevels,
     /// Stored with every message and part of its id.
     pub store_host: SocketAddr,
@@ -57,7 +56,6 @@ pub(crate) struct SendPath {
     reply_tags: ReplyTags,
     added: AddedProperties,
     random: AtomicU64,
-    admission: Arc<Admission>,
 }
 
 impl SendPath {
@@ -68,32 +66,31 @@ impl SendPath {
         let mine = reply_tags.iter().map(|(name, value)| (*name, &**value));
         let cluster = (names::CLUSTER, settings.broker_cluster_name.as_str());
         let added = AddedProperties::new(mine.chain([cluster]), parts.store_host);
-        SendPath {
-            reply_tags,
-            added,
-            random: AtomicU64::new(now_ms().unsigned_abs()),
-            admission: Arc::default(),
-            parts,
-        }
+        SendPath { reply_tags, added, random: AtomicU64::new(now_ms().unsigned_abs()), parts }
     }
 
     /// SEND_MESSAGE, SEND_MESSAGE_V2 and SEND_BATCH_MESSAGE.
-    pub(crate) fn send(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-        let request: SendRequest = command.header()?;
-        let topic = self.admit(connection, &request)?;
+    pub(crate) fn send(
+        &self,
+        round: &Round<'_>,
+        origin: &Origin,
+        request: &SendRequest,
+        body: &[u8],
+    ) -> Result<Stored<Sent>, Refusal> {
+        let topic = self.admit(origin, request)?;
         self.refuse_overload()?;
-        if command.body.is_empty() {
+        if body.is_empty() {
             return Err(Refusal::system_error("the message body is empty"));
         }
         if request.batch {
-            self.send_batch(connection, command, &request, &topic)
+            self.send_batch(round, origin, request, body, topic)
         } else {
-            self.send_single(connection, command, &request, topic)
+            self.send_single(round, origin, request, body, topic)
         }
     }
 
     /// The checks before anything is written; the topic is created here if it may be.
-    pub(super) fn admit(&self, connection: &Connection, request: &SendRequest) -> Result<Arc<Topic>, Refusal> {
+    pub(super) fn admit(&self, origin: &Origin, request: &SendRequest) -> Result<Arc<Topic>, Refusal> {
         let config = self.parts.config.current();
         let accept_from = config.start_accept_send_request_time_stamp;
         if accept_from > 0 && now_ms() < accept_from {
@@ -123,7 +120,7 @@ impl SendPath {
                     "request queueId[{}] is illegal, {} Producer: {}",
                     request.queue_id,
                     topics::describe(&topic),
-                    connection.peer_addr()
+                    origin.address
                 ),
             ));
         }
@@ -140,7 +137,8 @@ impl SendPath {
             append_ms: config.os_page_cache_busy_time_out_mills,
             waiting: config.send_thread_pool_queue_capacity,
         };
-        self.admission
+        self.parts
+            .admission
             .check(&limits, elapsed_ms)
             .map_err(|busy| self.refuse(ResponseCode::SYSTEM_BUSY, busy.to_string()))
     }
@@ -189,14 +187,15 @@ impl SendPath {
 
     fn send_single(
         &self,
-        connection: &Connection,
-        command: &Command,
+        round: &Round<'_>,
+        origin: &Origin,
         request: &SendRequest,
+        body: &[u8],
         topic: Arc<Topic>,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Stored<Sent>, Refusal> {
         let properties = request.properties.as_deref().unwrap_or_default();
         let noticed = Noticed::in_properties(properties);
-        let (detour, topic, queue) = self.route(request, command.version, &noticed, topic)?;
+        let (detour, topic, queue) = self.route(request, origin.version, &noticed, topic)?;
         BUFFER.with_borrow_mut(|text| {
             text.clear();
             text.shrink_to(BUFFER_KEPT);
@@ -233,15 +232,14 @@ impl SendPath {
                 flag: request.flag,
                 sys_flag,
                 born_timestamp: request.born_timestamp,
-                born_host: connection.peer_addr(),
+                born_host: origin.address,
                 store_host: self.parts.store_host,
                 reconsume_times: request.reconsume_times,
                 prepared_transaction_offset: 0,
-                body: &command.body,
+                body,
                 properties: text,
             };
-            let appended =
-                self.admission.append(|| self.parts.store.append_silently(&message), |appended| appended.end.0);
+            let appended = self.parts.admission.append(|| round.append(&message), |appended| appended.end.0);
             let appended = appended.map_err(|error| self.append_refusal(&error))?;
             self.parts.statistics.sent(stored_topic, 1, appended.record_len as u64);
             if matches!(detour, Detour::Half) {
@@ -258,9 +256,9 @@ impl SendPath {
                     due_ms,
                     unique_key: unique_key.to_owned(),
                 };
-                answer.0.recall_handle = Some(handle.to_string().into());
+                answer.0.0.recall_handle = Some(handle.to_string().into());
             }
-            Ok(self.acknowledge(connection, command, &topic, appended.end, noticed.waits, answer))
+            Ok(Stored { answer, end: noticed.waits.then_some(appended.end), topic: Some(topic) })
         })
     }
 
@@ -305,12 +303,13 @@ impl SendPath {
 
     fn send_batch(
         &self,
-        connection: &Connection,
-        command: &Command,
+        round: &Round<'_>,
+        origin: &Origin,
         request: &SendRequest,
-        topic: &Arc<Topic>,
-    ) -> Result<Outcome, Refusal> {
-        let queue = self.queue(request.queue_id, topic)?;
+        body: &[u8],
+        topic: Arc<Topic>,
+    ) -> Result<Stored<Sent>, Refusal> {
+        let queue = self.queue(request.queue_id, &topic)?;
         if request.topic.len() > 127 {
             return Err(self.refuse(
                 ResponseCode::MESSAGE_ILLEGAL,
@@ -323,7 +322,7 @@ impl SendPath {
                 format!("batch request does not support retry group {}", request.topic),
             ));
         }
-        let items = BatchItems::parse(&command.body).map_err(|error| Refusal::system_error(error.to_string()))?;
+        let items = BatchItems::parse(body).map_err(|error| Refusal::system_error(error.to_string()))?;
         let properties = request.properties.as_deref().unwrap_or_default();
         let noticed = Noticed::in_properties(properties);
         self.refuse_in_batch(&noticed, request)?;
@@ -348,7 +347,7 @@ impl SendPath {
                     flag: item.flag,
                     sys_flag: SysFlag(request.sys_flag),
                     born_timestamp: request.born_timestamp,
-                    born_host: connection.peer_addr(),
+                    born_host: origin.address,
                     store_host: self.parts.store_host,
                     reconsume_times: request.reconsume_times,
                     prepared_transaction_offset: 0,
@@ -356,8 +355,7 @@ impl SendPath {
                     properties: &text[range.clone()],
                 })
                 .collect();
-            let appended =
-                self.admission.append(|| self.parts.store.append_batch_silently(&messages), |appended| appended.end.0);
+            let appended = self.parts.admission.append(|| round.append_batch(&messages), |appended| appended.end.0);
             let appended = appended.map_err(|error| self.append_refusal(&error))?;
             let bytes = appended.physical_offsets.first().map_or(0, |first| appended.end - *first);
             self.parts.statistics.sent(&topic.topic_name, messages.len() as u64, bytes);
@@ -375,7 +373,7 @@ impl SendPath {
             }
             let answer =
                 self.answer(message_id, queue, appended.queue_offset, noticed.unique_key.map(ByteString::from));
-            Ok(self.acknowledge(connection, command, topic, appended.end, noticed.waits, answer))
+            Ok(Stored { answer, end: noticed.waits.then_some(appended.end), topic: Some(topic) })
         })
     }
 
@@ -482,52 +480,10 @@ impl SendPath {
         queue_id: QueueId,
         queue_offset: QueueOffset,
         transaction_id: Option<ByteString>,
-    ) -> (SendReply, ReplyTags) {
-        (
-            SendReply { msg_id: message_id.into(), queue_id, queue_offset, transaction_id, ..SendReply::default() },
-            self.reply_tags.clone(),
-        )
-    }
-
-    /// The reply, now or when everything it promises is on disk.
-    fn acknowledge(
-        &self,
-        connection: &Connection,
-        command: &Command,
-        topic: &Arc<Topic>,
-        end: PhysicalOffset,
-        waits: bool,
-        answer: (SendReply, ReplyTags),
-    ) -> Outcome {
-        let wait_for_flush = waits && self.parts.store.is_sync_flush();
-        let wait_for_topic = !self.parts.topics.is_saved(topic);
-        if !wait_for_flush && !wait_for_topic {
-            return Outcome::Reply(Reply::ok().header(answer));
-        }
-        let slot = connection.reply_slot(command);
-        if wait_for_flush {
-            let topics = Arc::clone(&self.parts.topics);
-            let topic = Arc::clone(topic);
-            let admission = Arc::clone(&self.admission);
-            admission.waits();
-            self.parts.store.when_flushed_silently(end, move |flushed| {
-                admission.flushed();
-                let mut reply = Reply::ok().header(answer);
-                if flushed != FlushOutcome::Flushed {
-                    reply.code = ResponseCode::FLUSH_DISK_TIMEOUT;
-                }
-                if flushed == FlushOutcome::Flushed {
-                    topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(reply, saved)));
-                } else {
-                    // It is what it is, whatever becomes of the topic; and the disk that takes no message may take no table either.
-                    slot.send(reply);
-                }
-            });
-        } else {
-            let reply = Reply::ok().header(answer);
-            self.parts.topics.when_saved(topic, move |saved| slot.send(on_saved_topic(reply, saved)));
-        }
-        Outcome::Deferred
+    ) -> Sent {
+        let reply =
+            SendReply { msg_id: message_id.into(), queue_id, queue_offset, transaction_id, ..SendReply::default() };
+        Sent((reply, self.reply_tags.clone()))
     }
 
     pub(super) fn refuse(&self, code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Refusal {
@@ -540,13 +496,24 @@ impl SendPath {
     }
 }
 
-/// The message is stored, but a restart may not know its topic.
-fn on_saved_topic(mut reply: Reply, saved: Result<(), SaveError>) -> Reply {
-    if let Err(error) = saved {
-        reply.code = ResponseCode::SERVICE_NOT_AVAILABLE;
-        reply.remark = Some(unsaved(&error).into());
+/// The answer to a send.
+#[derive(Clone)]
+pub(crate) struct Sent(pub (SendReply, ReplyTags));
+
+impl Answer for Sent {
+    fn reply(self, kept: Result<(), NotKept>) -> Reply {
+        let mut reply = Reply::ok().header(self.0);
+        match kept {
+            Ok(()) => {}
+            Err(NotKept::Log(_)) => reply.code = ResponseCode::FLUSH_DISK_TIMEOUT,
+            // The message is stored, but a restart may not know its topic.
+            Err(NotKept::Topic(error)) => {
+                reply.code = ResponseCode::SERVICE_NOT_AVAILABLE;
+                reply.remark = Some(unsaved(&error).into());
+            }
+        }
+        reply
     }
-    reply
 }
 
 fn unsaved(error: &SaveError) -> String {
@@ -562,7 +529,7 @@ thread_local! {
 }
 
 /// Ext fields of every reply to a send, refusals included: Java producers read them without looking whether they are there.
-type ReplyTags = [(&'static str, ByteString); 2];
+pub(crate) type ReplyTags = [(&'static str, ByteString); 2];
 
 /// Reply code and remark for an append that failed. Java: `SendMessageProcessor.handlePutMessageResult`.
 pub(crate) fn append_failure(error: &AppendError, body_len_max: usize) -> (ResponseCode, Cow<'static, str>) {

@@ -10,15 +10,15 @@ use ferromq_protocol::body::SubscriptionGroup;
 use ferromq_protocol::header::SendBackRequest;
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, OffsetMessageId, Properties, Record};
-use ferromq_protocol::{Command, PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
-use ferromq_remoting::{Connection, Outcome};
-use ferromq_store::{AppendError, DelayLevels, Effort, FlushOutcome, Store};
+use ferromq_protocol::{PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
+use ferromq_store::{AppendError, DelayLevels, Effort, Round, Store};
 
+use crate::acknowledge::{Answer, NotKept, Stored};
 use crate::clock::now_ms;
 use crate::delay::Waiting;
 use crate::groups::Groups;
 use crate::live_config::LiveConfig;
-use crate::persistence::SaveError;
+use crate::peer::Origin;
 use crate::places;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
@@ -53,16 +53,16 @@ impl SendBackPath {
     /// CONSUMER_SEND_MSG_BACK. Answered when the message would survive what this broker promises: written, or on disk in sync flush mode.
     pub(crate) fn send_back(
         &self,
-        connection: &Connection,
-        command: &Command,
+        round: &Round<'_>,
+        origin: &Origin,
+        request: &SendBackRequest,
         effort: Effort,
-    ) -> Result<Outcome, Refusal> {
-        let request: SendBackRequest = command.header()?;
-        let group = self.admit(&request)?;
+    ) -> Result<Stored<GivenBack>, Refusal> {
+        let group = self.admit(request)?;
         let retry_queues = match u32::try_from(group.retry_queue_nums) {
             Ok(count) if count > 0 => count,
             // A group without retry queues does not want its failures back.
-            _ => return Ok(Outcome::Reply(Reply::ok())),
+            _ => return Ok(Stored { answer: GivenBack, end: None, topic: None }),
         };
         let sys_flag = topics::unit_flag(request.unit_mode, true);
         let retry_topic = topic_names::retry_topic(&request.group);
@@ -85,7 +85,7 @@ impl SendBackPath {
 
         let tries = record.reconsume_times();
         let limit =
-            request.max_reconsume_times.filter(|_| command.version >= VERSION_3_4_9).unwrap_or(group.retry_max_times);
+            request.max_reconsume_times.filter(|_| origin.version >= VERSION_3_4_9).unwrap_or(group.retry_max_times);
         let target = if tries >= limit || request.delay_level < 0 {
             let topic = self.topics.find_or_create(
                 &topic_names::dead_letter_topic(&request.group),
@@ -105,10 +105,10 @@ impl SendBackPath {
         if let Some(error) = self.topics.save_failure(&target.topic) {
             return Err(error.into());
         }
-        let end = self.append(&record, &target)?;
+        let end = self.append(round, &record, &target)?;
         self.statistics
             .sent_back(&record.property(names::RETRY_TOPIC).unwrap_or_else(|| record.topic().into()), &request.group);
-        Ok(self.acknowledge(connection, command, target.topic, end))
+        Ok(Stored { answer: GivenBack, end: Some(end), topic: Some(target.topic) })
     }
 
     fn too_many_topics(&self) -> Refusal {
@@ -133,7 +133,7 @@ impl SendBackPath {
     }
 
     /// Writes the new copy, into the schedule topic if it is to wait.
-    fn append(&self, record: &Record<'_>, target: &Target) -> Result<PhysicalOffset, Refusal> {
+    fn append(&self, round: &Round<'_>, record: &Record<'_>, target: &Target) -> Result<PhysicalOffset, Refusal> {
         let mut properties = Properties::parse(&record.properties());
         if !properties.contains(names::RETRY_TOPIC) {
             properties.set(names::RETRY_TOPIC, record.topic());
@@ -158,7 +158,7 @@ impl SendBackPath {
             reconsume_times: record.reconsume_times().saturating_add(1),
             ..NewMessage::copy_of(record, topic, queue_id, properties.as_str())
         };
-        match self.store.append_again_silently(&message) {
+        match round.append_again(&message) {
             Ok(appended) => {
                 self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
                 Ok(appended.end)
@@ -166,42 +166,19 @@ impl SendBackPath {
             Err(error) => Err(Refusal::system_error(put_status(&error))),
         }
     }
-
-    /// The reply, now or when the copy and its topic are on disk.
-    fn acknowledge(
-        &self,
-        connection: &Connection,
-        command: &Command,
-        topic: Arc<Topic>,
-        end: PhysicalOffset,
-    ) -> Outcome {
-        if !self.store.is_sync_flush() && self.topics.is_saved(&topic) {
-            return Outcome::Reply(Reply::ok());
-        }
-        let slot = connection.reply_slot(command);
-        if !self.store.is_sync_flush() {
-            self.topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(Reply::ok(), saved)));
-            return Outcome::Deferred;
-        }
-        let topics = Arc::clone(&self.topics);
-        self.store.when_flushed_silently(end, move |flushed| match flushed {
-            FlushOutcome::Flushed => {
-                topics.when_saved(&topic, move |saved| slot.send(on_saved_topic(Reply::ok(), saved)));
-            }
-            // It is what it is, whatever becomes of the topic.
-            FlushOutcome::TimedOut | FlushOutcome::Failed => {
-                slot.send(Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT"));
-            }
-        });
-        Outcome::Deferred
-    }
 }
 
-/// The copy is stored, but a restart may not know its topic.
-fn on_saved_topic(reply: Reply, saved: Result<(), SaveError>) -> Reply {
-    match saved {
-        Ok(()) => reply,
-        Err(error) => Refusal::from(error).into_reply(),
+/// The answer to a consumer that has given a message back.
+pub(crate) struct GivenBack;
+
+impl Answer for GivenBack {
+    fn reply(self, kept: Result<(), NotKept>) -> Reply {
+        match kept {
+            Ok(()) => Reply::ok(),
+            Err(NotKept::Log(_)) => Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT"),
+            // The copy is stored, but a restart may not know its topic.
+            Err(NotKept::Topic(error)) => Refusal::from(error).into_reply(),
+        }
     }
 }
 

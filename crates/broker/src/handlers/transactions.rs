@@ -8,10 +8,10 @@ use ferromq_protocol::header::{EndTransactionRequest, ResumeCheckHalfMessageRequ
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{OffsetMessageId, Record, SysFlag};
 use ferromq_protocol::topics::{TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC};
-use ferromq_protocol::{Command, PhysicalOffset, Reply, ResponseCode};
-use ferromq_remoting::Outcome;
-use ferromq_store::{Effort, Store};
+use ferromq_protocol::{PhysicalOffset, Reply, ResponseCode};
+use ferromq_store::{Effort, Round, Store};
 
+use crate::acknowledge::{Answer, NotKept, Stored};
 use crate::clock::now_ms;
 use crate::handlers::send::append_failure;
 use crate::live_config::LiveConfig;
@@ -27,10 +27,14 @@ pub(crate) struct TransactionPath {
 
 impl TransactionPath {
     /// END_TRANSACTION. Ended once more is no error: 0, and nothing is stored again. "Unknown" gets no answer at all, as in Java.
-    pub(crate) fn end(&self, command: &Command, effort: Effort) -> Result<Outcome, Refusal> {
-        let request: EndTransactionRequest = command.header()?;
+    pub(crate) fn end(
+        &self,
+        round: &Round<'_>,
+        request: &EndTransactionRequest,
+        effort: Effort,
+    ) -> Result<Option<Stored<Ended>>, Refusal> {
         let commit = match request.commit_or_rollback {
-            0 => return Ok(Outcome::Deferred),
+            0 => return Ok(None),
             SysFlag::TRANSACTION_COMMIT => true,
             SysFlag::TRANSACTION_ROLLBACK => false,
             other => {
@@ -47,12 +51,12 @@ impl TransactionPath {
         let Some(record) = record.filter(|record| record.topic() == TRANSACTION_HALF_TOPIC) else {
             return Err(not_found());
         };
-        self.refuse_mismatch(&request, &record)?;
+        self.refuse_mismatch(request, &record)?;
         if !self.transactions.knows(&record, effort)? {
             return Err(not_found());
         }
-        match self.transactions.end(&record, commit) {
-            Ok(()) => Ok(Outcome::Reply(Reply::ok())),
+        match self.transactions.end(round, &record, commit) {
+            Ok(end) => Ok(Some(Stored { answer: Ended, end, topic: None })),
             Err(error @ EndError::Undeliverable { .. }) => {
                 Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))
             }
@@ -95,9 +99,12 @@ impl TransactionPath {
     }
 
     /// RESUME_CHECK_HALF_MESSAGE: of a half that is open or was given up.
-    pub(crate) fn resume_check(&self, command: &Command) -> Result<Outcome, Refusal> {
-        let request: ResumeCheckHalfMessageRequest = command.header()?;
-        let id = request.msg_id.unwrap_or_default();
+    pub(crate) fn resume_check(
+        &self,
+        round: &Round<'_>,
+        request: &ResumeCheckHalfMessageRequest,
+    ) -> Result<Reply, Refusal> {
+        let id = request.msg_id.as_deref().unwrap_or_default();
         let place: OffsetMessageId =
             id.parse().map_err(|error| Refusal::system_error(format!("message id {id} is no offset id: {error}")))?;
         let found = self.store.message_at(place.physical_offset, Effort::Full)?;
@@ -109,14 +116,23 @@ impl TransactionPath {
         if !self.transactions.knows(&record, Effort::Full)? {
             return Err(no_half());
         }
-        match self.transactions.resume(&record) {
-            Ok(true) => Ok(Outcome::Reply(Reply::ok())),
+        match self.transactions.resume(round, &record) {
+            Ok(true) => Ok(Reply::ok()),
             Ok(false) => Err(Refusal::system_error(format!("the transaction of half message {id} has ended"))),
             Err(error) => {
                 let (code, remark) = append_failure(&error, self.config.current().message_len_max());
                 Err(Refusal::new(code, remark))
             }
         }
+    }
+}
+
+/// The answer to an end. Java's broker waits for the flush, and says nothing of one that comes late: the transaction has ended.
+pub(crate) struct Ended;
+
+impl Answer for Ended {
+    fn reply(self, _: Result<(), NotKept>) -> Reply {
+        Reply::ok()
     }
 }
 

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::PhysicalOffset;
-use ferromq_store::{TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError};
+use ferromq_store::{TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError, Want};
 
 use super::TimerDelivery;
 
@@ -84,7 +84,7 @@ impl TimerDelivery {
         if saving.next.is_none() && saving.running.is_none() && now != saved && saving.last.elapsed() >= period {
             saving.next = Some(ToSave { checkpoint: now, log_end: marks.written });
             let woken = Arc::clone(self);
-            self.store.when_flushed(marks.written, move |_| woken.wake_up());
+            self.store.when_safe(marks.written, Want::Disk, move |_| woken.wake_up());
         }
         Ok(())
     }

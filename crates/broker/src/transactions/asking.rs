@@ -8,7 +8,7 @@ use ferromq_protocol::topics::{
     TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups,
 };
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
-use ferromq_store::{AppendError, Store};
+use ferromq_store::{AppendError, Round};
 use tracing::{debug, error, warn};
 
 use super::messages::Place;
@@ -66,7 +66,7 @@ impl OpenTransactions {
             let Some(half) = self.pending.lock().next_due(from, bounds.max, now, timeout_ms).cloned() else { break };
             from = half.queue_offset.next();
             let checked = match self.check(&half, bounds.max, config.transaction_check_max, now) {
-                Err(error) if error.is_of_the_message() => self.leave_out(&half, &error),
+                Err(error) if error.is_of_the_message() => self.leave_out(&self.parts.store.round(), &half, &error),
                 checked => checked,
             };
             if let Err(error) = checked {
@@ -84,8 +84,9 @@ impl OpenTransactions {
 
     /// Asks after one, or gives it up. `end` is that of the half queue.
     fn check(&self, half: &Half, end: QueueOffset, checks_max: u32, now: i64) -> Result<(), AppendError> {
+        let round = &self.parts.store.round();
         if half.lacks_op_only() {
-            return self.end_without(half.queue_offset, half.put_aside);
+            return self.end_without(round, half.queue_offset, half.put_aside);
         }
         let found = missing::look_up(&self.parts.store, "a half message", half.physical).map_err(missing::not_now)?;
         let Some(bytes) = found else {
@@ -98,7 +99,7 @@ impl OpenTransactions {
         let checks: u32 =
             properties.value(names::TRANSACTION_CHECK_TIMES).and_then(|times| times.parse().ok()).unwrap_or(0);
         if checks >= checks_max || half.is_too_old(now) {
-            return self.give_up(half, &record);
+            return self.give_up(round, half, &record);
         }
         let group = properties.value(names::PRODUCER_GROUP).unwrap_or_default();
         let producer = self.parts.clients.next_producer(group);
@@ -113,10 +114,10 @@ impl OpenTransactions {
             properties.set(names::TRANSACTION_PREPARED_QUEUE_OFFSET, half.first());
         }
         let copy = NewMessage::copy_of(&record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
-        let place = match self.parts.store.append_again(&copy) {
+        let place = match round.append_again(&copy) {
             Ok(appended) => {
                 self.parts.count_put(TRANSACTION_HALF_TOPIC, &appended);
-                self.moved(half, &appended, Store::append_again)?;
+                self.moved(half, &appended, round)?;
                 Place { queue: appended.queue_offset, log: appended.physical_offset, time: appended.store_timestamp }
             }
             // Its properties were at the limit. It is asked after where it is.
@@ -136,25 +137,25 @@ impl OpenTransactions {
     }
 
     /// Puts a half where an operator finds it, and ends its transaction without storing its message.
-    fn give_up(&self, half: &Half, record: &Record<'_>) -> Result<(), AppendError> {
+    fn give_up(&self, round: &Round<'_>, half: &Half, record: &Record<'_>) -> Result<(), AppendError> {
         if self.pending.lock().get(half.queue_offset).is_none() {
             return Ok(());
         }
         self.parts.topics.find_or_create(TRANSACTION_CHECK_MAX_TIME_TOPIC, 1, perm::READ_WRITE, false, 0);
         let text = record.properties();
-        self.parts.store.append_again(&NewMessage::copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text))?;
+        round.append_again(&NewMessage::copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text))?;
         warn!(
             queue_offset = %half.queue_offset, topic = TRANSACTION_CHECK_MAX_TIME_TOPIC,
             "a transaction had no end after all checks; its half message is put aside"
         );
-        self.end_without(half.queue_offset, true)
+        self.end_without(round, half.queue_offset, true)
     }
 
     /// Ends a transaction that can neither be asked after nor put aside. Its half stays where it is, so who reads the log can look after
     /// it.
-    fn leave_out(&self, half: &Half, why: &AppendError) -> Result<(), AppendError> {
+    fn leave_out(&self, round: &Round<'_>, half: &Half, why: &AppendError) -> Result<(), AppendError> {
         error!(physical_offset = %half.physical, queue_offset = %half.queue_offset, %why, "a half message cannot be stored again and is left out");
-        self.end_without(half.queue_offset, false)
+        self.end_without(round, half.queue_offset, false)
     }
 
     /// Notes down, as the offsets of a consumer group, from where the queues must be read: what was true at the last call, once the log is

@@ -88,19 +88,17 @@ impl House {
             body: b"half",
             properties: &format!("REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}0\u{2}{more}"),
         };
-        let appended = self.store.append_silently(&half).unwrap();
+        let round = self.store.round();
+        let appended = round.append(&half).unwrap();
         let immunity = properties::property(more, names::CHECK_IMMUNITY_TIME_IN_SECONDS);
         self.transactions.began(&appended, half.born_timestamp, immunity);
-        self.store.announce();
         appended
     }
 
     /// As a handler ends it.
     pub fn end(&self, half: &Appended, commit: bool) -> Result<(), EndError> {
         let bytes = self.store.message_at(half.physical_offset, Effort::Full).unwrap().unwrap();
-        let ended = self.transactions.end(&Record::parse(&bytes).unwrap(), commit);
-        self.store.announce();
-        ended
+        self.transactions.end(&self.store.round(), &Record::parse(&bytes).unwrap(), commit).map(drop)
     }
 
     pub fn count(&self, topic: &str) -> u64 {

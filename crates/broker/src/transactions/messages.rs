@@ -7,7 +7,7 @@ use ferromq_protocol::message::{
 };
 use ferromq_protocol::topics::{TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups};
 use ferromq_protocol::{Command, PhysicalOffset, QueueOffset, RequestCode};
-use ferromq_store::{AppendError, Appended, Store};
+use ferromq_store::{AppendError, Appended, Round};
 use tracing::error;
 
 use super::pending::Half;
@@ -20,13 +20,10 @@ use crate::timers::{self, TimerWish};
 /// Tag of op messages. Java: `TransactionalMessageUtil.REMOVE_TAG`.
 const OP_TAG: &str = "d";
 
-/// With or without waking whoever makes the message visible.
-pub(super) type Append = fn(&Store, &NewMessage<'_>) -> Result<Appended, AppendError>;
-
 impl TransactionParts {
     /// Stores the message of a half where its producer wanted it, or among the delayed ones. `TRAN_MSG` stays: by it a consumer's client
     /// knows that there is a transaction id.
-    pub(super) fn store_committed(&self, record: &Record<'_>) -> Result<(), EndError> {
+    pub(super) fn store_committed(&self, round: &Round<'_>, record: &Record<'_>) -> Result<PhysicalOffset, EndError> {
         let undeliverable = |reason: String| {
             error!(physical_offset = %record.physical_offset(), reason, "a half message cannot be committed");
             EndError::Undeliverable { reason }
@@ -62,13 +59,13 @@ impl TransactionParts {
             prepared_transaction_offset: record.physical_offset().as_i64(),
             ..NewMessage::copy_of(record, stored_topic, stored_queue, properties.as_str())
         };
-        let appended = self.store.append_again_silently(&message)?;
+        let appended = round.append_again(&message)?;
         self.count_put(stored_topic, &appended);
-        Ok(())
+        Ok(appended.end)
     }
 
-    /// Stores the op message that ends a half, and gives its place.
-    pub(super) fn store_op(&self, half: &Half, append: Append) -> Result<QueueOffset, AppendError> {
+    /// Stores the op message that ends a half.
+    pub(super) fn store_op(&self, half: &Half, round: &Round<'_>) -> Result<Appended, AppendError> {
         use std::fmt::Write as _;
         let mut body = String::new();
         for copy in half.copies() {
@@ -90,9 +87,9 @@ impl TransactionParts {
             body: body.as_bytes(),
             properties: properties.as_str(),
         };
-        let appended = append(&self.store, &op)?;
+        let appended = round.append_again(&op)?;
         self.count_put(TRANSACTION_OP_HALF_TOPIC, &appended);
-        Ok(appended.queue_offset)
+        Ok(appended)
     }
 
     /// CHECK_TRANSACTION_STATE with the half as the message that it is to become.

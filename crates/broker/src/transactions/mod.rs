@@ -24,8 +24,8 @@ use std::thread::JoinHandle;
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::TRANSACTION_HALF_TOPIC;
-use ferromq_protocol::{QueueId, QueueOffset};
-use ferromq_store::{AppendError, Appended, Clock, DelayLevels, Effort, ReadError, Store};
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+use ferromq_store::{AppendError, Appended, Clock, DelayLevels, Effort, ReadError, Round, Store};
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, error, info};
 
@@ -36,7 +36,7 @@ use crate::live_config::LiveConfig;
 use crate::places;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
-use messages::{Append, age_when_stored, first_copy, immunity_ms, named_copies};
+use messages::{age_when_stored, first_copy, immunity_ms, named_copies};
 use pending::{Half, Pending};
 
 /// The one queue of the half topic, the op topic, and the topic of given-up halves.
@@ -163,24 +163,29 @@ impl Transactions {
     }
 
     /// Ends the transaction that has a half there: stores its message if it is a commit. `record` is that half, and
-    /// [known](Self::knows). Announcing what was stored is left to the caller's round.
-    pub(crate) fn end(&self, record: &Record<'_>, commit: bool) -> Result<(), EndError> {
+    /// [known](Self::knows). The end of what was stored for it, if anything was.
+    pub(crate) fn end(
+        &self,
+        round: &Round<'_>,
+        record: &Record<'_>,
+        commit: bool,
+    ) -> Result<Option<PhysicalOffset>, EndError> {
         let table = &self.table;
         let claimed = {
             let mut pending = table.pending.lock();
             // After a restart the copies between the first and the newest one are unknown; each names the first.
             named_copies(record).find_map(|copy| pending.claim(copy))
         };
-        let Some(mut half) = claimed else { return table.end_late(record, commit) };
+        let Some(mut half) = claimed else { return table.end_late(round, record, commit) };
         if commit && !half.ended {
-            if let Err(error) = table.parts.store_committed(record) {
+            if let Err(error) = table.parts.store_committed(round, record) {
                 table.pending.lock().insert(half);
                 return Err(error);
             }
             // Once, however long its op message fails.
             half.ended = true;
         }
-        let marked = table.mark_ended(&half, Store::append_again_silently);
+        let marked = table.mark_ended(&half, round).map(Some);
         marked.map_err(|error| {
             table.pending.lock().insert(half);
             error.into()
@@ -189,7 +194,7 @@ impl Transactions {
 
     /// Makes a half pending again, or one that was given up, with no questions asked yet: RESUME_CHECK_HALF_MESSAGE. False for a
     /// transaction that has ended.
-    pub(crate) fn resume(&self, record: &Record<'_>) -> Result<bool, AppendError> {
+    pub(crate) fn resume(&self, round: &Round<'_>, record: &Record<'_>) -> Result<bool, AppendError> {
         let table = &self.table;
         let resumed = if record.topic() == TRANSACTION_HALF_TOPIC {
             let pending = table.pending.lock();
@@ -207,9 +212,9 @@ impl Transactions {
             None => _ = properties.remove(names::TRANSACTION_PREPARED_QUEUE_OFFSET),
         }
         let copy = NewMessage::copy_of(record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
-        let appended = table.parts.store.append_again_silently(&copy)?;
+        let appended = round.append_again(&copy)?;
         match resumed {
-            Some(half) => table.moved(&half, &appended, Store::append_again_silently)?,
+            Some(half) => table.moved(&half, &appended, round)?,
             None => {
                 // It ends as the new one from now on.
                 if let Some(first) = first_copy(record) {
@@ -232,45 +237,52 @@ impl Drop for Transactions {
 impl OpenTransactions {
     /// An end of a transaction that is not open: it has ended, and then nothing is done; or it was given up, and its producer has made up
     /// its mind after all.
-    fn end_late(&self, record: &Record<'_>, commit: bool) -> Result<(), EndError> {
+    fn end_late(
+        &self,
+        round: &Round<'_>,
+        record: &Record<'_>,
+        commit: bool,
+    ) -> Result<Option<PhysicalOffset>, EndError> {
         let given_up = {
             let mut pending = self.pending.lock();
             named_copies(record).find_map(|copy| pending.take_given_up(copy))
         };
         match given_up {
-            Some(copies) if commit => {
-                self.parts.store_committed(record).inspect_err(|_| self.pending.lock().put_back_given_up(&copies))
-            }
+            Some(copies) if commit => self
+                .parts
+                .store_committed(round, record)
+                .map(Some)
+                .inspect_err(|_| self.pending.lock().put_back_given_up(&copies)),
             _ => {
                 debug!(queue_offset = %record.queue_offset(), commit, "an end of a transaction that is not open: nothing was done");
-                Ok(())
+                Ok(None)
             }
         }
     }
 
     /// A half has been stored once more, behind the others.
-    fn moved(&self, half: &Half, copy: &Appended, append: Append) -> Result<(), AppendError> {
+    fn moved(&self, half: &Half, copy: &Appended, round: &Round<'_>) -> Result<(), AppendError> {
         let (at, physical, stored_ms) = (copy.queue_offset, copy.physical_offset, self.parts.forward.now_ms());
         if self.pending.lock().moved(half.queue_offset, at, physical, stored_ms) {
             return Ok(());
         }
         // It has ended meanwhile, and that end does not name this copy.
         let copy = Half { queue_offset: at, physical, ended: true, ..half.clone() };
-        self.mark_ended(&copy, append).inspect_err(|_| self.pending.lock().insert(copy))
+        self.mark_ended(&copy, round).map(drop).inspect_err(|_| self.pending.lock().insert(copy))
     }
 
     /// Ends the transaction that has a half there without storing its message; it may have been put aside before.
-    fn end_without(&self, copy: QueueOffset, put_aside: bool) -> Result<(), AppendError> {
+    fn end_without(&self, round: &Round<'_>, copy: QueueOffset, put_aside: bool) -> Result<(), AppendError> {
         let claimed = self.pending.lock().claim_put_aside(copy, put_aside);
         let Some(half) = claimed else { return Ok(()) };
-        self.mark_ended(&half, Store::append_again).inspect_err(|_| self.pending.lock().unsettled(half))
+        self.mark_ended(&half, round).map(drop).inspect_err(|_| self.pending.lock().unsettled(half))
     }
 
     /// Stores the op message of a transaction that was taken out of the table.
-    fn mark_ended(&self, half: &Half, append: Append) -> Result<(), AppendError> {
-        let op = self.parts.store_op(half, append)?;
-        self.pending.lock().settle(half, op);
-        Ok(())
+    fn mark_ended(&self, half: &Half, round: &Round<'_>) -> Result<PhysicalOffset, AppendError> {
+        let op = self.parts.store_op(half, round)?;
+        self.pending.lock().settle(half, op.queue_offset);
+        Ok(op.end)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ferromq_protocol::{Command, FRAME_LEN_MAX, NoFields, Reply, RequestCode, decode_frame};
-use ferromq_remoting::{Connection, Outcome, Server, ServerConfig, Service};
+use ferromq_remoting::{Connection, Outcome, Requests, Server, ServerConfig, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -61,17 +61,11 @@ impl<F> Service for Handler<F>
 where
     F: Fn(&Connection, Command) -> Outcome + Send + Sync + 'static,
 {
-    fn handle(&self, connection: &Connection, request: Command) -> Outcome {
-        (self.handle)(connection, request)
-    }
-
-    fn before_replies(&self) {
+    fn serve(&self, requests: &mut Requests<'_>) {
+        requests.each(&self.handle);
         assert!(!self.clumsy, "before the replies");
-    }
-
-    fn after_replies(&self) {
+        requests.reply();
         self.rounds.fetch_add(1, Ordering::SeqCst);
-        assert!(!self.clumsy, "after the replies");
     }
 
     fn opened(&self, _: &Connection) {

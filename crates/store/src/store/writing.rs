@@ -12,45 +12,67 @@ use super::Store;
 use crate::append::{Appended, AppendedBatch, with_encoded};
 use crate::commit_log::Placed;
 use crate::error::AppendError;
-use crate::flush::FlushOutcome;
 use crate::looking::{Effort, ReadError};
 use crate::queues::is_directory_name;
+use crate::waiters::NotSafe;
+
+/// What somebody who waits wants of what was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// What an acknowledgement promises: on the disk in sync flush mode, else in the log, which it is at once.
+    Acknowledged,
+    /// On the disk, in any mode.
+    Disk,
+}
 
 impl Store {
     /// Appends a message. It is in the log's memory then and survives the end of the process; for the disk see
-    /// [`Store::when_flushed`]. Consumers see it a moment later. Java: asyncPutMessage.
+    /// [`Store::when_safe`]. Consumers see it a moment later. Java: asyncPutMessage.
     pub fn append(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
-        let appended = self.append_silently(message)?;
+        let appended = self.put(message)?;
         self.wake_threads();
         Ok(appended)
-    }
-
-    /// [`Store::append`] for a caller that will soon call [`Store::announce`], once for all that it appends.
-    pub fn append_silently(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
-        self.append_up_to(message, self.message_len_max.load(Ordering::Relaxed))
     }
 
     /// [`Store::append`] of a message that is in the log already, for another place. It was taken once, so a limit of its length that
     /// has become lower since does not count.
     pub fn append_again(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
-        let appended = self.append_again_silently(message)?;
+        let appended = self.put_again(message)?;
         self.wake_threads();
         Ok(appended)
     }
 
-    /// [`Store::append_again`] for a caller that will soon call [`Store::announce`].
-    pub fn append_again_silently(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
-        self.append_up_to(message, i32::MAX as usize)
+    /// Appends messages of one topic and queue: all of them, next to each other in the log and in the queue, or none.
+    /// Java: asyncPutMessages with a MessageExtBatch.
+    pub fn append_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
+        let appended = self.put_batch(messages)?;
+        self.wake_threads();
+        Ok(appended)
     }
 
-    fn append_up_to(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<Appended, AppendError> {
+    pub(super) fn put(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+        self.put_up_to(message, self.message_len_max.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn put_again(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+        self.put_up_to(message, i32::MAX as usize)
+    }
+
+    pub(super) fn put_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
         let began = Instant::now();
-        let result = self.try_append(message, body_len_max);
+        let result = self.try_put_batch(messages);
         self.count_put(result.is_ok(), began);
         result
     }
 
-    fn try_append(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<Appended, AppendError> {
+    fn put_up_to(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<Appended, AppendError> {
+        let began = Instant::now();
+        let result = self.try_put(message, body_len_max);
+        self.count_put(result.is_ok(), began);
+        result
+    }
+
+    fn try_put(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<Appended, AppendError> {
         self.health.check()?;
         message.check_limits(body_len_max)?;
         with_encoded(std::slice::from_ref(message), |records, lens| {
@@ -70,23 +92,7 @@ impl Store {
         self.message_len_max.store(max, Ordering::Relaxed);
     }
 
-    /// Appends messages of one topic and queue: all of them, next to each other in the log and in the queue, or none.
-    /// Java: asyncPutMessages with a MessageExtBatch.
-    pub fn append_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
-        let appended = self.append_batch_silently(messages)?;
-        self.wake_threads();
-        Ok(appended)
-    }
-
-    /// [`Store::append_batch`] for a caller that will soon call [`Store::announce`].
-    pub fn append_batch_silently(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
-        let began = Instant::now();
-        let result = self.try_append_batch(messages);
-        self.count_put(result.is_ok(), began);
-        result
-    }
-
-    fn try_append_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
+    fn try_put_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
         self.health.check()?;
         let first = messages.first().ok_or(AppendError::MixedBatch)?;
         let kind = first.sys_flag.transaction();
@@ -148,12 +154,6 @@ impl Store {
         }
     }
 
-    /// Makes what was appended visible to consumers, on the calling thread as far as it is not much: no other thread has
-    /// to wake up, and the records are still in this core's cache. What has to be flushed first becomes visible after that.
-    pub fn announce(&self) {
-        self.dispatcher.catch_up();
-    }
-
     /// In sync mode the flush comes first, and wakes the dispatch.
     fn wake_threads(&self) {
         if self.sync_flush {
@@ -171,27 +171,37 @@ impl Store {
         }
     }
 
-    /// Whether an acknowledgement has to wait for the disk.
-    pub fn is_sync_flush(&self) -> bool {
-        self.sync_flush
+    /// Whether everything before `end` is safe already.
+    pub fn is_safe(&self, end: PhysicalOffset, want: Want) -> bool {
+        let needs_disk = match want {
+            Want::Acknowledged => self.sync_flush,
+            Want::Disk => true,
+        };
+        !needs_disk || self.positions.flushed() >= end.0
     }
 
-    /// Calls `done` once everything before `end` is on the disk, or with the reason why it is not. It runs on the
-    /// thread that syncs, which completes a whole prefix at a time, or at once on this one when the answer is known: it must
-    /// be short. In async mode it makes the flush happen now. Waits at most the sync timeout (async mode: 5 s).
-    pub fn when_flushed(&self, end: PhysicalOffset, done: impl FnOnce(FlushOutcome) + Send + 'static) {
-        self.when_flushed_silently(end, done);
-        self.flusher.wake();
+    /// Calls `done` once everything before `end` is safe, or with the reason why it is not. It runs on the thread that syncs, which
+    /// completes a whole prefix at a time, or at once on this one when the answer is known: it must be short. Makes the flush happen
+    /// now if it takes one, and waits at most the sync timeout for it (async mode: 5 s).
+    pub fn when_safe(&self, end: PhysicalOffset, want: Want, done: impl FnOnce(Result<(), NotSafe>) + Send + 'static) {
+        if self.when_safe_in_time(end, want, done) {
+            self.flusher.wake();
+        }
     }
 
-    /// [`Store::when_flushed`] for a caller that will soon call [`Store::flush_for_waiters`], once for all who wait.
-    pub fn when_flushed_silently(&self, end: PhysicalOffset, done: impl FnOnce(FlushOutcome) + Send + 'static) {
+    /// True if it takes a flush, which is the caller's to begin.
+    pub(super) fn when_safe_in_time(
+        &self,
+        end: PhysicalOffset,
+        want: Want,
+        done: impl FnOnce(Result<(), NotSafe>) + Send + 'static,
+    ) -> bool {
+        if self.is_safe(end, want) {
+            done(Ok(()));
+            return false;
+        }
         self.flusher.when_flushed(end.0, Box::new(done));
-    }
-
-    /// Makes durable what somebody waits for, on the calling thread if the disk is fast.
-    pub fn flush_for_waiters(&self) {
-        self.flusher.flush_here();
+        true
     }
 
     /// Continues the log with bytes of another broker's, at the same offset. For replication: nothing is stamped or

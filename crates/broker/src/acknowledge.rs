@@ -1,0 +1,79 @@
+//! What an answer waits for: what it says is stored has to survive what this broker promises to survive.
+//!
+//! Handlers say what they have stored ([`Stored`]) and how their answer reads; when it may be given is decided here alone.
+
+use std::sync::Arc;
+
+use ferromq_protocol::{PhysicalOffset, Reply};
+use ferromq_remoting::{Outcome, ReplySlot};
+use ferromq_store::{NotSafe, Round, Want};
+
+use crate::admission::Admission;
+use crate::persistence::SaveError;
+use crate::topics::{Topic, Topics};
+
+/// An answer, and what it promises.
+pub(crate) struct Stored<A> {
+    pub answer: A,
+    /// The end of what was stored in the log; `None` for who does not want to wait for it.
+    pub end: Option<PhysicalOffset>,
+    /// The topic that it is for, which a restart has to know.
+    pub topic: Option<Arc<Topic>>,
+}
+
+/// Why a promise is not kept in time. What was stored is there, and may be safe later.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotKept {
+    #[error(transparent)]
+    Log(#[from] NotSafe),
+    #[error("the topic is not on disk: {0}")]
+    Topic(#[from] SaveError),
+}
+
+/// How an answer reads, in the words of its request.
+pub(crate) trait Answer: Send + 'static {
+    fn reply(self, kept: Result<(), NotKept>) -> Reply;
+}
+
+/// The place where answers wait.
+pub(crate) struct Acknowledgements {
+    pub topics: Arc<Topics>,
+    pub admission: Arc<Admission>,
+}
+
+impl Acknowledgements {
+    /// Gives the answer now, or through a slot when its promise is kept or cannot be.
+    pub(crate) fn acknowledge<A: Answer>(
+        &self,
+        round: &Round<'_>,
+        stored: Stored<A>,
+        slot: impl FnOnce() -> ReplySlot,
+    ) -> Outcome {
+        let Stored { answer, end, topic } = stored;
+        let end = end.filter(|end| !round.is_safe(*end, Want::Acknowledged));
+        let topic = topic.filter(|topic| !self.topics.is_saved(topic));
+        if end.is_none() && topic.is_none() {
+            return Outcome::Reply(answer.reply(Ok(())));
+        }
+        let slot = slot();
+        let topics = Arc::clone(&self.topics);
+        let when_safe = move |safe: Result<(), NotSafe>| match (safe, topic) {
+            (Ok(()), Some(topic)) => {
+                topics.when_saved(&topic, move |saved| slot.send(answer.reply(saved.map_err(NotKept::from))));
+            }
+            (safe, _) => slot.send(answer.reply(safe.map_err(NotKept::from))),
+        };
+        match end {
+            Some(end) => {
+                let admission = Arc::clone(&self.admission);
+                admission.waits();
+                round.when_safe(end, Want::Acknowledged, move |safe| {
+                    admission.flushed();
+                    when_safe(safe);
+                });
+            }
+            None => when_safe(Ok(())),
+        }
+        Outcome::Deferred
+    }
+}
