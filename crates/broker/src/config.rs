@@ -9,8 +9,6 @@ use std::path::PathBuf;
 use ferromq_config::{ConfigError, Configuration, Loaded, config, config_enum, home_dir};
 use ferromq_remoting::address::{host_and_port, outward_v4, outward_v6, parse_ip};
 
-use crate::handlers::ANSWER_LEN_MAX;
-
 config_enum! {
     /// What part the broker plays in its group.
     pub enum BrokerRole {
@@ -722,7 +720,7 @@ impl BrokerConfig {
     /// Longest body of a message that is stored: `maxMessageSize`, or what an answer takes beside the rest of the record. A longer one could be
     /// sent and never be pulled.
     pub fn message_len_max(&self) -> usize {
-        self.max_message_size.min(ANSWER_LEN_MAX - 64 * 1024)
+        self.max_message_size.min(ferromq_protocol::BODY_LEN_MAX - 64 * 1024)
     }
 
     /// The nameservers, in the order of the list.

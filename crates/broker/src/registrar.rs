@@ -12,7 +12,7 @@ use std::time::Duration;
 use ferromq_protocol::body::{KvTable, RegisterBrokerBody, TopicConfigTable};
 use ferromq_protocol::header::{RegisterBrokerRequest, UnregisterBrokerRequest};
 use ferromq_protocol::message::record::body_crc;
-use ferromq_protocol::{Command, FRAME_LEN_MAX, RequestCode, ResponseCode, json};
+use ferromq_protocol::{BODY_LEN_MAX, Command, RequestCode, ResponseCode, json};
 use ferromq_remoting::{Client, Connection, ConnectionId, InvokeError};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -28,8 +28,6 @@ use crate::topics::{Step, Topics, perm};
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// A registration that goes on failing is logged again after so many attempts, about once a minute.
 const SAY_AGAIN_EVERY: u32 = 30;
-/// Longest body of one registration: a frame less its header, which holds five names.
-const BODY_LEN_MAX: usize = FRAME_LEN_MAX - 64 * 1024;
 /// How often a connection is looked at, to register again soon after a nameserver came back.
 const CONNECTION_CHECK: Duration = Duration::from_millis(500);
 /// How long signing off may take per nameserver.

@@ -9,6 +9,9 @@ use crate::{binary_header, json_header};
 /// Largest frame, in bytes, its length word included. Java: `com.rocketmq.remoting.frameMaxLength`.
 pub const FRAME_LEN_MAX: usize = 16_777_216;
 
+/// Longest body that is put into a frame; the rest is room for its header.
+pub const BODY_LEN_MAX: usize = FRAME_LEN_MAX - 64 * 1024;
+
 /// Longest header that is read. Java reads any that fits the frame; a message's properties are at most 32 KiB, a condition 256 KiB, and each
 /// header is gone through several times.
 pub const HEADER_LEN_MAX: usize = 1024 * 1024;

@@ -41,7 +41,7 @@ pub use fields::{
     DecodeFields, EncodeFields, FieldIter, FieldText, FieldValue, FieldWriter, Fields, HeaderError, NoFields,
     UnreadableValue,
 };
-pub use frame::{FRAME_LEN_MAX, FrameError, HEADER_LEN_MAX, decode_frame};
+pub use frame::{BODY_LEN_MAX, FRAME_LEN_MAX, FrameError, HEADER_LEN_MAX, decode_frame};
 pub use language::Language;
 pub use names::{GroupName, NameError, TopicName};
 pub use offsets::{PhysicalOffset, QueueId, QueueOffset};

@@ -22,16 +22,13 @@ pub(crate) mod stats;
 pub(crate) mod topics;
 pub(crate) mod transactions;
 
-use ferromq_protocol::{Command, FRAME_LEN_MAX, Reply, json};
+use ferromq_protocol::{Command, Reply, json};
 use ferromq_remoting::Connection;
 use serde::de::DeserializeOwned;
 
 use crate::persistence::SaveError;
 use crate::refusal::Refusal;
 use off_task::answer_off_task;
-
-/// Longest body of an answer: what a frame takes, here and in Java's clients, with room for the header.
-pub(crate) const ANSWER_LEN_MAX: usize = FRAME_LEN_MAX - 64 * 1024;
 
 /// Longest body of a request that is parsed, in bytes: some ten thousand topics or subscriptions. Java has no limit; here the other
 /// connections of the event loop wait meanwhile.

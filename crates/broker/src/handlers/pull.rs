@@ -314,7 +314,7 @@ impl PullPath {
         }
         let Ok(from) = u64::try_from(pull.from) else { return Ok(self.below_everything(pull)) };
         // More would not fit the answer, whatever maxTransferBytesOnMessageInMemory and ...InDisk say.
-        let limits = ReadLimits { count_max: pull.count_max, bytes_max: super::ANSWER_LEN_MAX };
+        let limits = ReadLimits { count_max: pull.count_max, bytes_max: ferromq_protocol::BODY_LEN_MAX };
         let outcome = self.store.read(topic, pull.queue, QueueOffset(from), limits, &pull.wanted, effort)?;
         let (code, status) = answer(outcome.status, from == 0);
         let suggested = match (config.slave_read_enable, outcome.suggest_slave) {

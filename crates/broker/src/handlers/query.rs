@@ -35,7 +35,7 @@ pub(crate) fn by_key(config: &BrokerConfig, store: &Store, command: &Command) ->
     let mut len = 0;
     let fitting = found.messages.iter().take_while(|message| {
         len += message.len();
-        len <= super::ANSWER_LEN_MAX
+        len <= ferromq_protocol::BODY_LEN_MAX
     });
     let count = fitting.count().max(1);
     found.messages.truncate(count);

@@ -33,7 +33,7 @@ use crate::topics::{self, BeingDeleted, CreateOnSend, Topic, Topics, perm};
 use crate::transactions::Transactions;
 
 /// Client version from which the header's maxReconsumeTimes counts. Java: `MQVersion.Version.V3_4_9`.
-const VERSION_3_4_9: i32 = 121;
+pub(super) const VERSION_3_4_9: i32 = 121;
 
 /// The parts a send uses.
 pub(crate) struct SendParts {

@@ -24,8 +24,6 @@ use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{self, BeingDeleted, Topic, Topics, perm};
 
-/// Client version from which the header's maxReconsumeTimes counts. Java: `MQVersion.Version.V3_4_9`.
-const VERSION_3_4_9: i32 = 121;
 /// First level of a retry, when the consumer leaves it to the broker: 10 s by default.
 const FIRST_LEVEL: i32 = 3;
 
@@ -84,8 +82,10 @@ impl SendBackPath {
         }
 
         let tries = record.reconsume_times();
-        let limit =
-            request.max_reconsume_times.filter(|_| origin.version >= VERSION_3_4_9).unwrap_or(group.retry_max_times);
+        let limit = request
+            .max_reconsume_times
+            .filter(|_| origin.version >= super::send::VERSION_3_4_9)
+            .unwrap_or(group.retry_max_times);
         let target = if tries >= limit || request.delay_level < 0 {
             let topic = self.topics.find_or_create(
                 &topic_names::dead_letter_topic(&request.group),
