@@ -27,7 +27,6 @@ use crate::disk::{Disk, is_failed_sync};
 use crate::files;
 use crate::health::{Health, Shortage};
 use crate::index::Index;
-use crate::interrupt::Interrupt;
 use crate::looking::{Look, ReadError};
 use crate::mapped_file::LogFile;
 use crate::noted::Noted;
@@ -69,8 +68,6 @@ pub struct Projection {
     pub index: Option<Arc<Index>>,
     pub delay_levels: DelayLevels,
     pub disk: Arc<dyn Disk>,
-    /// For a recovery, which may be long.
-    pub interrupt: Interrupt,
 }
 
 impl Projection {

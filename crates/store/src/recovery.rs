@@ -106,6 +106,7 @@ pub fn recover(
     projection: &Projection,
     checkpoint: &Checkpoint,
     clean: bool,
+    interrupt: &Interrupt,
 ) -> io::Result<Recovered> {
     let began = Instant::now();
     let disk = &*projection.disk;
@@ -128,12 +129,12 @@ pub fn recover(
     if !clean {
         keep_before(&files, projection, start.queues)?;
     }
-    let mut scan = scan(&files, projection, start, on_disk)?;
+    let mut scan = scan(&files, projection, start, on_disk, interrupt)?;
     if scan.gap && start.queues > log_min {
         tracing::warn!("a queue has lost entries; the whole log is read to rebuild it");
         begin_again(checkpoint, disk, Start { queues: log_min, ..start }, known)?;
         keep_before(&files, projection, log_min)?;
-        scan = self::scan(&files, projection, Start { queues: log_min, index: u64::MAX }, on_disk)?;
+        scan = self::scan(&files, projection, Start { queues: log_min, index: u64::MAX }, on_disk, interrupt)?;
     }
     let end = scan.end;
     cut_log(segments, projection, end, clean)?;
@@ -384,7 +385,13 @@ fn has_torn_properties(record: &Record<'_>, at: usize) -> bool {
 }
 
 /// Goes through the records from the last border before the start on.
-fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: OnDisk) -> io::Result<Scan> {
+fn scan(
+    files: &[Arc<LogFile>],
+    projection: &Projection,
+    start: Start,
+    on_disk: OnDisk,
+    interrupt: &Interrupt,
+) -> io::Result<Scan> {
     let (begin, last) = border_before(files, projection, start.queues.min(start.index))?;
     let first = files.iter().rposition(|file| file.start() <= begin).unwrap_or(0);
     let mut scan = Scan { end: begin, last, gap: false, records: 0 };
@@ -394,7 +401,7 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: 
         // Inside the file, whose length is a usize.
         let mut at = begin.saturating_sub(file.start()) as usize;
         while at < segment.bytes.len() {
-            projection.interrupt.check()?;
+            interrupt.check()?;
             let physical = file.start() + at as u64;
             let found = segment.record_at(at)?;
             match &found {
@@ -419,8 +426,7 @@ fn scan(files: &[Arc<LogFile>], projection: &Projection, start: Start, on_disk: 
                 }
                 _ => {
                     let next_file = files.get(index + 1).and_then(|next| Segment::of(next, projection));
-                    let Some(next) = behind_damage(&segment, at, next_file.as_ref(), on_disk, &projection.interrupt)?
-                    else {
+                    let Some(next) = behind_damage(&segment, at, next_file.as_ref(), on_disk, interrupt)? else {
                         scan.end = physical;
                         return Ok(scan);
                     };

@@ -111,17 +111,17 @@ impl Store {
             index: index.clone(),
             delay_levels: config.delay_levels.clone(),
             disk: Arc::clone(&disk),
-            interrupt: config.interrupt.clone(),
         });
         // Before anything is put: an open that does not come to its end is a crash to the next one.
         write_abort(&abort).and_then(|()| disk.sync_dir(&config.root)).map_err(OpenError::io("write", &abort))?;
-        let recovered = recovery::recover(&segments, &projection, &checkpoint, clean).map_err(|source| {
-            if config.interrupt.is_raised() {
-                OpenError::Interrupted
-            } else {
-                OpenError::io("recover", &config.root)(source)
-            }
-        })?;
+        let recovered =
+            recovery::recover(&segments, &projection, &checkpoint, clean, &config.interrupt).map_err(|source| {
+                if config.interrupt.is_raised() {
+                    OpenError::Interrupted
+                } else {
+                    OpenError::io("recover", &config.root)(source)
+                }
+            })?;
 
         let sync_flush = matches!(config.flush, FlushMode::Sync { .. });
         let positions = Arc::new(Positions::new(recovered.end, sync_flush, recovered.last_timestamp));
