@@ -36,6 +36,7 @@ mod maintenance;
 mod mapped_file;
 mod mappings;
 mod noted;
+mod projection;
 mod queue_file;
 mod queues;
 mod read;

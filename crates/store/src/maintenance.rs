@@ -13,11 +13,12 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::Checkpoint;
 use crate::disk::{Disk, is_failed_sync};
-use crate::dispatch::{Dispatcher, Projection};
+use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::flush::Flusher;
 use crate::graves::Graves;
 use crate::health::{Health, Shortage};
+use crate::projection::Projection;
 use crate::signal::Signal;
 use crate::watermarks::Positions;
 
