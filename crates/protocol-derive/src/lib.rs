@@ -71,7 +71,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         names
     });
     let encode = encode_body(&members, |member| member.name.clone());
-    let (decode_command, short_names) =
+    let (decode_for, short_names) =
         if short_codes.is_empty() { (quote!(), quote!()) } else { short_names(ident, &members, &short_codes)? };
     Ok(quote! {
         impl ::ferromq_protocol::DecodeFields for #ident {
@@ -81,7 +81,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
                 #decode
             }
 
-            #decode_command
+            #decode_for
         }
 
         impl ::ferromq_protocol::EncodeFields for #ident {
@@ -111,15 +111,15 @@ fn short_names(
     let short = |member: &Member<'_>| member.short.clone().unwrap_or_default();
     let decode = decode_body(ident, members, true, |member| vec![short(member)]);
     let encode = encode_body(members, short);
-    let decode_command = quote! {
-        fn decode_command(
-            command: &::ferromq_protocol::Command,
+    let decode_for = quote! {
+        fn decode_for(
+            code: i32,
+            fields: &::ferromq_protocol::Fields,
         ) -> ::std::result::Result<Self, ::ferromq_protocol::HeaderError> {
-            let code = command.request_code();
-            if [#(#codes),*].contains(&code) {
-                Self::decode_short_fields(&command.fields)
+            if [#(#codes),*].contains(&::ferromq_protocol::RequestCode(code)) {
+                Self::decode_short_fields(fields)
             } else {
-                Self::decode_fields(&command.fields)
+                Self::decode_fields(fields)
             }
         }
     };
@@ -138,7 +138,7 @@ fn short_names(
             }
         }
     };
-    Ok((decode_command, methods))
+    Ok((decode_for, methods))
 }
 
 fn decode_body(

@@ -6,14 +6,16 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 
-use crate::command::{Flags, Head, Serialization};
+use crate::binary_fields::{Entries, Reader, patch_len};
 use crate::fields::{EncodeFields, FieldWriter, Fields};
-use crate::frame::FrameError;
+use crate::frame_error::FrameError;
+use crate::head::{Flags, Head, HeadParts};
 use crate::language::Language;
+use crate::serialization::Serialization;
 
 /// Reads a header; `header` is exactly the header's bytes.
 pub(crate) fn parse(header: &Bytes) -> Result<Head, FrameError> {
-    let mut reader = Reader { bytes: header, at: 0 };
+    let mut reader = Reader::new(header);
     let code = i32::from(reader.i16("code")?);
     let language = Language(reader.take(1, "language")?[0]);
     let version = i32::from(reader.i16("version")?);
@@ -42,7 +44,7 @@ fn shared_text(frame: &Bytes, text: &[u8]) -> ByteString {
 /// What goes into a header, whoever answers or asks.
 pub(crate) fn write(
     out: &mut BytesMut,
-    head: &crate::command::HeadParts<'_>,
+    head: &HeadParts<'_>,
     fields: Option<&dyn EncodeFields>,
 ) -> Result<(), FrameError> {
     let narrow = |field, value: i32| i16::try_from(value).map_err(|_| FrameError::NotBinary { field, value });
@@ -66,66 +68,6 @@ pub(crate) fn write(
     }
     patch_len(out, start);
     Ok(())
-}
-
-/// Fills the length word at `start` with the number of bytes after it. Frames over the limit are refused later on, as
-/// a whole, so a length that does not fit here never leaves.
-pub(crate) fn patch_len(out: &mut BytesMut, start: usize) {
-    let len = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
-    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
-}
-
-type Entry<'a> = (&'a [u8], &'a [u8]);
-
-/// Walks a map block. An entry whose length lies is an error, before anything is allocated.
-pub(crate) struct Entries<'a>(Reader<'a>);
-
-impl<'a> Entries<'a> {
-    pub(crate) fn new(block: &'a [u8]) -> Self {
-        Self(Reader { bytes: block, at: 0 })
-    }
-
-    /// The next key and value; `None` at the end of the block.
-    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry<'a>>, FrameError> {
-        if self.0.at == self.0.bytes.len() {
-            return Ok(None);
-        }
-        let len = usize::try_from(self.0.i16("key length")?).map_err(|_| FrameError::Binary("key length"))?;
-        let key = self.0.take(len, "key")?;
-        let value = self.0.block("value")?;
-        Ok(Some((key, value)))
-    }
-}
-
-/// A cursor that cannot run past the end.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], FrameError> {
-        let end = self.at.checked_add(len).ok_or(FrameError::Binary(what))?;
-        let taken = self.bytes.get(self.at..end).ok_or(FrameError::Binary(what))?;
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn i16(&mut self, what: &'static str) -> Result<i16, FrameError> {
-        let bytes = self.take(2, what)?;
-        Ok(i16::from_be_bytes([bytes[0], bytes[1]]))
-    }
-
-    fn i32(&mut self, what: &'static str) -> Result<i32, FrameError> {
-        let bytes = self.take(4, what)?;
-        Ok(i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-    }
-
-    /// A 32-bit length and that many bytes.
-    fn block(&mut self, what: &'static str) -> Result<&'a [u8], FrameError> {
-        let len = usize::try_from(self.i32(what)?).map_err(|_| FrameError::Binary(what))?;
-        self.take(len, what)
-    }
 }
 
 #[cfg(test)]

@@ -1,67 +1,18 @@
 //! One decoded frame, either direction. Java: `RemotingCommand`.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 use crate::fields::{DecodeFields, EncodeFields, Fields, HeaderError};
-use crate::frame::{self, FrameError};
+use crate::frame;
+use crate::frame_error::FrameError;
+use crate::head::{Flags, HeadParts, RequestId};
 use crate::language::Language;
+use crate::serialization::Serialization;
 use crate::version::VERSION;
 use crate::{RequestCode, ResponseCode};
-
-/// How a header is written. Java: `SerializeType`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Serialization {
-    #[default]
-    Json,
-    /// Java calls it `ROCKETMQ`.
-    Binary,
-}
-
-impl Serialization {
-    /// The top byte of the header word.
-    pub(crate) fn type_byte(self) -> u32 {
-        match self {
-            Serialization::Json => 0,
-            Serialization::Binary => 1,
-        }
-    }
-}
-
-/// The flag word: bit 0 response, bit 1 one-way. Other bits are kept and mean nothing.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Flags(pub i32);
-
-impl Flags {
-    pub const RESPONSE: Self = Self(1);
-    pub const ONEWAY: Self = Self(2);
-
-    /// An answer; only then does `opaque` belong to one of our requests.
-    pub fn is_response(self) -> bool {
-        self.0 & Self::RESPONSE.0 != 0
-    }
-
-    /// Nobody waits for an answer; none may be written, not even on error.
-    pub fn is_oneway(self) -> bool {
-        self.0 & Self::ONEWAY.0 != 0
-    }
-}
-
-impl fmt::Debug for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Flags({:#b})", self.0)
-    }
-}
-
-/// What a reply needs from its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId {
-    pub opaque: i32,
-    pub serialization: Serialization,
-}
 
 /// One frame, a request or a response. Cheap to clone: everything is a slice of the frame's buffer.
 #[derive(Clone, Debug)]
@@ -144,7 +95,7 @@ impl Command {
 
     /// The typed header, read from the frame's bytes in one walk.
     pub fn header<H: DecodeFields>(&self) -> Result<H, HeaderError> {
-        H::decode_command(self)
+        H::decode_for(self.code, &self.fields)
     }
 
     /// One free ext field; the last one when the name repeats.
@@ -170,51 +121,21 @@ impl Command {
     }
 }
 
-/// What a header decoder found.
-pub(crate) struct Head {
-    pub code: i32,
-    pub language: Language,
-    pub version: i32,
-    pub opaque: i32,
-    pub flags: Flags,
-    pub remark: Option<ByteString>,
-    pub fields: Fields,
-}
-
-impl Head {
-    pub(crate) fn into_command(self, serialization: Serialization, body: Bytes) -> Command {
-        Command {
-            code: self.code,
-            language: self.language,
-            version: self.version,
-            opaque: self.opaque,
-            flags: self.flags,
-            remark: self.remark,
-            fields: self.fields,
-            body,
-            serialization,
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn parts(&self) -> HeadParts<'_> {
-        HeadParts {
-            code: self.code,
-            language: self.language,
-            version: self.version,
-            opaque: self.opaque,
-            flags: self.flags,
-            remark: self.remark.as_deref(),
-        }
-    }
-}
-
-/// What the header encoders write besides the ext fields.
-pub(crate) struct HeadParts<'a> {
-    pub code: i32,
-    pub language: Language,
-    pub version: i32,
-    pub opaque: i32,
-    pub flags: Flags,
-    pub remark: Option<&'a str>,
+/// Splits one whole frame off the front of `buffer`, without copying. `None`: more bytes are needed.
+///
+/// `frame_len_max` counts the length word in. A length over it is an error as soon as the length word is there.
+/// After an error the buffer's content is of no use and the connection must be closed.
+pub fn decode_frame(buffer: &mut BytesMut, frame_len_max: usize) -> Result<Option<Command>, FrameError> {
+    let Some((head, serialization, body)) = frame::split(buffer, frame_len_max)? else { return Ok(None) };
+    Ok(Some(Command {
+        code: head.code,
+        language: head.language,
+        version: head.version,
+        opaque: head.opaque,
+        flags: head.flags,
+        remark: head.remark,
+        fields: head.fields,
+        body,
+        serialization,
+    }))
 }

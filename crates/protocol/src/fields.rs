@@ -9,10 +9,10 @@ use std::fmt::{self, Write as _};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 
-use crate::binary_header::{self, Entries};
-use crate::command::Serialization;
-use crate::json_header::{self, Members, Places, decimal};
-use crate::{Command, GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+use crate::binary_fields::{Entries, patch_len};
+use crate::json_fields::{Members, Places, decimal, write_escaped};
+use crate::serialization::Serialization;
+use crate::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// The ext fields of one frame, still encoded. Java: `RemotingCommand.extFields`.
 ///
@@ -35,18 +35,18 @@ impl Fields {
     /// Encodes a typed header into the JSON form.
     pub fn from_header(header: &dyn EncodeFields) -> Self {
         let mut out = BytesMut::with_capacity(256);
-        json_header::write_fields(&mut out, header);
+        write_json(&mut out, header);
         // The writer only ever writes whole `str`s, so this is UTF-8.
         ByteString::try_from(out.freeze())
             .map_or_else(|_| Self::default(), |text| Self(Form::Json(text, Places::unknown())))
     }
 
-    /// `text` is a JSON object that [`json_header::parse`] has walked without error.
+    /// `text` is a JSON object that the header's parser has walked without error.
     pub(crate) fn from_checked_json(text: ByteString, places: Places) -> Self {
         Self(Form::Json(text, places))
     }
 
-    /// `block` is a map block that [`binary_header::parse`] has walked without error.
+    /// `block` is a map block that the header's parser has walked without error.
     pub(crate) fn from_checked_binary(block: Bytes) -> Self {
         Self(Form::Binary(block))
     }
@@ -210,9 +210,9 @@ pub trait DecodeFields: Sized {
     /// Reads the header. Unknown fields are passed over.
     fn decode_fields(fields: &Fields) -> Result<Self, HeaderError>;
 
-    /// Reads the header of a command; differs from `decode_fields` only where the code decides on the field names.
-    fn decode_command(command: &Command) -> Result<Self, HeaderError> {
-        Self::decode_fields(&command.fields)
+    /// Reads the header of a request with this code; differs from `decode_fields` only where the code decides on the field names.
+    fn decode_for(_code: i32, fields: &Fields) -> Result<Self, HeaderError> {
+        Self::decode_fields(fields)
     }
 }
 
@@ -306,7 +306,7 @@ impl<'a> FieldWriter<'a> {
         match self.serialization {
             Serialization::Json => {
                 self.out.put_slice(if self.first { b"\"" } else { b",\"" });
-                json_header::write_escaped(self.out, name);
+                write_escaped(self.out, name);
                 self.out.put_slice(b"\":\"");
                 // Writing to a growing buffer cannot fail, and neither do the values' own encoders.
                 let _infallible = value(&mut ValueWriter { out: self.out, escape: true });
@@ -322,11 +322,18 @@ impl<'a> FieldWriter<'a> {
                 let start = self.out.len();
                 self.out.put_i32(0);
                 let _infallible = value(&mut ValueWriter { out: self.out, escape: false });
-                binary_header::patch_len(self.out, start);
+                patch_len(self.out, start);
             }
         }
         self.first = false;
     }
+}
+
+/// Writes the ext fields' JSON object, braces included.
+pub(crate) fn write_json(out: &mut BytesMut, fields: &dyn EncodeFields) {
+    out.put_u8(b'{');
+    fields.encode_fields(&mut FieldWriter::new(out, Serialization::Json));
+    out.put_u8(b'}');
 }
 
 /// Where a value's text goes; escapes it when the frame is JSON.
@@ -338,7 +345,7 @@ struct ValueWriter<'a> {
 impl fmt::Write for ValueWriter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if self.escape {
-            json_header::write_escaped(self.out, text);
+            write_escaped(self.out, text);
         } else {
             self.out.put_slice(text.as_bytes());
         }

@@ -1,9 +1,11 @@
 //! Frames: `total u32, header word u32 (serialization in the top byte, header length below), header, body`.
 
-use bytes::{Buf as _, BufMut as _, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-use crate::command::{Command, HeadParts, Serialization};
 use crate::fields::EncodeFields;
+use crate::frame_error::{FrameError, HEADER_LEN_MAX};
+use crate::head::{Head, HeadParts};
+use crate::serialization::Serialization;
 use crate::{binary_header, json_header};
 
 /// Largest frame, in bytes, its length word included. Java: `com.rocketmq.remoting.frameMaxLength`.
@@ -12,43 +14,15 @@ pub const FRAME_LEN_MAX: usize = 16_777_216;
 /// Longest body that is put into a frame; the rest is room for its header.
 pub const BODY_LEN_MAX: usize = FRAME_LEN_MAX - 64 * 1024;
 
-/// Longest header that is read. Java reads any that fits the frame; a message's properties are at most 32 KiB, a condition 256 KiB, and each
-/// header is gone through several times.
-pub const HEADER_LEN_MAX: usize = 1024 * 1024;
-
 /// Bytes before the header.
 const PREFIX_LEN: usize = 8;
 
-/// Why bytes are not a frame. There is no answer to these; the connection is closed (Java: `NettyDecoder`).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    #[error("a frame of {len} bytes, limit {limit}")]
-    TooLong { len: u64, limit: usize },
-    #[error("a frame whose length word is {total}, which leaves no room for a header")]
-    TooShort { total: usize },
-    #[error("a header of {header} bytes in {room} bytes")]
-    HeaderLen { header: usize, room: usize },
-    #[error("a header of {len} bytes, limit {HEADER_LEN_MAX}")]
-    HeaderTooLong { len: usize },
-    #[error("unknown header serialization {0}")]
-    Serialization(u8),
-    #[error("JSON header: {problem} at byte {at}")]
-    Json { problem: &'static str, at: usize },
-    #[error("binary header: {0} reaches past the end")]
-    Binary(&'static str),
-    /// Only when writing.
-    #[error("the {field} {value} does not fit a binary header")]
-    NotBinary { field: &'static str, value: i32 },
-    /// Only when writing.
-    #[error("a field name is too long for a binary header")]
-    NameTooLong,
-}
+/// One whole frame: its header, how that was written, and the body.
+pub(crate) type Parts = (Head, Serialization, Bytes);
 
-/// Splits one whole frame off the front of `buffer`, without copying. `None`: more bytes are needed.
-///
-/// `frame_len_max` counts the length word in. A length over it is an error as soon as the length word is there.
-/// After an error the buffer's content is of no use and the connection must be closed.
-pub fn decode_frame(buffer: &mut BytesMut, frame_len_max: usize) -> Result<Option<Command>, FrameError> {
+/// See [`crate::decode_frame`].
+#[inline]
+pub(crate) fn split(buffer: &mut BytesMut, frame_len_max: usize) -> Result<Option<Parts>, FrameError> {
     let Some(word) = buffer.first_chunk::<4>() else {
         return Ok(None);
     };
@@ -84,7 +58,7 @@ pub fn decode_frame(buffer: &mut BytesMut, frame_len_max: usize) -> Result<Optio
         1 => (binary_header::parse(&header)?, Serialization::Binary),
         other => return Err(FrameError::Serialization(other)),
     };
-    Ok(Some(head.into_command(serialization, frame)))
+    Ok(Some((head, serialization, frame)))
 }
 
 /// Writes everything of a frame before its body. On an error `out` is as it was.

@@ -13,16 +13,21 @@
 // The derive writes paths that start at `::ferromq_protocol`; this lets it be used inside the crate too.
 extern crate self as ferromq_protocol;
 
+mod binary_fields;
 mod binary_header;
 mod code;
 mod command;
 mod fields;
 mod frame;
+mod frame_error;
+mod head;
+mod json_fields;
 mod json_header;
 mod language;
 mod names;
 mod offsets;
 mod reply;
+mod serialization;
 mod version;
 
 pub mod body;
@@ -33,7 +38,7 @@ pub mod topics;
 
 pub use bytestring::ByteString;
 pub use code::{RequestCode, ResponseCode};
-pub use command::{Command, Flags, RequestId, Serialization};
+pub use command::{Command, decode_frame};
 pub use ferromq_protocol_derive::Header;
 #[doc(hidden)]
 pub use fields::derive;
@@ -41,9 +46,12 @@ pub use fields::{
     DecodeFields, EncodeFields, FieldIter, FieldText, FieldValue, FieldWriter, Fields, HeaderError, NoFields,
     UnreadableValue,
 };
-pub use frame::{BODY_LEN_MAX, FRAME_LEN_MAX, FrameError, HEADER_LEN_MAX, decode_frame};
+pub use frame::{BODY_LEN_MAX, FRAME_LEN_MAX};
+pub use frame_error::{FrameError, HEADER_LEN_MAX};
+pub use head::{Flags, RequestId};
 pub use language::Language;
 pub use names::{GroupName, NameError, TopicName};
 pub use offsets::{PhysicalOffset, QueueId, QueueOffset};
 pub use reply::Reply;
+pub use serialization::Serialization;
 pub use version::{VERSION, version_name};

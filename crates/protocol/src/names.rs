@@ -177,6 +177,13 @@ name_type!(
     GROUP_LEN_MAX
 );
 
+impl GroupName {
+    /// Whether a group's retry and dead-letter topics can be: its name is valid, or blank, as one that comes into being by being used may be.
+    pub fn can_be_retried(group: &str) -> bool {
+        group.trim().is_empty() || GroupName::from(group).validate().is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

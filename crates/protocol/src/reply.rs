@@ -5,9 +5,10 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::command::{Flags, HeadParts, RequestId};
 use crate::fields::EncodeFields;
-use crate::frame::{self, FrameError};
+use crate::frame;
+use crate::frame_error::FrameError;
+use crate::head::{Flags, HeadParts, RequestId};
 use crate::language::Language;
 use crate::version::VERSION;
 use crate::{NoFields, ResponseCode};

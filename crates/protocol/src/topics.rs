@@ -2,8 +2,6 @@
 //!
 //! Java: TopicValidator, MixAll, NamespaceUtil, KeyBuilder. Which rules a name must follow is in [`crate::TopicName`].
 
-use crate::GroupName;
-
 /// Before the group in the name of its retry topic.
 pub const RETRY_PREFIX: &str = "%RETRY%";
 /// Before the group in the name of its dead-letter topic.
@@ -119,11 +117,6 @@ pub fn retry_topic(group: &str) -> String {
 /// The topic that holds a group's messages after the last try.
 pub fn dead_letter_topic(group: &str) -> String {
     format!("{DEAD_LETTER_PREFIX}{group}")
-}
-
-/// Whether a group's retry and dead-letter topics can be: its name is valid, or blank, as one that comes into being by being used may be.
-pub fn can_be_retried(group: &str) -> bool {
-    group.trim().is_empty() || GroupName::from(group).validate().is_ok()
 }
 
 pub fn is_retry(topic: &str) -> bool {

@@ -12,7 +12,7 @@ use ferromq_protocol::header::{
     ConsumerConnectionRequest, ConsumerListRequest, ProducerConnectionRequest, SubscriptionByConsumerRequest,
     UnregisterClientRequest,
 };
-use ferromq_protocol::{Command, NoFields, Reply, ResponseCode, topics as names};
+use ferromq_protocol::{Command, GroupName, NoFields, Reply, ResponseCode, topics as names};
 use ferromq_remoting::{Connection, Outcome};
 
 use crate::clients::{Clients, ConsumerHeartbeat, Full, Member};
@@ -111,7 +111,7 @@ fn full(full: Full) -> Refusal {
 fn make_retry_topic(topics: &Topics, consumer: &ConsumerData, queue_count: i32) {
     let retry_topic = names::retry_topic(&consumer.group_name);
     // The group may come from a file of Java's, which takes any name.
-    if topics.contains(&retry_topic) || !names::can_be_retried(&consumer.group_name) {
+    if topics.contains(&retry_topic) || !GroupName::can_be_retried(&consumer.group_name) {
         return;
     }
     let order =

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ferromq_protocol::header::{SendReply, SendRequest};
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{BatchItems, NewMessage, OffsetMessageId, SysFlag, TransactionKind};
-use ferromq_protocol::{ByteString, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names};
+use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names};
 use ferromq_store::{AppendError, DelayLevels, Round};
 
 use crate::acknowledge::{Answer, NotKept, Stored};
@@ -420,7 +420,7 @@ impl SendPath {
     /// Whether a message that a client sends to its group's retry topic has had all its tries, or the group consumes orderly.
     /// Java: `handleRetryAndDLQ`.
     fn is_past_retries(&self, group: &str, request: &SendRequest, client_version: i32) -> Result<bool, Refusal> {
-        let known = self.parts.groups.find_or_create(group).filter(|_| topic_names::can_be_retried(group));
+        let known = self.parts.groups.find_or_create(group).filter(|_| GroupName::can_be_retried(group));
         let Some(config) = known else {
             let refusal = Refusal::with_faq(
                 ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,

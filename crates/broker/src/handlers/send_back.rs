@@ -10,7 +10,7 @@ use ferromq_protocol::body::SubscriptionGroup;
 use ferromq_protocol::header::SendBackRequest;
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, OffsetMessageId, Properties, Record};
-use ferromq_protocol::{PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
+use ferromq_protocol::{GroupName, PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
 use ferromq_store::{AppendError, DelayLevels, Effort, Round, Store};
 
 use crate::acknowledge::{Answer, NotKept, Stored};
@@ -117,7 +117,7 @@ impl SendBackPath {
 
     fn admit(&self, request: &SendBackRequest) -> Result<Arc<SubscriptionGroup>, Refusal> {
         let known = self.groups.find_or_create(&request.group);
-        let Some(group) = known.filter(|_| topic_names::can_be_retried(&request.group)) else {
+        let Some(group) = known.filter(|_| GroupName::can_be_retried(&request.group)) else {
             // The blank before the line end is Java's.
             let remark = format!("subscription group not exist, {} ", request.group);
             return Err(Refusal::with_faq(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, &remark));

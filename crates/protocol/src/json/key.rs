@@ -7,7 +7,6 @@ use serde::de::{self, IntoDeserializer, Visitor};
 
 use super::JsonError;
 use super::number;
-use super::read::variant_name;
 use super::scan::{OBJECTS_MAX, Scalar, Scanner};
 
 pub(super) struct Key<'t> {
@@ -81,4 +80,20 @@ impl<'de> de::Deserializer<'de> for Key<'_> {
     serde::forward_to_deserialize_any! {
         f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map identifier ignored_any
     }
+}
+
+/// An enum constant by its name (ignoring case) or its ordinal.
+pub(super) fn variant_name(scalar: &Scalar<'_>, variants: &'static [&'static str]) -> Option<&'static str> {
+    if let Scalar::Text(text) = scalar {
+        if let Some(name) = variants.iter().find(|name| name.eq_ignore_ascii_case(text.trim())) {
+            return Some(name);
+        }
+        if text.trim().is_empty() {
+            return None;
+        }
+    }
+    if matches!(scalar, Scalar::Null | Scalar::Bool(_)) {
+        return None;
+    }
+    variants.get(usize::try_from(number::integer(scalar)?).ok()?).copied()
 }

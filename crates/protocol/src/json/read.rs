@@ -6,6 +6,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, SeqAccess, Visitor};
 
 use super::JsonError;
+use super::key::variant_name;
 use super::number;
 use super::object::{MapEntries, StructMembers};
 use super::scan::{Scalar, Scanner};
@@ -286,22 +287,6 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
     }
 
     serde::forward_to_deserialize_any! { bytes byte_buf }
-}
-
-/// An enum constant by its name (ignoring case) or its ordinal.
-pub(super) fn variant_name(scalar: &Scalar<'_>, variants: &'static [&'static str]) -> Option<&'static str> {
-    if let Scalar::Text(text) = scalar {
-        if let Some(name) = variants.iter().find(|name| name.eq_ignore_ascii_case(text.trim())) {
-            return Some(name);
-        }
-        if text.trim().is_empty() {
-            return None;
-        }
-    }
-    if matches!(scalar, Scalar::Null | Scalar::Bool(_)) {
-        return None;
-    }
-    variants.get(usize::try_from(number::integer(scalar)?).ok()?).copied()
 }
 
 /// The elements of an array; nulls are left out.

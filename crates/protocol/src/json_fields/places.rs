@@ -131,7 +131,8 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::json_header::{Members, write_fields};
+    use crate::fields::write_json;
+    use crate::json_fields::Members;
 
     proptest::proptest! {
         #[test]
@@ -139,7 +140,7 @@ mod tests {
             members in proptest::collection::vec(("[a-zA-Z_]{1,9}", "([a-z é订\"\\\\\u{1}\u{2}]|[0-9]{1,13}){0,12}"), 1..24)
         ) {
             let mut text = BytesMut::new();
-            write_fields(&mut text, &members);
+            write_json(&mut text, &members);
             let text = std::str::from_utf8(&text).unwrap();
             let mut walk = Members::of_checked(text);
             let mut wanted = Vec::new();
