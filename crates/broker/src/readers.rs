@@ -45,12 +45,13 @@ pub(crate) struct Busy {
 type Job = Box<dyn FnOnce(Result<(), Busy>) + Send>;
 
 pub(crate) struct Readers {
-    shared: Arc<Shared>,
+    pool: Arc<ReaderPool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// What the threads have in common.
 #[derive(Default)]
-struct Shared {
+struct ReaderPool {
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -99,12 +100,12 @@ impl OfConnection {
 impl Readers {
     /// Starts the threads; jobs may use the tokio runtime this is called on.
     pub(crate) fn start() -> io::Result<Readers> {
-        let readers = Readers { shared: Arc::default(), threads: Mutex::default() };
+        let readers = Readers { pool: Arc::default(), threads: Mutex::default() };
         for number in 0..THREADS {
-            let (shared, runtime) = (Arc::clone(&readers.shared), Handle::current());
+            let (pool, runtime) = (Arc::clone(&readers.pool), Handle::current());
             let thread = std::thread::Builder::new().name(format!("reader-{number}")).spawn(move || {
                 let _entered = runtime.enter();
-                shared.run();
+                pool.run();
             })?;
             readers.threads.lock().push(thread);
         }
@@ -113,10 +114,10 @@ impl Readers {
 
     /// Has a job done for a peer; `bytes` is what it keeps in memory. Without room for it, it is called at once with the reason.
     pub(crate) fn submit(&self, peer: Peer, bytes: usize, job: impl FnOnce(Result<(), Busy>) + Send + 'static) {
-        let refused = self.shared.queue.lock().add(peer, bytes, Box::new(job));
+        let refused = self.pool.queue.lock().add(peer, bytes, Box::new(job));
         match refused {
             Ok(()) => {
-                self.shared.wake.notify_one();
+                self.pool.wake.notify_one();
             }
             Err((busy, job)) => job(Err(busy)),
         }
@@ -124,7 +125,7 @@ impl Readers {
 
     /// Ends the threads when they are done with what they are at; what waits is dropped.
     pub(crate) fn stop(&self) {
-        self.shared.stop();
+        self.pool.stop();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 error!("a thread that reads has panicked");
@@ -136,11 +137,11 @@ impl Readers {
 impl Drop for Readers {
     /// Does not wait: the last one to let go may be one of the threads.
     fn drop(&mut self) {
-        self.shared.stop();
+        self.pool.stop();
     }
 }
 
-impl Shared {
+impl ReaderPool {
     fn run(&self) {
         loop {
             let (peer, job) = {
