@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ferromq_config::replace_file;
@@ -19,16 +18,18 @@ use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
 use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, Effort, QueueEntry, Store, Want};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::delivery;
 use crate::missing;
 use crate::persistence::{self, Persistence, SavedFile, TableError};
 use crate::places;
+use crate::save_after_flush::SaveAfterFlush;
 use crate::stamps::{Stamps, Step, Watch};
 use crate::statistics::Statistics;
 use crate::topics::Topics;
+use crate::worker::{Bell, Worker};
 
 /// Pause after a delivery that failed. Java: `DELAY_FOR_A_WHILE`.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -86,12 +87,13 @@ pub struct DelayParts {
 
 /// The thread that delivers, and how far it is.
 pub struct Delays {
-    shared: Arc<Shared>,
+    delivery: Arc<LevelDelivery>,
     file: SavedFile,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    worker: Worker,
 }
 
-struct Shared {
+/// Delivers what is due of the levels.
+struct LevelDelivery {
     store: Arc<Store>,
     topics: Arc<Topics>,
     statistics: Arc<Statistics>,
@@ -100,16 +102,13 @@ struct Shared {
     /// Goes forward only.
     forward: Clock,
     progress: Mutex<Progress>,
-    signal: Mutex<Signal>,
-    wake: Condvar,
 }
 
 /// How far the levels are delivered.
 #[derive(Default)]
 struct Progress {
     now: Delivered,
-    /// Not all of it is on disk yet.
-    unsafe_to_save: Option<Delivered>,
+    after_flush: SaveAfterFlush<Delivered>,
     /// What the file says, or is about to.
     saved: Delivered,
     changed: bool,
@@ -122,14 +121,6 @@ struct Delivered {
     offsets: BTreeMap<i32, QueueOffset>,
     version: DataVersion,
     end: PhysicalOffset,
-}
-
-#[derive(Default)]
-struct Signal {
-    /// When the thread wakes by itself, in ms; `None` while it works or has nothing to wait for.
-    awaited: Option<i64>,
-    woken: bool,
-    stopping: bool,
 }
 
 impl Delays {
@@ -152,54 +143,43 @@ impl Delays {
             }
         }
         let progress = Progress { now: delivered.clone(), saved: delivered, ..Progress::default() };
-        let shared = Arc::new(Shared {
-            store,
-            topics,
-            statistics,
-            levels,
-            clock,
-            forward,
-            progress: Mutex::new(progress),
-            signal: Mutex::default(),
-            wake: Condvar::new(),
-        });
-        let rendered = Arc::clone(&shared);
+        let progress = Mutex::new(progress);
+        let delivery = Arc::new(LevelDelivery { store, topics, statistics, levels, clock, forward, progress });
+        let rendered = Arc::clone(&delivery);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.progress.lock().saved.table()))?;
         if is_ahead {
             file.save_brought_back();
         }
-        Ok(Delays { shared, file, thread: Mutex::new(None) })
+        Ok(Delays { delivery, file, worker: Worker::new("delay") })
     }
 
-    /// Begins to deliver.
+    /// Begins to deliver, or goes on after a stop.
     pub fn start(&self) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name("delay".into()).spawn(move || shared.run())?;
-        *self.thread.lock() = Some(thread);
-        Ok(())
+        let delivery = Arc::clone(&self.delivery);
+        self.worker.start(move |bell| delivery.run(bell))
     }
 
     /// A message is visible in some queue. Called by whoever dispatches.
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
         if arrival.topic == SCHEDULE_TOPIC {
-            self.shared.wake_before(arrival.tags_code);
+            self.worker.bell().wake_before(arrival.tags_code);
         }
     }
 
     /// Asks for the file to be written as far as the delivered copies are on disk, and for the rest of them to get there, so that it
     /// follows at the next call.
     pub fn save_if_changed(&self) {
-        let store = &self.shared.store;
+        let store = &self.delivery.store;
         let flushed = store.watermarks().flushed;
-        let mut progress = self.shared.progress.lock();
-        if let Some(safe) = progress.unsafe_to_save.take_if(|delivered| delivered.end <= flushed) {
+        let mut progress = self.delivery.progress.lock();
+        if let Some(safe) = progress.after_flush.take_flushed(flushed) {
             progress.saved = safe;
             self.file.request();
         }
-        if progress.unsafe_to_save.is_none() && std::mem::take(&mut progress.changed) {
+        if !progress.after_flush.is_waiting() && std::mem::take(&mut progress.changed) {
             let now = progress.now.clone();
             let end = now.end;
-            progress.unsafe_to_save = Some(now);
+            progress.after_flush.wait_for(end, now);
             drop(progress);
             store.when_safe(end, Want::Disk, |_| ());
         }
@@ -207,20 +187,14 @@ impl Delays {
 
     /// Ends the thread; what is not delivered yet stays for the next start.
     pub fn stop(&self) {
-        self.shared.signal.lock().stopping = true;
-        self.shared.wake.notify_all();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            error!("the delay thread panicked; the next start goes on from the last saved offsets");
-        }
+        self.worker.stop();
     }
 
     /// Writes the file with everything that was delivered. Only right once the store is closed: then all of it is on disk.
     pub fn save_after_close(&self) {
         let path: PathBuf = self.file.path().to_owned();
         let table = {
-            let mut progress = self.shared.progress.lock();
+            let mut progress = self.delivery.progress.lock();
             progress.saved = progress.now.clone();
             if progress.saved.offsets.is_empty() && !path.exists() {
                 return;
@@ -234,15 +208,15 @@ impl Delays {
 
     /// Levels in use with what is delivered: GET_ALL_DELAY_OFFSET.
     pub fn table(&self) -> DelayOffsetTable {
-        self.shared.progress.lock().now.table()
+        self.delivery.progress.lock().now.table()
     }
 
     /// Per level in use: next offset to deliver and the end of its queue.
     pub fn progress(&self) -> Vec<(i32, QueueOffset, QueueOffset)> {
-        let offsets = self.shared.progress.lock().now.offsets.clone();
+        let offsets = self.delivery.progress.lock().now.offsets.clone();
         let end = |level| {
             queue_of(level)
-                .and_then(|queue| self.shared.store.queue_bounds(SCHEDULE_TOPIC, queue))
+                .and_then(|queue| self.delivery.store.queue_bounds(SCHEDULE_TOPIC, queue))
                 .map(|bounds| bounds.max)
         };
         offsets.into_iter().map(|(level, offset)| (level, offset, end(level).unwrap_or_default())).collect()
@@ -251,13 +225,7 @@ impl Delays {
     /// For tests with a clock of their own: look at the clock again.
     #[cfg(test)]
     pub(crate) fn clock_moved(&self) {
-        self.shared.wake_before(i64::MIN);
-    }
-}
-
-impl Drop for Delays {
-    fn drop(&mut self) {
-        self.stop();
+        self.worker.bell().wake();
     }
 }
 
@@ -284,21 +252,13 @@ enum Head {
     Closed,
 }
 
-impl Shared {
-    fn run(&self) {
+impl LevelDelivery {
+    fn run(&self, bell: &Bell) {
         let mut watch = Watch::new(self.clock.clone(), self.forward.clone());
         let mut stamps: HashMap<i32, Stamps> = HashMap::new();
         let mut failing = false;
         let levels = self.levels_to_serve();
-        loop {
-            {
-                let mut signal = self.signal.lock();
-                if signal.stopping {
-                    return;
-                }
-                signal.woken = false;
-                signal.awaited = None;
-            }
+        while bell.begins() {
             let step = watch.look();
             if let Some(step) = step {
                 warn!(by_ms = step.by_ms, "the clock was set; delays go on as if it had not been");
@@ -321,9 +281,11 @@ impl Shared {
             }
             failing = failed;
             if failed {
-                self.sleep(Some(watch.now_ms().saturating_add(duration_ms(RETRY_PAUSE))), &watch);
+                bell.pause(RETRY_PAUSE);
             } else if !more {
-                self.sleep(earliest, &watch);
+                let left = |due: i64| u64::try_from(due.saturating_sub(watch.now_ms())).unwrap_or(0);
+                let time = earliest.map(|due| Duration::from_millis(left(due)).min(SLEEP_MAX));
+                bell.sleep(earliest.unwrap_or(i64::MAX), time);
             }
         }
     }
@@ -336,31 +298,6 @@ impl Shared {
         let queues = self.store.queue_ids(SCHEDULE_TOPIC);
         let former = queues.into_iter().filter_map(|queue| i32::try_from(queue.0).ok()?.checked_add(1));
         (1..=count).chain(former.filter(|level| *level > count)).collect()
-    }
-
-    /// Until that time, or woken.
-    fn sleep(&self, until: Option<i64>, watch: &Watch) {
-        let mut signal = self.signal.lock();
-        if signal.woken || signal.stopping {
-            return;
-        }
-        signal.awaited = Some(until.unwrap_or(i64::MAX));
-        match until {
-            None => self.wake.wait(&mut signal),
-            Some(until) => {
-                let wait = u64::try_from(until.saturating_sub(watch.now_ms())).unwrap_or(0);
-                self.wake.wait_for(&mut signal, Duration::from_millis(wait).min(SLEEP_MAX));
-            }
-        }
-    }
-
-    /// Wakes the thread if it would sleep beyond `due`. A message that comes while it works is noticed too.
-    fn wake_before(&self, due: i64) {
-        let mut signal = self.signal.lock();
-        if signal.awaited.is_none_or(|awaited| due < awaited) {
-            signal.woken = true;
-            self.wake.notify_one();
-        }
     }
 
     /// Moves what was stamped before a step of the clock.
@@ -499,10 +436,6 @@ fn clamp(store: &Store, level: i32, offset: i64) -> QueueOffset {
         Some(bounds) => offset.clamp(bounds.min, bounds.max.max(bounds.min)),
         None => QueueOffset::default(),
     }
-}
-
-fn duration_ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

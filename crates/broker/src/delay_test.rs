@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
 
 use ferromq_protocol::message::SysFlag;
 use ferromq_protocol::topics::TIMER_TOPIC;
@@ -11,7 +10,7 @@ use ferromq_store::{AllMessages, Disk, Effort, LocalDisk, ReadLimits, StoreConfi
 use super::*;
 use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
-use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused};
+use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused, wait_until};
 
 const START: i64 = 1_795_220_000_000;
 /// How long a test waits for another thread before it gives up.
@@ -85,7 +84,7 @@ impl House {
 
     /// As [`delay`](Self::delay), for wherever the properties say.
     fn delay_for(&self, level: i32, place: &str, body: &str) {
-        let waiting = Waiting::at(level, &self.delays.shared.levels).unwrap();
+        let waiting = Waiting::at(level, &self.delays.delivery.levels).unwrap();
         let text = format!("TAGS\u{1}TagA\u{2}DELAY\u{1}{}\u{2}{place}", waiting.level);
         let host = "127.0.0.1:10911".parse().unwrap();
         self.store
@@ -118,17 +117,7 @@ impl House {
 
     /// Waits until the thread sleeps, having looked at everything.
     fn settle(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            {
-                let signal = self.delays.shared.signal.lock();
-                if signal.awaited.is_some() && !signal.woken {
-                    return;
-                }
-            }
-            assert!(Instant::now() < deadline, "the delay thread does not come to rest");
-            std::thread::yield_now();
-        }
+        wait_until("the delay thread does not come to rest", || self.delays.worker.bell().sleeps());
     }
 
     /// How many messages of a level have been put into their topics.
@@ -272,9 +261,7 @@ fn an_entry_on_a_bad_sector_costs_its_message_and_one_that_cannot_be_read_now_no
         house.pass(1_000);
         house.settle();
         disk.recover();
-        house.pass(100);
-        house.settle();
-        assert_eq!(house.delivered(1), 3);
+        wait_until("not all are delivered", || house.delivered(1) == 3);
         for _ in 0..count {
             house.next_arrival();
         }
@@ -285,7 +272,7 @@ fn an_entry_on_a_bad_sector_costs_its_message_and_one_that_cannot_be_read_now_no
 #[test]
 fn a_queue_that_takes_no_messages_holds_up_its_own_alone() {
     let house = House::new();
-    house.delays.shared.topics.update(crate::topics::new_config("Broken", 1, 6)).unwrap();
+    house.delays.delivery.topics.update(crate::topics::new_config("Broken", 1, 6)).unwrap();
     break_queue(&house.store, "Broken", QueueId(0), &house.directory.path().join("consumequeue/Broken"));
     for topic in ["Broken", "Other"] {
         house.delay(1, topic, topic);
@@ -307,7 +294,7 @@ fn a_queue_that_takes_no_messages_holds_up_its_own_alone() {
 #[test]
 fn a_topic_that_has_lost_queues_gets_its_message_in_one_it_has() {
     let house = House::new();
-    let topics = &house.delays.shared.topics;
+    let topics = &house.delays.delivery.topics;
     topics.update(crate::topics::new_config("Shrunk", 2, 6)).unwrap();
     house.delay_for(1, "REAL_TOPIC\u{1}Shrunk\u{2}REAL_QID\u{1}7\u{2}", "still seen");
     house.pass(1000);
@@ -329,6 +316,21 @@ fn the_delivered_copy_is_as_java_writes_it() {
     assert_eq!(record.properties(), "TAGS\u{1}TagA\u{2}DELAY\u{1}1\u{2}REAL_TOPIC\u{1}TopicA\u{2}REAL_QID\u{1}1\u{2}");
     assert_eq!((record.flag(), record.reconsume_times(), record.born_timestamp()), (7, 2, START - 5));
     assert_eq!(record.born_host(), "10.0.0.1:4000".parse().unwrap());
+}
+
+#[test]
+fn stopped_and_started_again_it_goes_on_where_it_was() {
+    let house = House::new();
+    for round in 1..4 {
+        house.delays.stop();
+        house.delay(1, "TopicA", &round.to_string());
+        house.pass(1000);
+        house.delays.start().unwrap();
+        house.next_arrival();
+        house.settle();
+        assert_eq!(house.delivered(1), round);
+    }
+    assert_eq!(house.bodies("TopicA"), ["1", "2", "3"]);
 }
 
 #[test]
@@ -379,7 +381,7 @@ fn offsets_are_saved_only_when_the_copies_are_on_disk() {
     house.store.when_safe(end, Want::Disk, move |outcome| done.send(outcome).unwrap());
     flushed.recv_timeout(PATIENCE).unwrap().unwrap();
     house.delays.save_if_changed();
-    assert_eq!(house.delays.shared.progress.lock().saved.offsets[&1], QueueOffset(1));
+    assert_eq!(house.delays.delivery.progress.lock().saved.offsets[&1], QueueOffset(1));
 }
 
 #[test]

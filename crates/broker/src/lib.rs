@@ -29,6 +29,7 @@ mod refusal;
 mod registrar;
 mod relay;
 mod runtime_info;
+mod save_after_flush;
 mod stamps;
 pub mod statistics;
 mod subscription;
@@ -40,6 +41,7 @@ mod timers;
 mod topic_attributes;
 pub mod topics;
 mod transactions;
+mod worker;
 
 pub use broker::{Broker, StartError};
 pub use config::BrokerConfig;

@@ -17,6 +17,7 @@ use super::{QUEUE, TimerDelivery, cancel_key};
 use crate::delivery;
 use crate::missing;
 use crate::places;
+use crate::worker::Bell;
 
 /// As the log calls them.
 const WHAT: &str = "a timer message";
@@ -44,13 +45,18 @@ pub(super) enum TurnError {
 
 impl TimerDelivery {
     /// Enters what has come, delivers what is due, saves what can be saved. True when there is more to do right now.
-    pub(super) fn turn(self: &Arc<Self>, index: &mut TimerIndex, saving: &mut Saving) -> Result<bool, TurnError> {
+    pub(super) fn turn(
+        &self,
+        index: &mut TimerIndex,
+        saving: &mut Saving,
+        bell: &Arc<Bell>,
+    ) -> Result<bool, TurnError> {
         // Everything that has come first: among it may be what takes something back that is due. What cannot be entered now holds up
         // what was entered before, for a while only.
-        let entered = self.enter_all(index);
+        let entered = self.enter_all(index, bell);
         let held_up_ms = if entered.is_ok() { 0 } else { HELD_UP_MAX_MS };
         let mut delivered = 0;
-        while delivered < DELIVERED_MAX && !self.signal.lock().stopping {
+        while delivered < DELIVERED_MAX && !bell.is_stopping() {
             let due = index.due(self.clock.now_ms().saturating_sub(held_up_ms))?;
             let Some(first) = due.first().copied() else { break };
             if let Err(stopped) = self.deliver_all(&due) {
@@ -61,7 +67,7 @@ impl TimerDelivery {
             index.delivered(first.due_ms);
             delivered += due.len();
         }
-        if let Err(error) = self.save(index, saving)
+        if let Err(error) = self.save(index, saving, bell)
             && !std::mem::replace(&mut saving.failing, true)
         {
             // Deliveries go on; after a crash some come again.
@@ -72,11 +78,11 @@ impl TimerDelivery {
     }
 
     /// Takes over all that is new in the timer queue.
-    fn enter_all(&self, index: &mut TimerIndex) -> Result<(), TurnError> {
+    fn enter_all(&self, index: &mut TimerIndex, bell: &Bell) -> Result<(), TurnError> {
         loop {
             // First: what cannot be written must not become more and more.
             index.write()?;
-            if self.signal.lock().stopping {
+            if bell.is_stopping() {
                 return Ok(());
             }
             if !self.enter(index)? {
@@ -329,7 +335,7 @@ mod tests {
 
         fn pass(&self, ms: i64) {
             self.clock_ms.fetch_add(ms, Ordering::SeqCst);
-            self.timers.delivery.wake_up();
+            self.timers.worker.bell().wake();
         }
 
         fn count(&self, topic: &str, queue: u32) -> u64 {
@@ -405,6 +411,27 @@ mod tests {
             house.timers.stop();
             // What takes back came in time, if it could be read in time.
             assert_eq!(house.count("Back", 0), u64::from(!passes));
+        }
+    }
+
+    #[test]
+    fn stopped_and_started_again_it_goes_on_where_it_was() {
+        for panicked in [false, true] {
+            let house = House::new();
+            house.at(1_000, "Before", "");
+            house.at(2_000, "After", "");
+            house.pass(1_000);
+            house.wait_for("Before", 0, 1);
+            house.timers.stop();
+            if panicked {
+                house.timers.delivery.index.lock().take();
+            }
+            house.pass(1_000);
+            house.timers.start().unwrap();
+            house.wait_for("After", 0, 1);
+            house.timers.stop();
+            // After a panic, what was not saved is delivered again.
+            assert!(house.count("Before", 0) == 1 || panicked);
         }
     }
 

@@ -12,7 +12,6 @@ mod wish;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ferromq_protocol::message::Properties;
@@ -20,11 +19,12 @@ use ferromq_protocol::message::properties::names;
 use ferromq_protocol::topics::TIMER_TOPIC;
 use ferromq_protocol::{QueueId, QueueOffset};
 use ferromq_store::{AppendError, Arrival, Clock, Store, TimerIndex};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::statistics::Statistics;
 use crate::topics::Topics;
+use crate::worker::{Bell, Worker};
 use delivery::TurnError;
 use java::JavaProgress;
 use saving::{SAVE_DELIVERED_PERIOD, Saving};
@@ -52,25 +52,18 @@ pub(crate) fn cancel_key(topic: &str, unique_key: &str) -> String {
 /// The thread that delivers.
 pub(crate) struct Timers {
     delivery: Arc<TimerDelivery>,
-    thread: Mutex<Option<JoinHandle<TimerIndex>>>,
-    /// Until the thread has it.
-    index: Mutex<Option<TimerIndex>>,
+    worker: Worker,
 }
 
 struct TimerDelivery {
+    dir: PathBuf,
+    /// While the thread does not have it; a panic of that loses it.
+    index: Mutex<Option<TimerIndex>>,
     store: Arc<Store>,
     topics: Arc<Topics>,
     statistics: Arc<Statistics>,
     clock: Clock,
     java: JavaProgress,
-    signal: Mutex<Signal>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct Signal {
-    arrived: bool,
-    stopping: bool,
 }
 
 impl Timers {
@@ -85,52 +78,34 @@ impl Timers {
         statistics: Arc<Statistics>,
     ) -> io::Result<Timers> {
         let mut java = JavaProgress::read(java_checkpoint)?;
-        let mut index = TimerIndex::open(dir, java.read_ms.saturating_sub(1))?;
         let end = store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
         java.queue_offset = java.queue_offset.min(end);
-        if index.entered() > end {
-            warn!(entered = %index.entered(), %end, "more timers were entered than the queue has, because the log lost its end; going on at its end");
-            index.skip_to(end);
-            // Before anything new is stored there: it would count as entered after a crash.
-            let checkpoint = index.checkpoint();
-            index.save(checkpoint)?;
-        }
-        let delivery =
-            TimerDelivery { store, topics, statistics, clock, java, signal: Mutex::default(), wake: Condvar::new() };
-        Ok(Timers { delivery: Arc::new(delivery), thread: Mutex::new(None), index: Mutex::new(Some(index)) })
+        let delivery = TimerDelivery { dir, index: Mutex::new(None), store, topics, statistics, clock, java };
+        *delivery.index.lock() = Some(delivery.open_index()?);
+        Ok(Timers { delivery: Arc::new(delivery), worker: Worker::new("timers") })
     }
 
-    /// Begins to deliver.
+    /// Begins to deliver, or goes on after a stop.
     pub(crate) fn start(&self) -> io::Result<()> {
-        let Some(index) = self.index.lock().take() else { return Ok(()) };
         let delivery = Arc::clone(&self.delivery);
-        let thread = std::thread::Builder::new().name("timers".into()).spawn(move || delivery.run(index))?;
-        *self.thread.lock() = Some(thread);
-        Ok(())
+        self.worker.start(move |bell| delivery.run(bell))
     }
 
     /// A message is visible in some queue. Called by whoever dispatches.
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
         if arrival.topic == TIMER_TOPIC {
-            self.delivery.wake_up();
+            self.worker.bell().wake();
         }
     }
 
     /// Ends the thread; what is not due yet stays for the next start.
     pub(crate) fn stop(&self) {
-        self.delivery.signal.lock().stopping = true;
-        self.delivery.wake.notify_all();
-        if let Some(thread) = self.thread.lock().take() {
-            match thread.join() {
-                Ok(index) => *self.index.lock() = Some(index),
-                Err(_) => error!("the timer thread panicked; the next start goes on from what was saved"),
-            }
-        }
+        self.worker.stop();
     }
 
     /// Saves the index with everything that was delivered. Only right once the store is closed: then all of it is on disk.
     pub(crate) fn save_after_close(&self) {
-        if let Some(index) = &mut *self.index.lock()
+        if let Some(index) = &mut *self.delivery.index.lock()
             && index.entered() >= self.delivery.java.queue_offset
         {
             let checkpoint = index.checkpoint();
@@ -141,66 +116,58 @@ impl Timers {
     }
 }
 
-impl Drop for Timers {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
 impl TimerDelivery {
-    /// There is something to be looked at.
-    fn wake_up(&self) {
-        self.signal.lock().arrived = true;
-        self.wake.notify_one();
+    /// As it was saved. What counts as entered is in the queue.
+    fn open_index(&self) -> io::Result<TimerIndex> {
+        let mut index = TimerIndex::open(self.dir.clone(), self.java.read_ms.saturating_sub(1))?;
+        let end = self.store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
+        if index.entered() > end {
+            warn!(entered = %index.entered(), %end, "more timers were entered than the queue has, because the log lost its end; going on at its end");
+            index.skip_to(end);
+            // Before anything new is stored there: it would count as entered after a crash.
+            let checkpoint = index.checkpoint();
+            index.save(checkpoint)?;
+        }
+        Ok(index)
     }
 
-    fn run(self: &Arc<Self>, mut index: TimerIndex) -> TimerIndex {
+    fn run(&self, bell: &Arc<Bell>) {
+        let kept = self.index.lock().take();
+        let mut index = match kept.map_or_else(|| self.open_index(), Ok) {
+            Ok(index) => index,
+            Err(error) => {
+                return error!(%error, "the timers cannot be opened again; none is delivered before the next start");
+            }
+        };
         let mut saving = Saving::new();
-        self.serve(&mut index, &mut saving);
+        self.serve(&mut index, &mut saving, bell);
         if let Err(error) = saving.end(&mut index, true) {
             error!(%error, "cannot save the timers");
         }
-        index
+        *self.index.lock() = Some(index);
     }
 
     /// Until it is told to stop, or the store is closed.
-    fn serve(self: &Arc<Self>, index: &mut TimerIndex, saving: &mut Saving) {
+    fn serve(&self, index: &mut TimerIndex, saving: &mut Saving, bell: &Arc<Bell>) {
         let mut failing = false;
-        loop {
-            {
-                let mut signal = self.signal.lock();
-                if signal.stopping {
-                    return;
-                }
-                signal.arrived = false;
-            }
-            let more = match self.turn(index, saving) {
-                Ok(more) => {
-                    if failing {
-                        info!("timer messages are delivered again");
-                    }
-                    failing = false;
-                    more
-                }
+        while bell.begins() {
+            match self.turn(index, saving, bell) {
                 Err(TurnError::Append(AppendError::Closed)) => return,
                 Err(error) => {
-                    if !failing {
+                    if !std::mem::replace(&mut failing, true) {
                         warn!(%error, "timer messages cannot be delivered now; trying again");
                     }
-                    failing = true;
-                    false
+                    bell.pause(RETRY_PAUSE);
                 }
-            };
-            if !more {
-                let until = if failing {
-                    RETRY_PAUSE
-                } else {
-                    let next = index.next_ms().unwrap_or(i64::MAX).saturating_sub(self.clock.now_ms());
-                    Duration::from_millis(next.max(0).unsigned_abs()).min(SAVE_DELIVERED_PERIOD)
-                };
-                let mut signal = self.signal.lock();
-                if failing || !signal.arrived && !signal.stopping {
-                    self.wake.wait_for(&mut signal, until);
+                Ok(more) => {
+                    if std::mem::take(&mut failing) {
+                        info!("timer messages are delivered again");
+                    }
+                    if !more {
+                        let next = index.next_ms().unwrap_or(i64::MAX).saturating_sub(self.clock.now_ms());
+                        let time = Duration::from_millis(next.max(0).unsigned_abs()).min(SAVE_DELIVERED_PERIOD);
+                        bell.sleep(i64::MAX, Some(time));
+                    }
                 }
             }
         }

@@ -5,26 +5,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ferromq_protocol::PhysicalOffset;
 use ferromq_store::{TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError, Want};
 
 use super::TimerDelivery;
+use crate::save_after_flush::SaveAfterFlush;
+use crate::worker::Bell;
 
 /// How often the index is saved while messages are delivered: those since then are delivered again if the broker is killed.
 pub(super) const SAVE_DELIVERED_PERIOD: Duration = Duration::from_secs(1);
 /// How often it is saved otherwise: those since then are only entered again.
 const SAVE_ENTERED_PERIOD: Duration = Duration::from_secs(5);
 
-/// Saved once the log is on disk up to its end.
-struct ToSave {
-    checkpoint: TimerCheckpoint,
-    log_end: PhysicalOffset,
-}
-
 /// What is saved of the index, and when. A thread of its own waits for the disk, so that no delivery does.
 pub(super) struct Saving {
     last: Instant,
-    next: Option<ToSave>,
+    next: SaveAfterFlush<TimerCheckpoint>,
     running: Option<RunningSave>,
     /// The log tells of the first failure in a row.
     pub failing: bool,
@@ -37,7 +32,7 @@ struct RunningSave {
 
 impl Saving {
     pub fn new() -> Saving {
-        Saving { last: Instant::now(), next: None, running: None, failing: false }
+        Saving { last: Instant::now(), next: SaveAfterFlush::default(), running: None, failing: false }
     }
 
     fn begin(&mut self, index: &mut TimerIndex, checkpoint: TimerCheckpoint) -> io::Result<()> {
@@ -67,7 +62,7 @@ impl Saving {
 
 impl TimerDelivery {
     /// Makes the index durable as far as the delivered copies are on disk.
-    pub(super) fn save(self: &Arc<Self>, index: &mut TimerIndex, saving: &mut Saving) -> io::Result<()> {
+    pub(super) fn save(&self, index: &mut TimerIndex, saving: &mut Saving, bell: &Arc<Bell>) -> io::Result<()> {
         if index.entered() < self.java.queue_offset {
             // Interrupted now, taking over from Java begins anew.
             return Ok(());
@@ -75,16 +70,16 @@ impl TimerDelivery {
         let marks = self.store.watermarks();
         saving.end(index, false)?;
         if saving.running.is_none()
-            && let Some(ready) = saving.next.take_if(|save| save.log_end <= marks.flushed)
+            && let Some(checkpoint) = saving.next.take_flushed(marks.flushed)
         {
-            saving.begin(index, ready.checkpoint)?;
+            saving.begin(index, checkpoint)?;
         }
         let (now, saved) = (index.checkpoint(), index.saved());
         let period = if now.delivered_ms == saved.delivered_ms { SAVE_ENTERED_PERIOD } else { SAVE_DELIVERED_PERIOD };
-        if saving.next.is_none() && saving.running.is_none() && now != saved && saving.last.elapsed() >= period {
-            saving.next = Some(ToSave { checkpoint: now, log_end: marks.written });
-            let woken = Arc::clone(self);
-            self.store.when_safe(marks.written, Want::Disk, move |_| woken.wake_up());
+        if !saving.next.is_waiting() && saving.running.is_none() && now != saved && saving.last.elapsed() >= period {
+            saving.next.wait_for(marks.written, now);
+            let bell = Arc::clone(bell);
+            self.store.when_safe(marks.written, Want::Disk, move |_| bell.wake());
         }
         Ok(())
     }

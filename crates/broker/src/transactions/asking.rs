@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use ferromq_protocol::QueueOffset;
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::{
     TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups,
 };
-use ferromq_protocol::{PhysicalOffset, QueueOffset};
 use ferromq_store::{AppendError, Round};
 use tracing::{debug, error, warn};
 
@@ -15,52 +15,48 @@ use super::messages::Place;
 use super::pending::Half;
 use super::{OpenTransactions, QUEUE};
 use crate::missing;
+use crate::save_after_flush::SaveAfterFlush;
 use crate::topics::perm;
+use crate::worker::Bell;
 
 /// A half this far behind the end of its queue is copied there even if nobody can be asked, so that a start need not read more.
 const BEHIND_MAX: u64 = 50_000;
 /// How often it is noted down from where the queues must be read at the next start.
 const NOTE_PERIOD: Duration = Duration::from_secs(5);
 
-/// Where the next start would begin to read the queues, once the log is on disk up to its end.
+/// Where the next start would begin to read the queues.
 struct Start {
     half: QueueOffset,
     op: QueueOffset,
-    log_end: PhysicalOffset,
 }
 
 impl OpenTransactions {
-    pub(super) fn run(&self) {
+    pub(super) fn run(&self, bell: &Bell) {
         let mut last_round = Instant::now();
-        let mut noted = None;
-        loop {
+        let mut start = SaveAfterFlush::default();
+        while bell.begins() {
             let interval = Duration::from_millis(self.parts.config.current().transaction_check_interval);
-            {
-                let mut stopping = self.stopping.lock();
-                if !*stopping {
-                    let left = interval.saturating_sub(last_round.elapsed());
-                    self.wake.wait_for(&mut stopping, left.min(NOTE_PERIOD));
-                }
-                if *stopping {
-                    return;
-                }
+            let left = interval.saturating_sub(last_round.elapsed());
+            bell.sleep(i64::MAX, Some(left.min(NOTE_PERIOD)));
+            if bell.is_stopping() {
+                return;
             }
             if last_round.elapsed() >= interval {
                 last_round = Instant::now();
-                self.round();
+                self.round(bell);
             }
-            self.note_start(&mut noted);
+            self.note_start(&mut start);
         }
     }
 
     /// Asks after every transaction that is old enough. What holds up one of them holds up no other.
-    pub(super) fn round(&self) {
+    pub(super) fn round(&self, bell: &Bell) {
         let config = self.parts.config.current().clone();
         let Some(bounds) = self.parts.store.queue_bounds(TRANSACTION_HALF_TOPIC, QUEUE) else { return };
         let timeout_ms = i64::try_from(config.transaction_time_out).unwrap_or(i64::MAX);
         let mut from = QueueOffset(0);
         let mut failed = None;
-        while !*self.stopping.lock() {
+        while !bell.is_stopping() {
             let now = self.parts.forward.now_ms();
             // Copies made in this round are behind its end.
             let Some(half) = self.pending.lock().next_due(from, bounds.max, now, timeout_ms).cloned() else { break };
@@ -160,8 +156,8 @@ impl OpenTransactions {
 
     /// Notes down, as the offsets of a consumer group, from where the queues must be read: what was true at the last call, once the log is
     /// on disk up to where it was then.
-    fn note_start(&self, noted: &mut Option<Start>) {
-        if let Some(start) = noted.take_if(|start| start.log_end <= self.parts.store.watermarks().flushed) {
+    fn note_start(&self, noted: &mut SaveAfterFlush<Start>) {
+        if let Some(start) = noted.take_flushed(self.parts.store.watermarks().flushed) {
             // What was stored and not yet in the table then is in it now.
             let (half, op) = self.pending.lock().start(start.half, start.op);
             for (topic, offset) in [(TRANSACTION_HALF_TOPIC, half), (TRANSACTION_OP_HALF_TOPIC, op)] {
@@ -170,12 +166,12 @@ impl OpenTransactions {
                 }
             }
         }
-        if noted.is_none() {
+        if !noted.is_waiting() {
             let end = |topic| self.parts.store.queue_bounds(topic, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
             // The queues' ends first and the log's last: what comes meanwhile is read once more, and is on disk before it counts.
             let ends = (end(TRANSACTION_HALF_TOPIC), end(TRANSACTION_OP_HALF_TOPIC));
             let (half, op) = self.pending.lock().start(ends.0, ends.1);
-            *noted = Some(Start { half, op, log_end: self.parts.store.watermarks().written });
+            noted.wait_for(self.parts.store.watermarks().written, Start { half, op });
         }
     }
 }

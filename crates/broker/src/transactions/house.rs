@@ -137,7 +137,7 @@ impl House {
 
     /// How many are open after a round.
     pub fn open(&self) -> usize {
-        self.transactions.table.round();
+        self.transactions.table.round(self.transactions.worker.bell());
         self.transactions.table.pending.lock().len()
     }
 }

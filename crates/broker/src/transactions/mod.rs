@@ -19,15 +19,14 @@ mod reading;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::TRANSACTION_HALF_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use ferromq_store::{AppendError, Appended, Clock, DelayLevels, Effort, ReadError, Round, Store};
-use parking_lot::{Condvar, Mutex};
-use tracing::{debug, error, info};
+use parking_lot::Mutex;
+use tracing::{debug, info};
 
 use crate::clients::Clients;
 use crate::clock::now_ms;
@@ -36,6 +35,7 @@ use crate::live_config::LiveConfig;
 use crate::places;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
+use crate::worker::Worker;
 use messages::{age_when_stored, first_copy, immunity_ms, named_copies};
 use pending::{Half, Pending};
 
@@ -62,14 +62,12 @@ pub(crate) struct TransactionParts {
 /// Owner of the open transactions, and the thread that asks after them.
 pub(crate) struct Transactions {
     table: Arc<OpenTransactions>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    worker: Worker,
 }
 
 struct OpenTransactions {
     parts: TransactionParts,
     pending: Mutex<Pending>,
-    stopping: Mutex<bool>,
-    wake: Condvar,
 }
 
 /// More transactions are open than this broker keeps track of.
@@ -96,28 +94,19 @@ impl Transactions {
         if pending.len() > 0 {
             info!(count = pending.len(), "transactions are open");
         }
-        let table =
-            OpenTransactions { parts, pending: Mutex::new(pending), stopping: Mutex::new(false), wake: Condvar::new() };
-        Ok(Transactions { table: Arc::new(table), thread: Mutex::new(None) })
+        let table = OpenTransactions { parts, pending: Mutex::new(pending) };
+        Ok(Transactions { table: Arc::new(table), worker: Worker::new("transactions") })
     }
 
-    /// Begins to ask.
+    /// Begins to ask, or goes on after a stop.
     pub(crate) fn start(&self) -> io::Result<()> {
         let table = Arc::clone(&self.table);
-        let thread = std::thread::Builder::new().name("transactions".into()).spawn(move || table.run())?;
-        *self.thread.lock() = Some(thread);
-        Ok(())
+        self.worker.start(move |bell| table.run(bell))
     }
 
     /// Ends the thread.
     pub(crate) fn stop(&self) {
-        *self.table.stopping.lock() = true;
-        self.table.wake.notify_all();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            error!("the transaction thread panicked; the next start reads more of the half queue");
-        }
+        self.worker.stop();
     }
 
     /// Whether one more can begin.
@@ -225,12 +214,6 @@ impl Transactions {
             }
         }
         Ok(true)
-    }
-}
-
-impl Drop for Transactions {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 
