@@ -1,5 +1,7 @@
 //! Why bytes are no frame, or make none.
 
+use crate::json::lexer::LexError;
+
 /// Longest header that is read. Java reads any that fits the frame; a message's properties are at most 32 KiB, a condition 256 KiB, and each
 /// header is gone through several times.
 pub const HEADER_LEN_MAX: usize = 1024 * 1024;
@@ -17,8 +19,8 @@ pub enum FrameError {
     HeaderTooLong { len: usize },
     #[error("unknown header serialization {0}")]
     Serialization(u8),
-    #[error("JSON header: {problem} at byte {at}")]
-    Json { problem: &'static str, at: usize },
+    #[error("JSON header: {expected} expected at byte {at}")]
+    Json { expected: &'static str, at: usize },
     #[error("binary header: {0} reaches past the end")]
     Binary(&'static str),
     /// Only when writing.
@@ -27,4 +29,10 @@ pub enum FrameError {
     /// Only when writing.
     #[error("a field name is too long for a binary header")]
     NameTooLong,
+}
+
+impl From<LexError> for FrameError {
+    fn from(LexError { at, expected }: LexError) -> FrameError {
+        FrameError::Json { expected, at }
+    }
 }

@@ -10,7 +10,8 @@ use bytestring::ByteString;
 use crate::fields::{EncodeFields, Fields, write_json};
 use crate::frame_error::FrameError;
 use crate::head::{Flags, Head, HeadParts};
-use crate::json_fields::{Members, Places, Value, decimal, write_escaped};
+use crate::json::lexer::Value;
+use crate::json_fields::{Members, Places, decimal, write_escaped};
 use crate::language::Language;
 
 /// Reads a header; `header` is exactly the header's bytes. Bytes that are not UTF-8 are replaced, as Java does.
@@ -39,13 +40,13 @@ pub(crate) fn parse(header: Bytes) -> Result<Head, FrameError> {
             continue;
         }
         let value = members.value()?;
-        let bad = |problem| FrameError::Json { problem, at };
+        let bad = |expected| FrameError::Json { expected, at };
         match &*name {
-            "code" => head.code = int(&value).ok_or(bad("code is not a number"))?,
-            "version" => head.version = int(&value).ok_or(bad("version is not a number"))?,
-            "opaque" => head.opaque = int(&value).ok_or(bad("opaque is not a number"))?,
-            "flag" => head.flags = Flags(int(&value).ok_or(bad("flag is not a number"))?),
-            "language" => head.language = language(&value).ok_or(bad("language is not in the table"))?,
+            "code" => head.code = int(&value).ok_or(bad("a number as code"))?,
+            "version" => head.version = int(&value).ok_or(bad("a number as version"))?,
+            "opaque" => head.opaque = int(&value).ok_or(bad("a number as opaque"))?,
+            "flag" => head.flags = Flags(int(&value).ok_or(bad("a number as flag"))?),
+            "language" => head.language = language(&value).ok_or(bad("a known language"))?,
             "remark" => {
                 head.remark = value.into_text().map(|remark| match remark {
                     Cow::Borrowed(remark) => text.slice_ref(remark),
@@ -54,7 +55,7 @@ pub(crate) fn parse(header: Bytes) -> Result<Head, FrameError> {
             }
             "extFields" => match value {
                 Value::Bare("null") => head.fields = Fields::default(),
-                _ => return Err(bad("extFields is not an object")),
+                _ => return Err(bad("an object as extFields")),
             },
             _ => {}
         }
@@ -115,7 +116,13 @@ fn language(value: &Value<'_>) -> Option<Language> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::{Just, Strategy};
+    use proptest::strategy::Union;
+
     use super::*;
+    use crate::json;
 
     fn head(text: &str) -> Result<Head, FrameError> {
         parse(Bytes::copy_from_slice(text.as_bytes()))
@@ -262,6 +269,67 @@ mod tests {
             let mut out = BytesMut::new();
             put_int(&mut out, value);
             assert_eq!(std::str::from_utf8(&out).unwrap(), value.to_string());
+        }
+    }
+
+    proptest::proptest! {
+        /// A header and a body are read by the same rules.
+        #[test]
+        fn a_text_is_taken_here_as_it_is_in_a_body(
+            members in proptest::collection::vec((blank(), name(), blank(), blank(), value(), blank()), 0..6)
+        ) {
+            let members: Vec<String> = members
+                .iter()
+                .map(|(a, name, b, c, value, d)| format!("{a}{name}{b}:{c}{value}{d}"))
+                .collect();
+            let object = format!("{{{}}}", members.join(","));
+            let body = json::from_slice::<BTreeMap<String, String>>(object.as_bytes());
+            let header = head(&format!("{{\"extFields\":{object}}}"));
+            proptest::prop_assert_eq!(header.is_ok(), body.is_ok(), "{}: {:?}", object, body);
+            if let (Ok(header), Ok(body)) = (header, body) {
+                proptest::prop_assert_eq!(list(&header).into_iter().collect::<BTreeMap<_, _>>(), body, "{}", object);
+            }
+        }
+    }
+
+    /// Mostly something that may stand between two marks.
+    fn blank() -> impl Strategy<Value = &'static str> {
+        let taken = ["", " ", "\t\r\n", "\u{c}\u{8}", "/* one */", "// two\n"].map(Just);
+        proptest::prop_oneof![12 => Union::new(taken), 1 => Just("\u{b}"), 1 => Just("/"), 1 => Just("/* none")]
+    }
+
+    fn name() -> impl Strategy<Value = &'static str> {
+        Union::new(["a", "\"b\"", "'c'", "_d-1.$", "é", "\"\\u0041\\x42\"", "\"\""].map(Just))
+    }
+
+    fn value() -> impl Strategy<Value = &'static str> {
+        let taken = [
+            "\"text\"",
+            "'it\\'s'",
+            "\"\\ud83d\\ude00\\v\\0\\/\u{1}é\"",
+            "\"\\ud83d\"",
+            "12",
+            "-2.5E3",
+            "true",
+            "false",
+            "null",
+            "undefined",
+            "NaN",
+            "{x:[1,'}']}",
+            "[ ]",
+        ];
+        let refused = ["word", "\"\\q\"", "\"\\x4\"", "\"open", ""].map(Just);
+        proptest::prop_oneof![12 => Union::new(taken.map(Just)), 1 => Union::new(refused)]
+    }
+
+    /// Slashes that begin no comment, as many as a header takes.
+    #[test]
+    fn what_is_passed_over_costs_its_length() {
+        for mark in ["/*", "//", "/", "["] {
+            let text = format!("{{\"a\":[{}", mark.repeat(500_000));
+            let begun = std::time::Instant::now();
+            assert!(head(&text).is_err(), "{mark}");
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{mark}: {:?}", begun.elapsed());
         }
     }
 }

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, IntoDeserializer, Visitor};
 
-use super::JsonError;
+use super::error::{JsonError, OBJECTS_MAX};
 use super::number;
-use super::scan::{OBJECTS_MAX, Scalar, Scanner};
+use super::scan::{Scalar, Scanner};
 
 pub(super) struct Key<'t> {
     pub name: Cow<'t, str>,
@@ -62,7 +62,7 @@ impl<'de> de::Deserializer<'de> for Key<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, JsonError> {
-        Scanner::new(self.name.as_bytes(), OBJECTS_MAX).deserialize_struct(name, fields, visitor)
+        Scanner::new(&self.name, OBJECTS_MAX).deserialize_struct(name, fields, visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

@@ -4,7 +4,9 @@
 //! object twice as a reference, and reads far more than the standard allows; Go and C++ clients lean on that. The
 //! reader takes all of it; the types are plain serde types.
 
+mod error;
 mod key;
+pub(crate) mod lexer;
 mod number;
 mod object;
 mod read;
@@ -17,44 +19,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-pub use scan::{DEPTH_MAX, OBJECTS_MAX, REFERENCES_MAX};
+pub use error::{DEPTH_MAX, JsonError, OBJECTS_MAX, REFERENCES_MAX};
 pub use write::inline;
-
-/// Why a text could not be read into the wanted type. `at` is a byte position.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JsonError {
-    #[error("empty JSON text")]
-    Empty,
-    #[error("JSON syntax: {expected} expected at byte {at}")]
-    Syntax { at: usize, expected: &'static str },
-    #[error("JSON nests deeper than {DEPTH_MAX} levels at byte {at}")]
-    TooDeep { at: usize },
-    #[error("JSON holds more than {OBJECTS_MAX} objects")]
-    TooManyObjects,
-    #[error("JSON reference at byte {at} leads nowhere or too far")]
-    Reference { at: usize },
-    #[error("JSON value at byte {at}: {reason}")]
-    Value { at: usize, reason: String },
-}
-
-impl JsonError {
-    /// The error with its place in `text`, as editors count: for files that people repair by hand.
-    pub fn in_text(&self, text: &[u8]) -> String {
-        let at = match self {
-            JsonError::Syntax { at, .. }
-            | JsonError::TooDeep { at }
-            | JsonError::Reference { at }
-            | JsonError::Value { at, .. } => *at,
-            JsonError::Empty | JsonError::TooManyObjects => return self.to_string(),
-        };
-        let text = read::without_frame(text);
-        let before = &text[..at.min(text.len())];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
-        format!("line {line}, column {column}: {self}")
-    }
-}
 
 /// Reads a body or config file. Unknown members are ignored; a null or absent member takes the type's default when it
 /// has `#[serde(default)]`; null elements and null map values are left out; numbers, booleans and strings stand for

@@ -3,7 +3,7 @@
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess};
 
-use super::JsonError;
+use super::error::JsonError;
 use super::key::Key;
 use super::scan::Scanner;
 
@@ -33,7 +33,7 @@ impl<'de> MapAccess<'de> for StructMembers<'_, '_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, JsonError> {
         loop {
-            match self.scanner.peek_element() {
+            match self.scanner.lexer.peek_element() {
                 Some(b'}') => return Ok(None),
                 None => return self.scanner.syntax("a closing brace"),
                 Some(b'{' | b'[') => {
@@ -43,12 +43,12 @@ impl<'de> MapAccess<'de> for StructMembers<'_, '_> {
                 }
                 Some(_) => {}
             }
-            let name = self.scanner.name()?;
+            let name = self.scanner.lexer.name()?;
             let index = self.field(&name);
-            self.scanner.expect(b':', "a colon")?;
+            self.scanner.lexer.expect(b':', "a colon")?;
             let bit = index.map_or(0, |index| 1u128.checked_shl(index as u32).unwrap_or(0));
             match index.and_then(|index| self.fields.get(index)) {
-                Some(field) if self.seen & bit == 0 && !self.scanner.at_null() => {
+                Some(field) if self.seen & bit == 0 && !self.scanner.lexer.at_null() => {
                     self.seen |= bit;
                     let field: StrDeserializer<'_, JsonError> = (*field).into_deserializer();
                     return seed.deserialize(field).map(Some);
@@ -59,8 +59,8 @@ impl<'de> MapAccess<'de> for StructMembers<'_, '_> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, JsonError> {
-        self.scanner.peek();
-        let at = self.scanner.at;
+        self.scanner.lexer.peek();
+        let at = self.scanner.lexer.at;
         let result = seed.deserialize(&mut *self.scanner);
         self.scanner.placed(at, result)
     }
@@ -76,33 +76,33 @@ impl<'de> MapAccess<'de> for MapEntries<'_, '_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, JsonError> {
         loop {
-            match self.scanner.peek_element() {
+            match self.scanner.lexer.peek_element() {
                 Some(b'}') => return Ok(None),
                 None => return self.scanner.syntax("a closing brace"),
                 Some(_) => {}
             }
-            let start = self.scanner.at;
+            let start = self.scanner.lexer.at;
             self.scanner.skip_name()?;
-            if self.scanner.at_null() {
+            if self.scanner.lexer.at_null() {
                 self.scanner.skip_value()?;
                 continue;
             }
-            self.scanner.at = start;
-            let key = if matches!(self.scanner.peek(), Some(b'{' | b'[')) {
+            self.scanner.lexer.at = start;
+            let key = if matches!(self.scanner.lexer.peek(), Some(b'{' | b'[')) {
                 seed.deserialize(&mut *self.scanner)?
             } else {
-                let name = self.scanner.name()?;
+                let name = self.scanner.lexer.name()?;
                 let result = seed.deserialize(Key { name });
                 self.scanner.placed(start, result)?
             };
-            self.scanner.expect(b':', "a colon")?;
+            self.scanner.lexer.expect(b':', "a colon")?;
             return Ok(Some(key));
         }
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, JsonError> {
-        self.scanner.peek();
-        let at = self.scanner.at;
+        self.scanner.lexer.peek();
+        let at = self.scanner.lexer.at;
         let result = seed.deserialize(&mut *self.scanner);
         self.scanner.placed(at, result)
     }

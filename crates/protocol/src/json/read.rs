@@ -1,40 +1,26 @@
 //! The serde side of the lenient reader: asks the scanner for what the wanted type needs.
 
-use std::fmt;
-
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, SeqAccess, Visitor};
 
-use super::JsonError;
+use super::error::{JsonError, without_frame};
 use super::key::variant_name;
 use super::number;
 use super::object::{MapEntries, StructMembers};
 use super::scan::{Scalar, Scanner};
 
 pub(super) fn from_slice<T: DeserializeOwned>(text: &[u8], objects_max: u32) -> Result<T, JsonError> {
-    let mut scanner = Scanner::new(without_frame(text), objects_max);
-    if scanner.peek().is_none() {
+    // Bytes that are not UTF-8 are replaced, as Java does.
+    let text = String::from_utf8_lossy(without_frame(text));
+    let mut scanner = Scanner::new(&text, objects_max);
+    if scanner.lexer.peek().is_none() {
         return Err(JsonError::Empty);
     }
     let value = T::deserialize(&mut scanner)?;
-    if scanner.peek().is_some() {
+    if scanner.lexer.peek().is_some() {
         return scanner.syntax("the end");
     }
     Ok(value)
-}
-
-/// The text without the byte order mark that editors leave in front, and the zeros or Ctrl-Z that disks and DOS leave behind.
-pub(super) fn without_frame(text: &[u8]) -> &[u8] {
-    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
-    let end = text.iter().rposition(|byte| !matches!(byte, 0 | 0x1A)).map_or(0, |last| last + 1);
-    // Nothing but zeros is what a file looks like whose content never reached the disk, not an empty one.
-    if end == 0 { text } else { &text[..end] }
-}
-
-impl de::Error for JsonError {
-    fn custom<T: fmt::Display>(reason: T) -> JsonError {
-        JsonError::Value { at: 0, reason: reason.to_string() }
-    }
 }
 
 impl<'t> Scanner<'t> {
@@ -47,7 +33,7 @@ impl<'t> Scanner<'t> {
         // A reference to a reference is followed by the same rule.
         let value = self.value_behind_reference(read)?;
         self.leave();
-        self.at = resume;
+        self.lexer.at = resume;
         Ok(value)
     }
 
@@ -61,8 +47,8 @@ impl<'t> Scanner<'t> {
 
     /// A scalar turned into something by `convert`, or an error that names what was wanted.
     pub(super) fn converted<T>(&mut self, wanted: &str, convert: fn(&Scalar<'_>) -> Option<T>) -> Result<T, JsonError> {
-        self.peek();
-        let at = self.at;
+        self.lexer.peek();
+        let at = self.lexer.at;
         let scalar = self.scalar()?;
         convert(&scalar)
             .ok_or_else(|| JsonError::Value { at, reason: format!("{wanted} expected, not {}", shown(&scalar)) })
@@ -77,49 +63,49 @@ impl<'t> Scanner<'t> {
     }
 
     pub(super) fn object_start(&mut self) -> Result<(), JsonError> {
-        if self.peek() != Some(b'{') {
+        if self.lexer.peek() != Some(b'{') {
             return self.syntax("an object");
         }
         self.objects_left = self.objects_left.checked_sub(1).ok_or(JsonError::TooManyObjects)?;
         self.enter()?;
-        self.at += 1;
+        self.lexer.at += 1;
         Ok(())
     }
 
     fn visit_map<'de, V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, JsonError> {
-        let at = self.at;
+        let at = self.lexer.at;
         self.object_start()?;
         let result = visitor.visit_map(MapEntries { scanner: self });
         let value = self.placed(at, result)?;
-        self.expect(b'}', "a closing brace")?;
+        self.lexer.expect(b'}', "a closing brace")?;
         self.leave();
         Ok(value)
     }
 
     fn visit_seq<'de, V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, JsonError> {
-        let at = self.at;
-        if self.peek() != Some(b'[') {
+        let at = self.lexer.at;
+        if self.lexer.peek() != Some(b'[') {
             return self.syntax("an array");
         }
         self.enter()?;
-        self.at += 1;
+        self.lexer.at += 1;
         let result = visitor.visit_seq(Elements { scanner: self });
         let value = self.placed(at, result)?;
-        while self.peek_element() != Some(b']') {
+        while self.lexer.peek_element() != Some(b']') {
             // A tuple took fewer elements than there are.
             self.skip_value()?;
         }
-        self.at += 1;
+        self.lexer.at += 1;
         self.leave();
         Ok(value)
     }
 
     fn text<'de, V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, JsonError> {
-        if matches!(self.peek(), Some(b'{' | b'[')) {
+        if matches!(self.lexer.peek(), Some(b'{' | b'[')) {
             // An object where text is wanted: its JSON text, as in Java.
-            let start = self.at;
+            let start = self.lexer.at;
             self.skip_value()?;
-            return visitor.visit_str(&String::from_utf8_lossy(&self.bytes[start..self.at]));
+            return visitor.visit_str(&self.lexer.text[start..self.lexer.at]);
         }
         match self.scalar()? {
             Scalar::Text(text) => visitor.visit_str(&text),
@@ -154,7 +140,7 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
     type Error = JsonError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        self.value(|scanner| match scanner.peek() {
+        self.value(|scanner| match scanner.lexer.peek() {
             Some(b'{') => scanner.visit_map(visitor),
             Some(b'[') => scanner.visit_seq(visitor),
             _ => match scanner.scalar()? {
@@ -206,7 +192,7 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        if self.at_null() {
+        if self.lexer.at_null() {
             self.scalar()?;
             return visitor.visit_none();
         }
@@ -245,12 +231,12 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
         visitor: V,
     ) -> Result<V::Value, JsonError> {
         self.value(|scanner| {
-            scanner.peek();
-            let at = scanner.at;
+            scanner.lexer.peek();
+            let at = scanner.lexer.at;
             scanner.object_start()?;
             let result = visitor.visit_map(StructMembers { scanner, fields, seen: 0 });
             let value = scanner.placed(at, result)?;
-            scanner.expect(b'}', "a closing brace")?;
+            scanner.lexer.expect(b'}', "a closing brace")?;
             scanner.leave();
             Ok(value)
         })
@@ -262,8 +248,8 @@ impl<'de> de::Deserializer<'de> for &mut Scanner<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, JsonError> {
-        self.peek();
-        let at = self.at;
+        self.lexer.peek();
+        let at = self.lexer.at;
         let scalar = self.scalar()?;
         let name = variant_name(&scalar, variants).ok_or_else(|| JsonError::Value {
             at,
@@ -299,10 +285,10 @@ impl<'de> SeqAccess<'de> for Elements<'_, '_> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, JsonError> {
         loop {
-            match self.scanner.peek_element() {
+            match self.scanner.lexer.peek_element() {
                 Some(b']') => return Ok(None),
                 None => return self.scanner.syntax("a closing bracket"),
-                Some(_) if self.scanner.at_null() => self.scanner.skip_value()?,
+                Some(_) if self.scanner.lexer.at_null() => self.scanner.skip_value()?,
                 Some(_) => return seed.deserialize(&mut *self.scanner).map(Some),
             }
         }

@@ -2,43 +2,43 @@
 //!
 //! Only paths from the root are followed; a peer that points at a parent asks for an endless object and is refused.
 
-use super::JsonError;
+use super::error::JsonError;
 use super::scan::Scanner;
 
 impl Scanner<'_> {
     /// If a reference stands here, moves to what it points at and returns the position after the reference, where
     /// reading goes on. The caller goes one level deeper for each reference it follows.
     pub fn follow_reference(&mut self) -> Result<Option<usize>, JsonError> {
-        if self.peek() != Some(b'{') || !self.might_be_reference() {
+        if self.lexer.peek() != Some(b'{') || !self.might_be_reference() {
             return Ok(None);
         }
-        let start = self.at;
-        self.at += 1;
-        let is_reference = matches!(self.peek(), Some(b'"' | b'\'')) && self.string()? == "$ref";
+        let start = self.lexer.at;
+        self.lexer.at += 1;
+        let is_reference = matches!(self.lexer.peek(), Some(b'"' | b'\'')) && self.lexer.string()? == "$ref";
         if !is_reference {
-            self.at = start;
+            self.lexer.at = start;
             return Ok(None);
         }
-        self.expect(b':', "a colon")?;
+        self.lexer.expect(b':', "a colon")?;
         let failed = JsonError::Reference { at: start };
-        let Some(b'"' | b'\'') = self.peek() else {
+        let Some(b'"' | b'\'') = self.lexer.peek() else {
             return Err(failed);
         };
-        let path = self.string()?;
-        self.expect(b'}', "the end of a reference")?;
-        let resume = self.at;
+        let path = self.lexer.string()?;
+        self.lexer.expect(b'}', "the end of a reference")?;
+        let resume = self.lexer.at;
         self.references_left = self.references_left.checked_sub(1).ok_or(failed.clone())?;
         let depth = self.depth;
         self.depth = 0;
         let found = path.strip_prefix('$').is_some_and(|path| self.walk(path).unwrap_or(false));
         self.depth = depth;
-        self.reference_bytes_left = self.reference_bytes_left.checked_sub(self.at).ok_or(failed.clone())?;
+        self.reference_bytes_left = self.reference_bytes_left.checked_sub(self.lexer.at).ok_or(failed.clone())?;
         if found { Ok(Some(resume)) } else { Err(failed) }
     }
 
     fn might_be_reference(&self) -> bool {
         // Enough for the usual compact text; a blank after the brace makes the slow check decide.
-        match self.bytes.get(self.at + 1..self.at + 3) {
+        match self.lexer.text.as_bytes().get(self.lexer.at + 1..self.lexer.at + 3) {
             Some([b'"' | b'\'', b'$']) => true,
             Some([byte, _]) => byte.is_ascii_whitespace(),
             _ => false,
@@ -47,7 +47,7 @@ impl Scanner<'_> {
 
     /// Walks from the root along `.name` and `[index]` steps; false when a step leads nowhere.
     fn walk(&mut self, path: &str) -> Result<bool, JsonError> {
-        self.at = 0;
+        self.lexer.at = 0;
         let mut rest = path;
         while !rest.is_empty() {
             let step;
@@ -55,7 +55,7 @@ impl Scanner<'_> {
                 Some(next) => next,
                 None => return Ok(false),
             };
-            let found = match self.peek() {
+            let found = match self.lexer.peek() {
                 Some(b'{') => self.walk_into_object(&step)?,
                 Some(b'[') => self.walk_into_array(&step)?,
                 _ => false,
@@ -64,17 +64,17 @@ impl Scanner<'_> {
                 return Ok(false);
             }
         }
-        Ok(self.peek().is_some())
+        Ok(self.lexer.peek().is_some())
     }
 
     fn walk_into_object(&mut self, wanted: &str) -> Result<bool, JsonError> {
-        self.at += 1;
-        while self.peek_element() != Some(b'}') {
-            if matches!(self.peek(), Some(b'{' | b'[')) {
+        self.lexer.at += 1;
+        while self.lexer.peek_element() != Some(b'}') {
+            if matches!(self.lexer.peek(), Some(b'{' | b'[')) {
                 self.skip_name()?;
             } else {
-                let name = self.name()?;
-                self.expect(b':', "a colon")?;
+                let name = self.lexer.name()?;
+                self.lexer.expect(b':', "a colon")?;
                 if name == wanted {
                     return Ok(true);
                 }
@@ -88,9 +88,9 @@ impl Scanner<'_> {
         let Ok(index) = wanted.parse::<usize>() else {
             return Ok(false);
         };
-        self.at += 1;
+        self.lexer.at += 1;
         let mut at = 0;
-        while self.peek_element() != Some(b']') {
+        while self.lexer.peek_element() != Some(b']') {
             if at == index {
                 return Ok(true);
             }

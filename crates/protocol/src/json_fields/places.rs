@@ -1,6 +1,6 @@
 //! Where the ext fields of a JSON header stand, so that a typed header is read without looking for quotes again.
 
-use super::{Value, escape, quote_or_escape};
+use crate::json::lexer::{Value, escape, quote_or_escape};
 
 /// Where the members of a small object stand in its text, so that they need not be looked for again.
 #[derive(Clone, Copy)]
