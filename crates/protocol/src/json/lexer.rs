@@ -157,12 +157,12 @@ impl<'t> Lexer<'t> {
         self.peek();
         let start = self.at;
         let word = self.word();
-        if NULLS.contains(&word) {
-            return Ok(NULLS[0]);
-        }
         let number = word.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '-' | '+' | '.'));
         if number || matches!(word, "true" | "false") {
             return Ok(word);
+        }
+        if NULLS.contains(&word) {
+            return Ok(NULLS[0]);
         }
         self.at = start;
         self.missing("a value")
