@@ -1,4 +1,4 @@
-//! What the store asks of the disk where it can fail or wait: making files, syncing them, reading what is not in memory.
+//! What the store asks of the disk where it can fail or wait: making files, writing and syncing them, reading what is not in memory.
 //! The seam through which tests inject a full disk, a failing sync, a bad sector, and slowness.
 
 use std::fmt;
@@ -65,6 +65,14 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Fills `bytes` with those at `at`; waits for the device. A file that ends before is an error.
     fn read(&self, _path: &Path, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
         file.read_exact_at(bytes, at)
+    }
+    /// Puts `bytes` at `at` of a file that is not mapped. On an error, any part of them may be there.
+    fn write(&self, _path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        file.write_all_at(bytes, at)
+    }
+    /// Gives a file another name, in place of the one that has it. Durable with the directory's next sync.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
     }
     /// How full the filesystem of `path` is.
     fn usage(&self, path: &Path) -> io::Result<DiskUsage>;

@@ -144,6 +144,8 @@ struct Known {
     content: BTreeMap<PathBuf, Vec<u8>>,
     /// Entries of directories that were synced, and what they lead to still existing or not.
     entries: BTreeSet<PathBuf>,
+    /// What had a name before another file was given it, as far as it was synced, until the directory is.
+    replaced: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Disk for PowerDisk {
@@ -180,6 +182,7 @@ impl Disk for PowerDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.act()?;
         let mut known = self.known.lock();
+        known.replaced.retain(|path, _| path.parent() != Some(dir));
         // What was below something that is gone is gone with it.
         known.entries.retain(|path| {
             path.strip_prefix(dir)
@@ -195,6 +198,25 @@ impl Disk for PowerDisk {
 
     fn page_len(&self) -> usize {
         OTHER_PAGE
+    }
+
+    fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        let done = self.act();
+        // What fails has got somewhere before.
+        let part = if done.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
+        LocalDisk.write(path, file, part, at)?;
+        done
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.act()?;
+        LocalDisk.rename(from, to)?;
+        let mut known = self.known.lock();
+        let content = known.content.remove(from).unwrap_or_default();
+        if let Some(before) = known.content.insert(to.to_owned(), content) {
+            known.replaced.entry(to.to_owned()).or_insert(before);
+        }
+        Ok(())
     }
 
     fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
@@ -227,6 +249,11 @@ impl PowerDisk {
             }
         }
         self.visit(&known, root, &mut lost);
+        for (path, before) in known.replaced.iter().filter(|(path, _)| path.starts_with(root) && path.exists()) {
+            if lost() {
+                std::fs::write(path, before).unwrap();
+            }
+        }
         drop(known);
         self.all_is_synced(root);
     }

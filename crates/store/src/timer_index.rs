@@ -10,12 +10,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ferromq_protocol::QueueOffset;
 
-use crate::files::{remove_file, segment_name};
+use crate::disk::{Disk, is_failed_sync};
+use crate::files::{make_dir, remove_file, segment_name};
 
 const MINUTE_MS: i64 = 60_000;
 const ENTRY_LEN: usize = 16;
@@ -46,6 +48,7 @@ pub struct TimerCheckpoint {
 /// All timers that wait. One thread owns it.
 #[derive(Debug)]
 pub struct TimerIndex {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     /// The queue is entered up to here.
     entered: QueueOffset,
@@ -70,10 +73,10 @@ pub struct TimerIndex {
 impl TimerIndex {
     /// Opens the index in `dir`, or makes it; a new one has delivered what was due by `delivered_ms`. The caller goes on entering from
     /// [`TimerIndex::entered`].
-    pub fn open(dir: PathBuf, delivered_ms: i64) -> io::Result<TimerIndex> {
-        fs::create_dir_all(&dir)?;
+    pub fn open(disk: Arc<dyn Disk>, dir: PathBuf, delivered_ms: i64) -> io::Result<TimerIndex> {
+        make_dir(&*disk, &dir)?;
         let new = TimerCheckpoint { entered: QueueOffset(0), delivered_ms };
-        let checkpoint = read_checkpoint(&dir)?.unwrap_or(new);
+        let checkpoint = read_checkpoint(&*disk, &dir)?.unwrap_or(new);
         let mut minutes = BTreeSet::new();
         for entry in fs::read_dir(&dir)? {
             let name = entry?.file_name();
@@ -82,6 +85,7 @@ impl TimerIndex {
             }
         }
         Ok(TimerIndex {
+            disk,
             dir,
             entered: checkpoint.entered,
             delivered_ms: checkpoint.delivered_ms,
@@ -150,7 +154,7 @@ impl TimerIndex {
                 bytes.extend_from_slice(&timer.due_ms.to_be_bytes());
                 bytes.extend_from_slice(&place.to_be_bytes());
             }
-            if let Err(error) = append(&self.path(minute), &bytes) {
+            if let Err(error) = append(&*self.disk, &self.path(minute), &bytes) {
                 self.unwritten.drain(..written);
                 return Err(error);
             }
@@ -218,6 +222,7 @@ impl TimerIndex {
         }
         self.write()?;
         Ok(TimerSave {
+            disk: Arc::clone(&self.disk),
             dir: self.dir.clone(),
             minutes: std::mem::take(&mut self.unsynced),
             new_files: std::mem::take(&mut self.new_files),
@@ -253,8 +258,7 @@ impl TimerIndex {
             self.write()?;
             let minute = self.minutes.range(self.near_end..end).next().copied();
             if let Some(minute) = minute {
-                let mut read = Vec::new();
-                read_minute(&self.path(minute), &mut read)?;
+                let mut read = read_minute(&*self.disk, &self.path(minute))?;
                 // A crash can leave entries that are newer than the checkpoint; they are entered again.
                 read.retain(|timer| timer.due_ms > self.delivered_ms && timer.offset < self.entered);
                 read.sort_unstable();
@@ -274,6 +278,7 @@ impl TimerIndex {
 /// What is to be made durable of an index that goes on meanwhile.
 #[derive(Debug)]
 pub struct TimerSave {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     /// Files that the checkpoint builds on and that may not be on the disk; and whether their names may not be.
     minutes: BTreeSet<i64>,
@@ -288,7 +293,13 @@ pub enum TimerSaveError {
     #[error(transparent)]
     Sync(io::Error),
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for TimerSaveError {
+    fn from(error: io::Error) -> TimerSaveError {
+        if is_failed_sync(&error) { TimerSaveError::Sync(error) } else { TimerSaveError::Io(error) }
+    }
 }
 
 impl From<TimerSaveError> for io::Error {
@@ -303,16 +314,17 @@ impl TimerSave {
     /// Waits for the disk.
     pub fn run(&self) -> Result<(), TimerSaveError> {
         for minute in &self.minutes {
-            match File::open(minute_path(&self.dir, *minute)) {
-                Ok(file) => file.sync_data().map_err(TimerSaveError::Sync)?,
+            let path = minute_path(&self.dir, *minute);
+            match File::open(&path) {
+                Ok(file) => self.disk.sync_file(&path, &file).map_err(TimerSaveError::Sync)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),
             }
         }
         if self.new_files {
-            File::open(&self.dir)?.sync_all().map_err(TimerSaveError::Sync)?;
+            self.disk.sync_dir(&self.dir)?;
         }
-        Ok(write_checkpoint(&self.dir, self.checkpoint)?)
+        Ok(write_checkpoint(&*self.disk, &self.dir, self.checkpoint)?)
     }
 }
 
@@ -325,14 +337,17 @@ fn minute_of(due_ms: i64) -> i64 {
 }
 
 /// Appends whole entries, also behind the torn one that a crash has left.
-fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+fn append(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(path, 0)?,
+        opened => opened?,
+    };
     let len = file.metadata()?.len();
     let whole = len - len % ENTRY_LEN as u64;
     if whole != len {
         file.set_len(whole)?;
     }
-    if let Err(error) = file.write_all(bytes) {
+    if let Err(error) = disk.write(path, &file, bytes, whole) {
         // What was written of it is not an entry, or will be there twice, which reading puts right.
         let _ = file.set_len(whole);
         return Err(error);
@@ -340,8 +355,12 @@ fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn read_minute(path: &Path, timers: &mut Vec<Timer>) -> io::Result<()> {
-    let bytes = fs::read(path)?;
+fn read_minute(disk: &dyn Disk, path: &Path) -> io::Result<Vec<Timer>> {
+    let file = File::open(path)?;
+    // A file of ours, and of one minute: it fits into memory.
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    disk.read(path, &file, &mut bytes, 0)?;
+    let mut timers = Vec::with_capacity(bytes.len() / ENTRY_LEN);
     for entry in bytes.chunks_exact(ENTRY_LEN) {
         let (due, place) = entry.split_at(8);
         let due_ms = i64::from_be_bytes(due.try_into().unwrap_or_default());
@@ -351,7 +370,7 @@ fn read_minute(path: &Path, timers: &mut Vec<Timer>) -> io::Result<()> {
             timers.push(Timer { due_ms, offset: QueueOffset(place & !CANCELS), cancels: place & CANCELS != 0 });
         }
     }
-    Ok(())
+    Ok(timers)
 }
 
 fn checkpoint_path(dir: &Path) -> PathBuf {
@@ -359,10 +378,10 @@ fn checkpoint_path(dir: &Path) -> PathBuf {
 }
 
 /// `None` when there is none or it is damaged: then the whole queue is entered again.
-fn read_checkpoint(dir: &Path) -> io::Result<Option<TimerCheckpoint>> {
+fn read_checkpoint(disk: &dyn Disk, dir: &Path) -> io::Result<Option<TimerCheckpoint>> {
     let path = checkpoint_path(dir);
     let mut bytes = [0; CHECKPOINT_LEN];
-    match File::open(&path).and_then(|mut file| file.read_exact(&mut bytes)) {
+    match File::open(&path).and_then(|file| disk.read(&path, &file, &mut bytes, 0)) {
         Ok(()) => {}
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Ok(None),
         Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof) => {}
@@ -381,17 +400,19 @@ fn read_checkpoint(dir: &Path) -> io::Result<Option<TimerCheckpoint>> {
 }
 
 /// Replaces the file as a whole.
-fn write_checkpoint(dir: &Path, checkpoint: TimerCheckpoint) -> io::Result<()> {
+fn write_checkpoint(disk: &dyn Disk, dir: &Path, checkpoint: TimerCheckpoint) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(CHECKPOINT_LEN);
     bytes.extend_from_slice(&checkpoint.entered.0.to_be_bytes());
     bytes.extend_from_slice(&checkpoint.delivered_ms.to_be_bytes());
     bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
     let aside = dir.join("checkpoint.new");
-    let mut file = File::create(&aside)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&aside, checkpoint_path(dir))?;
-    File::open(dir)?.sync_all()
+    remove_file(&aside)?;
+    let file = disk.create(&aside, 0)?;
+    disk.write(&aside, &file, &bytes, 0)?;
+    // What a sync of this file failed with is of no consequence: the next try makes another one.
+    disk.sync_file(&aside, &file)?;
+    disk.rename(&aside, &checkpoint_path(dir))?;
+    disk.sync_dir(dir)
 }
 
 /// The bit that records' checksums leave out is no loss here either.
@@ -401,9 +422,18 @@ fn checksum(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+    use crate::disk::LocalDisk;
+    use crate::testing::PowerDisk;
+    use proptest::prelude::*;
 
     const HOUR: i64 = 3_600_000;
+
+    fn open(dir: &tempfile::TempDir) -> io::Result<TimerIndex> {
+        TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), 0)
+    }
 
     fn timer(due_ms: i64, offset: u64) -> Timer {
         Timer { due_ms, offset: QueueOffset(offset), cancels: false }
@@ -430,7 +460,7 @@ mod tests {
     #[test]
     fn timers_come_in_order_near_and_far_and_never_early() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         enter(&mut index, &[3 * HOUR, 100, HOUR, 50, 100]);
         assert_eq!(take(&mut index, 49), []);
         assert_eq!(index.next_ms(), Some(50));
@@ -448,7 +478,7 @@ mod tests {
     #[test]
     fn after_a_long_stop_one_minute_is_in_memory_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         let all: Vec<i64> = (0..600).map(|second| HOUR + second * 1000).collect();
         enter(&mut index, &all);
         for due_ms in all {
@@ -463,7 +493,7 @@ mod tests {
     #[test]
     fn what_the_checkpoint_covers_is_there_and_the_rest_is_entered_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         enter(&mut index, &[10, 20, HOUR]);
         assert_eq!(take(&mut index, 10), [(10, 0)]);
         let checkpoint = index.checkpoint();
@@ -476,7 +506,7 @@ mod tests {
         let mut torn = OpenOptions::new().append(true).open(dir.path().join(segment_name(0))).unwrap();
         torn.write_all(&[1; 7]).unwrap();
 
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         assert_eq!(index.checkpoint(), checkpoint);
         enter(&mut index, &[30, 40]);
         assert_eq!(take(&mut index, 2 * HOUR), [(20, 1), (30, 3), (40, 4), (HOUR, 2)]);
@@ -488,7 +518,7 @@ mod tests {
     #[test]
     fn a_save_that_fails_is_made_again_as_a_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         enter(&mut index, &[10, HOUR]);
         let checkpoint = index.checkpoint();
         let save = index.begin_save(checkpoint).unwrap();
@@ -501,24 +531,24 @@ mod tests {
         let outcome = again.run();
         index.end_save(&again, outcome).unwrap();
         assert_eq!(index.saved(), checkpoint);
-        assert_eq!(TimerIndex::open(dir.path().into(), 0).unwrap().entered(), QueueOffset(2));
+        assert_eq!(open(&dir).unwrap().entered(), QueueOffset(2));
     }
 
     #[test]
     fn after_a_failed_sync_nothing_is_saved_any_more() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         enter(&mut index, &[10]);
         let save = index.begin_save(index.checkpoint()).unwrap();
         index.end_save(&save, Err(TimerSaveError::Sync(io::Error::other("bad block")))).unwrap_err();
         assert!(index.save(index.checkpoint()).unwrap_err().to_string().contains("bad block"));
-        assert_eq!(TimerIndex::open(dir.path().into(), 0).unwrap().checkpoint(), TimerCheckpoint::default());
+        assert_eq!(open(&dir).unwrap().checkpoint(), TimerCheckpoint::default());
     }
 
     #[test]
     fn a_clock_that_is_set_back_during_a_save_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         enter(&mut index, &[3 * HOUR]);
         assert_eq!(take(&mut index, 3 * HOUR), [(3 * HOUR, 0)]);
         let save = index.begin_save(index.checkpoint()).unwrap();
@@ -527,27 +557,27 @@ mod tests {
         index.write().unwrap();
         index.end_save(&save, save.run()).unwrap();
         index.save(index.checkpoint()).unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         assert_eq!(take(&mut index, 2 * HOUR), [(2 * HOUR, 1)]);
     }
 
     #[test]
     fn a_damaged_checkpoint_means_from_the_beginning() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         enter(&mut index, &[10]);
         let checkpoint = index.checkpoint();
         index.save(checkpoint).unwrap();
         for damaged in [&b"short"[..], &[7; CHECKPOINT_LEN]] {
             fs::write(checkpoint_path(dir.path()), damaged).unwrap();
-            assert_eq!(TimerIndex::open(dir.path().into(), 0).unwrap().checkpoint(), TimerCheckpoint::default());
+            assert_eq!(open(&dir).unwrap().checkpoint(), TimerCheckpoint::default());
         }
     }
 
     #[test]
     fn a_clock_that_was_set_back_makes_nothing_early() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         enter(&mut index, &[3 * HOUR]);
         assert_eq!(take(&mut index, 3 * HOUR), [(3 * HOUR, 0)]);
         let checkpoint = index.checkpoint();
@@ -561,7 +591,7 @@ mod tests {
     #[test]
     fn what_was_given_back_comes_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = open(&dir).unwrap();
         index.enter(Some(Timer { cancels: true, ..timer(10, 0) }));
         index.enter(None);
         enter(&mut index, &[10]);
@@ -569,5 +599,166 @@ mod tests {
         assert_eq!(due, [Timer { cancels: true, ..timer(10, 0) }, timer(10, 2)]);
         index.give_back(due.clone());
         assert_eq!(index.due(10).unwrap(), due);
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_is_an_error_and_comes_again() {
+        // Of a save with a new file: the file, its entries, its sync, its name; the checkpoint, its bytes, its sync, its name, and
+        // that again.
+        for taken in 0..9 {
+            let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(PowerDisk::default()));
+            let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), 0).unwrap();
+            let mut index = open();
+            enter(&mut index, &[10, HOUR]);
+            index.save(index.checkpoint()).unwrap();
+            let saved = index.checkpoint();
+            enter(&mut index, &[2 * HOUR]);
+            *disk.fails_after.lock() = Some(taken);
+            index.save(index.checkpoint()).unwrap_err();
+            assert_eq!(index.saved(), saved, "after {taken}");
+            *disk.fails_after.lock() = None;
+            drop(index);
+            disk.power_loss(dir.path(), || true);
+            let mut index = open();
+            assert_eq!(index.checkpoint(), saved, "after {taken}");
+            enter(&mut index, &[2 * HOUR]);
+            assert_eq!(take(&mut index, 3 * HOUR), [(10, 0), (HOUR, 1), (2 * HOUR, 2)], "after {taken}");
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// In so many ms.
+        Enter(i64),
+        Pass(i64),
+        Write,
+        Save,
+        /// Another timer is entered while the disk is at it.
+        SaveSlowly(i64),
+        /// After so many changes and syncs the disk takes no more.
+        Fail(usize),
+        Recover,
+        Kill,
+        PowerLoss(u64),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let ahead = || prop_oneof![0..20_000_i64, 0..5 * MINUTE_MS, 0..3 * HOUR];
+        prop_oneof![
+            6 => ahead().prop_map(Step::Enter),
+            3 => ahead().prop_map(Step::Pass),
+            2 => Just(Step::Write),
+            3 => Just(Step::Save),
+            2 => ahead().prop_map(Step::SaveSlowly),
+            1 => (0..12_usize).prop_map(Step::Fail),
+            1 => Just(Step::Recover),
+            1 => Just(Step::Kill),
+            1 => any::<u64>().prop_map(Step::PowerLoss),
+        ]
+    }
+
+    /// An index as the broker uses it, over a queue that loses nothing.
+    struct Model {
+        disk: Arc<PowerDisk>,
+        dir: tempfile::TempDir,
+        index: TimerIndex,
+        now_ms: i64,
+        /// When the timers of the queue are due, and which were delivered.
+        queue: Vec<i64>,
+        delivered: BTreeSet<u64>,
+    }
+
+    impl Model {
+        fn new() -> Model {
+            let (disk, dir) = (Arc::new(PowerDisk::default()), tempfile::tempdir().unwrap());
+            let index = TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), 0).unwrap();
+            Model { disk, dir, index, now_ms: HOUR, queue: Vec::new(), delivered: BTreeSet::new() }
+        }
+
+        fn put(&mut self, ahead_ms: i64) {
+            self.queue.push(self.now_ms + ahead_ms);
+            self.enter();
+        }
+
+        fn enter(&mut self) {
+            while let Some(due_ms) = self.queue.get(usize::try_from(self.index.entered().0).unwrap()) {
+                let offset = self.index.entered().0;
+                if self.index.has_passed(*due_ms) {
+                    self.delivered.insert(offset);
+                    self.index.enter(None);
+                } else {
+                    self.index.enter(Some(timer(*due_ms, offset)));
+                }
+            }
+        }
+
+        /// False when the disk does not let it go on.
+        fn deliver(&mut self) -> bool {
+            loop {
+                match self.index.due(self.now_ms) {
+                    Ok(due) if due.is_empty() => return true,
+                    Ok(due) => {
+                        assert!(due[0].due_ms <= self.now_ms, "early");
+                        self.delivered.extend(due.iter().map(|timer| timer.offset.0));
+                        self.index.delivered(due[0].due_ms);
+                    }
+                    Err(_) => return false,
+                }
+            }
+        }
+
+        fn save_slowly(&mut self, ahead_ms: i64) -> io::Result<()> {
+            let save = self.index.begin_save(self.index.checkpoint())?;
+            self.put(ahead_ms);
+            let outcome = save.run();
+            self.index.end_save(&save, outcome)
+        }
+
+        /// What was saved is there.
+        fn open_again(&mut self, power_loss: Option<u64>) {
+            let saved = self.index.saved();
+            *self.disk.fails_after.lock() = None;
+            if let Some(mut seed) = power_loss {
+                self.disk.power_loss(self.dir.path(), || {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    seed >> 63 == 0
+                });
+            }
+            let disk = Arc::clone(&self.disk) as Arc<dyn Disk>;
+            self.index = TimerIndex::open(disk, self.dir.path().join("timers"), 0).unwrap();
+            let found = self.index.checkpoint();
+            assert!(found.entered >= saved.entered && found.delivered_ms >= saved.delivered_ms, "{found:?} {saved:?}");
+            self.enter();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn whatever_the_disk_does_no_timer_is_lost(steps in prop::collection::vec(any_step(), 1..60)) {
+            let mut model = Model::new();
+            for step in steps {
+                match step {
+                    Step::Enter(ahead_ms) => model.put(ahead_ms),
+                    Step::Pass(ms) => {
+                        model.now_ms += ms;
+                        model.deliver();
+                    }
+                    // Errors are what this is about.
+                    Step::Write => drop(model.index.write()),
+                    Step::Save => drop(model.index.save(model.index.checkpoint())),
+                    Step::SaveSlowly(ahead_ms) => drop(model.save_slowly(ahead_ms)),
+                    Step::Fail(after) => *model.disk.fails_after.lock() = Some(after),
+                    Step::Recover => *model.disk.fails_after.lock() = None,
+                    Step::Kill => model.open_again(None),
+                    Step::PowerLoss(seed) => model.open_again(Some(seed)),
+                }
+            }
+            *model.disk.fails_after.lock() = None;
+            model.now_ms += 4 * HOUR;
+            prop_assert!(model.deliver());
+            prop_assert_eq!(model.delivered.len(), model.queue.len());
+        }
     }
 }

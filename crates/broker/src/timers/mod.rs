@@ -119,7 +119,7 @@ impl Timers {
 impl TimerDelivery {
     /// As it was saved. What counts as entered is in the queue.
     fn open_index(&self) -> io::Result<TimerIndex> {
-        let mut index = TimerIndex::open(self.dir.clone(), self.java.read_ms.saturating_sub(1))?;
+        let mut index = TimerIndex::open(self.store.disk(), self.dir.clone(), self.java.read_ms.saturating_sub(1))?;
         let end = self.store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
         if index.entered() > end {
             warn!(entered = %index.entered(), %end, "more timers were entered than the queue has, because the log lost its end; going on at its end");
@@ -180,13 +180,13 @@ mod tests {
     use crate::config::BrokerConfig;
     use crate::live_config::LiveConfig;
     use crate::persistence::Persistence;
-    use ferromq_store::StoreConfig;
+    use ferromq_store::{LocalDisk, StoreConfig};
 
     #[test]
     fn an_index_ahead_of_its_queue_is_brought_back_before_anything_new_comes() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("timers");
-        let mut index = TimerIndex::open(dir.clone(), 0).unwrap();
+        let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.clone(), 0).unwrap();
         index.skip_to(QueueOffset(20));
         let checkpoint = index.checkpoint();
         index.save(checkpoint).unwrap();
@@ -200,7 +200,7 @@ mod tests {
         let statistics = Arc::new(Statistics::new());
         let timers = Timers::open(dir.clone(), &java, Clock::system(), store, Arc::new(topics), statistics).unwrap();
         // As a second crash finds it, with new timers in these places.
-        assert_eq!(TimerIndex::open(dir, 0).unwrap().entered(), QueueOffset(0));
+        assert_eq!(TimerIndex::open(Arc::new(LocalDisk), dir, 0).unwrap().entered(), QueueOffset(0));
         drop(timers);
     }
 }

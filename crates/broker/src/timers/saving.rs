@@ -88,11 +88,12 @@ impl TimerDelivery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ferromq_store::LocalDisk;
 
     #[test]
     fn a_save_that_cannot_begin_is_not_tried_again_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(dir.path().into(), 0).unwrap();
+        let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), 0).unwrap();
         let checkpoint = index.checkpoint();
         let save = index.begin_save(checkpoint).unwrap();
         index.end_save(&save, Err(TimerSaveError::Sync(io::Error::other("bad block")))).unwrap_err();

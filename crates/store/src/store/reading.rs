@@ -9,7 +9,7 @@ use ferromq_protocol::message::Record;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 
 use super::Store;
-use crate::disk::DiskUsage;
+use crate::disk::{Disk, DiskUsage};
 use crate::dispatch::Arrival;
 use crate::error::AppendError;
 use crate::index::QueryOutcome;
@@ -180,6 +180,11 @@ impl Store {
     /// Starts the "longest" figures of [`Store::stats`] again.
     pub fn new_stats_window(&self) {
         self.counters.new_window();
+    }
+
+    /// What the store asks of the disk goes through this, and so does what else is kept beside it.
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.config.disk)
     }
 
     /// How full the disk of the commit log is.
