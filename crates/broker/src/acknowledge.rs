@@ -31,7 +31,7 @@ pub(crate) enum NotKept {
 }
 
 /// How an answer reads, in the words of its request.
-pub(crate) trait Answer: Send + 'static {
+pub(crate) trait Acknowledgement: Send + 'static {
     fn reply(self, kept: Result<(), NotKept>) -> Reply;
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Acknowledgements {
 
 impl Acknowledgements {
     /// Gives the answer now, or through a slot when its promise is kept or cannot be.
-    pub(crate) fn acknowledge<A: Answer>(
+    pub(crate) fn acknowledge<A: Acknowledgement>(
         &self,
         round: &Round<'_>,
         stored: Stored<A>,

@@ -5,7 +5,9 @@
 
 mod acknowledge;
 mod admission;
+mod answer;
 mod broker;
+mod call;
 pub mod clients;
 mod clock;
 pub mod config;
@@ -19,6 +21,7 @@ mod held_pulls;
 mod live_config;
 mod local_time;
 mod missing;
+mod off_task;
 mod peer;
 pub mod persistence;
 mod places;
@@ -45,4 +48,5 @@ mod worker;
 
 pub use broker::{Broker, StartError};
 pub use config::BrokerConfig;
+pub use dispatch::{Action, Touches, touches};
 pub use refusal::Refusal;

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use ferromq_protocol::header::{ConsumeDirectlyRequest, ConsumerRunningInfoRequest};
 use ferromq_protocol::message::OffsetMessageId;
-use ferromq_protocol::{Command, NoFields, Reply, RequestCode, ResponseCode};
-use ferromq_remoting::{Connection, InvokeError, Outcome};
+use ferromq_protocol::{Command, Fields, NoFields, Reply, RequestCode, ResponseCode};
+use ferromq_remoting::InvokeError;
 use ferromq_store::{Effort, Store};
 
+use crate::answer::Answer;
 use crate::clients::{Clients, ConnectedClient};
 use crate::groups::Groups;
 use crate::refusal::Refusal;
@@ -34,22 +35,24 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// GET_CONSUMER_RUNNING_INFO.
-    pub(crate) fn running_info(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-        let request: ConsumerRunningInfoRequest = command.header()?;
-        let forwarded = Command {
-            fields: command.fields.clone(),
-            ..Command::request(RequestCode::GET_CONSUMER_RUNNING_INFO, &NoFields)
-        };
-        self.call(connection, command, forwarded, &request.consumer_group, &request.client_id)
+    pub(crate) fn running_info(
+        &self,
+        request: &ConsumerRunningInfoRequest,
+        fields: &Fields,
+    ) -> Result<Answer, Refusal> {
+        let forwarded =
+            Command { fields: fields.clone(), ..Command::request(RequestCode::GET_CONSUMER_RUNNING_INFO, &NoFields) };
+        self.call(forwarded, &request.consumer_group, &request.client_id)
     }
 
     /// CONSUME_MESSAGE_DIRECTLY: the stored message goes along as the body.
-    pub(crate) fn consume_directly(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-        let request: ConsumeDirectlyRequest = command.header()?;
-        let mut forwarded = Command {
-            fields: command.fields.clone(),
-            ..Command::request(RequestCode::CONSUME_MESSAGE_DIRECTLY, &NoFields)
-        };
+    pub(crate) fn consume_directly(
+        &self,
+        request: &ConsumeDirectlyRequest,
+        fields: &Fields,
+    ) -> Result<Answer, Refusal> {
+        let mut forwarded =
+            Command { fields: fields.clone(), ..Command::request(RequestCode::CONSUME_MESSAGE_DIRECTLY, &NoFields) };
         forwarded = forwarded.with_field("brokerName", &self.broker_name);
         if let Some(topic) = request.topic.as_deref().and_then(|topic| self.topics.find(topic)) {
             forwarded = forwarded.with_field("topicSysFlag", &topic.topic_sys_flag.to_string());
@@ -69,23 +72,10 @@ impl Relay {
             };
             forwarded = forwarded.with_body(message);
         }
-        self.call(
-            connection,
-            command,
-            forwarded,
-            &request.consumer_group,
-            request.client_id.as_deref().unwrap_or_default(),
-        )
+        self.call(forwarded, &request.consumer_group, request.client_id.as_deref().unwrap_or_default())
     }
 
-    fn call(
-        &self,
-        connection: &Connection,
-        command: &Command,
-        request: Command,
-        group: &str,
-        client_id: &str,
-    ) -> Result<Outcome, Refusal> {
+    fn call(&self, request: Command, group: &str, client_id: &str) -> Result<Answer, Refusal> {
         let Some(client) = self.clients.consumers(group).into_iter().find(|client| *client.client_id == *client_id)
         else {
             return Err(Refusal::system_error(format!("The Consumer <{group}> <{client_id}> not online")));
@@ -96,14 +86,14 @@ impl Relay {
                 ferromq_protocol::version_name(client.version)
             )));
         }
-        let slot = connection.reply_slot(command);
         let group = group.to_owned();
-        // Ends with the client's answer, its connection or the timeout; the slot keeps a shutdown waiting until then.
-        tokio::spawn(async move {
-            let answer = client.connection.invoke(request, TIMEOUT).await;
-            slot.send(relayed(answer, &group, &client));
-        });
-        Ok(Outcome::Deferred)
+        // Ends with the client's answer, its connection or the timeout; a shutdown waits until then.
+        Ok(Answer::later(|respond| {
+            tokio::spawn(async move {
+                let answer = client.connection.invoke(request, TIMEOUT).await;
+                respond(relayed(answer, &group, &client));
+            });
+        }))
     }
 }
 

@@ -9,14 +9,12 @@ use std::time::Instant;
 
 use ferromq_protocol::body::{KvTable, Table};
 use ferromq_protocol::{Reply, VERSION, version_name};
-use ferromq_remoting::Outcome;
 use ferromq_store::{DiskUsage, Effort, PUT_LATENCY_BUCKETS, Store, StoreStats};
 use tracing::warn;
 
 use crate::config::BrokerConfig;
 use crate::delay::Delays;
 use crate::live_config::LiveConfig;
-use crate::refusal::Refusal;
 use crate::registrar::Unregistered;
 use crate::statistics::Statistics;
 
@@ -37,8 +35,8 @@ pub(crate) struct RuntimeInfo {
 
 impl RuntimeInfo {
     /// GET_BROKER_RUNTIME_INFO.
-    pub(crate) fn answer(&self) -> Result<Outcome, Refusal> {
-        Ok(Outcome::Reply(Reply::ok().json_body(&KvTable { table: self.table() })))
+    pub(crate) fn answer(&self) -> Reply {
+        Reply::ok().json_body(&KvTable { table: self.table() })
     }
 
     /// All keys with their values.

@@ -12,14 +12,15 @@ use ferromq_protocol::header::{
     ConsumerConnectionRequest, ConsumerListRequest, ProducerConnectionRequest, SubscriptionByConsumerRequest,
     UnregisterClientRequest,
 };
-use ferromq_protocol::{Command, GroupName, NoFields, Reply, ResponseCode, topics as names};
-use ferromq_remoting::{Connection, Outcome};
+use ferromq_protocol::{GroupName, NoFields, Reply, ResponseCode, topics as names};
+use ferromq_remoting::Connection;
 
 use crate::clients::{Clients, ConsumerHeartbeat, Full, Member};
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::groups::Groups;
 use crate::handlers::pull::refuse_condition;
+use crate::peer::Origin;
 use crate::refusal::Refusal;
 use crate::subscription::{self, SubscriptionError};
 use crate::topics::{Topics, perm};
@@ -33,16 +34,16 @@ pub(crate) fn heartbeat(
     groups: &Groups,
     topics: &Topics,
     config: &BrokerConfig,
+    origin: &Origin,
     connection: &Connection,
-    command: &Command,
-) -> Result<Outcome, Refusal> {
-    let heartbeat: Heartbeat = super::json_body(command)?;
+    heartbeat: Heartbeat,
+) -> Result<Reply, Refusal> {
     check(&heartbeat)?;
     let member = Member {
         client_id: heartbeat.client_id.into(),
-        language: command.language,
-        version: command.version,
-        peer: connection.peer_addr(),
+        language: origin.language,
+        version: origin.version,
+        peer: origin.address,
         heard_at_ms: now_ms(),
         heard_at: Instant::now(),
     };
@@ -76,7 +77,7 @@ pub(crate) fn heartbeat(
         }
     }
     let changed = if subscriptions_wanted { "true" } else { "false" };
-    Ok(Outcome::Reply(Reply::ok().header([("IS_SUPPORT_HEART_BEAT_V2", "true"), ("IS_SUB_CHANGE", changed)])))
+    Ok(Reply::ok().header([("IS_SUPPORT_HEART_BEAT_V2", "true"), ("IS_SUB_CHANGE", changed)]))
 }
 
 /// Longest client id and name in a heartbeat, in bytes.
@@ -121,20 +122,22 @@ fn make_retry_topic(topics: &Topics, consumer: &ConsumerData, queue_count: i32) 
 }
 
 /// UNREGISTER_CLIENT (35). By connection: the client id is not looked at, as in Java. An empty group name means none.
-pub(crate) fn unregister(clients: &Clients, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-    let request: UnregisterClientRequest = command.header()?;
+pub(crate) fn unregister(
+    clients: &Clients,
+    connection: &Connection,
+    request: &UnregisterClientRequest,
+) -> Result<Reply, Refusal> {
     if let Some(group) = &request.producer_group {
         clients.unregister_producer(connection, group);
     }
     if let Some(group) = &request.consumer_group {
         clients.unregister_consumer(connection, group);
     }
-    Ok(Outcome::Reply(Reply::ok().header(NoFields)))
+    Ok(Reply::ok().header(NoFields))
 }
 
 /// CHECK_CLIENT_CONFIG (46): tells a consumer at its start whether its expression can work here, and if not where it is wrong.
-pub(crate) fn check_config(config: &BrokerConfig, command: &Command) -> Result<Outcome, Refusal> {
-    let request: CheckClientRequest = super::json_body(command)?;
+pub(crate) fn check_config(config: &BrokerConfig, request: CheckClientRequest) -> Result<Reply, Refusal> {
     if let Some(data) = request.subscription_data {
         if SubscriptionData::is_tag_type(Some(&data.expression_type)) {
             subscription::check(&data).map_err(|error| unusable(&data, error))?;
@@ -144,49 +147,49 @@ pub(crate) fn check_config(config: &BrokerConfig, command: &Command) -> Result<O
                 .map_err(|error| Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, error.to_string()))?;
         }
     }
-    Ok(Outcome::Reply(Reply::ok()))
+    Ok(Reply::ok())
 }
 
 /// GET_CONSUMER_LIST_BY_GROUP (38), which every rebalance begins with.
-pub(crate) fn consumer_ids(clients: &Clients, command: &Command) -> Result<Outcome, Refusal> {
-    let ConsumerListRequest { consumer_group } = command.header()?;
-    let consumer_id_list = clients.consumer_ids(&consumer_group);
+pub(crate) fn consumer_ids(clients: &Clients, request: &ConsumerListRequest) -> Result<Reply, Refusal> {
+    let consumer_group = &request.consumer_group;
+    let consumer_id_list = clients.consumer_ids(consumer_group);
     if consumer_id_list.is_empty() {
         return Err(Refusal::system_error(format!("no consumer for this group, {consumer_group}")).header(NoFields));
     }
-    Ok(Outcome::Reply(Reply::ok().header(NoFields).json_body(&ConsumerIdList { consumer_id_list })))
+    Ok(Reply::ok().header(NoFields).json_body(&ConsumerIdList { consumer_id_list }))
 }
 
 /// GET_CONSUMER_CONNECTION_LIST (203).
-pub(crate) fn consumer_connections(clients: &Clients, command: &Command) -> Result<Outcome, Refusal> {
-    let ConsumerConnectionRequest { consumer_group: group } = command.header()?;
-    match clients.consumer_connection(&group) {
-        Some(connections) => Ok(Outcome::Reply(Reply::ok().json_body(&connections))),
+pub(crate) fn consumer_connections(clients: &Clients, request: &ConsumerConnectionRequest) -> Result<Reply, Refusal> {
+    let group = &request.consumer_group;
+    match clients.consumer_connection(group) {
+        Some(connections) => Ok(Reply::ok().json_body(&connections)),
         None => Err(Refusal::new(ResponseCode::CONSUMER_NOT_ONLINE, format!("the consumer group[{group}] not online"))),
     }
 }
 
 /// GET_PRODUCER_CONNECTION_LIST (204).
-pub(crate) fn producer_connections(clients: &Clients, command: &Command) -> Result<Outcome, Refusal> {
-    let ProducerConnectionRequest { producer_group: group } = command.header()?;
-    match clients.producer_connection(&group) {
-        Some(connections) => Ok(Outcome::Reply(Reply::ok().json_body(&connections))),
+pub(crate) fn producer_connections(clients: &Clients, request: &ProducerConnectionRequest) -> Result<Reply, Refusal> {
+    let group = &request.producer_group;
+    match clients.producer_connection(group) {
+        Some(connections) => Ok(Reply::ok().json_body(&connections)),
         None => Err(Refusal::system_error(format!("the producer group[{group}] not exist"))),
     }
 }
 
 /// GET_ALL_PRODUCER_INFO (328).
-pub(crate) fn producers(clients: &Clients) -> Result<Outcome, Refusal> {
-    Ok(Outcome::Reply(Reply::ok().json_body(&clients.producer_table())))
+pub(crate) fn producers(clients: &Clients) -> Reply {
+    Reply::ok().json_body(&clients.producer_table())
 }
 
 /// QUERY_SUBSCRIPTION_BY_CONSUMER (345); a group that is not online has none.
-pub(crate) fn subscription(clients: &Clients, command: &Command) -> Result<Outcome, Refusal> {
-    let SubscriptionByConsumerRequest { group, topic } = command.header()?;
+pub(crate) fn subscription(clients: &Clients, request: SubscriptionByConsumerRequest) -> Reply {
+    let SubscriptionByConsumerRequest { group, topic } = request;
     let topic = topic.unwrap_or_default();
     let data = clients.consumer_group(&group).and_then(|consumers| consumers.subscription(&topic));
     let subscription_data = data.map(|data| SubscriptionData::clone(&data));
-    Ok(Outcome::Reply(Reply::ok().json_body(&SubscriptionReply { group, subscription_data, topic })))
+    Reply::ok().json_body(&SubscriptionReply { group, subscription_data, topic })
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ferromq_protocol::RequestCode;
-use ferromq_remoting::{Requests, Server, ServerConfig, Service};
+use ferromq_protocol::{Command, RequestCode, json};
+use ferromq_remoting::{Outcome, Requests, Server, ServerConfig, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -23,28 +23,37 @@ struct Front {
 }
 
 impl Front {
-    fn answer(&self, connection: &Connection, command: &Command) -> Outcome {
+    fn answer(&self, connection: &Connection, command: &Command) -> Result<Reply, Refusal> {
         let Front { clients, groups, topics, locks, config } = self;
-        let outcome = match command.request_code() {
-            RequestCode::HEART_BEAT => heartbeat(clients, groups, topics, config, connection, command),
-            RequestCode::UNREGISTER_CLIENT => unregister(clients, connection, command),
-            RequestCode::CHECK_CLIENT_CONFIG => check_config(config, command),
-            RequestCode::GET_CONSUMER_LIST_BY_GROUP => consumer_ids(clients, command),
-            RequestCode::GET_CONSUMER_CONNECTION_LIST => consumer_connections(clients, command),
-            RequestCode::GET_PRODUCER_CONNECTION_LIST => producer_connections(clients, command),
-            RequestCode::GET_ALL_PRODUCER_INFO => producers(clients),
-            RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => subscription(clients, command),
-            RequestCode::LOCK_BATCH_MQ => locks::lock(locks, connection, command),
-            RequestCode::UNLOCK_BATCH_MQ => locks::unlock(locks, command),
+        let body = &command.body;
+        let unreadable = |error: json::JsonError| Refusal::system_error(error.to_string());
+        match command.request_code() {
+            RequestCode::HEART_BEAT => {
+                let origin = Origin::of(connection, command);
+                let heartbeat = json::from_slice(body).map_err(unreadable)?;
+                super::heartbeat(clients, groups, topics, config, &origin, connection, heartbeat)
+            }
+            RequestCode::UNREGISTER_CLIENT => unregister(clients, connection, &command.header()?),
+            RequestCode::CHECK_CLIENT_CONFIG => check_config(config, json::from_slice(body).map_err(unreadable)?),
+            RequestCode::GET_CONSUMER_LIST_BY_GROUP => consumer_ids(clients, &command.header()?),
+            RequestCode::GET_CONSUMER_CONNECTION_LIST => consumer_connections(clients, &command.header()?),
+            RequestCode::GET_PRODUCER_CONNECTION_LIST => producer_connections(clients, &command.header()?),
+            RequestCode::GET_ALL_PRODUCER_INFO => Ok(producers(clients)),
+            RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => Ok(subscription(clients, command.header()?)),
+            RequestCode::LOCK_BATCH_MQ => {
+                Ok(locks::lock(locks, crate::peer::Peer::of(connection), json::from_slice(body).map_err(unreadable)?))
+            }
+            RequestCode::UNLOCK_BATCH_MQ => Ok(locks::unlock(locks, &json::from_slice(body).map_err(unreadable)?)),
             code => panic!("code {code:?} is not tested here"),
-        };
-        outcome.unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
+        }
     }
 }
 
 impl Service for Front {
     fn serve(&self, requests: &mut Requests<'_>) {
-        requests.each(|connection, command| self.answer(connection, &command));
+        requests.each(|connection, command| {
+            Outcome::Reply(self.answer(connection, &command).unwrap_or_else(Refusal::into_reply))
+        });
     }
 
     fn closed(&self, connection: &Connection) {

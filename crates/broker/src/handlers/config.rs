@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use ferromq_config::{Configuration, decode_text, parse_properties};
 use ferromq_protocol::header::BrokerConfigReply;
-use ferromq_protocol::{Command, Reply, json};
-use ferromq_remoting::{Connection, Outcome};
+use ferromq_protocol::{Reply, json};
 use ferromq_store::Store;
 use tracing::info;
 
+use crate::answer::Answer;
 use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
+use crate::peer::Origin;
 use crate::refusal::Refusal;
 use crate::topics::Topics;
 
@@ -21,10 +22,10 @@ use crate::topics::Topics;
 const PROTECTED: [&str; 3] = ["brokerConfigPath", "rocketmqHome", "configBlackList"];
 
 /// GET_BROKER_CONFIG: every key, one line each.
-pub(crate) fn listing(config: &LiveConfig) -> Result<Outcome, Refusal> {
+pub(crate) fn listing(config: &LiveConfig) -> Reply {
     let version = String::from_utf8_lossy(&json::to_vec(&config.data_version())).into_owned();
     let header = BrokerConfigReply { version: version.into() };
-    Ok(Outcome::Reply(Reply::ok().header(header).body(config.current().to_properties())))
+    Reply::ok().header(header).body(config.current().to_properties())
 }
 
 /// UPDATE_BROKER_CONFIG. Answered when the file that the broker was started with holds the change.
@@ -32,16 +33,15 @@ pub(crate) fn update(
     config: &Arc<LiveConfig>,
     topics: &Arc<Topics>,
     store: &Arc<Store>,
-    connection: &Connection,
-    command: &Command,
-) -> Result<Outcome, Refusal> {
-    let entries = parse_properties(&decode_text(super::parsed_body(command)?))
-        .map_err(|error| Refusal::system_error(error.to_string()))?;
+    origin: &Origin,
+    changes: &[u8],
+) -> Result<Answer, Refusal> {
+    let entries = parse_properties(&decode_text(changes)).map_err(|error| Refusal::system_error(error.to_string()))?;
     let changes: Vec<(String, String)> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     refuse_protected(&config.current(), &changes)?;
     let (config, topics, store) = (Arc::clone(config), Arc::clone(topics), Arc::clone(store));
-    let peer = connection.peer_addr();
-    Ok(super::answer_off_task(connection, command, move || {
+    let peer = origin.address;
+    Ok(Answer::off_task(move || {
         let changed = config.update(&changes).map_err(|error| Refusal::system_error(error.to_string()))?;
         if changed.is_empty() {
             return Ok(Reply::ok());

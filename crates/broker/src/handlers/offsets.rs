@@ -8,8 +8,7 @@ use ferromq_protocol::header::{
     UpdateOffsetRequest,
 };
 use ferromq_protocol::topics;
-use ferromq_protocol::{Command, NoFields, QueueId, QueueOffset, Reply, ResponseCode};
-use ferromq_remoting::Outcome;
+use ferromq_protocol::{NoFields, QueueId, QueueOffset, Reply, ResponseCode};
 use ferromq_store::{Boundary, Effort, ReadError, Store};
 
 use crate::consumer_offsets::{Commit, ConsumerOffsets};
@@ -23,10 +22,9 @@ pub(crate) fn query(
     offsets: &ConsumerOffsets,
     topics: &Topics,
     store: &Store,
-    command: &Command,
+    request: &QueryOffsetRequest,
     effort: Effort,
-) -> Result<Outcome, Refusal> {
-    let request: QueryOffsetRequest = command.header()?;
+) -> Result<Reply, Refusal> {
     let known = offsets
         .pending_reset(&request.topic, &request.consumer_group, request.queue_id)
         .or_else(|| offsets.committed(&request.topic, &request.consumer_group, request.queue_id));
@@ -38,7 +36,7 @@ pub(crate) fn query(
         None if starts_at_zero(topics, store, &request.topic, request.queue_id, effort)? => QueueOffset(0),
         None => return Err(not_found("Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first")),
     };
-    Ok(Outcome::Reply(Reply::ok().header(QueryOffsetReply { offset })))
+    Ok(Reply::ok().header(QueryOffsetReply { offset }))
 }
 
 /// Whether a new group reads this queue from its first message: the queue still has it, near the tail of the log, or has nothing yet.
@@ -80,9 +78,8 @@ pub(crate) fn update(
     offsets: &ConsumerOffsets,
     topics: &Topics,
     groups: &Groups,
-    command: &Command,
-) -> Result<Outcome, Refusal> {
-    let request: UpdateOffsetRequest = command.header()?;
+    request: &UpdateOffsetRequest,
+) -> Result<Reply, Refusal> {
     let (topic, group) = (&request.topic, &request.consumer_group);
     refuse_own_group(group).map_err(|refusal| refusal.header(NoFields))?;
     if !groups.contains(group) {
@@ -100,8 +97,8 @@ pub(crate) fn update(
     };
     let reply = Reply::ok().header(NoFields);
     match offsets.commit(topic, group, queue, offset) {
-        Commit::Done => Ok(Outcome::Reply(reply)),
-        Commit::Reset => Ok(Outcome::Reply(reply.remark("Offset has been previously reset"))),
+        Commit::Done => Ok(reply),
+        Commit::Reset => Ok(reply.remark("Offset has been previously reset")),
         Commit::Full => {
             let remark = format!(
                 "[OVERLOAD]this broker keeps no more offsets; {group} has none in queue {queue} of {topic} yet"
@@ -112,31 +109,27 @@ pub(crate) fn update(
 }
 
 /// SEARCH_OFFSET_BY_TIMESTAMP.
-pub(crate) fn search(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
-    let request: SearchOffsetRequest = command.header()?;
+pub(crate) fn search(store: &Store, request: &SearchOffsetRequest) -> Result<Reply, Refusal> {
     let upper = request.boundary_type.as_deref().is_some_and(|boundary| boundary.eq_ignore_ascii_case("upper"));
     let boundary = if upper { Boundary::Upper } else { Boundary::Lower };
     let offset = store.offset_by_time(&request.topic, request.queue_id, request.timestamp, boundary, Effort::Full)?;
-    Ok(Outcome::Reply(Reply::ok().header(SearchOffsetReply { offset })))
+    Ok(Reply::ok().header(SearchOffsetReply { offset }))
 }
 
 /// GET_MAX_OFFSET.
-pub(crate) fn max(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
-    let request: MaxOffsetRequest = command.header()?;
+pub(crate) fn max(store: &Store, request: &MaxOffsetRequest) -> Result<Reply, Refusal> {
     let offset = store.queue_bounds(&request.topic, request.queue_id).map(|bounds| bounds.max).unwrap_or_default();
-    Ok(Outcome::Reply(Reply::ok().header(MaxOffsetReply { offset })))
+    Ok(Reply::ok().header(MaxOffsetReply { offset }))
 }
 
 /// GET_MIN_OFFSET. The empty remark is Java's.
-pub(crate) fn min(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
-    let request: MinOffsetRequest = command.header()?;
+pub(crate) fn min(store: &Store, request: &MinOffsetRequest) -> Result<Reply, Refusal> {
     let offset = store.queue_bounds(&request.topic, request.queue_id).map(|bounds| bounds.min).unwrap_or_default();
-    Ok(Outcome::Reply(Reply::ok().header(MinOffsetReply { offset }).remark("")))
+    Ok(Reply::ok().header(MinOffsetReply { offset }).remark(""))
 }
 
 /// GET_EARLIEST_MSG_STORETIME; -1 when the queue has no message.
-pub(crate) fn earliest_store_time(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
-    let request: EarliestStoreTimeRequest = command.header()?;
+pub(crate) fn earliest_store_time(store: &Store, request: &EarliestStoreTimeRequest) -> Result<Reply, Refusal> {
     let timestamp = store.earliest_store_time(&request.topic, request.queue_id, Effort::Full)?.unwrap_or(-1);
-    Ok(Outcome::Reply(Reply::ok().header(EarliestStoreTimeReply { timestamp })))
+    Ok(Reply::ok().header(EarliestStoreTimeReply { timestamp }))
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use ferromq_protocol::body::{SubscriptionData, SubscriptionGroup};
 use ferromq_protocol::header::{PullReply, PullRequest};
-use ferromq_protocol::{Command, GroupName, NoFields, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
-use ferromq_remoting::{Connection, Outcome, ReplySlot};
+use ferromq_protocol::{GroupName, NoFields, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
+use ferromq_remoting::{Connection, ReplySlot};
 use ferromq_store::{Arrival, Effort, QueueBounds, ReadError, ReadLimits, ReadOutcome, ReadStatus, Store};
 
 use crate::clients::Clients;
@@ -21,7 +21,7 @@ use crate::groups::Groups;
 use crate::handlers::offsets::refuse_own_group;
 use crate::held_pulls::{Held, HeldPulls, Limits};
 use crate::live_config::LiveConfig;
-use crate::peer::Peer;
+use crate::peer::{Origin, Peer};
 use crate::readers::Readers;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
@@ -123,10 +123,16 @@ impl PullPath {
         }
     }
 
-    /// PULL_MESSAGE and LITE_PULL_MESSAGE.
-    pub(crate) fn pull(&self, connection: &Connection, command: &Command, effort: Effort) -> Result<Outcome, Refusal> {
-        let request: PullRequest = command.header()?;
-        let pull = self.admit(connection, command.request_code(), &request)?;
+    /// PULL_MESSAGE and LITE_PULL_MESSAGE. `None`: the pull is parked, and answered through the slot.
+    pub(crate) fn pull(
+        &self,
+        origin: &Origin,
+        code: RequestCode,
+        request: &PullRequest,
+        effort: Effort,
+        slot: impl FnOnce() -> ReplySlot,
+    ) -> Result<Option<Reply>, Refusal> {
+        let pull = self.admit(origin, code, request)?;
         // Before the read, and not once more after a wait for the disk: what was committed meanwhile is later.
         if effort == Effort::Brief
             && request.sys_flag & flag::COMMIT_OFFSET != 0
@@ -137,18 +143,18 @@ impl PullPath {
         }
         let (mut reply, next) = self.read(&pull, effort)?;
         if reply.code == ResponseCode::PULL_NOT_FOUND && request.sys_flag & flag::SUSPEND != 0 {
-            match self.hold(connection, command, pull, next, request.suspend_timeout_millis) {
-                None => return Ok(Outcome::Deferred),
+            match self.hold(origin, slot, pull, next, request.suspend_timeout_millis) {
+                None => return Ok(None),
                 Some(unheld) => reply = self.read(&self.admit_again(unheld)?, effort)?.0,
             }
         }
-        Ok(Outcome::Reply(reply))
+        Ok(Some(reply))
     }
 
     /// The checks before anything is read.
-    fn admit(&self, connection: &Connection, code: RequestCode, request: &PullRequest) -> Result<Pull, Refusal> {
+    fn admit(&self, origin: &Origin, code: RequestCode, request: &PullRequest) -> Result<Pull, Refusal> {
         let admitted = self.changes();
-        let (group, peer) = (&request.consumer_group, connection.peer_addr());
+        let (group, peer) = (&request.consumer_group, origin.address);
         let Admitted { group_config, topic, queue } =
             self.admit_to_queue(code, peer, group, &request.topic, request.queue_id)?;
         let config = self.config.current();
@@ -347,8 +353,8 @@ impl PullPath {
     /// Parks the pull; gives it back when it must be answered now after all.
     fn hold(
         &self,
-        connection: &Connection,
-        command: &Command,
+        origin: &Origin,
+        slot: impl FnOnce() -> ReplySlot,
         mut pull: Pull,
         from: QueueOffset,
         asked_ms: i64,
@@ -364,8 +370,7 @@ impl PullPath {
         };
         let deadline = Instant::now() + Duration::from_millis(wait).min(HOLD_MAX);
         pull.group = pull.group.into_owned();
-        let parker = Peer::of(connection);
-        let held = HeldPull { pull, slot: connection.parked_slot(command), parker, deadline };
+        let held = HeldPull { pull, slot: slot(), parker: origin.peer, deadline };
         self.park(held, from).map(|held| held.pull)
     }
 

@@ -3,8 +3,7 @@
 //! Java: `QueryMessageProcessor`.
 
 use ferromq_protocol::header::{QueryMessageReply, QueryMessageRequest, ViewMessageRequest};
-use ferromq_protocol::{Command, PhysicalOffset, Reply, ResponseCode};
-use ferromq_remoting::Outcome;
+use ferromq_protocol::{PhysicalOffset, Reply, ResponseCode};
 use ferromq_store::{Effort, Store};
 use tracing::warn;
 
@@ -12,14 +11,17 @@ use crate::config::BrokerConfig;
 use crate::refusal::Refusal;
 
 /// Free ext field of a query by unique key.
-const UNIQUE_KEY_QUERY: &str = "_UNIQUE_KEY_QUERY";
+pub(crate) const UNIQUE_KEY_QUERY: &str = "_UNIQUE_KEY_QUERY";
 /// Remark of an answer that may lack older messages.
 const CUT_SHORT: &str = "too many messages to look through for this key; ask for a shorter time";
 
 /// QUERY_MESSAGE. The store caps the count at `maxMsgsNumBatch`.
-pub(crate) fn by_key(config: &BrokerConfig, store: &Store, command: &Command) -> Result<Outcome, Refusal> {
-    let request: QueryMessageRequest = command.header()?;
-    let unique = command.field(UNIQUE_KEY_QUERY).is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
+pub(crate) fn by_key(
+    config: &BrokerConfig,
+    store: &Store,
+    request: &QueryMessageRequest,
+    unique: bool,
+) -> Result<Reply, Refusal> {
     let count_max = if unique { config.default_query_max_num } else { request.max_num };
     let count_max = usize::try_from(count_max).unwrap_or(0);
     let (begin, end) = (request.begin_timestamp, request.end_timestamp);
@@ -44,18 +46,17 @@ pub(crate) fn by_key(config: &BrokerConfig, store: &Store, command: &Command) ->
         index_last_update_phyoffset: found.last_update_offset,
     };
     let reply = if found.cut_short { Reply::ok().remark(CUT_SHORT) } else { Reply::ok() };
-    Ok(Outcome::Reply(reply.header(header).body_chunks(found.messages)))
+    Ok(reply.header(header).body_chunks(found.messages))
 }
 
 /// VIEW_MESSAGE_BY_ID.
-pub(crate) fn by_offset(store: &Store, command: &Command) -> Result<Outcome, Refusal> {
-    let request: ViewMessageRequest = command.header()?;
+pub(crate) fn by_offset(store: &Store, request: &ViewMessageRequest) -> Result<Reply, Refusal> {
     let found = match PhysicalOffset::try_from(request.offset) {
         Ok(at) => store.message_at(at, Effort::Full)?,
         Err(_) => None,
     };
     match found {
-        Some(message) => Ok(Outcome::Reply(Reply::ok().body(message))),
+        Some(message) => Ok(Reply::ok().body(message)),
         None => Err(Refusal::system_error(format!("can not find message by the offset, {}", request.offset))),
     }
 }

@@ -12,7 +12,7 @@ use ferromq_protocol::topics::is_closed_to_producers;
 use ferromq_protocol::{HeaderError, QueueId, Reply, ResponseCode};
 use ferromq_store::Round;
 
-use crate::acknowledge::{Answer, NotKept, Stored};
+use crate::acknowledge::{Acknowledgement, NotKept, Stored};
 use crate::clock::now_ms;
 use crate::handlers::send::append_failure;
 use crate::live_config::LiveConfig;
@@ -114,7 +114,7 @@ pub(crate) struct Recalled {
     region: Region,
 }
 
-impl Answer for Recalled {
+impl Acknowledgement for Recalled {
     fn reply(self, kept: Result<(), NotKept>) -> Reply {
         match kept {
             Ok(()) => Reply::ok().header((RecallReply { msg_id: self.msg_id.into() }, self.region)),

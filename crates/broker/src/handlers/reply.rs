@@ -11,10 +11,10 @@ use ferromq_protocol::header::{PushReplyRequest, SendRequest};
 use ferromq_protocol::message::properties::{Properties, names, property};
 use ferromq_protocol::message::{NewMessage, OffsetMessageId, SysFlag, TransactionKind};
 use ferromq_protocol::{Command, QueueId, QueueOffset, Reply, RequestCode, ResponseCode};
-use ferromq_remoting::{Outcome, ReplySlot};
 use ferromq_store::Round;
 use tracing::warn;
 
+use crate::answer::Answer;
 use crate::clients::Clients;
 use crate::clock::now_ms;
 use crate::handlers::send::{SendPath, Sent};
@@ -44,8 +44,7 @@ impl ReplyPath {
         origin: &Origin,
         request: &SendRequest,
         body: &[u8],
-        slot: impl FnOnce() -> ReplySlot,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Answer, Refusal> {
         let topic = self.send.admit(origin, request)?;
         let queue = self.send.queue(request.queue_id, &topic)?;
         let properties = request.properties.as_deref().unwrap_or_default();
@@ -84,28 +83,28 @@ impl ReplyPath {
         };
         let Some(requester) = property(properties, names::REPLY_TO_CLIENT) else {
             let remark = format!("reply message properties[{}] is null", names::REPLY_TO_CLIENT);
-            return Ok(Outcome::Reply(failed(remark)));
+            return Ok(failed(remark).into());
         };
         let Some(client) = self.clients.producer_by_id(requester) else {
-            return Ok(Outcome::Reply(failed(format!("push reply message fail, channel of <{requester}> not found."))));
+            return Ok(failed(format!("push reply message fail, channel of <{requester}> not found.")).into());
         };
         let push = self.push(origin, request, body, queue);
-        let slot = slot();
         let requester = requester.to_owned();
-        // Ends with the requester's answer, its connection or the timeout; the slot keeps a shutdown waiting until then.
-        tokio::spawn(async move {
-            let remark = match client.invoke(push, TIMEOUT).await {
-                Ok(taken) if taken.response_code() == ResponseCode::SUCCESS => {
-                    return slot.send(Reply::ok().header(answer));
-                }
-                Ok(refused) => format!("push reply message to {requester} fail, it answered {}", refused.code),
-                Err(error) => format!("push reply message to {requester} fail: {error}"),
-            };
-            let mut reply = Reply::error(ResponseCode::SYSTEM_ERROR, remark);
-            reply.header = Some(Box::new(answer));
-            slot.send(reply);
-        });
-        Ok(Outcome::Deferred)
+        // Ends with the requester's answer, its connection or the timeout; a shutdown waits until then.
+        Ok(Answer::later(|respond| {
+            tokio::spawn(async move {
+                let remark = match client.invoke(push, TIMEOUT).await {
+                    Ok(taken) if taken.response_code() == ResponseCode::SUCCESS => {
+                        return respond(Reply::ok().header(answer));
+                    }
+                    Ok(refused) => format!("push reply message to {requester} fail, it answered {}", refused.code),
+                    Err(error) => format!("push reply message to {requester} fail: {error}"),
+                };
+                let mut reply = Reply::error(ResponseCode::SYSTEM_ERROR, remark);
+                reply.header = Some(Box::new(answer));
+                respond(reply);
+            });
+        }))
     }
 
     /// PUSH_REPLY_MESSAGE_TO_CLIENT.

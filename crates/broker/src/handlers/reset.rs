@@ -9,16 +9,17 @@ use std::sync::Arc;
 use ferromq_protocol::body::{MessageQueue, ResetOffsetBody, ResetOffsetBodyForC, ResetOffsetEntry};
 use ferromq_protocol::header::{CloneGroupOffsetRequest, ResetOffsetRequest};
 use ferromq_protocol::{Command, Language, QueueId, QueueOffset, Reply, RequestCode, ResponseCode, TopicName};
-use ferromq_remoting::{Connection, Outcome};
 use ferromq_store::{Boundary, Effort, ReadError, Store};
 use tracing::{info, warn};
 
 use super::offsets::refuse_own_group;
 use super::stats::{bounds, queues};
+use crate::answer::Answer;
 use crate::clients::Clients;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::live_config::LiveConfig;
+use crate::peer::Origin;
 use crate::refusal::Refusal;
 use crate::topics::{Topic, Topics};
 
@@ -41,22 +42,29 @@ pub(crate) struct ResetPath {
 
 impl ResetPath {
     /// INVOKE_BROKER_TO_RESET_OFFSET.
-    pub(crate) fn reset(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-        let request: ResetOffsetRequest = command.header()?;
+    pub(crate) fn reset(&self, origin: &Origin, request: &ResetOffsetRequest) -> Result<Answer, Refusal> {
         refuse_own_group(&request.group)?;
         let Some(topic) = self.topics.find(&request.topic) else {
             return Err(Refusal::new(ResponseCode::TOPIC_NOT_EXIST, format!("Topic {} does not exist", request.topic)));
         };
-        info!(group = %request.group, topic = %request.topic, timestamp = request.timestamp, force = request.is_force, peer = %connection.peer_addr(), "offset reset asked for");
+        info!(group = %request.group, topic = %request.topic, timestamp = request.timestamp, force = request.is_force, peer = %origin.address, "offset reset asked for");
         let server_side = self.config.current().use_server_side_reset_offset;
-        let offsets =
-            if server_side { self.remember(&request, &topic)? } else { self.tell_clients(&request, &topic, command)? };
+        let offsets = if server_side {
+            self.remember(request, &topic)?
+        } else {
+            self.tell_clients(request, &topic, origin.language)?
+        };
         let reply = Reply::ok().json_body(&self.body(&request.topic, &offsets));
         if !server_side {
-            return Ok(Outcome::Reply(reply));
+            return Ok(reply.into());
         }
-        self.offsets.when_all_saved(super::answer_when_saved(connection, command, reply));
-        Ok(Outcome::Deferred)
+        Ok(self.saved(reply))
+    }
+
+    /// The reply, once all offsets are on disk.
+    fn saved(&self, reply: Reply) -> Answer {
+        let offsets = Arc::clone(&self.offsets);
+        Answer::when_saved(reply, move |done| offsets.when_all_saved(done))
     }
 
     /// Leaves the offsets for the group's next pulls.
@@ -114,7 +122,7 @@ impl ResetPath {
         &self,
         request: &ResetOffsetRequest,
         topic: &Topic,
-        command: &Command,
+        asked_by: Language,
     ) -> Result<BTreeMap<QueueId, QueueOffset>, Refusal> {
         let mut targets = BTreeMap::new();
         for queue in queues(topic.write_queue_nums) {
@@ -150,7 +158,7 @@ impl ResetPath {
         };
         let notice = Command::request(RequestCode::RESET_CONSUMER_CLIENT_OFFSET, &header);
         // The form follows the tool that asks, not the client that is told; Java does so too.
-        let notice = match command.language {
+        let notice = match asked_by {
             Language::CPP => notice.with_json_body(&self.body_for_c(&request.topic, &targets)),
             _ => notice.with_json_body(&self.body(&request.topic, &targets)),
         };
@@ -182,8 +190,7 @@ impl ResetPath {
     }
 
     /// CLONE_GROUP_OFFSET: the offsets of one group in one topic, or in all its topics, become another group's too.
-    pub(crate) fn clone(&self, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-        let request: CloneGroupOffsetRequest = command.header()?;
+    pub(crate) fn clone(&self, request: CloneGroupOffsetRequest) -> Result<Answer, Refusal> {
         // Java takes any name, and then cannot find the entry again in its own file.
         request.dest_group.validate().map_err(|error| Refusal::invalid_parameter(error.to_string()))?;
         refuse_own_group(&request.dest_group)?;
@@ -196,7 +203,6 @@ impl ResetPath {
                 return Err(too_many_offsets());
             }
         }
-        self.offsets.when_all_saved(super::answer_when_saved(connection, command, Reply::ok()));
-        Ok(Outcome::Deferred)
+        Ok(self.saved(Reply::ok()))
     }
 }

@@ -16,7 +16,7 @@ use ferromq_protocol::message::{BatchItems, NewMessage, OffsetMessageId, SysFlag
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names};
 use ferromq_store::{AppendError, DelayLevels, Round};
 
-use crate::acknowledge::{Answer, NotKept, Stored};
+use crate::acknowledge::{Acknowledgement, NotKept, Stored};
 use crate::admission::{Admission, Limits};
 use crate::clock::{elapsed_ms, now_ms};
 use crate::delay::Waiting;
@@ -500,7 +500,7 @@ impl SendPath {
 #[derive(Clone)]
 pub(crate) struct Sent(pub (SendReply, ReplyTags));
 
-impl Answer for Sent {
+impl Acknowledgement for Sent {
     fn reply(self, kept: Result<(), NotKept>) -> Reply {
         let mut reply = Reply::ok().header(self.0);
         match kept {

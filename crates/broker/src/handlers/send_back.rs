@@ -13,7 +13,7 @@ use ferromq_protocol::message::{NewMessage, OffsetMessageId, Properties, Record}
 use ferromq_protocol::{GroupName, PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
 use ferromq_store::{AppendError, DelayLevels, Effort, Round, Store};
 
-use crate::acknowledge::{Answer, NotKept, Stored};
+use crate::acknowledge::{Acknowledgement, NotKept, Stored};
 use crate::clock::now_ms;
 use crate::delay::Waiting;
 use crate::groups::Groups;
@@ -171,7 +171,7 @@ impl SendBackPath {
 /// The answer to a consumer that has given a message back.
 pub(crate) struct GivenBack;
 
-impl Answer for GivenBack {
+impl Acknowledgement for GivenBack {
     fn reply(self, kept: Result<(), NotKept>) -> Reply {
         match kept {
             Ok(()) => Reply::ok(),

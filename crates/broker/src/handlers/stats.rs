@@ -12,8 +12,7 @@ use ferromq_protocol::header::{
     BrokerConsumeStatsRequest, BrokerStatsRequest, ConsumeStatsRequest, ConsumeTimeSpanRequest,
     QueryConsumeQueueRequest, TopicConsumersRequest, TopicStatsRequest, TopicsByConsumerRequest,
 };
-use ferromq_protocol::{Command, QueueId, QueueOffset, Reply, ResponseCode, TopicName};
-use ferromq_remoting::Outcome;
+use ferromq_protocol::{QueueId, QueueOffset, Reply, ResponseCode, TopicName};
 use ferromq_store::{Effort, QueueBounds, ReadError, Store};
 
 use crate::clients::Clients;
@@ -46,8 +45,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     /// GET_TOPIC_STATS_INFO.
-    pub(crate) fn topic(&self, command: &Command) -> Result<Outcome, Refusal> {
-        let request: TopicStatsRequest = command.header()?;
+    pub(crate) fn topic(&self, request: &TopicStatsRequest) -> Result<Reply, Refusal> {
         let topic = self.topic_or_refuse(&request.topic)?;
         let mut stats =
             TopicStats { topic_put_tps: self.statistics.sent_per_second(&request.topic), ..TopicStats::default() };
@@ -64,13 +62,12 @@ impl Figures {
     }
 
     /// GET_CONSUME_STATS. Topics that an online group no longer subscribes to are left out.
-    pub(crate) fn group(&self, command: &Command) -> Result<Outcome, Refusal> {
-        let request: ConsumeStatsRequest = command.header()?;
+    pub(crate) fn group(&self, request: &ConsumeStatsRequest) -> Result<Reply, Refusal> {
         let group = &request.consumer_group;
         let listed =
             request.topic_list.as_deref().unwrap_or_default().split(';').filter(|topic| !topic.trim().is_empty());
         let mut wanted: Vec<TopicName> = listed.map(TopicName::from).collect();
-        if let Some(topic) = request.topic.filter(|topic| !topic.trim().is_empty()) {
+        if let Some(topic) = request.topic.clone().filter(|topic| !topic.trim().is_empty()) {
             wanted = vec![topic];
         } else if wanted.is_empty() {
             wanted = self.offsets.topics_of(group);
@@ -88,8 +85,7 @@ impl Figures {
     }
 
     /// GET_BROKER_CONSUME_STATS: every group with every topic it has offsets for, groups without any as empty lists.
-    pub(crate) fn all_groups(&self, command: &Command) -> Result<Outcome, Refusal> {
-        let request: BrokerConsumeStatsRequest = command.header()?;
+    pub(crate) fn all_groups(&self, request: &BrokerConsumeStatsRequest) -> Result<Reply, Refusal> {
         let mut list = ConsumeStatsList { broker_addr: Some(self.address.clone()), ..ConsumeStatsList::default() };
         let mut groups: Vec<_> = self.groups.all().iter().map(|group| group.group_name.clone()).collect();
         groups.sort_unstable_by(|a, b| (**a).cmp(b));
@@ -139,8 +135,7 @@ impl Figures {
     }
 
     /// QUERY_TOPIC_CONSUME_BY_WHO: groups with offsets for the topic. 5.3.3 adds the topic's own name while somebody subscribes to it.
-    pub(crate) fn groups_of_topic(&self, command: &Command) -> Result<Outcome, Refusal> {
-        let request: TopicConsumersRequest = command.header()?;
+    pub(crate) fn groups_of_topic(&self, request: &TopicConsumersRequest) -> Result<Reply, Refusal> {
         let mut group_list = self.offsets.groups_of(&request.topic);
         for online in self.clients.groups_subscribed_to(&request.topic) {
             if !group_list.iter().any(|known| **known == *online) {
@@ -151,14 +146,12 @@ impl Figures {
     }
 
     /// QUERY_TOPICS_BY_CONSUMER: topics with offsets of the group.
-    pub(crate) fn topics_of_group(&self, command: &Command) -> Result<Outcome, Refusal> {
-        let request: TopicsByConsumerRequest = command.header()?;
+    pub(crate) fn topics_of_group(&self, request: &TopicsByConsumerRequest) -> Result<Reply, Refusal> {
         json(&TopicList { broker_addr: Some(self.address.clone()), topic_list: self.offsets.topics_of(&request.group) })
     }
 
     /// QUERY_CONSUME_TIME_SPAN.
-    pub(crate) fn time_span(&self, command: &Command) -> Result<Outcome, Refusal> {
-        let request: ConsumeTimeSpanRequest = command.header()?;
+    pub(crate) fn time_span(&self, request: &ConsumeTimeSpanRequest) -> Result<Reply, Refusal> {
         let topic = self.topic_or_refuse(&request.topic)?;
         let mut reply = ConsumeTimeSpanReply::default();
         for queue in queues(topic.write_queue_nums) {
@@ -191,8 +184,7 @@ impl Figures {
     }
 
     /// QUERY_CONSUME_QUEUE. The remark of a success is what Java forgets to clear.
-    pub(crate) fn queue_entries(&self, command: &Command) -> Result<Outcome, Refusal> {
-        let request: QueryConsumeQueueRequest = command.header()?;
+    pub(crate) fn queue_entries(&self, request: &QueryConsumeQueueRequest) -> Result<Reply, Refusal> {
         let topic = &request.topic;
         if !self.topics.contains(topic) {
             return Err(Refusal::system_error(format!("{}@{topic} is not exist!", request.queue_id)));
@@ -204,7 +196,7 @@ impl Figures {
             .and_then(|queue| Some((queue, self.store.queue_bounds(topic, queue)?)));
         let Some((queue, bounds)) = found.filter(|(_, bounds)| first < bounds.max.0) else {
             let remark = format!("Index {} of {}@{topic} is not exist!", request.index, request.queue_id);
-            return Ok(Outcome::Reply(Reply::ok().remark(remark)));
+            return Ok(Reply::ok().remark(remark));
         };
         let group = request.consumer_group.as_deref().and_then(|group| self.clients.consumer_group(group));
         let count = u64::try_from(request.count.clamp(0, ENTRIES_MAX)).unwrap_or(0);
@@ -229,12 +221,11 @@ impl Figures {
                 .and_then(|group| group.subscription(topic))
                 .map(|data| SubscriptionData::clone(&data)),
         };
-        Ok(Outcome::Reply(Reply::ok().remark("not set any response code").json_body(&body)))
+        Ok(Reply::ok().remark("not set any response code").json_body(&body))
     }
 
     /// VIEW_BROKER_STATS_DATA.
-    pub(crate) fn counter(&self, command: &Command) -> Result<Outcome, Refusal> {
-        let request: BrokerStatsRequest = command.header()?;
+    pub(crate) fn counter(&self, request: &BrokerStatsRequest) -> Result<Reply, Refusal> {
         let data: Option<BrokerStatsData> =
             self.statistics.view(&request.stats_name, &request.stats_key, &self.cluster);
         match data {
@@ -247,12 +238,12 @@ impl Figures {
     }
 
     /// GET_ALL_CONSUMER_OFFSET.
-    pub(crate) fn consumer_offsets(&self) -> Result<Outcome, Refusal> {
+    pub(crate) fn consumer_offsets(&self) -> Result<Reply, Refusal> {
         json(&self.offsets.snapshot())
     }
 
     /// GET_ALL_DELAY_OFFSET.
-    pub(crate) fn delay_offsets(&self) -> Result<Outcome, Refusal> {
+    pub(crate) fn delay_offsets(&self) -> Result<Reply, Refusal> {
         json(&self.delays.table())
     }
 
@@ -283,6 +274,6 @@ pub(super) fn queues(count: i32) -> impl Iterator<Item = QueueId> {
     (0..u32::try_from(count).unwrap_or(0)).map(QueueId)
 }
 
-fn json<T: serde::Serialize>(body: &T) -> Result<Outcome, Refusal> {
-    Ok(Outcome::Reply(Reply::ok().json_body(body)))
+fn json<T: serde::Serialize>(body: &T) -> Result<Reply, Refusal> {
+    Ok(Reply::ok().json_body(body))
 }

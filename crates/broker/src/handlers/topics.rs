@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use ferromq_protocol::body::{Table, TopicConfig, TopicConfigList, TopicFilterType, TopicList};
 use ferromq_protocol::header::{CreateTopicRequest, DeleteTopicRequest, TopicConfigRequest};
-use ferromq_protocol::{Command, Reply, ResponseCode, TopicName, topics as names};
-use ferromq_remoting::{Connection, Outcome};
+use ferromq_protocol::{Reply, ResponseCode, TopicName, topics as names};
 use ferromq_store::Store;
 use tracing::info;
 
+use crate::answer::Answer;
 use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::live_config::LiveConfig;
+use crate::peer::Origin;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topic_attributes::{self as attributes, MESSAGE_TYPE};
-use crate::topics::Topics;
+use crate::topics::{Topic, Topics};
 
 /// Most queues of a topic. Java has no limit; every list and every status walks all queues.
 const QUEUES_MAX: i32 = 65_536;
@@ -26,10 +27,9 @@ const QUEUES_MAX: i32 = 65_536;
 pub(crate) fn update(
     config: &BrokerConfig,
     topics: &Arc<Topics>,
-    connection: &Connection,
-    command: &Command,
-) -> Result<Outcome, Refusal> {
-    let request: CreateTopicRequest = command.header()?;
+    origin: &Origin,
+    request: CreateTopicRequest,
+) -> Result<Answer, Refusal> {
     let Some(topic_filter_type) = TopicFilterType::from_java_name(&request.topic_filter_type) else {
         return Err(Refusal::system_error(format!("topicFilterType = [{}] value invalid", request.topic_filter_type)));
     };
@@ -49,37 +49,36 @@ pub(crate) fn update(
     if let Some(topic) = topics.find(&next.topic_name).filter(|topic| topic.config == next) {
         // The remark is what Java forgets to clear. As it is now may be what an earlier request made, and could not save.
         let reply = Reply::ok().remark("not set any response code");
-        topics.when_change_saved(&topic, super::answer_when_saved(connection, command, reply));
-        return Ok(Outcome::Deferred);
+        return Ok(saved(topics, topic, reply));
     }
     refuse_too_many(topics, std::slice::from_ref(&next))?;
-    info!(topic = %next.topic_name, read = next.read_queue_nums, write = next.write_queue_nums, perm = next.perm, peer = %connection.peer_addr(), "topic updated");
+    info!(topic = %next.topic_name, read = next.read_queue_nums, write = next.write_queue_nums, perm = next.perm, peer = %origin.address, "topic updated");
     let topic = topics.update(next)?;
-    topics.when_change_saved(&topic, super::answer_when_saved(connection, command, Reply::ok()));
-    Ok(Outcome::Deferred)
+    Ok(saved(topics, topic, Reply::ok()))
+}
+
+/// The reply, once the topic is on disk as it is now.
+fn saved(topics: &Arc<Topics>, topic: Arc<Topic>, reply: Reply) -> Answer {
+    let topics = Arc::clone(topics);
+    Answer::when_saved(reply, move |done| topics.when_change_saved(&topic, done))
 }
 
 /// UPDATE_AND_CREATE_TOPIC_LIST: all of them or none.
 pub(crate) fn update_list(
     config: &BrokerConfig,
     topics: &Arc<Topics>,
-    connection: &Connection,
-    command: &Command,
-) -> Result<Outcome, Refusal> {
-    let list: TopicConfigList = super::json_body(command)?;
+    origin: &Origin,
+    list: TopicConfigList,
+) -> Result<Answer, Refusal> {
     let next = list
         .topic_config_list
         .into_iter()
         .map(|wanted| admit(config, topics, wanted))
         .collect::<Result<Vec<_>, _>>()?;
     refuse_too_many(topics, &next)?;
-    info!(count = next.len(), peer = %connection.peer_addr(), "topics updated");
-    let updated = topics.update_all(next)?;
-    match updated.last() {
-        Some(last) => topics.when_change_saved(last, super::answer_when_saved(connection, command, Reply::ok())),
-        None => return Ok(Outcome::Reply(Reply::ok())),
-    }
-    Ok(Outcome::Deferred)
+    info!(count = next.len(), peer = %origin.address, "topics updated");
+    let last = topics.update_all(next)?.pop();
+    Ok(last.map_or_else(|| Reply::ok().into(), |last| saved(topics, last, Reply::ok())))
 }
 
 /// The checks, and the topic as it will be. The attributes of `wanted` are changes, as in `+key`, `-key`.
@@ -125,15 +124,14 @@ pub(crate) struct Deletion {
 }
 
 /// DELETE_TOPIC_IN_BROKER. An unknown topic is no error. Answered when a restart would not find it and its queue files are gone.
-pub(crate) fn delete(parts: Deletion, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-    let request: DeleteTopicRequest = command.header()?;
+pub(crate) fn delete(parts: Deletion, origin: &Origin, request: DeleteTopicRequest) -> Result<Answer, Refusal> {
     let topic = request.topic.into_owned();
     if topic.trim().is_empty() {
         return Err(Refusal::invalid_parameter("The specified topic is blank."));
     }
     refuse_system_topic(&parts.config.current(), &topic)?;
-    info!(%topic, peer = %connection.peer_addr(), "topic deleted");
-    Ok(super::answer_off_task(connection, command, move || parts.delete(&topic).map(|()| Reply::ok())))
+    info!(%topic, peer = %origin.address, "topic deleted");
+    Ok(Answer::off_task(move || parts.delete(&topic).map(|()| Reply::ok())))
 }
 
 impl Deletion {
@@ -223,31 +221,30 @@ impl Deletion {
 }
 
 /// GET_ALL_TOPIC_CONFIG, unpaged as in 5.3.3: the answer carries no total, so that callers stop after it.
-pub(crate) fn all(topics: &Topics) -> Result<Outcome, Refusal> {
-    Ok(Outcome::Reply(Reply::ok().empty_header().json_body(&topics.snapshot().with_mappings())))
+pub(crate) fn all(topics: &Topics) -> Reply {
+    Reply::ok().empty_header().json_body(&topics.snapshot().with_mappings())
 }
 
 /// GET_TOPIC_CONFIG.
-pub(crate) fn one(topics: &Topics, command: &Command) -> Result<Outcome, Refusal> {
-    let request: TopicConfigRequest = command.header()?;
+pub(crate) fn one(topics: &Topics, request: &TopicConfigRequest) -> Result<Reply, Refusal> {
     let Some(topic) = topics.find(&request.topic) else {
         return Err(Refusal::new(
             ResponseCode::TOPIC_NOT_EXIST,
             format!("No topic in this broker. topic: {}", request.topic),
         ));
     };
-    Ok(Outcome::Reply(Reply::ok().json_body(&topic.config)))
+    Ok(Reply::ok().json_body(&topic.config))
 }
 
 /// GET_SYSTEM_TOPIC_LIST_FROM_BROKER.
-pub(crate) fn system(config: &BrokerConfig) -> Result<Outcome, Refusal> {
+pub(crate) fn system(config: &BrokerConfig) -> Reply {
     let topic_list = system_topics(config).map(TopicName::from).collect();
-    Ok(Outcome::Reply(Reply::ok().json_body(&TopicList { broker_addr: None, topic_list })))
+    Reply::ok().json_body(&TopicList { broker_addr: None, topic_list })
 }
 
 /// CLEAN_UNUSED_TOPIC: removes the queues of topics that are no longer in the table.
-pub(crate) fn clean_unused(parts: Deletion, connection: &Connection, command: &Command) -> Result<Outcome, Refusal> {
-    Ok(super::answer_off_task(connection, command, move || parts.clean_unused().map(|()| Reply::ok())))
+pub(crate) fn clean_unused(parts: Deletion) -> Answer {
+    Answer::off_task(move || parts.clean_unused().map(|()| Reply::ok()))
 }
 
 fn refuse_system_topic(config: &BrokerConfig, topic: &str) -> Result<(), Refusal> {

@@ -11,7 +11,7 @@ use ferromq_protocol::topics::{TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HAL
 use ferromq_protocol::{PhysicalOffset, Reply, ResponseCode};
 use ferromq_store::{Effort, Round, Store};
 
-use crate::acknowledge::{Answer, NotKept, Stored};
+use crate::acknowledge::{Acknowledgement, NotKept, Stored};
 use crate::clock::now_ms;
 use crate::handlers::send::append_failure;
 use crate::live_config::LiveConfig;
@@ -130,7 +130,7 @@ impl TransactionPath {
 /// The answer to an end. Java's broker waits for the flush, and says nothing of one that comes late: the transaction has ended.
 pub(crate) struct Ended;
 
-impl Answer for Ended {
+impl Acknowledgement for Ended {
     fn reply(self, _: Result<(), NotKept>) -> Reply {
         Reply::ok()
     }
