@@ -7,6 +7,8 @@ use std::sync::Arc;
 use ferromq_protocol::message::RecordError;
 use ferromq_protocol::{PhysicalOffset, QueueId};
 
+use crate::looking::ReadError;
+
 /// Why a store does not open. Every text names the path and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -99,7 +101,7 @@ impl AppendError {
     }
 }
 
-/// Why the log was not truncated. It is as it was before.
+/// Why the log was not truncated. But for an error of writing, it is as it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum TruncateError {
     #[error("cannot truncate to {to}: the log goes from {min} to {end}")]
@@ -110,6 +112,9 @@ pub enum TruncateError {
     Busy,
     #[error("the store is closed")]
     Closed,
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It may end there already, and queues and index not yet.
     #[error("cannot write {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }

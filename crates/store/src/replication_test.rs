@@ -69,3 +69,36 @@ fn truncation_takes_the_end_back() {
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 22);
     assert_eq!(query_bodies(&store, T, "all").len(), 22);
 }
+
+#[test]
+fn a_truncation_that_cannot_read_what_stays_changes_nothing() {
+    // In what says where the log may end, and in what has no queue entries yet.
+    for (bad_record, dispatches, passes) in [(20, true, false), (3, false, false), (20, false, false), (22, true, true)]
+    {
+        let site = Site::new();
+        let store = site.open();
+        if !dispatches {
+            store.set_confirmed(PhysicalOffset(0));
+        }
+        let placed: Vec<_> = (0..40_u8).map(|body| put(&store, &[body; 300])).collect();
+        settle(&store);
+        let to = placed[20].end;
+        let bad = placed[bad_record];
+        let begin = bad.physical_offset.file_start(4096);
+        let range = bad.physical_offset.0 - begin.0..bad.end.0 - begin.0;
+        site.disk.bad.lock().push((format!("commitlog/{:020}", begin.0), range));
+        site.disk.go_cold();
+        let outcome = store.truncate(to);
+        assert_eq!(outcome.is_ok(), passes, "{bad_record}: {outcome:?}");
+        if !passes {
+            assert!(matches!(outcome, Err(TruncateError::Read(_))));
+            assert_eq!(store.watermarks().written, placed[39].end);
+            site.disk.bad.lock().clear();
+            store.truncate(to).unwrap();
+        }
+        assert_eq!(put(&store, b"again").queue_offset, QueueOffset(21));
+        store.set_confirmed(store.watermarks().written);
+        settle(&store);
+        assert_eq!(read_bodies(&store, T, 0, 0).len(), 22);
+    }
+}

@@ -1,5 +1,6 @@
 //! The files of the commit log, in order, as readers see them.
 
+use std::convert::Infallible;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -88,6 +89,11 @@ impl Segments {
         Ok(record.filter(|bytes| Record::parse(bytes).is_ok()).map(LogSlice::into_bytes))
     }
 
+    /// Brings `range` of the log into memory.
+    pub fn bring(&self, look: &Look<'_>, range: Range<u64>) -> Result<(), ReadError> {
+        self.for_each_part(range, |file, part| file.look(look, part))
+    }
+
     /// Makes `range` of the log durable, segment by segment.
     pub fn sync(&self, disk: &dyn Disk, range: Range<u64>) -> io::Result<()> {
         self.for_each_part(range, |file, part| file.sync(disk, part))
@@ -96,17 +102,17 @@ impl Segments {
     /// Starts writing `range` to the device.
     pub fn start_write_back(&self, range: Range<u64>) {
         // The closure cannot fail.
-        let _ = self.for_each_part(range, |file, part| {
+        let _ = self.for_each_part::<Infallible>(range, |file, part| {
             file.start_write_back(part);
             Ok(())
         });
     }
 
-    fn for_each_part(
+    fn for_each_part<E>(
         &self,
         range: Range<u64>,
-        mut act: impl FnMut(&LogFile, Range<usize>) -> io::Result<()>,
-    ) -> io::Result<()> {
+        mut act: impl FnMut(&LogFile, Range<usize>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut at = range.start;
         while at < range.end {
             let Some(file) = self.find(at) else {

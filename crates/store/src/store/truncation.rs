@@ -6,11 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ferromq_protocol::PhysicalOffset;
+use ferromq_protocol::message::Record;
+use ferromq_protocol::message::record::RECORD_LEN_MIN;
 
 use super::{Store, tail_segment};
 use crate::dispatch::Work;
 use crate::error::TruncateError;
 use crate::files;
+use crate::looking::{Look, ReadError};
+use crate::mapped_file::LogFile;
+use crate::segments::RECORD_LEN_MAX;
 use crate::walk::Found;
 
 /// A truncation waits so long for readers of what is to go.
@@ -34,7 +39,10 @@ impl Store {
             let offset = PhysicalOffset;
             return Err(TruncateError::OutOfRange { to: offset(to), min: offset(min), end: offset(end) });
         }
-        let last_timestamp = self.check_record_end(to)?;
+        let look = Look::reading_on(&*self.config.disk);
+        let last_timestamp = self.check_record_end(&look, to)?;
+        // What is not dispatched will be read when the end is gone. It is too late then to find that it cannot be.
+        self.segments.bring(&look, self.positions.projected().min(to)..to)?;
         // First: after a crash in the middle, nothing behind `to` is taken for being on the disk.
         self.checkpoint.lower(to);
         self.checkpoint.save(&*self.config.disk).map_err(|source| {
@@ -74,19 +82,18 @@ impl Store {
         self.positions.written_timestamp.store(last_timestamp, Ordering::Release);
         self.positions.flushed.fetch_min(to, Ordering::AcqRel);
         self.dispatcher.log_truncated(&mut work, to);
-        self.cut_projections(&work, to).map_err(failed(&self.config.root))?;
-        Ok(())
+        self.cut_projections(to).map_err(failed(&self.config.root))?;
+        self.pass_offsets(&work)
     }
 
     /// Whether `to` is a place between records; with the store time of the record before it.
-    fn check_record_end(&self, to: u64) -> Result<i64, TruncateError> {
+    fn check_record_end(&self, look: &Look<'_>, to: u64) -> Result<i64, TruncateError> {
         let bad = || TruncateError::NotARecordEnd { to: PhysicalOffset(to) };
         let Some(file) = self.segments.find(to.saturating_sub(1)) else { return Ok(0) };
         let bytes = file.slice(0..file.written()).ok_or_else(bad)?;
         let (mut at, mut timestamp) = (0, 0);
         while file.start() + (at as u64) < to {
-            let physical = file.start() + at as u64;
-            match Found::at(&bytes[at..], physical, file.len() - at) {
+            match find_at(&file, look, &bytes, at)? {
                 Found::Record(record) => {
                     at += record.record_len();
                     timestamp = record.store_timestamp();
@@ -99,8 +106,8 @@ impl Store {
         if file.start() + at as u64 == to { Ok(timestamp) } else { Err(bad()) }
     }
 
-    /// Queues and index end with the log; offsets go on behind what is left, dispatched or not.
-    fn cut_projections(&self, work: &Work, end: u64) -> io::Result<()> {
+    /// Queues and index end with the log; offsets go on behind what is left.
+    fn cut_projections(&self, end: u64) -> io::Result<()> {
         for queue in self.queues.all() {
             queue.truncate_physical(&*self.config.disk, end)?;
             queue.advance_next(queue.max());
@@ -108,23 +115,48 @@ impl Store {
         if let Some(index) = &self.index {
             index.truncate(&*self.config.disk, end)?;
         }
-        let mut at = self.positions.dispatched();
-        while let Some(bytes) = self.segments.slice_to_end(at, usize::MAX) {
-            let segment_end = PhysicalOffset(at).file_start(self.config.segment_len).0 + self.config.segment_len;
-            // Inside a segment, whose length is a usize.
-            match Found::at(&bytes, at, (segment_end - at) as usize) {
-                Found::Record(record) => {
-                    if record.sys_flag().is_visible() && !work.is_deleted(record.topic(), at) {
-                        let queue = self.queues.find_or_make(record.topic(), record.queue_id());
-                        queue.raise_next(record.queue_offset().0 + 1);
+        Ok(())
+    }
+
+    /// What is left and not dispatched has its offsets, too.
+    fn pass_offsets(&self, work: &Work) -> Result<(), TruncateError> {
+        let look = Look::reading_on(&*self.config.disk);
+        let mut physical = self.positions.dispatched();
+        while let Some(file) = self.segments.find(physical) {
+            let Some(bytes) = file.slice(0..file.written()) else { break };
+            // Inside the file, whose length is a usize.
+            let mut at = (physical - file.start()) as usize;
+            while at < bytes.len() {
+                match find_at(&file, &look, &bytes, at)? {
+                    Found::Record(record) => {
+                        let physical = file.start() + at as u64;
+                        if record.sys_flag().is_visible() && !work.is_deleted(record.topic(), physical) {
+                            let queue = self.queues.find_or_make(record.topic(), record.queue_id());
+                            queue.raise_next(record.queue_offset().0 + 1);
+                        }
+                        at += record.record_len();
                     }
-                    at += record.record_len() as u64;
+                    Found::End => at = file.len(),
+                    Found::Damage { len, .. } => at += len,
+                    Found::Part => return Ok(()),
                 }
-                Found::End => at = segment_end,
-                Found::Damage { len, .. } => at += len as u64,
-                Found::Part => break,
             }
+            if at < file.len() {
+                break;
+            }
+            physical = file.end();
         }
         Ok(())
     }
+}
+
+/// What stands at `at` of a segment, of which `bytes` are written. No more than that is brought into memory.
+fn find_at<'a>(file: &LogFile, look: &Look<'_>, bytes: &'a [u8], at: usize) -> Result<Found<'a>, ReadError> {
+    let (rest, physical) = (&bytes[at..], file.start() + at as u64);
+    file.look(look, at..at + rest.len().min(RECORD_LEN_MIN))?;
+    let len = Record::head_at(rest, PhysicalOffset(physical)).filter(|len| *len <= RECORD_LEN_MAX);
+    // Where that is no record, the search for the next one may go through all there is.
+    let len = len.map_or(rest.len(), |len| len.min(rest.len()));
+    file.look(look, at..at + len)?;
+    Ok(Found::at(&rest[..len], physical, file.len() - at))
 }
