@@ -26,11 +26,11 @@ use crate::handlers::{clients, config, groups, locks, offsets, query, topics};
 use crate::live_config::LiveConfig;
 use crate::peer::Peer;
 
+use crate::handlers::relay::Relay;
+use crate::handlers::runtime_info::RuntimeInfo;
 use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
 use crate::refusal::Refusal;
-use crate::relay::Relay;
-use crate::runtime_info::RuntimeInfo;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 

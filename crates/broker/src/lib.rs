@@ -30,8 +30,6 @@ mod readers;
 mod recall_handle;
 mod refusal;
 mod registrar;
-mod relay;
-mod runtime_info;
 mod save_after_flush;
 mod stamps;
 pub mod statistics;
