@@ -3,11 +3,12 @@
 //! One declaration per key gives the parser, GET_BROKER_CONFIG and the docs table. Inert keys carry the default that a stock 5.3.3 broker
 //! lists; those that are `None` are unset there. Java: `BrokerConfig`, `MessageStoreConfig`.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ferromq_config::{ConfigError, Configuration, Loaded, config, config_enum, home_dir};
-use ferromq_remoting::address::{host_and_port, outward_v4, outward_v6, parse_ip};
+use ferromq_remoting::address::{host_and_port, parse_ip};
+
+use crate::this_host;
 
 config_enum! {
     /// What part the broker plays in its group.
@@ -33,7 +34,7 @@ config! {
         /// Cluster this broker belongs to; also names the cluster's pattern, reply and revive topics.
         "brokerClusterName" => broker_cluster_name: String = "DefaultCluster".into(),
         /// Name that master and slaves of one group share; the host name if unset.
-        "brokerName" => broker_name: String = host_name(),
+        "brokerName" => broker_name: String = this_host::name(),
         /// 0 is the master; masters have it whatever is set here, as in Java.
         "brokerId" in 0..=i64::MAX => broker_id: i64 = 0,
         /// Address that clients are told; the first address of this host if unset.
@@ -647,7 +648,7 @@ impl BrokerConfig {
         // Masters are number 0, whatever the file says, as in Java.
         config.broker_id = 0;
         if config.broker_ip1.is_none() || config.broker_ip2.is_none() {
-            let local = local_address().to_string();
+            let local = this_host::address().to_string();
             config.broker_ip1.get_or_insert_with(|| local.clone());
             config.broker_ip2.get_or_insert(local);
         }
@@ -752,40 +753,6 @@ fn is_host_and_port(address: &str) -> bool {
     host_and_port(address).is_some_and(|(_, port)| port > 0)
 }
 
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => "DEFAULT_BROKER".into(),
-        name => name.into(),
-    }
-}
-
-/// The address of the interface that leads out of this host, else its first address that is not loopback, else its IPv6 address, else
-/// loopback. Java: `NetworkUtil.getLocalAddress`, which asks the interfaces in turn and prefers IPv4 too.
-fn local_address() -> IpAddr {
-    outward_v4()
-        .or_else(|| first_local_v4(&std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default()).map(IpAddr::V4))
-        .or_else(outward_v6)
-        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-}
-
-/// First own address in the kernel's routing trie: a `|-- a.b.c.d` line followed by `/32 host LOCAL`.
-fn first_local_v4(trie: &str) -> Option<Ipv4Addr> {
-    let mut last = None;
-    for line in trie.lines() {
-        let line = line.trim();
-        if let Some(address) = line.strip_prefix("|-- ") {
-            last = address.parse().ok();
-        } else if line.ends_with("host LOCAL")
-            && let Some(address) = last
-            && !Ipv4Addr::is_loopback(&address)
-        {
-            return Some(address);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -874,12 +841,5 @@ mod tests {
         assert_eq!(complete("namesrvAddr=a:9876; b:9877;").unwrap().nameservers(), ["a:9876", "b:9877"]);
         assert_eq!(complete("namesrvAddr=[::1]:9876;::1:9877").unwrap().nameservers(), ["[::1]:9876", "::1:9877"]);
         assert!(error("namesrvAddr=[::1]").contains("`[::1]` is not host:port"));
-    }
-
-    #[test]
-    fn own_addresses_are_read_from_the_routing_trie() {
-        let trie = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 10.0.0.7\n        /32 host LOCAL\n";
-        assert_eq!(first_local_v4(trie), Some(Ipv4Addr::new(10, 0, 0, 7)));
-        assert_eq!(first_local_v4(""), None);
     }
 }

@@ -38,6 +38,7 @@ mod subscription;
 mod tables_test;
 #[cfg(test)]
 mod testing;
+mod this_host;
 mod timers;
 mod topic_attributes;
 pub mod topics;
