@@ -81,6 +81,8 @@ impl Disk for SlowDisk {
     }
     fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
         self.syncs.pass();
+        // So slow that the broker syncs on a thread of its own: one that hangs then, after a fast one, holds up the event loop, once.
+        std::thread::sleep(Duration::from_millis(1));
         LocalDisk.sync_range(range)
     }
     fn sync_file(&self, path: &Path, file: &File) -> io::Result<()> {
