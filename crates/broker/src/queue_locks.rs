@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use ferromq_protocol::GroupName;
 use ferromq_protocol::body::MessageQueue;
 use parking_lot::Mutex;
-use tokio::time::{MissedTickBehavior, interval};
 
 /// A lock that its owner did not renew for longer than this is free. Java: `rocketmq.broker.rebalance.lockMaxLiveTime`.
 const LOCK_LIFE: Duration = Duration::from_secs(60);
 
 /// Time between two looks for expired locks that nobody asks for again.
-const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
+pub(crate) const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Longest name of a topic or broker in a lock.
 const NAME_LEN_MAX: usize = 255;
@@ -125,7 +124,7 @@ impl QueueLocks {
     }
 
     /// Forgets expired locks. Java keeps them for ever.
-    fn expire(&self, now: Instant) {
+    pub(crate) fn expire(&self, now: Instant) {
         let mut locks = self.locks.lock();
         let Locks { groups, count, of_addresses, .. } = &mut *locks;
         groups.retain(|_, locks| {
@@ -193,16 +192,6 @@ fn leave(of_addresses: &mut HashMap<IpAddr, usize>, address: IpAddr) {
         if *count == 0 {
             of_addresses.remove(&address);
         }
-    }
-}
-
-/// Background duty: forgets expired locks for as long as the broker runs.
-pub(crate) async fn forget_expired(locks: Arc<QueueLocks>) {
-    let mut ticks = interval(EXPIRE_PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        locks.expire(Instant::now());
     }
 }
 

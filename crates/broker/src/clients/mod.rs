@@ -14,14 +14,12 @@ use ferromq_protocol::header::ConsumerIdsChangedRequest;
 use ferromq_protocol::{Command, GroupName, RequestCode, TopicName};
 use ferromq_remoting::Connection;
 use parking_lot::Mutex;
-use tokio::time::{MissedTickBehavior, interval};
 
-use crate::live_config::LiveConfig;
 use table::{Conflict, Notice, Table};
 pub use table::{ConsumerGroup, ConsumerHeartbeat, Full, Member};
 
 /// Time between two looks for silent clients. Java: `ClientHousekeepingService`.
-const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
+pub(crate) const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Is given the name of a group.
 type Listener = Box<dyn Fn(&str) + Send + Sync>;
@@ -219,17 +217,6 @@ impl Clients {
         let producers =
             |group: &GroupName| (group.clone(), table.producers(group).map(|(member, _)| info(member)).collect());
         ProducerTable { data: table.producer_groups().map(producers).collect() }
-    }
-}
-
-/// Background duty: looks for silent clients for as long as the broker runs.
-pub(crate) async fn expire_silent_clients(clients: Arc<Clients>, config: Arc<LiveConfig>) {
-    let mut ticks = interval(EXPIRE_PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let timeout = Duration::from_millis(config.current().channel_expired_timeout);
-        clients.expire(Instant::now(), timeout);
     }
 }
 

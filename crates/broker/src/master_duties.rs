@@ -1,0 +1,45 @@
+//! What only a master does: it delivers delayed messages and those for a given time, and asks after open transactions.
+//!
+//! Each has a thread of its own that can be started and stopped; requests reach their state whether it runs or not.
+
+use std::io;
+use std::sync::Arc;
+
+use ferromq_store::Arrival;
+
+use crate::delay::Delays;
+use crate::timers::Timers;
+use crate::transactions::Transactions;
+
+pub(crate) struct MasterDuties {
+    pub delays: Arc<Delays>,
+    pub timers: Arc<Timers>,
+    pub transactions: Arc<Transactions>,
+}
+
+impl MasterDuties {
+    pub(crate) fn start(&self) -> io::Result<()> {
+        self.delays.start()?;
+        self.timers.start()?;
+        self.transactions.start()
+    }
+
+    /// What is not delivered or asked after stays for the next start.
+    pub(crate) fn stop(&self) {
+        self.transactions.stop();
+        self.timers.stop();
+        self.delays.stop();
+    }
+
+    /// A message is visible in some queue.
+    pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
+        self.delays.arrived(arrival);
+        self.timers.arrived(arrival);
+    }
+
+    /// Saves how far they are. Only right once the store is closed: then all that they have delivered is on disk.
+    pub(crate) fn save_after_close(&self) {
+        self.delays.save_after_close();
+        self.timers.save_after_close();
+    }
+}

@@ -1,0 +1,330 @@
+//! The parts of a broker: built here, each handed what it uses, joined, and closed in order.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ferromq_config::InvalidValue;
+use ferromq_remoting::address::{with_port, without_brackets};
+use ferromq_store::{Clock, CloseError, DelayLevels, Disk, FlushMode, Store, StoreConfig};
+use tracing::error;
+
+use crate::acknowledge::Acknowledgements;
+use crate::admission::Admission;
+use crate::broker::StartError;
+use crate::clients::Clients;
+use crate::clock::{forward, now_ms};
+use crate::config::{BrokerConfig, FlushDiskType};
+use crate::consumer_offsets::ConsumerOffsets;
+use crate::delay::{DelayParts, Delays};
+use crate::dispatch::Dispatch;
+use crate::groups::Groups;
+use crate::handlers::pull::PullPath;
+use crate::handlers::recall::RecallPath;
+use crate::handlers::relay::Relay;
+use crate::handlers::reply::ReplyPath;
+use crate::handlers::reset::ResetPath;
+use crate::handlers::runtime_info::RuntimeInfo;
+use crate::handlers::send::{SendParts, SendPath};
+use crate::handlers::send_back::SendBackPath;
+use crate::handlers::stats::Figures;
+use crate::handlers::transactions::TransactionPath;
+use crate::live_config::LiveConfig;
+use crate::master_duties::MasterDuties;
+use crate::persistence::Persistence;
+use crate::queue_locks::QueueLocks;
+use crate::readers::Readers;
+use crate::registrar::Unregistered;
+use crate::statistics::Statistics;
+use crate::timers::Timers;
+use crate::topics::Topics;
+use crate::transactions::{TransactionParts, Transactions};
+
+/// Whatever has a state, by its owner. Only the composition holds them all.
+pub(crate) struct Parts {
+    pub live: Arc<LiveConfig>,
+    pub store: Arc<Store>,
+    pub persistence: Arc<Persistence>,
+    pub topics: Arc<Topics>,
+    pub groups: Arc<Groups>,
+    pub offsets: Arc<ConsumerOffsets>,
+    pub clients: Arc<Clients>,
+    pub locks: Arc<QueueLocks>,
+    pub statistics: Arc<Statistics>,
+    pub readers: Arc<Readers>,
+    pub pull: Arc<PullPath>,
+    pub master_duties: Arc<MasterDuties>,
+    levels: DelayLevels,
+    /// `host:port` as clients are told.
+    pub address: String,
+    /// The same, stored with every message.
+    store_host: SocketAddr,
+    booted_ms: i64,
+    booted: Instant,
+}
+
+impl Parts {
+    /// Reads what is on disk. Nothing runs yet but the threads of the store, of the tables' files and of the readers.
+    pub(crate) fn open(
+        config: BrokerConfig,
+        config_file: Option<PathBuf>,
+        store: Arc<Store>,
+        port: u16,
+    ) -> Result<Parts, StartError> {
+        let (booted_ms, booted) = (now_ms(), Instant::now());
+        let persistence = Arc::new(Persistence::default());
+        let config_dir = config.config_dir();
+        let levels = delay_levels(&config)?;
+        let live = Arc::new(LiveConfig::new(config, config_file));
+        let config = live.current().clone();
+        let address = with_port(without_brackets(config.advertised_host()), port);
+        let store_host = resolve(config.advertised_host(), port)?;
+        let topics = Arc::new(Topics::open(&config_dir, &live, &persistence)?);
+        let groups = Arc::new(Groups::open(&config_dir, &live, &persistence)?);
+        let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence)?);
+        let clients = Arc::new(Clients::new());
+        let statistics = Arc::new(Statistics::new());
+        let delays = DelayParts {
+            store: Arc::clone(&store),
+            topics: Arc::clone(&topics),
+            statistics: Arc::clone(&statistics),
+            levels: levels.clone(),
+            clock: Clock::system(),
+            forward: forward(),
+        };
+        let delays = Arc::new(Delays::open(&config_dir, delays, &persistence)?);
+        let timers_dir = config.store_path_root_dir.join("timers");
+        let timers = Timers::open(
+            timers_dir.clone(),
+            &config_dir.join("timercheck"),
+            Clock::system(),
+            Arc::clone(&store),
+            Arc::clone(&topics),
+            Arc::clone(&statistics),
+        );
+        let timers = Arc::new(timers.map_err(|source| StartError::Timers { path: timers_dir, source })?);
+        let transactions = TransactionParts {
+            config: Arc::clone(&live),
+            offsets: Arc::clone(&offsets),
+            clients: Arc::clone(&clients),
+            topics: Arc::clone(&topics),
+            statistics: Arc::clone(&statistics),
+            store: Arc::clone(&store),
+            levels: levels.clone(),
+            forward: forward(),
+            store_host,
+        };
+        let transactions = Arc::new(Transactions::open(transactions).map_err(StartError::Transactions)?);
+        let readers = Arc::new(Readers::start().map_err(StartError::Thread)?);
+        let pull = PullPath::new(
+            Arc::clone(&live),
+            Arc::clone(&topics),
+            Arc::clone(&groups),
+            Arc::clone(&clients),
+            Arc::clone(&offsets),
+            Arc::clone(&statistics),
+            Arc::clone(&store),
+            Arc::clone(&readers),
+        );
+        Ok(Parts {
+            live,
+            store,
+            persistence,
+            topics,
+            groups,
+            offsets,
+            clients,
+            locks: Arc::default(),
+            statistics,
+            readers,
+            pull: Arc::new(pull),
+            master_duties: Arc::new(MasterDuties { delays, timers, transactions }),
+            levels,
+            address,
+            store_host,
+            booted_ms,
+            booted,
+        })
+    }
+
+    /// Who is told of what. The store and the clients must not own what owns them.
+    pub(crate) fn connect(&self) {
+        let (pull, master_duties) = (Arc::downgrade(&self.pull), Arc::downgrade(&self.master_duties));
+        self.store.on_arrival(move |arrival| {
+            if let Some(pull) = pull.upgrade() {
+                pull.arrived(arrival);
+            }
+            if let Some(master_duties) = master_duties.upgrade() {
+                master_duties.arrived(arrival);
+            }
+        });
+        let pull = Arc::downgrade(&self.pull);
+        self.clients.on_resubscribed(move |group| {
+            if let Some(pull) = pull.upgrade() {
+                pull.resubscribed(group);
+            }
+        });
+    }
+
+    /// The dispatch table with what its handlers use.
+    pub(crate) fn dispatch(&self, unregistered: &Arc<Unregistered>) -> Dispatch {
+        let config = self.live.current().clone();
+        let admission = Arc::<Admission>::default();
+        let send = Arc::new(SendPath::new(SendParts {
+            config: Arc::clone(&self.live),
+            topics: Arc::clone(&self.topics),
+            groups: Arc::clone(&self.groups),
+            locks: Arc::clone(&self.locks),
+            statistics: Arc::clone(&self.statistics),
+            transactions: Arc::clone(&self.master_duties.transactions),
+            admission: Arc::clone(&admission),
+            levels: self.levels.clone(),
+            store_host: self.store_host,
+        }));
+        Dispatch {
+            config: Arc::clone(&self.live),
+            topics: Arc::clone(&self.topics),
+            groups: Arc::clone(&self.groups),
+            offsets: Arc::clone(&self.offsets),
+            clients: Arc::clone(&self.clients),
+            locks: Arc::clone(&self.locks),
+            store: Arc::clone(&self.store),
+            statistics: Arc::clone(&self.statistics),
+            acknowledgements: Acknowledgements { topics: Arc::clone(&self.topics), admission },
+            reply: ReplyPath {
+                config: Arc::clone(&self.live),
+                send: Arc::clone(&send),
+                clients: Arc::clone(&self.clients),
+                statistics: Arc::clone(&self.statistics),
+                store_host: self.store_host,
+            },
+            recall: RecallPath {
+                config: Arc::clone(&self.live),
+                topics: Arc::clone(&self.topics),
+                region: config.region_id.clone(),
+                store_host: self.store_host,
+            },
+            send,
+            send_back: SendBackPath {
+                config: Arc::clone(&self.live),
+                topics: Arc::clone(&self.topics),
+                groups: Arc::clone(&self.groups),
+                statistics: Arc::clone(&self.statistics),
+                store: Arc::clone(&self.store),
+                levels: self.levels.clone(),
+                store_host: self.store_host,
+            },
+            transactions: TransactionPath {
+                config: Arc::clone(&self.live),
+                transactions: Arc::clone(&self.master_duties.transactions),
+                store: Arc::clone(&self.store),
+            },
+            pull: Arc::clone(&self.pull),
+            reset: ResetPath {
+                config: Arc::clone(&self.live),
+                topics: Arc::clone(&self.topics),
+                groups: Arc::clone(&self.groups),
+                offsets: Arc::clone(&self.offsets),
+                clients: Arc::clone(&self.clients),
+                store: Arc::clone(&self.store),
+            },
+            relay: Relay {
+                broker_name: config.broker_name.clone(),
+                clients: Arc::clone(&self.clients),
+                topics: Arc::clone(&self.topics),
+                groups: Arc::clone(&self.groups),
+                store: Arc::clone(&self.store),
+            },
+            figures: Figures {
+                broker_name: config.broker_name.clone(),
+                address: self.address.clone(),
+                cluster: config.broker_cluster_name.clone(),
+                topics: Arc::clone(&self.topics),
+                groups: Arc::clone(&self.groups),
+                offsets: Arc::clone(&self.offsets),
+                clients: Arc::clone(&self.clients),
+                statistics: Arc::clone(&self.statistics),
+                delays: Arc::clone(&self.master_duties.delays),
+                store: Arc::clone(&self.store),
+            },
+            runtime: RuntimeInfo {
+                config: Arc::clone(&self.live),
+                statistics: Arc::clone(&self.statistics),
+                delays: Arc::clone(&self.master_duties.delays),
+                store: Arc::clone(&self.store),
+                unregistered: Arc::clone(unregistered),
+                booted_ms: self.booted_ms,
+                booted: self.booted,
+            },
+            readers: Arc::clone(&self.readers),
+        }
+    }
+
+    /// After the last request. First the messages get to the disk, then what says that they are consumed or delivered. Waits for the disk.
+    pub(crate) fn close(self) -> Result<(), CloseError> {
+        self.topics.save();
+        self.groups.save();
+        self.readers.stop();
+        self.master_duties.stop();
+        if let Err(error) = self.offsets.wait_all_saved() {
+            error!(%error, "the newest messages will be delivered again");
+        }
+        self.persistence.stop();
+        self.store.close()?;
+        self.master_duties.save_after_close();
+        Ok(())
+    }
+}
+
+pub(crate) fn store_config(config: &BrokerConfig, disk: Arc<dyn Disk>) -> Result<StoreConfig, StartError> {
+    let flush = match config.flush_disk_type {
+        FlushDiskType::SyncFlush => FlushMode::Sync { timeout: Duration::from_millis(config.sync_flush_timeout) },
+        FlushDiskType::AsyncFlush => FlushMode::Async {
+            interval: Duration::from_millis(config.flush_interval_commit_log),
+            least_pages: config.flush_commit_log_least_pages,
+            thorough_interval: Duration::from_millis(config.flush_commit_log_thorough_interval),
+        },
+    };
+    Ok(StoreConfig {
+        root: config.store_path_root_dir.clone(),
+        commit_log_dir: config.store_path_commit_log.clone(),
+        segment_len: config.mapped_file_size_commit_log,
+        queue_file_entries: config.mapped_file_size_consume_queue.div_ceil(20),
+        index_enabled: config.message_index_enable,
+        index_slots: config.max_hash_slot_num,
+        index_entries: config.max_index_num,
+        query_max: usize::try_from(config.max_msgs_num_batch).unwrap_or(1),
+        flush,
+        queue_flush_interval: Duration::from_millis(config.flush_interval_consume_queue),
+        queue_flush_least_pages: config.flush_consume_queue_least_pages,
+        queue_flush_thorough_interval: Duration::from_millis(config.flush_consume_queue_thorough_interval),
+        message_len_max: config.message_len_max(),
+        disk_used_ratio_max: f64::from(config.disk_space_warning_level_ratio) / 100.0,
+        read_bytes_in_memory: config.max_transfer_bytes_on_message_in_memory,
+        read_count_in_memory: config.max_transfer_count_on_message_in_memory,
+        read_bytes_on_disk: config.max_transfer_bytes_on_message_in_disk,
+        read_count_on_disk: config.max_transfer_count_on_message_in_disk,
+        read_scan_bytes: config.max_filter_message_size,
+        in_memory_ratio: f64::from(config.access_message_in_memory_max_ratio) / 100.0,
+        delay_levels: delay_levels(config)?,
+        disk,
+        ..StoreConfig::default()
+    })
+}
+
+fn delay_levels(config: &BrokerConfig) -> Result<DelayLevels, InvalidValue> {
+    DelayLevels::parse(&config.message_delay_level)
+        .map_err(|error| invalid("messageDelayLevel", &config.message_delay_level, &error.to_string()))
+}
+
+pub(crate) fn invalid(key: &str, value: &str, allowed: &str) -> InvalidValue {
+    InvalidValue { key: key.into(), value: value.into(), allowed: allowed.into() }
+}
+
+/// The address stored with messages. Java keeps the bytes of `brokerIP1`, so a host name is looked up.
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
+    let failed = |reason: String| StartError::Address { host: host.to_owned(), reason };
+    let mut addresses = (without_brackets(host), port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+    addresses.next().ok_or_else(|| failed("the name has no address".into()))
+}
