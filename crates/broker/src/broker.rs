@@ -1,15 +1,13 @@
 //! A broker as a whole: how it starts, and how it stops in order. Its parts are built in `parts.rs`.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferromq_config::InvalidValue;
 use ferromq_remoting::address::{parse_ip, with_port, without_brackets};
-use ferromq_remoting::{BindError, Bound, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers};
-use ferromq_store::{Disk, LocalDisk, OpenError, ReadError, Store};
+use ferromq_remoting::{Bound, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers};
+use ferromq_store::{Disk, LocalDisk, Store};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
@@ -17,42 +15,13 @@ use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, FastPort, MainPort};
 use crate::duties;
 use crate::parts::{self, Parts};
-use crate::persistence::TableError;
 use crate::registrar::{Identity, Registrar, Unregistered};
+use crate::start_error::StartError;
 
 /// How long requests under way may take when the broker stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the start waits for the nameservers' first answers before it reports success all the same.
 const FIRST_REGISTRATION: Duration = Duration::from_secs(3);
-
-/// Why a broker does not start. Every text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Config(#[from] InvalidValue),
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    #[error(transparent)]
-    Tables(#[from] TableError),
-    #[error(
-        "{bind}. Stop the process that has the port, or set listenPort to another one (the fast port is two below it)"
-    )]
-    Port { bind: BindError },
-    #[error("brokerIP1 is `{host}`, which names no address: {reason}")]
-    Address { host: String, reason: String },
-    #[error("cannot use {}, where messages for a given time are kept track of: {source}", path.display())]
-    Timers { path: PathBuf, source: io::Error },
-    #[error("cannot find out which transactions are open: {0}. Start again when it can be read")]
-    Transactions(#[source] ReadError),
-    #[error("cannot start a thread: {0}")]
-    Thread(#[source] io::Error),
-}
-
-impl From<BindError> for StartError {
-    fn from(bind: BindError) -> StartError {
-        StartError::Port { bind }
-    }
-}
 
 /// A running broker. Dropped without [`Broker::shutdown`], it ends at once, as a crash would.
 pub struct Broker {

@@ -35,6 +35,7 @@ mod refusal;
 mod registrar;
 mod save_after_flush;
 mod stamps;
+mod start_error;
 pub mod statistics;
 mod subscription;
 #[cfg(test)]
@@ -48,7 +49,8 @@ pub mod topics;
 mod transactions;
 mod worker;
 
-pub use broker::{Broker, StartError};
+pub use broker::Broker;
 pub use config::BrokerConfig;
 pub use dispatch::{Action, Touches, touches};
 pub use refusal::Refusal;
+pub use start_error::StartError;

@@ -12,7 +12,6 @@ use tracing::error;
 
 use crate::acknowledge::Acknowledgements;
 use crate::admission::Admission;
-use crate::broker::StartError;
 use crate::clients::Clients;
 use crate::clock::{forward, now_ms};
 use crate::config::{BrokerConfig, FlushDiskType};
@@ -36,6 +35,7 @@ use crate::persistence::Persistence;
 use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
 use crate::registrar::Unregistered;
+use crate::start_error::StartError;
 use crate::statistics::Statistics;
 use crate::timers::Timers;
 use crate::topics::Topics;

@@ -1,0 +1,39 @@
+//! Why a broker does not start.
+
+use std::io;
+use std::path::PathBuf;
+
+use ferromq_config::InvalidValue;
+use ferromq_remoting::BindError;
+use ferromq_store::{OpenError, ReadError};
+
+use crate::persistence::TableError;
+
+/// Every text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] InvalidValue),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Tables(#[from] TableError),
+    #[error(
+        "{bind}. Stop the process that has the port, or set listenPort to another one (the fast port is two below it)"
+    )]
+    Port { bind: BindError },
+    #[error("brokerIP1 is `{host}`, which names no address: {reason}")]
+    Address { host: String, reason: String },
+    #[error("cannot use {}, where messages for a given time are kept track of: {source}", path.display())]
+    Timers { path: PathBuf, source: io::Error },
+    #[error("cannot find out which transactions are open: {0}. Start again when it can be read")]
+    Transactions(#[source] ReadError),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+impl From<BindError> for StartError {
+    fn from(bind: BindError) -> StartError {
+        StartError::Port { bind }
+    }
+}
