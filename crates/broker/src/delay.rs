@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use ferromq_config::replace_file;
 use ferromq_protocol::body::{DataVersion, DelayOffsetTable};
-use ferromq_protocol::message::properties::names;
-use ferromq_protocol::message::{NewMessage, Properties, Record};
+use ferromq_protocol::message::{NewMessage, Record};
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
 use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, Effort, QueueEntry, Store, Want};
@@ -22,9 +21,9 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::delivery;
+use crate::destination;
 use crate::missing;
 use crate::persistence::{self, Persistence, SavedFile, TableError};
-use crate::places;
 use crate::save_after_flush::SaveAfterFlush;
 use crate::stamps::{Stamps, Step, Watch};
 use crate::statistics::Statistics;
@@ -41,37 +40,6 @@ const TURN: usize = 256;
 const WHAT: &str = "a delayed message";
 /// Deliveries per step of the table's version. Java: `delayOffsetUpdateVersionStep`.
 const VERSION_STEP: u64 = 200;
-
-/// Where a message of a delay level waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Waiting {
-    /// As it will be stored: levels above the last one count as the last.
-    pub level: i32,
-    /// In [`SCHEDULE_TOPIC`].
-    pub queue: QueueId,
-}
-
-impl Waiting {
-    /// `None` for level 0 and below, which is no delay.
-    pub(crate) fn at(level: i32, levels: &DelayLevels) -> Option<Waiting> {
-        let asked = u32::try_from(level).ok().filter(|level| *level > 0)?;
-        let last = u32::try_from(levels.count()).unwrap_or(u32::MAX).max(1);
-        let level = asked.min(last);
-        Some(Waiting { level: i32::try_from(level).ok()?, queue: QueueId(level - 1) })
-    }
-
-    /// Where the message is stored meanwhile; its own topic and queue go into its properties. A timer beside the level does not count.
-    /// Sends do the same while they write their properties: `Detour::Delay` in `handlers/send.rs`.
-    pub(crate) fn divert(self, properties: &mut Properties, topic: &str, queue: QueueId) -> (&'static str, QueueId) {
-        for name in [names::TIMER_DELAY_SEC, names::TIMER_DELAY_MS, names::TIMER_DELIVER_MS] {
-            properties.remove(name);
-        }
-        properties.set(names::DELAY_TIME_LEVEL, self.level);
-        properties.set(names::REAL_TOPIC, topic);
-        properties.set(names::REAL_QUEUE_ID, queue);
-        (SCHEDULE_TOPIC, self.queue)
-    }
-}
 
 /// The parts that delays use.
 pub struct DelayParts {
@@ -293,7 +261,7 @@ impl LevelDelivery {
     /// Those of `messageDelayLevel`, and those that it no longer has, for what waits in them still: nothing new comes there. Java serves
     /// only the former.
     fn levels_to_serve(&self) -> Vec<i32> {
-        // Without any levels there is one all the same, see `Waiting::at`.
+        // Without any levels there is one all the same, see `DelayQueue::of`.
         let count = i32::try_from(self.levels.count()).unwrap_or(i32::MAX).max(1);
         let queues = self.store.queue_ids(SCHEDULE_TOPIC);
         let former = queues.into_iter().filter_map(|queue| i32::try_from(queue.0).ok()?.checked_add(1));
@@ -388,7 +356,7 @@ impl LevelDelivery {
         // Looked up by its place, it can be read.
         let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else { return Ok(None) };
         let text = record.properties();
-        let (topic, queue) = match places::destination(&self.topics, &text) {
+        let (topic, queue) = match destination::own_place(&self.topics, &text) {
             Ok(place) => place,
             Err(error) => {
                 error!(physical_offset = %entry.physical, %error, "a delayed message cannot be delivered and is left out");

@@ -9,6 +9,7 @@ use ferromq_store::{AllMessages, Disk, Effort, LocalDisk, ReadLimits, StoreConfi
 
 use super::*;
 use crate::config::BrokerConfig;
+use crate::destination::DelayQueue;
 use crate::live_config::LiveConfig;
 use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused, wait_until};
 
@@ -84,13 +85,13 @@ impl House {
 
     /// As [`delay`](Self::delay), for wherever the properties say.
     fn delay_for(&self, level: i32, place: &str, body: &str) {
-        let waiting = Waiting::at(level, &self.delays.delivery.levels).unwrap();
-        let text = format!("TAGS\u{1}TagA\u{2}DELAY\u{1}{}\u{2}{place}", waiting.level);
+        let delay = DelayQueue::of(level, &self.delays.delivery.levels).unwrap();
+        let text = format!("TAGS\u{1}TagA\u{2}DELAY\u{1}{}\u{2}{place}", delay.level);
         let host = "127.0.0.1:10911".parse().unwrap();
         self.store
             .append(&NewMessage {
                 topic: SCHEDULE_TOPIC,
-                queue_id: waiting.queue,
+                queue_id: delay.queue,
                 flag: 7,
                 sys_flag: SysFlag(0),
                 born_timestamp: START - 5,
@@ -152,15 +153,6 @@ impl House {
         self.delays.save_after_close();
         (self.directory, self.clock_ms)
     }
-}
-
-#[test]
-fn waiting_places() {
-    let levels = DelayLevels::parse("1s 5s").unwrap();
-    assert_eq!(Waiting::at(0, &levels), None);
-    assert_eq!(Waiting::at(-1, &levels), None);
-    assert_eq!(Waiting::at(2, &levels), Some(Waiting { level: 2, queue: QueueId(1) }));
-    assert_eq!(Waiting::at(99, &levels), Some(Waiting { level: 2, queue: QueueId(1) }));
 }
 
 #[test]

@@ -7,9 +7,9 @@ use ferromq_protocol::message::{NewMessage, Properties};
 use ferromq_store::{AppendError, Appended, Store};
 use tracing::debug;
 
+use crate::destination::Destination;
 use crate::places;
 use crate::statistics::Statistics;
-use crate::timers;
 use crate::topics::Topics;
 
 /// How long a message waits once more, as one for a given time. Its copies fill the log meanwhile, so not too short.
@@ -35,7 +35,7 @@ pub(crate) fn deliver(
     }
     let mut properties = Properties::parse(message.properties);
     let due_ms = now_ms.saturating_add(WAIT_MS);
-    let (topic, queue_id) = timers::divert(&mut properties, due_ms, message.topic, message.queue_id);
+    let (topic, queue_id) = Destination::Timer { due_ms }.divert(&mut properties, message.topic, message.queue_id);
     let waiting = NewMessage { topic, queue_id, properties: properties.as_str(), ..*message };
     match (store.append_again(&waiting), behind) {
         // Without room to say until when it waits it stays where it is.

@@ -14,6 +14,7 @@ pub mod config;
 pub mod consumer_offsets;
 pub mod delay;
 mod delivery;
+mod destination;
 mod dispatch;
 mod duties;
 pub mod groups;

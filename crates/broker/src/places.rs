@@ -1,13 +1,10 @@
-//! What the broker believes of what it is told about places: one in the log that a client names, and the one that a message it has kept
-//! back says it belongs to.
+//! What the broker believes of what it is told about places: one in the log that a client names, and a queue of a topic that has
+//! changed meanwhile.
 //!
-//! Any bytes of any message can look like a record, so a record counts only where a queue, which the broker alone writes, has it. And
-//! only what the broker decides by itself goes to a topic of the system, never what properties say.
+//! Any bytes of any message can look like a record, so a record counts only where a queue, which the broker alone writes, has it.
 
 use ferromq_protocol::QueueId;
 use ferromq_protocol::message::Record;
-use ferromq_protocol::message::properties::{names, property};
-use ferromq_protocol::topics::is_closed_to_producers;
 use ferromq_store::{Effort, ReadError, Store};
 
 use crate::topics::Topics;
@@ -19,32 +16,6 @@ const OTHERS_MAX: usize = 8;
 pub(crate) fn is_in_its_queue(store: &Store, record: &Record<'_>, effort: Effort) -> Result<bool, ReadError> {
     let entry = store.queue_entry(record.topic(), record.queue_id(), record.queue_offset(), effort)?;
     Ok(entry.is_some_and(|entry| entry.physical == record.physical_offset()))
-}
-
-/// Why a message that was kept back has no place to go to.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Misplaced {
-    #[error("it does not say where it belongs")]
-    NotSaid,
-    #[error("it is for queue {queue:?}, which is no number of a queue")]
-    Queue { queue: String },
-    #[error("it is for {topic}, a topic of the system")]
-    System { topic: String },
-}
-
-/// Where a message that was kept back belongs: `REAL_TOPIC` and `REAL_QID`.
-pub(crate) fn destination<'a>(topics: &Topics, properties: &'a str) -> Result<(&'a str, QueueId), Misplaced> {
-    let (Some(topic), Some(queue)) =
-        (property(properties, names::REAL_TOPIC), property(properties, names::REAL_QUEUE_ID))
-    else {
-        return Err(Misplaced::NotSaid);
-    };
-    if is_closed_to_producers(topic) {
-        return Err(Misplaced::System { topic: topic.to_owned() });
-    }
-    let number = queue.parse::<i32>().ok().and_then(|queue| u32::try_from(queue).ok());
-    let queue = number.ok_or_else(|| Misplaced::Queue { queue: queue.to_owned() })?;
-    Ok((topic, readable_queue(topics, topic, QueueId(queue))))
 }
 
 /// The queue itself, or another one if the topic has had queues taken away meanwhile: in that one nobody would see the message. Java

@@ -14,6 +14,7 @@ use ferromq_store::Round;
 
 use crate::acknowledge::{Acknowledgement, NotKept, Stored};
 use crate::clock::now_ms;
+use crate::destination::Destination;
 use crate::handlers::send::append_failure;
 use crate::live_config::LiveConfig;
 use crate::peer::Origin;
@@ -80,10 +81,11 @@ impl RecallPath {
         if !(1..=i64::from(config.timer_max_delay_sec) * 1000).contains(&ahead_ms) {
             return refuse(ResponseCode::ILLEGAL_OPERATION, "timestamp invalid");
         }
+        let destination = Destination::Timer { due_ms: handle.due_ms };
         let mut properties = Properties::new();
         properties.set(names::UNIQUE_KEY, &handle.unique_key);
         properties.set(names::TIMER_DEL_UNIQKEY, timers::cancel_key(&handle.topic, &handle.unique_key));
-        let (topic, queue_id) = timers::divert(&mut properties, handle.due_ms, &handle.topic, QueueId(0));
+        let (topic, queue_id) = destination.divert(&mut properties, &handle.topic, QueueId(0));
         let marker = NewMessage {
             topic,
             queue_id,

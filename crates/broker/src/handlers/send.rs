@@ -19,9 +19,9 @@ use ferromq_store::{AppendError, DelayLevels, Round};
 use crate::acknowledge::{Acknowledgement, NotKept, Stored};
 use crate::admission::{Admission, Limits};
 use crate::clock::{elapsed_ms, now_ms};
-use crate::delay::Waiting;
+use crate::destination::{self, DelayQueue, Destination};
 use crate::groups::Groups;
-use crate::handlers::send_properties::{AddedProperties, Detour, NotANumber, Noticed, push_property};
+use crate::handlers::send_properties::{AddedProperties, NotANumber, Noticed};
 use crate::live_config::LiveConfig;
 use crate::peer::Origin;
 use crate::persistence::SaveError;
@@ -31,9 +31,6 @@ use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{self, BeingDeleted, CreateOnSend, Topic, Topics, perm};
 use crate::transactions::Transactions;
-
-/// Client version from which the header's maxReconsumeTimes counts. Java: `MQVersion.Version.V3_4_9`.
-pub(super) const VERSION_3_4_9: i32 = 121;
 
 /// The parts a send uses.
 pub(crate) struct SendParts {
@@ -195,37 +192,19 @@ impl SendPath {
     ) -> Result<Stored<Sent>, Refusal> {
         let properties = request.properties.as_deref().unwrap_or_default();
         let noticed = Noticed::in_properties(properties);
-        let (detour, topic, queue) = self.route(request, origin.version, &noticed, topic)?;
+        let Route { destination, topic, queue } = self.route(request, origin.version, &noticed, topic)?;
         BUFFER.with_borrow_mut(|text| {
             text.clear();
             text.shrink_to(BUFFER_KEPT);
             let made_key = noticed.unique_key.is_none().then(|| self.added.unique_key());
-            self.added.write(text, properties, &noticed, detour, made_key.as_deref());
+            self.added.write(text, &noticed, destination, (&topic.topic_name, queue), made_key.as_deref());
             let unique_key = made_key.as_deref().or(noticed.unique_key).unwrap_or_default();
             let mut sys_flag = SysFlag(request.sys_flag);
             if noticed.half {
                 // A half is visible in its own topic, where the broker reads it; a retry in its own.
                 sys_flag = sys_flag.with_transaction(TransactionKind::None);
             }
-            if let Detour::Delay(_) | Detour::Timer(_) | Detour::Half = detour {
-                push_property(text, names::REAL_TOPIC, &topic.topic_name);
-                push_property(text, names::REAL_QUEUE_ID, &queue.to_string());
-            }
-            let (stored_topic, stored_queue) = match detour {
-                Detour::Delay(waiting) => {
-                    push_property(text, names::DELAY_TIME_LEVEL, &waiting.level.to_string());
-                    (topic_names::SCHEDULE_TOPIC, waiting.queue)
-                }
-                Detour::Timer(due_ms) => {
-                    push_property(text, names::TIMER_OUT_MS, &due_ms.to_string());
-                    (topic_names::TIMER_TOPIC, QueueId(0))
-                }
-                Detour::Half => {
-                    push_property(text, names::TRANSACTION_ID, unique_key);
-                    (topic_names::TRANSACTION_HALF_TOPIC, QueueId(0))
-                }
-                Detour::None | Detour::DeadLetter => (topic.topic_name.as_str(), queue),
-            };
+            let (stored_topic, stored_queue) = destination.place(&topic.topic_name, queue);
             let message = NewMessage {
                 topic: stored_topic,
                 queue_id: stored_queue,
@@ -242,14 +221,14 @@ impl SendPath {
             let appended = self.parts.admission.append(|| round.append(&message), |appended| appended.end.0);
             let appended = appended.map_err(|error| self.append_refusal(&error))?;
             self.parts.statistics.sent(stored_topic, 1, appended.record_len as u64);
-            if matches!(detour, Detour::Half) {
+            if destination == Destination::Half {
                 self.parts.transactions.began(&appended, request.born_timestamp, noticed.immunity);
             }
             let transaction_id = ByteString::from(unique_key);
             let message_id =
                 OffsetMessageId { host: self.parts.store_host, physical_offset: appended.physical_offset }.to_string();
             let mut answer = self.answer(message_id, queue, appended.queue_offset, Some(transaction_id));
-            if let Detour::Timer(due_ms) = detour {
+            if let Destination::Timer { due_ms } = destination {
                 let handle = RecallHandle {
                     topic: topic.topic_name.to_string(),
                     broker: self.parts.config.broker_name().to_owned(),
@@ -262,43 +241,37 @@ impl SendPath {
         })
     }
 
-    /// Where the message goes, and the topic and queue that it is for: dead letters before half messages, those before a delay level, and
-    /// that before a timer.
+    /// Dead letters before half messages, those before a delay level, and that before a timer.
     fn route(
         &self,
         request: &SendRequest,
         client_version: i32,
         noticed: &Noticed<'_>,
         topic: Arc<Topic>,
-    ) -> Result<(Detour, Arc<Topic>, QueueId), Refusal> {
+    ) -> Result<Route, Refusal> {
         let queue = self.queue(request.queue_id, &topic)?;
         let level = noticed.delay_level();
-        let waiting = level.ok().and_then(|level| Waiting::at(level, &self.parts.levels));
-        let timer = if waiting.is_none() { self.timer(noticed)? } else { None };
+        let delay = level.ok().and_then(|level| DelayQueue::of(level, &self.parts.levels));
+        let due_ms = if delay.is_none() { self.timer(noticed)? } else { None };
         self.refuse_transaction_flag(noticed, request)?;
         if let Some(group) = topic_names::group_of_retry_topic(&request.topic)
             && self.is_past_retries(group, request, client_version)?
         {
-            let dead_letters = topic_names::dead_letter_topic(group);
-            let topic = self.make(&dead_letters, 0)?;
+            let topic = self.make(&topic_names::dead_letter_topic(group), 0)?;
             let queue = self.queue(-1, &topic)?;
-            return Ok((Detour::DeadLetter, topic, queue));
+            return Ok(Route { destination: Destination::GroupTopic { level: -1 }, topic, queue });
         }
         // Only now, because a dead letter's level does not count.
         level.map_err(|error| self.refuse_number(&error))?;
         // A retried message keeps TRAN_MSG; it must not become a half again.
-        let is_retry = waiting.is_some() && request.reconsume_times > 0;
-        let detour = match (waiting, timer) {
-            _ if noticed.half && !is_retry => {
-                self.admit_half()?;
-                // A delay level or a timer stays with the message and counts from the commit.
-                Detour::Half
-            }
-            (Some(waiting), _) => Detour::Delay(waiting),
-            (None, Some(due_ms)) => Detour::Timer(due_ms),
-            (None, None) => Detour::None,
+        let is_retry = delay.is_some() && request.reconsume_times > 0;
+        let destination = if noticed.half && !is_retry {
+            self.admit_half()?;
+            Destination::Half
+        } else {
+            Destination::later(delay, due_ms)
         };
-        Ok((detour, topic, queue))
+        Ok(Route { destination, topic, queue })
     }
 
     fn send_batch(
@@ -336,7 +309,7 @@ impl SendPath {
                 self.refuse_in_batch(&own, request)?;
                 let start = text.len();
                 // One without a unique key stays without: its client goes by the offset ids of the answer.
-                self.added.write(text, &item.properties, &own, Detour::None, None);
+                self.added.write(text, &own, Destination::Own, (&topic.topic_name, queue), None);
                 ranges.push(start..text.len());
             }
             let messages: Vec<NewMessage<'_>> = items
@@ -428,11 +401,8 @@ impl SendPath {
             );
             return Err(refusal.header(self.reply_tags.clone()));
         };
-        let limit = match request.max_reconsume_times {
-            Some(limit) if client_version >= VERSION_3_4_9 => limit,
-            _ => config.retry_max_times,
-        };
-        Ok(request.reconsume_times > limit || self.parts.locks.group_holds_locks(group))
+        let tries_max = destination::tries_max(request.max_reconsume_times, client_version, &config);
+        Ok(request.reconsume_times > tries_max || self.parts.locks.group_holds_locks(group))
     }
 
     /// Whether one more transaction may begin.
@@ -494,6 +464,13 @@ impl SendPath {
         let (code, remark) = append_failure(error, self.parts.config.current().message_len_max());
         self.refuse(code, remark)
     }
+}
+
+/// Where a message goes, and the topic and queue that it is for.
+struct Route {
+    destination: Destination,
+    topic: Arc<Topic>,
+    queue: QueueId,
 }
 
 /// The answer to a send.

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use ferromq_protocol::body::SubscriptionGroup;
 use ferromq_protocol::header::SendBackRequest;
 use ferromq_protocol::message::properties::names;
-use ferromq_protocol::message::{NewMessage, OffsetMessageId, Properties, Record};
+use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::{GroupName, PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
 use ferromq_store::{AppendError, DelayLevels, Effort, Round, Store};
 
 use crate::acknowledge::{Acknowledgement, NotKept, Stored};
 use crate::clock::now_ms;
-use crate::delay::Waiting;
+use crate::destination::{self, DelayQueue, Destination};
 use crate::groups::Groups;
 use crate::live_config::LiveConfig;
 use crate::peer::Origin;
@@ -43,8 +43,7 @@ pub(crate) struct SendBackPath {
 struct Target {
     topic: Arc<Topic>,
     queue: QueueId,
-    /// As the DELAY property says it; 0 for none.
-    level: i32,
+    destination: Destination,
 }
 
 impl SendBackPath {
@@ -82,11 +81,8 @@ impl SendBackPath {
         }
 
         let tries = record.reconsume_times();
-        let limit = request
-            .max_reconsume_times
-            .filter(|_| origin.version >= super::send::VERSION_3_4_9)
-            .unwrap_or(group.retry_max_times);
-        let target = if tries >= limit || request.delay_level < 0 {
+        let tries_max = destination::tries_max(request.max_reconsume_times, origin.version, &group);
+        let target = if tries >= tries_max || request.delay_level < 0 {
             let topic = self.topics.find_or_create(
                 &topic_names::dead_letter_topic(&request.group),
                 1,
@@ -94,13 +90,16 @@ impl SendBackPath {
                 false,
                 0,
             );
-            Target { topic: topic.ok_or_else(|| self.too_many_topics())?, queue: QueueId(0), level: 0 }
+            let topic = topic.ok_or_else(|| self.too_many_topics())?;
+            Target { topic, queue: QueueId(0), destination: Destination::GroupTopic { level: 0 } }
         } else {
             let level = if request.delay_level == 0 { FIRST_LEVEL.saturating_add(tries) } else { request.delay_level };
             // The topic may be older than the group's number of retry queues.
             let queue = QueueId(now_ms().unsigned_abs() as u32 % retry_queues);
             let queue = places::readable_queue(&self.topics, &retry.topic_name, queue);
-            Target { topic: retry, queue, level }
+            let delay = DelayQueue::of(level, &self.levels);
+            let destination = delay.map_or(Destination::GroupTopic { level }, Destination::Delay);
+            Target { topic: retry, queue, destination }
         };
         if let Some(error) = self.topics.save_failure(&target.topic) {
             return Err(error.into());
@@ -135,24 +134,8 @@ impl SendBackPath {
     /// Writes the new copy, into the schedule topic if it is to wait.
     fn append(&self, round: &Round<'_>, record: &Record<'_>, target: &Target) -> Result<PhysicalOffset, Refusal> {
         let mut properties = Properties::parse(&record.properties());
-        if !properties.contains(names::RETRY_TOPIC) {
-            properties.set(names::RETRY_TOPIC, record.topic());
-        }
-        if !properties.contains(names::ORIGIN_MESSAGE_ID) {
-            properties.set(
-                names::ORIGIN_MESSAGE_ID,
-                OffsetMessageId { host: record.store_host(), physical_offset: record.physical_offset() },
-            );
-        }
-        properties.set(names::WAIT_STORE_MSG_OK, false);
-        let own_topic = target.topic.topic_name.as_str();
-        let (topic, queue_id) = match Waiting::at(target.level, &self.levels) {
-            Some(waiting) => waiting.divert(&mut properties, own_topic, target.queue),
-            None => {
-                properties.set(names::DELAY_TIME_LEVEL, target.level);
-                (own_topic, target.queue)
-            }
-        };
+        destination::set_origin(&mut properties, record);
+        let (topic, queue_id) = target.destination.divert(&mut properties, &target.topic.topic_name, target.queue);
         let message = NewMessage {
             store_host: self.store_host,
             reconsume_times: record.reconsume_times().saturating_add(1),

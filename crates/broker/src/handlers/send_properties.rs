@@ -4,11 +4,12 @@
 
 use std::net::SocketAddr;
 
-use ferromq_protocol::message::properties::{self, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, names};
+use ferromq_protocol::QueueId;
+use ferromq_protocol::message::properties::{self, PROPERTY_SEPARATOR, names};
 use ferromq_protocol::message::{UniqueKeySource, millis_in_month};
 
 use crate::clock::now_ms;
-use crate::delay::Waiting;
+use crate::destination::{Destination, push_property};
 use crate::timers::TimerWish;
 
 /// What the broker adds to every message.
@@ -37,19 +38,20 @@ impl AddedProperties {
         self.unique_keys.next(millis_in_month(now_ms())).to_string()
     }
 
-    /// Writes the properties as stored: the client's, without those that only the broker may set, then the broker's own, among them a
-    /// unique key if one was made.
+    /// Writes the properties as stored of a message for this topic and queue: the client's, without those that only the broker may set,
+    /// then the broker's own, among them a unique key if one was made.
     pub(super) fn write(
         &self,
         text: &mut String,
-        from_client: &str,
         noticed: &Noticed<'_>,
-        detour: Detour,
+        destination: Destination,
+        (topic, queue): (&str, QueueId),
         made_key: Option<&str>,
     ) {
-        if noticed.needs_cleaning || !matches!(detour, Detour::None) {
+        let from_client = noticed.text;
+        if noticed.needs_cleaning || destination != Destination::Own {
             for (name, value) in properties::pairs(from_client) {
-                if !is_brokers_own(name) && !detour.replaces(name) {
+                if !is_brokers_own(name) && !destination.replaces(name) {
                     push_property(text, name, value);
                 }
             }
@@ -59,68 +61,24 @@ impl AddedProperties {
                 text.push(PROPERTY_SEPARATOR);
             }
         }
-        if matches!(detour, Detour::DeadLetter) {
-            push_property(text, names::DELAY_TIME_LEVEL, "-1");
+        let unique_key = made_key.or(noticed.unique_key).unwrap_or_default();
+        let mark = |text: &mut String| destination.push_marks(text, topic, queue, unique_key);
+        if !destination.waits() {
+            mark(text);
         }
         if let Some(key) = made_key {
             push_property(text, names::UNIQUE_KEY, key);
         }
         text.push_str(&self.text);
+        if destination.waits() {
+            mark(text);
+        }
     }
 }
 
 /// Properties that producers cannot set: the broker's value wins, or they mean nothing on a new message.
 fn is_brokers_own(name: &str) -> bool {
     matches!(name, names::MSG_REGION | names::TRACE_SWITCH | names::CLUSTER | names::POP_CHECK_POINT | names::CRC32)
-}
-
-pub(super) fn push_property(text: &mut String, name: &str, value: &str) {
-    text.push_str(name);
-    text.push(NAME_VALUE_SEPARATOR);
-    text.push_str(value);
-    text.push(PROPERTY_SEPARATOR);
-}
-
-/// Where a message goes other than straight into the topic that the producer names. What is stored again later, and not by a producer,
-/// takes `Waiting::divert` and `timers::divert`, which set the same properties.
-#[derive(Clone, Copy)]
-pub(super) enum Detour {
-    None,
-    DeadLetter,
-    /// Into the schedule topic first.
-    Delay(Waiting),
-    /// Into the timer topic, until then, in ms since 1970.
-    Timer(i64),
-    /// Into the half topic, until the transaction ends.
-    Half,
-}
-
-impl Detour {
-    /// Properties that the broker sets itself, or that the detour makes void.
-    fn replaces(self, name: &str) -> bool {
-        match self {
-            Detour::None => false,
-            Detour::DeadLetter => name == names::DELAY_TIME_LEVEL,
-            Detour::Timer(_) => matches!(name, names::REAL_TOPIC | names::REAL_QUEUE_ID | names::TIMER_OUT_MS),
-            Detour::Half => matches!(
-                name,
-                names::REAL_TOPIC
-                    | names::REAL_QUEUE_ID
-                    | names::TRANSACTION_ID
-                    | names::TRANSACTION_CHECK_TIMES
-                    | names::TRANSACTION_PREPARED_QUEUE_OFFSET
-            ),
-            Detour::Delay(_) => matches!(
-                name,
-                names::DELAY_TIME_LEVEL
-                    | names::REAL_TOPIC
-                    | names::REAL_QUEUE_ID
-                    | names::TIMER_DELAY_SEC
-                    | names::TIMER_DELAY_MS
-                    | names::TIMER_DELIVER_MS
-            ),
-        }
-    }
 }
 
 /// A property that must be a number and is none.
@@ -133,6 +91,8 @@ pub(super) struct NotANumber<'a> {
 /// What one pass over the client's properties found.
 #[derive(Clone, Copy)]
 pub(super) struct Noticed<'a> {
+    /// All of them.
+    text: &'a str,
     pub unique_key: Option<&'a str>,
     /// Delay level, as the producer wrote it.
     delay: Option<&'a str>,
@@ -149,6 +109,7 @@ pub(super) struct Noticed<'a> {
 impl<'a> Noticed<'a> {
     pub(super) fn in_properties(text: &'a str) -> Noticed<'a> {
         let mut noticed = Noticed {
+            text,
             unique_key: None,
             delay: None,
             timer: TimerWish::default(),
@@ -197,20 +158,25 @@ mod tests {
     #[test]
     fn the_brokers_own_properties_win() {
         let added = AddedProperties::new([(names::CLUSTER, "C")], ([127, 0, 0, 1], 10911).into());
-        let stored = |from_client: &str, detour, made_key| {
+        let stored = |from_client: &str, destination, made_key| {
             let mut text = String::new();
-            added.write(&mut text, from_client, &Noticed::in_properties(from_client), detour, made_key);
+            added.write(&mut text, &Noticed::in_properties(from_client), destination, ("T", QueueId(1)), made_key);
             text
         };
         // C++ and Go leave the last separator out.
-        let kept = stored("UNIQ_KEY\u{1}K\u{2}TAGS\u{1}a", Detour::None, None);
+        let kept = stored("UNIQ_KEY\u{1}K\u{2}TAGS\u{1}a", Destination::Own, None);
         assert_eq!(kept, "UNIQ_KEY\u{1}K\u{2}TAGS\u{1}a\u{2}CLUSTER\u{1}C\u{2}");
-        let cleaned = stored("CLUSTER\u{1}other\u{2}UNIQ_KEY\u{1}K\u{2}POP_CK\u{1}x\u{2}", Detour::None, None);
+        let cleaned = stored("CLUSTER\u{1}other\u{2}UNIQ_KEY\u{1}K\u{2}POP_CK\u{1}x\u{2}", Destination::Own, None);
         assert_eq!(cleaned, "UNIQ_KEY\u{1}K\u{2}CLUSTER\u{1}C\u{2}");
-        let dead = stored("DELAY\u{1}3\u{2}UNIQ_KEY\u{1}K\u{2}", Detour::DeadLetter, None);
+        let dead = stored("DELAY\u{1}3\u{2}UNIQ_KEY\u{1}K\u{2}", Destination::GroupTopic { level: -1 }, None);
         assert_eq!(dead, "UNIQ_KEY\u{1}K\u{2}DELAY\u{1}-1\u{2}CLUSTER\u{1}C\u{2}");
+        let half = stored("TRAN_MSG\u{1}true\u{2}REAL_TOPIC\u{1}x\u{2}UNIQ_KEY\u{1}K\u{2}", Destination::Half, None);
+        assert_eq!(
+            half,
+            "TRAN_MSG\u{1}true\u{2}UNIQ_KEY\u{1}K\u{2}CLUSTER\u{1}C\u{2}REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}1\u{2}__transactionId__\u{1}K\u{2}"
+        );
         let key = added.unique_key();
         assert_eq!(key.len(), 32);
-        assert_eq!(stored("", Detour::None, Some(&key)), format!("UNIQ_KEY\u{1}{key}\u{2}CLUSTER\u{1}C\u{2}"));
+        assert_eq!(stored("", Destination::Own, Some(&key)), format!("UNIQ_KEY\u{1}{key}\u{2}CLUSTER\u{1}C\u{2}"));
     }
 }

@@ -15,8 +15,8 @@ use tracing::error;
 use super::saving::Saving;
 use super::{QUEUE, TimerDelivery, cancel_key};
 use crate::delivery;
+use crate::destination;
 use crate::missing;
-use crate::places;
 use crate::worker::Bell;
 
 /// As the log calls them.
@@ -202,7 +202,7 @@ impl TimerDelivery {
             return Ok(());
         }
         let place =
-            places::destination(&self.topics, properties.as_str()).map(|(topic, queue)| (topic.to_owned(), queue));
+            destination::own_place(&self.topics, properties.as_str()).map(|(topic, queue)| (topic.to_owned(), queue));
         let (topic, queue) = match place {
             Ok(place) => place,
             Err(error) => {
@@ -218,9 +218,8 @@ impl TimerDelivery {
             }
         }
         let stored = properties.clone();
-        properties.set(names::TIMER_ENQUEUE_MS, record.store_timestamp());
         let now_ms = self.clock.now_ms();
-        properties.set(names::TIMER_DEQUEUE_MS, now_ms);
+        destination::restore_timer(&mut properties, record.store_timestamp(), now_ms);
         let deliver = |properties: &Properties| {
             let copy = NewMessage::copy_of(record, &topic, queue, properties.as_str());
             delivery::deliver(&copy, now_ms, (&self.store, &self.topics, &self.statistics))

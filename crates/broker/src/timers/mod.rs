@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferromq_protocol::message::Properties;
-use ferromq_protocol::message::properties::names;
 use ferromq_protocol::topics::TIMER_TOPIC;
 use ferromq_protocol::{QueueId, QueueOffset};
 use ferromq_store::{AppendError, Arrival, Clock, Store, TimerIndex};
@@ -31,18 +29,9 @@ use saving::{SAVE_DELIVERED_PERIOD, Saving};
 pub(crate) use wish::TimerWish;
 
 /// The one queue of the timer topic.
-const QUEUE: QueueId = QueueId(0);
+pub(crate) const QUEUE: QueueId = QueueId(0);
 /// Pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-
-/// Where a timer message is stored meanwhile; when and where it belongs goes into its properties. Sends do the same while they write
-/// their properties: `Detour::Timer` in `handlers/send.rs`.
-pub(crate) fn divert(properties: &mut Properties, due_ms: i64, topic: &str, queue: QueueId) -> (&'static str, QueueId) {
-    properties.set(names::TIMER_OUT_MS, due_ms);
-    properties.set(names::REAL_TOPIC, topic);
-    properties.set(names::REAL_QUEUE_ID, queue);
-    (TIMER_TOPIC, QUEUE)
-}
 
 /// What a message that takes another one back must name. Java: `TimerMessageStore.buildDeleteKey`.
 pub(crate) fn cancel_key(topic: &str, unique_key: &str) -> String {

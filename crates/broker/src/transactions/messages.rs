@@ -13,33 +13,24 @@ use tracing::error;
 use super::pending::Half;
 use super::{EndError, QUEUE, TransactionParts};
 use crate::clock::now_ms;
-use crate::delay::Waiting;
-use crate::places;
-use crate::timers::{self, TimerWish};
+use crate::destination::{self, DelayQueue, Destination};
+use crate::timers::TimerWish;
 
 /// Tag of op messages. Java: `TransactionalMessageUtil.REMOVE_TAG`.
 const OP_TAG: &str = "d";
 
 impl TransactionParts {
-    /// Stores the message of a half where its producer wanted it, or among the delayed ones. `TRAN_MSG` stays: by it a consumer's client
-    /// knows that there is a transaction id.
+    /// Stores the message of a half where its producer wanted it, or where it waits for its time.
     pub(super) fn store_committed(&self, round: &Round<'_>, record: &Record<'_>) -> Result<PhysicalOffset, EndError> {
         let undeliverable = |reason: String| {
             error!(physical_offset = %record.physical_offset(), reason, "a half message cannot be committed");
             EndError::Undeliverable { reason }
         };
         let mut properties = Properties::parse(&record.properties());
-        let (topic, queue) = places::destination(&self.topics, properties.as_str())
+        let (topic, queue) = destination::own_place(&self.topics, properties.as_str())
             .map(|(topic, queue)| (topic.to_owned(), queue))
             .map_err(|error| undeliverable(error.to_string()))?;
-        for name in [
-            names::REAL_TOPIC,
-            names::REAL_QUEUE_ID,
-            names::TRANSACTION_CHECK_TIMES,
-            names::TRANSACTION_PREPARED_QUEUE_OFFSET,
-        ] {
-            properties.remove(name);
-        }
+        destination::restore_half(&mut properties);
         let level = match properties.value(names::DELAY_TIME_LEVEL) {
             Some(level) => level.parse().map_err(|_| undeliverable(format!("the delay level {level} is no number")))?,
             None => 0,
@@ -48,11 +39,8 @@ impl TransactionParts {
         let timer = TimerWish::in_properties(properties.as_str())
             .due_ms(now_ms(), u32::MAX)
             .map_err(|error| undeliverable(error.to_string()))?;
-        let (stored_topic, stored_queue) = match (Waiting::at(level, &self.levels), timer) {
-            (Some(waiting), _) => waiting.divert(&mut properties, &topic, queue),
-            (None, Some(due_ms)) => timers::divert(&mut properties, due_ms, &topic, queue),
-            (None, None) => (topic.as_str(), queue),
-        };
+        let destination = Destination::later(DelayQueue::of(level, &self.levels), timer);
+        let (stored_topic, stored_queue) = destination.divert(&mut properties, &topic, queue);
         let message = NewMessage {
             sys_flag: record.sys_flag().with_transaction(TransactionKind::Commit),
             store_host: self.store_host,
@@ -99,7 +87,7 @@ impl TransactionParts {
         properties: &Properties,
         at: &Place,
     ) -> Result<Command, RecordError> {
-        let (topic, queue) = places::destination(&self.topics, properties.as_str()).unwrap_or_default();
+        let (topic, queue) = destination::own_place(&self.topics, properties.as_str()).unwrap_or_default();
         let mut body = Vec::new();
         NewMessage::copy_of(record, topic, queue, properties.as_str()).encode(&mut body)?;
         stamp_record(&mut body, at.queue, at.log, at.time);

@@ -40,7 +40,7 @@ use messages::{age_when_stored, first_copy, immunity_ms, named_copies};
 use pending::{Half, Pending};
 
 /// The one queue of the half topic, the op topic, and the topic of given-up halves.
-const QUEUE: QueueId = QueueId(0);
+pub(crate) const QUEUE: QueueId = QueueId(0);
 /// Most open transactions, about 100 bytes of memory each; beyond it new ones are refused.
 const PENDING_MAX: usize = 500_000;
 
