@@ -252,6 +252,7 @@ impl Parts {
                 config: Arc::clone(&self.live),
                 statistics: Arc::clone(&self.statistics),
                 delays: Arc::clone(&self.master_duties.delays),
+                timers: Arc::clone(&self.master_duties.timers),
                 store: Arc::clone(&self.store),
                 unregistered: Arc::clone(unregistered),
                 booted_ms: self.booted_ms,

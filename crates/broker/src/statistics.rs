@@ -46,6 +46,8 @@ pub struct Statistics {
     limits: Limits,
     /// Counters of groups, in all topics.
     group_count: AtomicUsize,
+    timers_entered: AtomicU64,
+    timers_delivered: AtomicU64,
     rates: Mutex<Rates>,
     days: Mutex<Days>,
 }
@@ -106,13 +108,15 @@ pub struct DailyTotals {
     pub delivered_now: u64,
 }
 
-/// Rates of the store over 10 s, 60 s and 600 s, per second. `None` until the broker has run that long.
+/// Rates of the store and of messages for a given time over 10 s, 60 s and 600 s, per second. `None` until the broker has run that long.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StoreRates {
     pub put: [Option<f64>; 3],
     pub found: [Option<f64>; 3],
     pub missed: [Option<f64>; 3],
     pub transferred: [Option<f64>; 3],
+    pub timers_entered: [Option<f64>; 3],
+    pub timers_delivered: [Option<f64>; 3],
 }
 
 impl Statistics {
@@ -129,6 +133,8 @@ impl Statistics {
             }),
             limits,
             group_count: AtomicUsize::new(0),
+            timers_entered: AtomicU64::new(0),
+            timers_delivered: AtomicU64::new(0),
             rates: Mutex::new(Rates::default()),
             days: Mutex::new(Days::default()),
         }
@@ -210,6 +216,16 @@ impl Statistics {
         }
     }
 
+    /// A message for a given time has come to wait for it.
+    pub fn timer_entered(&self) {
+        self.timers_entered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has come into its topic.
+    pub fn timer_delivered(&self) {
+        self.timers_delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Messages in and out since the start.
     pub fn totals(&self) -> Totals {
         self.tables.read().totals()
@@ -239,7 +255,8 @@ impl Statistics {
 
     /// Takes samples; to be called about once a second. `now_ms` is of a clock that only goes forward. `today` is any number that changes at local midnight.
     pub fn tick(&self, now_ms: i64, today: i64, store: &StoreStats) {
-        self.rates.lock().sample(now_ms, store);
+        let timers = [&self.timers_entered, &self.timers_delivered].map(|count| count.load(Ordering::Relaxed));
+        self.rates.lock().sample(now_ms, store, timers);
         let totals = {
             let tables = self.tables.read();
             for meters in tables.topics.values() {
@@ -529,16 +546,20 @@ struct StoreSample {
     found: u64,
     missed: u64,
     transferred: u64,
+    timers_entered: u64,
+    timers_delivered: u64,
 }
 
 impl Rates {
-    fn sample(&mut self, now_ms: i64, store: &StoreStats) {
+    fn sample(&mut self, now_ms: i64, store: &StoreStats, [timers_entered, timers_delivered]: [u64; 2]) {
         self.samples.push_back(StoreSample {
             at_ms: now_ms,
             put: store.put_count,
             found: store.reads_found,
             missed: store.reads_missed,
             transferred: store.read_count,
+            timers_entered,
+            timers_delivered,
         });
         while self.samples.len() > RATE_SAMPLES {
             self.samples.pop_front();
@@ -566,6 +587,8 @@ impl Rates {
             found: rate(|sample| sample.found),
             missed: rate(|sample| sample.missed),
             transferred: rate(|sample| sample.transferred),
+            timers_entered: rate(|sample| sample.timers_entered),
+            timers_delivered: rate(|sample| sample.timers_delivered),
         }
     }
 }
@@ -740,10 +763,14 @@ mod tests {
         for second in 0..=11 {
             let store = StoreStats { put_count: second * 20, ..StoreStats::default() };
             statistics.tick(second as i64 * SECOND, 0, &store);
+            statistics.timer_entered();
+            statistics.timer_entered();
+            statistics.timer_delivered();
         }
         let rates = statistics.store_rates();
         assert_eq!(rates.put, [Some(20.0), None, None]);
         assert_eq!(rates.found, [Some(0.0), None, None]);
+        assert_eq!((rates.timers_entered[0], rates.timers_delivered[0]), (Some(2.0), Some(1.0)));
     }
 
     #[test]

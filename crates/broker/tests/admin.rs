@@ -562,10 +562,13 @@ async fn the_runtime_info_has_every_key() {
     let (root, house) = house("messageDelayLevel=1s\n").await;
     house.send("TopicA", "0", "", b"1").await;
     house.send("TopicA", "1", "DELAY\u{1}1\u{2}", b"2").await;
+    house.send("TopicA", "1", "TIMER_DELAY_SEC\u{1}3600\u{2}", b"3").await;
     house.pull("TopicA", "1", "0").await;
     // A message is visible before the offset of its delay level says that it was delivered.
-    let delivered = |reply: &Command| text(reply).contains(r#""scheduleMessageOffset_1":"1,1""#);
-    let info: KvTable = json(&house.ask_until(RequestCode::GET_BROKER_RUNTIME_INFO, &[], delivered).await);
+    let done = |reply: &Command| {
+        [r#""scheduleMessageOffset_1":"1,1""#, r#""timerCongestNum":"1""#].iter().all(|part| text(reply).contains(part))
+    };
+    let info: KvTable = json(&house.ask_until(RequestCode::GET_BROKER_RUNTIME_INFO, &[], done).await);
     let table = info.table;
     // The keys of a 5.3.3 broker.
     for key in "EndTransactionQueueSize EndTransactionThreadPoolQueueCapacity ackThreadPoolQueueCapacity ackThreadPoolQueueHeadWaitTimeMills \
@@ -587,7 +590,7 @@ async fn the_runtime_info_has_every_key() {
     for (key, value) in [
         ("brokerVersion", "479"),
         ("brokerVersionDesc", "V5_3_3"),
-        ("putMessageTimesTotal", "3"),
+        ("putMessageTimesTotal", "4"),
         ("msgPutTotalTodayNow", "2"),
         ("msgGetTotalTodayNow", "1"),
         ("scheduleMessageOffset_1", "1,1"),
@@ -595,6 +598,10 @@ async fn the_runtime_info_has_every_key() {
         ("ackThreadPoolQueueCapacity", "100000"),
         ("EndTransactionThreadPoolQueueCapacity", "100000"),
         ("commitLogMinOffset", "0"),
+        ("timerOffsetBehind", "0"),
+        ("timerReadBehind", "0"),
+        ("timerEnqueueTps", "0.0"),
+        ("timerDequeueTps", "0.0"),
     ] {
         assert_eq!(table.get(key).map(String::as_str), Some(value), "{key}");
     }

@@ -8,7 +8,7 @@
 //! found by walking chains on disk.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,8 +57,10 @@ pub struct TimerIndex {
     near: BinaryHeap<Reverse<Timer>>,
     /// Minutes before this one are in `near`.
     near_end: i64,
-    /// Minutes that have a file.
-    minutes: BTreeSet<i64>,
+    /// Minutes that have a file, with its number of entries.
+    minutes: BTreeMap<i64, u64>,
+    /// Entries of minutes that are not in `near`.
+    far_count: u64,
     /// Entries that are not in their file yet.
     unwritten: Vec<Timer>,
     /// Files written since the last checkpoint; and whether there are new ones.
@@ -79,11 +81,12 @@ impl TimerIndex {
         disk.sync_dir(&dir)?;
         let new = TimerCheckpoint { entered: QueueOffset(0), delivered_ms };
         let checkpoint = read_checkpoint(&*disk, &dir)?.unwrap_or(new);
-        let mut minutes = BTreeSet::new();
+        let mut minutes = BTreeMap::new();
         for entry in fs::read_dir(&dir)? {
-            let name = entry?.file_name();
+            let entry = entry?;
+            let name = entry.file_name();
             if let Some(minute) = name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok()) {
-                minutes.insert(minute);
+                minutes.insert(minute, entry.metadata()?.len() / ENTRY_LEN as u64);
             }
         }
         Ok(TimerIndex {
@@ -93,6 +96,7 @@ impl TimerIndex {
             delivered_ms: checkpoint.delivered_ms,
             near: BinaryHeap::new(),
             near_end: i64::MIN,
+            far_count: minutes.values().sum(),
             minutes,
             unwritten: Vec::new(),
             unsynced: BTreeSet::new(),
@@ -132,6 +136,8 @@ impl TimerIndex {
         if let Some(timer) = timer {
             if minute_of(timer.due_ms) < self.near_end {
                 self.near.push(Reverse(timer));
+            } else {
+                self.far_count += 1;
             }
             self.unwritten.push(timer);
         }
@@ -160,7 +166,11 @@ impl TimerIndex {
                 self.unwritten.drain(..written);
                 return Err(error);
             }
-            self.new_files |= self.minutes.insert(minute);
+            let entries = self.minutes.entry(minute).or_insert_with(|| {
+                self.new_files = true;
+                0
+            });
+            *entries += timers.len() as u64;
             self.unsynced.insert(minute);
             written += timers.len();
         }
@@ -171,8 +181,24 @@ impl TimerIndex {
     /// When the next timer is due, or the next minute has to come into memory.
     pub fn next_ms(&self) -> Option<i64> {
         let near = self.near.peek().map(|Reverse(timer)| timer.due_ms);
-        let far = self.minutes.range(self.near_end..).next().map(|minute| minute * MINUTE_MS - AHEAD_MS);
+        let far = self.far_begin().map(|begin| begin - AHEAD_MS);
         near.into_iter().chain(far).min()
+    }
+
+    /// No timer is due before this; where the first is not in memory, its minute begins then.
+    pub fn earliest_ms(&self) -> Option<i64> {
+        let near = self.near.peek().map(|Reverse(timer)| timer.due_ms);
+        near.into_iter().chain(self.far_begin()).min()
+    }
+
+    fn far_begin(&self) -> Option<i64> {
+        self.minutes.range(self.near_end..).next().map(|(minute, _)| minute * MINUTE_MS)
+    }
+
+    /// How many timers wait, cancelling ones included. What a crash had entered twice, and what was delivered of a minute before a
+    /// restart, counts until the minute comes into memory.
+    pub fn count(&self) -> u64 {
+        self.near.len() as u64 + self.far_count
     }
 
     /// All timers of the earliest time that is not after `now_ms`, cancelling ones included; none when nothing is due.
@@ -245,9 +271,12 @@ impl TimerIndex {
         self.saved = save.checkpoint;
         // The clock may have been set back meanwhile: what has not been delivered now keeps its file.
         let first_kept = minute_of(self.saved.delivered_ms.min(self.delivered_ms));
-        while let Some(minute) = self.minutes.first().copied().filter(|minute| *minute < first_kept) {
+        while let Some(minute) = self.minutes.keys().next().copied().filter(|minute| *minute < first_kept) {
             remove_file(&self.path(minute))?;
-            self.minutes.remove(&minute);
+            let entries = self.minutes.remove(&minute).unwrap_or_default();
+            if minute >= self.near_end {
+                self.far_count -= entries;
+            }
         }
         Ok(())
     }
@@ -258,16 +287,17 @@ impl TimerIndex {
         while self.near_end < end && (self.near.is_empty() || self.near_end >= end - 1) {
             // First, because `enter` puts timers of this minute into memory only from now on: earlier ones must be in its file.
             self.write()?;
-            let minute = self.minutes.range(self.near_end..end).next().copied();
-            if let Some(minute) = minute {
+            let minute = self.minutes.range(self.near_end..end).next().map(|(minute, entries)| (*minute, *entries));
+            if let Some((minute, entries)) = minute {
                 let mut read = read_minute(&*self.disk, &self.path(minute))?;
                 // A crash can leave entries that are newer than the checkpoint; they are entered again.
                 read.retain(|timer| timer.due_ms > self.delivered_ms && timer.offset < self.entered);
                 read.sort_unstable();
                 read.dedup();
                 self.near.extend(read.into_iter().map(Reverse));
+                self.far_count -= entries;
             }
-            self.near_end = minute.map_or(end, |minute| minute + 1);
+            self.near_end = minute.map_or(end, |(minute, _)| minute + 1);
         }
         Ok(())
     }
@@ -464,13 +494,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut index = open(&dir).unwrap();
         enter(&mut index, &[3 * HOUR, 100, HOUR, 50, 100]);
+        assert_eq!((index.count(), index.earliest_ms()), (5, None));
         assert_eq!(take(&mut index, 49), []);
+        assert_eq!((index.count(), index.earliest_ms()), (5, Some(50)));
         assert_eq!(index.next_ms(), Some(50));
         assert_eq!(take(&mut index, 100), [(50, 3), (100, 1), (100, 4)]);
         assert_eq!((index.near_count(), index.next_ms()), (0, Some(HOUR - AHEAD_MS)));
         assert_eq!(take(&mut index, HOUR - 1), []);
         // One that comes for a minute in memory.
         enter(&mut index, &[HOUR + 1]);
+        assert_eq!((index.count(), index.earliest_ms()), (3, Some(HOUR)));
         assert_eq!(take(&mut index, HOUR), [(HOUR, 2)]);
         assert_eq!(take(&mut index, 4 * HOUR), [(HOUR + 1, 5), (3 * HOUR, 0)]);
         assert!(index.has_passed(3 * HOUR) && !index.has_passed(3 * HOUR + 1));
@@ -760,6 +793,7 @@ mod tests {
             *model.disk.fails_after.lock() = None;
             model.now_ms += 4 * HOUR;
             prop_assert!(model.deliver());
+            prop_assert_eq!((model.index.count(), model.index.earliest_ms()), (0, None));
             prop_assert_eq!(model.delivered.len(), model.queue.len());
         }
     }

@@ -17,6 +17,7 @@ use crate::delay::Delays;
 use crate::live_config::LiveConfig;
 use crate::registrar::Unregistered;
 use crate::statistics::Statistics;
+use crate::timers::Timers;
 
 /// Upper bounds of the put latency buckets in ms, for percentiles; the last bucket has none and counts as its lower bound.
 const BUCKET_MS: [f64; 13] =
@@ -27,6 +28,7 @@ pub(crate) struct RuntimeInfo {
     pub config: Arc<LiveConfig>,
     pub statistics: Arc<Statistics>,
     pub delays: Arc<Delays>,
+    pub timers: Arc<Timers>,
     pub store: Arc<Store>,
     pub unregistered: Arc<Unregistered>,
     pub booted_ms: i64,
@@ -63,14 +65,18 @@ impl RuntimeInfo {
         if !unregistered.is_empty() {
             put("notRegisteredAt", unregistered.join("; "));
         }
-        // There is no timer service yet: nothing waits in it.
-        for key in ["timerReadBehind", "timerOffsetBehind", "timerCongestNum"] {
-            put(key, "0".to_owned());
-        }
-        for key in ["timerEnqueueTps", "timerDequeueTps"] {
-            put(key, "0.0".to_owned());
-        }
+        self.put_timers(&mut put);
         table
+    }
+
+    fn put_timers(&self, put: &mut impl FnMut(&str, String)) {
+        let (progress, rates) = (self.timers.progress(), self.statistics.store_rates());
+        put("timerReadBehind", progress.behind_s.to_string());
+        put("timerOffsetBehind", progress.not_entered.to_string());
+        put("timerCongestNum", progress.waiting.to_string());
+        // Over ten seconds, as there.
+        put("timerEnqueueTps", java_double(rates.timers_entered[0].unwrap_or(0.0)));
+        put("timerDequeueTps", java_double(rates.timers_delivered[0].unwrap_or(0.0)));
     }
 
     fn put_store(&self, put: &mut impl FnMut(&str, String), stats: &StoreStats) {

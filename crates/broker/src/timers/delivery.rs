@@ -62,10 +62,12 @@ impl TimerDelivery {
             if let Err(stopped) = self.deliver_all(&due) {
                 let left = due.into_iter().enumerate().filter(|(at, timer)| *at >= stopped.at || timer.cancels);
                 index.give_back(left.map(|(_, timer)| timer).collect());
+                self.tell(index);
                 return Err(stopped.error.into());
             }
             index.delivered(first.due_ms);
             delivered += due.len();
+            self.tell(index);
         }
         if let Err(error) = self.save(index, saving, bell)
             && !std::mem::replace(&mut saving.failing, true)
@@ -85,7 +87,9 @@ impl TimerDelivery {
             if bell.is_stopping() {
                 return Ok(());
             }
-            if !self.enter(index)? {
+            let more = self.enter(index);
+            self.tell(index);
+            if !more? {
                 return Ok(index.write()?);
             }
         }
@@ -111,16 +115,17 @@ impl TimerDelivery {
                 Some(timer) if index.has_passed(timer.due_ms) && timer.due_ms <= self.clock.now_ms() => {
                     self.deliver_all(&[timer]).map_err(|stopped| stopped.error)?;
                     index.enter(None);
+                    self.statistics.timer_entered();
                 }
-                timer => {
-                    if let Some(timer) = timer
-                        && index.has_passed(timer.due_ms)
-                    {
+                Some(timer) => {
+                    if index.has_passed(timer.due_ms) {
                         // The clock was set back.
                         index.go_back_before(timer.due_ms);
                     }
-                    index.enter(timer);
+                    index.enter(Some(timer));
+                    self.statistics.timer_entered();
                 }
+                None => index.enter(None),
             }
         }
         Ok(true)
@@ -234,7 +239,7 @@ impl TimerDelivery {
                 error!(physical_offset = %record.physical_offset(), topic, %error, "a timer message cannot be delivered and is left out");
                 Ok(())
             }
-            result => result.map(|_| ()),
+            result => result.map(|_| self.statistics.timer_delivered()),
         }
     }
 }
@@ -250,7 +255,7 @@ mod tests {
     use crate::persistence::Persistence;
     use crate::statistics::Statistics;
     use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused, wait_until};
-    use crate::timers::Timers;
+    use crate::timers::{TimerProgress, Timers};
     use crate::topics::Topics;
     use ferromq_protocol::QueueId;
     use ferromq_protocol::message::SysFlag;
@@ -382,6 +387,30 @@ mod tests {
         house.timers.stop();
         let counts = [("Broken", 0), ("Wide", 1), ("Other", 0)].map(|(topic, queue)| house.count(topic, queue));
         assert_eq!(counts, [broken + 1, 1, 2]);
+    }
+
+    #[test]
+    fn progress_says_what_waits_and_how_late_it_is() {
+        let house = House::asleep();
+        let progress = || house.timers.progress();
+        for (in_ms, topic) in [(1_000, "Near"), (2_000, "Near"), (3_600_000, "Far")] {
+            house.at(in_ms, topic, "");
+        }
+        house.wait_for(TIMER_TOPIC, 0, 3);
+        assert_eq!(progress(), TimerProgress { behind_s: 0, not_entered: 3, waiting: 0 });
+        house.timers.start().unwrap();
+        wait_until("the timers are not entered", || progress().not_entered == 0);
+        assert_eq!(progress(), TimerProgress { behind_s: 0, not_entered: 0, waiting: 3 });
+        house.pass(1_000);
+        wait_until("the first is not delivered", || progress().waiting == 2);
+        // Nobody delivers for a while.
+        house.timers.stop();
+        house.pass(8_500);
+        assert_eq!(progress(), TimerProgress { behind_s: 7, not_entered: 0, waiting: 2 });
+        house.timers.start().unwrap();
+        wait_until("the second is not delivered", || progress().waiting == 1);
+        assert_eq!(progress().behind_s, 0);
+        house.timers.stop();
     }
 
     #[test]

@@ -44,6 +44,25 @@ pub(crate) struct Timers {
     worker: Worker,
 }
 
+/// How far the timers are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TimerProgress {
+    /// How late the next delivery is. Java: `TimerMessageStore.getDequeueBehind`.
+    pub behind_s: u64,
+    /// Messages that came and are not entered yet. Java: `getEnqueueBehindMessages`.
+    pub not_entered: u64,
+    /// Messages that wait for their time. Java: `getAllCongestNum`.
+    pub waiting: u64,
+}
+
+/// What the thread has told of its index.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    entered: QueueOffset,
+    waiting: u64,
+    earliest_ms: Option<i64>,
+}
+
 struct TimerDelivery {
     dir: PathBuf,
     /// While the thread does not have it; a panic of that loses it.
@@ -53,6 +72,7 @@ struct TimerDelivery {
     statistics: Arc<Statistics>,
     clock: Clock,
     java: JavaProgress,
+    told: Mutex<Told>,
 }
 
 impl Timers {
@@ -69,7 +89,16 @@ impl Timers {
         let mut java = JavaProgress::read(java_checkpoint)?;
         let end = store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
         java.queue_offset = java.queue_offset.min(end);
-        let delivery = TimerDelivery { dir, index: Mutex::new(None), store, topics, statistics, clock, java };
+        let delivery = TimerDelivery {
+            dir,
+            index: Mutex::new(None),
+            store,
+            topics,
+            statistics,
+            clock,
+            java,
+            told: Mutex::default(),
+        };
         *delivery.index.lock() = Some(delivery.open_index()?);
         Ok(Timers { delivery: Arc::new(delivery), worker: Worker::new("timers") })
     }
@@ -84,6 +113,18 @@ impl Timers {
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
         if arrival.topic == TIMER_TOPIC {
             self.worker.bell().wake();
+        }
+    }
+
+    pub(crate) fn progress(&self) -> TimerProgress {
+        let delivery = &self.delivery;
+        let told = *delivery.told.lock();
+        let end = delivery.store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
+        let late_ms = told.earliest_ms.map_or(0, |earliest| delivery.clock.now_ms().saturating_sub(earliest));
+        TimerProgress {
+            behind_s: late_ms.max(0).unsigned_abs() / 1000,
+            not_entered: end.0.saturating_sub(told.entered.0),
+            waiting: told.waiting,
         }
     }
 
@@ -117,7 +158,13 @@ impl TimerDelivery {
             let checkpoint = index.checkpoint();
             index.save(checkpoint)?;
         }
+        self.tell(&index);
         Ok(index)
+    }
+
+    /// For [`Timers::progress`].
+    fn tell(&self, index: &TimerIndex) {
+        *self.told.lock() = Told { entered: index.entered(), waiting: index.count(), earliest_ms: index.earliest_ms() };
     }
 
     fn run(&self, bell: &Arc<Bell>) {
