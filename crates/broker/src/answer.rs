@@ -1,4 +1,4 @@
-//! What a handler gives back, whichever way its request came.
+//! What a handler gives back when its reply may come later.
 
 use ferromq_protocol::Reply;
 

@@ -37,9 +37,10 @@ impl<'a> Call<'a> {
         Ok(self.request.header()?)
     }
 
-    /// The body, which is parsed here.
+    /// The body, which is parsed here. A request that was handed to a reader has left it behind.
     pub(crate) fn text(&self) -> Result<&'a [u8], Refusal> {
         match self.request.body.len() {
+            _ if self.effort == Effort::Full => Err(Refusal::system_error("the body of the request is gone")),
             len if len > PARSED_LEN_MAX => {
                 Err(Refusal::system_error(format!("the body has {len} bytes, the limit is {PARSED_LEN_MAX}")))
             }

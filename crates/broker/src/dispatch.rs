@@ -1,6 +1,6 @@
 //! The dispatch table: one line per request code, what it touches, and how it gets to its handler.
 //!
-//! Runs on the connection's own task. A refusal becomes its reply here. The fast port serves the same table without the codes that wait
+//! Runs on the connection's own task, or on a reader's thread. A refusal becomes its reply here. The fast port serves the same table without the codes that wait
 //! for messages.
 
 use std::sync::Arc;
@@ -87,6 +87,8 @@ struct Line {
     handle: fn(&Dispatch, &Call<'_>) -> Result<Outcome, Refusal>,
     /// It always reads what may be old, or much, or copies a whole table, and never is one of many: a reader does it.
     at_length: bool,
+    /// It may wait for messages: not on the fast port.
+    waits: bool,
     /// It has no other effect than its answer: when a reader comes to it and there is nobody any more to take that, it need not be done.
     only_answers: bool,
 }
@@ -96,13 +98,17 @@ impl Line {
         Line { at_length: true, ..self }
     }
 
+    fn waits(self) -> Line {
+        Line { waits: true, ..self }
+    }
+
     fn only_answers(self) -> Line {
         Line { only_answers: true, ..self }
     }
 }
 
 fn line(touches: Touches, handle: fn(&Dispatch, &Call<'_>) -> Result<Outcome, Refusal>) -> Line {
-    Line { touches, handle, at_length: false, only_answers: false }
+    Line { touches, handle, at_length: false, waits: false, only_answers: false }
 }
 
 /// What a request with this code touches; `None` for one that the broker does not know.
@@ -134,6 +140,7 @@ fn find(code: RequestCode) -> Option<Line> {
             let pulled = d.pull.pull(&call.origin, code, &call.header()?, call.effort, slot)?;
             Ok(pulled.map_or(Outcome::Deferred, Outcome::Reply))
         })
+        .waits()
         .only_answers(),
         RequestCode::HEART_BEAT => line(Client, |d, call| {
             let (config, heartbeat) = (d.config.current(), call.json()?);
@@ -317,22 +324,26 @@ impl Dispatch {
     }
 
     /// One round of a connection: what its requests append is flushed once before their replies, and made visible once after them.
-    fn serve(
-        self: &Arc<Self>,
-        requests: &mut Requests<'_>,
-        handle: impl Fn(&Arc<Self>, &Round<'_>, &Connection, Command) -> Outcome,
-    ) {
+    fn serve(self: &Arc<Self>, requests: &mut Requests<'_>, may_wait: bool) {
         let round = self.store.round();
-        requests.each(|connection, request| handle(self, &round, connection, request));
+        requests.each(|connection, request| self.handle(&round, connection, request, may_wait));
         round.flush();
         requests.reply();
     }
 
     /// With [`Effort::Brief`] nothing has been done yet that would be done once more when the refusal says that it needs time; lines that
     /// are at length come with [`Effort::Full`] only.
-    fn handle(self: &Arc<Self>, round: &Round<'_>, connection: &Connection, request: Command) -> Outcome {
+    fn handle(
+        self: &Arc<Self>,
+        round: &Round<'_>,
+        connection: &Connection,
+        request: Command,
+        may_wait: bool,
+    ) -> Outcome {
         let code = request.request_code();
-        let Some(line) = find(code) else { return Outcome::Reply(unsupported(code).into_reply()) };
+        let Some(line) = find(code).filter(|line| may_wait || !line.waits) else {
+            return Outcome::Reply(unsupported(code).into_reply());
+        };
         if line.at_length {
             return self.hand_over(line, connection, request);
         }
@@ -345,7 +356,7 @@ impl Dispatch {
 
     /// Leaves a request to a thread that may wait for the disk.
     fn hand_over(self: &Arc<Self>, line: Line, connection: &Connection, mut request: Command) -> Outcome {
-        // None of these requests uses a body.
+        // Lines that come here read no body: `Call::text` refuses.
         request.body = Default::default();
         request.remark = None;
         request.fields = request.fields.into_owned();
@@ -383,7 +394,7 @@ pub(crate) struct MainPort(pub Arc<Dispatch>);
 
 impl Service for MainPort {
     fn serve(&self, requests: &mut Requests<'_>) {
-        self.0.serve(requests, Dispatch::handle);
+        self.0.serve(requests, true);
     }
 
     fn closed(&self, connection: &Connection) {
@@ -396,12 +407,7 @@ pub(crate) struct FastPort(pub Arc<Dispatch>);
 
 impl Service for FastPort {
     fn serve(&self, requests: &mut Requests<'_>) {
-        self.0.serve(requests, |dispatch, round, connection, request| match request.request_code() {
-            code @ (RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE) => {
-                Outcome::Reply(unsupported(code).into_reply())
-            }
-            _ => dispatch.handle(round, connection, request),
-        });
+        self.0.serve(requests, false);
     }
 
     fn closed(&self, connection: &Connection) {

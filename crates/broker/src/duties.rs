@@ -29,8 +29,8 @@ pub(crate) fn begin(parts: &Parts) -> JoinSet<()> {
     });
     let locks = Arc::clone(&parts.locks);
     every(&mut duties, queue_locks::EXPIRE_PERIOD, move || locks.expire(Instant::now()));
-    let delays = Arc::clone(&parts.master_duties.delays);
-    every(&mut duties, DELAY_OFFSETS_PERIOD, move || delays.save_if_changed());
+    let master_duties = Arc::clone(&parts.master_duties);
+    every(&mut duties, DELAY_OFFSETS_PERIOD, move || master_duties.save_progress());
     let (statistics, store, started) = (Arc::clone(&parts.statistics), Arc::clone(&parts.store), Instant::now());
     every(&mut duties, Duration::from_secs(1), move || {
         // Rates are by a clock that only goes forward, days by the calendar.

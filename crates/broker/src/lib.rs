@@ -1,6 +1,6 @@
-//! FerroMQ's broker: what it does with each request, its background duties, and the one function that builds it.
+//! FerroMQ's broker: what it does with each request, its background duties, and how it is put together.
 //!
-//! [`Broker`] is composed in `broker.rs` from parts that each own one piece of state; `dispatch.rs` has one line per request code;
+//! [`Broker`] is started and stopped in `broker.rs`, composed in `parts.rs` from parts that each own one piece of state; `dispatch.rs` has one line per request code;
 //! `handlers/` holds the functions behind those lines. The message data itself belongs to `ferromq_store`.
 
 mod acknowledge;

@@ -1,6 +1,7 @@
 //! What only a master does: it delivers delayed messages and those for a given time, and asks after open transactions.
 //!
-//! Each has a thread of its own that can be started and stopped; requests reach their state whether it runs or not.
+//! Each has a thread of its own that can be started and stopped; requests reach their state whether it runs or not. What they know of the store
+//! they read when they are opened: who becomes a master after others have written the log opens them anew.
 
 use std::io;
 use std::sync::Arc;
@@ -18,10 +19,15 @@ pub(crate) struct MasterDuties {
 }
 
 impl MasterDuties {
+    /// All or none.
     pub(crate) fn start(&self) -> io::Result<()> {
-        self.delays.start()?;
-        self.timers.start()?;
-        self.transactions.start()
+        let started = self.delays.start().and_then(|()| self.timers.start()).and_then(|()| self.transactions.start());
+        started.inspect_err(|_| self.stop())
+    }
+
+    /// Notes down how far they are, as far as the log is on disk. To be called again and again.
+    pub(crate) fn save_progress(&self) {
+        self.delays.save_if_changed();
     }
 
     /// What is not delivered or asked after stays for the next start.

@@ -15,7 +15,7 @@ use crate::topics::{BeingDeleted, Full};
 /// Suffix of many remarks. Java: `FAQUrl.suggestTodo`.
 const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
 
-/// A refused request. Handlers return `Result<Outcome, Refusal>`; `dispatch` turns it into the reply.
+/// A refused request; `dispatch` turns it into the reply.
 pub struct Refusal {
     pub code: ResponseCode,
     pub remark: Cow<'static, str>,

@@ -129,18 +129,24 @@ impl Driver {
     /// One pass over all work there is. `Ok(true)`: there is more; `Ok(false)`: sleep, the waker is registered everywhere.
     fn round(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
         let service = if self.frames_left { self.service.clone() } else { None };
-        let mut round =
-            Round { driver: self, waker: context.waker(), handled: Ok(()), signals: Signals::default(), written: None };
+        let mut frames = Frames {
+            driver: self,
+            waker: context.waker(),
+            handled: Ok(()),
+            signals: Signals::default(),
+            written: None,
+        };
+        // By way of `Service::serve` and `Requests::each` back to `handle_frames` and `Driver::handle` here.
         match service {
             Some(service) => {
                 // Also when the peer is gone: what it sent is handled.
-                let served = catch_unwind(AssertUnwindSafe(|| service.serve(&mut Requests::of(&mut round))));
-                round.driver.log_panic("while it served a round", served);
+                let served = catch_unwind(AssertUnwindSafe(|| service.serve(&mut Requests::of(&mut frames))));
+                frames.driver.log_panic("while it served a round", served);
             }
-            None => round.each(&mut |_, request| Outcome::Reply(not_supported(request.code))),
+            None => frames.each(&mut |_, request| Outcome::Reply(not_supported(request.code))),
         }
-        round.reply();
-        let Round { handled, signals, written, .. } = round;
+        frames.reply();
+        let Frames { handled, signals, written, .. } = frames;
         written.unwrap_or(Ok(()))?;
         handled?;
         if signals.overflow {
@@ -370,7 +376,7 @@ impl Driver {
 }
 
 /// One pass over the frames that are here, up to its bounds.
-struct Round<'a> {
+struct Frames<'a> {
     driver: &'a mut Driver,
     waker: &'a Waker,
     handled: Result<(), Malformed>,
@@ -379,7 +385,7 @@ struct Round<'a> {
     written: Option<io::Result<()>>,
 }
 
-impl RequestSource for Round<'_> {
+impl RequestSource for Frames<'_> {
     fn each(&mut self, handle: &mut Handle<'_>) {
         if self.handled.is_ok() {
             self.handled = self.driver.handle_frames(handle);

@@ -81,7 +81,7 @@ impl<'a> Requests<'a> {
 /// What a process does with the requests of its peers. Java: `NettyRequestProcessor`, all of them behind one table.
 ///
 /// All of them are called on the connection's own task, never two at a time for one connection; none may block for longer than
-/// an append to the store takes, because the other requests on the connection wait meanwhile. A panic is caught and logged, and
+/// an append to the store, or one fast sync of the disk, takes, because the other requests on the connection wait meanwhile. A panic is caught and logged, and
 /// while a request is handled answered with code 1.
 pub trait Service: Send + Sync + 'static {
     /// Serves one round: all whole requests that are here. What is done once for all of them has its place before or after

@@ -7,7 +7,7 @@ use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
 use crate::error::AppendError;
 
-/// A message that is in the log (in memory: see `Store::when_flushed` for the disk).
+/// A message that is in the log (in memory: see `Store::when_safe` for the disk).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Where its record begins; part of its message id.

@@ -25,7 +25,7 @@ pub enum FlushMode {
         /// `flushCommitLogThoroughInterval`.
         thorough_interval: Duration,
     },
-    /// `Store::when_flushed` tells when a message is on the disk. Nothing is dispatched before it is.
+    /// `Store::when_safe` tells when a message is on the disk. Nothing is dispatched before it is.
     Sync {
         /// After this long a waiter is told that time ran out. `syncFlushTimeout`.
         timeout: Duration,

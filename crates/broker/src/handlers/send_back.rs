@@ -47,7 +47,7 @@ struct Target {
 }
 
 impl SendBackPath {
-    /// CONSUMER_SEND_MSG_BACK. Answered when the message would survive what this broker promises: written, or on disk in sync flush mode.
+    /// CONSUMER_SEND_MSG_BACK.
     pub(crate) fn send_back(
         &self,
         round: &Round<'_>,
