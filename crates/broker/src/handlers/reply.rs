@@ -45,12 +45,13 @@ impl ReplyPath {
         request: &SendRequest,
         body: &[u8],
     ) -> Result<Answer, Refusal> {
-        let topic = self.send.admit(origin, request)?;
+        let config = self.config.current();
+        let topic = self.send.admit(&config, origin, request)?;
         let queue = self.send.queue(request.queue_id, &topic)?;
         let properties = request.properties.as_deref().unwrap_or_default();
         let mut message_id = String::from("0");
         let mut queue_offset = QueueOffset(0);
-        if self.config.current().store_reply_message_enable {
+        if config.store_reply_message_enable {
             let message = NewMessage {
                 topic: &topic.topic_name,
                 queue_id: queue,

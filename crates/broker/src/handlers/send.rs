@@ -14,11 +14,12 @@ use ferromq_protocol::header::{SendReply, SendRequest};
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{BatchItems, NewMessage, OffsetMessageId, SysFlag, TransactionKind};
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names};
-use ferromq_store::{AppendError, DelayLevels, Round};
+use ferromq_store::{AppendError, Appended, DelayLevels, Round};
 
 use crate::acknowledge::{Acknowledgement, NotKept, Stored};
 use crate::admission::{Admission, Limits};
 use crate::clock::{elapsed_ms, now_ms};
+use crate::config::BrokerConfig;
 use crate::destination::{self, DelayQueue, Destination};
 use crate::groups::Groups;
 use crate::handlers::send_properties::{AddedProperties, NotANumber, Noticed};
@@ -74,21 +75,23 @@ impl SendPath {
         request: &SendRequest,
         body: &[u8],
     ) -> Result<Stored<Sent>, Refusal> {
-        let topic = self.admit(origin, request)?;
-        self.refuse_overload()?;
+        let config = self.parts.config.current();
+        let topic = self.admit(&config, origin, request)?;
+        self.refuse_overload(&config)?;
         if body.is_empty() {
             return Err(Refusal::system_error("the message body is empty"));
         }
-        if request.batch {
-            self.send_batch(round, origin, request, body, topic)
-        } else {
-            self.send_single(round, origin, request, body, topic)
-        }
+        let submission = Submission { config: &config, round, origin, request, body };
+        if request.batch { self.send_batch(&submission, topic) } else { self.send_single(&submission, topic) }
     }
 
     /// The checks before anything is written; the topic is created here if it may be.
-    pub(super) fn admit(&self, origin: &Origin, request: &SendRequest) -> Result<Arc<Topic>, Refusal> {
-        let config = self.parts.config.current();
+    pub(super) fn admit(
+        &self,
+        config: &BrokerConfig,
+        origin: &Origin,
+        request: &SendRequest,
+    ) -> Result<Arc<Topic>, Refusal> {
         let accept_from = config.start_accept_send_request_time_stamp;
         if accept_from > 0 && now_ms() < accept_from {
             return Err(
@@ -128,8 +131,7 @@ impl SendPath {
     }
 
     /// Says "later" while the disk does not keep up.
-    fn refuse_overload(&self) -> Result<(), Refusal> {
-        let config = self.parts.config.current();
+    fn refuse_overload(&self, config: &BrokerConfig) -> Result<(), Refusal> {
         let limits = Limits {
             append_ms: config.os_page_cache_busy_time_out_mills,
             waiting: config.send_thread_pool_queue_capacity,
@@ -182,80 +184,82 @@ impl SendPath {
         self.refuse(ResponseCode::SYSTEM_BUSY, full.map_or_else(|| BeingDeleted.to_string(), |full| full.to_string()))
     }
 
-    fn send_single(
-        &self,
-        round: &Round<'_>,
-        origin: &Origin,
-        request: &SendRequest,
-        body: &[u8],
-        topic: Arc<Topic>,
-    ) -> Result<Stored<Sent>, Refusal> {
-        let properties = request.properties.as_deref().unwrap_or_default();
-        let noticed = Noticed::in_properties(properties);
-        let Route { destination, topic, queue } = self.route(request, origin.version, &noticed, topic)?;
-        BUFFER.with_borrow_mut(|text| {
-            text.clear();
-            text.shrink_to(BUFFER_KEPT);
+    fn send_single(&self, submission: &Submission<'_>, topic: Arc<Topic>) -> Result<Stored<Sent>, Refusal> {
+        let request = submission.request;
+        let noticed = Noticed::in_properties(request.properties.as_deref().unwrap_or_default());
+        let route = self.route(submission, &noticed, topic)?;
+        with_text(|text| {
+            let own_place = (route.topic.topic_name.as_str(), route.queue);
             let made_key = noticed.unique_key.is_none().then(|| self.added.unique_key());
-            self.added.write(text, &noticed, destination, (&topic.topic_name, queue), made_key.as_deref());
-            let unique_key = made_key.as_deref().or(noticed.unique_key).unwrap_or_default();
-            let mut sys_flag = SysFlag(request.sys_flag);
+            self.added.write(text, &noticed, route.destination, own_place, made_key.as_deref());
+            let (topic, queue) = route.destination.place(own_place.0, own_place.1);
+            let mut message = NewMessage { properties: text, ..self.message(submission, topic, queue) };
             if noticed.half {
                 // A half is visible in its own topic, where the broker reads it; a retry in its own.
-                sys_flag = sys_flag.with_transaction(TransactionKind::None);
+                message.sys_flag = message.sys_flag.with_transaction(TransactionKind::None);
             }
-            let (stored_topic, stored_queue) = destination.place(&topic.topic_name, queue);
-            let message = NewMessage {
-                topic: stored_topic,
-                queue_id: stored_queue,
-                flag: request.flag,
-                sys_flag,
-                born_timestamp: request.born_timestamp,
-                born_host: origin.address,
-                store_host: self.parts.store_host,
-                reconsume_times: request.reconsume_times,
-                prepared_transaction_offset: 0,
-                body,
-                properties: text,
-            };
-            let appended = self.parts.admission.append(|| round.append(&message), |appended| appended.end.0);
-            let appended = appended.map_err(|error| self.append_refusal(&error))?;
-            self.parts.statistics.sent(stored_topic, 1, appended.record_len as u64);
-            if destination == Destination::Half {
+            let appended = self.append(submission, &message)?;
+            if route.destination == Destination::Half {
                 self.parts.transactions.began(&appended, request.born_timestamp, noticed.immunity);
             }
-            let transaction_id = ByteString::from(unique_key);
-            let message_id =
-                OffsetMessageId { host: self.parts.store_host, physical_offset: appended.physical_offset }.to_string();
-            let mut answer = self.answer(message_id, queue, appended.queue_offset, Some(transaction_id));
-            if let Destination::Timer { due_ms } = destination {
-                let handle = RecallHandle {
-                    topic: topic.topic_name.to_string(),
-                    broker: self.parts.config.broker_name().to_owned(),
-                    due_ms,
-                    unique_key: unique_key.to_owned(),
-                };
-                answer.0.0.recall_handle = Some(handle.to_string().into());
-            }
-            Ok(Stored { answer, end: noticed.waits.then_some(appended.end), topic: Some(topic) })
+            let unique_key = made_key.as_deref().or(noticed.unique_key).unwrap_or_default();
+            let answer = self.answer_single(&route, &appended, unique_key);
+            Ok(Stored { answer, end: noticed.waits.then_some(appended.end), topic: Some(route.topic) })
         })
     }
 
+    /// What a send stores there, without properties yet.
+    fn message<'m>(&self, submission: &Submission<'m>, topic: &'m str, queue_id: QueueId) -> NewMessage<'m> {
+        let Submission { origin, request, body, .. } = *submission;
+        NewMessage {
+            topic,
+            queue_id,
+            flag: request.flag,
+            sys_flag: SysFlag(request.sys_flag),
+            born_timestamp: request.born_timestamp,
+            born_host: origin.address,
+            store_host: self.parts.store_host,
+            reconsume_times: request.reconsume_times,
+            prepared_transaction_offset: 0,
+            body,
+            properties: "",
+        }
+    }
+
+    fn append(&self, submission: &Submission<'_>, message: &NewMessage<'_>) -> Result<Appended, Refusal> {
+        let appended = self.parts.admission.append(|| submission.round.append(message), |appended| appended.end.0);
+        let appended = appended.map_err(|error| self.append_refusal(submission.config, &error))?;
+        self.parts.statistics.sent(message.topic, 1, appended.record_len as u64);
+        Ok(appended)
+    }
+
+    /// With a handle for taking the message back, if it is for a given time.
+    fn answer_single(&self, route: &Route, appended: &Appended, unique_key: &str) -> Sent {
+        let message_id = OffsetMessageId { host: self.parts.store_host, physical_offset: appended.physical_offset };
+        let transaction_id = ByteString::from(unique_key);
+        let mut answer = self.answer(message_id.to_string(), route.queue, appended.queue_offset, Some(transaction_id));
+        if let Destination::Timer { due_ms } = route.destination {
+            let handle = RecallHandle {
+                topic: route.topic.topic_name.to_string(),
+                broker: self.parts.config.broker_name().to_owned(),
+                due_ms,
+                unique_key: unique_key.to_owned(),
+            };
+            answer.0.0.recall_handle = Some(handle.to_string().into());
+        }
+        answer
+    }
+
     /// Dead letters before half messages, those before a delay level, and that before a timer.
-    fn route(
-        &self,
-        request: &SendRequest,
-        client_version: i32,
-        noticed: &Noticed<'_>,
-        topic: Arc<Topic>,
-    ) -> Result<Route, Refusal> {
+    fn route(&self, submission: &Submission<'_>, noticed: &Noticed<'_>, topic: Arc<Topic>) -> Result<Route, Refusal> {
+        let Submission { config, request, .. } = *submission;
         let queue = self.queue(request.queue_id, &topic)?;
         let level = noticed.delay_level();
         let delay = level.ok().and_then(|level| DelayQueue::of(level, &self.parts.levels));
-        let due_ms = if delay.is_none() { self.timer(noticed)? } else { None };
+        let due_ms = if delay.is_none() { self.timer(config, noticed)? } else { None };
         self.refuse_transaction_flag(noticed, request)?;
         if let Some(group) = topic_names::group_of_retry_topic(&request.topic)
-            && self.is_past_retries(group, request, client_version)?
+            && self.is_past_retries(submission, group)?
         {
             let topic = self.make(&topic_names::dead_letter_topic(group), 0)?;
             let queue = self.queue(-1, &topic)?;
@@ -266,7 +270,7 @@ impl SendPath {
         // A retried message keeps TRAN_MSG; it must not become a half again.
         let is_retry = delay.is_some() && request.reconsume_times > 0;
         let destination = if noticed.half && !is_retry {
-            self.admit_half()?;
+            self.admit_half(config)?;
             Destination::Half
         } else {
             Destination::later(delay, due_ms)
@@ -274,14 +278,8 @@ impl SendPath {
         Ok(Route { destination, topic, queue })
     }
 
-    fn send_batch(
-        &self,
-        round: &Round<'_>,
-        origin: &Origin,
-        request: &SendRequest,
-        body: &[u8],
-        topic: Arc<Topic>,
-    ) -> Result<Stored<Sent>, Refusal> {
+    fn send_batch(&self, submission: &Submission<'_>, topic: Arc<Topic>) -> Result<Stored<Sent>, Refusal> {
+        let Submission { config, round, request, body, .. } = *submission;
         let queue = self.queue(request.queue_id, &topic)?;
         if request.topic.len() > 127 {
             return Err(self.refuse(
@@ -298,15 +296,13 @@ impl SendPath {
         let items = BatchItems::parse(body).map_err(|error| Refusal::system_error(error.to_string()))?;
         let properties = request.properties.as_deref().unwrap_or_default();
         let noticed = Noticed::in_properties(properties);
-        self.refuse_in_batch(&noticed, request)?;
-        BUFFER.with_borrow_mut(|text| {
-            text.clear();
-            text.shrink_to(BUFFER_KEPT);
+        self.refuse_in_batch(submission, &noticed)?;
+        with_text(|text| {
             // Every item's properties, one behind the other; the ranges find them again.
             let mut ranges = Vec::with_capacity(items.len());
             for item in items.clone() {
                 let own = Noticed::in_properties(&item.properties);
-                self.refuse_in_batch(&own, request)?;
+                self.refuse_in_batch(submission, &own)?;
                 let start = text.len();
                 // One without a unique key stays without: its client goes by the offset ids of the answer.
                 self.added.write(text, &own, Destination::Own, (&topic.topic_name, queue), None);
@@ -315,21 +311,14 @@ impl SendPath {
             let messages: Vec<NewMessage<'_>> = items
                 .zip(&ranges)
                 .map(|(item, range)| NewMessage {
-                    topic: &topic.topic_name,
-                    queue_id: queue,
                     flag: item.flag,
-                    sys_flag: SysFlag(request.sys_flag),
-                    born_timestamp: request.born_timestamp,
-                    born_host: origin.address,
-                    store_host: self.parts.store_host,
-                    reconsume_times: request.reconsume_times,
-                    prepared_transaction_offset: 0,
                     body: item.body,
                     properties: &text[range.clone()],
+                    ..self.message(submission, &topic.topic_name, queue)
                 })
                 .collect();
             let appended = self.parts.admission.append(|| round.append_batch(&messages), |appended| appended.end.0);
-            let appended = appended.map_err(|error| self.append_refusal(&error))?;
+            let appended = appended.map_err(|error| self.append_refusal(config, &error))?;
             let bytes = appended.physical_offsets.first().map_or(0, |first| appended.end - *first);
             self.parts.statistics.sent(&topic.topic_name, messages.len() as u64, bytes);
             let mut message_id = String::with_capacity(33 * messages.len());
@@ -351,16 +340,16 @@ impl SendPath {
     }
 
     /// Clients do not batch what is to come later, or perhaps never; from one that does, consumers must not get it at once.
-    fn refuse_in_batch(&self, noticed: &Noticed<'_>, request: &SendRequest) -> Result<(), Refusal> {
+    fn refuse_in_batch(&self, submission: &Submission<'_>, noticed: &Noticed<'_>) -> Result<(), Refusal> {
         let level = noticed.delay_level().map_err(|error| self.refuse_number(&error))?;
         let what = if level > 0 {
             "a delayed message"
         } else if noticed.half {
             "a transaction message"
-        } else if self.timer(noticed)?.is_some() {
+        } else if self.timer(submission.config, noticed)?.is_some() {
             "a message for a given time"
         } else {
-            return self.refuse_transaction_flag(noticed, request);
+            return self.refuse_transaction_flag(noticed, submission.request);
         };
         let remark = format!("{what} cannot be part of a batch; nothing was stored");
         Err(self.refuse(ResponseCode::MESSAGE_ILLEGAL, remark))
@@ -392,22 +381,22 @@ impl SendPath {
 
     /// Whether a message that a client sends to its group's retry topic has had all its tries, or the group consumes orderly.
     /// Java: `handleRetryAndDLQ`.
-    fn is_past_retries(&self, group: &str, request: &SendRequest, client_version: i32) -> Result<bool, Refusal> {
+    fn is_past_retries(&self, submission: &Submission<'_>, group: &str) -> Result<bool, Refusal> {
+        let request = submission.request;
         let known = self.parts.groups.find_or_create(group).filter(|_| GroupName::can_be_retried(group));
-        let Some(config) = known else {
+        let Some(settings) = known else {
             let refusal = Refusal::with_faq(
                 ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
                 &format!("subscription group not exist, {group}"),
             );
             return Err(refusal.header(self.reply_tags.clone()));
         };
-        let tries_max = destination::tries_max(request.max_reconsume_times, client_version, &config);
+        let tries_max = destination::tries_max(request.max_reconsume_times, submission.origin.version, &settings);
         Ok(request.reconsume_times > tries_max || self.parts.locks.group_holds_locks(group))
     }
 
     /// Whether one more transaction may begin.
-    fn admit_half(&self) -> Result<(), Refusal> {
-        let config = self.parts.config.current();
+    fn admit_half(&self, config: &BrokerConfig) -> Result<(), Refusal> {
         if config.reject_transaction_message {
             return Err(self.refuse(
                 ResponseCode::NO_PERMISSION,
@@ -421,8 +410,7 @@ impl SendPath {
     }
 
     /// When the message is to be delivered, if its producer has set a time that is still to come.
-    fn timer(&self, noticed: &Noticed<'_>) -> Result<Option<i64>, Refusal> {
-        let config = self.parts.config.current();
+    fn timer(&self, config: &BrokerConfig, noticed: &Noticed<'_>) -> Result<Option<i64>, Refusal> {
         let due_ms = noticed
             .timer
             .due_ms(now_ms(), config.timer_max_delay_sec)
@@ -460,10 +448,20 @@ impl SendPath {
         Refusal::new(code, remark).header(self.reply_tags.clone())
     }
 
-    fn append_refusal(&self, error: &AppendError) -> Refusal {
-        let (code, remark) = append_failure(error, self.parts.config.current().message_len_max());
+    fn append_refusal(&self, config: &BrokerConfig, error: &AppendError) -> Refusal {
+        let (code, remark) = append_failure(error, config.message_len_max());
         self.refuse(code, remark)
     }
+}
+
+/// What came, from whom, and the configuration by which it is judged from beginning to end.
+#[derive(Clone, Copy)]
+struct Submission<'a> {
+    config: &'a BrokerConfig,
+    round: &'a Round<'a>,
+    origin: &'a Origin,
+    request: &'a SendRequest,
+    body: &'a [u8],
 }
 
 /// Where a message goes, and the topic and queue that it is for.
@@ -497,12 +495,21 @@ fn unsaved(error: &SaveError) -> String {
     format!("service not available now. the topic is not on disk: {error}")
 }
 
-/// Capacity that the buffer below keeps; a batch with long properties must not cost memory for ever.
-const BUFFER_KEPT: usize = 64 * 1024;
+/// Capacity that the text below keeps; a batch with long properties must not cost memory for ever.
+const TEXT_KEPT: usize = 64 * 1024;
 
 thread_local! {
     /// Where the properties of the message at hand are put together; keeps its capacity from send to send.
-    static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
+    static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Lends it, empty.
+fn with_text<T>(act: impl FnOnce(&mut String) -> T) -> T {
+    TEXT.with_borrow_mut(|text| {
+        text.clear();
+        text.shrink_to(TEXT_KEPT);
+        act(text)
+    })
 }
 
 /// Ext fields of every reply to a send, refusals included: Java producers read them without looking whether they are there.
