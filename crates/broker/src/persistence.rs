@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use tracing::{error, info, warn};
 
 /// Pause after a save that failed.
-const RETRY_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why nothing is saved after a panic of the thread that does it.
 const GONE: &str = "the thread that saves it is gone";
@@ -52,12 +52,23 @@ pub struct SaveError {
 }
 
 /// The threads that write config files.
-#[derive(Default)]
 pub struct Persistence {
+    retry_pause: Duration,
     files: Mutex<Vec<(Arc<FileState>, JoinHandle<()>)>>,
 }
 
+impl Default for Persistence {
+    fn default() -> Persistence {
+        Persistence::trying_every(RETRY_PAUSE)
+    }
+}
+
 impl Persistence {
+    /// With that pause after a save that failed.
+    pub fn trying_every(retry_pause: Duration) -> Persistence {
+        Persistence { retry_pause, files: Mutex::default() }
+    }
+
     /// Declares a file; `render` gives its whole content at the moment of writing and must not touch this handle.
     pub fn file(
         &self,
@@ -69,6 +80,7 @@ impl Persistence {
             saved: AtomicU64::new(0),
             saving: Mutex::default(),
             wake: Condvar::new(),
+            retry_pause: self.retry_pause,
             path,
         });
         let worker = Arc::clone(&state);
@@ -115,6 +127,7 @@ struct FileState {
     saved: AtomicU64,
     saving: Mutex<Saving>,
     wake: Condvar,
+    retry_pause: Duration,
 }
 
 #[derive(Default)]
@@ -249,7 +262,7 @@ impl FileState {
 
     /// Not cut short by further requests, only by the end.
     fn pause(&self, saving: &mut MutexGuard<'_, Saving>) {
-        let until = Instant::now() + RETRY_PAUSE;
+        let until = Instant::now() + self.retry_pause;
         while !saving.stopping && !self.wake.wait_until(saving, until).timed_out() {}
     }
 
@@ -281,6 +294,7 @@ pub fn load<T: DeserializeOwned + Serialize + Default>(path: &Path) -> Result<Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::eager_persistence;
     use std::collections::BTreeMap;
     use std::fs;
 
@@ -329,7 +343,7 @@ mod tests {
     #[test]
     fn a_callback_runs_after_the_save_it_waits_for() {
         let (_directory, path) = path();
-        let persistence = Persistence::default();
+        let persistence = eager_persistence();
         let file = persistence.file(path.clone(), || br#"{"a":7}"#.to_vec()).unwrap();
         let revision = file.request();
         file.wait_saved(revision).unwrap();
@@ -340,7 +354,7 @@ mod tests {
     #[test]
     fn a_save_that_failed_is_told_of_and_tried_again() {
         let (_directory, path) = path();
-        let persistence = Persistence::default();
+        let persistence = eager_persistence();
         let file = persistence.file(path.clone(), || br#"{"a":7}"#.to_vec()).unwrap();
         break_saves(&path, true);
         let revision = file.request();
@@ -361,7 +375,7 @@ mod tests {
     fn a_file_that_cannot_be_saved_holds_up_no_other() {
         let (_directory, stuck) = path();
         let other = stuck.with_file_name("other.json");
-        let persistence = Persistence::default();
+        let persistence = eager_persistence();
         let (go, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
         // A save that takes its time, as on a disk that is busy.
@@ -382,7 +396,7 @@ mod tests {
     #[test]
     fn stopping_writes_what_was_requested() {
         let (_directory, path) = path();
-        let persistence = Persistence::default();
+        let persistence = eager_persistence();
         let file = persistence.file(path.clone(), || br#"{"a":9}"#.to_vec()).unwrap();
         file.request();
         persistence.stop();
@@ -395,7 +409,7 @@ mod tests {
     #[test]
     fn who_waits_for_a_save_is_told_when_its_thread_panics() {
         let (_directory, path) = path();
-        let persistence = Persistence::default();
+        let persistence = eager_persistence();
         let (go, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
         let file = persistence.file(path, move || {
@@ -427,7 +441,7 @@ mod tests {
     #[test]
     fn a_stop_does_not_wait_for_a_disk_that_takes_nothing() {
         let (_directory, path) = path();
-        let persistence = Persistence::default();
+        let persistence = eager_persistence();
         let file = persistence.file(path.clone(), || b"{}".to_vec()).unwrap();
         break_saves(&path, true);
         let revision = file.request();

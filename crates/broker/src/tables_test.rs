@@ -74,7 +74,7 @@ struct Tables {
 
 impl Tables {
     fn open(directory: &Path) -> Tables {
-        let persistence = Persistence::default();
+        let persistence = crate::testing::eager_persistence();
         let config = Arc::new(LiveConfig::new(BrokerConfig::default(), None));
         let topics = Arc::new(Topics::open(directory, &config, &persistence).unwrap());
         // Nothing is stored: the offsets are of topics that this broker does not have.

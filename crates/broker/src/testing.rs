@@ -12,8 +12,15 @@ use ferromq_protocol::message::{NewMessage, SysFlag};
 use ferromq_store::{AppendError, Disk, DiskUsage, LocalDisk, MappedRange, ReadError, Store};
 use parking_lot::Mutex;
 
+use crate::persistence::Persistence;
+
 /// Only a hang runs into this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Config files that are tried again soon after a save that failed.
+pub fn eager_persistence() -> Persistence {
+    Persistence::trying_every(Duration::from_millis(10))
+}
 
 /// Waits for what another thread does in its own time.
 pub fn wait_until(what: &str, done: impl Fn() -> bool) {

@@ -629,7 +629,7 @@ mod tests {
     #[test]
     fn only_a_topic_whose_messages_would_be_lost_waits_for_its_save() {
         let directory = tempfile::tempdir().unwrap();
-        let persistence = Persistence::default();
+        let persistence = crate::testing::eager_persistence();
         let topics = open(directory.path(), &persistence, true);
         for name in ["Old", "Ordered", "Grown", "Remade"] {
             topics.update(new_config(name, 4, perm::READ_WRITE)).unwrap();

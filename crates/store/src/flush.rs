@@ -23,8 +23,6 @@ use crate::watermarks::Positions;
 const PAGE: u64 = disk::PAGE as u64;
 /// Write-back is started when so much has gathered.
 const WRITE_BACK_MIN: u64 = 1 << 20;
-/// What a sync write-protects around its end, at most. Less in the unit tests, whose logs are small.
-const CHUNK: u64 = if cfg!(test) { PAGE } else { CHUNK_MAX as u64 };
 /// A sync that took longer is not made again on a thread that has connections to serve.
 const SYNC_ON_CALLER_MAX: Duration = Duration::from_micros(500);
 /// One that took so long has held its thread up; for a while there is none on such a thread then, twice as long each time.
@@ -43,8 +41,8 @@ const LOOKS_IN_VAIN: u32 = 20;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Extent {
     All,
-    /// Not the chunk that the next append goes into.
-    WholeChunks,
+    /// Not the chunk, of so many bytes, that the next append goes into.
+    WholeChunks(u64),
 }
 
 /// The end of the log at some time, and the store time of a record before it.
@@ -100,6 +98,8 @@ pub struct Flusher {
     disk: Arc<dyn Disk>,
     health: Arc<Health>,
     mode: FlushMode,
+    /// What a sync write-protects around its end, at most.
+    chunk: u64,
     signal: Signal,
     /// Woken when more of the log is durable.
     dispatch: Arc<Signal>,
@@ -128,6 +128,7 @@ impl Flusher {
         mode: FlushMode,
         dispatch: Arc<Signal>,
     ) -> Flusher {
+        let segment_len = segments.last().map_or(CHUNK_MAX, |last| last.len()) as u64;
         Flusher {
             segments,
             positions,
@@ -135,6 +136,7 @@ impl Flusher {
             disk,
             health,
             mode,
+            chunk: segment_len.clamp(PAGE, CHUNK_MAX as u64),
             signal: Signal::default(),
             dispatch,
             stop: AtomicBool::new(false),
@@ -250,7 +252,7 @@ impl Flusher {
         let (from, written) = (self.positions.flushed(), self.positions.written());
         let to = match extent {
             Extent::All => written,
-            Extent::WholeChunks => written - written % CHUNK,
+            Extent::WholeChunks(chunk) => written - written % chunk,
         };
         if from >= to {
             return Ok(());
@@ -329,7 +331,7 @@ impl Flusher {
                 }
                 let (written, flushed) = (self.positions.written(), self.positions.flushed());
                 started = started.max(flushed);
-                let whole_chunks = written - written % CHUNK;
+                let whole_chunks = written - written % self.chunk;
                 if whole_chunks >= started + WRITE_BACK_MIN {
                     self.segments.start_write_back(started..whole_chunks);
                     started = whole_chunks;
@@ -340,8 +342,9 @@ impl Flusher {
                 if due || self.waiters.are_there() {
                     // While the log grows, the chunk that appends are in stays as it is: a sync write-protects what it
                     // writes, and the next append would wait for the page, sometimes as long as the sync takes.
-                    let grows = written - flushed >= 2 * CHUNK;
-                    let extent = if grows && !self.waiters.are_there() { Extent::WholeChunks } else { Extent::All };
+                    let grows = written - flushed >= 2 * self.chunk;
+                    let extent =
+                        if grows && !self.waiters.are_there() { Extent::WholeChunks(self.chunk) } else { Extent::All };
                     if self.flush_as(extent).is_err() {
                         return;
                     }
@@ -361,10 +364,10 @@ impl Flusher {
         self.lateness.wake_now();
     }
 
-    /// Flushes as is done in async mode while the log grows: up to somewhere in a record, mostly.
+    /// Flushes as is done in async mode while the log grows, with chunks of a page: up to somewhere in a record, mostly.
     #[cfg(test)]
     pub fn flush_whole_chunks(&self) -> io::Result<()> {
-        self.flush_as(Extent::WholeChunks)
+        self.flush_as(Extent::WholeChunks(PAGE))
     }
 
     /// Whether a sync is under way.
