@@ -24,7 +24,7 @@ pub enum Target {
 }
 
 #[derive(Debug)]
-struct Late {
+struct Lag {
     /// Records before this one are in it.
     from: u64,
     /// Store time of the record at which it was set aside.
@@ -45,9 +45,9 @@ struct Pass {
 /// so each is found at once.
 #[derive(Debug, Default)]
 pub struct Behind {
-    index: Option<Late>,
+    index: Option<Lag>,
     /// By address: a queue that is in here stays where it is.
-    queues: HashMap<usize, (Arc<ConsumeQueue>, Late)>,
+    queues: HashMap<usize, (Arc<ConsumeQueue>, Lag)>,
     /// How many have not failed again in this pass.
     hopeful: usize,
     pass: Option<Pass>,
@@ -71,15 +71,15 @@ impl Behind {
         Some((from, timestamp))
     }
 
-    fn late(&self) -> impl Iterator<Item = &Late> {
+    fn late(&self) -> impl Iterator<Item = &Lag> {
         self.index.iter().chain(self.queues.values().map(|(_, late)| late))
     }
 
-    fn late_mut(&mut self) -> impl Iterator<Item = &mut Late> {
+    fn late_mut(&mut self) -> impl Iterator<Item = &mut Lag> {
         self.index.iter_mut().chain(self.queues.values_mut().map(|(_, late)| late))
     }
 
-    fn of(&mut self, target: &Target) -> Option<&mut Late> {
+    fn of(&mut self, target: &Target) -> Option<&mut Lag> {
         match target {
             Target::Queue(queue) => self.queues.get_mut(&Arc::as_ptr(queue).addr()).map(|(_, late)| late),
             Target::Index => self.index.as_mut(),
@@ -88,7 +88,7 @@ impl Behind {
 
     /// Sets aside what could not take the record at `physical`.
     pub fn set_aside(&mut self, target: Target, physical: u64, timestamp: i64, error: &io::Error) {
-        let late = Late { from: physical, timestamp, no_room: is_no_room(error), failed: false };
+        let late = Lag { from: physical, timestamp, no_room: is_no_room(error), failed: false };
         let before = match target {
             Target::Queue(queue) => {
                 tracing::error!(%error, topic = queue.topic(), queue = %queue.id(), "entries of a queue cannot be written; it takes no messages until they can, and what is in the log will be made up for");

@@ -42,16 +42,16 @@ pub struct DurableUpTo {
 
 /// How far one of the three is on the disk.
 #[derive(Debug)]
-struct Durable {
+struct DurableMark {
     /// Store time of the last record. Java: physicMsgTimestamp, logicsMsgTimestamp, indexMsgTimestamp.
     time: AtomicI64,
     /// See [`DurableUpTo`].
     position: AtomicU64,
 }
 
-impl Durable {
-    fn new(time: i64, position: u64) -> Durable {
-        Durable { time: AtomicI64::new(time), position: AtomicU64::new(position) }
+impl DurableMark {
+    fn new(time: i64, position: u64) -> DurableMark {
+        DurableMark { time: AtomicI64::new(time), position: AtomicU64::new(position) }
     }
 
     fn time(&self) -> i64 {
@@ -80,9 +80,9 @@ impl Durable {
 pub struct Checkpoint {
     path: PathBuf,
     file: File,
-    log: Durable,
-    queues: Durable,
-    index: Durable,
+    log: DurableMark,
+    queues: DurableMark,
+    index: DurableMark,
     /// Replication's. Java: masterFlushedOffset.
     master_flushed: AtomicU64,
     /// Start of the last valid record that recovery found. Java: confirmPhyOffset.
@@ -121,9 +121,9 @@ impl Checkpoint {
         let found = positions_in(&bytes);
         let positions = found.unwrap_or(DurableUpTo { log: 0, queues: 0, index: 0 });
         Ok(Checkpoint {
-            log: Durable::new(field(0), positions.log),
-            queues: Durable::new(field(8), positions.queues),
-            index: Durable::new(field(16), positions.index),
+            log: DurableMark::new(field(0), positions.log),
+            queues: DurableMark::new(field(8), positions.queues),
+            index: DurableMark::new(field(16), positions.index),
             by_place: AtomicBool::new(found.is_some()),
             found,
             master_flushed: AtomicU64::new(field(24).cast_unsigned()),

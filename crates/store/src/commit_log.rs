@@ -23,7 +23,7 @@ use crate::watermarks::Positions;
 
 /// Where records went.
 #[derive(Clone, Copy, Debug)]
-pub struct Placed {
+pub struct Placement {
     pub physical: u64,
     pub queue_offset: u64,
     pub store_timestamp: i64,
@@ -80,7 +80,7 @@ impl CommitLog {
         lens: &[usize],
         queue: &ConsumeQueue,
         takes_offsets: bool,
-    ) -> Result<Option<Placed>, AppendError> {
+    ) -> Result<Option<Placement>, AppendError> {
         let needed = records.len() + BLANK_LEN;
         if needed as u64 > self.segment_len {
             return Err(AppendError::LargerThanSegment { len: records.len(), segment_len: self.segment_len });
@@ -116,7 +116,7 @@ impl CommitLog {
     }
 
     /// Appends one encoded record that no queue gets an entry of, at the locked tail, which has room for it.
-    pub fn append_alone(&self, tail: &mut MutexGuard<'_, Arc<LogFile>>, record: &mut [u8]) -> Placed {
+    pub fn append_alone(&self, tail: &mut MutexGuard<'_, Arc<LogFile>>, record: &mut [u8]) -> Placement {
         let lens = [record.len()];
         self.write(tail, record, &lens, 0, 0)
     }
@@ -129,7 +129,7 @@ impl CommitLog {
         lens: &[usize],
         queue_offset: u64,
         step: u64,
-    ) -> Placed {
+    ) -> Placement {
         let store_timestamp = self.clock.now_ms();
         self.locked_since.store(store_timestamp, Ordering::Relaxed);
         let physical = tail.start() + tail.written() as u64;
@@ -144,7 +144,7 @@ impl CommitLog {
         }
         tail.append(records);
         self.publish(tail, at, store_timestamp, lens.len(), records.len());
-        Placed { physical, queue_offset, store_timestamp, end: at }
+        Placement { physical, queue_offset, store_timestamp, end: at }
     }
 
     /// Continues the log with bytes of another broker's log. Nothing is stamped; the bytes may cross segments, and

@@ -21,15 +21,15 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::behind::{Behind, Target};
 use crate::consume_queue::{ConsumeQueue, Put};
 use crate::disk::is_failed_sync;
+use crate::entry_properties::EntryProperties;
 use crate::health::{Health, Shortage};
 use crate::looking::{Look, ReadError};
 use crate::mapped_file::LogFile;
-use crate::noted::Noted;
 use crate::projection::Projection;
 use crate::queue_file::QueueEntry;
 use crate::segments::Segments;
 use crate::signal::Signal;
-use crate::walk::Found;
+use crate::walk::LogItem;
 use crate::watermarks::Positions;
 
 /// Records projected before the work lock is given up for a moment.
@@ -245,16 +245,16 @@ impl Dispatcher {
                 break;
             }
             // Inside the file, whose length is a usize.
-            match Found::at(rest, at, (file.end() - at) as usize) {
-                Found::Record(record) => {
+            match LogItem::at(rest, at, (file.end() - at) as usize) {
+                LogItem::Record(record) => {
                     let end = at + record.record_len() as u64;
                     self.project(&mut work, &record, at, &listeners);
                     at = end;
                 }
-                Found::End => at = file.end(),
+                LogItem::End => at = file.end(),
                 // The confirmed offset may lie inside a record.
-                Found::Part => break,
-                Found::Damage { len, error } => {
+                LogItem::Part => break,
+                LogItem::Damage { len, error } => {
                     tracing::error!(%error, at, len, "no record that can be read here; it is passed over");
                     at += len as u64;
                 }
@@ -274,20 +274,20 @@ impl Dispatcher {
 
     fn project(&self, work: &mut Work, record: &Record<'_>, physical: u64, listeners: &[Listener]) {
         let text = record.properties();
-        let noted = Noted::of(&text);
+        let properties = EntryProperties::of(&text);
         let Work { deleted, known, behind } = work;
         let queue =
             if is_deleted(deleted, record.topic(), physical) { None } else { self.projection.queue_of(record, known) };
         let mut put = None;
         // What is behind gets this record later, after those that it lacks already.
         if let Some(queue) = queue.filter(|queue| !queue.is_behind()) {
-            match self.projection.put(queue, record, &noted, physical) {
+            match self.projection.put(queue, record, &properties, physical) {
                 Ok(done) => put = Some(done),
                 Err(error) => self.set_aside(behind, Target::Queue(Arc::clone(queue)), record, physical, &error),
             }
         }
         if !behind.has_index()
-            && let Err(error) = self.projection.put_index(record, &noted, physical)
+            && let Err(error) = self.projection.put_index(record, &properties, physical)
         {
             self.set_aside(behind, Target::Index, record, physical, &error);
         }
@@ -373,17 +373,17 @@ impl Dispatcher {
             if rest.is_empty() {
                 break;
             }
-            match Found::at(rest, at, room) {
-                Found::Record(record) => {
+            match LogItem::at(rest, at, room) {
+                LogItem::Record(record) => {
                     let end = at + record.record_len() as u64;
                     self.make_up_for(work, &record, at, end, &listeners);
                     at = end;
                 }
-                Found::End => at = file.end(),
+                LogItem::End => at = file.end(),
                 // There is more of it, and it is looked at then.
-                Found::Part if at > from => break,
-                Found::Part => at += rest.len() as u64,
-                Found::Damage { len, .. } => at += len as u64,
+                LogItem::Part if at > from => break,
+                LogItem::Part => at += rest.len() as u64,
+                LogItem::Damage { len, .. } => at += len as u64,
             }
             if at >= file.end() || !work.behind.pass_came_to(at, end) {
                 break;
@@ -394,13 +394,13 @@ impl Dispatcher {
 
     fn make_up_for(&self, work: &mut Work, record: &Record<'_>, physical: u64, end: u64, listeners: &[Listener]) {
         let text = record.properties();
-        let noted = Noted::of(&text);
+        let properties = EntryProperties::of(&text);
         let visible = record.sys_flag().is_visible();
         let queue = visible.then(|| self.projection.queues.find(record.topic(), record.queue_id())).flatten();
         if let Some(queue) = queue.filter(|queue| queue.is_behind()) {
             let target = Target::Queue(Arc::clone(&queue));
             if work.behind.wants(&target, physical) {
-                let put = self.projection.put(&queue, record, &noted, physical);
+                let put = self.projection.put(&queue, record, &properties, physical);
                 work.behind.tried(&target, physical, end, put.as_ref().map(|_| ()));
                 if let Ok((put, entry)) = put {
                     tell(record, &text, put, &entry, listeners);
@@ -408,7 +408,7 @@ impl Dispatcher {
             }
         }
         if work.behind.wants(&Target::Index, physical) {
-            let put = self.projection.put_index(record, &noted, physical);
+            let put = self.projection.put_index(record, &properties, physical);
             work.behind.tried(&Target::Index, physical, end, put.as_ref().map(|_| ()));
         }
     }

@@ -47,7 +47,7 @@ enum Extent {
 
 /// The end of the log at some time, and the store time of a record before it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
+pub struct LogEnd {
     end: u64,
     timestamp: i64,
 }
@@ -85,9 +85,9 @@ impl Pace {
 
 /// What the sync lock guards.
 #[derive(Debug, Default)]
-pub struct Syncing {
+pub struct SyncState {
     /// What the last sync saw.
-    seen: Seen,
+    seen: LogEnd,
     pace: Pace,
 }
 
@@ -109,7 +109,7 @@ pub struct Flusher {
     /// Of the thread that tells waiters when their time is up.
     lateness: Signal,
     /// One sync at a time; also held while the log is truncated.
-    syncing: Mutex<Syncing>,
+    syncing: Mutex<SyncState>,
 }
 
 impl fmt::Debug for Flusher {
@@ -231,7 +231,7 @@ impl Flusher {
         result
     }
 
-    fn flush_held(&self, syncing: MutexGuard<'_, Syncing>, extent: Extent) -> io::Result<()> {
+    fn flush_held(&self, syncing: MutexGuard<'_, SyncState>, extent: Extent) -> io::Result<()> {
         let result = self.sync_written(syncing, extent);
         match &result {
             Ok(()) => self.waiters.complete(self.positions.flushed()),
@@ -243,7 +243,7 @@ impl Flusher {
         result
     }
 
-    fn sync_written(&self, mut syncing: MutexGuard<'_, Syncing>, extent: Extent) -> io::Result<()> {
+    fn sync_written(&self, mut syncing: MutexGuard<'_, SyncState>, extent: Extent) -> io::Result<()> {
         if self.health.is_poisoned() {
             return Err(io::Error::other("an earlier sync failed"));
         }
@@ -262,7 +262,7 @@ impl Flusher {
         let ended = Instant::now();
         syncing.pace.took(ended - began, ended);
         self.positions.flushed.store(to, Ordering::Release);
-        let now = Seen { end: written, timestamp };
+        let now = LogEnd { end: written, timestamp };
         let before = std::mem::replace(&mut syncing.seen, now);
         let durable = [now, before].into_iter().find(|seen| seen.end <= to);
         self.checkpoint.log_is_durable(to, durable.map(|seen| seen.timestamp));
@@ -382,7 +382,7 @@ impl Flusher {
     }
 
     /// Keeps syncs out while the log is truncated.
-    pub fn hold(&self) -> MutexGuard<'_, Syncing> {
+    pub fn hold(&self) -> MutexGuard<'_, SyncState> {
         self.syncing.lock()
     }
 }

@@ -22,11 +22,11 @@ const BY_TOPIC: &str = "topics";
 #[derive(Debug)]
 pub struct Graves {
     queues_dir: PathBuf,
-    waiting: Mutex<Waiting>,
+    list: Mutex<GraveList>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct GraveList {
     topics: Vec<String>,
     /// How many lost their names so far.
     nameless: u64,
@@ -44,7 +44,7 @@ impl Graves {
             }
         }
         files::remove_dir(&graves).map_err(OpenError::io("remove", &graves))?;
-        Ok(Graves { queues_dir, waiting: Mutex::default() })
+        Ok(Graves { queues_dir, list: Mutex::default() })
     }
 
     fn by_topic(&self) -> PathBuf {
@@ -64,23 +64,23 @@ impl Graves {
             return Ok(());
         }
         std::fs::rename(topic_dir, self.by_topic().join(topic))?;
-        self.waiting.lock().topics.push(topic.to_owned());
+        self.list.lock().topics.push(topic.to_owned());
         Ok(())
     }
 
     pub fn are_empty(&self) -> bool {
-        self.waiting.lock().topics.is_empty()
+        self.list.lock().topics.is_empty()
     }
 
     /// Of all that was buried, the log says on the disk that it is deleted: nothing brings it back any more once this has returned.
     /// Gives what is to be removed. What fails is done the next time.
     pub fn forget(&self, disk: &dyn Disk) -> io::Result<Vec<PathBuf>> {
-        let mut waiting = self.waiting.lock();
+        let mut list = self.list.lock();
         let (graves, by_topic) = (self.queues_dir.join(GRAVES), self.by_topic());
         let mut gone = Vec::new();
-        for topic in &waiting.topics {
+        for topic in &list.topics {
             // No number: Java would take it for a queue.
-            let nameless = graves.join(format!("t{}", waiting.nameless + gone.len() as u64));
+            let nameless = graves.join(format!("t{}", list.nameless + gone.len() as u64));
             let grave = by_topic.join(topic);
             if grave.exists() {
                 std::fs::rename(grave, &nameless)?;
@@ -90,8 +90,8 @@ impl Graves {
         for dir in [&by_topic, &graves, &self.queues_dir] {
             disk.sync_dir(dir)?;
         }
-        waiting.nameless += gone.len() as u64;
-        waiting.topics.clear();
+        list.nameless += gone.len() as u64;
+        list.topics.clear();
         Ok(gone)
     }
 }

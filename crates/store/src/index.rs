@@ -16,11 +16,11 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::entry_properties::EntryProperties;
 use crate::error::OpenError;
 use crate::files;
-use crate::index_file::{IndexFile, IndexShape, Sought, Steps};
+use crate::index_file::{IndexFile, IndexShape, KeyQuery, Steps};
 use crate::looking::{Look, ReadError};
-use crate::noted::Noted;
 
 /// Messages with a key, as stored.
 #[derive(Clone, Debug, Default)]
@@ -37,19 +37,19 @@ pub struct QueryOutcome {
 
 /// What is known of how far the index is on the disk.
 #[derive(Clone, Copy, Debug)]
-pub enum Durable {
+pub enum DurableExtent {
     /// The entries of records before this place in the log.
     Position(u64),
     /// Those of records stored before this time, in milliseconds; all that Java's checkpoint says.
     Time(i64),
 }
 
-impl Durable {
+impl DurableExtent {
     fn covers(self, file: &IndexFile) -> bool {
         match self {
-            Durable::Position(position) => file.end_physical() < position,
+            DurableExtent::Position(position) => file.end_physical() < position,
             // Strictly before: messages of that very millisecond may have come after the sync.
-            Durable::Time(time) => file.end_timestamp() < time,
+            DurableExtent::Time(time) => file.end_timestamp() < time,
         }
     }
 }
@@ -131,14 +131,14 @@ impl Index {
 
     /// After a crash: looks at the files not known to be on the disk, for what is damaged and what lies at or beyond `end`. Changes
     /// nothing: see [`Index::repair`].
-    pub fn check(&self, durable: Durable, end: u64, record_at: &dyn Fn(u64) -> Option<Bytes>) -> Repair {
+    pub fn check(&self, durable: DurableExtent, end: u64, record_at: &dyn Fn(u64) -> Option<Bytes>) -> Repair {
         self.check_entries(durable, end, &|physical, hash| {
             // What is gone from the log has been on the disk for long.
             record_at(physical).is_none_or(|bytes| {
                 Record::parse(&bytes).is_ok_and(|record| {
                     let text = record.properties();
-                    let noted = Noted::of(&text);
-                    keys_of(&noted).any(|key| index_key_hash(record.topic(), key).cast_unsigned() == hash)
+                    let properties = EntryProperties::of(&text);
+                    keys_of(&properties).any(|key| index_key_hash(record.topic(), key).cast_unsigned() == hash)
                 })
             })
         })
@@ -147,14 +147,14 @@ impl Index {
     /// Takes out what lies at or beyond `log_end`, which became the end of the log.
     pub fn truncate(&self, disk: &dyn Disk, log_end: u64) -> io::Result<()> {
         if self.resume_at() > log_end {
-            self.repair(disk, &self.check_entries(Durable::Position(u64::MAX), log_end, &|_, _| true))?;
+            self.repair(disk, &self.check_entries(DurableExtent::Position(u64::MAX), log_end, &|_, _| true))?;
         }
         Ok(())
     }
 
-    fn check_entries(&self, durable: Durable, log_end: u64, belongs: &dyn Fn(u64, u32) -> bool) -> Repair {
+    fn check_entries(&self, durable: DurableExtent, log_end: u64, belongs: &dyn Fn(u64, u32) -> bool) -> Repair {
         // Without a place it is not known whether the last message has all its entries.
-        let cut_last = matches!(durable, Durable::Time(_));
+        let cut_last = matches!(durable, DurableExtent::Time(_));
         let files = self.files.read();
         let mut repair = Repair { cuts: Vec::new(), files: files.len(), resume: 0, broken: false };
         for (at, file) in files.iter().enumerate() {
@@ -201,11 +201,17 @@ impl Index {
     }
 
     /// Indexes a message: its unique key and each of its keys, unless it is a rollback. Java: IndexService.buildIndex.
-    pub fn put(&self, disk: &dyn Disk, record: &Record<'_>, noted: &Noted<'_>, physical: u64) -> io::Result<()> {
+    pub fn put(
+        &self,
+        disk: &dyn Disk,
+        record: &Record<'_>,
+        properties: &EntryProperties<'_>,
+        physical: u64,
+    ) -> io::Result<()> {
         if record.sys_flag().transaction() == TransactionKind::Rollback {
             return Ok(());
         }
-        for key in keys_of(noted) {
+        for key in keys_of(properties) {
             self.put_key(disk, record.topic(), key, physical, record.store_timestamp())?;
         }
         Ok(())
@@ -273,7 +279,7 @@ impl Index {
     fn find(
         &self,
         look: &Look<'_>,
-        sought: &Sought<'_>,
+        sought: &KeyQuery<'_>,
         admit: &mut dyn FnMut(u64) -> Result<bool, ReadError>,
     ) -> Result<bool, ReadError> {
         let files = self.files.read().clone();
@@ -305,7 +311,7 @@ impl Index {
     pub fn query(
         &self,
         look: &Look<'_>,
-        sought: &Sought<'_>,
+        sought: &KeyQuery<'_>,
         read: impl Fn(u64) -> Result<Option<Bytes>, ReadError>,
     ) -> Result<QueryOutcome, ReadError> {
         let (last_update_timestamp, last_update_offset) = self.newest(look)?;
@@ -329,15 +335,15 @@ impl Index {
 }
 
 /// Whether a record is of the topic and has the key.
-fn has_key(record: &[u8], sought: &Sought<'_>) -> bool {
+fn has_key(record: &[u8], sought: &KeyQuery<'_>) -> bool {
     let Ok(record) = Record::parse(record) else { return false };
-    record.topic() == sought.topic && keys_of(&Noted::of(&record.properties())).any(|key| key == sought.key)
+    record.topic() == sought.topic && keys_of(&EntryProperties::of(&record.properties())).any(|key| key == sought.key)
 }
 
 /// What a message is found by: its unique key and each of its keys.
-fn keys_of<'a>(noted: &Noted<'a>) -> impl Iterator<Item = &'a str> {
-    let keys = noted.keys.into_iter().flat_map(properties::keys);
-    noted.unique_key.into_iter().chain(keys)
+fn keys_of<'a>(properties: &EntryProperties<'a>) -> impl Iterator<Item = &'a str> {
+    let keys = properties.keys.into_iter().flat_map(properties::keys);
+    properties.unique_key.into_iter().chain(keys)
 }
 
 /// `yyyyMMddHHmmssSSS` in local time, later than the name before. Java: UtilAll.timeMillisToHumanString.

@@ -54,7 +54,7 @@ pub struct IndexFile {
 
 /// What a look at all entries found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckOutcome {
     /// One after the last entry that can stay; entries begin at 1.
     pub next: u32,
     /// The record of the last entry that can stay.
@@ -74,7 +74,7 @@ const QUERY_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What a query looks for: messages with a key, stored between two times (milliseconds), the newest ones.
 #[derive(Clone, Copy, Debug)]
-pub struct Sought<'a> {
+pub struct KeyQuery<'a> {
     pub topic: &'a str,
     pub key: &'a str,
     pub max: usize,
@@ -295,12 +295,12 @@ impl IndexFile {
     pub fn find(
         &self,
         look: &Look<'_>,
-        sought: &Sought<'_>,
+        sought: &KeyQuery<'_>,
         steps: &mut Steps,
         found: &mut Vec<u64>,
         admit: &mut dyn FnMut(u64) -> Result<bool, ReadError>,
     ) -> Result<(), ReadError> {
-        let Sought { topic, key, max, begin, end } = *sought;
+        let KeyQuery { topic, key, max, begin, end } = *sought;
         let hash = index_key_hash(topic, key).cast_unsigned();
         let next_entry = self.next_entry();
         let file_begin = self.begin_timestamp();
@@ -348,7 +348,7 @@ impl IndexFile {
     /// the last entry, which may lie across a page that was lost.
     ///
     /// Cost: one pass over the entries.
-    pub fn check(&self, log_end: u64, cut_last: bool, belongs: &dyn Fn(u64, u32) -> bool) -> Checked {
+    pub fn check(&self, log_end: u64, cut_last: bool, belongs: &dyn Fn(u64, u32) -> bool) -> CheckOutcome {
         // Every entry's chain link must be what following the entries gives; that also finds pages that were lost.
         let mut slots = vec![0_u32; self.shape.slots as usize];
         let end = self.next_entry().max(self.torn_end()).min(self.shape.entries);
@@ -380,7 +380,7 @@ impl IndexFile {
                 next -= 1;
             }
         }
-        Checked { next, last_physical: last(next), whole: next == end, broken }
+        CheckOutcome { next, last_physical: last(next), whole: next == end, broken }
     }
 
     /// Whether any entry from number `from` on is of a record before `log_end`, or may have been: one that was lost does not say.
@@ -442,7 +442,7 @@ mod tests {
 
     fn find(file: &IndexFile, key: &str, begin: i64, end: i64) -> Vec<u64> {
         let mut found = Vec::new();
-        let sought = Sought { topic: "T", key, max: 64, begin, end };
+        let sought = KeyQuery { topic: "T", key, max: 64, begin, end };
         file.find(&Look::new(&LocalDisk, Effort::Full), &sought, &mut Steps::new(), &mut found, &mut |_| Ok(true))
             .unwrap();
         found
@@ -455,7 +455,7 @@ mod tests {
         for physical in 0..400 {
             file.put("T", "the same", physical, 10_000);
         }
-        let sought = Sought { topic: "T", key: "the same", max: 1000, begin: 0, end: i64::MAX };
+        let sought = KeyQuery { topic: "T", key: "the same", max: 1000, begin: 0, end: i64::MAX };
         let find = |effort, steps: &mut Steps| {
             let mut found = Vec::new();
             file.find(&Look::new(&LocalDisk, effort), &sought, steps, &mut found, &mut |_| Ok(true))
@@ -512,7 +512,7 @@ mod tests {
             file.keep_before(&LocalDisk, checked.next).unwrap();
             checked
         };
-        assert_eq!(repair(1_000, false), Checked { next: 11, last_physical: 400, whole: true, broken: false });
+        assert_eq!(repair(1_000, false), CheckOutcome { next: 11, last_physical: 400, whole: true, broken: false });
         assert_eq!(file.end_timestamp(), 1_006_000);
         // A put that was torn between entry and header.
         let number = file.next_entry();

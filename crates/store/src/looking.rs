@@ -57,12 +57,12 @@ pub struct Look<'a> {
 }
 
 /// A mapped file, for who looks at it.
-pub struct Mapped<'a, const N: usize> {
+pub struct MappedFile<'a, const N: usize> {
     pub path: &'a Path,
     pub map: &'a MmapRaw,
     /// So many of its bytes have anything in them.
     pub used: usize,
-    pub seen: &'a Seen<N>,
+    pub seen: &'a SeenBlocks<N>,
 }
 
 impl<'a> Look<'a> {
@@ -86,7 +86,7 @@ impl<'a> Look<'a> {
     /// Makes sure that `range` of a file is in memory, if need be by reading it.
     pub fn bring<const N: usize>(
         &self,
-        file: &Mapped<'_, N>,
+        file: &MappedFile<'_, N>,
         open: impl Fn() -> io::Result<File>,
         range: Range<usize>,
     ) -> Result<(), ReadError> {
@@ -115,7 +115,7 @@ impl<'a> Look<'a> {
 
     fn bring_part<const N: usize>(
         &self,
-        file: &Mapped<'_, N>,
+        file: &MappedFile<'_, N>,
         open: impl Fn() -> io::Result<File>,
         range: Range<usize>,
     ) -> Result<(), ReadError> {
@@ -123,7 +123,7 @@ impl<'a> Look<'a> {
     }
 
     /// Whether `range` is in memory.
-    fn sees<const N: usize>(&self, file: &Mapped<'_, N>, range: &Range<usize>) -> bool {
+    fn sees<const N: usize>(&self, file: &MappedFile<'_, N>, range: &Range<usize>) -> bool {
         for (block, part) in blocks(range.clone()) {
             if file.seen.is_fresh(block, self.now_ms) {
                 continue;
@@ -140,7 +140,7 @@ impl<'a> Look<'a> {
         true
     }
 
-    fn is_resident<const N: usize>(&self, file: &Mapped<'_, N>, range: Range<usize>) -> bool {
+    fn is_resident<const N: usize>(&self, file: &MappedFile<'_, N>, range: Range<usize>) -> bool {
         self.disk.is_resident(&MappedRange::new(file.path, file.map, range))
     }
 
@@ -166,7 +166,7 @@ impl<'a> Look<'a> {
     }
 }
 
-impl<const N: usize> Mapped<'_, N> {
+impl<const N: usize> MappedFile<'_, N> {
     /// What of a block has anything in it.
     fn block(&self, block: usize) -> Range<usize> {
         block * BLOCK..((block + 1) * BLOCK).min(self.used)
@@ -212,18 +212,18 @@ impl Growth {
 
 /// The blocks of a file that were looked at last: number, whether all of it was there, and when, in one word.
 #[derive(Debug)]
-pub struct Seen<const N: usize>([AtomicU64; N]);
+pub struct SeenBlocks<const N: usize>([AtomicU64; N]);
 
 const TIME_BITS: u32 = 40;
 const WHOLE: u64 = 1 << TIME_BITS;
 
-impl<const N: usize> Default for Seen<N> {
-    fn default() -> Seen<N> {
-        Seen([const { AtomicU64::new(0) }; N])
+impl<const N: usize> Default for SeenBlocks<N> {
+    fn default() -> SeenBlocks<N> {
+        SeenBlocks([const { AtomicU64::new(0) }; N])
     }
 }
 
-impl<const N: usize> Seen<N> {
+impl<const N: usize> SeenBlocks<N> {
     /// The whole block was in memory a moment ago.
     fn is_fresh(&self, block: usize, now_ms: u64) -> bool {
         self.is_recent(block, WHOLE, now_ms)
@@ -237,11 +237,11 @@ impl<const N: usize> Seen<N> {
     fn is_recent(&self, block: usize, extent: u64, now_ms: u64) -> bool {
         let word = self.0[block % N].load(Ordering::Relaxed);
         let seen_ms = word & (WHOLE - 1);
-        word - seen_ms == Seen::<N>::tag(block, extent) && now_ms.saturating_sub(seen_ms) <= SEEN_FOR_MS
+        word - seen_ms == SeenBlocks::<N>::tag(block, extent) && now_ms.saturating_sub(seen_ms) <= SEEN_FOR_MS
     }
 
     fn note(&self, block: usize, extent: u64, now_ms: u64) {
-        self.0[block % N].store(Seen::<N>::tag(block, extent) | now_ms, Ordering::Relaxed);
+        self.0[block % N].store(SeenBlocks::<N>::tag(block, extent) | now_ms, Ordering::Relaxed);
     }
 
     fn tag(block: usize, extent: u64) -> u64 {
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_was_seen_is_believed_for_a_moment() {
-        let seen = Seen::<2>::default();
+        let seen = SeenBlocks::<2>::default();
         assert!(!seen.is_fresh(0, 1000) && !seen.is_touched(0, 1000));
         seen.note(0, WHOLE, 1000);
         seen.note(3, 0, 1001);

@@ -26,7 +26,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::disk::{Disk, MappedRange, PAGE, naming, sync_failed};
-use crate::looking::{Growth, Look, Mapped, ReadError, Seen};
+use crate::looking::{Growth, Look, MappedFile, ReadError, SeenBlocks};
 
 /// Most bytes prepared in one go: a quarter of a millisecond of work where memory is dear.
 pub const CHUNK_MAX: usize = 64 * 1024;
@@ -101,7 +101,7 @@ pub struct LogFile {
     readers: AtomicUsize,
     /// Claimed by whoever appends or retracts.
     busy: AtomicBool,
-    seen: Seen<8>,
+    seen: SeenBlocks<8>,
     growth: Growth,
 }
 
@@ -132,7 +132,7 @@ impl LogFile {
             preparing: Mutex::new(()),
             readers: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
-            seen: Seen::default(),
+            seen: SeenBlocks::default(),
             growth: Growth::default(),
         }
     }
@@ -243,7 +243,7 @@ impl LogFile {
         if look.is_new(&self.growth, range.start, used) {
             return Ok(());
         }
-        let file = Mapped { path: &self.path, map: &self.map, used, seen: &self.seen };
+        let file = MappedFile { path: &self.path, map: &self.map, used, seen: &self.seen };
         look.bring(&file, || self.file.try_clone(), range)
     }
 
@@ -391,7 +391,7 @@ fn next_data(file: &File, at: usize) -> io::Result<Option<Range<usize>>> {
 pub struct WordFile {
     map: MmapRaw,
     path: PathBuf,
-    seen: Seen<1>,
+    seen: SeenBlocks<1>,
 }
 
 impl WordFile {
@@ -413,7 +413,7 @@ impl WordFile {
     }
 
     fn map(file: &File, path: PathBuf) -> io::Result<WordFile> {
-        let words = WordFile { map: map_whole(file)?, path, seen: Seen::default() };
+        let words = WordFile { map: map_whole(file)?, path, seen: SeenBlocks::default() };
         // A changed word makes its page dirty, and with read-ahead the large piece of memory that the page is part of.
         words.advise(Advice::Random);
         Ok(words)
@@ -468,7 +468,7 @@ impl WordFile {
 
     /// Makes sure that `range` is in memory before its words are looked at; `used` bytes of the file have words.
     pub fn look(&self, look: &Look<'_>, used: usize, range: Range<usize>) -> Result<(), ReadError> {
-        let file = Mapped { path: &self.path, map: &self.map, used, seen: &self.seen };
+        let file = MappedFile { path: &self.path, map: &self.map, used, seen: &self.seen };
         look.bring(&file, || File::open(&self.path), range)
     }
 

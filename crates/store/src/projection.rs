@@ -13,9 +13,9 @@ use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use crate::consume_queue::{ConsumeQueue, Put};
 use crate::delay_levels::DelayLevels;
 use crate::disk::Disk;
+use crate::entry_properties::EntryProperties;
 use crate::files;
 use crate::index::Index;
-use crate::noted::Noted;
 use crate::queue_file::QueueEntry;
 use crate::queues::{Queues, is_directory_name};
 
@@ -30,13 +30,13 @@ pub struct Projection {
 
 impl Projection {
     /// The queue entry of a record at `physical`.
-    pub fn queue_entry(&self, record: &Record<'_>, noted: &Noted<'_>, physical: u64) -> QueueEntry {
-        let delay = || noted.delay?.parse::<usize>().ok().filter(|level| *level > 0);
+    pub fn queue_entry(&self, record: &Record<'_>, properties: &EntryProperties<'_>, physical: u64) -> QueueEntry {
+        let delay = || properties.delay?.parse::<usize>().ok().filter(|level| *level > 0);
         let tags_code = match delay() {
             Some(level) if record.topic() == SCHEDULE_TOPIC => {
                 self.delay_levels.due_ms(level, record.store_timestamp())
             }
-            _ => noted.tags.map_or(0, tags_code),
+            _ => properties.tags.map_or(0, tags_code),
         };
         QueueEntry {
             physical: PhysicalOffset(physical),
@@ -76,10 +76,10 @@ impl Projection {
         &self,
         queue: &Arc<ConsumeQueue>,
         record: &Record<'_>,
-        noted: &Noted<'_>,
+        properties: &EntryProperties<'_>,
         physical: u64,
     ) -> io::Result<(Put, QueueEntry)> {
-        let entry = self.queue_entry(record, noted, physical);
+        let entry = self.queue_entry(record, properties, physical);
         let put = queue.put(&*self.disk, record.queue_offset(), &entry)?;
         if put != Put::Impossible {
             queue.raise_next(record.queue_offset().0 + 1);
@@ -92,12 +92,12 @@ impl Projection {
     pub fn put_queue(
         &self,
         record: &Record<'_>,
-        noted: &Noted<'_>,
+        properties: &EntryProperties<'_>,
         physical: u64,
         known: &mut Option<Arc<ConsumeQueue>>,
     ) -> io::Result<Option<(Put, QueueEntry)>> {
         let Some(queue) = self.queue_of(record, known) else { return Ok(None) };
-        self.put(queue, record, noted, physical).map(Some)
+        self.put(queue, record, properties, physical).map(Some)
     }
 
     /// Removes what came so far of the queues of a topic that was deleted at this place of the log, durably. While nobody appends.
@@ -124,7 +124,7 @@ impl Projection {
     }
 
     /// Puts a record into the index, if there is one.
-    pub fn put_index(&self, record: &Record<'_>, noted: &Noted<'_>, physical: u64) -> io::Result<()> {
-        self.index.as_ref().map_or(Ok(()), |index| index.put(&*self.disk, record, noted, physical))
+    pub fn put_index(&self, record: &Record<'_>, properties: &EntryProperties<'_>, physical: u64) -> io::Result<()> {
+        self.index.as_ref().map_or(Ok(()), |index| index.put(&*self.disk, record, properties, physical))
     }
 }

@@ -150,7 +150,7 @@ impl Queues {
     /// Writes out what [`ConsumeQueue::flush`] says, of `dirty` queues, and makes the names of new files durable. What fails is
     /// tried again the next time, and keeps no other queue from the disk.
     pub fn write_out(&self, disk: &dyn Disk, least_pages: u64, dirty: Vec<Arc<ConsumeQueue>>) -> io::Result<()> {
-        let mut failed = Failed::default();
+        let mut failed = FirstError::default();
         let mut renewed = Vec::new();
         for queue in dirty {
             let new_files = queue.take_new_files();
@@ -192,9 +192,9 @@ impl Queues {
 
 /// The first error of several; or that of a sync, which is for good.
 #[derive(Default)]
-struct Failed(Option<io::Error>);
+struct FirstError(Option<io::Error>);
 
-impl Failed {
+impl FirstError {
     fn note(&mut self, result: io::Result<()>) {
         if let Err(error) = result
             && (self.0.is_none() || is_failed_sync(&error))

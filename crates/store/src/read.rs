@@ -188,12 +188,12 @@ const PASSED_OVER_MAX: u64 = 1024;
 
 /// What a filter has cost.
 #[derive(Default)]
-struct LookedInto {
+struct FilterCost {
     records: usize,
     bytes: usize,
 }
 
-impl LookedInto {
+impl FilterCost {
     /// Whether one more record may be looked into in this read.
     fn one_more(&mut self, len: usize, effort: Effort) -> Result<bool, ReadError> {
         let fits = self.bytes == 0 || self.bytes + len <= LOOKED_INTO_BYTES;
@@ -208,7 +208,7 @@ impl LookedInto {
 
 /// The records of one answer, on their way to become few pieces.
 #[derive(Default)]
-struct Gathered {
+struct AnswerPieces {
     pieces: Vec<Bytes>,
     /// What comes after the pieces: runs that were copied.
     copied: Vec<u8>,
@@ -216,7 +216,7 @@ struct Gathered {
     run: Range<usize>,
 }
 
-impl Gathered {
+impl AnswerPieces {
     /// Adds a record at `place` of `window`, which is also that of the run.
     fn add(&mut self, window: &Window, place: Range<usize>, expected: usize) {
         if place.start == self.run.end && !self.run.is_empty() {
@@ -353,14 +353,14 @@ impl Reader {
         let log_end = self.positions.written();
         let bytes_max = limits.bytes_max.clamp(BYTES_MIN, BYTES_MAX);
         let scan_max = (self.limits.scan_bytes.max(limits.count_max.saturating_mul(ENTRY_LEN)) / ENTRY_LEN) as u64;
-        let mut gathered = Gathered::default();
+        let mut gathered = AnswerPieces::default();
         let mut window: Option<Window> = None;
         // Entries below this point into a segment that is gone.
         let mut removed_below = 0;
         let mut examined = 0;
         // Entries before this are in memory.
         let mut entries_end = from;
-        let mut looked_into = LookedInto::default();
+        let mut looked_into = FilterCost::default();
         for offset in from..run.end {
             if offset == entries_end {
                 entries_end = run.end.min(offset + ENTRIES_STEP);

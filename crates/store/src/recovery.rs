@@ -21,12 +21,12 @@ use memchr::memmem;
 use crate::checkpoint::Checkpoint;
 use crate::consume_queue::{ConsumeQueue, Put};
 use crate::disk::{Disk, PAGE};
+use crate::entry_properties::EntryProperties;
 use crate::files;
-use crate::index::{Durable, Repair};
+use crate::index::{DurableExtent, Repair};
 use crate::interrupt::Interrupt;
 use crate::looking::{Effort, Look};
 use crate::mapped_file::{LogFile, LogSlice};
-use crate::noted::Noted;
 use crate::projection::Projection;
 use crate::queue_file::QueueEntry;
 use crate::segments::{RECORD_LEN_MAX, Segments};
@@ -38,7 +38,7 @@ const SEARCH_STEP: usize = 256 * 1024;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recovered {
+pub struct RecoveryOutcome {
     /// End of the last whole record.
     pub end: u64,
     /// Its store time; 0 for an empty log.
@@ -107,7 +107,7 @@ pub fn recover(
     checkpoint: &Checkpoint,
     clean: bool,
     interrupt: &Interrupt,
-) -> io::Result<Recovered> {
+) -> io::Result<RecoveryOutcome> {
     let began = Instant::now();
     let disk = &*projection.disk;
     let files = segments.all();
@@ -153,7 +153,7 @@ pub fn recover(
     }
     let took_ms = began.elapsed().as_millis();
     tracing::info!(clean, from = start.queues.min(start.index), end, records = scan.records, took_ms, "log recovered");
-    Ok(Recovered { end, last_timestamp })
+    Ok(RecoveryOutcome { end, last_timestamp })
 }
 
 /// The queues keep the entries of records before `physical`; those of all others are put again.
@@ -176,7 +176,7 @@ fn keep_before(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -
 }
 
 /// Without a log there is nothing to point into.
-fn drop_projections(projection: &Projection, checkpoint: &Checkpoint) -> io::Result<Recovered> {
+fn drop_projections(projection: &Projection, checkpoint: &Checkpoint) -> io::Result<RecoveryOutcome> {
     checkpoint.lower(0);
     checkpoint.save(&*projection.disk)?;
     for queue in projection.queues.all() {
@@ -189,7 +189,7 @@ fn drop_projections(projection: &Projection, checkpoint: &Checkpoint) -> io::Res
     if let Some(index) = &projection.index {
         index.truncate(&*projection.disk, 0)?;
     }
-    Ok(Recovered { end: 0, last_timestamp: 0 })
+    Ok(RecoveryOutcome { end: 0, last_timestamp: 0 })
 }
 
 /// After a clean stop everything up to the last queue entry is in the queues and in the index.
@@ -248,13 +248,13 @@ fn start_after_crash(
     let record_at = |at: u64| record_bytes(files, projection, at).ok().flatten();
     let (index, repair) = match &projection.index {
         Some(index) if checkpoint.found().is_some() => {
-            let found = index.check(Durable::Position(known.index), known.index, &record_at);
+            let found = index.check(DurableExtent::Position(known.index), known.index, &record_at);
             let whole_before = if found.broken { found.resume.min(known.index) } else { known.index };
             let from = if found.leaves_nothing() { log_min } else { whole_before };
             (from, Some(found))
         }
         Some(index) => {
-            let found = index.check(Durable::Time(checkpoint.index_time()), log_end, &record_at);
+            let found = index.check(DurableExtent::Time(checkpoint.index_time()), log_end, &record_at);
             // Messages without keys have no entries: the checkpoint may know better than the last entry, unless that is damaged.
             let from =
                 if found.leaves_nothing() || found.broken { found.resume } else { found.resume.max(known.index) };
@@ -408,17 +408,17 @@ fn scan(
                 Ok(Parsed::Blank { .. }) => break,
                 Ok(Parsed::Record(record)) if is_whole(record, at, on_disk) => {
                     let text = record.properties();
-                    let noted = Noted::of(&text);
+                    let properties = EntryProperties::of(&text);
                     if physical >= start.queues {
                         if let Some(topic) = deleted_topic(record) {
                             known = None;
                             projection.forget_topic(&topic)?;
                         }
-                        let put = projection.put_queue(record, &noted, physical, &mut known)?;
+                        let put = projection.put_queue(record, &properties, physical, &mut known)?;
                         scan.gap |= matches!(put, Some((Put::Gap, _)));
                     }
                     if physical >= start.index {
-                        projection.put_index(record, &noted, physical)?;
+                        projection.put_index(record, &properties, physical)?;
                     }
                     scan.last = Some((physical, record.store_timestamp()));
                     scan.records += 1;

@@ -9,7 +9,7 @@ use ferromq_protocol::message::{Parsed, Record, RecordError};
 
 /// What stands at a position of a segment.
 #[derive(Debug)]
-pub enum Found<'a> {
+pub enum LogItem<'a> {
     Record(Record<'a>),
     /// Nothing more in this segment.
     End,
@@ -22,24 +22,24 @@ pub enum Found<'a> {
     },
 }
 
-impl<'a> Found<'a> {
+impl<'a> LogItem<'a> {
     /// Looks at the start of `bytes`, which stand at `physical`. `room` is what is left of the segment: more than `bytes`
     /// where the rest of it is not there yet. The body's CRC is not checked.
-    pub fn at(bytes: &'a [u8], physical: u64, room: usize) -> Found<'a> {
+    pub fn at(bytes: &'a [u8], physical: u64, room: usize) -> LogItem<'a> {
         let error = match record_at(bytes, physical) {
-            Ok(Parsed::Record(record)) => return Found::Record(record),
-            Ok(Parsed::Blank { .. }) => return Found::End,
+            Ok(Parsed::Record(record)) => return LogItem::Record(record),
+            Ok(Parsed::Blank { .. }) => return LogItem::End,
             // Unless other records follow: then it is its length that is damaged.
             Err(RecordError::Truncated { needed, .. })
                 if bytes.len() < room && needed <= room && next_head(bytes, physical, bytes.len()).is_none() =>
             {
-                return Found::Part;
+                return LogItem::Part;
             }
             // Less than a filler: only zeros, in a log of ours.
-            Err(RecordError::Truncated { .. }) if room < BLANK_LEN => return Found::End,
+            Err(RecordError::Truncated { .. }) if room < BLANK_LEN => return LogItem::End,
             Err(error) => error,
         };
-        Found::Damage { len: damaged_len(bytes, physical, room), error }
+        LogItem::Damage { len: damaged_len(bytes, physical, room), error }
     }
 }
 
@@ -106,13 +106,13 @@ mod tests {
     fn walk(bytes: &[u8], room: usize) -> (Vec<usize>, usize) {
         let (mut at, mut found) = (0, Vec::new());
         loop {
-            match Found::at(&bytes[at..], START + at as u64, room - at) {
-                Found::Record(record) => {
+            match LogItem::at(&bytes[at..], START + at as u64, room - at) {
+                LogItem::Record(record) => {
                     found.push(at);
                     at += record.record_len();
                 }
-                Found::Damage { len, .. } => at += len,
-                Found::Part | Found::End => return (found, at),
+                LogItem::Damage { len, .. } => at += len,
+                LogItem::Part | LogItem::End => return (found, at),
             }
         }
     }
@@ -148,12 +148,12 @@ mod tests {
     #[test]
     fn a_record_of_another_place_is_damage() {
         let (bytes, ends) = segment(&[b"one".to_vec(), b"two".to_vec()]);
-        let moved = Found::at(&bytes, START + 1, bytes.len());
+        let moved = LogItem::at(&bytes, START + 1, bytes.len());
         assert!(
-            matches!(moved, Found::Damage { error: RecordError::Elsewhere { stated }, .. } if stated.0 == START),
+            matches!(moved, LogItem::Damage { error: RecordError::Elsewhere { stated }, .. } if stated.0 == START),
             "{moved:?}"
         );
-        assert!(matches!(Found::at(&bytes[ends[1]..], START + ends[1] as u64, 100), Found::End));
-        assert!(matches!(Found::at(&[0; 7], START, 7), Found::End));
+        assert!(matches!(LogItem::at(&bytes[ends[1]..], START + ends[1] as u64, 100), LogItem::End));
+        assert!(matches!(LogItem::at(&[0; 7], START, 7), LogItem::End));
     }
 }

@@ -13,7 +13,7 @@ use crate::disk::{Disk, DiskUsage};
 use crate::dispatch::Arrival;
 use crate::error::AppendError;
 use crate::index::QueryOutcome;
-use crate::index_file::Sought;
+use crate::index_file::KeyQuery;
 use crate::looking::{Effort, ReadError};
 use crate::queue_file::QueueEntry;
 use crate::read::{Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome};
@@ -133,7 +133,7 @@ impl Store {
         effort: Effort,
     ) -> Result<QueryOutcome, ReadError> {
         let Some(index) = &self.index else { return Ok(QueryOutcome::default()) };
-        let sought = Sought { topic, key, max: max.min(self.config.query_max), begin: begin_ms, end: end_ms };
+        let sought = KeyQuery { topic, key, max: max.min(self.config.query_max), begin: begin_ms, end: end_ms };
         let look = self.reader.look(effort);
         index.query(&look, &sought, |at| self.segments.record_at(&look, at))
     }

@@ -16,7 +16,7 @@ use crate::files;
 use crate::looking::{Look, ReadError};
 use crate::mapped_file::LogFile;
 use crate::segments::RECORD_LEN_MAX;
-use crate::walk::Found;
+use crate::walk::LogItem;
 
 /// A truncation waits so long for readers of what is to go.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -94,13 +94,13 @@ impl Store {
         let (mut at, mut timestamp) = (0, 0);
         while file.start() + (at as u64) < to {
             match find_at(&file, look, &bytes, at)? {
-                Found::Record(record) => {
+                LogItem::Record(record) => {
                     at += record.record_len();
                     timestamp = record.store_timestamp();
                 }
-                Found::End => at = file.len(),
-                Found::Damage { len, .. } => at += len,
-                Found::Part => return Err(bad()),
+                LogItem::End => at = file.len(),
+                LogItem::Damage { len, .. } => at += len,
+                LogItem::Part => return Err(bad()),
             }
         }
         if file.start() + at as u64 == to { Ok(timestamp) } else { Err(bad()) }
@@ -128,7 +128,7 @@ impl Store {
             let mut at = (physical - file.start()) as usize;
             while at < bytes.len() {
                 match find_at(&file, &look, &bytes, at)? {
-                    Found::Record(record) => {
+                    LogItem::Record(record) => {
                         let physical = file.start() + at as u64;
                         if record.sys_flag().is_visible() && !work.is_deleted(record.topic(), physical) {
                             let queue = self.queues.find_or_make(record.topic(), record.queue_id());
@@ -136,9 +136,9 @@ impl Store {
                         }
                         at += record.record_len();
                     }
-                    Found::End => at = file.len(),
-                    Found::Damage { len, .. } => at += len,
-                    Found::Part => return Ok(()),
+                    LogItem::End => at = file.len(),
+                    LogItem::Damage { len, .. } => at += len,
+                    LogItem::Part => return Ok(()),
                 }
             }
             if at < file.len() {
@@ -151,12 +151,12 @@ impl Store {
 }
 
 /// What stands at `at` of a segment, of which `bytes` are written. No more than that is brought into memory.
-fn find_at<'a>(file: &LogFile, look: &Look<'_>, bytes: &'a [u8], at: usize) -> Result<Found<'a>, ReadError> {
+fn find_at<'a>(file: &LogFile, look: &Look<'_>, bytes: &'a [u8], at: usize) -> Result<LogItem<'a>, ReadError> {
     let (rest, physical) = (&bytes[at..], file.start() + at as u64);
     file.look(look, at..at + rest.len().min(RECORD_LEN_MIN))?;
     let len = Record::head_at(rest, PhysicalOffset(physical)).filter(|len| *len <= RECORD_LEN_MAX);
     // Where that is no record, the search for the next one may go through all there is.
     let len = len.map_or(rest.len(), |len| len.min(rest.len()));
     file.look(look, at..at + len)?;
-    Ok(Found::at(&rest[..len], physical, file.len() - at))
+    Ok(LogItem::at(&rest[..len], physical, file.len() - at))
 }

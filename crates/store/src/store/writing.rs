@@ -10,7 +10,7 @@ use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
 use super::Store;
 use crate::append::{Appended, AppendedBatch, with_encoded};
-use crate::commit_log::Placed;
+use crate::commit_log::Placement;
 use crate::error::AppendError;
 use crate::looking::{Effort, ReadError};
 use crate::queues::is_directory_name;
@@ -132,7 +132,7 @@ impl Store {
         })
     }
 
-    fn place(&self, message: &NewMessage<'_>, records: &mut [u8], lens: &[usize]) -> Result<Placed, AppendError> {
+    fn place(&self, message: &NewMessage<'_>, records: &mut [u8], lens: &[usize]) -> Result<Placement, AppendError> {
         if !is_directory_name(message.topic) || message.topic == TABLE_CHANGES_TOPIC {
             return Err(AppendError::TopicName { topic: message.topic.to_owned() });
         }
