@@ -62,7 +62,7 @@ struct Next {
     /// An append waits until the log is ready to here.
     wanted_ready: u64,
     failure: Option<(Instant, io::ErrorKind, String)>,
-    /// The log tells of the first failure in a row.
+    /// Only the first failure in a row goes into the trace log.
     failing: bool,
 }
 

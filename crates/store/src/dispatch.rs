@@ -1,6 +1,6 @@
-//! Follows the log and projects each record into its consume queue and the index, then tells who waits for arrivals.
+//! Follows the commit log: has each record projected into its consume queue and the index, then calls the arrival listeners.
 //!
-//! Done by whoever has appended, right afterwards ([`Dispatcher::catch_up`]), or by a thread of its own; by one at a time.
+//! Done by the thread that has appended, right afterwards ([`Dispatcher::catch_up`]), or by a thread of its own; by one at a time.
 //! It never passes the confirmed offset, so a consumer cannot see what a crash could take back.
 //! Java: ReputMessageService and the commit log dispatchers.
 
@@ -38,7 +38,7 @@ const BATCH_RECORDS: usize = 1_000;
 const BATCHES_ON_CALLER: usize = 2;
 /// After some work, more is waited for so long before the thread parks: under load appends then need not wake it.
 const NAP: Duration = Duration::from_micros(50);
-/// So much of the log is read at once for what is behind.
+/// So much of the commit log is read at once for queues that are behind.
 const LOOK_AHEAD: usize = 256 * 1024;
 /// While something is behind, looked at again so often.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -59,7 +59,8 @@ pub struct Arrival<'a> {
 /// A part of a segment.
 type Part = (Arc<LogFile>, Range<usize>);
 
-type Listener = Box<dyn Fn(&Arrival<'_>) + Send + Sync>;
+/// Called for each message that consumers can see from now on.
+type ArrivalListener = Box<dyn Fn(&Arrival<'_>) + Send + Sync>;
 
 pub struct Dispatcher {
     projection: Arc<Projection>,
@@ -68,7 +69,7 @@ pub struct Dispatcher {
     health: Arc<Health>,
     signal: Arc<Signal>,
     stop: AtomicBool,
-    listeners: RwLock<Vec<Listener>>,
+    listeners: RwLock<Vec<ArrivalListener>>,
     /// Held while records are projected; and by whoever changes what is projected.
     work: Mutex<Work>,
 }
@@ -121,7 +122,7 @@ impl Dispatcher {
         }
     }
 
-    pub fn listen(&self, listener: Listener) {
+    pub fn listen(&self, listener: ArrivalListener) {
         self.listeners.write().push(listener);
     }
 
@@ -135,7 +136,7 @@ impl Dispatcher {
         let work = self.work.lock();
         let dirty = self.projection.queues.take_dirty();
         drop(work);
-        // Whoever found the lock taken left his messages to the holder.
+        // A thread that found the lock taken left its messages to the holder.
         self.signal.wake();
         dirty
     }
@@ -145,7 +146,7 @@ impl Dispatcher {
         work.deleted.insert(topic.to_owned(), end);
         work.known = None;
         work.behind.forget_retired();
-        self.tell_of(&work.behind);
+        self.publish(&work.behind);
     }
 
     /// The log ends at `end` now: dispatches it again from there, or from where something is missing.
@@ -155,7 +156,7 @@ impl Dispatcher {
         work.behind.forget_all();
         work.deleted.retain(|_, deleted_at| *deleted_at < end);
         work.known = None;
-        self.tell_of(&work.behind);
+        self.publish(&work.behind);
     }
 
     /// Bytes that consumers may see but do not yet, all of them.
@@ -272,7 +273,7 @@ impl Dispatcher {
         at > start
     }
 
-    fn project(&self, work: &mut Work, record: &Record<'_>, physical: u64, listeners: &[Listener]) {
+    fn project(&self, work: &mut Work, record: &Record<'_>, physical: u64, listeners: &[ArrivalListener]) {
         let text = record.properties();
         let properties = EntryProperties::of(&text);
         let Work { deleted, known, behind } = work;
@@ -293,7 +294,7 @@ impl Dispatcher {
         }
         self.positions.dispatched_timestamp.store(record.store_timestamp(), Ordering::Release);
         if let Some((put, entry)) = put {
-            tell(record, &text, put, &entry, listeners);
+            notify(record, &text, put, &entry, listeners);
         }
     }
 
@@ -302,12 +303,12 @@ impl Dispatcher {
             self.health.poison(format!("queues or index could not be synced: {error}"));
         }
         behind.set_aside(target, physical, record.store_timestamp(), error);
-        self.tell_of(behind);
+        self.publish(behind);
         self.signal.wake();
     }
 
-    /// Has everybody know what is missing.
-    fn tell_of(&self, behind: &Behind) {
+    /// Publishes what is missing: to the positions, and to the store's health.
+    fn publish(&self, behind: &Behind) {
         self.positions.set_missing(behind.first());
         if behind.has_no_room() {
             let reason = "queues or index cannot be written".to_owned();
@@ -335,7 +336,7 @@ impl Dispatcher {
                 false
             }
         };
-        self.tell_of(&work.behind);
+        self.publish(&work.behind);
         goes_on
     }
 
@@ -392,7 +393,14 @@ impl Dispatcher {
         work.behind.pass_came_to(at, end)
     }
 
-    fn make_up_for(&self, work: &mut Work, record: &Record<'_>, physical: u64, end: u64, listeners: &[Listener]) {
+    fn make_up_for(
+        &self,
+        work: &mut Work,
+        record: &Record<'_>,
+        physical: u64,
+        end: u64,
+        listeners: &[ArrivalListener],
+    ) {
         let text = record.properties();
         let properties = EntryProperties::of(&text);
         let visible = record.sys_flag().is_visible();
@@ -403,7 +411,7 @@ impl Dispatcher {
                 let put = self.projection.put(&queue, record, &properties, physical);
                 work.behind.tried(&target, physical, end, put.as_ref().map(|_| ()));
                 if let Ok((put, entry)) = put {
-                    tell(record, &text, put, &entry, listeners);
+                    notify(record, &text, put, &entry, listeners);
                 }
             }
         }
@@ -420,8 +428,8 @@ impl Dispatcher {
     }
 }
 
-/// Tells who listens of a record that is in its queue now.
-fn tell(record: &Record<'_>, text: &str, put: Put, entry: &QueueEntry, listeners: &[Listener]) {
+/// Calls the arrival listeners for a record that is in its queue now.
+fn notify(record: &Record<'_>, text: &str, put: Put, entry: &QueueEntry, listeners: &[ArrivalListener]) {
     match put {
         Put::Gap => {
             tracing::warn!(topic = record.topic(), queue = %record.queue_id(), offset = %record.queue_offset(), "queue entries before this one are missing");
@@ -443,7 +451,7 @@ fn tell(record: &Record<'_>, text: &str, put: Put, entry: &QueueEntry, listeners
     for listener in listeners {
         // It would panic again at every next try, and nothing more would ever be dispatched.
         if catch_unwind(AssertUnwindSafe(|| listener(&arrival))).is_err() {
-            tracing::error!(topic = arrival.topic, queue = %arrival.queue_id, offset = %arrival.queue_offset, "who was told of a message has panicked");
+            tracing::error!(topic = arrival.topic, queue = %arrival.queue_id, offset = %arrival.queue_offset, "an arrival listener has panicked");
         }
     }
 }

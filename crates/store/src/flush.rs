@@ -167,7 +167,7 @@ impl Flusher {
         }
     }
 
-    /// Has the flush thread look at who waits.
+    /// Has the flush thread look at the waiters.
     pub fn wake(&self) {
         match self.mode {
             FlushMode::Sync { .. } => self.signal.wake(),
@@ -376,7 +376,7 @@ impl Flusher {
         self.syncing.is_locked()
     }
 
-    /// Answers whoever still waits. After the thread has ended.
+    /// Answers the waiters that are left. After the thread has ended.
     pub fn abandon(&self) {
         self.waiters.fail_all();
     }

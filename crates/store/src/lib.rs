@@ -5,7 +5,7 @@
 //! (docs/format.md).
 //!
 //! How a message travels here: [`Store::append`] encodes outside the lock, stamps and copies under it
-//! (`commit_log`), `dispatch` follows the log and writes queue entries (`consume_queue`) and index entries (`index`),
+//! (`commit_log`), `dispatch` follows the commit log and writes queue entries (`consume_queue`) and index entries (`index`),
 //! `flush` makes a prefix durable, [`Store::read`] goes from queue entries to slices of the mapped log.
 //!
 //! `unsafe` lives in `mapped_file` alone.

@@ -53,7 +53,7 @@ impl Maintenance {
         self.signal.attach();
         let mut last_thorough = Instant::now();
         let mut last_look: Option<Instant> = None;
-        // The log tells of the first failure in a row.
+        // Only the first failure in a row goes into the trace log.
         let mut failing = false;
         while !self.stop.load(Ordering::Acquire) {
             if last_look.is_none_or(|last| last.elapsed() >= DISK_LOOK) {

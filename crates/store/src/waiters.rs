@@ -1,4 +1,4 @@
-//! Who waits for a mark of the log to pass a place.
+//! Callbacks that wait until a mark of the commit log, such as how far it is flushed, has passed a place.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// Why what was waited for has not come.
+/// Why a message did not become safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSafe {
     /// It may still get to the disk later. Java: FLUSH_DISK_TIMEOUT.
@@ -31,7 +31,7 @@ struct Waiter {
 pub struct Waiters {
     /// Ordered by end.
     list: Mutex<VecDeque<Waiter>>,
-    /// How many, for who only wants to know whether there are any.
+    /// How many. Read without the lock to see whether there are any.
     count: AtomicUsize,
 }
 

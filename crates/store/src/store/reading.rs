@@ -138,8 +138,8 @@ impl Store {
         index.query(&look, &sought, |at| self.segments.record_at(&look, at))
     }
 
-    /// Has `listener` called for every message that consumers can see from now on, in log order, on the thread that makes
-    /// it visible: it must be short and must not append, delete topics, truncate or close.
+    /// Adds an arrival listener. It is called for every message that consumers can see from now on, in the order of the commit log,
+    /// on the thread that makes the message visible: it must be short and must not append, delete topics, truncate or close.
     pub fn on_arrival(&self, listener: impl Fn(&Arrival<'_>) + Send + Sync + 'static) {
         self.dispatcher.listen(Box::new(listener));
     }
