@@ -661,6 +661,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_checkpoint_that_is_found_after_a_kill_is_on_the_disk() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(PowerDisk::default()));
+        let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), 0).unwrap();
+        let mut index = open();
+        enter(&mut index, &[10]);
+        // All but the last step of the save: the name of the checkpoint is there, and not on the disk.
+        *disk.fails_after.lock() = Some(8);
+        index.save(index.checkpoint()).unwrap_err();
+        *disk.fails_after.lock() = None;
+        let mut index = open();
+        assert_eq!(index.entered(), QueueOffset(1));
+        index.save(index.checkpoint()).unwrap();
+        disk.power_loss(dir.path(), || true);
+        assert_eq!(open().entered(), QueueOffset(1));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         /// In so many ms.
