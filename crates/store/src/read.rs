@@ -25,8 +25,8 @@ use crate::watermarks::Positions;
 const BYTES_MIN: usize = 100;
 const BYTES_MAX: usize = 128 << 20;
 
-/// First and one-after-last offset of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// First and one-after-last offset of a queue; by default those of one that nothing was ever in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueBounds {
     pub min: QueueOffset,
     pub max: QueueOffset,

@@ -118,13 +118,13 @@ pub(crate) fn search(store: &Store, request: &SearchOffsetRequest) -> Result<Rep
 
 /// GET_MAX_OFFSET.
 pub(crate) fn max(store: &Store, request: &MaxOffsetRequest) -> Result<Reply, Refusal> {
-    let offset = store.queue_bounds(&request.topic, request.queue_id).map(|bounds| bounds.max).unwrap_or_default();
+    let offset = store.queue_bounds(&request.topic, request.queue_id).unwrap_or_default().max;
     Ok(Reply::ok().header(MaxOffsetReply { offset }))
 }
 
 /// GET_MIN_OFFSET. The empty remark is Java's.
 pub(crate) fn min(store: &Store, request: &MinOffsetRequest) -> Result<Reply, Refusal> {
-    let offset = store.queue_bounds(&request.topic, request.queue_id).map(|bounds| bounds.min).unwrap_or_default();
+    let offset = store.queue_bounds(&request.topic, request.queue_id).unwrap_or_default().min;
     Ok(Reply::ok().header(MinOffsetReply { offset }).remark(""))
 }
 

@@ -346,8 +346,7 @@ impl PullPath {
     }
 
     fn bounds(&self, pull: &Pull) -> QueueBounds {
-        let nothing = QueueBounds { min: QueueOffset(0), max: QueueOffset(0) };
-        self.store.queue_bounds(&pull.topic.topic_name, pull.queue).unwrap_or(nothing)
+        self.store.queue_bounds(&pull.topic.topic_name, pull.queue).unwrap_or_default()
     }
 
     /// Parks the pull; gives it back when it must be answered now after all.

@@ -13,7 +13,7 @@ use ferromq_store::{Boundary, Effort, ReadError, Store};
 use tracing::{info, warn};
 
 use super::offsets::refuse_own_group;
-use super::stats::{bounds, queues};
+use super::stats::queues;
 use crate::answer::Answer;
 use crate::clients::Clients;
 use crate::consumer_offsets::ConsumerOffsets;
@@ -100,7 +100,7 @@ impl ResetPath {
         let Some(asked) = request.offset.filter(|offset| *offset != -1) else {
             return Ok(self.offset_at(&request.topic, queue, request.timestamp)?);
         };
-        let bounds = bounds(&self.store, &request.topic, queue);
+        let bounds = self.store.queue_bounds(&request.topic, queue).unwrap_or_default();
         QueueOffset::try_from(asked).ok().filter(|offset| (bounds.min..=bounds.max).contains(offset)).ok_or_else(|| {
             Refusal::system_error(format!(
                 "Target offset {asked} not in consume queue range [{}-{}]",
@@ -112,7 +112,7 @@ impl ResetPath {
     /// The offset for a time; before 1970 means the end.
     fn offset_at(&self, topic: &str, queue: QueueId, timestamp: i64) -> Result<QueueOffset, ReadError> {
         if timestamp < 0 {
-            return Ok(bounds(&self.store, topic, queue).max);
+            return Ok(self.store.queue_bounds(topic, queue).unwrap_or_default().max);
         }
         self.store.offset_by_time(topic, queue, timestamp, Boundary::Lower, Effort::Full)
     }

@@ -13,7 +13,7 @@ use ferromq_protocol::header::{
     QueryConsumeQueueRequest, TopicConsumersRequest, TopicStatsRequest, TopicsByConsumerRequest,
 };
 use ferromq_protocol::{QueueId, QueueOffset, Reply, ResponseCode, TopicName};
-use ferromq_store::{Effort, QueueBounds, ReadError, Store};
+use ferromq_store::{Effort, ReadError, Store};
 
 use crate::clients::Clients;
 use crate::clock::now_ms;
@@ -50,7 +50,7 @@ impl Figures {
         let mut stats =
             TopicStats { topic_put_tps: self.statistics.sent_per_second(&request.topic), ..TopicStats::default() };
         for queue in queues(topic.read_queue_nums.max(topic.write_queue_nums)) {
-            let bounds = bounds(&self.store, &request.topic, queue);
+            let bounds = self.store.queue_bounds(&request.topic, queue).unwrap_or_default();
             let offset = TopicOffset {
                 min_offset: bounds.min.as_i64(),
                 max_offset: bounds.max.as_i64(),
@@ -118,7 +118,7 @@ impl Figures {
     ) -> Result<(), ReadError> {
         let name = &topic.topic_name;
         for queue in queues(topic.read_queue_nums) {
-            let max = bounds(&self.store, name, queue).max;
+            let max = self.store.queue_bounds(name, queue).unwrap_or_default().max;
             let consumed = self.offsets.committed(name, group, queue).unwrap_or_default();
             let pulled =
                 if with_pulls { self.offsets.pulled(name, group, queue).unwrap_or_default() } else { QueueOffset(0) };
@@ -155,7 +155,7 @@ impl Figures {
         let topic = self.topic_or_refuse(&request.topic)?;
         let mut reply = ConsumeTimeSpanReply::default();
         for queue in queues(topic.write_queue_nums) {
-            let bounds = bounds(&self.store, &request.topic, queue);
+            let bounds = self.store.queue_bounds(&request.topic, queue).unwrap_or_default();
             let min = self.store.earliest_store_time(&request.topic, queue, Effort::Full)?.unwrap_or(-1);
             let max = self.time_before(&request.topic, queue, bounds.max)?.unwrap_or(-1);
             let consumed = self.offsets.committed(&request.topic, &request.group, queue).unwrap_or_default();
@@ -262,11 +262,6 @@ impl Figures {
     fn message_queue(&self, topic: &str, queue: QueueId) -> MessageQueue {
         MessageQueue::new(topic, self.broker_name.as_str(), queue.as_i32())
     }
-}
-
-/// Both ends of a queue; a queue that was never written begins and ends at 0.
-pub(super) fn bounds(store: &Store, topic: &str, queue: QueueId) -> QueueBounds {
-    store.queue_bounds(topic, queue).unwrap_or(QueueBounds { min: QueueOffset(0), max: QueueOffset(0) })
 }
 
 /// Queue ids of a topic with so many queues.

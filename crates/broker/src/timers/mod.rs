@@ -87,7 +87,7 @@ impl Timers {
         statistics: Arc<Statistics>,
     ) -> io::Result<Timers> {
         let mut java = JavaProgress::read(java_checkpoint)?;
-        let end = store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
+        let end = store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default().max;
         java.queue_offset = java.queue_offset.min(end);
         let delivery = TimerDelivery {
             dir,
@@ -119,7 +119,7 @@ impl Timers {
     pub(crate) fn progress(&self) -> TimerProgress {
         let delivery = &self.delivery;
         let told = *delivery.told.lock();
-        let end = delivery.store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
+        let end = delivery.store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default().max;
         let late_ms = told.earliest_ms.map_or(0, |earliest| delivery.clock.now_ms().saturating_sub(earliest));
         TimerProgress {
             behind_s: late_ms.max(0).unsigned_abs() / 1000,
@@ -150,7 +150,7 @@ impl TimerDelivery {
     /// As it was saved. What counts as entered is in the queue.
     fn open_index(&self) -> io::Result<TimerIndex> {
         let mut index = TimerIndex::open(self.store.disk(), self.dir.clone(), self.java.read_ms.saturating_sub(1))?;
-        let end = self.store.queue_bounds(TIMER_TOPIC, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
+        let end = self.store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default().max;
         if index.entered() > end {
             warn!(entered = %index.entered(), %end, "more timers were entered than the queue has, because the log lost its end; going on at its end");
             index.skip_to(end);

@@ -167,7 +167,7 @@ impl OpenTransactions {
             }
         }
         if !noted.is_waiting() {
-            let end = |topic| self.parts.store.queue_bounds(topic, QUEUE).map_or(QueueOffset(0), |bounds| bounds.max);
+            let end = |topic| self.parts.store.queue_bounds(topic, QUEUE).unwrap_or_default().max;
             // The queues' ends first and the log's last: what comes meanwhile is read once more, and is on disk before it counts.
             let ends = (end(TRANSACTION_HALF_TOPIC), end(TRANSACTION_OP_HALF_TOPIC));
             let (half, op) = self.pending.lock().start(ends.0, ends.1);
