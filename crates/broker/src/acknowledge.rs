@@ -1,6 +1,6 @@
 //! What an answer waits for: what it says is stored has to survive what this broker promises to survive.
 //!
-//! Handlers say what they have stored ([`Stored`]) and how their answer reads; when it may be given is decided here alone.
+//! Handlers say what they have stored ([`Promise`]) and how their answer reads; when it may be given is decided here alone.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::persistence::SaveError;
 use crate::topics::{Topic, Topics};
 
 /// An answer, and what it promises.
-pub(crate) struct Stored<A> {
+pub(crate) struct Promise<A> {
     pub answer: A,
     /// The end of what was stored in the log; `None` for who does not want to wait for it.
     pub end: Option<PhysicalOffset>,
@@ -23,7 +23,7 @@ pub(crate) struct Stored<A> {
 
 /// Why a promise is not kept in time. What was stored is there, and may be safe later.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotKept {
+pub(crate) enum BrokenPromise {
     #[error(transparent)]
     Log(#[from] NotSafe),
     #[error("the topic is not on disk: {0}")]
@@ -32,7 +32,7 @@ pub(crate) enum NotKept {
 
 /// How an answer reads, in the words of its request.
 pub(crate) trait Acknowledgement: Send + 'static {
-    fn reply(self, kept: Result<(), NotKept>) -> Reply;
+    fn reply(self, kept: Result<(), BrokenPromise>) -> Reply;
 }
 
 /// The place where answers wait.
@@ -46,10 +46,10 @@ impl Acknowledgements {
     pub(crate) fn acknowledge<A: Acknowledgement>(
         &self,
         round: &Round<'_>,
-        stored: Stored<A>,
+        promise: Promise<A>,
         slot: impl FnOnce() -> ReplySlot,
     ) -> Outcome {
-        let Stored { answer, end, topic } = stored;
+        let Promise { answer, end, topic } = promise;
         let end = end.filter(|end| !round.is_safe(*end, Want::Acknowledged));
         let topic = topic.filter(|topic| !self.topics.is_saved(topic));
         if end.is_none() && topic.is_none() {
@@ -59,9 +59,9 @@ impl Acknowledgements {
         let topics = Arc::clone(&self.topics);
         let when_safe = move |safe: Result<(), NotSafe>| match (safe, topic) {
             (Ok(()), Some(topic)) => {
-                topics.when_saved(&topic, move |saved| slot.send(answer.reply(saved.map_err(NotKept::from))));
+                topics.when_saved(&topic, move |saved| slot.send(answer.reply(saved.map_err(BrokenPromise::from))));
             }
-            (safe, _) => slot.send(answer.reply(safe.map_err(NotKept::from))),
+            (safe, _) => slot.send(answer.reply(safe.map_err(BrokenPromise::from))),
         };
         match end {
             Some(end) => {

@@ -15,7 +15,7 @@ use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, FastPort, MainPort};
 use crate::duties;
 use crate::parts::{self, Parts};
-use crate::registrar::{Identity, Registrar, Unregistered};
+use crate::registrar::{Identity, MissingRegistrations, Registrar};
 use crate::start_error::StartError;
 
 /// How long requests under way may take when the broker stops.
@@ -91,7 +91,7 @@ impl Broker {
         let parts = Parts::open(config, config_file, Arc::new(store), port)?;
         parts.connect();
         let config = parts.live.current().clone();
-        let unregistered = Arc::new(Unregistered::default());
+        let unregistered = Arc::new(MissingRegistrations::default());
         let dispatch = Arc::new(parts.dispatch(&unregistered));
         parts.master_duties.start().map_err(StartError::Thread)?;
         let servers = ports.listen(&config, dispatch).await?;

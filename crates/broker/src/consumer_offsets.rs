@@ -68,12 +68,12 @@ struct Progress {
 }
 
 /// All offsets of a topic, taken out of the table.
-pub struct OfTopic {
+pub struct TopicOffsets {
     topic: ByteString,
     groups: Groups,
 }
 
-impl OfTopic {
+impl TopicOffsets {
     pub fn is_of(&self, topic: &str) -> bool {
         *self.topic == *topic
     }
@@ -293,19 +293,19 @@ impl ConsumerOffsets {
     }
 
     /// Forgets all offsets of a topic, if it has any, and gives them.
-    pub fn remove_topic(&self, topic: &str) -> Option<OfTopic> {
+    pub fn remove_topic(&self, topic: &str) -> Option<TopicOffsets> {
         let mut inner = self.table.inner.lock();
         let (topic, groups) = inner.topics.remove_entry(topic)?;
         for queues in groups.values() {
             self.table.removed(&mut inner, queues);
         }
-        Some(OfTopic { topic, groups })
+        Some(TopicOffsets { topic, groups })
     }
 
     /// Makes what has been removed what it was. There is room for it, since it was there.
-    pub fn put_back(&self, removed: impl IntoIterator<Item = OfTopic>) {
+    pub fn put_back(&self, removed: impl IntoIterator<Item = TopicOffsets>) {
         let mut inner = self.table.inner.lock();
-        for OfTopic { topic, groups } in removed {
+        for TopicOffsets { topic, groups } in removed {
             let resets = groups.values().flat_map(BTreeMap::values).filter(|progress| progress.reset.is_some()).count();
             self.table.resets.fetch_add(resets, Ordering::SeqCst);
             inner.count += groups.values().map(BTreeMap::len).sum::<usize>();
@@ -464,7 +464,7 @@ impl OffsetTable {
     }
 
     /// Commits and pulls wait for the lock, so that nothing is done under it that can be done later.
-    fn copy(&self) -> Copied {
+    fn copy(&self) -> OffsetSnapshot {
         let inner = self.inner.lock();
         let topics = inner.topics.iter().map(|(topic, groups)| {
             let groups = groups.iter().map(|(group, queues)| {
@@ -473,19 +473,19 @@ impl OffsetTable {
             });
             (topic.clone(), groups.collect())
         });
-        Copied { topics: topics.collect(), version: inner.version.clone() }
+        OffsetSnapshot { topics: topics.collect(), version: inner.version.clone() }
     }
 }
 
-type Committed = Vec<(QueueId, i64)>;
+type CommittedOffsets = Vec<(QueueId, i64)>;
 
 /// Committed offsets by topic, group and queue.
-struct Copied {
-    topics: Vec<(ByteString, Vec<(ByteString, Committed)>)>,
+struct OffsetSnapshot {
+    topics: Vec<(ByteString, Vec<(ByteString, CommittedOffsets)>)>,
     version: DataVersion,
 }
 
-impl Copied {
+impl OffsetSnapshot {
     fn into_table(self) -> ConsumerOffsetTable {
         let mut table = ConsumerOffsetTable { data_version: self.version, ..ConsumerOffsetTable::default() };
         for (topic, groups) in self.topics {

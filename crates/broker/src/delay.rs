@@ -75,17 +75,17 @@ struct LevelDelivery {
 /// How far the levels are delivered.
 #[derive(Default)]
 struct Progress {
-    now: Delivered,
-    after_flush: SaveAfterFlush<Delivered>,
+    now: DeliveryPosition,
+    after_flush: SaveAfterFlush<DeliveryPosition>,
     /// What the file says, or is about to.
-    saved: Delivered,
+    saved: DeliveryPosition,
     changed: bool,
     updates: u64,
 }
 
 /// Next queue offset per level, and the end of the last delivered copy in the log.
 #[derive(Clone, Default)]
-struct Delivered {
+struct DeliveryPosition {
     offsets: BTreeMap<i32, QueueOffset>,
     version: DataVersion,
     end: PhysicalOffset,
@@ -96,7 +96,7 @@ impl Delays {
     pub fn open(config_dir: &Path, parts: DelayParts, persistence: &Persistence) -> Result<Delays, TableError> {
         let DelayParts { store, topics, statistics, levels, clock, forward } = parts;
         let path = config_dir.join("delayOffset.json");
-        let mut delivered = Delivered::default();
+        let mut delivered = DeliveryPosition::default();
         delivered.version.timestamp = clock.now_ms();
         let mut is_ahead = false;
         if let Some(table) = persistence::load::<DelayOffsetTable>(&path)? {
@@ -197,7 +197,7 @@ impl Delays {
     }
 }
 
-impl Delivered {
+impl DeliveryPosition {
     fn table(&self) -> DelayOffsetTable {
         DelayOffsetTable {
             data_version: self.version.clone(),

@@ -9,7 +9,7 @@ use ferromq_protocol::{Command, RequestCode, ResponseCode};
 use ferromq_remoting::{Connection, Outcome, Requests, Service};
 use ferromq_store::{Effort, Round, Store};
 
-use crate::acknowledge::{Acknowledgement, Acknowledgements, Stored};
+use crate::acknowledge::{Acknowledgement, Acknowledgements, Promise};
 use crate::call::Call;
 use crate::clients::Clients;
 use crate::consumer_offsets::ConsumerOffsets;
@@ -309,8 +309,8 @@ fn find(code: RequestCode) -> Option<Line> {
 }
 
 impl Dispatch {
-    fn acknowledge<A: Acknowledgement>(&self, call: &Call<'_>, stored: Stored<A>) -> Result<Outcome, Refusal> {
-        Ok(self.acknowledgements.acknowledge(call.round, stored, || call.slot()))
+    fn acknowledge<A: Acknowledgement>(&self, call: &Call<'_>, promise: Promise<A>) -> Result<Outcome, Refusal> {
+        Ok(self.acknowledgements.acknowledge(call.round, promise, || call.slot()))
     }
 
     fn deletion(&self) -> topics::Deletion {

@@ -34,7 +34,7 @@ use crate::master_duties::MasterDuties;
 use crate::persistence::Persistence;
 use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
-use crate::registrar::Unregistered;
+use crate::registrar::MissingRegistrations;
 use crate::start_error::StartError;
 use crate::statistics::Statistics;
 use crate::timers::Timers;
@@ -168,7 +168,7 @@ impl Parts {
     }
 
     /// The dispatch table with what its handlers use.
-    pub(crate) fn dispatch(&self, unregistered: &Arc<Unregistered>) -> Dispatch {
+    pub(crate) fn dispatch(&self, unregistered: &Arc<MissingRegistrations>) -> Dispatch {
         let config = self.live.current().clone();
         let admission = Arc::<Admission>::default();
         let send = Arc::new(SendPath::new(SendParts {

@@ -10,7 +10,7 @@ use tracing::error;
 
 use crate::persistence::SaveError;
 use crate::readers::Busy;
-use crate::topics::{BeingDeleted, Full};
+use crate::topics::{DeletionUnderway, Full};
 
 /// Suffix of many remarks. Java: `FAQUrl.suggestTodo`.
 const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
@@ -107,8 +107,8 @@ impl From<Busy> for Refusal {
 }
 
 /// SYSTEM_BUSY (2).
-impl From<BeingDeleted> for Refusal {
-    fn from(busy: BeingDeleted) -> Refusal {
+impl From<DeletionUnderway> for Refusal {
+    fn from(busy: DeletionUnderway) -> Refusal {
         Refusal::new(ResponseCode::SYSTEM_BUSY, busy.to_string())
     }
 }

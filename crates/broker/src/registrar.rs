@@ -47,9 +47,9 @@ pub(crate) struct Identity {
 
 /// Which nameservers do not have this broker now, and why: for the runtime figures.
 #[derive(Default)]
-pub(crate) struct Unregistered(Mutex<BTreeMap<String, String>>);
+pub(crate) struct MissingRegistrations(Mutex<BTreeMap<String, String>>);
 
-impl Unregistered {
+impl MissingRegistrations {
     /// `host:port: reason`, by nameserver.
     pub(crate) fn reasons(&self) -> Vec<String> {
         self.0.lock().iter().map(|(nameserver, reason)| format!("{nameserver}: {reason}")).collect()
@@ -72,7 +72,7 @@ impl Registrar {
         config: Arc<LiveConfig>,
         topics: Arc<Topics>,
         client: Client,
-        unregistered: Arc<Unregistered>,
+        unregistered: Arc<MissingRegistrations>,
     ) -> Registrar {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -127,7 +127,7 @@ struct Registration {
     config: Arc<LiveConfig>,
     topics: Arc<Topics>,
     client: Client,
-    unregistered: Arc<Unregistered>,
+    unregistered: Arc<MissingRegistrations>,
     /// How far the nameserver knows the topic table, and the connection that it knows it by.
     told: Option<(ConnectionId, Step)>,
     /// How the last attempt went.
@@ -426,7 +426,7 @@ mod tests {
         let (server, mut requests) = nameserver(SocketAddr::from(([127, 0, 0, 1], 0))).await;
         let address = server.local_addr();
         let client = Client::new(ClientConfig::default(), None);
-        let unregistered = Arc::new(Unregistered::default());
+        let unregistered = Arc::new(MissingRegistrations::default());
         let mut registrar = Registrar::start(
             vec![address.to_string()],
             identity,

@@ -31,7 +31,7 @@ const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// Which messages a pull is for.
 #[derive(Clone, Debug)]
-pub(crate) enum Wanted {
+pub(crate) enum PullFilter {
     All,
     /// Tags out of the pull itself.
     Codes(Vec<i64>),
@@ -73,7 +73,7 @@ pub(crate) fn check(data: &SubscriptionData) -> Result<(), SubscriptionError> {
     if data.code_set.len() > TAGS_MAX || data.tags_set.len() > TAGS_MAX {
         return Err(TagsError::TooMany.into());
     }
-    match Wanted::by_tags(&data.sub_string) {
+    match PullFilter::by_tags(&data.sub_string) {
         // Its codes may be there all the same.
         Ok(_) | Err(TagsError::NoTags) => Ok(()),
         Err(error) => Err(error.into()),
@@ -89,58 +89,60 @@ pub(crate) enum SubscriptionError {
     Condition(usize),
 }
 
-impl Wanted {
+impl PullFilter {
     /// `*` or nothing is everything; `A || B` is a list.
-    pub(crate) fn by_tags(expression: &str) -> Result<Wanted, TagsError> {
+    pub(crate) fn by_tags(expression: &str) -> Result<PullFilter, TagsError> {
         if expression.len() > TAGS_LEN_MAX {
             return Err(TagsError::TooLong(expression.len()));
         }
         if matches!(expression.trim(), "" | "*") {
-            return Ok(Wanted::All);
+            return Ok(PullFilter::All);
         }
         let tags = expression.split("||").map(str::trim).filter(|tag| !tag.is_empty());
         let codes: Vec<i64> = tags.map(tags_code).take(TAGS_MAX + 1).collect();
         match codes.len() {
             0 => Err(TagsError::NoTags),
             count if count > TAGS_MAX => Err(TagsError::TooMany),
-            _ => Ok(Wanted::Codes(codes)),
+            _ => Ok(PullFilter::Codes(codes)),
         }
     }
 
     /// By a subscription's tags; one whose codes are missing is taken by its text. Java: `DefaultMessageFilter.isMatchedByConsumeQueue`.
-    pub(crate) fn by_subscribed_tags(subscription: Arc<SubscriptionData>) -> Wanted {
+    pub(crate) fn by_subscribed_tags(subscription: Arc<SubscriptionData>) -> PullFilter {
         if subscription.class_filter_mode || subscription.sub_string == "*" {
-            Wanted::All
+            PullFilter::All
         } else if subscription.code_set.is_empty() {
-            Wanted::by_tags(&subscription.sub_string).unwrap_or(Wanted::All)
+            PullFilter::by_tags(&subscription.sub_string).unwrap_or(PullFilter::All)
         } else {
-            Wanted::Subscribed(subscription)
+            PullFilter::Subscribed(subscription)
         }
     }
 
     /// Which arrivals are worth a look.
-    pub(crate) fn wakes(&self) -> Wakes {
+    pub(crate) fn wakes(&self) -> WakeRule {
         match self {
-            Wanted::All => Wakes::Any,
-            Wanted::Codes(codes) => Wakes::by(codes.iter().copied()),
-            Wanted::Subscribed(subscription) => Wakes::by(subscription.code_set.iter().map(|code| i64::from(*code))),
-            Wanted::Condition(condition) => Wakes::Condition(Arc::clone(condition)),
+            PullFilter::All => WakeRule::Any,
+            PullFilter::Codes(codes) => WakeRule::by(codes.iter().copied()),
+            PullFilter::Subscribed(subscription) => {
+                WakeRule::by(subscription.code_set.iter().map(|code| i64::from(*code)))
+            }
+            PullFilter::Condition(condition) => WakeRule::Condition(Arc::clone(condition)),
         }
     }
 
     /// About what it keeps in memory. A group's subscription is kept anyway.
     pub(crate) fn len_bytes(&self) -> usize {
         match self {
-            Wanted::All | Wanted::Subscribed(_) => 0,
-            Wanted::Codes(codes) => codes.len() * size_of::<i64>(),
-            Wanted::Condition(condition) => condition.len_bytes() * COMPILED_PER_BYTE,
+            PullFilter::All | PullFilter::Subscribed(_) => 0,
+            PullFilter::Codes(codes) => codes.len() * size_of::<i64>(),
+            PullFilter::Condition(condition) => condition.len_bytes() * COMPILED_PER_BYTE,
         }
     }
 }
 
 /// Which arrivals wake a pull.
 #[derive(Clone, Debug)]
-pub(crate) enum Wakes {
+pub(crate) enum WakeRule {
     /// None: it looks when its time is up.
     Never,
     Any,
@@ -151,34 +153,34 @@ pub(crate) enum Wakes {
     Condition(Arc<Condition>),
 }
 
-impl Wakes {
-    fn by(mut codes: impl ExactSizeIterator<Item = i64>) -> Wakes {
+impl WakeRule {
+    fn by(mut codes: impl ExactSizeIterator<Item = i64>) -> WakeRule {
         match codes.len() {
-            1 => codes.next().map_or(Wakes::Any, Wakes::Code),
-            2..=WAKING_CODES_MAX => Wakes::Codes(codes.collect()),
-            _ => Wakes::Any,
+            1 => codes.next().map_or(WakeRule::Any, WakeRule::Code),
+            2..=WAKING_CODES_MAX => WakeRule::Codes(codes.collect()),
+            _ => WakeRule::Any,
         }
     }
 }
 
-impl MessageFilter for Wanted {
+impl MessageFilter for PullFilter {
     fn matches_tags_code(&self, code: Option<i64>) -> bool {
         match (self, code) {
-            (Wanted::All | Wanted::Condition(_), _) | (_, None) => true,
-            (Wanted::Codes(codes), Some(code)) => codes.contains(&code),
-            (Wanted::Subscribed(subscription), Some(code)) => {
+            (PullFilter::All | PullFilter::Condition(_), _) | (_, None) => true,
+            (PullFilter::Codes(codes), Some(code)) => codes.contains(&code),
+            (PullFilter::Subscribed(subscription), Some(code)) => {
                 subscription.code_set.iter().any(|wanted| i64::from(*wanted) == code)
             }
         }
     }
 
     fn reads_records(&self) -> bool {
-        matches!(self, Wanted::Condition(_))
+        matches!(self, PullFilter::Condition(_))
     }
 
     fn matches_record(&self, record: &Record<'_>) -> bool {
         match self {
-            Wanted::Condition(condition) => condition.holds(&record.properties()),
+            PullFilter::Condition(condition) => condition.holds(&record.properties()),
             _ => true,
         }
     }
@@ -215,28 +217,28 @@ impl Condition {
 /// Conditions in compiled form, by their text: a pull must not compile one each time.
 #[derive(Default)]
 pub(crate) struct Conditions {
-    compiled: Mutex<Compiled>,
+    compiled: Mutex<ConditionCache>,
 }
 
 #[derive(Default)]
-struct Compiled {
+struct ConditionCache {
     by_text: HashMap<Box<str>, Arc<Condition>>,
     text_bytes: usize,
 }
 
 impl Conditions {
-    pub(crate) fn compile(&self, text: &str) -> Result<Wanted, CompileError> {
+    pub(crate) fn compile(&self, text: &str) -> Result<PullFilter, CompileError> {
         if let Some(condition) = self.compiled.lock().by_text.get(text) {
-            return Ok(Wanted::Condition(Arc::clone(condition)));
+            return Ok(PullFilter::Condition(Arc::clone(condition)));
         }
         // Not under the lock: the text may be long.
         let condition = Arc::new(Condition::compile(text)?);
         self.compiled.lock().keep(text, &condition);
-        Ok(Wanted::Condition(condition))
+        Ok(PullFilter::Condition(condition))
     }
 }
 
-impl Compiled {
+impl ConditionCache {
     /// Makes room by forgetting others, whichever come first: nobody keeps everybody's out by bringing new ones all the time.
     fn keep(&mut self, text: &str, condition: &Arc<Condition>) {
         let room = COMPILED_BYTES_MAX - text.len().min(COMPILED_BYTES_MAX);
@@ -261,8 +263,8 @@ mod tests {
     use super::*;
 
     fn codes(expression: &str) -> Option<Vec<i64>> {
-        match Wanted::by_tags(expression).ok()? {
-            Wanted::Codes(codes) => Some(codes),
+        match PullFilter::by_tags(expression).ok()? {
+            PullFilter::Codes(codes) => Some(codes),
             _ => Some(Vec::new()),
         }
     }
@@ -274,7 +276,7 @@ mod tests {
         assert_eq!(codes("TagA || TagB"), Some(vec![2_598_919, 2_598_920]));
         assert_eq!(codes("TagA||"), Some(vec![2_598_919]));
         assert_eq!(codes("||"), None);
-        let wanted = Wanted::by_tags("TagA").unwrap();
+        let wanted = PullFilter::by_tags("TagA").unwrap();
         assert!(wanted.matches_tags_code(Some(2_598_919)));
         // A message without a tag has code 0 and never matches a list.
         assert!(!wanted.matches_tags_code(Some(0)));
@@ -313,21 +315,21 @@ mod tests {
     fn what_wakes_a_pull_is_what_it_wants_unless_that_is_long() {
         let wakes = |count: usize| {
             let tags: Vec<String> = (0..count).map(|number| format!("t{number}")).collect();
-            Wanted::by_tags(&tags.join("||")).unwrap().wakes()
+            PullFilter::by_tags(&tags.join("||")).unwrap().wakes()
         };
-        assert!(matches!(wakes(1), Wakes::Code(code) if code == tags_code("t0")));
-        assert!(matches!(wakes(WAKING_CODES_MAX), Wakes::Codes(codes) if codes.len() == WAKING_CODES_MAX));
-        assert!(matches!(wakes(WAKING_CODES_MAX + 1), Wakes::Any));
-        assert!(matches!(Wanted::All.wakes(), Wakes::Any));
+        assert!(matches!(wakes(1), WakeRule::Code(code) if code == tags_code("t0")));
+        assert!(matches!(wakes(WAKING_CODES_MAX), WakeRule::Codes(codes) if codes.len() == WAKING_CODES_MAX));
+        assert!(matches!(wakes(WAKING_CODES_MAX + 1), WakeRule::Any));
+        assert!(matches!(PullFilter::All.wakes(), WakeRule::Any));
     }
 
     #[test]
     fn lists_of_tags_have_a_bound_and_say_so() {
         let list = |count: usize| vec!["t"; count].join("||");
-        assert!(Wanted::by_tags(&list(TAGS_MAX)).is_ok());
-        assert_eq!(Wanted::by_tags(&list(TAGS_MAX + 1)).unwrap_err(), TagsError::TooMany);
+        assert!(PullFilter::by_tags(&list(TAGS_MAX)).is_ok());
+        assert_eq!(PullFilter::by_tags(&list(TAGS_MAX + 1)).unwrap_err(), TagsError::TooMany);
         let long = "a".repeat(TAGS_LEN_MAX + 1);
-        assert_eq!(Wanted::by_tags(&long).unwrap_err().to_string(), "a list of 65537 bytes, the limit is 65536");
+        assert_eq!(PullFilter::by_tags(&long).unwrap_err().to_string(), "a list of 65537 bytes, the limit is 65536");
         let of = |sub_string: &str, codes: usize| SubscriptionData {
             sub_string: sub_string.into(),
             code_set: vec![1; codes],

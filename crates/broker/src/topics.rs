@@ -67,7 +67,7 @@ impl Topic {
 pub type Step = u64;
 
 /// What a nameserver is to be told.
-pub struct ToRegister {
+pub struct TopicReport {
     /// Topics, and the version that the table has with them.
     pub table: TopicConfigTable,
     /// Up to which step of the table this goes.
@@ -87,7 +87,7 @@ pub struct Full {
 /// A topic cannot be made while what an earlier one of that name has left is being removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("[OVERLOAD]the topic is being deleted, try again in a moment")]
-pub struct BeingDeleted;
+pub struct DeletionUnderway;
 
 /// What a send asks for when its topic is unknown.
 pub struct CreateOnSend<'a> {
@@ -139,18 +139,18 @@ impl Inner {
         self.barred.contains_key(topic)
     }
 
-    fn refuse_barred(&self, config: &TopicConfig) -> Result<(), BeingDeleted> {
-        if self.is_barred(&config.topic_name) { Err(BeingDeleted) } else { Ok(()) }
+    fn refuse_barred(&self, config: &TopicConfig) -> Result<(), DeletionUnderway> {
+        if self.is_barred(&config.topic_name) { Err(DeletionUnderway) } else { Ok(()) }
     }
 }
 
 /// Names that no topic can be made of as long as this is there.
-pub struct Barred<'a> {
+pub struct NameBar<'a> {
     topics: &'a Topics,
     names: Vec<TopicName>,
 }
 
-impl Drop for Barred<'_> {
+impl Drop for NameBar<'_> {
     fn drop(&mut self) {
         let mut inner = self.topics.table.inner.write();
         for name in &self.names {
@@ -227,7 +227,7 @@ impl Topics {
 
     /// What a nameserver must be told that knows the table up to `known`: the topics changed since, or all of them. Removed topics are not
     /// told, as in Java: nameservers keep what a registration does not list.
-    pub fn to_register(&self, known: Option<Step>) -> ToRegister {
+    pub fn to_register(&self, known: Option<Step>) -> TopicReport {
         // Copied once the lock is open again, as in `snapshot`.
         let (since, step, data_version, told) = {
             let inner = self.table.inner.read();
@@ -235,7 +235,7 @@ impl Topics {
             let told = inner.topics.values().filter(|topic| since.is_none_or(|since| topic.step > since));
             (since, inner.step, inner.version.clone(), told.cloned().collect::<Vec<_>>())
         };
-        ToRegister {
+        TopicReport {
             table: TopicConfigTable {
                 data_version,
                 topic_config_table: told.iter().map(|topic| (topic.topic_name.clone(), topic.config.clone())).collect(),
@@ -319,7 +319,7 @@ impl Topics {
     }
 
     /// Puts a topic into the table, new or changed.
-    pub fn update(&self, config: TopicConfig) -> Result<Arc<Topic>, BeingDeleted> {
+    pub fn update(&self, config: TopicConfig) -> Result<Arc<Topic>, DeletionUnderway> {
         let topic = {
             let mut inner = self.table.inner.write();
             inner.refuse_barred(&config)?;
@@ -330,7 +330,7 @@ impl Topics {
     }
 
     /// Puts several topics under one version step, or none of them.
-    pub fn update_all(&self, configs: Vec<TopicConfig>) -> Result<Vec<Arc<Topic>>, BeingDeleted> {
+    pub fn update_all(&self, configs: Vec<TopicConfig>) -> Result<Vec<Arc<Topic>>, DeletionUnderway> {
         let topics = {
             let mut inner = self.table.inner.write();
             configs.iter().try_for_each(|config| inner.refuse_barred(config))?;
@@ -342,12 +342,12 @@ impl Topics {
 
     /// Until the result is dropped, nobody makes topics of these names: what earlier ones have left is removed meanwhile. Those that are
     /// there stay, until they are removed.
-    pub fn bar(&self, names: &[TopicName]) -> Barred<'_> {
+    pub fn bar(&self, names: &[TopicName]) -> NameBar<'_> {
         let mut inner = self.table.inner.write();
         for name in names {
             *inner.barred.entry(name.clone()).or_default() += 1;
         }
-        Barred { topics: self, names: names.to_vec() }
+        NameBar { topics: self, names: names.to_vec() }
     }
 
     /// Puts topics that have been removed back as they were.

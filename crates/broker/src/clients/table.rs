@@ -78,7 +78,7 @@ pub struct Conflict {
 }
 
 /// What a consumer's heartbeat brought about.
-pub struct Registered<C> {
+pub struct HeartbeatOutcome<C> {
     pub notice: Option<Notice<C>>,
     /// Seen for the first time since these two last agreed.
     pub conflicts: Vec<Conflict>,
@@ -209,7 +209,7 @@ impl<C: Clone> Table<C> {
         connection: &C,
         member: Member,
         heartbeat: ConsumerHeartbeat,
-    ) -> Result<Registered<C>, Full> {
+    ) -> Result<HeartbeatOutcome<C>, Full> {
         let known = self.connections.get(&id).is_some_and(|known| known.consumer_groups.contains(&*heartbeat.group));
         if !known {
             self.check_room(id)?;
@@ -255,7 +255,7 @@ impl<C: Clone> Table<C> {
             self.subscription_bytes = self.subscription_bytes - bytes_before + consumers.group.len_bytes();
         }
         let notice = if joined || change == Change::Topics { self.notice(&heartbeat.group) } else { None };
-        Ok(Registered { notice, conflicts, subscriptions_wanted, resubscribed: change != Change::None })
+        Ok(HeartbeatOutcome { notice, conflicts, subscriptions_wanted, resubscribed: change != Change::None })
     }
 
     /// Grows when a consumer group goes, or its members consume otherwise than before.

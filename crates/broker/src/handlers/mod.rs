@@ -1,7 +1,7 @@
 //! What the broker does for each request, one file per subject. `dispatch.rs` says which code leads where.
 //!
 //! A handler takes the parts it uses, the `Origin` of the request where it matters, and the request as typed values; the line of the table
-//! decodes them. It gives back a reply, an `Answer` that comes later, or what it has stored (`Stored`); or a refusal. What needs many parts is a
+//! decodes them. It gives back a reply, an `Answer` that comes later, or what it has stored (`Promise`); or a refusal. What needs many parts is a
 //! method of a struct that holds them (`SendPath`). It runs on the connection's own task: what has to wait goes elsewhere
 //! (`Answer::off_task`). With an `Effort` it may be called a second time, by a reader, when what it reads is not in memory.
 

@@ -19,13 +19,13 @@ use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::handlers::offsets::refuse_own_group;
-use crate::held_pulls::{Held, HeldPulls, Limits};
+use crate::held_pulls::{HeldPulls, Limits, ParkedRequest};
 use crate::live_config::LiveConfig;
 use crate::peer::{Origin, Peer};
 use crate::readers::Readers;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
-use crate::subscription::{Conditions, TagsError, Wakes, Wanted};
+use crate::subscription::{Conditions, PullFilter, TagsError, WakeRule};
 use crate::topics::{Topic, Topics, perm};
 
 /// Bits of the header's sysFlag. Java: `PullSysFlag`.
@@ -72,16 +72,16 @@ struct Pull {
     /// As asked for; negative values come from clients and are answered with the queue's minimum.
     from: i64,
     count_max: usize,
-    wanted: Wanted,
+    wanted: PullFilter,
     /// Where `wanted` is the group's subscription and not the pull's own.
-    subscribed: Option<Subscribed>,
+    subscribed: Option<SubscriptionVersion>,
     /// [`PullPath::changes`] before it was admitted.
     admitted: u64,
 }
 
 /// What a pull knows of its group's subscription.
 #[derive(Clone, Copy)]
-struct Subscribed {
+struct SubscriptionVersion {
     /// The client's version of it.
     version: i64,
     /// [`Clients::subscription_changes`] before it was looked up.
@@ -89,7 +89,7 @@ struct Subscribed {
 }
 
 /// Who may read what, found anew for each read that follows a wait.
-struct Admitted {
+struct PullAccess {
     group_config: Arc<SubscriptionGroup>,
     topic: Arc<Topic>,
     queue: QueueId,
@@ -155,7 +155,7 @@ impl PullPath {
     fn admit(&self, origin: &Origin, code: RequestCode, request: &PullRequest) -> Result<Pull, Refusal> {
         let admitted = self.changes();
         let (group, peer) = (&request.consumer_group, origin.address);
-        let Admitted { group_config, topic, queue } =
+        let PullAccess { group_config, topic, queue } =
             self.admit_to_queue(code, peer, group, &request.topic, request.queue_id)?;
         let config = self.config.current();
         let (wanted, subscribed) = if request.sys_flag & flag::SUBSCRIPTION != 0 {
@@ -165,7 +165,7 @@ impl PullPath {
                 Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark).header(NoFields)
             };
             let wanted = if SubscriptionData::is_tag_type(request.expression_type.as_deref()) {
-                Wanted::by_tags(text).map_err(|error| match error {
+                PullFilter::by_tags(text).map_err(|error| match error {
                     // Java says no more.
                     TagsError::NoTags => failed(String::new()),
                     error => failed(format!(", {error}")),
@@ -177,7 +177,8 @@ impl PullPath {
             };
             (wanted, None)
         } else {
-            let subscribed = Subscribed { version: request.sub_version, changes: self.clients.subscription_changes() };
+            let subscribed =
+                SubscriptionVersion { version: request.sub_version, changes: self.clients.subscription_changes() };
             (self.subscribed(group, &request.topic, request.sub_version, &group_config)?, Some(subscribed))
         };
         let count_max =
@@ -211,7 +212,7 @@ impl PullPath {
             subscribed.changes = self.clients.subscription_changes();
             pull.wanted =
                 self.subscribed(&pull.group, &pull.topic.topic_name, subscribed.version, &admitted.group_config)?;
-        } else if matches!(pull.wanted, Wanted::Condition(_)) {
+        } else if matches!(pull.wanted, PullFilter::Condition(_)) {
             refuse_condition(&self.config.current(), SubscriptionData::SQL92)
                 .map_err(|refusal| refusal.header(NoFields))?;
         }
@@ -234,7 +235,7 @@ impl PullPath {
         group: &GroupName,
         topic_name: &str,
         queue_id: i32,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<PullAccess, Refusal> {
         let config = self.config.current();
         if config.broker_permission & perm::READ == 0 {
             return Err(forbidden(1, format!("the broker[{}] pulling message is forbidden", config.advertised_host())));
@@ -259,7 +260,7 @@ impl PullPath {
             return Err(forbidden(3, format!("the topic[{topic_name}] pulling message is forbidden")));
         }
         match u32::try_from(queue_id) {
-            Ok(queue) if queue_id < topic.read_queue_nums => Ok(Admitted { group_config, topic, queue: QueueId(queue) }),
+            Ok(queue) if queue_id < topic.read_queue_nums => Ok(PullAccess { group_config, topic, queue: QueueId(queue) }),
             _ => Err(Refusal::invalid_parameter(format!(
                 "queueId[{queue_id}] is illegal, topic:[{topic_name}] topicConfig.readQueueNums:[{}] consumer:[/{peer}]",
                 topic.read_queue_nums,
@@ -275,7 +276,7 @@ impl PullPath {
         topic: &str,
         version: i64,
         group_config: &SubscriptionGroup,
-    ) -> Result<Wanted, Refusal> {
+    ) -> Result<PullFilter, Refusal> {
         let Some(consumers) = self.clients.consumer_group(group) else {
             return Err(Refusal::with_faq(ResponseCode::SUBSCRIPTION_NOT_EXIST, "the consumer's group info not exist")
                 .header(NoFields));
@@ -298,7 +299,7 @@ impl PullPath {
                 .header(NoFields));
         }
         if SubscriptionData::is_tag_type(Some(&subscription.expression_type)) {
-            return Ok(Wanted::by_subscribed_tags(subscription));
+            return Ok(PullFilter::by_subscribed_tags(subscription));
         }
         refuse_condition(&self.config.current(), &subscription.expression_type)
             .map_err(|refusal| refusal.header(NoFields))?;
@@ -377,8 +378,8 @@ impl PullPath {
     fn park(&self, held: HeldPull, from: QueueOffset) -> Option<HeldPull> {
         let (topic, queue, subscribed) = (Arc::clone(&held.pull.topic), held.pull.queue, held.pull.subscribed);
         // Short polling: no message wakes it, it looks when its time is up.
-        let wakes = if self.config.current().long_polling_enable { held.pull.wanted.wakes() } else { Wakes::Never };
-        let held = Held {
+        let wakes = if self.config.current().long_polling_enable { held.pull.wanted.wakes() } else { WakeRule::Never };
+        let held = ParkedRequest {
             from,
             deadline: held.deadline,
             parker: held.parker,

@@ -12,7 +12,7 @@ use ferromq_protocol::topics::is_closed_to_producers;
 use ferromq_protocol::{HeaderError, QueueId, Reply, ResponseCode};
 use ferromq_store::Round;
 
-use crate::acknowledge::{Acknowledgement, NotKept, Stored};
+use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::clock::now_ms;
 use crate::destination::Destination;
 use crate::handlers::send::append_failure;
@@ -40,7 +40,7 @@ impl RecallPath {
         round: &Round<'_>,
         origin: &Origin,
         request: Result<RecallRequest, HeaderError>,
-    ) -> Result<Stored<Recalled>, Refusal> {
+    ) -> Result<Promise<RecallAnswer>, Refusal> {
         let recalled = request.map_err(Refusal::from).and_then(|request| self.take_back(round, origin, &request));
         recalled.map_err(|refusal| refusal.header(self.region()))
     }
@@ -54,7 +54,7 @@ impl RecallPath {
         round: &Round<'_>,
         origin: &Origin,
         request: &RecallRequest,
-    ) -> Result<Stored<Recalled>, Refusal> {
+    ) -> Result<Promise<RecallAnswer>, Refusal> {
         let config = self.config.current();
         if !config.recall_message_enable {
             return Err(Refusal::no_permission("recall failed, operation is forbidden"));
@@ -103,21 +103,21 @@ impl RecallPath {
             let (code, remark) = append_failure(&error, config.message_len_max());
             Refusal::new(code, remark)
         })?;
-        let answer = Recalled { msg_id: handle.unique_key, region: self.region() };
-        Ok(Stored { answer, end: Some(appended.end), topic: None })
+        let answer = RecallAnswer { msg_id: handle.unique_key, region: self.region() };
+        Ok(Promise { answer, end: Some(appended.end), topic: None })
     }
 }
 
 type Region = [(&'static str, String); 1];
 
 /// The answer to a recall.
-pub(crate) struct Recalled {
+pub(crate) struct RecallAnswer {
     msg_id: String,
     region: Region,
 }
 
-impl Acknowledgement for Recalled {
-    fn reply(self, kept: Result<(), NotKept>) -> Reply {
+impl Acknowledgement for RecallAnswer {
+    fn reply(self, kept: Result<(), BrokenPromise>) -> Reply {
         match kept {
             Ok(()) => Reply::ok().header((RecallReply { msg_id: self.msg_id.into() }, self.region)),
             Err(_) => {

@@ -99,7 +99,7 @@ impl Relay {
 
 /// The client's answer, or why there is none, in Java's words.
 fn relayed(answer: Result<Command, InvokeError>, group: &str, client: &ConnectedClient) -> Reply {
-    let called = Called { group, client };
+    let label = ClientLabel { group, client };
     match answer {
         Ok(answer) => {
             let mut reply = Reply::new(answer.response_code()).body(answer.body);
@@ -107,18 +107,18 @@ fn relayed(answer: Result<Command, InvokeError>, group: &str, client: &Connected
             if answer.fields.is_present() { reply.header(answer.fields) } else { reply }
         }
         Err(error @ InvokeError::TimedOut { .. }) => {
-            Reply::error(ResponseCode::CONSUME_MSG_TIMEOUT, format!("consumer {called} Timeout: {error}"))
+            Reply::error(ResponseCode::CONSUME_MSG_TIMEOUT, format!("consumer {label} Timeout: {error}"))
         }
-        Err(error) => Reply::error(ResponseCode::SYSTEM_ERROR, format!("invoke consumer {called} Exception: {error}")),
+        Err(error) => Reply::error(ResponseCode::SYSTEM_ERROR, format!("invoke consumer {label} Exception: {error}")),
     }
 }
 
-struct Called<'a> {
+struct ClientLabel<'a> {
     group: &'a str,
     client: &'a ConnectedClient,
 }
 
-impl fmt::Display for Called<'_> {
+impl fmt::Display for ClientLabel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<{}> <{}>", self.group, self.client.client_id)
     }

@@ -17,7 +17,7 @@ use tracing::warn;
 use crate::answer::Answer;
 use crate::clients::Clients;
 use crate::clock::now_ms;
-use crate::handlers::send::{SendPath, Sent};
+use crate::handlers::send::{SendAnswer, SendPath};
 use crate::live_config::LiveConfig;
 use crate::peer::Origin;
 use crate::refusal::Refusal;
@@ -76,7 +76,7 @@ impl ReplyPath {
                 Err(error) => warn!(%error, "the copy of a reply was not stored"),
             }
         }
-        let Sent(answer) = self.send.answer(message_id, queue, queue_offset, None);
+        let SendAnswer(answer) = self.send.answer(message_id, queue, queue_offset, None);
         let failed = |remark: String| {
             let mut reply = Reply::error(ResponseCode::SYSTEM_ERROR, remark);
             reply.header = Some(Box::new(answer.clone()));

@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::config::BrokerConfig;
 use crate::delay::Delays;
 use crate::live_config::LiveConfig;
-use crate::registrar::Unregistered;
+use crate::registrar::MissingRegistrations;
 use crate::statistics::Statistics;
 use crate::timers::Timers;
 
@@ -30,7 +30,7 @@ pub(crate) struct RuntimeInfo {
     pub delays: Arc<Delays>,
     pub timers: Arc<Timers>,
     pub store: Arc<Store>,
-    pub unregistered: Arc<Unregistered>,
+    pub unregistered: Arc<MissingRegistrations>,
     pub booted_ms: i64,
     pub booted: Instant,
 }

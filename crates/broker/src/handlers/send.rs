@@ -1,7 +1,7 @@
 //! Sending: codes 10, 310 and 320, from the typed header to the appended record and its reply.
 //!
 //! Checks come in Java's order with Java's codes and remarks (`SendMessageProcessor`). What the reply waits for is told with it
-//! ([`Stored`]).
+//! ([`Promise`]).
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -16,13 +16,13 @@ use ferromq_protocol::message::{BatchItems, NewMessage, OffsetMessageId, SysFlag
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names};
 use ferromq_store::{AppendError, Appended, DelayLevels, Round};
 
-use crate::acknowledge::{Acknowledgement, NotKept, Stored};
+use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::admission::{Admission, Limits};
 use crate::clock::{elapsed_ms, now_ms};
 use crate::config::BrokerConfig;
 use crate::destination::{self, DelayQueue, Destination};
 use crate::groups::Groups;
-use crate::handlers::send_properties::{AddedProperties, NotANumber, Noticed};
+use crate::handlers::send_properties::{AddedProperties, NotANumber, SendProperties};
 use crate::live_config::LiveConfig;
 use crate::peer::Origin;
 use crate::persistence::SaveError;
@@ -30,7 +30,7 @@ use crate::queue_locks::QueueLocks;
 use crate::recall_handle::RecallHandle;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
-use crate::topics::{self, BeingDeleted, CreateOnSend, Topic, Topics, perm};
+use crate::topics::{self, CreateOnSend, DeletionUnderway, Topic, Topics, perm};
 use crate::transactions::Transactions;
 
 /// The parts a send uses.
@@ -74,7 +74,7 @@ impl SendPath {
         origin: &Origin,
         request: &SendRequest,
         body: &[u8],
-    ) -> Result<Stored<Sent>, Refusal> {
+    ) -> Result<Promise<SendAnswer>, Refusal> {
         let config = self.parts.config.current();
         let topic = self.admit(&config, origin, request)?;
         self.refuse_overload(&config)?;
@@ -181,30 +181,33 @@ impl SendPath {
 
     fn too_many_topics(&self) -> Refusal {
         let full = self.parts.topics.check_room(1).err();
-        self.refuse(ResponseCode::SYSTEM_BUSY, full.map_or_else(|| BeingDeleted.to_string(), |full| full.to_string()))
+        self.refuse(
+            ResponseCode::SYSTEM_BUSY,
+            full.map_or_else(|| DeletionUnderway.to_string(), |full| full.to_string()),
+        )
     }
 
-    fn send_single(&self, submission: &Submission<'_>, topic: Arc<Topic>) -> Result<Stored<Sent>, Refusal> {
+    fn send_single(&self, submission: &Submission<'_>, topic: Arc<Topic>) -> Result<Promise<SendAnswer>, Refusal> {
         let request = submission.request;
-        let noticed = Noticed::in_properties(request.properties.as_deref().unwrap_or_default());
-        let route = self.route(submission, &noticed, topic)?;
+        let properties = SendProperties::of(request.properties.as_deref().unwrap_or_default());
+        let route = self.route(submission, &properties, topic)?;
         with_text(|text| {
             let own_place = (route.topic.topic_name.as_str(), route.queue);
-            let made_key = noticed.unique_key.is_none().then(|| self.added.unique_key());
-            self.added.write(text, &noticed, route.destination, own_place, made_key.as_deref());
+            let made_key = properties.unique_key.is_none().then(|| self.added.unique_key());
+            self.added.write(text, &properties, route.destination, own_place, made_key.as_deref());
             let (topic, queue) = route.destination.place(own_place.0, own_place.1);
             let mut message = NewMessage { properties: text, ..self.message(submission, topic, queue) };
-            if noticed.half {
+            if properties.half {
                 // A half is visible in its own topic, where the broker reads it; a retry in its own.
                 message.sys_flag = message.sys_flag.with_transaction(TransactionKind::None);
             }
             let appended = self.append(submission, &message)?;
             if route.destination == Destination::Half {
-                self.parts.transactions.began(&appended, request.born_timestamp, noticed.immunity);
+                self.parts.transactions.began(&appended, request.born_timestamp, properties.immunity);
             }
-            let unique_key = made_key.as_deref().or(noticed.unique_key).unwrap_or_default();
+            let unique_key = made_key.as_deref().or(properties.unique_key).unwrap_or_default();
             let answer = self.answer_single(&route, &appended, unique_key);
-            Ok(Stored { answer, end: noticed.waits.then_some(appended.end), topic: Some(route.topic) })
+            Ok(Promise { answer, end: properties.waits.then_some(appended.end), topic: Some(route.topic) })
         })
     }
 
@@ -234,7 +237,7 @@ impl SendPath {
     }
 
     /// With a handle for taking the message back, if it is for a given time.
-    fn answer_single(&self, route: &Route, appended: &Appended, unique_key: &str) -> Sent {
+    fn answer_single(&self, route: &Route, appended: &Appended, unique_key: &str) -> SendAnswer {
         let message_id = OffsetMessageId { host: self.parts.store_host, physical_offset: appended.physical_offset };
         let transaction_id = ByteString::from(unique_key);
         let mut answer = self.answer(message_id.to_string(), route.queue, appended.queue_offset, Some(transaction_id));
@@ -251,13 +254,18 @@ impl SendPath {
     }
 
     /// Dead letters before half messages, those before a delay level, and that before a timer.
-    fn route(&self, submission: &Submission<'_>, noticed: &Noticed<'_>, topic: Arc<Topic>) -> Result<Route, Refusal> {
+    fn route(
+        &self,
+        submission: &Submission<'_>,
+        properties: &SendProperties<'_>,
+        topic: Arc<Topic>,
+    ) -> Result<Route, Refusal> {
         let Submission { config, request, .. } = *submission;
         let queue = self.queue(request.queue_id, &topic)?;
-        let level = noticed.delay_level();
+        let level = properties.delay_level();
         let delay = level.ok().and_then(|level| DelayQueue::of(level, &self.parts.levels));
-        let due_ms = if delay.is_none() { self.timer(config, noticed)? } else { None };
-        self.refuse_transaction_flag(noticed, request)?;
+        let due_ms = if delay.is_none() { self.timer(config, properties)? } else { None };
+        self.refuse_transaction_flag(properties, request)?;
         if let Some(group) = topic_names::group_of_retry_topic(&request.topic)
             && self.is_past_retries(submission, group)?
         {
@@ -269,7 +277,7 @@ impl SendPath {
         level.map_err(|error| self.refuse_number(&error))?;
         // A retried message keeps TRAN_MSG; it must not become a half again.
         let is_retry = delay.is_some() && request.reconsume_times > 0;
-        let destination = if noticed.half && !is_retry {
+        let destination = if properties.half && !is_retry {
             self.admit_half(config)?;
             Destination::Half
         } else {
@@ -278,7 +286,7 @@ impl SendPath {
         Ok(Route { destination, topic, queue })
     }
 
-    fn send_batch(&self, submission: &Submission<'_>, topic: Arc<Topic>) -> Result<Stored<Sent>, Refusal> {
+    fn send_batch(&self, submission: &Submission<'_>, topic: Arc<Topic>) -> Result<Promise<SendAnswer>, Refusal> {
         let Submission { config, round, request, body, .. } = *submission;
         let queue = self.queue(request.queue_id, &topic)?;
         if request.topic.len() > 127 {
@@ -294,14 +302,13 @@ impl SendPath {
             ));
         }
         let items = BatchItems::parse(body).map_err(|error| Refusal::system_error(error.to_string()))?;
-        let properties = request.properties.as_deref().unwrap_or_default();
-        let noticed = Noticed::in_properties(properties);
-        self.refuse_in_batch(submission, &noticed)?;
+        let properties = SendProperties::of(request.properties.as_deref().unwrap_or_default());
+        self.refuse_in_batch(submission, &properties)?;
         with_text(|text| {
             // Every item's properties, one behind the other; the ranges find them again.
             let mut ranges = Vec::with_capacity(items.len());
             for item in items.clone() {
-                let own = Noticed::in_properties(&item.properties);
+                let own = SendProperties::of(&item.properties);
                 self.refuse_in_batch(submission, &own)?;
                 let start = text.len();
                 // One without a unique key stays without: its client goes by the offset ids of the answer.
@@ -334,22 +341,22 @@ impl SendPath {
                 );
             }
             let answer =
-                self.answer(message_id, queue, appended.queue_offset, noticed.unique_key.map(ByteString::from));
-            Ok(Stored { answer, end: noticed.waits.then_some(appended.end), topic: Some(topic) })
+                self.answer(message_id, queue, appended.queue_offset, properties.unique_key.map(ByteString::from));
+            Ok(Promise { answer, end: properties.waits.then_some(appended.end), topic: Some(topic) })
         })
     }
 
     /// Clients do not batch what is to come later, or perhaps never; from one that does, consumers must not get it at once.
-    fn refuse_in_batch(&self, submission: &Submission<'_>, noticed: &Noticed<'_>) -> Result<(), Refusal> {
-        let level = noticed.delay_level().map_err(|error| self.refuse_number(&error))?;
+    fn refuse_in_batch(&self, submission: &Submission<'_>, properties: &SendProperties<'_>) -> Result<(), Refusal> {
+        let level = properties.delay_level().map_err(|error| self.refuse_number(&error))?;
         let what = if level > 0 {
             "a delayed message"
-        } else if noticed.half {
+        } else if properties.half {
             "a transaction message"
-        } else if self.timer(submission.config, noticed)?.is_some() {
+        } else if self.timer(submission.config, properties)?.is_some() {
             "a message for a given time"
         } else {
-            return self.refuse_transaction_flag(noticed, submission.request);
+            return self.refuse_transaction_flag(properties, submission.request);
         };
         let remark = format!("{what} cannot be part of a batch; nothing was stored");
         Err(self.refuse(ResponseCode::MESSAGE_ILLEGAL, remark))
@@ -410,8 +417,8 @@ impl SendPath {
     }
 
     /// When the message is to be delivered, if its producer has set a time that is still to come.
-    fn timer(&self, config: &BrokerConfig, noticed: &Noticed<'_>) -> Result<Option<i64>, Refusal> {
-        let due_ms = noticed
+    fn timer(&self, config: &BrokerConfig, properties: &SendProperties<'_>) -> Result<Option<i64>, Refusal> {
+        let due_ms = properties
             .timer
             .due_ms(now_ms(), config.timer_max_delay_sec)
             .map_err(|error| self.refuse(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))?;
@@ -423,9 +430,9 @@ impl SendPath {
     }
 
     /// The flag of a half message or a rollback without the property that Java goes by: stored like that, nobody would ever see it.
-    fn refuse_transaction_flag(&self, noticed: &Noticed<'_>, request: &SendRequest) -> Result<(), Refusal> {
+    fn refuse_transaction_flag(&self, properties: &SendProperties<'_>, request: &SendRequest) -> Result<(), Refusal> {
         let kind = SysFlag(request.sys_flag).transaction();
-        if !noticed.half && matches!(kind, TransactionKind::Prepared | TransactionKind::Rollback) {
+        if !properties.half && matches!(kind, TransactionKind::Prepared | TransactionKind::Rollback) {
             let remark = "the system flag says transaction, the property TRAN_MSG does not; nothing was stored";
             return Err(self.refuse(ResponseCode::MESSAGE_ILLEGAL, remark));
         }
@@ -438,10 +445,10 @@ impl SendPath {
         queue_id: QueueId,
         queue_offset: QueueOffset,
         transaction_id: Option<ByteString>,
-    ) -> Sent {
+    ) -> SendAnswer {
         let reply =
             SendReply { msg_id: message_id.into(), queue_id, queue_offset, transaction_id, ..SendReply::default() };
-        Sent((reply, self.reply_tags.clone()))
+        SendAnswer((reply, self.reply_tags.clone()))
     }
 
     pub(super) fn refuse(&self, code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Refusal {
@@ -473,16 +480,16 @@ struct Route {
 
 /// The answer to a send.
 #[derive(Clone)]
-pub(crate) struct Sent(pub (SendReply, ReplyTags));
+pub(crate) struct SendAnswer(pub (SendReply, ReplyTags));
 
-impl Acknowledgement for Sent {
-    fn reply(self, kept: Result<(), NotKept>) -> Reply {
+impl Acknowledgement for SendAnswer {
+    fn reply(self, kept: Result<(), BrokenPromise>) -> Reply {
         let mut reply = Reply::ok().header(self.0);
         match kept {
             Ok(()) => {}
-            Err(NotKept::Log(_)) => reply.code = ResponseCode::FLUSH_DISK_TIMEOUT,
+            Err(BrokenPromise::Log(_)) => reply.code = ResponseCode::FLUSH_DISK_TIMEOUT,
             // The message is stored, but a restart may not know its topic.
-            Err(NotKept::Topic(error)) => {
+            Err(BrokenPromise::Topic(error)) => {
                 reply.code = ResponseCode::SERVICE_NOT_AVAILABLE;
                 reply.remark = Some(unsaved(&error).into());
             }

@@ -13,7 +13,7 @@ use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::{GroupName, PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
 use ferromq_store::{AppendError, DelayLevels, Effort, Round, Store};
 
-use crate::acknowledge::{Acknowledgement, NotKept, Stored};
+use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::clock::now_ms;
 use crate::destination::{self, DelayQueue, Destination};
 use crate::groups::Groups;
@@ -22,7 +22,7 @@ use crate::peer::Origin;
 use crate::places;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
-use crate::topics::{self, BeingDeleted, Topic, Topics, perm};
+use crate::topics::{self, DeletionUnderway, Topic, Topics, perm};
 
 /// First level of a retry, when the consumer leaves it to the broker: 10 s by default.
 const FIRST_LEVEL: i32 = 3;
@@ -54,12 +54,12 @@ impl SendBackPath {
         origin: &Origin,
         request: &SendBackRequest,
         effort: Effort,
-    ) -> Result<Stored<GivenBack>, Refusal> {
+    ) -> Result<Promise<SendBackAnswer>, Refusal> {
         let group = self.admit(request)?;
         let retry_queues = match u32::try_from(group.retry_queue_nums) {
             Ok(count) if count > 0 => count,
             // A group without retry queues does not want its failures back.
-            _ => return Ok(Stored { answer: GivenBack, end: None, topic: None }),
+            _ => return Ok(Promise { answer: SendBackAnswer, end: None, topic: None }),
         };
         let sys_flag = topics::unit_flag(request.unit_mode, true);
         let retry_topic = topic_names::retry_topic(&request.group);
@@ -107,11 +107,11 @@ impl SendBackPath {
         let end = self.append(round, &record, &target)?;
         self.statistics
             .sent_back(&record.property(names::RETRY_TOPIC).unwrap_or_else(|| record.topic().into()), &request.group);
-        Ok(Stored { answer: GivenBack, end: Some(end), topic: Some(target.topic) })
+        Ok(Promise { answer: SendBackAnswer, end: Some(end), topic: Some(target.topic) })
     }
 
     fn too_many_topics(&self) -> Refusal {
-        self.topics.check_room(1).err().map_or_else(|| BeingDeleted.into(), Refusal::full)
+        self.topics.check_room(1).err().map_or_else(|| DeletionUnderway.into(), Refusal::full)
     }
 
     fn admit(&self, request: &SendBackRequest) -> Result<Arc<SubscriptionGroup>, Refusal> {
@@ -152,15 +152,15 @@ impl SendBackPath {
 }
 
 /// The answer to a consumer that has given a message back.
-pub(crate) struct GivenBack;
+pub(crate) struct SendBackAnswer;
 
-impl Acknowledgement for GivenBack {
-    fn reply(self, kept: Result<(), NotKept>) -> Reply {
+impl Acknowledgement for SendBackAnswer {
+    fn reply(self, kept: Result<(), BrokenPromise>) -> Reply {
         match kept {
             Ok(()) => Reply::ok(),
-            Err(NotKept::Log(_)) => Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT"),
+            Err(BrokenPromise::Log(_)) => Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT"),
             // The copy is stored, but a restart may not know its topic.
-            Err(NotKept::Topic(error)) => Refusal::from(error).into_reply(),
+            Err(BrokenPromise::Topic(error)) => Refusal::from(error).into_reply(),
         }
     }
 }

@@ -43,13 +43,13 @@ impl AddedProperties {
     pub(super) fn write(
         &self,
         text: &mut String,
-        noticed: &Noticed<'_>,
+        found: &SendProperties<'_>,
         destination: Destination,
         (topic, queue): (&str, QueueId),
         made_key: Option<&str>,
     ) {
-        let from_client = noticed.text;
-        if noticed.needs_cleaning || destination != Destination::Own {
+        let from_client = found.text;
+        if found.needs_cleaning || destination != Destination::Own {
             for (name, value) in properties::pairs(from_client) {
                 if !is_brokers_own(name) && !destination.replaces(name) {
                     push_property(text, name, value);
@@ -61,7 +61,7 @@ impl AddedProperties {
                 text.push(PROPERTY_SEPARATOR);
             }
         }
-        let unique_key = made_key.or(noticed.unique_key).unwrap_or_default();
+        let unique_key = made_key.or(found.unique_key).unwrap_or_default();
         let mark = |text: &mut String| destination.push_marks(text, topic, queue, unique_key);
         if !destination.waits() {
             mark(text);
@@ -88,9 +88,9 @@ pub(super) struct NotANumber<'a> {
     value: &'a str,
 }
 
-/// What one pass over the client's properties found.
+/// The properties of a message as its client sends it, and what one pass over them found.
 #[derive(Clone, Copy)]
-pub(super) struct Noticed<'a> {
+pub(super) struct SendProperties<'a> {
     /// All of them.
     text: &'a str,
     pub unique_key: Option<&'a str>,
@@ -106,9 +106,9 @@ pub(super) struct Noticed<'a> {
     needs_cleaning: bool,
 }
 
-impl<'a> Noticed<'a> {
-    pub(super) fn in_properties(text: &'a str) -> Noticed<'a> {
-        let mut noticed = Noticed {
+impl<'a> SendProperties<'a> {
+    pub(super) fn of(text: &'a str) -> SendProperties<'a> {
+        let mut found = SendProperties {
             text,
             unique_key: None,
             delay: None,
@@ -120,16 +120,16 @@ impl<'a> Noticed<'a> {
         };
         for (name, value) in properties::pairs(text) {
             match name {
-                names::UNIQUE_KEY => noticed.unique_key = Some(value),
-                names::DELAY_TIME_LEVEL => noticed.delay = Some(value),
-                names::TRANSACTION_PREPARED => noticed.half = value.eq_ignore_ascii_case("true"),
-                names::CHECK_IMMUNITY_TIME_IN_SECONDS => noticed.immunity = Some(value),
-                names::WAIT_STORE_MSG_OK => noticed.waits = value.eq_ignore_ascii_case("true"),
-                _ if noticed.timer.notice(name, value) => {}
-                _ => noticed.needs_cleaning |= is_brokers_own(name),
+                names::UNIQUE_KEY => found.unique_key = Some(value),
+                names::DELAY_TIME_LEVEL => found.delay = Some(value),
+                names::TRANSACTION_PREPARED => found.half = value.eq_ignore_ascii_case("true"),
+                names::CHECK_IMMUNITY_TIME_IN_SECONDS => found.immunity = Some(value),
+                names::WAIT_STORE_MSG_OK => found.waits = value.eq_ignore_ascii_case("true"),
+                _ if found.timer.notice(name, value) => {}
+                _ => found.needs_cleaning |= is_brokers_own(name),
             }
         }
-        noticed
+        found
     }
 
     /// 0 when there is none. What Java's `Integer.parseInt` reads: a sign, decimal digits, 32 bits.
@@ -144,13 +144,13 @@ mod tests {
 
     #[test]
     fn one_pass_notices_what_matters() {
-        let noticed = Noticed::in_properties(
+        let found = SendProperties::of(
             "UNIQ_KEY\u{1}K\u{2}DELAY\u{1}3\u{2}WAIT\u{1}false\u{2}TRAN_MSG\u{1}TRUE\u{2}POP_CK\u{1}x\u{2}TIMER_DELAY_MS\u{1}9",
         );
-        assert_eq!((noticed.unique_key, noticed.delay_level()), (Some("K"), Ok(3)));
-        assert_eq!(noticed.timer.delay_ms, Some("9"));
-        assert!(noticed.half && noticed.needs_cleaning && !noticed.waits);
-        let nothing = Noticed::in_properties("TAGS\u{1}a\u{2}DELAY\u{1}x\u{2}");
+        assert_eq!((found.unique_key, found.delay_level()), (Some("K"), Ok(3)));
+        assert_eq!(found.timer.delay_ms, Some("9"));
+        assert!(found.half && found.needs_cleaning && !found.waits);
+        let nothing = SendProperties::of("TAGS\u{1}a\u{2}DELAY\u{1}x\u{2}");
         assert_eq!((nothing.unique_key, nothing.delay_level()), (None, Err(NotANumber { value: "x" })));
         assert!(nothing.timer.delay_ms.is_none() && !nothing.half && !nothing.needs_cleaning && nothing.waits);
     }
@@ -160,7 +160,7 @@ mod tests {
         let added = AddedProperties::new([(names::CLUSTER, "C")], ([127, 0, 0, 1], 10911).into());
         let stored = |from_client: &str, destination, made_key| {
             let mut text = String::new();
-            added.write(&mut text, &Noticed::in_properties(from_client), destination, ("T", QueueId(1)), made_key);
+            added.write(&mut text, &SendProperties::of(from_client), destination, ("T", QueueId(1)), made_key);
             text
         };
         // C++ and Go leave the last separator out.

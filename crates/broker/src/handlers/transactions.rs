@@ -11,7 +11,7 @@ use ferromq_protocol::topics::{TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HAL
 use ferromq_protocol::{PhysicalOffset, Reply, ResponseCode};
 use ferromq_store::{Effort, Round, Store};
 
-use crate::acknowledge::{Acknowledgement, NotKept, Stored};
+use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::clock::now_ms;
 use crate::handlers::send::append_failure;
 use crate::live_config::LiveConfig;
@@ -32,7 +32,7 @@ impl TransactionPath {
         round: &Round<'_>,
         request: &EndTransactionRequest,
         effort: Effort,
-    ) -> Result<Option<Stored<Ended>>, Refusal> {
+    ) -> Result<Option<Promise<EndAnswer>>, Refusal> {
         let commit = match request.commit_or_rollback {
             0 => return Ok(None),
             SysFlag::TRANSACTION_COMMIT => true,
@@ -56,7 +56,7 @@ impl TransactionPath {
             return Err(not_found());
         }
         match self.transactions.end(round, &record, commit) {
-            Ok(end) => Ok(Some(Stored { answer: Ended, end, topic: None })),
+            Ok(end) => Ok(Some(Promise { answer: EndAnswer, end, topic: None })),
             Err(error @ EndError::Undeliverable { .. }) => {
                 Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))
             }
@@ -128,10 +128,10 @@ impl TransactionPath {
 }
 
 /// The answer to an end. Java's broker waits for the flush, and says nothing of one that comes late: the transaction has ended.
-pub(crate) struct Ended;
+pub(crate) struct EndAnswer;
 
-impl Acknowledgement for Ended {
-    fn reply(self, _: Result<(), NotKept>) -> Reply {
+impl Acknowledgement for EndAnswer {
+    fn reply(self, _: Result<(), BrokenPromise>) -> Reply {
         Reply::ok()
     }
 }

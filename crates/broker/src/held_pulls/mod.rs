@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use self::lists::{LinkId, Links, List};
 use self::slab::Slab;
 use crate::peer::Peer;
-use crate::subscription::{Condition, Wakes};
+use crate::subscription::{Condition, WakeRule};
 
 /// How often deadlines are looked at. Java looks every 5 s.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -65,14 +65,14 @@ impl Limits {
 }
 
 /// One parked request; `P` is what it takes to run it again.
-pub struct Held<P> {
+pub struct ParkedRequest<P> {
     /// The offset it waits for.
     pub from: QueueOffset,
     pub deadline: Instant,
     pub parker: Peer,
     /// The group whose subscription it goes by; `None` when it brought its own.
     pub subscriber: Option<GroupName>,
-    pub wakes: Wakes,
+    pub wakes: WakeRule,
     /// What it keeps in memory besides itself.
     pub len_bytes: usize,
     pub pull: P,
@@ -94,7 +94,7 @@ struct State<P> {
     bytes: usize,
     /// By number in `waiting`.
     queues: HashMap<TopicName, HashMap<QueueId, u32>>,
-    waiting: Slab<Waiting>,
+    waiting: Slab<QueueWaiters>,
     /// By number in `of_connection`.
     connections: HashMap<ConnectionId, u32>,
     of_connection: Slab<OfConnection>,
@@ -107,7 +107,7 @@ struct State<P> {
     /// The first interval whose list has not been gone through after its end.
     interval: u64,
     /// What nobody may be waiting at any more: it is kept until the next look at deadlines, since most who are woken come again.
-    emptied: Vec<Emptied>,
+    emptied: Vec<EmptyList>,
     /// Numbers that are to be taken out; keeps its room.
     chosen: Vec<u32>,
 }
@@ -124,13 +124,13 @@ struct Entry<P> {
     /// Number of its list of deadlines.
     slot: usize,
     of_deadline: LinkId,
-    waits: Waits,
+    waits: WaitingPlace,
     len_bytes: usize,
     pull: P,
 }
 
 /// Where in its queue's lists a request is.
-enum Waits {
+enum WaitingPlace {
     Never,
     Any(LinkId),
     Code(i64, LinkId),
@@ -139,7 +139,7 @@ enum Waits {
 }
 
 /// The requests that wait at one queue, by what wakes them.
-struct Waiting {
+struct QueueWaiters {
     topic: TopicName,
     queue: QueueId,
     count: usize,
@@ -179,7 +179,7 @@ struct OfSubscriber {
 }
 
 /// Numbers of what nobody may be waiting at.
-enum Emptied {
+enum EmptyList {
     Queue(u32),
     Connection(u32),
     Subscriber(u32),
@@ -218,7 +218,7 @@ impl<P> HeldPulls<P> {
         &self,
         topic: &TopicName,
         queue: QueueId,
-        held: Held<P>,
+        held: ParkedRequest<P>,
         is_over: impl FnOnce(&P) -> bool,
     ) -> Result<(), P> {
         let interval = self.interval(held.deadline);
@@ -327,11 +327,11 @@ impl<P> State<P> {
         &mut self,
         topic: &TopicName,
         queue: QueueId,
-        held: Held<P>,
+        held: ParkedRequest<P>,
         interval: u64,
         limits: Limits,
     ) -> Result<(), P> {
-        let Held { from, deadline, parker, subscriber, wakes, len_bytes, pull } = held;
+        let ParkedRequest { from, deadline, parker, subscriber, wakes, len_bytes, pull } = held;
         let queue = self.queue(topic, queue);
         let connection = self.connection(parker);
         let (Some(waiting), Some(of_connection)) =
@@ -388,7 +388,7 @@ impl<P> State<P> {
             Some(queues) => queues,
             None => self.queues.entry(topic.clone()).or_default(),
         };
-        *queues.entry(queue).or_insert_with(|| self.waiting.insert(Waiting::at(topic.clone(), queue)))
+        *queues.entry(queue).or_insert_with(|| self.waiting.insert(QueueWaiters::at(topic.clone(), queue)))
     }
 
     /// The number of a connection.
@@ -453,17 +453,17 @@ impl<P> State<P> {
     fn note_emptied(&mut self, queue: u32, connection: u32, subscriber: Option<u32>) {
         if let Some(waiting) = self.waiting.get_mut(queue).filter(|waiting| waiting.count == 0 && !waiting.is_emptied) {
             waiting.is_emptied = true;
-            self.emptied.push(Emptied::Queue(queue));
+            self.emptied.push(EmptyList::Queue(queue));
         }
         if let Some(of) = self.of_connection.get_mut(connection).filter(|of| of.list.is_empty() && !of.is_emptied) {
             of.is_emptied = true;
-            self.emptied.push(Emptied::Connection(connection));
+            self.emptied.push(EmptyList::Connection(connection));
         }
         if let Some(number) = subscriber
             && let Some(of) = self.of_subscriber.get_mut(number).filter(|of| of.list.is_empty() && !of.is_emptied)
         {
             of.is_emptied = true;
-            self.emptied.push(Emptied::Subscriber(number));
+            self.emptied.push(EmptyList::Subscriber(number));
         }
     }
 
@@ -471,7 +471,7 @@ impl<P> State<P> {
     fn forget_emptied(&mut self) {
         for emptied in std::mem::take(&mut self.emptied) {
             match emptied {
-                Emptied::Queue(number) => {
+                EmptyList::Queue(number) => {
                     let Some(waiting) = self.waiting.get_mut(number) else { continue };
                     waiting.is_emptied = false;
                     if waiting.count == 0
@@ -484,7 +484,7 @@ impl<P> State<P> {
                         }
                     }
                 }
-                Emptied::Connection(number) => {
+                EmptyList::Connection(number) => {
                     let Some(of) = self.of_connection.get_mut(number) else { continue };
                     of.is_emptied = false;
                     if of.list.is_empty()
@@ -494,7 +494,7 @@ impl<P> State<P> {
                         self.forget_connection_of(of.address);
                     }
                 }
-                Emptied::Subscriber(number) => {
+                EmptyList::Subscriber(number) => {
                     let Some(of) = self.of_subscriber.get_mut(number) else { continue };
                     of.is_emptied = false;
                     if of.list.is_empty()
@@ -550,9 +550,9 @@ impl OfConnection {
     }
 }
 
-impl Waiting {
-    fn at(topic: TopicName, queue: QueueId) -> Waiting {
-        Waiting {
+impl QueueWaiters {
+    fn at(topic: TopicName, queue: QueueId) -> QueueWaiters {
+        QueueWaiters {
             topic,
             queue,
             count: 0,
@@ -564,24 +564,24 @@ impl Waiting {
         }
     }
 
-    fn insert(&mut self, links: &mut Links, wakes: Wakes, number: u32) -> Waits {
+    fn insert(&mut self, links: &mut Links, wakes: WakeRule, number: u32) -> WaitingPlace {
         self.count += 1;
         match wakes {
-            Wakes::Never => Waits::Never,
-            Wakes::Any => Waits::Any(links.push(&mut self.any, number)),
-            Wakes::Code(code) => Waits::Code(code, links.push(self.codes.entry(code).or_default(), number)),
-            Wakes::Codes(mut codes) => {
+            WakeRule::Never => WaitingPlace::Never,
+            WakeRule::Any => WaitingPlace::Any(links.push(&mut self.any, number)),
+            WakeRule::Code(code) => WaitingPlace::Code(code, links.push(self.codes.entry(code).or_default(), number)),
+            WakeRule::Codes(mut codes) => {
                 codes.sort_unstable();
                 codes.dedup();
                 let link = |code| (code, links.push(self.codes.entry(code).or_default(), number));
-                Waits::Codes(codes.into_iter().map(link).collect())
+                WaitingPlace::Codes(codes.into_iter().map(link).collect())
             }
-            Wakes::Condition(condition) => match self.condition(&condition) {
+            WakeRule::Condition(condition) => match self.condition(&condition) {
                 Some(list) => {
                     let link = links.push(list, number);
-                    Waits::Condition(condition, link)
+                    WaitingPlace::Condition(condition, link)
                 }
-                None => Waits::Any(links.push(&mut self.any, number)),
+                None => WaitingPlace::Any(links.push(&mut self.any, number)),
             },
         }
     }
@@ -601,14 +601,16 @@ impl Waiting {
         self.conditions.get_mut(place).map(|(_, list)| list)
     }
 
-    fn remove(&mut self, links: &mut Links, waits: Waits) {
+    fn remove(&mut self, links: &mut Links, waits: WaitingPlace) {
         self.count -= 1;
         match waits {
-            Waits::Never => {}
-            Waits::Any(link) => links.remove(&mut self.any, link),
-            Waits::Code(code, link) => self.remove_code(links, code, link),
-            Waits::Codes(codes) => codes.into_iter().for_each(|(code, link)| self.remove_code(links, code, link)),
-            Waits::Condition(condition, link) => {
+            WaitingPlace::Never => {}
+            WaitingPlace::Any(link) => links.remove(&mut self.any, link),
+            WaitingPlace::Code(code, link) => self.remove_code(links, code, link),
+            WaitingPlace::Codes(codes) => {
+                codes.into_iter().for_each(|(code, link)| self.remove_code(links, code, link))
+            }
+            WaitingPlace::Condition(condition, link) => {
                 let place = self.conditions.iter().position(|(known, _)| Arc::ptr_eq(known, &condition));
                 if let Some(place) = place {
                     links.remove(&mut self.conditions[place].1, link);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::subscription::Conditions;
-use crate::subscription::Wanted;
+use crate::subscription::PullFilter;
 
 const LIMITS: Limits =
     Limits { all: 12, per_address: 9, per_connection: 6, at_one_queue: 4, bytes: 1000, bytes_per_address: 700 };
@@ -21,8 +21,16 @@ fn parker(connection: u64, address_number: u8) -> Peer {
     Peer { connection: ConnectionId(connection), address: address(address_number) }
 }
 
-fn held<P>(from: u64, deadline: Instant, wakes: Wakes, pull: P) -> Held<P> {
-    Held { from: QueueOffset(from), deadline, parker: parker(1, 1), subscriber: None, wakes, len_bytes: 0, pull }
+fn held<P>(from: u64, deadline: Instant, wakes: WakeRule, pull: P) -> ParkedRequest<P> {
+    ParkedRequest {
+        from: QueueOffset(from),
+        deadline,
+        parker: parker(1, 1),
+        subscriber: None,
+        wakes,
+        len_bytes: 0,
+        pull,
+    }
 }
 
 fn arrival<'a>(topic: &'a str, queue: u32, offset: u64, tag: &str, properties: &'a str) -> Arrival<'a> {
@@ -36,15 +44,15 @@ fn arrival<'a>(topic: &'a str, queue: u32, offset: u64, tag: &str, properties: &
     }
 }
 
-fn condition(conditions: &Conditions, text: &str) -> Wakes {
+fn condition(conditions: &Conditions, text: &str) -> WakeRule {
     match conditions.compile(text).unwrap() {
-        Wanted::Condition(condition) => Wakes::Condition(condition),
+        PullFilter::Condition(condition) => WakeRule::Condition(condition),
         other => panic!("{other:?}"),
     }
 }
 
-fn codes(tags: &[&str]) -> Wakes {
-    Wakes::Codes(tags.iter().map(|tag| tags_code(tag)).collect())
+fn codes(tags: &[&str]) -> WakeRule {
+    WakeRule::Codes(tags.iter().map(|tag| tags_code(tag)).collect())
 }
 
 impl<P> HeldPulls<P> {
@@ -65,10 +73,15 @@ impl<P> HeldPulls<P> {
 fn only_the_waiting_queue_is_touched() {
     let pulls = HeldPulls::new(Limits::of(10));
     let later = Instant::now() + Duration::from_secs(60);
-    pulls.park(&"T".into(), QueueId(0), held(5, later, Wakes::Any, "a"), |_| false).unwrap();
-    pulls.park(&"T".into(), QueueId(1), held(5, later, Wakes::Any, "b"), |_| false).unwrap();
+    pulls.park(&"T".into(), QueueId(0), held(5, later, WakeRule::Any, "a"), |_| false).unwrap();
+    pulls.park(&"T".into(), QueueId(1), held(5, later, WakeRule::Any, "b"), |_| false).unwrap();
     pulls
-        .park(&"U".into(), QueueId(0), Held { parker: parker(2, 1), ..held(5, later, Wakes::Any, "c") }, |_| false)
+        .park(
+            &"U".into(),
+            QueueId(0),
+            ParkedRequest { parker: parker(2, 1), ..held(5, later, WakeRule::Any, "c") },
+            |_| false,
+        )
         .unwrap();
     assert_eq!(pulls.take_woken(&arrival("T", 0, 4, "", "")), Vec::<&str>::new());
     assert_eq!(pulls.take_woken(&arrival("T", 0, 5, "", "")), ["a"]);
@@ -79,7 +92,7 @@ fn only_the_waiting_queue_is_touched() {
 #[test]
 fn a_message_that_came_meanwhile_is_not_waited_for() {
     let pulls = HeldPulls::new(Limits::of(10));
-    assert_eq!(pulls.park(&"T".into(), QueueId(0), held(0, Instant::now(), Wakes::Any, "a"), |_| true), Err("a"));
+    assert_eq!(pulls.park(&"T".into(), QueueId(0), held(0, Instant::now(), WakeRule::Any, "a"), |_| true), Err("a"));
     pulls.assert_nothing_left();
 }
 
@@ -91,7 +104,9 @@ fn deadlines_and_shutdown_empty_the_list() {
     for (deadline, name) in [(now, "due"), (soon, "soon"), (now + Duration::from_secs(60), "later")] {
         let parker = parker(name.len() as u64, 1);
         pulls
-            .park(&"T".into(), QueueId(0), Held { parker, ..held(0, deadline, Wakes::Never, name) }, |_| false)
+            .park(&"T".into(), QueueId(0), ParkedRequest { parker, ..held(0, deadline, WakeRule::Never, name) }, |_| {
+                false
+            })
             .unwrap();
     }
     assert_eq!(pulls.take_expired(now), ["due"]);
@@ -108,7 +123,10 @@ fn nobody_has_all_the_room() {
     let pulls = HeldPulls::new(limits);
     let later = Instant::now() + Duration::from_secs(60);
     let park = |connection, address, queue| {
-        let held = Held { parker: parker(connection, address), ..held(0, later, Wakes::Any, (connection, address)) };
+        let held = ParkedRequest {
+            parker: parker(connection, address),
+            ..held(0, later, WakeRule::Any, (connection, address))
+        };
         pulls.park(&"T".into(), QueueId(queue), held, |_| false).is_ok()
     };
     let parked = |connection, address, queues: std::ops::Range<u32>| {
@@ -135,7 +153,7 @@ fn an_arrival_costs_what_it_wakes_and_not_what_waits() {
         HeldPulls::new(Limits { per_address: MANY, per_connection: MANY, at_one_queue: MANY, ..Limits::of(MANY) });
     let later = Instant::now() + Duration::from_secs(60);
     for number in 0..MANY {
-        let wakes = Wakes::Codes(vec![number as i64 + 10_000_000_000]);
+        let wakes = WakeRule::Codes(vec![number as i64 + 10_000_000_000]);
         pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, number), |_| false).unwrap();
     }
     let begun = Instant::now();
@@ -231,10 +249,10 @@ struct Known {
 const TAGS: [&str; 3] = ["A", "B", "C"];
 const GROUPS: [&str; 2] = ["G", "H"];
 
-fn wanted(conditions: &Conditions, kind: usize) -> Wakes {
+fn wanted(conditions: &Conditions, kind: usize) -> WakeRule {
     match kind {
-        0 => Wakes::Never,
-        1 => Wakes::Any,
+        0 => WakeRule::Never,
+        1 => WakeRule::Any,
         2 => codes(&["A"]),
         3 => codes(&["A", "B", "A"]),
         4 => condition(conditions, "t = 'A'"),
@@ -279,7 +297,7 @@ proptest! {
                         && count(&|known| known.connection / 2 == connection / 2) < LIMITS.per_address
                         && count(&|known| known.connection == connection) < LIMITS.per_connection
                         && count(&|known| known.connection == connection && known.queue == queue) < LIMITS.at_one_queue;
-                    let held = Held {
+                    let held = ParkedRequest {
                         from: QueueOffset(from),
                         deadline: at(deadline),
                         parker: parker(connection, (connection / 2) as u8),

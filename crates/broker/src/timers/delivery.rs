@@ -29,7 +29,7 @@ const HELD_UP_MAX_MS: i64 = 5_000;
 const DELIVERED_MAX: usize = 10_000;
 
 /// The store took no more; those before have been delivered.
-struct Stopped {
+struct DeliveryFailure {
     at: usize,
     error: AppendError,
 }
@@ -59,11 +59,11 @@ impl TimerDelivery {
         while delivered < DELIVERED_MAX && !bell.is_stopping() {
             let due = index.due(self.clock.now_ms().saturating_sub(held_up_ms))?;
             let Some(first) = due.first().copied() else { break };
-            if let Err(stopped) = self.deliver_all(&due) {
-                let left = due.into_iter().enumerate().filter(|(at, timer)| *at >= stopped.at || timer.cancels);
+            if let Err(failure) = self.deliver_all(&due) {
+                let left = due.into_iter().enumerate().filter(|(at, timer)| *at >= failure.at || timer.cancels);
                 index.give_back(left.map(|(_, timer)| timer).collect());
                 self.tell(index);
-                return Err(stopped.error.into());
+                return Err(failure.error.into());
             }
             index.delivered(first.due_ms);
             delivered += due.len();
@@ -113,7 +113,7 @@ impl TimerDelivery {
                 Some(timer) if offset < self.java.queue_offset && timer.due_ms < self.java.read_ms => index.enter(None),
                 // This broker was slower than the timer.
                 Some(timer) if index.has_passed(timer.due_ms) && timer.due_ms <= self.clock.now_ms() => {
-                    self.deliver_all(&[timer]).map_err(|stopped| stopped.error)?;
+                    self.deliver_all(&[timer]).map_err(|failure| failure.error)?;
                     index.enter(None);
                     self.statistics.timer_entered();
                 }
@@ -156,15 +156,15 @@ impl TimerDelivery {
     }
 
     /// Delivers messages that are due at one time, but for those that others among them take back.
-    fn deliver_all(&self, due: &[Timer]) -> Result<(), Stopped> {
+    fn deliver_all(&self, due: &[Timer]) -> Result<(), DeliveryFailure> {
         let mut cancelled = HashSet::new();
         for timer in due.iter().filter(|timer| timer.cancels) {
             let key = |record: &Record<'_>| record.property(names::TIMER_DEL_UNIQKEY).map(Cow::into_owned);
-            let key = self.with_record(timer.offset, key).map_err(|error| Stopped { at: 0, error })?;
+            let key = self.with_record(timer.offset, key).map_err(|error| DeliveryFailure { at: 0, error })?;
             cancelled.extend(key.flatten());
         }
         for (at, timer) in due.iter().enumerate().filter(|(_, timer)| !timer.cancels) {
-            self.deliver_one(timer, due, &cancelled).map_err(|error| Stopped { at, error })?;
+            self.deliver_one(timer, due, &cancelled).map_err(|error| DeliveryFailure { at, error })?;
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ use crate::statistics::Statistics;
 use crate::topics::Topics;
 use crate::worker::Worker;
 use messages::{age_when_stored, first_copy, immunity_ms, named_copies};
-use pending::{Half, Pending};
+use pending::{Half, PendingHalves};
 
 /// The one queue of the half topic, the op topic, and the topic of given-up halves.
 pub(crate) const QUEUE: QueueId = QueueId(0);
@@ -67,7 +67,7 @@ pub(crate) struct Transactions {
 
 struct OpenTransactions {
     parts: TransactionParts,
-    pending: Mutex<Pending>,
+    pending: Mutex<PendingHalves>,
 }
 
 /// More transactions are open than this broker keeps track of.
@@ -88,7 +88,7 @@ pub(crate) enum EndError {
 impl Transactions {
     /// Reads what is pending out of the two queues. An error is of the moment: a transaction that is not known is passed over for good.
     pub(crate) fn open(parts: TransactionParts) -> Result<Transactions, ReadError> {
-        let mut pending = Pending::default();
+        let mut pending = PendingHalves::default();
         parts.read_halves(&mut pending, now_ms())?;
         parts.read_ops(&mut pending)?;
         if pending.len() > 0 {

@@ -12,7 +12,7 @@ use ferromq_protocol::{PhysicalOffset, QueueOffset};
 const AGE_MAX_MS: i64 = 72 * 3_600_000;
 /// Transactions that were given up and can still be committed.
 const GIVEN_UP_MAX: usize = 100_000;
-/// Op messages that one entry of [`Pending::marks`] stands for: where reading starts need not be exact.
+/// Op messages that one entry of [`PendingHalves::marks`] stands for: where reading starts need not be exact.
 const MARKS_PER_ENTRY: u64 = 64;
 
 /// A transaction that waits for its end.
@@ -74,7 +74,7 @@ impl Half {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(crate) struct Pending {
+pub(crate) struct PendingHalves {
     /// By the place of the newest copy.
     halves: BTreeMap<QueueOffset, Half>,
     /// From an older copy to the newest one.
@@ -96,7 +96,7 @@ struct Marks {
     highest_half: QueueOffset,
 }
 
-impl Pending {
+impl PendingHalves {
     pub fn len(&self) -> usize {
         self.halves.len()
     }
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn whatever_a_producer_says_a_half_is_looked_at_in_the_end() {
-        let mut pending = Pending::default();
+        let mut pending = PendingHalves::default();
         pending.insert(Half { immunity_ms: Some(i64::MAX), ..half(1, 0) });
         assert!(pending.next_due(QueueOffset(0), QueueOffset(9), AGE_MAX_MS, 1).is_none());
         assert!(pending.next_due(QueueOffset(0), QueueOffset(9), AGE_MAX_MS + 1, 1).is_some());
@@ -302,8 +302,8 @@ mod tests {
         }
     }
 
-    fn pending(at: impl IntoIterator<Item = u64>) -> Pending {
-        let mut pending = Pending::default();
+    fn pending(at: impl IntoIterator<Item = u64>) -> PendingHalves {
+        let mut pending = PendingHalves::default();
         for at in at {
             pending.insert(half(at, 0));
         }
@@ -334,7 +334,7 @@ mod tests {
         let mut pending = pending([1, 2]);
         pending.insert(half(3, 50));
         pending.insert(Half { immunity_ms: Some(500), ..half(4, 0) });
-        let due = |pending: &Pending, from, now| {
+        let due = |pending: &PendingHalves, from, now| {
             pending.next_due(QueueOffset(from), QueueOffset(5), now, 100).map(|half| half.queue_offset.0)
         };
         assert_eq!(due(&pending, 0, 100), None);
@@ -353,7 +353,7 @@ mod tests {
     fn reading_starts_at_the_lowest_half_and_at_the_first_mark_that_may_name_it_or_a_later_one() {
         let mut pending = pending([10, 11, 12, 500]);
         assert_eq!(pending.start(QueueOffset(501), QueueOffset(7)), (QueueOffset(10), QueueOffset(7)));
-        let end = |pending: &mut Pending, half, op| {
+        let end = |pending: &mut PendingHalves, half, op| {
             let half = pending.claim(QueueOffset(half)).unwrap();
             pending.settle(&half, QueueOffset(op));
         };

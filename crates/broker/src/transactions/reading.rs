@@ -7,7 +7,7 @@ use ferromq_protocol::topics::{TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC
 use ferromq_store::ReadError;
 
 use super::messages::{age_when_stored, ended_by, first_copy, immunity_ms};
-use super::pending::{Half, Pending};
+use super::pending::{Half, PendingHalves};
 use super::{QUEUE, TransactionParts};
 use crate::missing;
 
@@ -18,7 +18,7 @@ impl TransactionParts {
     }
 
     /// What they say of their age is by the wall clock, which shows `wall_ms` now.
-    pub(super) fn read_halves(&self, pending: &mut Pending, wall_ms: i64) -> Result<(), ReadError> {
+    pub(super) fn read_halves(&self, pending: &mut PendingHalves, wall_ms: i64) -> Result<(), ReadError> {
         let forward_ms = self.forward.now_ms();
         self.for_each(TRANSACTION_HALF_TOPIC, self.noted(TRANSACTION_HALF_TOPIC), |record| {
             let text = record.properties();
@@ -48,7 +48,7 @@ impl TransactionParts {
         })
     }
 
-    pub(super) fn read_ops(&self, pending: &mut Pending) -> Result<(), ReadError> {
+    pub(super) fn read_ops(&self, pending: &mut PendingHalves) -> Result<(), ReadError> {
         self.for_each(TRANSACTION_OP_HALF_TOPIC, self.noted(TRANSACTION_OP_HALF_TOPIC), |record| {
             let mut highest = None;
             for half in ended_by(record.body()) {
