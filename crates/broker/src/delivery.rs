@@ -4,7 +4,7 @@
 //! something to be done: another queue of the topic takes it, or it waits once more.
 
 use ferromq_protocol::message::{NewMessage, Properties};
-use ferromq_store::{AppendError, Appended, Store};
+use ferromq_store::{AppendError, AppendedMessage, Store};
 use tracing::debug;
 
 use crate::destination::Destination;
@@ -20,7 +20,7 @@ pub(crate) fn deliver(
     message: &NewMessage<'_>,
     now_ms: i64,
     (store, topics, statistics): (&Store, &Topics, &Statistics),
-) -> Result<Appended, AppendError> {
+) -> Result<AppendedMessage, AppendError> {
     let mut behind = None;
     let others = places::other_queues(topics, message.topic, message.queue_id);
     for queue_id in [message.queue_id].into_iter().chain(others) {

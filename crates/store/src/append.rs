@@ -9,7 +9,7 @@ use crate::error::AppendError;
 
 /// A message that is in the log (in memory: see `Store::when_safe` for the disk).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
+pub struct AppendedMessage {
     /// Where its record begins; part of its message id.
     pub physical_offset: PhysicalOffset,
     /// Bytes of the record.

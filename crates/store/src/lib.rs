@@ -51,7 +51,7 @@ mod waiters;
 mod walk;
 mod watermarks;
 
-pub use append::{Appended, AppendedBatch};
+pub use append::{AppendedBatch, AppendedMessage};
 pub use clock::Clock;
 pub use config::{FlushMode, StoreConfig};
 pub use delay_levels::{DelayLevels, DelayLevelsError};

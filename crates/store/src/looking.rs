@@ -20,8 +20,8 @@ use crate::disk::{Disk, MappedRange};
 /// What was seen in memory counts as being there for so long: what leaves it in between could be read a moment ago.
 pub const SEEN_FOR: Duration = Duration::from_millis(10);
 const SEEN_FOR_MS: u64 = SEEN_FOR.as_millis() as u64;
-/// Who reads here and there looks at what he reads; who reads on looks at a whole block, which takes 3 us, and for a moment not
-/// again.
+/// A read here and there looks at its own bytes. One that goes from front to back looks at a whole block, which takes 3 us, and for a
+/// moment not at the same again.
 const BLOCK: usize = 256 * 1024;
 /// What is not in memory is read in steps of so many bytes.
 const STEP: usize = 256 * 1024;

@@ -362,7 +362,7 @@ impl Site {
 pub const T: &str = "TopicT";
 pub const Q: QueueId = QueueId(0);
 
-pub fn put(store: &Store, body: &[u8]) -> Appended {
+pub fn put(store: &Store, body: &[u8]) -> AppendedMessage {
     store.append(&message(T, 0, body, "")).unwrap()
 }
 

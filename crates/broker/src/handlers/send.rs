@@ -14,7 +14,7 @@ use ferromq_protocol::header::{SendReply, SendRequest};
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{BatchItems, NewMessage, OffsetMessageId, SysFlag, TransactionKind};
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names};
-use ferromq_store::{AppendError, Appended, DelayLevels, Round};
+use ferromq_store::{AppendError, AppendedMessage, DelayLevels, Round};
 
 use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::admission::{Admission, Limits};
@@ -229,7 +229,7 @@ impl SendPath {
         }
     }
 
-    fn append(&self, submission: &Submission<'_>, message: &NewMessage<'_>) -> Result<Appended, Refusal> {
+    fn append(&self, submission: &Submission<'_>, message: &NewMessage<'_>) -> Result<AppendedMessage, Refusal> {
         let appended = self.parts.admission.append(|| submission.round.append(message), |appended| appended.end.0);
         let appended = appended.map_err(|error| self.append_refusal(submission.config, &error))?;
         self.parts.statistics.sent(message.topic, 1, appended.record_len as u64);
@@ -237,7 +237,7 @@ impl SendPath {
     }
 
     /// With a handle for taking the message back, if it is for a given time.
-    fn answer_single(&self, route: &Route, appended: &Appended, unique_key: &str) -> SendAnswer {
+    fn answer_single(&self, route: &Route, appended: &AppendedMessage, unique_key: &str) -> SendAnswer {
         let message_id = OffsetMessageId { host: self.parts.store_host, physical_offset: appended.physical_offset };
         let transaction_id = ByteString::from(unique_key);
         let mut answer = self.answer(message_id.to_string(), route.queue, appended.queue_offset, Some(transaction_id));

@@ -259,7 +259,7 @@ mod tests {
     use crate::topics::Topics;
     use ferromq_protocol::QueueId;
     use ferromq_protocol::message::SysFlag;
-    use ferromq_store::{Appended, Clock, Disk, Effort, Store, StoreConfig};
+    use ferromq_store::{AppendedMessage, Clock, Disk, Effort, Store, StoreConfig};
 
     const NOW: i64 = 1_800_000_000_000;
 
@@ -312,7 +312,13 @@ mod tests {
             House { clock_ms, disk, store, topics, timers, root }
         }
 
-        fn append(&self, topic: &str, queue: QueueId, properties: &str, body: &[u8]) -> Result<Appended, AppendError> {
+        fn append(
+            &self,
+            topic: &str,
+            queue: QueueId,
+            properties: &str,
+            body: &[u8],
+        ) -> Result<AppendedMessage, AppendError> {
             let host = "127.0.0.1:1".parse().unwrap();
             self.store.append(&NewMessage {
                 topic,
@@ -330,7 +336,7 @@ mod tests {
         }
 
         /// Stores a message for queue 0 of a topic that is due in so many ms.
-        fn at(&self, in_ms: i64, topic: &str, more: &str) -> Appended {
+        fn at(&self, in_ms: i64, topic: &str, more: &str) -> AppendedMessage {
             let due_ms = self.clock_ms.load(Ordering::SeqCst) + in_ms;
             let properties =
                 format!("TIMER_OUT_MS\u{1}{due_ms}\u{2}REAL_TOPIC\u{1}{topic}\u{2}REAL_QID\u{1}0\u{2}{more}");

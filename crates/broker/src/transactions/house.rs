@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use ferromq_protocol::message::properties::{self, names};
 use ferromq_protocol::message::{NewMessage, Record, SysFlag};
 use ferromq_protocol::topics::TRANSACTION_HALF_TOPIC;
-use ferromq_store::{Appended, Clock, DelayLevels, Disk, Effort, ReadError, Store, StoreConfig};
+use ferromq_store::{AppendedMessage, Clock, DelayLevels, Disk, Effort, ReadError, Store, StoreConfig};
 
 use super::{EndError, QUEUE, TransactionParts, Transactions};
 use crate::clients::Clients;
@@ -74,7 +74,7 @@ pub fn house_with(transaction_check_max: u32) -> House {
 }
 
 impl House {
-    pub fn begin(&self, more: &str) -> Appended {
+    pub fn begin(&self, more: &str) -> AppendedMessage {
         let half = NewMessage {
             topic: TRANSACTION_HALF_TOPIC,
             queue_id: QUEUE,
@@ -96,7 +96,7 @@ impl House {
     }
 
     /// As a handler ends it.
-    pub fn end(&self, half: &Appended, commit: bool) -> Result<(), EndError> {
+    pub fn end(&self, half: &AppendedMessage, commit: bool) -> Result<(), EndError> {
         let bytes = self.store.message_at(half.physical_offset, Effort::Full).unwrap().unwrap();
         self.transactions.end(&self.store.round(), &Record::parse(&bytes).unwrap(), commit).map(drop)
     }

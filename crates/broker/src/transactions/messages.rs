@@ -7,7 +7,7 @@ use ferromq_protocol::message::{
 };
 use ferromq_protocol::topics::{TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups};
 use ferromq_protocol::{Command, PhysicalOffset, QueueOffset, RequestCode};
-use ferromq_store::{AppendError, Appended, Round};
+use ferromq_store::{AppendError, AppendedMessage, Round};
 use tracing::error;
 
 use super::pending::Half;
@@ -53,7 +53,7 @@ impl TransactionParts {
     }
 
     /// Stores the op message that ends a half.
-    pub(super) fn store_op(&self, half: &Half, round: &Round<'_>) -> Result<Appended, AppendError> {
+    pub(super) fn store_op(&self, half: &Half, round: &Round<'_>) -> Result<AppendedMessage, AppendError> {
         use std::fmt::Write as _;
         let mut body = String::new();
         for copy in half.copies() {
@@ -106,7 +106,7 @@ impl TransactionParts {
             .with_body(body))
     }
 
-    pub(super) fn count_put(&self, topic: &str, appended: &Appended) {
+    pub(super) fn count_put(&self, topic: &str, appended: &AppendedMessage) {
         self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
     }
 

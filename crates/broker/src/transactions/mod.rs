@@ -24,7 +24,7 @@ use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::TRANSACTION_HALF_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
-use ferromq_store::{AppendError, Appended, Clock, DelayLevels, Effort, ReadError, Round, Store};
+use ferromq_store::{AppendError, AppendedMessage, Clock, DelayLevels, Effort, ReadError, Round, Store};
 use parking_lot::Mutex;
 use tracing::{debug, info};
 
@@ -115,7 +115,7 @@ impl Transactions {
     }
 
     /// A half message is stored. To be called before the reply, so that an end cannot overtake it.
-    pub(crate) fn began(&self, appended: &Appended, born_ms: i64, immunity: Option<&str>) {
+    pub(crate) fn began(&self, appended: &AppendedMessage, born_ms: i64, immunity: Option<&str>) {
         let stored_ms = self.table.parts.forward.now_ms();
         self.table.pending.lock().insert(Half {
             queue_offset: appended.queue_offset,
@@ -244,7 +244,7 @@ impl OpenTransactions {
     }
 
     /// A half has been stored once more, behind the others.
-    fn moved(&self, half: &Half, copy: &Appended, round: &Round<'_>) -> Result<(), AppendError> {
+    fn moved(&self, half: &Half, copy: &AppendedMessage, round: &Round<'_>) -> Result<(), AppendError> {
         let (at, physical, stored_ms) = (copy.queue_offset, copy.physical_offset, self.parts.forward.now_ms());
         if self.pending.lock().moved(half.queue_offset, at, physical, stored_ms) {
             return Ok(());

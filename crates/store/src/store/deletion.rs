@@ -34,7 +34,7 @@ impl Store {
             return Ok(false);
         }
         let buried = self.bury(topic, keep);
-        // Whoever found the dispatch held left his messages to this.
+        // Threads that found the dispatch held left their messages to this one.
         self.dispatch_signal.wake();
         let Some(gone) = buried? else { return Ok(false) };
         gone.iter().try_for_each(|dir| files::remove_dir(dir))?;

@@ -6,7 +6,7 @@ use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::NewMessage;
 
 use super::Store;
-use crate::append::{Appended, AppendedBatch};
+use crate::append::{AppendedBatch, AppendedMessage};
 use crate::error::AppendError;
 use crate::store::writing::Want;
 use crate::waiters::NotSafe;
@@ -31,12 +31,12 @@ impl Store {
 
 impl Round<'_> {
     /// As [`Store::append`].
-    pub fn append(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+    pub fn append(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
         self.note(self.store.put(message))
     }
 
     /// As [`Store::append_again`].
-    pub fn append_again(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+    pub fn append_again(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
         self.note(self.store.put_again(message))
     }
 

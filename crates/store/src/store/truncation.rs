@@ -26,7 +26,7 @@ impl Store {
     /// Fails when somebody keeps reading what is to go.
     pub fn truncate(&self, to: PhysicalOffset) -> Result<(), TruncateError> {
         let to = to.0;
-        // Nobody is about to note in the checkpoint how far he has seen the log go.
+        // No other thread is about to note in the checkpoint how far it has seen the log go.
         let _writing_out = self.maintenance.writing_out.lock();
         let mut work = self.dispatcher.hold();
         let mut tail = self.log.hold();

@@ -9,7 +9,7 @@ use ferromq_protocol::topics::TABLE_CHANGES_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
 use super::Store;
-use crate::append::{Appended, AppendedBatch, with_encoded};
+use crate::append::{AppendedBatch, AppendedMessage, with_encoded};
 use crate::commit_log::Placement;
 use crate::error::AppendError;
 use crate::looking::{Effort, ReadError};
@@ -28,7 +28,7 @@ pub enum Want {
 impl Store {
     /// Appends a message. It is in the log's memory then and survives the end of the process; for the disk see
     /// [`Store::when_safe`]. Consumers see it a moment later. Java: asyncPutMessage.
-    pub fn append(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+    pub fn append(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
         let appended = self.put(message)?;
         self.wake_threads();
         Ok(appended)
@@ -36,7 +36,7 @@ impl Store {
 
     /// [`Store::append`] of a message that is in the log already, for another place. It was taken once, so a limit of its length that
     /// has become lower since does not count.
-    pub fn append_again(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+    pub fn append_again(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
         let appended = self.put_again(message)?;
         self.wake_threads();
         Ok(appended)
@@ -50,11 +50,11 @@ impl Store {
         Ok(appended)
     }
 
-    pub(super) fn put(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+    pub(super) fn put(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
         self.put_up_to(message, self.message_len_max.load(Ordering::Relaxed))
     }
 
-    pub(super) fn put_again(&self, message: &NewMessage<'_>) -> Result<Appended, AppendError> {
+    pub(super) fn put_again(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
         self.put_up_to(message, i32::MAX as usize)
     }
 
@@ -65,19 +65,19 @@ impl Store {
         result
     }
 
-    fn put_up_to(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<Appended, AppendError> {
+    fn put_up_to(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<AppendedMessage, AppendError> {
         let began = Instant::now();
         let result = self.try_put(message, body_len_max);
         self.count_put(result.is_ok(), began);
         result
     }
 
-    fn try_put(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<Appended, AppendError> {
+    fn try_put(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<AppendedMessage, AppendError> {
         self.health.check()?;
         message.check_limits(body_len_max)?;
         with_encoded(std::slice::from_ref(message), |records, lens| {
             let placed = self.place(message, records, lens)?;
-            Ok(Appended {
+            Ok(AppendedMessage {
                 physical_offset: PhysicalOffset(placed.physical),
                 record_len: records.len(),
                 queue_offset: QueueOffset(placed.queue_offset),
