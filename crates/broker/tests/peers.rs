@@ -1,5 +1,19 @@
 //! What one peer can pile up in a broker, and that another one beside it does not notice: of the rows of the table in docs/architecture.md those
-//! that hold a peer against its share (`GREEDS`). The others have their tests beside the code.
+//! that hold a peer against its share and can be reached in a moment (`GREEDS`). The others have tests of their own:
+//!
+//! - connections of a whole port: `connections_beyond_the_limit_are_closed` (remoting/tests/server.rs);
+//! - sends waiting for a flush: `waiting_acknowledgements_are_bounded` (admission.rs);
+//! - requests waiting to read from the disk: `what_waits_has_bounds`, `threads_are_given_as_the_shares_say` (readers.rs), with a disk that hangs
+//!   tests/slow_disk.rs, where what a filter and a query go through is too;
+//! - work on threads that wait for the disk: `one_address_cannot_have_all_threads` (remoting, gate.rs);
+//! - bytes of parked pulls, and what an arrival looks at: `the_lists_do_as_one_list_would`, `conditions_beyond_the_bound_wake_always`
+//!   (held_pulls/pulls_test.rs);
+//! - `Topics`, `Groups`, all of `ConsumerOffsets`: `there_is_room_for_so_many_…_and_for_those_that_are_there` beside each;
+//! - memberships and bytes of all subscriptions: `the_table_has_bounds_and_what_goes_makes_room` (clients/table_test.rs);
+//! - all `QueueLocks`: `one_address_cannot_have_all_locks` (queue_locks.rs);
+//! - `Statistics`: `names_beyond_the_bound_are_part_of_the_sums_alone` (statistics.rs);
+//! - names, in every way in: tests/names_and_places.rs;
+//! - the nameserver: `the_table_has_room_for_so_much` (routes/routes_test.rs), `there_is_room_for_so_much_and_what_is_known_stays` (kv.rs).
 //!
 //! The greedy peer comes from 127.0.0.2 and asks for more than its share of one thing; then everything that an honest client does still works.
 
@@ -11,10 +25,10 @@ use bytes::BytesMut;
 use ferromq_protocol::{Command, FRAME_LEN_MAX, RequestCode, decode_frame};
 use ferromq_remoting::{Client, ClientConfig};
 use support::{House, PATIENCE, heartbeat};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-const CONFIG: &str = "workerThreads=2\npullThreadPoolQueueCapacity=1000\nconnectionsPerAddressMax=60\n\
+const CONFIG: &str = "workerThreads=2\nenablePropertyFilter=true\npullThreadPoolQueueCapacity=1000\nconnectionsPerAddressMax=60\n\
                       unfinishedFrameBytesMax=67108864\nunreadAnswerBytesMax=134217728\nmaxTransferBytesOnMessageInMemory=67108864\n";
 
 /// A socket of the greedy peer.
@@ -48,17 +62,8 @@ impl Greedy {
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// `None` when the broker closes the connection.
     async fn next(&mut self) -> Option<Command> {
-        loop {
-            if let Some(command) = decode_frame(&mut self.buffer, FRAME_LEN_MAX).unwrap() {
-                return Some(command);
-            }
-            match tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await.unwrap() {
-                Ok(0) | Err(_) => return None,
-                Ok(_) => {}
-            }
-        }
+        next(&mut self.stream, &mut self.buffer).await
     }
 
     async fn ask(&mut self, code: RequestCode, fields: &[(&str, &str)], body: &[u8]) -> Option<Command> {
@@ -89,6 +94,19 @@ impl Greedy {
     }
 }
 
+/// `None` when the broker closes the connection.
+async fn next(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Option<Command> {
+    loop {
+        if let Some(command) = decode_frame(buffer, FRAME_LEN_MAX).unwrap() {
+            return Some(command);
+        }
+        match tokio::time::timeout(PATIENCE, stream.read_buf(buffer)).await.unwrap() {
+            Ok(0) | Err(_) => return None,
+            Ok(_) => {}
+        }
+    }
+}
+
 fn pull<'a>(subscription: &'a str, wait: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![
         ("consumerGroup", "Greedy"),
@@ -105,11 +123,19 @@ fn pull<'a>(subscription: &'a str, wait: &'a str) -> Vec<(&'a str, &'a str)> {
 }
 
 /// What there is only so much of.
-const GREEDS: [&str; 9] = [
+const GREEDS: [&str; 17] = [
     "parked pulls of one connection",
     "parked pulls of one address",
     "tags of a pull",
     "tags of a subscription",
+    "a condition",
+    "groups of a connection",
+    "topics of a group",
+    "offsets of a group in a topic",
+    "names of queue locks",
+    "queue locks",
+    "requests that another client does not answer",
+    "a long frame",
     "a long header",
     "a long body",
     "unfinished frames",
@@ -158,6 +184,112 @@ async fn be_greedy(house: &House, greed: &str) -> Vec<Greedy> {
                 0
             );
             vec![peer]
+        }
+        "a condition" => {
+            let long = format!("a = '{}'", "x".repeat(256 << 10));
+            let mut fields = pull(&long, "0");
+            fields.push(("expressionType", "SQL92"));
+            let answer = peer.ask(RequestCode::PULL_MESSAGE, &fields, b"").await.unwrap();
+            assert_eq!((answer.code, answer.remark.unwrap().contains("the limit is 262144")), (23, true));
+            vec![peer]
+        }
+        "groups of a connection" => {
+            let groups: Vec<String> =
+                (0..10_001).map(|number| format!(r#"{{"groupName":"Greedy{number}"}}"#)).collect();
+            let body = |groups: &[String]| {
+                format!(r#"{{"clientID":"greedy","producerDataSet":[{}],"consumerDataSet":[]}}"#, groups.join(","))
+            };
+            for (asked, code) in [(&groups[..], 2), (&groups[..1000], 0)] {
+                let answer = peer.ask(RequestCode::HEART_BEAT, &[], body(asked).as_bytes()).await.unwrap();
+                assert_eq!(answer.code, code, "{answer:?}");
+            }
+            vec![peer]
+        }
+        "topics of a group" => {
+            let topics: Vec<String> = (0..10_001)
+                .map(|number| {
+                    format!(r#"{{"topic":"Greedy{number}","subString":"*","expressionType":"TAG","subVersion":1}}"#)
+                })
+                .collect();
+            let body = format!(
+                r#"{{"clientID":"greedy","producerDataSet":[],"consumerDataSet":[{{"groupName":"Greedy","consumeType":"CONSUME_PASSIVELY",
+                   "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","subscriptionDataSet":[{}]}}]}}"#,
+                topics.join(",")
+            );
+            let answer = peer.ask(RequestCode::HEART_BEAT, &[], body.as_bytes()).await.unwrap();
+            assert_eq!((answer.code, answer.remark.unwrap().contains("10000")), (2, true));
+            vec![peer]
+        }
+        "offsets of a group in a topic" => {
+            let frames: Vec<u8> = (0..65_600)
+                .flat_map(|queue: u32| {
+                    let queue = queue.to_string();
+                    let fields =
+                        [("consumerGroup", "Greedy"), ("topic", "TopicA"), ("queueId", &queue), ("commitOffset", "0")];
+                    peer.frame(RequestCode::UPDATE_CONSUMER_OFFSET, &fields, b"")
+                })
+                .collect();
+            let mut refused = 0;
+            let (mut reading, mut writing) = peer.stream.split();
+            let write = async { writing.write_all(&frames).await.unwrap() };
+            let read = async {
+                for _ in 0..65_600 {
+                    let answer = next(&mut reading, &mut peer.buffer).await.unwrap();
+                    refused += usize::from(answer.code == 2);
+                }
+            };
+            tokio::join!(write, read);
+            assert_eq!(refused, 65_600 - 65_536);
+            vec![peer]
+        }
+        "names of queue locks" => {
+            let long = "t".repeat(256);
+            let body = format!(
+                r#"{{"clientId":"greedy","consumerGroup":"Greedy","mqSet":[{{"brokerName":"b","queueId":0,"topic":"{long}"}}]}}"#
+            );
+            let answer = peer.ask(RequestCode::LOCK_BATCH_MQ, &[], body.as_bytes()).await.unwrap();
+            assert!(!String::from_utf8_lossy(&answer.body).contains(&long), "{answer:?}");
+            vec![peer]
+        }
+        "queue locks" => {
+            let mut held = 0;
+            for part in 0..6 {
+                let queues: Vec<String> = (0..45_000)
+                    .map(|queue| format!(r#"{{"brokerName":"b","queueId":{queue},"topic":"T{part}"}}"#))
+                    .collect();
+                let body =
+                    format!(r#"{{"clientId":"greedy","consumerGroup":"Greedy","mqSet":[{}]}}"#, queues.join(","));
+                let answer = peer.ask(RequestCode::LOCK_BATCH_MQ, &[], body.as_bytes()).await.unwrap();
+                held += String::from_utf8_lossy(&answer.body).matches("queueId").count();
+            }
+            assert_eq!(held, 250_000);
+            vec![peer]
+        }
+        "requests that another client does not answer" => {
+            let mut silent = Greedy::connect(house).await;
+            let subscribed = heartbeat("silent", "Greedy", "TopicA", "*", 1);
+            assert_eq!(silent.ask(RequestCode::HEART_BEAT, &[], subscribed.as_bytes()).await.unwrap().code, 0);
+            let relayed = [("consumerGroup", "Greedy"), ("clientId", "silent")];
+            let asked: Vec<u8> =
+                (0..5000).flat_map(|_| peer.frame(RequestCode::GET_CONSUMER_RUNNING_INFO, &relayed, b"")).collect();
+            peer.write(&asked).await;
+            let mut came = 0;
+            while came < 4096 {
+                let asked = silent.next().await.unwrap();
+                came += usize::from(asked.code == i32::from(RequestCode::GET_CONSUMER_RUNNING_INFO));
+            }
+            // Nothing more is read from this connection; the next one of its address is served.
+            let mut other = Greedy::connect(house).await;
+            assert!(other.ask(RequestCode::GET_TOPIC_CONFIG, &[("topic", "TopicA")], b"").await.is_some());
+            assert!(decode_frame(&mut silent.buffer, FRAME_LEN_MAX).unwrap().is_none());
+            let more = silent.stream.try_read(&mut [0]);
+            assert!(more.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+            vec![peer, silent, other]
+        }
+        "a long frame" => {
+            peer.write(&(FRAME_LEN_MAX as u32 + 1).to_be_bytes()).await;
+            assert!(peer.next().await.is_none());
+            Vec::new()
         }
         "a long header" => {
             let long = "a||".repeat(400_000);
