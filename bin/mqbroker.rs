@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use anyhow::anyhow;
 use ferromq_broker::{Broker, BrokerConfig};
 use ferromq_config::command_line::{
-    COMMON, Given, HELP, NAMESRV_ADDR, OptionSpec, UsageError, arguments, switch, usage, value,
+    COMMON, GivenOptions, HELP, NAMESRV_ADDR, OptionSpec, UsageError, arguments, switch, usage, value,
 };
-use ferromq_config::{Configuration, Loaded};
+use ferromq_config::{Configuration, LoadedConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -75,7 +75,7 @@ enum Print {
 impl Args {
     fn parse(words: &[String]) -> Result<Args, UsageError> {
         let proxy = words.iter().any(|word| word.strip_prefix("--") == Some(ENABLE_PROXY));
-        let given = Given::parse(&specs(proxy), words)?;
+        let given = GivenOptions::parse(&specs(proxy), words)?;
         let path = |option| given.value(option).map(PathBuf::from);
         let mut remarks: Vec<String> = given.stray_warning().into_iter().collect();
         if proxy {
@@ -221,7 +221,7 @@ async fn serve(config: BrokerConfig, config_file: Option<PathBuf>) -> anyhow::Re
 }
 
 /// What a reader of the file should know: keys that nobody knows, each with its line, and those without effect, all in one.
-fn remarks(loaded: &Loaded<BrokerConfig>, file: Option<&Path>) -> Vec<String> {
+fn remarks(loaded: &LoadedConfig<BrokerConfig>, file: Option<&Path>) -> Vec<String> {
     let Some(file) = file else { return Vec::new() };
     let mut remarks: Vec<String> = loaded
         .unknown

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use ferromq_config::command_line::{COMMON, Given, HELP, OptionSpec, arguments, switch, usage, value};
+use ferromq_config::command_line::{COMMON, GivenOptions, HELP, OptionSpec, arguments, switch, usage, value};
 use ferromq_namesrv::{Config, Configuration, Nameserver};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,7 +21,7 @@ const OPTIONS: [OptionSpec; 3] = [CONFIG_FILE, PRINT_CONFIG, VERSION];
 
 fn main() -> ExitCode {
     let specs: Vec<OptionSpec> = COMMON.iter().chain(&OPTIONS).copied().collect();
-    let given = match arguments().and_then(|words| Given::parse(&specs, &words)) {
+    let given = match arguments().and_then(|words| GivenOptions::parse(&specs, &words)) {
         Ok(given) => given,
         Err(error) => {
             eprintln!("{error}");

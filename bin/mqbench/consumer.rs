@@ -93,7 +93,7 @@ pub fn run(options: Options) -> Result<()> {
     }
     let control = Control::new()?;
     let run = Run::new();
-    let wanted = Arc::new(Wanted { count: options.count, taken: Default::default() });
+    let wanted = Arc::new(WantedMessages { count: options.count, taken: Default::default() });
     let mut pullers = Vec::new();
     for target in control.targets(&options.place, &options.topic, options.queues)? {
         let connections = options.connections.min(target.read_queues.max(1));
@@ -153,12 +153,12 @@ fn begin(control: &Control, addr: &str, options: &Options, queue: u32) -> Result
 }
 
 /// How many messages the whole run wants.
-struct Wanted {
+struct WantedMessages {
     count: Option<u64>,
     taken: std::sync::atomic::AtomicU64,
 }
 
-impl Wanted {
+impl WantedMessages {
     /// Adds to what was taken. True: that is all.
     fn add(&self, messages: u64) -> bool {
         let before = self.taken.fetch_add(messages, std::sync::atomic::Ordering::Relaxed);
@@ -182,7 +182,7 @@ struct Puller {
     queues: Vec<Queue>,
     run: Arc<Run>,
     tally: Arc<Tally>,
-    wanted: Arc<Wanted>,
+    wanted: Arc<WantedMessages>,
     outgoing: BytesMut,
     latencies: Vec<u64>,
 }

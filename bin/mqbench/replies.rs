@@ -8,7 +8,7 @@ const REPLY_LEN_MAX: usize = 16_777_216;
 
 /// Code and opaque of one reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scanned {
+pub struct ScannedReply {
     pub code: i32,
     pub opaque: i32,
 }
@@ -26,7 +26,7 @@ pub struct ReplyScanner {
 
 impl ReplyScanner {
     /// The first whole frame in `bytes` and its length; `None`: more bytes are needed.
-    pub fn next(&mut self, bytes: &[u8]) -> Result<Option<(Scanned, usize)>, NotAReply> {
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Option<(ScannedReply, usize)>, NotAReply> {
         let Some((prefix, rest)) = bytes.split_first_chunk::<8>() else { return Ok(None) };
         let total = u32::from_be_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]) as usize;
         let header_len = u32::from_be_bytes([0, prefix[5], prefix[6], prefix[7]]) as usize;
@@ -45,7 +45,7 @@ impl ReplyScanner {
         let hint = header_len.wrapping_sub(self.opaque_from_end);
         let (opaque, at) = member(header, b"\"opaque\":", hint).ok_or(NotAReply("a header without opaque"))?;
         self.opaque_from_end = header_len - at;
-        Ok(Some((Scanned { code, opaque }, total + 4)))
+        Ok(Some((ScannedReply { code, opaque }, total + 4)))
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
         ] {
             let bytes = frame(header, "body");
             let (scanned, len) = scanner.next(&bytes).expect("a reply").expect("a whole one");
-            assert_eq!((scanned, len), (Scanned { code, opaque }, bytes.len()));
+            assert_eq!((scanned, len), (ScannedReply { code, opaque }, bytes.len()));
             assert_eq!(scanner.next(&bytes[..bytes.len() - 1]), Ok(None));
         }
         assert_eq!(scanner.next(&[0; 3]), Ok(None));

@@ -11,7 +11,7 @@ use std::io::Write;
 
 use commands::{COMMANDS, Command, Context};
 use ferromq_client::{Admin, AdminConfig};
-use ferromq_config::command_line::{COMMON, Given, HELP, NAMESRV_ADDR, OptionSpec, ignored, usage};
+use ferromq_config::command_line::{COMMON, GivenOptions, HELP, NAMESRV_ADDR, OptionSpec, ignored, usage};
 
 /// Runs one command line (without the program's name) and returns the exit code.
 pub async fn run(arguments: &[String]) -> u8 {
@@ -38,7 +38,7 @@ pub async fn run(arguments: &[String]) -> u8 {
 }
 
 async fn execute(command: &Command, words: &[String]) -> u8 {
-    let given = match Given::parse(&all_options(command), words) {
+    let given = match GivenOptions::parse(&all_options(command), words) {
         Ok(given) => given,
         Err(error) => {
             eprintln!("{error}");

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use ferromq_config::{ConfigError, Configuration, Loaded, config, config_enum, home_dir};
+use ferromq_config::{ConfigError, Configuration, LoadedConfig, config, config_enum, home_dir};
 use ferromq_remoting::address::{host_and_port, parse_ip};
 
 use crate::this_host;
@@ -642,7 +642,7 @@ const FAST_PORT_DISTANCE: u16 = 2;
 
 impl BrokerConfig {
     /// Checks the configuration as a whole, and fills in what follows from other keys or from the host.
-    pub fn complete(mut loaded: Loaded<BrokerConfig>) -> Result<BrokerConfig, ConfigError> {
+    pub fn complete(mut loaded: LoadedConfig<BrokerConfig>) -> Result<BrokerConfig, ConfigError> {
         loaded.config.check().map_err(|(key, allowed)| loaded.refuse(key, allowed))?;
         let config = &mut loaded.config;
         // Masters are number 0, whatever the file says, as in Java.

@@ -3,7 +3,7 @@
 //! One thread walks the queues in order; a queue entry carries the delivery time in place of the tags code. It sleeps until the earliest
 //! one is due or an earlier one arrives. A message is never delivered early, and at least once: how far a level is delivered is
 //! saved (`delayOffset.json`) only after the delivered copies are on disk, so a crash delivers some again and loses none.
-//! Java: `ScheduleMessageService`; spec store §9.
+//! Java: `ScheduleMessageService`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

@@ -125,13 +125,13 @@ struct FileState {
     render: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
     /// Requests carried out. Written under the lock, so that nobody begins to wait for what has just been saved.
     saved: AtomicU64,
-    saving: Mutex<Saving>,
+    saving: Mutex<SaveState>,
     wake: Condvar,
     retry_pause: Duration,
 }
 
 #[derive(Default)]
-struct Saving {
+struct SaveState {
     requested: Revision,
     waiters: Vec<(Revision, Waiter)>,
     /// Of the last attempt.
@@ -261,7 +261,7 @@ impl FileState {
     }
 
     /// Not cut short by further requests, only by the end.
-    fn pause(&self, saving: &mut MutexGuard<'_, Saving>) {
+    fn pause(&self, saving: &mut MutexGuard<'_, SaveState>) {
         let until = Instant::now() + self.retry_pause;
         while !saving.stopping && !self.wake.wait_until(saving, until).timed_out() {}
     }

@@ -17,7 +17,7 @@ mod topics;
 pub use admin::{Admin, AdminConfig};
 pub use error::AdminError;
 pub use message::FoundMessage;
-pub use messages::{PullStatus, Pulled};
+pub use messages::{PullResult, PullStatus};
 pub use name_servers::NameServers;
 pub use offsets::ResetOffset;
 pub use producer::{OutgoingMessage, Producer, Sent};

@@ -32,7 +32,7 @@ impl PullStatus {
 
 /// One answer to a pull.
 #[derive(Debug)]
-pub struct Pulled {
+pub struct PullResult {
     pub status: PullStatus,
     pub next_offset: u64,
     pub min_offset: u64,
@@ -121,7 +121,7 @@ impl Admin {
         queue_id: u32,
         offset: u64,
         count_max: u32,
-    ) -> Result<Pulled, AdminError> {
+    ) -> Result<PullResult, AdminError> {
         let header = PullRequest {
             consumer_group: group.into(),
             topic: topic.into(),
@@ -159,7 +159,7 @@ impl Admin {
             message.add_property(names::MIN_OFFSET, fields.min_offset);
             message.add_property(names::MAX_OFFSET, fields.max_offset);
         }
-        Ok(Pulled {
+        Ok(PullResult {
             status,
             next_offset: fields.next_begin_offset.0,
             min_offset: fields.min_offset.0,

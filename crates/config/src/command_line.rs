@@ -91,13 +91,13 @@ pub fn ignored(words: &[String], remark: &str) -> Option<String> {
 
 /// The options given on one command line. Values are trimmed; the first of a repeated option wins.
 #[derive(Debug, Default)]
-pub struct Given {
+pub struct GivenOptions {
     values: HashMap<&'static str, Option<String>>,
     /// Words that belong to no option, in their order. Java passes over them in silence.
     pub stray: Vec<String>,
 }
 
-impl Given {
+impl GivenOptions {
     /// Whether an option was given at all. One that was not among those parsed for never is.
     pub fn has(&self, option: &OptionSpec) -> bool {
         self.values.contains_key(option.key())
@@ -123,8 +123,8 @@ impl Given {
     }
 
     /// Parses `words` against `specs`, which must include [`COMMON`].
-    pub fn parse(specs: &[OptionSpec], words: &[String]) -> Result<Given, UsageError> {
-        let mut parser = Parser { specs, given: Given::default(), selected: HashMap::new(), pending: None };
+    pub fn parse(specs: &[OptionSpec], words: &[String]) -> Result<GivenOptions, UsageError> {
+        let mut parser = Parser { specs, given: GivenOptions::default(), selected: HashMap::new(), pending: None };
         let mut words = words.iter();
         for word in words.by_ref() {
             if parser.pending.is_none() && word == "--" {
@@ -139,7 +139,7 @@ impl Given {
 
 struct Parser<'a> {
     specs: &'a [OptionSpec],
-    given: Given,
+    given: GivenOptions,
     selected: HashMap<u8, &'static str>,
     /// The option whose value is the next word.
     pending: Option<OptionSpec>,
@@ -223,7 +223,7 @@ impl Parser<'_> {
         self.given.values.entry(spec.key()).or_insert_with(|| text.map(|text| text.trim().to_owned()));
     }
 
-    fn finish(mut self) -> Result<Given, UsageError> {
+    fn finish(mut self) -> Result<GivenOptions, UsageError> {
         if let Some(spec) = self.pending.take() {
             return Err(UsageError::MissingArgument(spec.key().to_owned()));
         }
@@ -371,9 +371,9 @@ mod tests {
 
     const TOPIC: OptionSpec = value("t", "topic", "topic name").required();
 
-    fn parse(specs: &[OptionSpec], line: &[&str]) -> Result<Given, UsageError> {
+    fn parse(specs: &[OptionSpec], line: &[&str]) -> Result<GivenOptions, UsageError> {
         let all: Vec<OptionSpec> = COMMON.iter().chain(specs).copied().collect();
-        Given::parse(&all, &line.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+        GivenOptions::parse(&all, &line.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]

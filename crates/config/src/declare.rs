@@ -38,7 +38,7 @@ pub struct KeyAt {
 
 /// A config file that could be read, with what deserves a remark.
 #[derive(Debug)]
-pub struct Loaded<C> {
+pub struct LoadedConfig<C> {
     pub config: C,
     /// Keys that nobody knows, in the order of the file; likely typing errors.
     pub unknown: Vec<KeyAt>,
@@ -48,7 +48,7 @@ pub struct Loaded<C> {
     lines: HashMap<String, usize>,
 }
 
-impl<C: Configuration> Loaded<C> {
+impl<C: Configuration> LoadedConfig<C> {
     /// The error for a value that is wrong only together with others. It names the key's line if the key stands in the file.
     pub fn refuse(&self, key: &str, allowed: impl Into<String>) -> ConfigError {
         let value = self.config.listing().remove(key).unwrap_or_default();
@@ -111,16 +111,16 @@ pub trait Configuration: Clone + Default {
     }
 
     /// Reads a whole file over the defaults.
-    fn load(path: &Path) -> Result<Loaded<Self>, ConfigError> {
+    fn load(path: &Path) -> Result<LoadedConfig<Self>, ConfigError> {
         let bytes = std::fs::read(path).map_err(|source| ConfigError::Unreadable { file: path.into(), source })?;
         Self::parse(&decode_text(&bytes), path)
     }
 
     /// Reads text over the defaults; `file` is only for messages. Where a key stands twice, the later one wins.
-    fn parse(text: &str, file: &Path) -> Result<Loaded<Self>, ConfigError> {
+    fn parse(text: &str, file: &Path) -> Result<LoadedConfig<Self>, ConfigError> {
         let entries = parse_properties(text)
             .map_err(|malformed| ConfigError::Malformed { file: file.into(), line: malformed.line })?;
-        let mut loaded = Loaded {
+        let mut loaded = LoadedConfig {
             config: Self::default(),
             unknown: Vec::new(),
             inert: Vec::new(),

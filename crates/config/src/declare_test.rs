@@ -30,7 +30,7 @@ config! {
     }
 }
 
-fn parse(text: &str) -> crate::Loaded<Sample> {
+fn parse(text: &str) -> crate::LoadedConfig<Sample> {
     Sample::parse(text, "x.conf".as_ref()).unwrap()
 }
 

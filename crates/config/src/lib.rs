@@ -41,7 +41,9 @@ mod properties;
 mod saved;
 mod value;
 
-pub use declare::{ConfigError, Configuration, Declaration, InertDefault, InvalidValue, KeyAt, Known, Loaded, Passive};
+pub use declare::{
+    ConfigError, Configuration, Declaration, InertDefault, InvalidValue, KeyAt, Known, LoadedConfig, Passive,
+};
 pub use file::replace_file;
 pub use properties::{Entry, MalformedProperties, decode_text, parse_properties};
 pub use saved::{LoadError, read_saved};

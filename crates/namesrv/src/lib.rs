@@ -18,5 +18,5 @@ mod routes;
 
 pub use config::Config;
 pub use ferromq_config::LoadError;
-pub use ferromq_config::{ConfigError, Configuration, Loaded};
+pub use ferromq_config::{ConfigError, Configuration, LoadedConfig};
 pub use nameserver::{Nameserver, StartError};

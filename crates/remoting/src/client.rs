@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::driver::{Driver, Limits};
 use crate::error::{ConnectError, InvokeError};
 use crate::service::Service;
-use crate::waiting::Waiting;
+use crate::waiting::WaitingRequests;
 
 /// How long [`Client::shutdown`] waits for queued requests to be written and for the peers to close their side.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -163,7 +163,7 @@ impl Client {
         let addrs = stream.set_nodelay(true).and_then(|()| Ok((stream.peer_addr()?, stream.local_addr()?)));
         let (peer_addr, local_addr) =
             addrs.map_err(|cause| ConnectError::Io { addr: addr.to_owned(), cause: Arc::new(cause) })?;
-        let connection = Connection::new(peer_addr, local_addr, config.outbound_bytes_max, Waiting::default());
+        let connection = Connection::new(peer_addr, local_addr, config.outbound_bytes_max, WaitingRequests::default());
         let limits = Limits {
             idle_max: config.idle_max,
             stall_max: config.stall_max,

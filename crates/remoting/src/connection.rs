@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use crate::address::network;
 use crate::error::InvokeError;
 use crate::outbound::Outbound;
-use crate::waiting::Waiting;
+use crate::waiting::WaitingRequests;
 
 /// Requests of ours that may wait for replies on one connection.
 const PENDING_MAX: usize = 65_536;
@@ -41,17 +41,17 @@ impl fmt::Display for ConnectionId {
 /// Java: `ChannelHandlerContext`.
 #[derive(Clone)]
 pub struct Connection {
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionState>,
 }
 
-struct Shared {
+struct ConnectionState {
     id: ConnectionId,
     peer_addr: SocketAddr,
     local_addr: SocketAddr,
     outbound_bytes_max: usize,
     next_opaque: AtomicI32,
     /// Reply slots handed out and neither used nor dropped.
-    waiting: Waiting,
+    waiting: WaitingRequests,
     /// Changes once, under the lock of the state.
     closed: AtomicBool,
     state: Mutex<State>,
@@ -93,11 +93,11 @@ impl Connection {
         peer_addr: SocketAddr,
         local_addr: SocketAddr,
         outbound_bytes_max: usize,
-        waiting: Waiting,
+        waiting: WaitingRequests,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ConnectionState {
                 id: ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
                 peer_addr,
                 local_addr,
@@ -302,7 +302,7 @@ impl fmt::Debug for Connection {
 
 /// Takes the waiting entry away when the one who waited gave up.
 struct ForgetOnDrop<'a> {
-    shared: &'a Shared,
+    shared: &'a ConnectionState,
     opaque: i32,
 }
 
@@ -315,7 +315,7 @@ impl Drop for ForgetOnDrop<'_> {
 
 /// The right to answer one request later. Dropped unsent, nothing is written and the peer runs into its own timeout.
 pub struct ReplySlot {
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionState>,
     to: RequestId,
     oneway: bool,
     parked: bool,
@@ -358,7 +358,7 @@ impl ReplySlot {
     }
 }
 
-impl Shared {
+impl ConnectionState {
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

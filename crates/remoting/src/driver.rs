@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, error, info, warn};
 
 use crate::connection::{Awaits, Connection, Signals};
-use crate::inbound::{Inbound, Malformed};
+use crate::inbound::{Inbound, MalformedInput};
 use crate::outbound::{Outbound, SLICES_MAX};
 use crate::peers::Guest;
 use crate::service::{Handle, Outcome, RequestSource, Requests, Service, panic_text};
@@ -79,7 +79,7 @@ pub(crate) struct Driver {
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum EndReason {
     #[error("closed by the peer")]
     Peer,
     #[error("closed by this side")]
@@ -93,7 +93,7 @@ enum Ended {
     #[error("too many deferred replies wait for the peer to read")]
     Overflow,
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] MalformedInput),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -127,7 +127,7 @@ impl Driver {
     }
 
     /// One pass over all work there is. `Ok(true)`: there is more; `Ok(false)`: sleep, the waker is registered everywhere.
-    fn round(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+    fn round(&mut self, context: &mut Context<'_>) -> Result<bool, EndReason> {
         let service = if self.frames_left { self.service.clone() } else { None };
         let mut frames = Frames {
             driver: self,
@@ -150,10 +150,10 @@ impl Driver {
         written.unwrap_or(Ok(()))?;
         handled?;
         if signals.overflow {
-            return Err(Ended::Overflow);
+            return Err(EndReason::Overflow);
         }
         if signals.close {
-            return Err(Ended::Local);
+            return Err(EndReason::Local);
         }
         let too_many_wait = self.connection.room() == 0;
         let has_room = self.outbound.len() <= self.limits.outbound_bytes_max && !too_many_wait;
@@ -175,7 +175,7 @@ impl Driver {
     }
 
     /// Decodes and handles the frames that are here, up to the bounds of a round.
-    fn handle_frames(&mut self, handle: &mut Handle<'_>) -> Result<(), Malformed> {
+    fn handle_frames(&mut self, handle: &mut Handle<'_>) -> Result<(), MalformedInput> {
         if !self.frames_left {
             return Ok(());
         }
@@ -264,7 +264,7 @@ impl Driver {
     }
 
     /// Reads once. True: something came. What comes while lingering is thrown away.
-    fn read(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+    fn read(&mut self, context: &mut Context<'_>) -> Result<bool, EndReason> {
         if let Some(guest) = &mut self.guest {
             // All whole frames are handled: what is here is the beginning of one.
             guest.note_partial(self.inbound.buffer.len(), &self.connection);
@@ -272,7 +272,7 @@ impl Driver {
         let room = self.inbound.make_room();
         let read = pin!(self.stream.read_buf(&mut self.inbound.buffer)).poll(context);
         match read {
-            Poll::Ready(Ok(0)) => Err(Ended::Peer),
+            Poll::Ready(Ok(0)) => Err(EndReason::Peer),
             Poll::Ready(Ok(count)) => {
                 if self.lingering.is_some() {
                     self.inbound.buffer.clear();
@@ -290,7 +290,7 @@ impl Driver {
     }
 
     /// Draining: once every request is answered and written, says so to the peer and waits for it to close.
-    fn drained(&mut self, context: &mut Context<'_>) -> Result<(), Ended> {
+    fn drained(&mut self, context: &mut Context<'_>) -> Result<(), EndReason> {
         if self.lingering.is_some() || !self.outbound.is_empty() || self.connection.open_slots() > 0 {
             return Ok(());
         }
@@ -310,24 +310,24 @@ impl Driver {
     }
 
     /// Ends a connection that is idle, stalled or has lingered long enough; gives the memory of a quiet one back.
-    fn check_time(&mut self, context: &mut Context<'_>) -> Result<(), Ended> {
+    fn check_time(&mut self, context: &mut Context<'_>) -> Result<(), EndReason> {
         while self.timer.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             let idle_at = self.active + self.limits.idle_max;
             if now >= idle_at {
-                return Err(Ended::Idle);
+                return Err(EndReason::Idle);
             }
             let mut next = idle_at;
             if let Some(since) = self.stalled {
                 let stalled_at = since + self.limits.stall_max;
                 if now >= stalled_at {
-                    return Err(Ended::Stalled);
+                    return Err(EndReason::Stalled);
                 }
                 next = next.min(stalled_at);
             }
             if let Some(until) = self.lingering {
                 if now >= until {
-                    return Err(Ended::Drained);
+                    return Err(EndReason::Drained);
                 }
                 next = next.min(until);
             }
@@ -361,14 +361,18 @@ impl Driver {
         }
     }
 
-    fn log_end(&self, ended: &Ended) {
+    fn log_end(&self, ended: &EndReason) {
         let peer = self.connection.peer_addr();
         match ended {
-            Ended::Peer | Ended::Local | Ended::Drained => debug!(%peer, reason = %ended, "connection closed"),
-            Ended::Io(error) => debug!(%peer, %error, "connection lost"),
-            Ended::Idle => info!(%peer, idle_ms = self.limits.idle_max.as_millis() as u64, "connection closed: idle"),
-            Ended::Malformed(cause) => warn!(%peer, %cause, "connection closed: malformed input"),
-            Ended::Stalled | Ended::Overflow => {
+            EndReason::Peer | EndReason::Local | EndReason::Drained => {
+                debug!(%peer, reason = %ended, "connection closed")
+            }
+            EndReason::Io(error) => debug!(%peer, %error, "connection lost"),
+            EndReason::Idle => {
+                info!(%peer, idle_ms = self.limits.idle_max.as_millis() as u64, "connection closed: idle")
+            }
+            EndReason::Malformed(cause) => warn!(%peer, %cause, "connection closed: malformed input"),
+            EndReason::Stalled | EndReason::Overflow => {
                 warn!(%peer, unsent_bytes = self.outbound.len(), reason = %ended, "connection closed");
             }
         }
@@ -379,7 +383,7 @@ impl Driver {
 struct Frames<'a> {
     driver: &'a mut Driver,
     waker: &'a Waker,
-    handled: Result<(), Malformed>,
+    handled: Result<(), MalformedInput>,
     signals: Signals,
     /// What became of writing the replies, once they have been.
     written: Option<io::Result<()>>,

@@ -26,7 +26,7 @@ impl Inbound {
     }
 
     /// Splits the next whole frame off. `None`: more bytes are needed.
-    pub(crate) fn next_frame(&mut self) -> Result<Option<Command>, Malformed> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Command>, MalformedInput> {
         let start = first_bytes(&self.buffer);
         match decode_frame(&mut self.buffer, self.frame_len_max) {
             Ok(Some(command)) => {
@@ -34,8 +34,8 @@ impl Inbound {
                 Ok(Some(command))
             }
             Ok(None) => Ok(None),
-            Err(cause) if self.seen_frame => Err(Malformed { cause, guess: None }),
-            Err(cause) => Err(Malformed { cause, guess: other_protocol(&start) }),
+            Err(cause) if self.seen_frame => Err(MalformedInput { cause, guess: None }),
+            Err(cause) => Err(MalformedInput { cause, guess: other_protocol(&start) }),
         }
     }
 
@@ -81,7 +81,7 @@ impl Inbound {
 /// Bytes that are no frame, and what they look like instead when they opened the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}{}", guess.map(|guess| format!("; {guess}")).unwrap_or_default())]
-pub(crate) struct Malformed {
+pub(crate) struct MalformedInput {
     cause: FrameError,
     guess: Option<&'static str>,
 }

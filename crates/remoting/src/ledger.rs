@@ -114,7 +114,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::waiting::Waiting;
+    use crate::waiting::WaitingRequests;
     use proptest::prelude::*;
 
     const ALL: usize = 100_000;
@@ -166,7 +166,7 @@ mod tests {
             let connections: Vec<Vec<_>> = (0..4)
                 .map(|address| {
                     let peer = (ip(address), 1).into();
-                    (0..3).map(|_| Connection::new(peer, ([127, 0, 0, 1], 2).into(), 1, Waiting::default())).collect()
+                    (0..3).map(|_| Connection::new(peer, ([127, 0, 0, 1], 2).into(), 1, WaitingRequests::default())).collect()
                 })
                 .collect();
             for (address, number, bytes) in steps {

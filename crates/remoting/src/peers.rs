@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::connection::{Connection, ConnectionId};
 use crate::ledger::{Ledger, STEP};
-use crate::waiting::Waiting;
+use crate::waiting::WaitingRequests;
 
 /// How much peers may take.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +54,10 @@ impl Default for PeerLimits {
 
 /// The peers of one process. Clones share them: servers on several ports count together.
 #[derive(Clone, Debug)]
-pub struct Peers(Arc<Shared>);
+pub struct Peers(Arc<PeersState>);
 
 #[derive(Debug)]
-struct Shared {
+struct PeersState {
     limits: PeerLimits,
     state: Mutex<State>,
 }
@@ -92,12 +92,12 @@ impl Peers {
             unfinished: Ledger::new(limits.partial_bytes, limits.partial_bytes_per_address),
             unsent: Ledger::new(limits.unsent_bytes, limits.unsent_bytes_per_address),
         };
-        Self(Arc::new(Shared { limits, state: Mutex::new(state) }))
+        Self(Arc::new(PeersState { limits, state: Mutex::new(state) }))
     }
 
     /// Lets one more connection in, unless its address has enough of them: its part of it all, and the count of its requests for its handle,
     /// which lives longer.
-    pub(crate) fn admit(&self, ip: IpAddr) -> Option<(Guest, Waiting)> {
+    pub(crate) fn admit(&self, ip: IpAddr) -> Option<(Guest, WaitingRequests)> {
         let limits = self.0.limits;
         let mut state = self.0.state.lock();
         let address = state.addresses.entry(ip).or_default();
@@ -111,7 +111,7 @@ impl Peers {
         address.refusing = false;
         address.connections += 1;
         let of_address = Arc::clone(&address.waiting);
-        let waiting = Waiting::new(limits.waiting_per_connection, of_address, limits.waiting_per_address);
+        let waiting = WaitingRequests::new(limits.waiting_per_connection, of_address, limits.waiting_per_address);
         Some((Guest { peers: self.clone(), ip, id: None, unfinished: 0, unsent: 0 }, waiting))
     }
 }

@@ -18,7 +18,7 @@ const WATCHED: u64 = 1 << 63;
 
 /// Counts requests of a connection that wait for their answers. The default has no bound: for peers that we chose.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingRequests {
     /// Above the lowest 32 bits those that are parked, at the top whether somebody waits for fewer.
     counts: AtomicU64,
     own_max: usize,
@@ -27,13 +27,13 @@ pub(crate) struct Waiting {
     of_address_max: usize,
 }
 
-impl Default for Waiting {
+impl Default for WaitingRequests {
     fn default() -> Self {
         Self::new(usize::MAX, Arc::default(), usize::MAX)
     }
 }
 
-impl Waiting {
+impl WaitingRequests {
     pub(crate) fn new(own_max: usize, of_address: Arc<AtomicI64>, of_address_max: usize) -> Self {
         Self { counts: AtomicU64::new(0), own_max, of_address, of_address_max }
     }
@@ -111,7 +111,7 @@ mod tests {
             const ADDRESS_MAX: usize = 64;
             let address = Arc::<AtomicI64>::default();
             let connections: Vec<_> =
-                (0..4).map(|_| Waiting::new(OWN_MAX, Arc::clone(&address), ADDRESS_MAX)).collect();
+                (0..4).map(|_| WaitingRequests::new(OWN_MAX, Arc::clone(&address), ADDRESS_MAX)).collect();
             let mut working = [0usize; 4];
             let mut parked = [0usize; 4];
             for (number, step) in steps {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn who_watches_is_told_of_each_end_until_he_looks_away() {
-        let waiting = Waiting::default();
+        let waiting = WaitingRequests::default();
         waiting.begin();
         waiting.begin();
         waiting.begin_parked();

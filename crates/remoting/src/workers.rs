@@ -47,7 +47,7 @@ impl Workers {
     ) -> AbortHandle {
         let least = self.0.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
         let worker = least.expect("there is at least one worker");
-        let counted = Counted::new(&worker.connections);
+        let counted = ConnectionCount::new(&worker.connections);
         let task = async move {
             let _counted = counted;
             connection.await;
@@ -83,16 +83,16 @@ impl Drop for Worker {
 }
 
 /// One connection more, as long as this lives.
-struct Counted(Arc<AtomicUsize>);
+struct ConnectionCount(Arc<AtomicUsize>);
 
-impl Counted {
-    fn new(connections: &Arc<AtomicUsize>) -> Counted {
+impl ConnectionCount {
+    fn new(connections: &Arc<AtomicUsize>) -> ConnectionCount {
         connections.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(connections))
+        ConnectionCount(Arc::clone(connections))
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::allocator::Allocator;
 use crate::clock::Clock;
-use crate::consume_queue::{ConsumeQueue, Standing};
+use crate::consume_queue::{ConsumeQueue, QueueStanding};
 use crate::error::AppendError;
 use crate::health::Health;
 use crate::mapped_file::LogFile;
@@ -87,11 +87,11 @@ impl CommitLog {
         }
         let mut tail = self.tail_with_room(needed, Health::check)?;
         match queue.standing() {
-            Standing::Live => {}
-            Standing::Retired => return Ok(None),
+            QueueStanding::Live => {}
+            QueueStanding::Retired => return Ok(None),
             // What gets no entry does not need the queue.
-            Standing::Behind(_) if !takes_offsets => {}
-            Standing::Behind(reason) => {
+            QueueStanding::Behind(_) if !takes_offsets => {}
+            QueueStanding::Behind(reason) => {
                 return Err(AppendError::QueueBehind { topic: queue.topic().to_owned(), queue: queue.id(), reason });
             }
         }

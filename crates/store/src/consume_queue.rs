@@ -57,7 +57,7 @@ const RETIRED: u8 = 2;
 
 /// Whether appends may use a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum QueueStanding {
     Live,
     /// It lacks entries that could not be written, for this reason.
     Behind(Arc<str>),
@@ -205,11 +205,11 @@ impl ConsumeQueue {
     }
 
     /// Whether appends may use the queue: one load when they may.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> QueueStanding {
         match self.standing.load(Ordering::Acquire) {
-            LIVE => Standing::Live,
-            RETIRED => Standing::Retired,
-            _ => Standing::Behind(self.trouble.lock().clone().unwrap_or_default()),
+            LIVE => QueueStanding::Live,
+            RETIRED => QueueStanding::Retired,
+            _ => QueueStanding::Behind(self.trouble.lock().clone().unwrap_or_default()),
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2, RECORD_LEN_MIN};
-use ferromq_protocol::message::{Parsed, Record, RecordError};
+use ferromq_protocol::message::{ParsedRecord, Record, RecordError};
 use memchr::memmem;
 
 use crate::checkpoint::Checkpoint;
@@ -299,8 +299,8 @@ fn record_bytes(files: &[Arc<LogFile>], projection: &Projection, physical: u64) 
         return Ok(None);
     };
     match segment.record_at(at)? {
-        Ok(Parsed::Record(record)) => Ok(Some(Bytes::copy_from_slice(record.bytes()))),
-        Ok(Parsed::Blank { .. }) | Err(_) => Ok(None),
+        Ok(ParsedRecord::Record(record)) => Ok(Some(Bytes::copy_from_slice(record.bytes()))),
+        Ok(ParsedRecord::Blank { .. }) | Err(_) => Ok(None),
     }
 }
 
@@ -350,7 +350,7 @@ impl<'a> Segment<'a> {
         Ok(self.bytes.get(range).unwrap_or_default())
     }
 
-    fn record_at(&self, at: usize) -> io::Result<Result<Parsed<'_>, RecordError>> {
+    fn record_at(&self, at: usize) -> io::Result<Result<ParsedRecord<'_>, RecordError>> {
         let physical = self.file.start() + at as u64;
         let head = self.look(at, RECORD_LEN_MIN)?;
         // No further than a record may be: what only looks like the head of one is none with the bytes of a head.
@@ -364,7 +364,7 @@ impl<'a> Segment<'a> {
     /// The record at `at`, if it is whole with its body.
     fn whole_record_at(&self, at: usize) -> io::Result<Option<Record<'_>>> {
         match self.record_at(at)? {
-            Ok(Parsed::Record(record)) if record.check_crc().is_ok() => Ok(Some(record)),
+            Ok(ParsedRecord::Record(record)) if record.check_crc().is_ok() => Ok(Some(record)),
             _ => Ok(None),
         }
     }
@@ -405,8 +405,8 @@ fn scan(
             let physical = file.start() + at as u64;
             let found = segment.record_at(at)?;
             match &found {
-                Ok(Parsed::Blank { .. }) => break,
-                Ok(Parsed::Record(record)) if is_whole(record, at, on_disk) => {
+                Ok(ParsedRecord::Blank { .. }) => break,
+                Ok(ParsedRecord::Record(record)) if is_whole(record, at, on_disk) => {
                     let text = record.properties();
                     let properties = EntryProperties::of(&text);
                     if physical >= start.queues {
@@ -432,7 +432,7 @@ fn scan(
                     };
                     let path = file.path().display();
                     tracing::error!(%path, offset = physical, len = next - at, "a part of the commit log is damaged and stepped over; what follows it is whole");
-                    if let Ok(Parsed::Record(record)) = &found
+                    if let Ok(ParsedRecord::Record(record)) = &found
                         && physical >= start.queues
                     {
                         projection.put_lost(record, physical)?;
@@ -465,7 +465,7 @@ fn behind_damage(
     let is_proven = |segment: &Segment<'_>, at: usize| -> io::Result<bool> {
         Ok(segment.whole_record_at(at)?.is_some_and(|record| on_disk.covers(&record)))
     };
-    if let Ok(Parsed::Record(record)) = segment.record_at(at)? {
+    if let Ok(ParsedRecord::Record(record)) = segment.record_at(at)? {
         let next = at + record.record_len();
         if on_disk.reaches(start + next as u64) || is_proven(segment, next)? {
             return Ok(Some(next));

@@ -5,7 +5,7 @@
 
 use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::record::{BLANK_LEN, BLANK_MAGIC, RECORD_LEN_MIN};
-use ferromq_protocol::message::{Parsed, Record, RecordError};
+use ferromq_protocol::message::{ParsedRecord, Record, RecordError};
 
 /// What stands at a position of a segment.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ impl<'a> LogItem<'a> {
     /// where the rest of it is not there yet. The body's CRC is not checked.
     pub fn at(bytes: &'a [u8], physical: u64, room: usize) -> LogItem<'a> {
         let error = match record_at(bytes, physical) {
-            Ok(Parsed::Record(record)) => return LogItem::Record(record),
-            Ok(Parsed::Blank { .. }) => return LogItem::End,
+            Ok(ParsedRecord::Record(record)) => return LogItem::Record(record),
+            Ok(ParsedRecord::Blank { .. }) => return LogItem::End,
             // Unless other records follow: then it is its length that is damaged.
             Err(RecordError::Truncated { needed, .. })
                 if bytes.len() < room && needed <= room && next_head(bytes, physical, bytes.len()).is_none() =>
@@ -44,9 +44,9 @@ impl<'a> LogItem<'a> {
 }
 
 /// The record, its body's CRC not checked, or the filler at the start of `bytes`, which stand at `physical`.
-pub fn record_at(bytes: &[u8], physical: u64) -> Result<Parsed<'_>, RecordError> {
+pub fn record_at(bytes: &[u8], physical: u64) -> Result<ParsedRecord<'_>, RecordError> {
     match Record::parse_in_segment(bytes)? {
-        Parsed::Record(record) if record.physical_offset().0 != physical => {
+        ParsedRecord::Record(record) if record.physical_offset().0 != physical => {
             Err(RecordError::Elsewhere { stated: record.physical_offset() })
         }
         parsed => Ok(parsed),

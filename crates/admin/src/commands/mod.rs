@@ -7,7 +7,7 @@ use ferromq_client::Admin;
 use ferromq_protocol::body::ClusterInfo;
 
 use crate::failure::Failure;
-use ferromq_config::command_line::{Given, OptionSpec};
+use ferromq_config::command_line::{GivenOptions, OptionSpec};
 
 mod broker_status;
 mod cluster_list;
@@ -69,13 +69,13 @@ pub struct Command {
 /// What a command works with.
 pub struct Context {
     pub admin: Admin,
-    pub given: Given,
+    pub given: GivenOptions,
     usage: String,
     output: String,
 }
 
 impl Context {
-    pub fn new(admin: Admin, given: Given, usage: String) -> Context {
+    pub fn new(admin: Admin, given: GivenOptions, usage: String) -> Context {
         Context { admin, given, usage, output: String::new() }
     }
 

@@ -1,6 +1,6 @@
 //! `queryMsgByOffset`: one message by its place in a queue. Java: `QueryMsgByOffsetSubCommand`.
 
-use ferromq_client::Pulled;
+use ferromq_client::PullResult;
 
 use super::{Command, Context, message_block};
 use crate::failure::{Failure, number};
@@ -34,7 +34,7 @@ async fn run(context: &mut Context) -> Result<(), Failure> {
     else {
         return Err(Failure::Plain(format!("The broker[{broker}] not exist")));
     };
-    let Pulled { messages, .. } =
+    let PullResult { messages, .. } =
         context.admin.pull(&addr, super::consume_message::TOOLS_GROUP, &topic, queue_id, offset, 1).await?;
     if let Some(message) = messages.first() {
         let format = context.given.value(&BODY_FORMAT).map(str::to_owned);

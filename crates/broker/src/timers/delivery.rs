@@ -12,7 +12,7 @@ use ferromq_protocol::topics::TIMER_TOPIC;
 use ferromq_store::{AppendError, Timer, TimerIndex};
 use tracing::error;
 
-use super::saving::Saving;
+use super::saving::IndexSaver;
 use super::{QUEUE, TimerDelivery, cancel_key};
 use crate::delivery;
 use crate::destination;
@@ -48,7 +48,7 @@ impl TimerDelivery {
     pub(super) fn turn(
         &self,
         index: &mut TimerIndex,
-        saving: &mut Saving,
+        saving: &mut IndexSaver,
         bell: &Arc<Bell>,
     ) -> Result<bool, TurnError> {
         // Everything that has come first: among it may be what takes something back that is due. What cannot be entered now holds up

@@ -1,4 +1,4 @@
-//! Timers that a Java broker has left in the store: how far it was with them. Java: `TimerCheckpoint`; spec store §10.4.
+//! Timers that a Java broker has left in the store: how far it was with them. Java: `TimerCheckpoint`.
 
 use std::fs;
 use std::io;

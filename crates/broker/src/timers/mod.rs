@@ -2,7 +2,7 @@
 //!
 //! One thread enters the queue of that topic into a [`TimerIndex`] and delivers what is due. A message is never delivered early, and at
 //! least once: the index is saved only up to where the delivered copies are on disk. Times are exact to the millisecond; Java's are
-//! whole seconds, rounded down. Java: `TimerMessageStore`; spec broker §C.1.6, store §10.
+//! whole seconds, rounded down. Java: `TimerMessageStore`.
 
 mod delivery;
 mod java;
@@ -25,7 +25,7 @@ use crate::topics::Topics;
 use crate::worker::{Bell, Worker};
 use delivery::TurnError;
 use java::JavaProgress;
-use saving::{SAVE_DELIVERED_PERIOD, Saving};
+use saving::{IndexSaver, SAVE_DELIVERED_PERIOD};
 pub(crate) use wish::TimerWish;
 
 /// The one queue of the timer topic.
@@ -175,7 +175,7 @@ impl TimerDelivery {
                 return error!(%error, "the timers cannot be opened again; none is delivered before the next start");
             }
         };
-        let mut saving = Saving::new();
+        let mut saving = IndexSaver::new();
         self.serve(&mut index, &mut saving, bell);
         if let Err(error) = saving.end(&mut index, true) {
             error!(%error, "cannot save the timers");
@@ -184,7 +184,7 @@ impl TimerDelivery {
     }
 
     /// Until it is told to stop, or the store is closed.
-    fn serve(&self, index: &mut TimerIndex, saving: &mut Saving, bell: &Arc<Bell>) {
+    fn serve(&self, index: &mut TimerIndex, saving: &mut IndexSaver, bell: &Arc<Bell>) {
         let mut failing = false;
         while bell.begins() {
             match self.turn(index, saving, bell) {

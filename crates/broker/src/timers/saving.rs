@@ -17,7 +17,7 @@ pub(super) const SAVE_DELIVERED_PERIOD: Duration = Duration::from_secs(1);
 const SAVE_ENTERED_PERIOD: Duration = Duration::from_secs(5);
 
 /// What is saved of the index, and when. A thread of its own waits for the disk, so that no delivery does.
-pub(super) struct Saving {
+pub(super) struct IndexSaver {
     last: Instant,
     next: SaveAfterFlush<TimerCheckpoint>,
     running: Option<RunningSave>,
@@ -30,9 +30,9 @@ struct RunningSave {
     thread: JoinHandle<Result<(), TimerSaveError>>,
 }
 
-impl Saving {
-    pub fn new() -> Saving {
-        Saving { last: Instant::now(), next: SaveAfterFlush::default(), running: None, failing: false }
+impl IndexSaver {
+    pub fn new() -> IndexSaver {
+        IndexSaver { last: Instant::now(), next: SaveAfterFlush::default(), running: None, failing: false }
     }
 
     fn begin(&mut self, index: &mut TimerIndex, checkpoint: TimerCheckpoint) -> io::Result<()> {
@@ -62,7 +62,7 @@ impl Saving {
 
 impl TimerDelivery {
     /// Makes the index durable as far as the delivered copies are on disk.
-    pub(super) fn save(&self, index: &mut TimerIndex, saving: &mut Saving, bell: &Arc<Bell>) -> io::Result<()> {
+    pub(super) fn save(&self, index: &mut TimerIndex, saving: &mut IndexSaver, bell: &Arc<Bell>) -> io::Result<()> {
         if index.entered() < self.java.queue_offset {
             // Interrupted now, taking over from Java begins anew.
             return Ok(());
@@ -98,7 +98,7 @@ mod tests {
         let save = index.begin_save(checkpoint).unwrap();
         index.end_save(&save, Err(TimerSaveError::Sync(io::Error::other("bad block")))).unwrap_err();
         let before = Instant::now();
-        let mut saving = Saving { last: before, ..Saving::new() };
+        let mut saving = IndexSaver { last: before, ..IndexSaver::new() };
         saving.begin(&mut index, checkpoint).unwrap_err();
         assert!(saving.last > before && saving.running.is_none());
     }

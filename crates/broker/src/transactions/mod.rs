@@ -4,7 +4,7 @@
 //! A half is a message in `RMQ_SYS_TRANS_HALF_TOPIC`; its end is an op message in `RMQ_SYS_TRANS_OP_HALF_TOPIC` that names its queue
 //! offset. Both are Java's formats, so either broker can go on with the other's store. What is pending is known in memory and read
 //! again at the start, from where the group `CID_RMQ_SYS_TRANS` has committed; its size is that of the open transactions, not of their
-//! history, and no half stays far behind the others. Java: `TransactionalMessageServiceImpl`; spec broker §C.8, store §11.
+//! history, and no half stays far behind the others. Java: `TransactionalMessageServiceImpl`.
 //!
 //! A transaction ends once: the end takes it out of the table first, and only then stores the message and the op message. A crash
 //! between these two leads to one more question, and a second delivery if the producer says commit again.

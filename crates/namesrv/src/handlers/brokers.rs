@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::kv::{KvConfig, ORDER_TOPIC_CONFIG};
 use crate::parts::Notices;
 use crate::refusal::Refusal;
-use crate::routes::{NAME_LEN_MAX, Queues, Registered, Registration, Routes, TopicTable};
+use crate::routes::{NAME_LEN_MAX, Queues, RegisterOutcome, Registration, Routes, TopicTable};
 
 /// Of one broker; normally there are none.
 const FILTER_SERVERS_MAX: usize = 100;
@@ -70,13 +70,13 @@ pub fn register(
     };
     let registered = routes.lock().register(registration, now);
     let (master, change) = match registered {
-        Registered::Accepted { master, change } => (master, change),
-        Registered::Outdated => (None, None),
-        Registered::Full => {
+        RegisterOutcome::Accepted { master, change } => (master, change),
+        RegisterOutcome::Outdated => (None, None),
+        RegisterOutcome::Full => {
             return Err(Refusal::system_error("register broker failed: there is no room for more brokers or topics")
                 .empty_header());
         }
-        Registered::Incremental => return Err(Refusal::system_error("register broker failed").empty_header()),
+        RegisterOutcome::Incremental => return Err(Refusal::system_error("register broker failed").empty_header()),
     };
     notices.send(change);
     let (master_addr, ha_server_addr) = master.unzip();

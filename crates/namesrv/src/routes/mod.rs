@@ -18,7 +18,7 @@ use ferromq_protocol::body::{DataVersion, TopicQueueMappingInfo};
 use ferromq_remoting::ConnectionId;
 
 pub use lookup::{RouteLookup, Zone};
-pub use register::{Registered, Registration, TopicTable};
+pub use register::{RegisterOutcome, Registration, TopicTable};
 pub use room::NAME_LEN_MAX;
 
 use room::{Bounds, weight, weight_of_mapping};

@@ -42,7 +42,7 @@ pub struct TopicTable {
 
 /// What became of a registration.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Registered {
+pub enum RegisterOutcome {
     Accepted {
         /// Address and replication address of the group's master, for a slave whose master is alive.
         master: Option<(String, String)>,
@@ -58,7 +58,7 @@ pub enum Registered {
 
 impl Routes {
     /// Java: `RouteInfoManager.registerBroker`, in its order.
-    pub fn register(&mut self, registration: Registration, now: Instant) -> Registered {
+    pub fn register(&mut self, registration: Registration, now: Instant) -> RegisterOutcome {
         let Registration { cluster, broker_name, address, broker_id, .. } = &registration;
         let (broker_id, key) = (*broker_id, (cluster.clone(), address.clone()));
         let table = registration.topics.as_ref();
@@ -72,19 +72,19 @@ impl Routes {
         if holder_state.is_some_and(|state| state > version.state_version) {
             tracing::warn!(broker_name, broker_id, %address, "not registered: another process holds the id with a newer state");
             self.processes.remove(&key);
-            return Registered::Outdated;
+            return RegisterOutcome::Outdated;
         }
         // Java has entered the group by now and leaves it there without an address; here nothing of a refused registration stays.
         if !known.is_some_and(|group| group.addresses.contains_key(&broker_id))
             && table.is_some_and(|table| table.topics.len() == 1)
         {
             tracing::warn!(broker_name, broker_id, %address, "not registered: one topic only, and no full registration before it");
-            return Registered::Incremental;
+            return RegisterOutcome::Incremental;
         }
 
         if !self.has_room(&registration, &key) {
             tracing::warn!(broker_name, broker_id, %address, "not registered: there is no room for more brokers or topics");
-            return Registered::Full;
+            return RegisterOutcome::Full;
         }
 
         let members = self.clusters.entry(cluster.clone()).or_default();
@@ -164,7 +164,7 @@ impl Routes {
         });
         let change = (broker_id < previous_min)
             .then(|| self.min_change(&registration.broker_name, None, Some(registration.ha_address.clone())));
-        Registered::Accepted { master, change: change.flatten() }
+        RegisterOutcome::Accepted { master, change: change.flatten() }
     }
 
     /// UNREGISTER_BROKER.

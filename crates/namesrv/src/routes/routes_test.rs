@@ -50,8 +50,8 @@ fn registration(address: &str, broker_id: i64, topics: Option<TopicTable>) -> Re
     }
 }
 
-fn accepted() -> Registered {
-    Registered::Accepted { master: None, change: None }
+fn accepted() -> RegisterOutcome {
+    RegisterOutcome::Accepted { master: None, change: None }
 }
 
 fn route_text(routes: &mut Routes, topic: &str) -> Option<String> {
@@ -74,7 +74,10 @@ fn with_master(policy: Policy) -> Routes {
 fn slave_learns_its_master_and_does_not_change_topics() {
     let mut routes = with_master(Policy::default());
     let registered = routes.register(registration(SLAVE, 1, Some(table(7, &["T1", "T2", "T3"]))), at(1000));
-    assert_eq!(registered, Registered::Accepted { master: Some((MASTER.into(), format!("{MASTER}0"))), change: None });
+    assert_eq!(
+        registered,
+        RegisterOutcome::Accepted { master: Some((MASTER.into(), format!("{MASTER}0"))), change: None }
+    );
     assert_eq!(routes.topics(), ["T1", "T2"]);
     let route = route_text(&mut routes, "T1").unwrap();
     assert!(route.contains(r#""brokerAddrs":{"0":"10.0.0.1:10911","1":"10.0.0.2:10911"}"#), "{route}");
@@ -83,7 +86,7 @@ fn slave_learns_its_master_and_does_not_change_topics() {
 #[test]
 fn incremental_registration_needs_a_full_one_first_and_leaves_no_trace() {
     let mut routes = Routes::default();
-    assert_eq!(routes.register(registration(MASTER, 0, Some(table(1, &["T1"]))), at(0)), Registered::Incremental);
+    assert_eq!(routes.register(registration(MASTER, 0, Some(table(1, &["T1"]))), at(0)), RegisterOutcome::Incremental);
     assert_eq!(json::to_vec(&routes.cluster_info()), br#"{"brokerAddrTable":{},"clusterAddrTable":{}}"#);
     let mut routes = with_master(Policy::default());
     assert_eq!(routes.register(registration(MASTER, 0, Some(table(2, &["T3"]))), at(0)), accepted());
@@ -196,7 +199,7 @@ fn newer_state_keeps_its_id() {
         registration(address, 0, Some(table))
     };
     routes.register(with_state(MASTER, 5), at(0));
-    assert_eq!(routes.register(with_state(SLAVE, 4), at(0)), Registered::Outdated);
+    assert_eq!(routes.register(with_state(SLAVE, 4), at(0)), RegisterOutcome::Outdated);
     assert!(routes.data_version("c", SLAVE).is_none());
     assert_eq!(routes.register(with_state(SLAVE, 5), at(0)), accepted());
     assert!(route_text(&mut routes, "T1").unwrap().contains(SLAVE));
@@ -252,7 +255,7 @@ fn acting_master_is_shown_as_master_and_is_read_only() {
     assert!(route_text(&mut routes, "T1").unwrap().contains(r#""brokerAddrs":{"1":"10.0.0.2:10911"}"#));
     // The master comes back: the others are told, not the master.
     routes.obey(policy);
-    let Registered::Accepted { change: Some(change), .. } = routes.register(acting(MASTER, 0), at(0)) else {
+    let RegisterOutcome::Accepted { change: Some(change), .. } = routes.register(acting(MASTER, 0), at(0)) else {
         panic!("no change noticed")
     };
     assert_eq!(
@@ -345,7 +348,7 @@ proptest! {
                         connection: ConnectionId(broker as u64),
                         ..registration(&format!("10.0.0.{broker}:10911"), 0, Some(table))
                     };
-                    if routes.register(asked, at(0)) == Registered::Full {
+                    if routes.register(asked, at(0)) == RegisterOutcome::Full {
                         prop_assert_eq!(routes.topics(), before);
                     }
                 }

@@ -13,5 +13,5 @@ pub mod tags;
 pub use batch::{BatchError, BatchItem, BatchItems};
 pub use id::{IdError, OffsetMessageId, UniqueKey, UniqueKeySource, millis_in_month};
 pub use properties::{Properties, property};
-pub use record::{NewMessage, Parsed, Record, RecordError, Records, stamp_record};
+pub use record::{NewMessage, ParsedRecord, Record, RecordError, Records, stamp_record};
 pub use sys_flag::{Compression, SysFlag, TransactionKind};

@@ -148,7 +148,7 @@ impl<'a> NewMessage<'a> {
     /// Offsets come with [`stamp_record`].
     fn check_format(&self) -> Result<(), RecordError> {
         let topic_len = self.topic.len();
-        Stated {
+        StatedFields {
             record_len: self.record_len(),
             queue_id: self.queue_id,
             queue_offset: QueueOffset(0),
@@ -209,7 +209,7 @@ impl<'a> NewMessage<'a> {
 
 /// What a record says of itself in fields that Java reads signed. Checked by whoever writes a record and by whoever reads
 /// one, so that nothing is taken into a log that would end it at the next start.
-struct Stated {
+struct StatedFields {
     record_len: usize,
     queue_id: QueueId,
     queue_offset: QueueOffset,
@@ -219,7 +219,7 @@ struct Stated {
     properties_len: usize,
 }
 
-impl Stated {
+impl StatedFields {
     fn check(&self) -> Result<(), RecordError> {
         let long_max = i64::MAX.unsigned_abs();
         for (field, value, max) in [
@@ -272,7 +272,7 @@ pub fn blank(left: u32) -> [u8; BLANK_LEN] {
 
 /// What stands at a position of a segment.
 #[derive(Debug, Clone, Copy)]
-pub enum Parsed<'a> {
+pub enum ParsedRecord<'a> {
     Record(Record<'a>),
     /// The filler: nothing follows in this segment. `len` is what it states, `None` when that makes no sense; readers
     /// go on at the next segment whatever it says.
@@ -306,14 +306,14 @@ impl<'a> Record<'a> {
     /// see [`Record::parse_in_segment`].
     pub fn parse(bytes: &'a [u8]) -> Result<Record<'a>, RecordError> {
         match Record::parse_in_segment(bytes)? {
-            Parsed::Record(record) => Ok(record),
-            Parsed::Blank { .. } => Err(RecordError::Blank),
+            ParsedRecord::Record(record) => Ok(record),
+            ParsedRecord::Blank { .. } => Err(RecordError::Blank),
         }
     }
 
     /// Reads the record or filler at the start of `bytes`. Zeroed bytes are [`RecordError::UnknownMagic`] with magic 0:
     /// that is how a scan notices the end of what was written.
-    pub fn parse_in_segment(bytes: &'a [u8]) -> Result<Parsed<'a>, RecordError> {
+    pub fn parse_in_segment(bytes: &'a [u8]) -> Result<ParsedRecord<'a>, RecordError> {
         if bytes.len() < BLANK_LEN {
             return Err(RecordError::Truncated { needed: BLANK_LEN, left: bytes.len() });
         }
@@ -323,7 +323,7 @@ impl<'a> Record<'a> {
         let topic_len_max = match magic {
             MAGIC_V1 => TOPIC_LEN_V1_MAX,
             MAGIC_V2 => TOPIC_LEN_V2_MAX,
-            BLANK_MAGIC => return Ok(Parsed::Blank { len: (stated <= RECORD_LEN_MAX).then_some(stated) }),
+            BLANK_MAGIC => return Ok(ParsedRecord::Blank { len: (stated <= RECORD_LEN_MAX).then_some(stated) }),
             other => return Err(RecordError::UnknownMagic(other)),
         };
         if stated < RECORD_LEN_MIN {
@@ -345,7 +345,7 @@ impl<'a> Record<'a> {
         if reader.at != stated {
             return Err(RecordError::LengthMismatch { stated, found: reader.at });
         }
-        Stated {
+        StatedFields {
             record_len: stated,
             queue_id: QueueId(u32::from_be_bytes(array(bytes, QUEUE_ID_AT))),
             queue_offset: QueueOffset(u64::from_be_bytes(array(bytes, QUEUE_OFFSET_AT))),
@@ -356,7 +356,7 @@ impl<'a> Record<'a> {
         }
         .check()?;
         let topic = std::str::from_utf8(topic).map_err(|_| RecordError::TopicNotUtf8)?;
-        Ok(Parsed::Record(Record { bytes, topic, body: (body_at, body_at + body_len), properties }))
+        Ok(ParsedRecord::Record(Record { bytes, topic, body: (body_at, body_at + body_len), properties }))
     }
 
     /// The record itself, from its length word to its last property byte.
@@ -487,11 +487,11 @@ impl<'a> Iterator for Records<'a> {
             return None;
         }
         match Record::parse_in_segment(self.rest) {
-            Ok(Parsed::Record(record)) => {
+            Ok(ParsedRecord::Record(record)) => {
                 self.rest = &self.rest[record.record_len()..];
                 Some(Ok(record))
             }
-            Ok(Parsed::Blank { .. }) => {
+            Ok(ParsedRecord::Blank { .. }) => {
                 self.rest = &[];
                 None
             }
@@ -563,7 +563,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    // Lengths of one, two and four bytes, as they are: [`Stated::check`] refuses what is negative in Java.
+    // Lengths of one, two and four bytes, as they are: [`StatedFields::check`] refuses what is negative in Java.
 
     fn byte(&mut self) -> Result<usize, RecordError> {
         Ok(self.take(1)?[0].into())

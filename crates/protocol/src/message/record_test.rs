@@ -148,7 +148,7 @@ fn limits_are_typed() {
 #[test]
 fn fillers_and_zeroes() {
     assert_eq!(blank(300).to_vec(), hex("0000012c cbd43194"));
-    assert!(matches!(Record::parse_in_segment(&blank(300)), Ok(Parsed::Blank { len: Some(300) })));
+    assert!(matches!(Record::parse_in_segment(&blank(300)), Ok(ParsedRecord::Blank { len: Some(300) })));
     assert!(matches!(Record::parse(&blank(300)), Err(RecordError::Blank)));
     assert_eq!(Record::parse(&[0; 200]).unwrap_err(), RecordError::UnknownMagic(0));
     assert_eq!(Record::parse(&[0; 3]).unwrap_err(), RecordError::Truncated { needed: 8, left: 3 });
