@@ -1,4 +1,4 @@
-//! What a broker does again and again while it runs, in every role.
+//! What a broker does again and again while it runs, in every role but for the progress of a master's duties.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
