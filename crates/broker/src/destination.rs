@@ -66,12 +66,14 @@ const OF_A_HALF: &[&str] = &[
 ];
 
 impl Destination {
-    /// Of a message that is no half: a delay level wins over a given time.
-    pub(crate) fn later(delay: Option<DelayQueue>, due_ms: Option<i64>) -> Destination {
-        match (delay, due_ms) {
-            (Some(delay), _) => Destination::Delay(delay),
-            (None, Some(due_ms)) => Destination::Timer { due_ms },
-            (None, None) => Destination::Own,
+    /// Of a message that is no half. A delay level wins over a given time, and then nobody looks whether that is one.
+    pub(crate) fn later<E>(
+        delay: Option<DelayQueue>,
+        due_ms: impl FnOnce() -> Result<Option<i64>, E>,
+    ) -> Result<Destination, E> {
+        match delay {
+            Some(delay) => Ok(Destination::Delay(delay)),
+            None => Ok(due_ms()?.map_or(Destination::Own, |due_ms| Destination::Timer { due_ms })),
         }
     }
 

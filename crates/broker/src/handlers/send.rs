@@ -264,7 +264,7 @@ impl SendPath {
         let queue = self.queue(request.queue_id, &topic)?;
         let level = properties.delay_level();
         let delay = level.ok().and_then(|level| DelayQueue::of(level, &self.parts.levels));
-        let due_ms = if delay.is_none() { self.timer(config, properties)? } else { None };
+        let later = Destination::later(delay, || self.timer(config, properties))?;
         self.refuse_transaction_flag(properties, request)?;
         if let Some(group) = topic_names::group_of_retry_topic(&request.topic)
             && self.is_past_retries(submission, group)?
@@ -281,7 +281,7 @@ impl SendPath {
             self.admit_half(config)?;
             Destination::Half
         } else {
-            Destination::later(delay, due_ms)
+            later
         };
         Ok(Route { destination, topic, queue })
     }

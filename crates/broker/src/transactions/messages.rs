@@ -36,10 +36,9 @@ impl TransactionParts {
             None => 0,
         };
         // How far ahead it may be was looked at when the half was sent.
-        let timer = TimerWish::in_properties(properties.as_str())
-            .due_ms(now_ms(), u32::MAX)
+        let due_ms = || TimerWish::in_properties(properties.as_str()).due_ms(now_ms(), u32::MAX);
+        let destination = Destination::later(DelayQueue::of(level, &self.levels), due_ms)
             .map_err(|error| undeliverable(error.to_string()))?;
-        let destination = Destination::later(DelayQueue::of(level, &self.levels), timer);
         let (stored_topic, stored_queue) = destination.divert(&mut properties, &topic, queue);
         let message = NewMessage {
             sys_flag: record.sys_flag().with_transaction(TransactionKind::Commit),
@@ -155,6 +154,8 @@ pub(super) fn ended_by(body: &[u8]) -> impl Iterator<Item = QueueOffset> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transactions::house::house;
+    use ferromq_protocol::topics::SCHEDULE_TOPIC;
 
     #[test]
     fn op_messages_of_both_lines_are_understood() {
@@ -162,6 +163,22 @@ mod tests {
         assert_eq!(halves("12,13,"), [12, 13]);
         assert_eq!(halves("7"), [7]);
         assert_eq!(halves("x,-3,"), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn a_timer_beside_a_delay_level_keeps_no_half_from_being_committed() {
+        let timers = [
+            "TIMER_DELAY_SEC\u{1}soon\u{2}",
+            "TIMER_DELIVER_MS\u{1}99999999999999999999\u{2}",
+            "TIMER_DELIVER_MS\u{1}1\u{2}TIMER_DEL_UNIQKEY\u{1}T+K\u{2}",
+        ];
+        let house = house();
+        for (count, timer) in (1..).zip(timers) {
+            let half = house.begin(&format!("DELAY\u{1}1\u{2}{timer}"));
+            house.end(&half, true).unwrap();
+            house.see();
+            assert_eq!(house.count(SCHEDULE_TOPIC), count, "{timer}");
+        }
     }
 
     #[test]
