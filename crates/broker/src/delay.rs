@@ -190,6 +190,17 @@ impl Delays {
         offsets.into_iter().map(|(level, offset)| (level, offset, end(level).unwrap_or_default())).collect()
     }
 
+    /// For tests: saves what is delivered now. True if that succeeded.
+    #[cfg(test)]
+    pub(crate) fn save_now(&self) -> bool {
+        crate::testing::wait_until("the log is not flushed", || {
+            self.save_if_changed();
+            let progress = self.delivery.progress.lock();
+            progress.saved.offsets == progress.now.offsets
+        });
+        self.file.wait_saved(self.file.requested()).is_ok()
+    }
+
     /// For tests with a clock of their own: look at the clock again.
     #[cfg(test)]
     pub(crate) fn clock_moved(&self) {

@@ -74,6 +74,8 @@ pub const NO_DESCRIPTORS: i32 = 24;
 #[derive(Debug, Default)]
 pub struct TroubledDisk {
     trouble: Mutex<Option<Trouble>>,
+    /// Files, by what is in their paths, and how many more changes they take.
+    full: Mutex<Option<(String, usize)>>,
     refused: AtomicUsize,
 }
 
@@ -90,18 +92,38 @@ impl TroubledDisk {
         *self.trouble.lock() = Some(Trouble { files: files.to_owned(), bytes, error });
     }
 
-    /// Reads that failed.
+    /// From now on the files that have `files` in their paths take so many more changes and syncs, and then none.
+    pub fn fill(&self, files: &str, changes: usize) {
+        *self.full.lock() = Some((files.to_owned(), changes));
+    }
+
+    /// Reads, changes and syncs that failed.
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
     }
 
     pub fn recover(&self) {
         *self.trouble.lock() = None;
+        *self.full.lock() = None;
+    }
+
+    fn change(&self, path: &Path) -> io::Result<()> {
+        if let Some((files, left)) = &mut *self.full.lock()
+            && path.to_string_lossy().contains(&**files)
+        {
+            let Some(fewer) = left.checked_sub(1) else {
+                self.refused.fetch_add(1, Ordering::SeqCst);
+                return Err(io::ErrorKind::StorageFull.into());
+            };
+            *left = fewer;
+        }
+        Ok(())
     }
 }
 
 impl Disk for TroubledDisk {
     fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        self.change(path)?;
         LocalDisk.create(path, len)
     }
 
@@ -114,6 +136,7 @@ impl Disk for TroubledDisk {
     }
 
     fn sync_file(&self, path: &Path, file: &File) -> io::Result<()> {
+        self.change(path)?;
         LocalDisk.sync_file(path, file)
     }
 
@@ -136,6 +159,16 @@ impl Disk for TroubledDisk {
             return Err(io::Error::from_raw_os_error(trouble.error));
         }
         LocalDisk.read(path, file, bytes, at)
+    }
+
+    fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.change(path)?;
+        LocalDisk.write(path, file, bytes, at)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(to)?;
+        LocalDisk.rename(from, to)
     }
 
     fn usage(&self, path: &Path) -> io::Result<DiskUsage> {

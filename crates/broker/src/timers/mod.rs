@@ -25,7 +25,7 @@ use crate::topics::Topics;
 use crate::worker::{Bell, Worker};
 use delivery::TurnError;
 use java::JavaProgress;
-use saving::{IndexSaver, SAVE_DELIVERED_PERIOD};
+use saving::{IndexSaver, SavePeriods};
 pub(crate) use wish::TimerWish;
 
 /// The one queue of the timer topic.
@@ -73,6 +73,7 @@ struct TimerDelivery {
     clock: Clock,
     java: JavaProgress,
     told: Mutex<Told>,
+    save_periods: SavePeriods,
 }
 
 impl Timers {
@@ -97,10 +98,19 @@ impl Timers {
             statistics,
             clock,
             java,
+            save_periods: SavePeriods::default(),
             told: Mutex::default(),
         };
         *delivery.index.lock() = Some(delivery.open_index()?);
         Ok(Timers { delivery: Arc::new(delivery), worker: Worker::new("timers") })
+    }
+
+    /// For tests that do not want to wait for saves.
+    #[cfg(test)]
+    pub(crate) fn saving_every(mut self, period: Duration) -> Timers {
+        let delivery = Arc::get_mut(&mut self.delivery).expect("not before it is started");
+        delivery.save_periods = SavePeriods { delivered: period, entered: period };
+        self
     }
 
     /// Begins to deliver, or goes on after a stop.
@@ -201,7 +211,7 @@ impl TimerDelivery {
                     }
                     if !more {
                         let next = index.next_ms().unwrap_or(i64::MAX).saturating_sub(self.clock.now_ms());
-                        let time = Duration::from_millis(next.max(0).unsigned_abs()).min(SAVE_DELIVERED_PERIOD);
+                        let time = Duration::from_millis(next.max(0).unsigned_abs()).min(self.save_periods.delivered);
                         bell.sleep(i64::MAX, Some(time));
                     }
                 }

@@ -11,10 +11,19 @@ use super::TimerDelivery;
 use crate::save_after_flush::SaveAfterFlush;
 use crate::worker::Bell;
 
-/// How often the index is saved while messages are delivered: those since then are delivered again if the broker is killed.
-pub(super) const SAVE_DELIVERED_PERIOD: Duration = Duration::from_secs(1);
-/// How often it is saved otherwise: those since then are only entered again.
-const SAVE_ENTERED_PERIOD: Duration = Duration::from_secs(5);
+/// How often the index is saved.
+pub(super) struct SavePeriods {
+    /// While messages are delivered: those since then are delivered again if the broker is killed.
+    pub delivered: Duration,
+    /// Otherwise: those since then are only entered again.
+    pub entered: Duration,
+}
+
+impl Default for SavePeriods {
+    fn default() -> SavePeriods {
+        SavePeriods { delivered: Duration::from_secs(1), entered: Duration::from_secs(5) }
+    }
+}
 
 /// What is saved of the index, and when. A thread of its own waits for the disk, so that no delivery does.
 pub(super) struct IndexSaver {
@@ -75,7 +84,8 @@ impl TimerDelivery {
             saving.begin(index, checkpoint)?;
         }
         let (now, saved) = (index.checkpoint(), index.saved());
-        let period = if now.delivered_ms == saved.delivered_ms { SAVE_ENTERED_PERIOD } else { SAVE_DELIVERED_PERIOD };
+        let SavePeriods { delivered, entered } = &self.save_periods;
+        let period = if now.delivered_ms == saved.delivered_ms { *entered } else { *delivered };
         if !saving.next.is_waiting() && saving.running.is_none() && now != saved && saving.last.elapsed() >= period {
             saving.next.wait_for(marks.written, now);
             let bell = Arc::clone(bell);
