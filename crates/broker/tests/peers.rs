@@ -6,7 +6,7 @@
 //! - requests waiting to read from the disk: `what_waits_has_bounds`, `threads_are_given_as_the_shares_say` (readers.rs), with a disk that hangs
 //!   tests/slow_disk.rs, where what a filter and a query go through is too;
 //! - work on threads that wait for the disk: `one_address_cannot_have_all_threads` (remoting, gate.rs);
-//! - bytes of parked pulls, and what an arrival looks at: `the_lists_do_as_one_list_would`, `conditions_beyond_the_bound_wake_always`
+//! - bytes of all parked pulls, and what an arrival looks at: `the_lists_do_as_one_list_would`, `conditions_beyond_the_bound_wake_always`
 //!   (held_pulls/pulls_test.rs);
 //! - `Topics`, `Groups`, all of `ConsumerOffsets`: `there_is_room_for_so_many_…_and_for_those_that_are_there` beside each;
 //! - memberships and bytes of all subscriptions: `the_table_has_bounds_and_what_goes_makes_room` (clients/table_test.rs);
@@ -74,7 +74,10 @@ impl Greedy {
 
     /// Pulls that wait as long as they can for a tag that never comes; as many answers as were refused a place.
     async fn park(&mut self, count: usize) -> usize {
-        let fields = pull("never", "86400000");
+        self.park_for(count, pull("never", "86400000")).await
+    }
+
+    async fn park_for(&mut self, count: usize, fields: Vec<(&str, &str)>) -> usize {
         let mut frames = Vec::new();
         for _ in 0..count {
             frames.extend(self.frame(RequestCode::PULL_MESSAGE, &fields, b""));
@@ -123,9 +126,10 @@ fn pull<'a>(subscription: &'a str, wait: &'a str) -> Vec<(&'a str, &'a str)> {
 }
 
 /// What there is only so much of.
-const GREEDS: [&str; 17] = [
+const GREEDS: [&str; 18] = [
     "parked pulls of one connection",
     "parked pulls of one address",
+    "bytes of parked pulls",
     "tags of a pull",
     "tags of a subscription",
     "a condition",
@@ -162,6 +166,14 @@ async fn be_greedy(house: &House, greed: &str) -> Vec<Greedy> {
             }
             assert!(parked <= 500, "{parked}");
             peers
+        }
+        "bytes of parked pulls" => {
+            // A condition counts sixteen times, for what is made of it: an address has room for 64 of these.
+            let long = format!("a = '{}'", "x".repeat(128 << 10));
+            let mut fields = pull(&long, "86400000");
+            fields.push(("expressionType", "SQL92"));
+            assert!(peer.park_for(80, fields).await >= 16);
+            vec![peer]
         }
         "tags of a pull" => {
             let many = "a||".repeat(3000);
