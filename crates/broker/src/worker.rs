@@ -2,6 +2,7 @@
 //! again. Delays, timers and transactions have one each.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,10 +30,19 @@ impl Worker {
         if thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return Ok(());
         }
-        self.join(thread.take());
+        join(thread.take());
         *self.bell.state.lock() = State::default();
-        let bell = Arc::clone(&self.bell);
-        *thread = Some(std::thread::Builder::new().name(self.name.into()).spawn(move || run(&bell))?);
+        let (name, bell) = (self.name, Arc::clone(&self.bell));
+        let run = move || {
+            // Told right away: nobody looks at a thread that is gone before the broker stops.
+            if catch_unwind(AssertUnwindSafe(|| run(&bell))).is_err() {
+                error!(
+                    thread = name,
+                    "a thread panicked and does its work no more; started again, it goes on from what was saved"
+                );
+            }
+        };
+        *thread = Some(std::thread::Builder::new().name(name.into()).spawn(run)?);
         Ok(())
     }
 
@@ -46,14 +56,13 @@ impl Worker {
         let mut thread = self.thread.lock();
         self.bell.state.lock().stopping = true;
         self.bell.rung.notify_all();
-        self.join(thread.take());
+        join(thread.take());
     }
+}
 
-    fn join(&self, thread: Option<JoinHandle<()>>) {
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            error!(thread = self.name, "a thread panicked; started again, it goes on from what was saved");
-        }
-    }
+fn join(thread: Option<JoinHandle<()>>) {
+    // It has told of a panic itself.
+    let _ = thread.map(JoinHandle::join);
 }
 
 impl Drop for Worker {
@@ -215,6 +224,50 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Counts what the worker `panics-at-once` tells.
+    struct Listening(Arc<AtomicUsize>);
+
+    impl tracing::field::Visit for Listening {
+        fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
+
+        fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+            if field.name() == "thread" && value == "panics-at-once" {
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+    }
+
+    impl tracing::Subscriber for Listening {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::ERROR && metadata.target().ends_with("::worker")
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut Listening(Arc::clone(&self.0)));
+        }
+    }
+
+    #[test]
+    fn a_panic_is_told_of_when_it_happens() {
+        let told = Arc::new(AtomicUsize::new(0));
+        // The worker's thread is another one, so for all of them.
+        tracing::subscriber::set_global_default(Listening(Arc::clone(&told))).unwrap();
+        let worker = Worker::new("panics-at-once");
+        worker.start(|_| panic!("as the test wants")).unwrap();
+        wait_until("the log does not say it", || told.load(SeqCst) == 1);
+        worker.stop();
+        assert_eq!(told.load(SeqCst), 1);
     }
 
     #[test]
