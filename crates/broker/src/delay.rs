@@ -282,7 +282,7 @@ impl LevelDelivery {
     /// Moves what was stamped before a step of the clock.
     fn look_at_stamps(&self, level: i32, stamps: &mut Stamps, step: Option<Step>) {
         let Some(queue) = queue_of(level) else { return };
-        let Some(bounds) = self.store.queue_bounds(SCHEDULE_TOPIC, queue) else { return };
+        let Some(bounds) = self.store.queue_bounds(SCHEDULE_TOPIC, queue) else { return stamps.saw(0) };
         if let Some(step) = step {
             // Nothing new comes into a level that is no longer there.
             let delay_ms = self.known(level).map(|level| self.levels.due_ms(level, 0));

@@ -81,14 +81,19 @@ pub(crate) struct Stamps {
     seen: u64,
     /// Runs of entries, each with its end and by how much the clock was stepped since.
     pieces: VecDeque<(u64, i64)>,
-    /// By how much entries have been found to be due too late, although no step was seen.
+    /// End of the queue at the first look. What is before it may be stamped by a clock that was set while nobody looked.
+    found: Option<u64>,
+    /// By how much entries have been found to be due too late, although no step was seen; and the entry that was asked for last. One
+    /// that came later has nothing to do with it.
     excess_ms: i64,
+    asked: u64,
 }
 
 impl Stamps {
     /// The queue ended there when the clock was looked at.
     pub(crate) fn saw(&mut self, end: u64) {
         self.seen = end;
+        self.found.get_or_insert(end);
     }
 
     /// The clock was stepped. `stamp` gives that of an entry in the queue, which ends at `end`.
@@ -115,12 +120,15 @@ impl Stamps {
 
     /// When the entry at `offset`, which says `due_ms`, is due by the clock as it is now; `latest_ms` gives what it would say if it were
     /// stamped now, and is asked only where that may matter. One that says later comes from a clock that was set back while nobody looked, or from a level that was made shorter: it
-    /// waits its delay from now on, and those behind it keep their distance. Java delivers it at once: `correctDeliverTimestamp`.
+    /// waits its delay from now on, and those that were found behind it keep their distance. Java delivers it at once: `correctDeliverTimestamp`.
     pub(crate) fn due_ms(&mut self, offset: u64, due_ms: i64, now_ms: i64, latest_ms: impl FnOnce() -> i64) -> i64 {
         while self.pieces.front().is_some_and(|(end, _)| *end <= offset) {
             self.pieces.pop_front();
         }
         let due_ms = due_ms.saturating_add(self.pieces.front().map_or(0, |(_, by_ms)| *by_ms));
+        if std::mem::replace(&mut self.asked, offset) != offset && self.found.is_none_or(|found| offset >= found) {
+            self.excess_ms = 0;
+        }
         if due_ms <= now_ms {
             return due_ms;
         }
@@ -217,11 +225,28 @@ mod tests {
     #[test]
     fn what_a_step_nobody_saw_put_off_waits_its_delay_once_and_not_one_after_the_other() {
         let mut stamps = Stamps::default();
+        stamps.saw(2);
         let due = |at: i64| START + 3_600_000 + DELAY + at;
         let mut due_ms = |at, due, now| stamps.due_ms(at, due, now, || now + DELAY);
         assert_eq!(due_ms(0, due(0), START), START + DELAY);
         assert_eq!(due_ms(0, due(0), START + 500), START + DELAY);
         // The next one is looked at when the first has come, and is due as much later as it was stamped later.
         assert_eq!(due_ms(1, due(10), START + DELAY), START + DELAY + 10);
+    }
+
+    #[test]
+    fn what_came_after_the_first_look_is_not_moved_by_what_a_step_nobody_saw_put_off() {
+        const AHEAD: i64 = 3_600_000;
+        for found in [0, 1] {
+            let mut stamps = Stamps::default();
+            stamps.saw(found);
+            assert_eq!(stamps.due_ms(0, START + AHEAD + DELAY, START, || START + DELAY), START + DELAY);
+            // Stamped in the millisecond after the one that the thread goes by.
+            let due_ms = stamps.due_ms(1, START + 1 + DELAY, START, || START + DELAY);
+            assert!(due_ms >= START + DELAY, "{found}: {} ms early", START + DELAY - due_ms);
+            // It waits no longer than its delay from when it was first seen, as the others.
+            assert_eq!(stamps.due_ms(2, START + AHEAD + DELAY, START, || START + DELAY), START + DELAY);
+            assert_eq!(stamps.due_ms(2, START + AHEAD + DELAY, START + 9, || START + 9 + DELAY), START + DELAY);
+        }
     }
 }
