@@ -55,6 +55,21 @@ impl TimerDelivery {
         // what was entered before, for a while only.
         let entered = self.enter_all(index, bell);
         let held_up_ms = if entered.is_ok() { 0 } else { HELD_UP_MAX_MS };
+        let delivered = self.deliver_due(index, held_up_ms, bell);
+        // Whatever failed, and for however long: what has been delivered must not come again after a crash.
+        if let Err(error) = self.save(index, saving, bell)
+            && !std::mem::replace(&mut saving.failing, true)
+        {
+            // Deliveries go on; after a crash some come again.
+            error!(%error, "cannot save the timers; trying again");
+        }
+        let delivered = delivered?;
+        entered?;
+        Ok(delivered >= DELIVERED_MAX)
+    }
+
+    /// Delivers what has been due for `held_up_ms`, and gives how many.
+    fn deliver_due(&self, index: &mut TimerIndex, held_up_ms: i64, bell: &Bell) -> Result<usize, TurnError> {
         let mut delivered = 0;
         while delivered < DELIVERED_MAX && !bell.is_stopping() {
             let due = index.due(self.clock.now_ms().saturating_sub(held_up_ms))?;
@@ -69,14 +84,7 @@ impl TimerDelivery {
             delivered += due.len();
             self.tell(index);
         }
-        if let Err(error) = self.save(index, saving, bell)
-            && !std::mem::replace(&mut saving.failing, true)
-        {
-            // Deliveries go on; after a crash some come again.
-            error!(%error, "cannot save the timers; trying again");
-        }
-        entered?;
-        Ok(delivered >= DELIVERED_MAX)
+        Ok(delivered)
     }
 
     /// Takes over all that is new in the timer queue.
@@ -450,6 +458,28 @@ mod tests {
             // What takes back came in time, if it could be read in time.
             assert_eq!(house.count("Back", 0), u64::from(!passes));
         }
+    }
+
+    #[test]
+    fn what_was_delivered_is_saved_though_others_cannot_be() {
+        let house = House::new();
+        let first = house.at(1_000, "Before", "");
+        // Far from it in the log.
+        house.append("Between", QueueId(0), "", &[0; 8192]).unwrap();
+        let stuck = house.at(1_500, "Stuck", "");
+        wait_until("the timers are not entered", || {
+            house.timers.progress() == TimerProgress { behind_s: 0, not_entered: 0, waiting: 2 }
+        });
+        house.disk.refuse("/commitlog/", first.end.0 + 4096..1 << 20, NO_DESCRIPTORS);
+        wait_refused(|| house.store.message_at(stuck.physical_offset, Effort::Full));
+        house.pass(1_500);
+        house.wait_for("Before", 0, 1);
+        let saved = || TimerIndex::open(house.store.disk(), house.root.path().join("timers"), 0).unwrap().saved();
+        wait_until("a kill would have it delivered again", || saved().delivered_ms >= NOW + 1_000);
+        assert_eq!(house.count("Stuck", 0), 0);
+        house.disk.recover();
+        house.wait_for("Stuck", 0, 1);
+        house.timers.stop();
     }
 
     #[test]
