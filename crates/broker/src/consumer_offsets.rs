@@ -145,7 +145,7 @@ impl ConsumerOffsets {
         let (rendered, log) = (Arc::clone(&table), Arc::clone(store));
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.durable(&log)))?;
         if is_ahead {
-            file.save_brought_back();
+            file.save_brought_back()?;
         }
         let version_step = u64::try_from(config.consumer_offset_update_version_step).unwrap_or(0).max(1);
         Ok(ConsumerOffsets { table, file, store: Arc::clone(store), version_step })

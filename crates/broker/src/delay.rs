@@ -116,7 +116,7 @@ impl Delays {
         let rendered = Arc::clone(&delivery);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.progress.lock().saved.table()))?;
         if is_ahead {
-            file.save_brought_back();
+            file.save_brought_back()?;
         }
         Ok(Delays { delivery, file, worker: Worker::new("delay") })
     }

@@ -481,3 +481,31 @@ fn an_offset_beyond_the_queue_is_brought_back() {
     house.pass(1000);
     assert_eq!(house.next_arrival().0, "TopicA");
 }
+#[test]
+fn an_offset_beyond_the_queue_that_cannot_be_brought_back_stops_the_start() {
+    let house = House::new();
+    let (directory, _) = house.close();
+    let config_dir = directory.path().join("config");
+    let path = config_dir.join("delayOffset.json");
+    std::fs::write(&path, r#"{"dataVersion":{"counter":2,"stateVersion":0,"timestamp":5},"offsetTable":{"1":12}}"#)
+        .unwrap();
+    // As a full disk: the new version cannot be written.
+    std::fs::create_dir_all(path.with_extension("json.tmp")).unwrap();
+    let open = || {
+        let store =
+            Arc::new(Store::open(StoreConfig { segment_len: 1 << 20, ..StoreConfig::at(directory.path()) }).unwrap());
+        let persistence = Persistence::default();
+        let live = Arc::new(LiveConfig::new(BrokerConfig::default(), None));
+        let topics = Arc::new(Topics::open(&config_dir, &live, &persistence).unwrap());
+        let clock = Clock::system();
+        let levels = DelayLevels::parse("1s").unwrap();
+        let statistics = Arc::new(Statistics::new());
+        let parts = DelayParts { store, topics, statistics, levels, clock: clock.clone(), forward: clock };
+        Delays::open(&config_dir, parts, &persistence).map(|delays| delays.table().offset_table)
+    };
+    let error = open().expect_err("it counts as delivered what is still to come").to_string();
+    assert!(error.contains("delayOffset.json cannot be saved: ") && error.contains("start again"), "{error}");
+    std::fs::remove_dir(path.with_extension("json.tmp")).unwrap();
+    assert_eq!(open().unwrap()[&1], 0);
+}
+

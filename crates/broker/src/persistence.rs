@@ -41,6 +41,10 @@ pub enum TableError {
     Load(#[from] LoadError),
     #[error("cannot start the thread that saves {path}: {source}")]
     Thread { path: String, source: io::Error },
+    #[error(
+        "{0}. It says more than the log has, and must be brought back first: make room or repair the disk, and start again"
+    )]
+    BroughtBack(SaveError),
 }
 
 /// Why a change is not on disk. Unless the broker stops, it will be tried again.
@@ -193,11 +197,9 @@ impl SavedFile {
     }
 
     /// Saves what a start has brought back to the end of the log, before anything new is stored there: after a crash that would count as
-    /// consumed or delivered.
-    pub fn save_brought_back(&self) {
-        if let Err(error) = self.wait_saved(self.request()) {
-            warn!(%error, "going on: it is tried again, and a disk that takes no file takes no message either");
-        }
+    /// consumed or delivered. A log that has room in its file takes messages though the disk is full.
+    pub fn save_brought_back(&self) -> Result<(), TableError> {
+        self.wait_saved(self.request()).map_err(TableError::BroughtBack)
     }
 
     pub fn path(&self) -> &Path {
