@@ -376,6 +376,7 @@ impl LevelDelivery {
         };
         let copy = NewMessage::copy_of(&record, topic, queue, &text);
         let appended = match delivery::deliver(
+            &record,
             &copy,
             self.clock.now_ms(),
             (&self.store, &self.topics, &self.statistics),

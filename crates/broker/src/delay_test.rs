@@ -289,6 +289,40 @@ fn a_queue_that_takes_no_messages_holds_up_its_own_alone() {
     assert!(text.ends_with(&waits), "{text:?}");
 }
 
+/// One whose properties have no room for a time, and one that finds the timers behind as well.
+#[test]
+fn what_cannot_wait_as_a_timer_waits_in_its_level_once_more() {
+    for timers_are_behind in [false, true] {
+        let house = House::new();
+        house.delays.delivery.topics.update(crate::topics::new_config("Broken", 1, 6)).unwrap();
+        let queues = house.directory.path().join("consumequeue");
+        let made_up_for = break_queue(&house.store, "Broken", QueueId(0), &queues.join("Broken"));
+        if timers_are_behind {
+            break_queue(&house.store, TIMER_TOPIC, QueueId(0), &queues.join(TIMER_TOPIC));
+        }
+        let place = "REAL_TOPIC\u{1}Broken\u{2}REAL_QID\u{1}0\u{2}";
+        let others = "TAGS\u{1}TagA\u{2}DELAY\u{1}1\u{2}".len() + place.len() + "P\u{1}\u{2}".len();
+        let room = if timers_are_behind { 0 } else { usize::from(i16::MAX.unsigned_abs()) - others };
+        house.delay_for(1, &format!("P\u{1}{}\u{2}{place}", "x".repeat(room)), "waits");
+        house.delay(1, "Other", "other");
+        house.pass(1_000);
+        house.settle();
+        assert_eq!(house.delivered(1), 2, "the level is stuck");
+        let count = |topic, queue| house.store.queue_bounds(topic, QueueId(queue)).map_or(0, |bounds| bounds.max.0);
+        wait_until("it is lost", || (count("Other", 1), count(SCHEDULE_TOPIC, 0)) == (1, 3));
+        // Its delay begins anew.
+        house.pass(999);
+        house.settle();
+        assert_eq!(house.delivered(1), 2);
+        std::fs::remove_file(queues.join("Broken")).unwrap();
+        wait_until("it is not delivered", || {
+            house.pass(1_000);
+            house.settle();
+            count("Broken", 0) > made_up_for
+        });
+    }
+}
+
 #[test]
 fn a_topic_that_has_lost_queues_gets_its_message_in_one_it_has() {
     let house = House::new();
@@ -464,24 +498,6 @@ fn a_clock_that_was_set_back_holds_a_message_of_a_removed_level_for_its_delay_at
 }
 
 #[test]
-fn an_offset_beyond_the_queue_is_brought_back() {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(directory.path().join("config")).unwrap();
-    std::fs::write(
-        directory.path().join("config/delayOffset.json"),
-        "{\"dataVersion\":{\"counter\":2,\"stateVersion\":0,\"timestamp\":5},\"offsetTable\":{1:12,3:4\n}}",
-    )
-    .unwrap();
-    let house = House::at(directory, Arc::new(AtomicI64::new(START)), "1s 5s 10s");
-    assert_eq!(house.delays.table().offset_table.into_iter().collect::<Vec<_>>(), [(1, 0), (3, 0)]);
-    // On disk as well, before anything can be stored that a second crash would count as delivered.
-    let saved = std::fs::read_to_string(house.directory.path().join("config/delayOffset.json")).unwrap();
-    assert!(saved.contains("\"offsetTable\":{1:0,3:0\n\t}"), "{saved}");
-    house.delay(1, "TopicA", "first");
-    house.pass(1000);
-    assert_eq!(house.next_arrival().0, "TopicA");
-}
-#[test]
 fn an_offset_beyond_the_queue_that_cannot_be_brought_back_stops_the_start() {
     let house = House::new();
     let (directory, _) = house.close();
@@ -509,3 +525,21 @@ fn an_offset_beyond_the_queue_that_cannot_be_brought_back_stops_the_start() {
     assert_eq!(open().unwrap()[&1], 0);
 }
 
+#[test]
+fn an_offset_beyond_the_queue_is_brought_back() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(directory.path().join("config")).unwrap();
+    std::fs::write(
+        directory.path().join("config/delayOffset.json"),
+        "{\"dataVersion\":{\"counter\":2,\"stateVersion\":0,\"timestamp\":5},\"offsetTable\":{1:12,3:4\n}}",
+    )
+    .unwrap();
+    let house = House::at(directory, Arc::new(AtomicI64::new(START)), "1s 5s 10s");
+    assert_eq!(house.delays.table().offset_table.into_iter().collect::<Vec<_>>(), [(1, 0), (3, 0)]);
+    // On disk as well, before anything can be stored that a second crash would count as delivered.
+    let saved = std::fs::read_to_string(house.directory.path().join("config/delayOffset.json")).unwrap();
+    assert!(saved.contains("\"offsetTable\":{1:0,3:0\n\t}"), "{saved}");
+    house.delay(1, "TopicA", "first");
+    house.pass(1000);
+    assert_eq!(house.next_arrival().0, "TopicA");
+}

@@ -235,7 +235,7 @@ impl TimerDelivery {
         destination::restore_timer(&mut properties, record.store_timestamp(), now_ms);
         let deliver = |properties: &Properties| {
             let copy = NewMessage::copy_of(record, &topic, queue, properties.as_str());
-            delivery::deliver(&copy, now_ms, (&self.store, &self.topics, &self.statistics))
+            delivery::deliver(record, &copy, now_ms, (&self.store, &self.topics, &self.statistics))
         };
         let delivered = match deliver(&properties) {
             // Its properties were at the limit: they go as they came.
@@ -401,6 +401,24 @@ mod tests {
         house.timers.stop();
         let counts = [("Broken", 0), ("Wide", 1), ("Other", 0)].map(|(topic, queue)| house.count(topic, queue));
         assert_eq!(counts, [broken + 1, 1, 2]);
+    }
+
+    #[test]
+    fn a_timer_at_the_limit_of_its_properties_waits_once_more() {
+        let house = House::new();
+        house.topics.update(crate::topics::new_config("Broken", 1, 6)).unwrap();
+        break_queue(&house.store, "Broken", QueueId(0), &house.root.path().join("consumequeue/Broken"));
+        let own = format!("TIMER_OUT_MS\u{1}{NOW}\u{2}REAL_TOPIC\u{1}Broken\u{2}REAL_QID\u{1}0\u{2}P\u{1}\u{2}").len();
+        // Room for one of the two times that the delivered copy says beside, and for neither.
+        for left in [40, 0] {
+            let value = "x".repeat(usize::from(i16::MAX.unsigned_abs()) - own - left);
+            house.at(1_000, "Broken", &format!("P\u{1}{value}\u{2}"));
+            house.at(1_000, "Other", "");
+        }
+        house.pass(1_000);
+        house.wait_for("Other", 0, 2);
+        house.wait_for(TIMER_TOPIC, 0, 6);
+        house.timers.stop();
     }
 
     #[test]
