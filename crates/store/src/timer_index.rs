@@ -289,7 +289,11 @@ impl TimerIndex {
             self.write()?;
             let minute = self.minutes.range(self.near_end..end).next().map(|(minute, entries)| (*minute, *entries));
             if let Some((minute, entries)) = minute {
-                let mut read = read_minute(&*self.disk, &self.path(minute))?;
+                let path = self.path(minute);
+                // Nothing that is due later may pass it: what has been delivered is one time for all of them.
+                let mut read = read_minute(&*self.disk, &path).map_err(|error| {
+                    io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
+                })?;
                 // A crash can leave entries that are newer than the checkpoint; they are entered again.
                 read.retain(|timer| timer.due_ms > self.delivered_ms && timer.offset < self.entered);
                 read.sort_unstable();
@@ -607,6 +611,23 @@ mod tests {
             fs::write(checkpoint_path(dir.path()), damaged).unwrap();
             assert_eq!(open(&dir).unwrap().checkpoint(), TimerCheckpoint::default());
         }
+    }
+
+    #[test]
+    fn a_minute_that_cannot_be_read_is_named_and_comes_when_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = open(&dir).unwrap();
+        enter(&mut index, &[3 * HOUR, 4 * HOUR]);
+        index.write().unwrap();
+        let path = index.path(minute_of(3 * HOUR));
+        let aside = dir.path().join("aside");
+        fs::rename(&path, &aside).unwrap();
+        for _ in 0..2 {
+            let error = index.due(4 * HOUR).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(take(&mut index, 4 * HOUR), [(3 * HOUR, 0), (4 * HOUR, 1)]);
     }
 
     #[test]

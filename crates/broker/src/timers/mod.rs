@@ -200,7 +200,11 @@ impl TimerDelivery {
             match self.turn(index, saving, bell) {
                 Err(TurnError::Append(AppendError::Closed)) => return,
                 Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
+                    if std::mem::replace(&mut failing, true) {
+                        // Told of already.
+                    } else if let TurnError::Index(_) = &error {
+                        error!(%error, "no timer message is delivered until the disk does it; if it never will, stop the broker and remove the directory `timers`: all that wait are entered again, and what came in the last days comes once more");
+                    } else {
                         warn!(%error, "timer messages cannot be delivered now; trying again");
                     }
                     bell.pause(RETRY_PAUSE);
