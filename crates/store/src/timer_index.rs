@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -70,6 +71,8 @@ pub struct TimerIndex {
     saved: TimerCheckpoint,
     /// Why nobody knows what of the files is on the disk: after a failed sync the next one may succeed without having written anything.
     doubt: Option<String>,
+    /// The file of this minute is not there or on a bad sector.
+    lost: Option<i64>,
 }
 
 impl TimerIndex {
@@ -103,6 +106,7 @@ impl TimerIndex {
             new_files: false,
             saved: checkpoint,
             doubt: None,
+            lost: None,
         })
     }
 
@@ -157,11 +161,7 @@ impl TimerIndex {
         for timers in self.unwritten.chunk_by(|a, b| minute_of(a.due_ms) == minute_of(b.due_ms)) {
             let minute = minute_of(timers[0].due_ms);
             bytes.clear();
-            for timer in timers {
-                let place = timer.offset.0 | if timer.cancels { CANCELS } else { 0 };
-                bytes.extend_from_slice(&timer.due_ms.to_be_bytes());
-                bytes.extend_from_slice(&place.to_be_bytes());
-            }
+            encode(timers, &mut bytes);
             if let Err(error) = append(&*self.disk, &self.path(minute), &bytes) {
                 self.unwritten.drain(..written);
                 return Err(error);
@@ -219,6 +219,31 @@ impl TimerIndex {
     /// What [`TimerIndex::due`] gave could not be dealt with; it gives it again.
     pub fn give_back(&mut self, due: Vec<Timer>) {
         self.near.extend(due.into_iter().map(Reverse));
+    }
+
+    /// After [`TimerIndex::due`] failed: the times whose file is lost, if that is why. Their timers are wanted by
+    /// [`TimerIndex::restore`].
+    pub fn lost(&self) -> Option<Range<i64>> {
+        self.lost.map(|minute| minute * MINUTE_MS..(minute + 1) * MINUTE_MS)
+    }
+
+    /// Makes the file that is lost anew: `timers` are all of its time that the queue has before [`TimerIndex::entered`].
+    pub fn restore(&mut self, timers: &[Timer]) -> io::Result<()> {
+        let Some(minute) = self.lost else { return Ok(()) };
+        let path = self.path(minute);
+        let fresh = path.with_extension("tmp");
+        remove_file(&fresh)?;
+        let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
+        encode(timers, &mut bytes);
+        append(&*self.disk, &fresh, &bytes)?;
+        self.disk.sync_file(&fresh, &File::open(&fresh)?)?;
+        fs::rename(&fresh, &path)?;
+        self.disk.sync_dir(&self.dir)?;
+        let entries = timers.len() as u64;
+        let before = self.minutes.insert(minute, entries).unwrap_or_default();
+        self.far_count = self.far_count - before + entries;
+        self.lost = None;
+        Ok(())
     }
 
     /// Everything due by then has been dealt with.
@@ -283,6 +308,7 @@ impl TimerIndex {
 
     /// Reads minutes that begin soon, and those that are past one at a time: after a long stop there may be days of them.
     fn bring_near(&mut self, now_ms: i64) -> io::Result<()> {
+        self.lost = None;
         let end = minute_of(now_ms.saturating_add(AHEAD_MS)) + 1;
         while self.near_end < end && (self.near.is_empty() || self.near_end >= end - 1) {
             // First, because `enter` puts timers of this minute into memory only from now on: earlier ones must be in its file.
@@ -292,6 +318,8 @@ impl TimerIndex {
                 let path = self.path(minute);
                 // Nothing that is due later may pass it: what has been delivered is one time for all of them.
                 let mut read = read_minute(&*self.disk, &path).map_err(|error| {
+                    let is_lost = error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(EIO);
+                    self.lost = is_lost.then_some(minute);
                     io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
                 })?;
                 // A crash can leave entries that are newer than the checkpoint; they are entered again.
@@ -371,6 +399,17 @@ fn minute_path(dir: &Path, minute: i64) -> PathBuf {
 fn minute_of(due_ms: i64) -> i64 {
     due_ms.max(0).div_euclid(MINUTE_MS)
 }
+
+fn encode(timers: &[Timer], bytes: &mut Vec<u8>) {
+    for timer in timers {
+        let place = timer.offset.0 | if timer.cancels { CANCELS } else { 0 };
+        bytes.extend_from_slice(&timer.due_ms.to_be_bytes());
+        bytes.extend_from_slice(&place.to_be_bytes());
+    }
+}
+
+/// As the system numbers a bad sector.
+const EIO: i32 = 5;
 
 /// Appends whole entries, also behind the torn one that a crash has left.
 fn append(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -72,7 +72,14 @@ impl TimerDelivery {
     fn deliver_due(&self, index: &mut TimerIndex, held_up_ms: i64, bell: &Bell) -> Result<usize, TurnError> {
         let mut delivered = 0;
         while delivered < DELIVERED_MAX && !bell.is_stopping() {
-            let due = index.due(self.clock.now_ms().saturating_sub(held_up_ms))?;
+            let due = match index.due(self.clock.now_ms().saturating_sub(held_up_ms)) {
+                Ok(due) => due,
+                Err(error) => {
+                    self.restore_lost(index, bell)?;
+                    // Told of, and tried again after a pause, lest a disk that is worse than that be asked without end.
+                    return Err(error.into());
+                }
+            };
             let Some(first) = due.first().copied() else { break };
             if let Err(failure) = self.deliver_all(&due) {
                 let left = due.into_iter().enumerate().filter(|(at, timer)| *at >= failure.at || timer.cancels);
@@ -85,6 +92,22 @@ impl TimerDelivery {
             self.tell(index);
         }
         Ok(delivered)
+    }
+
+    /// What a lost file of the index had is still in the queue.
+    fn restore_lost(&self, index: &mut TimerIndex, bell: &Bell) -> Result<(), TurnError> {
+        let Some(times) = index.lost() else { return Ok(()) };
+        let Some(bounds) = self.store.queue_bounds(TIMER_TOPIC, QUEUE) else { return Ok(()) };
+        let mut timers = Vec::new();
+        for offset in (bounds.min.0..index.entered().0.min(bounds.max.0)).map(QueueOffset) {
+            if bell.is_stopping() {
+                return Ok(());
+            }
+            let of_java = |timer: &Timer| offset < self.java.queue_offset && timer.due_ms < self.java.read_ms;
+            let timer = self.timer_at(offset)?;
+            timers.extend(timer.filter(|timer| times.contains(&timer.due_ms) && !of_java(timer)));
+        }
+        Ok(index.restore(&timers)?)
     }
 
     /// Takes over all that is new in the timer queue.
@@ -475,6 +498,35 @@ mod tests {
             house.timers.stop();
             // What takes back came in time, if it could be read in time.
             assert_eq!(house.count("Back", 0), u64::from(!passes));
+        }
+    }
+
+    #[test]
+    fn a_lost_file_of_the_index_is_made_again_out_of_the_queue() {
+        for is_missing in [true, false] {
+            let house = House::new();
+            for (in_ms, topic) in [(120_000, "First"), (121_000, "Second"), (240_000, "Behind")] {
+                house.at(in_ms, topic, "");
+            }
+            wait_until("the timers are not entered", || house.timers.progress().waiting == 3);
+            house.timers.stop();
+            let name = format!("{:020}", (NOW + 120_000) / 60_000);
+            if is_missing {
+                fs::remove_file(house.root.path().join("timers").join(name)).unwrap();
+            } else {
+                house.disk.refuse(&format!("/timers/{name}"), 0..1 << 20, BAD_SECTOR);
+            }
+            house.timers.start().unwrap();
+            house.pass(240_000);
+            if !is_missing {
+                wait_until("it is not tried again", || house.disk.refused() > 2);
+                house.disk.recover();
+            }
+            for topic in ["First", "Second", "Behind"] {
+                house.wait_for(topic, 0, 1);
+            }
+            wait_until("some still wait", || house.timers.progress().waiting == 0);
+            house.timers.stop();
         }
     }
 

@@ -203,7 +203,7 @@ impl TimerDelivery {
                     if std::mem::replace(&mut failing, true) {
                         // Told of already.
                     } else if let TurnError::Index(_) = &error {
-                        error!(%error, "no timer message is delivered until the disk does it; if it never will, stop the broker and remove the directory `timers`: all that wait are entered again, and what came in the last days comes once more");
+                        error!(%error, "no timer message is delivered until the disk does it; a file that is lost is made again out of the timer queue");
                     } else {
                         warn!(%error, "timer messages cannot be delivered now; trying again");
                     }
