@@ -17,7 +17,11 @@ use ferromq_store::DelayLevels;
 
 use crate::places::readable_queue;
 use crate::topics::Topics;
-use crate::{timers, transactions};
+
+/// The one queue of the timer topic.
+pub(crate) const TIMER_QUEUE: QueueId = QueueId(0);
+/// The one queue of the half topic.
+pub(crate) const HALF_QUEUE: QueueId = QueueId(0);
 
 /// Client version from which a request's maxReconsumeTimes counts. Java: `MQVersion.Version.V3_4_9`.
 const VERSION_3_4_9: i32 = 121;
@@ -90,8 +94,8 @@ impl Destination {
         match self {
             Destination::Own | Destination::GroupTopic { .. } => (topic, queue),
             Destination::Delay(delay) => (SCHEDULE_TOPIC, delay.queue),
-            Destination::Timer { .. } => (TIMER_TOPIC, timers::QUEUE),
-            Destination::Half => (TRANSACTION_HALF_TOPIC, transactions::QUEUE),
+            Destination::Timer { .. } => (TIMER_TOPIC, TIMER_QUEUE),
+            Destination::Half => (TRANSACTION_HALF_TOPIC, HALF_QUEUE),
         }
     }
 

@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferromq_protocol::QueueOffset;
 use ferromq_protocol::topics::TIMER_TOPIC;
-use ferromq_protocol::{QueueId, QueueOffset};
 use ferromq_store::{AppendError, Arrival, Clock, Store, TimerIndex};
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
+use crate::destination::TIMER_QUEUE as QUEUE;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 use crate::worker::{Bell, Worker};
@@ -28,8 +29,6 @@ use java::JavaProgress;
 use saving::{IndexSaver, SavePeriods};
 pub(crate) use wish::TimerWish;
 
-/// The one queue of the timer topic.
-pub(crate) const QUEUE: QueueId = QueueId(0);
 /// Pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 

@@ -31,6 +31,7 @@ use tracing::{debug, info};
 use crate::clients::Clients;
 use crate::clock::now_ms;
 use crate::consumer_offsets::ConsumerOffsets;
+use crate::destination::HALF_QUEUE;
 use crate::live_config::LiveConfig;
 use crate::places;
 use crate::statistics::Statistics;
@@ -40,7 +41,7 @@ use messages::{age_when_stored, first_copy, immunity_ms, named_copies};
 use pending::{Half, PendingHalves};
 
 /// The one queue of the half topic, the op topic, and the topic of given-up halves.
-pub(crate) const QUEUE: QueueId = QueueId(0);
+const QUEUE: QueueId = HALF_QUEUE;
 /// Most open transactions, about 100 bytes of memory each; beyond it new ones are refused.
 const PENDING_MAX: usize = 500_000;
 
