@@ -68,7 +68,6 @@ pub struct Store {
     health: Arc<Health>,
     counters: Arc<Counters>,
     reader: Reader,
-    sync_flush: bool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Given up last.
     lock: Mutex<Option<(Vec<SideLock>, DirectoryLock)>>,
@@ -211,7 +210,6 @@ impl Store {
             health,
             counters,
             reader,
-            sync_flush,
             threads: Mutex::default(),
             lock: Mutex::new(Some((side_locks, lock))),
         };

@@ -98,6 +98,11 @@ impl Positions {
         self.confirmed.store(to, Ordering::Release);
     }
 
+    /// Whether what is acknowledged, and what consumers see, is on the disk.
+    pub fn is_sync_flush(&self) -> bool {
+        self.sync_flush
+    }
+
     /// How far consumers may see. Java: DefaultMessageStore.getConfirmOffset.
     pub fn confirmed(&self) -> u64 {
         let written = self.written();

@@ -149,14 +149,14 @@ impl Store {
 
     pub(super) fn log_grew(&self, end: u64) {
         self.allocator.tail_moved(end);
-        if !self.sync_flush {
+        if !self.positions.is_sync_flush() {
             self.flusher.tail_moved();
         }
     }
 
     /// In sync mode the flush comes first, and wakes the dispatch.
     fn wake_threads(&self) {
-        if self.sync_flush {
+        if self.positions.is_sync_flush() {
             self.flusher.tail_moved();
         } else {
             self.dispatch_signal.wake();
@@ -174,7 +174,7 @@ impl Store {
     /// Whether everything before `end` is safe already.
     pub fn is_safe(&self, end: PhysicalOffset, want: Want) -> bool {
         let needs_disk = match want {
-            Want::Acknowledged => self.sync_flush,
+            Want::Acknowledged => self.positions.is_sync_flush(),
             Want::Disk => true,
         };
         !needs_disk || self.positions.flushed() >= end.0
