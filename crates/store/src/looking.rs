@@ -83,16 +83,30 @@ impl<'a> Look<'a> {
         Look { reads_on: true, ..Look::new(disk, Effort::Full) }
     }
 
-    /// Makes sure that `range` of a file is in memory, if need be by reading it.
+    /// Makes sure that `range` of a file is in memory, if need be by reading it. Gives the end of what this read need not ask for
+    /// again, which may lie behind that of the range.
     pub fn bring<const N: usize>(
         &self,
         file: &MappedFile<'_, N>,
         open: impl Fn() -> io::Result<File>,
         range: Range<usize>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<usize, ReadError> {
+        let end = range.end;
         if !self.reads_on {
-            return self.bring_part(file, open, range);
+            self.bring_part(file, open, range)?;
+        } else {
+            self.bring_blocks(file, open, range)?;
         }
+        let last = end.saturating_sub(1) / BLOCK;
+        Ok(if file.seen.is_fresh(last, self.now_ms) { file.block(last).end.max(end) } else { end })
+    }
+
+    fn bring_blocks<const N: usize>(
+        &self,
+        file: &MappedFile<'_, N>,
+        open: impl Fn() -> io::Result<File>,
+        range: Range<usize>,
+    ) -> Result<(), ReadError> {
         for (block, part) in blocks(range) {
             if file.seen.is_fresh(block, self.now_ms) {
                 continue;

@@ -237,11 +237,12 @@ impl LogFile {
         within.then_some(slice)
     }
 
-    /// Makes sure that `range`, which is written, is in memory before a slice of it is looked at.
-    pub fn look(&self, look: &Look<'_>, range: Range<usize>) -> Result<(), ReadError> {
+    /// Makes sure that `range`, which is written, is in memory before a slice of it is looked at. Gives the end of what this
+    /// read need not look at again: what is new has only newer behind it, and a block was looked at as a whole.
+    pub fn look(&self, look: &Look<'_>, range: Range<usize>) -> Result<usize, ReadError> {
         let used = self.written();
         if look.is_new(&self.growth, range.start, used) {
-            return Ok(());
+            return Ok(used.max(range.end));
         }
         let file = MappedFile { path: &self.path, map: &self.map, used, seen: &self.seen };
         look.bring(&file, || self.file.try_clone(), range)
@@ -469,7 +470,7 @@ impl WordFile {
     /// Makes sure that `range` is in memory before its words are looked at; `used` bytes of the file have words.
     pub fn look(&self, look: &Look<'_>, used: usize, range: Range<usize>) -> Result<(), ReadError> {
         let file = MappedFile { path: &self.path, map: &self.map, used, seen: &self.seen };
-        look.bring(&file, || File::open(&self.path), range)
+        look.bring(&file, || File::open(&self.path), range).map(drop)
     }
 
     /// The word at byte `at`.

@@ -355,6 +355,8 @@ impl Reader {
         let scan_max = (self.limits.scan_bytes.max(limits.count_max.saturating_mul(ENTRY_LEN)) / ENTRY_LEN) as u64;
         let mut gathered = AnswerPieces::default();
         let mut window: Option<Window> = None;
+        // What of the window this read has seen to be in memory.
+        let mut there = 0..0;
         // Entries below this point into a segment that is gone.
         let mut removed_below = 0;
         let mut examined = 0;
@@ -405,6 +407,7 @@ impl Reader {
                         gathered.end_run(before);
                     }
                     window = next;
+                    there = 0..0;
                 }
             }
             let (Some(window), Some(place)) = (&window, place) else {
@@ -416,8 +419,13 @@ impl Reader {
                 continue;
             };
             let reads_record = filter.reads_records();
-            let can_be_read = if reads_record { looked_into.one_more(len, look.effort) } else { Ok(true) }
-                .and_then(|fits| window.file.look(look, place.clone()).map(|()| fits));
+            let can_be_read =
+                if reads_record { looked_into.one_more(len, look.effort) } else { Ok(true) }.and_then(|fits| {
+                    if place.start < there.start || place.end > there.end {
+                        there = place.start..window.file.look(look, place.clone())?;
+                    }
+                    Ok(fits)
+                });
             match can_be_read {
                 Ok(true) => {}
                 Err(error) if offset == from || matches!(error, ReadError::NeedsTime) && reads_record => {

@@ -91,7 +91,7 @@ impl Segments {
 
     /// Brings `range` of the log into memory.
     pub fn bring(&self, look: &Look<'_>, range: Range<u64>) -> Result<(), ReadError> {
-        self.for_each_part(range, |file, part| file.look(look, part))
+        self.for_each_part(range, |file, part| file.look(look, part).map(drop))
     }
 
     /// Makes `range` of the log durable, segment by segment.
