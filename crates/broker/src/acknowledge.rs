@@ -51,14 +51,13 @@ impl Acknowledgements {
     ) -> Outcome {
         let Promise { answer, end, topic } = promise;
         let end = end.filter(|end| !round.is_safe(*end, Want::Acknowledged));
-        let topic = topic.filter(|topic| !self.topics.is_saved(topic));
-        if end.is_none() && topic.is_none() {
+        let unsaved = topic.filter(|topic| !self.topics.is_saved(topic)).map(|topic| (topic, Arc::clone(&self.topics)));
+        if end.is_none() && unsaved.is_none() {
             return Outcome::Reply(answer.reply(Ok(())));
         }
         let slot = slot();
-        let topics = Arc::clone(&self.topics);
-        let when_safe = move |safe: Result<(), NotSafe>| match (safe, topic) {
-            (Ok(()), Some(topic)) => {
+        let when_safe = move |safe: Result<(), NotSafe>| match (safe, unsaved) {
+            (Ok(()), Some((topic, topics))) => {
                 topics.when_saved(&topic, move |saved| slot.send(answer.reply(saved.map_err(BrokenPromise::from))));
             }
             (safe, _) => slot.send(answer.reply(safe.map_err(BrokenPromise::from))),

@@ -6,7 +6,7 @@ use ferromq_remoting::{BLOCKING, Connection, Outcome};
 use crate::refusal::Refusal;
 
 /// Runs work that waits for the disk on a thread that may wait, and answers when it is done.
-pub(super) fn answer_off_task(
+pub(crate) fn answer_off_task(
     connection: &Connection,
     command: &Command,
     work: impl FnOnce() -> Result<Reply, Refusal> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Helpers of this crate's tests: a disk that does as it is told.
+//! Helpers of this crate's tests: waiting, a queue that takes nothing, and a disk that does as it is told.
 
 use std::fs::File;
 use std::io;

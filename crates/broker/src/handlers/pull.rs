@@ -206,7 +206,7 @@ impl PullPath {
             return Ok(pull);
         }
         pull.admitted = changes;
-        let queue_id = i32::try_from(pull.queue.0).unwrap_or(i32::MAX);
+        let queue_id = pull.queue.as_i32();
         let admitted = self.admit_to_queue(pull.code, pull.peer, &pull.group, &pull.topic.topic_name, queue_id)?;
         if let Some(subscribed) = &mut pull.subscribed {
             subscribed.changes = self.clients.subscription_changes();

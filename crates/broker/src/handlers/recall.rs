@@ -15,7 +15,7 @@ use ferromq_store::Round;
 use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::clock::now_ms;
 use crate::destination::Destination;
-use crate::handlers::send::append_failure;
+use crate::handlers::send::append_refused;
 use crate::live_config::LiveConfig;
 use crate::peer::Origin;
 use crate::recall_handle::RecallHandle;
@@ -99,10 +99,7 @@ impl RecallPath {
             body: b"0",
             properties: properties.as_str(),
         };
-        let appended = round.append(&marker).map_err(|error| {
-            let (code, remark) = append_failure(&error, config.message_len_max());
-            Refusal::new(code, remark)
-        })?;
+        let appended = round.append(&marker).map_err(|error| append_refused(&error, config.message_len_max()))?;
         let answer = RecallAnswer { msg_id: handle.unique_key, region: self.region() };
         Ok(Promise { answer, end: Some(appended.end), topic: None })
     }

@@ -77,11 +77,7 @@ impl ReplyPath {
             }
         }
         let SendAnswer(answer) = self.send.answer(message_id, queue, queue_offset, None);
-        let failed = |remark: String| {
-            let mut reply = Reply::error(ResponseCode::SYSTEM_ERROR, remark);
-            reply.header = Some(Box::new(answer.clone()));
-            reply
-        };
+        let failed = |remark: String| Reply::error(ResponseCode::SYSTEM_ERROR, remark).header(answer.clone());
         let Some(requester) = property(properties, names::REPLY_TO_CLIENT) else {
             let remark = format!("reply message properties[{}] is null", names::REPLY_TO_CLIENT);
             return Ok(failed(remark).into());
@@ -101,9 +97,7 @@ impl ReplyPath {
                     Ok(refused) => format!("push reply message to {requester} fail, it answered {}", refused.code),
                     Err(error) => format!("push reply message to {requester} fail: {error}"),
                 };
-                let mut reply = Reply::error(ResponseCode::SYSTEM_ERROR, remark);
-                reply.header = Some(Box::new(answer));
-                respond(reply);
+                respond(Reply::error(ResponseCode::SYSTEM_ERROR, remark).header(answer));
             });
         }))
     }

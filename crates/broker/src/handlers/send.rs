@@ -522,6 +522,12 @@ fn with_text<T>(act: impl FnOnce(&mut String) -> T) -> T {
 /// Ext fields of every reply to a send, refusals included: Java producers read them without looking whether they are there.
 pub(crate) type ReplyTags = [(&'static str, ByteString); 2];
 
+/// An append that failed, where a refusal is code and remark alone.
+pub(super) fn append_refused(error: &AppendError, body_len_max: usize) -> Refusal {
+    let (code, remark) = append_failure(error, body_len_max);
+    Refusal::new(code, remark)
+}
+
 /// Reply code and remark for an append that failed. Java: `SendMessageProcessor.handlePutMessageResult`.
 pub(crate) fn append_failure(error: &AppendError, body_len_max: usize) -> (ResponseCode, Cow<'static, str>) {
     match error {

@@ -13,7 +13,7 @@ use ferromq_store::{Effort, Round, Store};
 
 use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::clock::now_ms;
-use crate::handlers::send::append_failure;
+use crate::handlers::send::append_refused;
 use crate::live_config::LiveConfig;
 use crate::refusal::Refusal;
 use crate::transactions::{EndError, Transactions};
@@ -60,10 +60,7 @@ impl TransactionPath {
             Err(error @ EndError::Undeliverable { .. }) => {
                 Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))
             }
-            Err(EndError::Append(error)) => {
-                let (code, remark) = append_failure(&error, self.config.current().message_len_max());
-                Err(Refusal::new(code, remark))
-            }
+            Err(EndError::Append(error)) => Err(append_refused(&error, self.config.current().message_len_max())),
         }
     }
 
@@ -119,10 +116,7 @@ impl TransactionPath {
         match self.transactions.resume(round, &record) {
             Ok(true) => Ok(Reply::ok()),
             Ok(false) => Err(Refusal::system_error(format!("the transaction of half message {id} has ended"))),
-            Err(error) => {
-                let (code, remark) = append_failure(&error, self.config.current().message_len_max());
-                Err(Refusal::new(code, remark))
-            }
+            Err(error) => Err(append_refused(&error, self.config.current().message_len_max())),
         }
     }
 }
