@@ -174,7 +174,7 @@ pub(crate) fn zero_range(file: &File, from: u64, len: u64) -> io::Result<()> {
 
 /// Writes zeros where the file has nothing, page by page: only what reads as zeros is written, so nothing is lost.
 fn fill_holes(file: &File, range: Range<u64>) -> io::Result<()> {
-    const STEP: u64 = 4096;
+    const STEP: u64 = PAGE as u64;
     let end = file.metadata()?.len();
     if range.start >= end {
         return write_zeros(file, range.start, range.end - range.start);

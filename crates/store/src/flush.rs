@@ -47,7 +47,7 @@ enum Extent {
 
 /// The end of the log at some time, and the store time of a record before it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LogEnd {
+struct LogEnd {
     end: u64,
     timestamp: i64,
 }

@@ -30,7 +30,7 @@ pub struct Projection {
 
 impl Projection {
     /// The queue entry of a record at `physical`.
-    pub fn queue_entry(&self, record: &Record<'_>, properties: &EntryProperties<'_>, physical: u64) -> QueueEntry {
+    fn queue_entry(&self, record: &Record<'_>, properties: &EntryProperties<'_>, physical: u64) -> QueueEntry {
         let delay = || properties.delay?.parse::<usize>().ok().filter(|level| *level > 0);
         let tags_code = match delay() {
             Some(level) if record.topic() == SCHEDULE_TOPIC => {
@@ -95,9 +95,9 @@ impl Projection {
         properties: &EntryProperties<'_>,
         physical: u64,
         known: &mut Option<Arc<ConsumeQueue>>,
-    ) -> io::Result<Option<(Put, QueueEntry)>> {
+    ) -> io::Result<Option<Put>> {
         let Some(queue) = self.queue_of(record, known) else { return Ok(None) };
-        self.put(queue, record, properties, physical).map(Some)
+        self.put(queue, record, properties, physical).map(|(put, _)| Some(put))
     }
 
     /// Removes what came so far of the queues of a topic that was deleted at this place of the log, durably. While nobody appends.

@@ -415,7 +415,7 @@ fn scan(
                             projection.forget_topic(&topic)?;
                         }
                         let put = projection.put_queue(record, &properties, physical, &mut known)?;
-                        scan.gap |= matches!(put, Some((Put::Gap, _)));
+                        scan.gap |= put == Some(Put::Gap);
                     }
                     if physical >= start.index {
                         projection.put_index(record, &properties, physical)?;

@@ -230,15 +230,9 @@ impl TimerIndex {
     /// Makes the file that is lost anew: `timers` are all of its time that the queue has before [`TimerIndex::entered`].
     pub fn restore(&mut self, timers: &[Timer]) -> io::Result<()> {
         let Some(minute) = self.lost else { return Ok(()) };
-        let path = self.path(minute);
-        let fresh = path.with_extension("tmp");
-        remove_file(&fresh)?;
         let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
         encode(timers, &mut bytes);
-        append(&*self.disk, &fresh, &bytes)?;
-        self.disk.sync_file(&fresh, &File::open(&fresh)?)?;
-        fs::rename(&fresh, &path)?;
-        self.disk.sync_dir(&self.dir)?;
+        replace(&*self.disk, &self.path(minute), &self.dir, &bytes)?;
         let entries = timers.len() as u64;
         let before = self.minutes.insert(minute, entries).unwrap_or_default();
         self.far_count = self.far_count - before + entries;
@@ -480,13 +474,18 @@ fn write_checkpoint(disk: &dyn Disk, dir: &Path, checkpoint: TimerCheckpoint) ->
     bytes.extend_from_slice(&checkpoint.entered.0.to_be_bytes());
     bytes.extend_from_slice(&checkpoint.delivered_ms.to_be_bytes());
     bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
-    let aside = dir.join("checkpoint.new");
+    replace(disk, &checkpoint_path(dir), dir, &bytes)
+}
+
+/// Replaces a file of the directory as a whole, durably.
+fn replace(disk: &dyn Disk, path: &Path, dir: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("new");
     remove_file(&aside)?;
     let file = disk.create(&aside, 0)?;
-    disk.write(&aside, &file, &bytes, 0)?;
+    disk.write(&aside, &file, bytes, 0)?;
     // What a sync of this file failed with is of no consequence: the next try makes another one.
     disk.sync_file(&aside, &file)?;
-    disk.rename(&aside, &checkpoint_path(dir))?;
+    disk.rename(&aside, path)?;
     disk.sync_dir(dir)
 }
 

@@ -73,10 +73,10 @@ impl Store {
         let log_dir = self.config.commit_log_path();
         self.config.disk.sync_dir(&log_dir).map_err(failed(&log_dir))?;
         let last_end = last.as_ref().map_or(to, |last| last.end());
-        self.allocator.log_truncated(last_end).map_err(failed(&self.config.commit_log_path()))?;
+        self.allocator.log_truncated(last_end).map_err(failed(&log_dir))?;
         let new_tail = tail_segment(&self.segments, &self.allocator, to)
             .and_then(|file| file.zero_rest(&*self.config.disk).map(|()| file))
-            .map_err(failed(&self.config.commit_log_path()))?;
+            .map_err(failed(&log_dir))?;
         *tail = new_tail;
         self.positions.written.store(to, Ordering::Release);
         self.positions.written_timestamp.store(last_timestamp, Ordering::Release);
