@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use crate::config::BrokerConfig;
-use crate::dispatch::{Dispatch, FastPort, MainPort};
+use crate::dispatch::{Dispatch, Port};
 use crate::duties;
 use crate::parts::{self, Parts};
 use crate::registrar::{Identity, MissingRegistrations, Registrar};
@@ -55,10 +55,10 @@ impl Ports {
     /// From now on requests come.
     async fn listen(self, config: &BrokerConfig, dispatch: Arc<Dispatch>) -> Result<Vec<Server>, StartError> {
         let server_config = server_config(config)?;
-        let main = Arc::new(MainPort(Arc::clone(&dispatch)));
+        let main = Arc::new(Port { dispatch: Arc::clone(&dispatch), may_wait: true });
         let mut servers = vec![Server::start(self.main, server_config.clone(), main).await?];
         if let Some(port) = self.fast {
-            servers.push(Server::start(port, server_config, Arc::new(FastPort(dispatch))).await?);
+            servers.push(Server::start(port, server_config, Arc::new(Port { dispatch, may_wait: false })).await?);
         }
         Ok(servers)
     }

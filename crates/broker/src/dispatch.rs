@@ -388,29 +388,19 @@ fn unsupported(code: RequestCode) -> Refusal {
     Refusal::new(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, format!(" request type {code} not supported"))
 }
 
-/// The main port.
-pub(crate) struct MainPort(pub Arc<Dispatch>);
-
-impl Service for MainPort {
-    fn serve(&self, requests: &mut Requests<'_>) {
-        self.0.serve(requests, true);
-    }
-
-    fn closed(&self, connection: &Connection) {
-        self.0.closed(connection);
-    }
+/// One of the two ports. On the fast ("VIP") one nothing waits for messages.
+pub(crate) struct Port {
+    pub dispatch: Arc<Dispatch>,
+    pub may_wait: bool,
 }
 
-/// The fast ("VIP") port, where nothing waits for messages.
-pub(crate) struct FastPort(pub Arc<Dispatch>);
-
-impl Service for FastPort {
+impl Service for Port {
     fn serve(&self, requests: &mut Requests<'_>) {
-        self.0.serve(requests, false);
+        self.dispatch.serve(requests, self.may_wait);
     }
 
     fn closed(&self, connection: &Connection) {
-        self.0.closed(connection);
+        self.dispatch.closed(connection);
     }
 }
 
