@@ -6,7 +6,7 @@ use ferromq_store::{Effort, Round};
 use serde::de::DeserializeOwned;
 
 use crate::answer::Answer;
-use crate::off_task::answer_off_task;
+use crate::off_task::off_task;
 use crate::peer::Origin;
 use crate::refusal::Refusal;
 
@@ -67,7 +67,7 @@ impl<'a> Call<'a> {
     pub(crate) fn answer(&self, answer: Answer) -> Result<Outcome, Refusal> {
         match answer {
             Answer::Now(reply) => Ok(Outcome::Reply(reply)),
-            Answer::OffTask(work) => Ok(answer_off_task(self.connection, self.request, work)),
+            Answer::OffTask(work) => Ok(off_task(self.connection, self.request, work)),
             Answer::Later(begin) => {
                 let slot = self.slot();
                 begin(Box::new(move |reply| slot.send(reply)));

@@ -347,11 +347,6 @@ impl ReplySlot {
         self.shared.peer_addr
     }
 
-    /// The connection that the request came over.
-    pub fn connection_id(&self) -> ConnectionId {
-        self.shared.id
-    }
-
     /// The connection that the request came over is gone: nobody would read the reply.
     pub fn is_closed(&self) -> bool {
         self.shared.is_closed()

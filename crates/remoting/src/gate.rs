@@ -13,11 +13,11 @@ const ALL: usize = 256;
 const PER_ADDRESS: usize = 64;
 
 /// The process has one set of threads, and so one gate before it.
-pub static BLOCKING: Gate = Gate::new(ALL, PER_ADDRESS);
+pub(crate) static BLOCKING: Gate = Gate::new(ALL, PER_ADDRESS);
 
 /// Counts who is inside.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     inside: Mutex<Inside>,
     all: usize,
     per_address: usize,
@@ -31,18 +31,18 @@ struct Inside {
 
 /// The right to be inside, until it is dropped.
 #[derive(Debug)]
-pub struct Pass<'a> {
+pub(crate) struct Pass<'a> {
     gate: &'a Gate,
     address: IpAddr,
 }
 
 impl Gate {
-    pub const fn new(all: usize, per_address: usize) -> Gate {
+    const fn new(all: usize, per_address: usize) -> Gate {
         Gate { inside: Mutex::new(Inside { count: 0, of_addresses: BTreeMap::new() }), all, per_address }
     }
 
     /// `None` when all of it, or the share of the address, is taken.
-    pub fn enter(&self, address: IpAddr) -> Option<Pass<'_>> {
+    pub(crate) fn enter(&self, address: IpAddr) -> Option<Pass<'_>> {
         let mut inside = self.inside.lock();
         let of_address = inside.of_addresses.get(&address).copied().unwrap_or(0);
         if inside.count >= self.all || of_address >= self.per_address {

@@ -6,7 +6,7 @@ use ferromq_config::{Configuration, decode_text, parse_properties};
 use ferromq_protocol::{Command, Reply, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
 
-use super::{answer_off_task, reply};
+use super::{off_task, reply};
 use crate::config::Config;
 use crate::live_config::ChangeError;
 use crate::parts::Parts;
@@ -31,7 +31,7 @@ pub fn update(parts: &Arc<Parts>, connection: &Connection, request: &Command) ->
         parse_properties(&decode_text(&request.body)).map_err(|error| Refusal::system_error(error.to_string()))?;
     let changes: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     let parts = Arc::clone(parts);
-    Ok(answer_off_task(connection, request, move || match parts.config.change(&changes) {
+    Ok(off_task(connection, request, move || match parts.config.change(&changes) {
         Ok(config) => {
             parts.routes.lock().obey(Policy::from(&*config));
             Ok(Reply::ok())

@@ -7,7 +7,7 @@ use ferromq_protocol::header::{KvGetReply, KvKeyRequest, KvNamespaceRequest, KvP
 use ferromq_protocol::{Command, Reply, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
 
-use super::{answer_off_task, reply};
+use super::{off_task, reply};
 use crate::kv::{ChangeError, KvConfig};
 use crate::parts::Parts;
 use crate::refusal::Refusal;
@@ -16,7 +16,7 @@ use crate::refusal::Refusal;
 pub fn put(parts: &Arc<Parts>, connection: &Connection, request: &Command) -> Result<Outcome, Refusal> {
     let put: KvPutRequest = request.header().map_err(|_| Refusal::system_error("namespace or key is null"))?;
     let parts = Arc::clone(parts);
-    Ok(answer_off_task(connection, request, move || {
+    Ok(off_task(connection, request, move || {
         parts.kv.put(&put.namespace, &put.key, &put.value).map_err(not_changed)?;
         Ok(Reply::ok())
     }))
@@ -26,7 +26,7 @@ pub fn put(parts: &Arc<Parts>, connection: &Connection, request: &Command) -> Re
 pub fn delete(parts: &Arc<Parts>, connection: &Connection, request: &Command) -> Result<Outcome, Refusal> {
     let delete: KvKeyRequest = request.header().map_err(|_| Refusal::system_error("namespace or key is null"))?;
     let parts = Arc::clone(parts);
-    Ok(answer_off_task(connection, request, move || {
+    Ok(off_task(connection, request, move || {
         parts.kv.delete(&delete.namespace, &delete.key).map_err(not_changed)?;
         Ok(Reply::ok())
     }))
