@@ -15,7 +15,7 @@ use crate::allocator::Allocator;
 use crate::clock::Clock;
 use crate::consume_queue::{ConsumeQueue, QueueStanding};
 use crate::error::AppendError;
-use crate::health::Health;
+use crate::health::{Health, HealthCheck};
 use crate::mapped_file::LogFile;
 use crate::segments::Segments;
 use crate::stats::Counters;
@@ -71,7 +71,8 @@ impl CommitLog {
     }
 
     /// Appends encoded records of one queue, all of them in one segment, or none. `lens` are their lengths.
-    /// With `takes_offsets` the queue's next offsets are used up, else they all get 0.
+    /// With `takes_offsets` the queue's next offsets are used up, else they all get 0. `check` says whether the store's health
+    /// allows it.
     ///
     /// `None` when the queue's topic was deleted meanwhile: look the queue up again.
     pub fn append(
@@ -80,12 +81,13 @@ impl CommitLog {
         lens: &[usize],
         queue: &ConsumeQueue,
         takes_offsets: bool,
+        check: HealthCheck,
     ) -> Result<Option<Placement>, AppendError> {
         let needed = records.len() + BLANK_LEN;
         if needed as u64 > self.segment_len {
             return Err(AppendError::LargerThanSegment { len: records.len(), segment_len: self.segment_len });
         }
-        let mut tail = self.tail_with_room(needed, Health::check)?;
+        let mut tail = self.tail_with_room(needed, check)?;
         match queue.standing() {
             QueueStanding::Live => {}
             QueueStanding::Retired => return Ok(None),
@@ -202,11 +204,7 @@ impl CommitLog {
     }
 
     /// The locked tail with room for so many bytes (rolled to the next segment if need be), if `check` takes the store's health.
-    fn tail_with_room(
-        &self,
-        needed: usize,
-        check: impl Fn(&Health) -> Result<(), AppendError>,
-    ) -> Result<MutexGuard<'_, Arc<LogFile>>, AppendError> {
+    fn tail_with_room(&self, needed: usize, check: HealthCheck) -> Result<MutexGuard<'_, Arc<LogFile>>, AppendError> {
         let mut tail = self.tail.lock();
         loop {
             // Under the lock: after `Health::close` and one `hold`, nothing is appended any more.

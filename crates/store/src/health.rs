@@ -21,6 +21,9 @@ pub enum Shortage {
     Dispatch,
 }
 
+/// Of an append: [`Health::check`], or [`Health::check_sound`] for one of the store's own.
+pub type HealthCheck = fn(&Health) -> Result<(), AppendError>;
+
 /// Closed and poisoned are for good; full goes away when there is room again.
 #[derive(Debug, Default)]
 pub struct Health {

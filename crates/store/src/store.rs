@@ -2,6 +2,7 @@
 
 mod deletion;
 mod reading;
+mod retaining;
 mod round;
 mod truncation;
 mod writing;
@@ -30,6 +31,7 @@ use crate::graves::Graves;
 use crate::health::Health;
 use crate::index::{self, Index};
 use crate::index_file::IndexShape;
+use crate::keepers::Keepers;
 use crate::lock::{DirectoryLock, SideLock};
 use crate::maintenance::Maintenance;
 use crate::mapped_file::LogFile;
@@ -67,6 +69,7 @@ pub struct Store {
     checkpoint: Arc<Checkpoint>,
     health: Arc<Health>,
     counters: Arc<Counters>,
+    keepers: Arc<Keepers>,
     reader: Reader,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Given up last.
@@ -209,6 +212,7 @@ impl Store {
             checkpoint,
             health,
             counters,
+            keepers: Arc::default(),
             reader,
             threads: Mutex::default(),
             lock: Mutex::new(Some((side_locks, lock))),
@@ -368,6 +372,9 @@ mod reading_tests;
 #[cfg(test)]
 #[path = "replication_test.rs"]
 mod replication;
+#[cfg(test)]
+#[path = "retention_test.rs"]
+mod retention_tests;
 #[cfg(test)]
 #[path = "store_test.rs"]
 mod tests;

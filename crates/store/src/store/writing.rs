@@ -12,6 +12,7 @@ use super::Store;
 use crate::append::{AppendedBatch, AppendedMessage, with_encoded};
 use crate::commit_log::Placement;
 use crate::error::AppendError;
+use crate::health::{Health, HealthCheck};
 use crate::looking::{Effort, ReadError};
 use crate::queues::is_directory_name;
 use crate::waiters::NotSafe;
@@ -42,6 +43,14 @@ impl Store {
         Ok(appended)
     }
 
+    /// [`Store::append_again`] of what would go with its segment otherwise (see [`Keeper`](crate::Keeper)). Taken on a full disk too,
+    /// as long as the log's bytes are there: it is what lets the disk have room again.
+    pub fn append_carried(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
+        let appended = self.put_up_to(message, i32::MAX as usize, Health::check_sound)?;
+        self.wake_threads();
+        Ok(appended)
+    }
+
     /// Appends messages of one topic and queue: all of them, next to each other in the log and in the queue, or none.
     /// Java: asyncPutMessages with a MessageExtBatch.
     pub fn append_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
@@ -51,11 +60,11 @@ impl Store {
     }
 
     pub(super) fn put(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
-        self.put_up_to(message, self.message_len_max.load(Ordering::Relaxed))
+        self.put_up_to(message, self.message_len_max.load(Ordering::Relaxed), Health::check)
     }
 
     pub(super) fn put_again(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
-        self.put_up_to(message, i32::MAX as usize)
+        self.put_up_to(message, i32::MAX as usize, Health::check)
     }
 
     pub(super) fn put_batch(&self, messages: &[NewMessage<'_>]) -> Result<AppendedBatch, AppendError> {
@@ -65,18 +74,28 @@ impl Store {
         result
     }
 
-    fn put_up_to(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<AppendedMessage, AppendError> {
+    fn put_up_to(
+        &self,
+        message: &NewMessage<'_>,
+        body_len_max: usize,
+        check: HealthCheck,
+    ) -> Result<AppendedMessage, AppendError> {
         let began = Instant::now();
-        let result = self.try_put(message, body_len_max);
+        let result = self.try_put(message, body_len_max, check);
         self.count_put(result.is_ok(), began);
         result
     }
 
-    fn try_put(&self, message: &NewMessage<'_>, body_len_max: usize) -> Result<AppendedMessage, AppendError> {
-        self.health.check()?;
+    fn try_put(
+        &self,
+        message: &NewMessage<'_>,
+        body_len_max: usize,
+        check: HealthCheck,
+    ) -> Result<AppendedMessage, AppendError> {
+        check(&self.health)?;
         message.check_limits(body_len_max)?;
         with_encoded(std::slice::from_ref(message), |records, lens| {
-            let placed = self.place(message, records, lens)?;
+            let placed = self.place(message, records, lens, check)?;
             Ok(AppendedMessage {
                 physical_offset: PhysicalOffset(placed.physical),
                 record_len: records.len(),
@@ -112,7 +131,7 @@ impl Store {
             }
         }
         with_encoded(messages, |records, lens| {
-            let placed = self.place(first, records, lens)?;
+            let placed = self.place(first, records, lens, Health::check)?;
             let mut at = placed.physical;
             let physical_offsets = lens
                 .iter()
@@ -132,7 +151,13 @@ impl Store {
         })
     }
 
-    fn place(&self, message: &NewMessage<'_>, records: &mut [u8], lens: &[usize]) -> Result<Placement, AppendError> {
+    fn place(
+        &self,
+        message: &NewMessage<'_>,
+        records: &mut [u8],
+        lens: &[usize],
+        check: HealthCheck,
+    ) -> Result<Placement, AppendError> {
         if !is_directory_name(message.topic) || message.topic == TABLE_CHANGES_TOPIC {
             return Err(AppendError::TopicName { topic: message.topic.to_owned() });
         }
@@ -140,7 +165,7 @@ impl Store {
         loop {
             let queue = self.queues.find_or_make(message.topic, message.queue_id);
             // Again only if the topic is being deleted at this moment.
-            if let Some(placed) = self.log.append(records, lens, &queue, takes_offsets)? {
+            if let Some(placed) = self.log.append(records, lens, &queue, takes_offsets, check)? {
                 self.log_grew(placed.end);
                 return Ok(placed);
             }
