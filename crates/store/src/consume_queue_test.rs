@@ -1,0 +1,153 @@
+//! Entries of one queue and their files: added, cut off, corrected by the log, and replaced during a flush.
+
+use std::time::{Duration, Instant};
+
+use ferromq_protocol::PhysicalOffset;
+
+use super::*;
+use crate::disk::LocalDisk;
+use crate::testing::{FaultyDisk, wait_until};
+
+const PER_FILE: u64 = 4;
+
+fn entry(physical: u64) -> QueueEntry {
+    QueueEntry { physical: PhysicalOffset(physical), len: 100, tags_code: -7 }
+}
+
+fn queue(dir: &std::path::Path) -> ConsumeQueue {
+    ConsumeQueue::open("T".into(), QueueId(0), dir.join("T/0"), PER_FILE, Arc::new(Mappings::new(1))).unwrap()
+}
+
+fn put(queue: &ConsumeQueue, offset: u64, physical: u64) -> Put {
+    queue.put(&LocalDisk, QueueOffset(offset), &entry(physical)).unwrap()
+}
+
+#[test]
+fn entries_survive_and_roll() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = queue(dir.path());
+    assert_eq!((first.min(), first.max(), first.entry(0).unwrap()), (0, 0, None));
+    for offset in 0..10 {
+        assert_eq!(put(&first, offset, offset * 100), Put::Added);
+    }
+    assert_eq!(put(&first, 3, 300), Put::Known);
+    assert!(!first.flush(&LocalDisk, 2).unwrap() || first.flushed.load(Ordering::Relaxed) == 10);
+    assert!(first.flush(&LocalDisk, 0).unwrap());
+    drop(first);
+    let again = queue(dir.path());
+    assert_eq!((again.min(), again.max(), again.next(), again.end_physical()), (0, 10, 10, 1000));
+    assert_eq!(again.entry(9).unwrap(), Some(entry(900)));
+    assert_eq!(again.run(5).unwrap().map(|run| run.end), Some(8));
+    assert_eq!(again.next_file_start(5), 8);
+    again.correct_min(550).unwrap();
+    assert_eq!((again.min(), again.entry(5).unwrap()), (6, None));
+    again.correct_min(5000).unwrap();
+    assert_eq!(again.min(), 10);
+}
+
+#[test]
+fn vector_of_the_spec() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = queue(dir.path());
+    let entry = QueueEntry { physical: PhysicalOffset(1024), len: 112, tags_code: 2_598_919 };
+    queue.put(&LocalDisk, QueueOffset(0), &entry).unwrap();
+    let bytes = std::fs::read(dir.path().join("T/0").join(segment_name(0))).unwrap();
+    assert_eq!(bytes[..20], *b"\0\0\0\0\0\0\x04\0\0\0\0\x70\0\0\0\0\0\x27\xa8\x07");
+}
+
+#[test]
+fn a_queue_may_begin_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = queue(dir.path());
+    put(&late, 6, 600);
+    assert_eq!((late.min(), late.max()), (6, 7));
+    drop(late);
+    let bytes = std::fs::read(dir.path().join("T/0").join(segment_name(80))).unwrap();
+    assert_eq!(bytes[..20], *b"\0\0\0\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0\0\0\0\0");
+    let again = queue(dir.path());
+    again.correct_min(0).unwrap();
+    assert_eq!((again.min(), again.max(), again.entry(6).unwrap()), (6, 7, Some(entry(600))));
+}
+
+#[test]
+fn truncation_removes_what_the_log_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let cut = queue(dir.path());
+    for offset in 0..10 {
+        put(&cut, offset, offset * 100);
+    }
+    cut.truncate_physical(&LocalDisk, 550).unwrap();
+    assert_eq!(cut.max(), 5);
+    assert_eq!(put(&cut, 5, 505), Put::Added);
+    drop(cut);
+    assert_eq!(queue(dir.path()).max(), 6);
+}
+
+#[test]
+fn an_offset_that_cannot_be_fills_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = queue(dir.path());
+    assert_eq!(put(&queue, 7, 600), Put::Impossible);
+    assert_eq!(put(&queue, i64::MAX as u64, 600), Put::Impossible);
+    assert_eq!((queue.max(), dir.path().join("T").exists()), (0, false));
+    assert_eq!(put(&queue, 0, 5000), Put::Added);
+    for offset in [11, 1 << 40, i64::MAX as u64] {
+        assert_eq!(put(&queue, offset, 5100 + 909), Put::Impossible);
+    }
+    assert_eq!(queue.max(), 1);
+    assert_eq!(put(&queue, 11, 5100 + 910), Put::Gap);
+    assert_eq!(queue.max(), 12);
+}
+
+#[test]
+fn the_log_is_the_truth() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = queue(dir.path());
+    for offset in 0..10 {
+        put(&queue, offset, offset * 100);
+    }
+    assert_eq!((put(&queue, 1, 1500), queue.max()), (Put::Impossible, 10));
+    // The topic was deleted and begun anew: an older record is passed over, a later one takes its place.
+    assert_eq!(put(&queue, 2, 190), Put::Stale);
+    assert_eq!(put(&queue, 0, 2000), Put::Added);
+    assert_eq!((queue.max(), queue.entry(0).unwrap()), (1, Some(entry(2000))));
+    // Anew without its first one, which was damaged; and that of one whose own offset is: it changes nothing.
+    for offset in 1..8 {
+        assert_eq!(put(&queue, offset, 2000 + offset * 100), Put::Added);
+    }
+    assert_eq!((put(&queue, 4, 5000), put(&queue, 8, 5100)), (Put::Impossible, Put::Added));
+    assert_eq!((put(&queue, 1, 6000), queue.max()), (Put::Impossible, 9));
+    assert_eq!((put(&queue, 2, 6100), queue.max()), (Put::Added, 3));
+    assert_eq!((put(&queue, 0, 7000), queue.max()), (Put::Added, 1));
+    // A hole is filled in place, a gap bridged.
+    assert_eq!(put(&queue, 3, 7300), Put::Gap);
+    assert!(queue.entry(2).unwrap().unwrap().is_filler());
+    assert_eq!(put(&queue, 2, 7200), Put::Added);
+    assert_eq!((queue.max(), queue.entry(2).unwrap()), (4, Some(entry(7200))));
+    queue.remove().unwrap();
+    assert!(!dir.path().join("T/0").exists());
+}
+
+#[test]
+fn an_entry_that_is_replaced_during_a_flush_is_flushed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = queue(&dir.path().join("consumequeue"));
+    put(&queue, 0, 0);
+    assert_eq!(put(&queue, 3, 300), Put::Gap);
+    let disk = FaultyDisk::default();
+    disk.queue_sync_hangs.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| queue.flush(&disk, 0).unwrap());
+        wait_until(|| disk.hanging.load(Ordering::SeqCst) == 1);
+        let replacing = scope.spawn(|| put(&queue, 1, 100));
+        // Time for it to do it now. That it has none proves nothing, and harms nothing.
+        let enough = Instant::now() + Duration::from_millis(200);
+        while !replacing.is_finished() && Instant::now() < enough {
+            std::thread::yield_now();
+        }
+        disk.queue_sync_hangs.store(false, Ordering::SeqCst);
+        flush.join().unwrap();
+        assert_eq!(replacing.join().unwrap(), Put::Added);
+    });
+    assert_eq!(queue.flushed.load(Ordering::SeqCst), 1);
+}
