@@ -8,7 +8,7 @@
 //! found by walking chains on disk.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -26,7 +26,14 @@ const ENTRY_LEN: usize = 16;
 const AHEAD_MS: i64 = 5_000;
 /// Bit of an entry's queue offset: it cancels another timer.
 const CANCELS: u64 = 1 << 63;
-const CHECKPOINT_LEN: usize = 20;
+/// The checkpoint as it was before timers were carried on, with its sum: the file still begins with it.
+const CHECKPOINT_HEAD_LEN: usize = 20;
+const CHECKPOINT_LEN: usize = 40;
+/// A file is made anew when so many of its entries count elsewhere, and no fewer than half of them: less than this is a block of the
+/// disk.
+const WASTE_MIN: u64 = 256;
+/// Files made anew after one save: deliveries wait for it.
+const COMPACTED_MAX: usize = 16;
 
 /// One timer message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +51,10 @@ pub struct Timer {
 pub struct TimerCheckpoint {
     pub entered: QueueOffset,
     pub delivered_ms: i64,
+    /// What the queue has before it and waits is there once more, behind, and is delivered from there.
+    pub carried: QueueOffset,
+    /// The latest due time of which anything was ever delivered: later than `delivered_ms` when the clock was set back.
+    pub latest_ms: i64,
 }
 
 /// All timers that wait. One thread owns it.
@@ -55,12 +66,18 @@ pub struct TimerIndex {
     entered: QueueOffset,
     /// Everything due by then has been handed out.
     delivered_ms: i64,
+    /// Entries of places before this one count no more.
+    carried: QueueOffset,
+    /// The highest that `delivered_ms` ever was.
+    latest_ms: i64,
     near: BinaryHeap<Reverse<Timer>>,
     /// Minutes before this one are in `near`.
     near_end: i64,
-    /// Minutes that have a file, with its number of entries.
-    minutes: BTreeMap<i64, u64>,
-    /// Entries of minutes that are not in `near`.
+    /// Minutes that have a file.
+    minutes: BTreeMap<i64, Minute>,
+    /// Those of them whose file is for the most part waste.
+    wasteful: BTreeSet<i64>,
+    /// Entries of minutes that are not in `near`, less those that count elsewhere.
     far_count: u64,
     /// Entries that are not in their file yet.
     unwritten: Vec<Timer>,
@@ -75,6 +92,20 @@ pub struct TimerIndex {
     lost: Option<i64>,
 }
 
+/// The file of a minute.
+#[derive(Clone, Copy, Debug, Default)]
+struct Minute {
+    entries: u64,
+    /// Those of them that count elsewhere by now, as far as that is known: after a start it is not.
+    carried: u64,
+}
+
+impl Minute {
+    fn waiting(self) -> u64 {
+        self.entries.saturating_sub(self.carried)
+    }
+}
+
 impl TimerIndex {
     /// Opens the index in `dir`, or makes it; a new one has delivered what was due by `delivered_ms`. The caller goes on entering from
     /// [`TimerIndex::entered`].
@@ -82,14 +113,15 @@ impl TimerIndex {
         make_dir(&*disk, &dir)?;
         // A checkpoint may be there whose name a save before a kill could not make durable.
         disk.sync_dir(&dir)?;
-        let new = TimerCheckpoint { entered: QueueOffset(0), delivered_ms };
+        let new = TimerCheckpoint { delivered_ms, latest_ms: delivered_ms, ..TimerCheckpoint::default() };
         let checkpoint = read_checkpoint(&*disk, &dir)?.unwrap_or(new);
         let mut minutes = BTreeMap::new();
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
             let name = entry.file_name();
             if let Some(minute) = name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok()) {
-                minutes.insert(minute, entry.metadata()?.len() / ENTRY_LEN as u64);
+                let entries = entry.metadata()?.len() / ENTRY_LEN as u64;
+                minutes.insert(minute, Minute { entries, carried: 0 });
             }
         }
         Ok(TimerIndex {
@@ -97,10 +129,13 @@ impl TimerIndex {
             dir,
             entered: checkpoint.entered,
             delivered_ms: checkpoint.delivered_ms,
+            carried: checkpoint.carried,
+            latest_ms: checkpoint.latest_ms,
             near: BinaryHeap::new(),
             near_end: i64::MIN,
-            far_count: minutes.values().sum(),
+            far_count: minutes.values().map(|minute: &Minute| minute.entries).sum(),
             minutes,
+            wasteful: BTreeSet::new(),
             unwritten: Vec::new(),
             unsynced: BTreeSet::new(),
             new_files: false,
@@ -117,7 +152,17 @@ impl TimerIndex {
 
     /// What this index stands for now; durable once handed to [`TimerIndex::save`].
     pub fn checkpoint(&self) -> TimerCheckpoint {
-        TimerCheckpoint { entered: self.entered, delivered_ms: self.delivered_ms }
+        TimerCheckpoint {
+            entered: self.entered,
+            delivered_ms: self.delivered_ms,
+            carried: self.carried,
+            latest_ms: self.latest_ms,
+        }
+    }
+
+    /// What the queue has before it and waits is there once more, behind.
+    pub fn carried(&self) -> QueueOffset {
+        self.carried
     }
 
     /// What is durable.
@@ -151,6 +196,54 @@ impl TimerIndex {
     /// Goes on at a queue offset: what is in between is no longer there.
     pub fn skip_to(&mut self, entered: QueueOffset) {
         self.entered = entered;
+        // Whatever takes those places from now on is not carried on.
+        self.carried = self.carried.min(entered);
+    }
+
+    /// Which of these, that were entered, have not been handed out.
+    pub fn waiting(&mut self, timers: &[Timer]) -> io::Result<Vec<Timer>> {
+        self.write()?;
+        let is_near = |timer: &Timer| minute_of(timer.due_ms) < self.near_end;
+        let asked: HashSet<QueueOffset> =
+            timers.iter().filter(|timer| is_near(timer)).map(|timer| timer.offset).collect();
+        let mut found = HashSet::new();
+        if !asked.is_empty() {
+            found.extend(self.near.iter().map(|Reverse(timer)| timer.offset).filter(|offset| asked.contains(offset)));
+        }
+        // Due by a time that was over once, before the clock was set back: what is left of it is in the files.
+        let in_doubt = |timer: &Timer| !is_near(timer) && timer.due_ms <= self.latest_ms;
+        let minutes: BTreeSet<i64> =
+            timers.iter().filter(|timer| in_doubt(timer)).map(|timer| minute_of(timer.due_ms)).collect();
+        for minute in minutes.into_iter().filter(|minute| self.minutes.contains_key(minute)) {
+            found.extend(self.read(minute)?.into_iter().map(|timer| timer.offset));
+        }
+        let waits = |timer: &&Timer| {
+            timer.due_ms > self.delivered_ms
+                && if is_near(timer) || in_doubt(timer) { found.contains(&timer.offset) } else { true }
+        };
+        Ok(timers.iter().filter(waits).copied().collect())
+    }
+
+    /// All that the queue has before `offset` and that [waits](Self::waiting), which is `timers`, is there once more, behind; those here
+    /// count no more, which is durable with the next checkpoint.
+    pub fn carry(&mut self, timers: &[Timer], offset: QueueOffset) {
+        self.carried = self.carried.max(offset);
+        let mut any_near = false;
+        for timer in timers {
+            let at = minute_of(timer.due_ms);
+            if at < self.near_end {
+                any_near = true;
+            } else if let Some(minute) = self.minutes.get_mut(&at).filter(|minute| minute.waiting() > 0) {
+                minute.carried += 1;
+                self.far_count -= 1;
+                if minute.carried >= WASTE_MIN && minute.carried * 2 >= minute.entries {
+                    self.wasteful.insert(at);
+                }
+            }
+        }
+        if any_near {
+            self.near.retain(|Reverse(timer)| timer.offset >= self.carried);
+        }
     }
 
     /// Puts what was entered into the files.
@@ -166,11 +259,11 @@ impl TimerIndex {
                 self.unwritten.drain(..written);
                 return Err(error);
             }
-            let entries = self.minutes.entry(minute).or_insert_with(|| {
+            let file = self.minutes.entry(minute).or_insert_with(|| {
                 self.new_files = true;
-                0
+                Minute::default()
             });
-            *entries += timers.len() as u64;
+            file.entries += timers.len() as u64;
             self.unsynced.insert(minute);
             written += timers.len();
         }
@@ -227,22 +320,30 @@ impl TimerIndex {
         self.lost.map(|minute| minute * MINUTE_MS..(minute + 1) * MINUTE_MS)
     }
 
-    /// Makes the file that is lost anew: `timers` are all of its time that the queue has before [`TimerIndex::entered`].
+    /// Makes the file that is lost anew: `timers` are all of its time that the queue has before [`TimerIndex::entered`], and not before
+    /// what the [saved](Self::saved) checkpoint says is carried on.
     pub fn restore(&mut self, timers: &[Timer]) -> io::Result<()> {
         let Some(minute) = self.lost else { return Ok(()) };
         let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
         encode(timers, &mut bytes);
         replace(&*self.disk, &self.path(minute), &self.dir, &bytes)?;
-        let entries = timers.len() as u64;
-        let before = self.minutes.insert(minute, entries).unwrap_or_default();
-        self.far_count = self.far_count - before + entries;
+        self.replaced(minute, timers);
         self.lost = None;
         Ok(())
+    }
+
+    /// The file of a minute that is not near has these entries from now on.
+    fn replaced(&mut self, minute: i64, timers: &[Timer]) {
+        let carried = timers.iter().filter(|timer| timer.offset < self.carried).count() as u64;
+        let now = Minute { entries: timers.len() as u64, carried };
+        let before = self.minutes.insert(minute, now).unwrap_or_default();
+        self.far_count = self.far_count - before.waiting() + now.waiting();
     }
 
     /// Everything due by then has been dealt with.
     pub fn delivered(&mut self, due_ms: i64) {
         self.delivered_ms = self.delivered_ms.max(due_ms);
+        self.latest_ms = self.latest_ms.max(due_ms);
     }
 
     /// Number of timers in memory.
@@ -292,12 +393,49 @@ impl TimerIndex {
         let first_kept = minute_of(self.saved.delivered_ms.min(self.delivered_ms));
         while let Some(minute) = self.minutes.keys().next().copied().filter(|minute| *minute < first_kept) {
             remove_file(&self.path(minute))?;
-            let entries = self.minutes.remove(&minute).unwrap_or_default();
+            let file = self.minutes.remove(&minute).unwrap_or_default();
             if minute >= self.near_end {
-                self.far_count -= entries;
+                self.far_count -= file.waiting();
             }
         }
+        self.compact();
         Ok(())
+    }
+
+    /// Makes some files anew that are for the most part waste, lest one of a minute years away grow with each time its timers are carried
+    /// on.
+    fn compact(&mut self) {
+        for _ in 0..COMPACTED_MAX {
+            let Some(minute) = self.wasteful.pop_first() else { return };
+            if minute < self.near_end || !self.minutes.contains_key(&minute) {
+                continue;
+            }
+            let path = self.path(minute);
+            let made = self.read(minute).and_then(|mut timers| {
+                // After a kill, what is carried since the checkpoint counts here again.
+                timers.retain(|timer| timer.offset >= self.saved.carried);
+                timers.sort_unstable();
+                timers.dedup();
+                let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
+                encode(&timers, &mut bytes);
+                replace(&*self.disk, &path, &self.dir, &bytes)?;
+                Ok(timers)
+            });
+            match made {
+                Ok(timers) => self.replaced(minute, &timers),
+                // It is as good as before, but for its length.
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a file of timers cannot be made shorter");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read(&self, minute: i64) -> io::Result<Vec<Timer>> {
+        let path = self.path(minute);
+        read_minute(&*self.disk, &path)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
     }
 
     /// Reads minutes that begin soon, and those that are past one at a time: after a long stop there may be days of them.
@@ -307,8 +445,8 @@ impl TimerIndex {
         while self.near_end < end && (self.near.is_empty() || self.near_end >= end - 1) {
             // First, because `enter` puts timers of this minute into memory only from now on: earlier ones must be in its file.
             self.write()?;
-            let minute = self.minutes.range(self.near_end..end).next().map(|(minute, entries)| (*minute, *entries));
-            if let Some((minute, entries)) = minute {
+            let minute = self.minutes.range(self.near_end..end).next().map(|(minute, file)| (*minute, *file));
+            if let Some((minute, file)) = minute {
                 let path = self.path(minute);
                 // Nothing that is due later may pass it: what has been delivered is one time for all of them.
                 let mut read = read_minute(&*self.disk, &path).map_err(|error| {
@@ -317,11 +455,13 @@ impl TimerIndex {
                     io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
                 })?;
                 // A crash can leave entries that are newer than the checkpoint; they are entered again.
-                read.retain(|timer| timer.due_ms > self.delivered_ms && timer.offset < self.entered);
+                read.retain(|timer| {
+                    timer.due_ms > self.delivered_ms && (self.carried..self.entered).contains(&timer.offset)
+                });
                 read.sort_unstable();
                 read.dedup();
                 self.near.extend(read.into_iter().map(Reverse));
-                self.far_count -= entries;
+                self.far_count -= file.waiting();
             }
             self.near_end = minute.map_or(end, |(minute, _)| minute + 1);
         }
@@ -449,23 +589,35 @@ fn checkpoint_path(dir: &Path) -> PathBuf {
 /// `None` when there is none or it is damaged: then the whole queue is entered again.
 fn read_checkpoint(disk: &dyn Disk, dir: &Path) -> io::Result<Option<TimerCheckpoint>> {
     let path = checkpoint_path(dir);
-    let mut bytes = [0; CHECKPOINT_LEN];
-    match File::open(&path).and_then(|file| disk.read(&path, &file, &mut bytes, 0)) {
-        Ok(()) => {}
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Ok(None),
-        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof) => {}
-        Err(error) => return Err(error),
-    }
-    let (content, sum) = bytes.split_at(CHECKPOINT_LEN - 4);
-    if checksum(content).to_be_bytes() != sum {
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(CHECKPOINT_LEN);
+    let mut bytes = vec![0; len];
+    disk.read(&path, &file, &mut bytes, 0)?;
+    let checkpoint = decode_checkpoint(&bytes);
+    if checkpoint.is_none() {
         tracing::warn!(path = %path.display(), "the timers' checkpoint is damaged: all timer messages are entered again, those delivered too");
-        return Ok(None);
     }
-    let (entered, delivered) = content.split_at(8);
-    Ok(Some(TimerCheckpoint {
-        entered: QueueOffset(u64::from_be_bytes(entered.try_into().unwrap_or_default())),
-        delivered_ms: i64::from_be_bytes(delivered.try_into().unwrap_or_default()),
-    }))
+    Ok(checkpoint)
+}
+
+fn decode_checkpoint(bytes: &[u8]) -> Option<TimerCheckpoint> {
+    let is_whole = |len: usize| {
+        let (content, sum) = bytes.get(..len)?.split_at(len - 4);
+        (checksum(content).to_be_bytes() == sum).then_some(())
+    };
+    let long = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
+    is_whole(CHECKPOINT_HEAD_LEN)?;
+    let (entered, delivered_ms) = (QueueOffset(long(0)?), long(8)?.cast_signed());
+    if bytes.len() == CHECKPOINT_HEAD_LEN {
+        // Nothing had been carried on yet.
+        return Some(TimerCheckpoint { entered, delivered_ms, carried: QueueOffset(0), latest_ms: delivered_ms });
+    }
+    is_whole(CHECKPOINT_LEN)?;
+    let (carried, latest_ms) = (QueueOffset(long(20)?), long(28)?.cast_signed());
+    Some(TimerCheckpoint { entered, delivered_ms, carried, latest_ms })
 }
 
 /// Replaces the file as a whole.
@@ -473,6 +625,9 @@ fn write_checkpoint(disk: &dyn Disk, dir: &Path, checkpoint: TimerCheckpoint) ->
     let mut bytes = Vec::with_capacity(CHECKPOINT_LEN);
     bytes.extend_from_slice(&checkpoint.entered.0.to_be_bytes());
     bytes.extend_from_slice(&checkpoint.delivered_ms.to_be_bytes());
+    bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
+    bytes.extend_from_slice(&checkpoint.carried.0.to_be_bytes());
+    bytes.extend_from_slice(&checkpoint.latest_ms.to_be_bytes());
     bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
     replace(disk, &checkpoint_path(dir), dir, &bytes)
 }
