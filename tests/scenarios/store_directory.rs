@@ -20,7 +20,26 @@ fn all_there(namesrv: &str, keys: &BTreeSet<String>) {
 
 #[test]
 fn a_store_directory_goes_to_java_and_back() {
-    let mut cluster = Cluster::start(&[]);
+    goes_to_java_and_back(None, "16777216");
+}
+
+#[test]
+fn a_log_in_two_directories_goes_to_java_and_back() {
+    let disks = tempfile::tempdir().expect("a temporary directory");
+    let dirs = ["a", "b"].map(|disk| disks.path().join(disk).join("commitlog").display().to_string());
+    goes_to_java_and_back(Some(&dirs.join(",")), "1048576");
+    for dir in dirs {
+        let segments = std::fs::read_dir(&dir).expect("it was made").count();
+        assert!(segments >= 2, "{segments} in {dir}");
+    }
+}
+
+/// `log_dirs` is where the log is, if not in the store directory.
+fn goes_to_java_and_back(log_dirs: Option<&str>, segment_len: &str) {
+    let segment_len = format!("mappedFileSizeCommitLog={segment_len}");
+    let log_dirs = log_dirs.map(|dirs| format!("storePathCommitLog={dirs}"));
+    let lines: Vec<&str> = [Some(segment_len.as_str()), log_dirs.as_deref()].into_iter().flatten().collect();
+    let mut cluster = Cluster::start(&lines);
     let mut keys = BTreeSet::new();
     for (mode, prefix) in [("async", "ours"), ("batch", "batched")] {
         let acked = produce(Client::Java533, &cluster.namesrv(), "Moving", mode, prefix, 640, &["--size", "2000"]);
@@ -32,8 +51,8 @@ fn a_store_directory_goes_to_java_and_back() {
     let store = cluster.broker.store.display().to_string();
     let lines = [
         format!("storePathRootDir={store}"),
-        format!("storePathCommitLog={store}/commitlog"),
-        "mappedFileSizeCommitLog=16777216".to_owned(),
+        log_dirs.unwrap_or_else(|| format!("storePathCommitLog={store}/commitlog")),
+        segment_len,
         "mappedFileSizeConsumeQueue=6000000".to_owned(),
     ];
     let java = JavaServer::start(&lines);
@@ -42,7 +61,7 @@ fn a_store_directory_goes_to_java_and_back() {
         route.stdout.contains("broker-a").then_some(())
     });
     all_there(&java.namesrv, &keys);
-    let acked = produce(Client::Java533, &java.namesrv, "Moving", "sync", "theirs", 200, &[]);
+    let acked = produce(Client::Java533, &java.namesrv, "Moving", "sync", "theirs", 900, &["--size", "2000"]);
     keys.extend(acked.into_iter().map(|ack| ack.key));
     drop(java);
 

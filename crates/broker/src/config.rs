@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use ferromq_config::{ConfigError, Configuration, LoadedConfig, config, config_enum, home_dir};
 use ferromq_remoting::address::{host_and_port, parse_ip};
+use ferromq_store::check_log_dirs;
 
 use crate::this_host;
 
@@ -171,8 +172,12 @@ config! {
         // store
         /// Where everything lives that must survive.
         "storePathRootDir" => store_path_root_dir: PathBuf = home_dir().join("store"),
-        /// The commit log's own directory; `commitlog` in the root if unset.
-        "storePathCommitLog" => store_path_commit_log: Option<PathBuf> = None,
+        /// The commit log's directories, with commas between; `commitlog` in the root if unset.
+        "storePathCommitLog" => store_path_commit_log: Option<String> = None,
+        /// Directories whose part of the log is read, and that get no new files.
+        "readOnlyCommitLogStorePaths" => read_only_commit_log_store_paths: Option<String> = None,
+        /// What stands between directories, if not a comma. Java: the system property `rocketmq.broker.multiPathSplitter`.
+        "multiPathSplitter" => multi_path_splitter: String = ",".to_owned(),
         /// Bytes per file of the commit log. Cannot change once messages are stored.
         "mappedFileSizeCommitLog" in 1024..=2_147_483_647 => mapped_file_size_commit_log: u64 = 1 << 30,
         /// Bytes per file of a consume queue, rounded up to whole entries of 20.
@@ -494,7 +499,6 @@ config! {
         "putThreadPoolQueueCapacity" => 10000,
         "queryMessageThreadPoolNums" => 10,
         "queryThreadPoolQueueCapacity" => 20000,
-        "readOnlyCommitLogStorePaths" => None,
         "readUnCommitted" => false,
         "realTimeNotifyConsumerChange" => true,
         "realTimePersistRocksDBConfig" => true,
@@ -618,7 +622,7 @@ const UNSUPPORTED_SWITCHES: [(&str, &str); 10] = [
 ];
 
 /// The same of keys that are no switches: the value that is refused (empty: any), and what would be right.
-const UNSUPPORTED_VALUES: [(&str, &str, &str); 4] = [
+const UNSUPPORTED_VALUES: [(&str, &str, &str); 3] = [
     (
         "storeType",
         "defaultRocksDB",
@@ -630,11 +634,6 @@ const UNSUPPORTED_VALUES: [(&str, &str, &str); 4] = [
         "v1: topics, groups and offsets kept in RocksDB would not be seen; Java's `mqadmin rocksDBConfigToJson` exports them",
     ),
     ("messageStorePlugIn", "", "empty: what a plug-in keeps elsewhere, such as in tiered storage, would not be seen"),
-    (
-        "readOnlyCommitLogStorePaths",
-        "",
-        "unset: messages there would not be seen; move these files into storePathCommitLog while the broker is down",
-    ),
 ];
 
 /// How far below the main port the fast ("VIP") port is.
@@ -656,7 +655,7 @@ impl BrokerConfig {
             config.ha_listen_port = config.listen_port.saturating_add(1);
         }
         if config.store_path_commit_log.is_none() {
-            config.store_path_commit_log = Some(config.store_path_root_dir.join("commitlog"));
+            config.store_path_commit_log = Some(config.store_path_root_dir.join("commitlog").display().to_string());
         }
         Ok(loaded.config)
     }
@@ -694,8 +693,12 @@ impl BrokerConfig {
             let allowed = "false, with the nameservers in namesrvAddr: this FerroMQ broker asks no address server, and no client would find it";
             return refuse("fetchNamesrvAddrByAddressServer", allowed);
         }
-        if self.store_path_commit_log.as_ref().is_some_and(|path| path.to_string_lossy().contains(',')) {
-            return refuse("storePathCommitLog", "one directory: several are not supported yet");
+        if self.multi_path_splitter.is_empty() {
+            return refuse("multiPathSplitter", "what stands between directories, such as a comma");
+        }
+        if self.store_path_commit_log.is_some() {
+            check_log_dirs(&self.commit_log_dirs(), &self.read_only_log_dirs())
+                .map_err(|reason| ("storePathCommitLog", format!("directories apart from each other; {reason}")))?;
         }
         if self.broker_name.is_empty() || self.broker_cluster_name.is_empty() {
             let key = if self.broker_name.is_empty() { "brokerName" } else { "brokerClusterName" };
@@ -737,6 +740,22 @@ impl BrokerConfig {
     /// The address that clients are told.
     pub fn advertised_host(&self) -> &str {
         self.broker_ip1.as_deref().unwrap_or("127.0.0.1")
+    }
+
+    /// Directories of the commit log that get new files, but for those that are only read.
+    pub fn commit_log_dirs(&self) -> Vec<PathBuf> {
+        self.split_paths(self.store_path_commit_log.as_deref())
+    }
+
+    /// Directories of the commit log that get no new files.
+    pub fn read_only_log_dirs(&self) -> Vec<PathBuf> {
+        self.split_paths(self.read_only_commit_log_store_paths.as_deref())
+    }
+
+    /// Blanks around a path and empty ones do not count; Java would take the first for a part of it, the second for `/`.
+    fn split_paths(&self, list: Option<&str>) -> Vec<PathBuf> {
+        let paths = list.unwrap_or_default().split(&*self.multi_path_splitter).map(str::trim);
+        paths.filter(|path| !path.is_empty()).map(PathBuf::from).collect()
     }
 
     /// Where the JSON tables are.
@@ -797,7 +816,6 @@ mod tests {
         assert!(error("bindAddress=here").contains("an IP address"));
         assert!(error("brokerName=").contains("not empty"));
         assert!(error("aclEnable=true").contains("has no access control yet"));
-        assert!(error("storePathCommitLog=/a,/b").contains("one directory"));
     }
 
     /// Every key that this broker takes without effect was asked: does it promise that messages reach somebody, stay, or are protected?
@@ -817,7 +835,6 @@ mod tests {
             "storeType=defaultRocksDB",
             "configManagerVersion=V2",
             "messageStorePlugIn=org.apache.rocketmq.tieredstore.TieredMessageStore",
-            "readOnlyCommitLogStorePaths=/old/commitlog",
             "brokerRole=SYNC_MASTER",
             "fetchNamesrvAddrByAddressServer=true\nnamesrvAddr=",
         ] {
@@ -834,6 +851,35 @@ mod tests {
         ] {
             assert!(complete(line).is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn the_log_may_have_several_directories() {
+        let dirs = |text: &str| {
+            let config = complete(text).unwrap();
+            let shown =
+                |dirs: Vec<PathBuf>| dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join("|");
+            (shown(config.commit_log_dirs()), shown(config.read_only_log_dirs()))
+        };
+        let pair = |writable: &str, read_only: &str| (writable.to_owned(), read_only.to_owned());
+        assert_eq!(dirs("storePathRootDir=/s"), pair("/s/commitlog", ""));
+        assert_eq!(dirs("storePathCommitLog=/b/log , /a/log,"), pair("/b/log|/a/log", ""));
+        assert_eq!(dirs("storePathCommitLog=,/a,,/b"), pair("/a|/b", ""));
+        assert_eq!(dirs("storePathCommitLog=/a,/b\nreadOnlyCommitLogStorePaths=/a, /old"), pair("/a|/b", "/a|/old"));
+        assert_eq!(dirs("storePathCommitLog=/a:/b,c\nmultiPathSplitter=:"), pair("/a|/b,c", ""));
+        let listed = complete("storePathCommitLog=/a,/b\nreadOnlyCommitLogStorePaths=/a").unwrap().listing();
+        assert_eq!((&*listed["storePathCommitLog"], &*listed["readOnlyCommitLogStorePaths"]), ("/a,/b", "/a"));
+        for (text, reason) in [
+            ("storePathCommitLog=/a,/b,/a/", "/a is there twice"),
+            ("storePathCommitLog=/a/b/,/a", "/a/b/ lies inside /a"),
+            ("storePathCommitLog=/a\nreadOnlyCommitLogStorePaths=/a/old", "/a/old lies inside /a"),
+            ("storePathCommitLog=/a,/b\nreadOnlyCommitLogStorePaths=/b,/a", "are in readOnlyCommitLogStorePaths too"),
+            ("storePathCommitLog=,", "there is no directory"),
+        ] {
+            let error = error(text);
+            assert!(error.starts_with("broker.conf:1: storePathCommitLog is `") && error.contains(reason), "{error}");
+        }
+        assert!(error("multiPathSplitter=").contains("such as a comma"));
     }
 
     #[test]

@@ -289,7 +289,8 @@ pub(crate) fn store_config(config: &BrokerConfig, disk: Arc<dyn Disk>) -> Result
     };
     Ok(StoreConfig {
         root: config.store_path_root_dir.clone(),
-        commit_log_dir: config.store_path_commit_log.clone(),
+        commit_log_dirs: config.commit_log_dirs(),
+        read_only_log_dirs: config.read_only_log_dirs(),
         segment_len: config.mapped_file_size_commit_log,
         queue_file_entries: config.mapped_file_size_consume_queue.div_ceil(20),
         index_enabled: config.message_index_enable,

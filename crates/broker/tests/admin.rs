@@ -551,7 +551,7 @@ async fn changed_settings_hold_at_once() {
     assert_eq!(house.send("TopicB", "0", "", b"x").await.code, 17);
     assert_eq!(house.pull("TopicA", "0", "0").await.code, 26);
     // What would only stop the next start.
-    for line in ["brokerRole=SLAVE\n", "aclEnable=true\n", "storePathCommitLog=/a,/b\n", "namesrvAddr=nowhere\n"] {
+    for line in ["brokerRole=SLAVE\n", "aclEnable=true\n", "storePathCommitLog=/a,/a/b\n", "namesrvAddr=nowhere\n"] {
         assert_eq!(change(line).await.code, 1, "{line}");
     }
     house.stop().await;
@@ -606,5 +606,26 @@ async fn the_runtime_info_has_every_key() {
         assert_eq!(table.get(key).map(String::as_str), Some(value), "{key}");
     }
     assert!(table["earliestMessageTimeStamp"].parse::<i64>().unwrap() > 1_700_000_000_000);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runtime_info_has_each_directory_of_the_log() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = |name: &str| root.path().join(name).display().to_string();
+    let more = format!("storePathCommitLog={}, {}\nreadOnlyCommitLogStorePaths={}\n", dir("b"), dir("a"), dir("old"));
+    std::fs::create_dir(dir("old")).unwrap();
+    let house = House::start(root.path(), &more).await;
+    let info: KvTable = json(&house.ask(RequestCode::GET_BROKER_RUNTIME_INFO, &[], b"").await);
+    let ratio = |key: &str| info.table.get(key).and_then(|text| text.parse::<f64>().ok());
+    let each = ["a", "b"].map(|name| ratio(&format!("commitLogDiskRatio_{}", dir(name))));
+    // One disk for both here.
+    assert!(each[0].is_some_and(|ratio| ratio > 0.0) && each[0] == each[1] && each[0] == ratio("commitLogDiskRatio"));
+    assert_eq!(
+        info.table.keys().filter(|key| key.starts_with("commitLogDiskRatio_")).count(),
+        2,
+        "as Java counts them"
+    );
+    assert!(info.table["commitLogDirCapacity"].starts_with("Total : "));
     house.stop().await;
 }

@@ -5,16 +5,14 @@
 //! Java: AllocateMappedFileService and its warm-up.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::disk::Disk;
 use crate::error::AppendError;
-use crate::files::segment_name;
+use crate::log_dirs::LogDirs;
 use crate::mapped_file::{CHUNK_MAX, LogFile};
 use crate::segments::Segments;
 use crate::signal::Signal;
@@ -32,9 +30,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub struct Allocator {
-    dir: PathBuf,
+    dirs: Arc<LogDirs>,
     segment_len: u64,
-    disk: Arc<dyn Disk>,
     segments: Arc<Segments>,
     positions: Arc<Positions>,
     /// Of the thread that readies bytes.
@@ -68,18 +65,16 @@ struct Next {
 
 impl Allocator {
     pub fn new(
-        dir: PathBuf,
+        dirs: Arc<LogDirs>,
         segment_len: u64,
-        disk: Arc<dyn Disk>,
         segments: Arc<Segments>,
         positions: Arc<Positions>,
         sync_flush: bool,
     ) -> Allocator {
         let start = segments.last().map_or(positions.written(), |last| last.end());
         Allocator {
-            dir,
+            dirs,
             segment_len,
-            disk,
             segments,
             // A sync writes whole chunks: with one sync per group of appends they have to be small.
             chunk: if sync_flush { 4096 } else { CHUNK_MAX },
@@ -157,7 +152,7 @@ impl Allocator {
     fn refusal(&self, kind: io::ErrorKind, reason: String) -> AppendError {
         match kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                AppendError::DiskFull { path: self.dir.clone(), reason }
+                AppendError::DiskFull { path: self.dirs.first().to_owned(), reason }
             }
             _ => AppendError::Extend { reason },
         }
@@ -169,18 +164,8 @@ impl Allocator {
         if let Some(file) = self.take(start) {
             return Ok(file);
         }
-        let file = self.create(start)?;
+        let file = self.dirs.make_segment(start)?;
         self.next.lock().start = file.end();
-        Ok(file)
-    }
-
-    /// Makes the segment at `start`, its directory entry durable too. With the making lock held, and `start` where the log
-    /// has not begun a segment: what is at its path came of an attempt that failed.
-    fn create(&self, start: u64) -> io::Result<LogFile> {
-        let path = self.dir.join(segment_name(start));
-        crate::files::remove_file(&path)?;
-        let file = LogFile::create(&*self.disk, path, start, self.segment_len)?;
-        self.disk.sync_dir(&self.dir)?;
         Ok(file)
     }
 
@@ -239,7 +224,7 @@ impl Allocator {
             next.start
         };
         // Made, and its first bytes readied, before the log gets there.
-        let made = self.create(start).inspect(|file| {
+        let made = self.dirs.make_segment(start).inspect(|file| {
             while file.prepared() < FIRST_BYTES {
                 if !file.prepare(self.chunk) {
                     break;

@@ -25,7 +25,10 @@ const MAGIC_AT: usize = 64;
 const POSITIONS_AT: usize = MAGIC_AT + MAGIC.len();
 const WITNESS_AT: usize = POSITIONS_AT + 24;
 const CRC_AT: usize = WITNESS_AT + WITNESS_LEN;
-const USED_LEN: usize = CRC_AT + 4;
+/// Where the log begins, with a sum of its own over all from the magic on: a file from before there was this has none.
+const BEGIN_AT: usize = CRC_AT + 4;
+const BEGIN_CRC_AT: usize = BEGIN_AT + 8;
+const USED_LEN: usize = BEGIN_CRC_AT + 4;
 /// Recovery starts so much earlier than the times say. Java: StoreCheckpoint.getMinTimestamp.
 const MARGIN_MS: i64 = 3_000;
 
@@ -87,10 +90,14 @@ pub struct Checkpoint {
     master_flushed: AtomicU64,
     /// Start of the last valid record that recovery found. Java: confirmPhyOffset.
     confirmed: AtomicU64,
+    /// The first segment that the log needs begins here.
+    log_begin: AtomicU64,
     /// Whether the positions say anything: not yet where only times are known.
     by_place: AtomicBool,
     /// The positions as the file was opened, if it has any that hold.
     found: Option<DurableUpTo>,
+    /// Likewise where the log began.
+    found_begin: Option<u64>,
     /// As last written.
     written: Mutex<[u8; USED_LEN]>,
 }
@@ -119,6 +126,7 @@ impl Checkpoint {
             i64::from_be_bytes(long).max(0)
         };
         let found = positions_in(&bytes);
+        let found_begin = found.and_then(|_| begin_in(&bytes));
         let positions = found.unwrap_or(DurableUpTo { log: 0, queues: 0, index: 0 });
         Ok(Checkpoint {
             log: DurableMark::new(field(0), positions.log),
@@ -126,6 +134,8 @@ impl Checkpoint {
             index: DurableMark::new(field(16), positions.index),
             by_place: AtomicBool::new(found.is_some()),
             found,
+            found_begin,
+            log_begin: AtomicU64::new(found_begin.unwrap_or(0)),
             master_flushed: AtomicU64::new(field(24).cast_unsigned()),
             confirmed: AtomicU64::new(field(32).cast_unsigned()),
             path,
@@ -141,6 +151,16 @@ impl Checkpoint {
     /// The positions of the last stop or crash; `None` when a Java broker wrote the file last, or nobody.
     pub fn found(&self) -> Option<DurableUpTo> {
         self.found
+    }
+
+    /// Where the log began then: what is missing from there on was not deleted. `None` where that is not known.
+    pub fn found_begin(&self) -> Option<u64> {
+        self.found_begin
+    }
+
+    /// No segment before `physical` is needed from now on. To be saved before one is deleted.
+    pub fn log_begins_at(&self, physical: u64) {
+        self.log_begin.store(physical, Ordering::Release);
     }
 
     /// Store time of the last record of the log that is on the disk; all that a Java broker says of that.
@@ -219,7 +239,10 @@ impl Checkpoint {
             }
             bytes.copy_within(..WITNESS_LEN, WITNESS_AT);
             let crc = crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]);
-            bytes[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
+            bytes[CRC_AT..BEGIN_AT].copy_from_slice(&crc.to_be_bytes());
+            bytes[BEGIN_AT..BEGIN_CRC_AT].copy_from_slice(&self.log_begin.load(Ordering::Acquire).to_be_bytes());
+            let crc = crc32fast::hash(&bytes[MAGIC_AT..BEGIN_CRC_AT]);
+            bytes[BEGIN_CRC_AT..].copy_from_slice(&crc.to_be_bytes());
         }
         if *written != bytes {
             self.file.write_all_at(&bytes, 0)?;
@@ -232,19 +255,27 @@ impl Checkpoint {
 
 /// The positions in a file, if they are whole and nobody has moved the times since they were written.
 fn positions_in(bytes: &[u8; USED_LEN]) -> Option<DurableUpTo> {
-    let long = |at: usize| {
-        let mut long = [0; 8];
-        long.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_be_bytes(long)
-    };
+    let long = |at: usize| long_at(bytes, at);
     let holds = bytes[MAGIC_AT..POSITIONS_AT] == MAGIC
-        && bytes[CRC_AT..] == crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]).to_be_bytes()
+        && bytes[CRC_AT..BEGIN_AT] == crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]).to_be_bytes()
         && bytes[WITNESS_AT..CRC_AT] == bytes[..WITNESS_LEN];
     holds.then(|| DurableUpTo {
         log: long(POSITIONS_AT),
         queues: long(POSITIONS_AT + 8),
         index: long(POSITIONS_AT + 16),
     })
+}
+
+/// Where the log begins, in a file whose positions hold.
+fn begin_in(bytes: &[u8; USED_LEN]) -> Option<u64> {
+    let holds = bytes[BEGIN_CRC_AT..] == crc32fast::hash(&bytes[MAGIC_AT..BEGIN_CRC_AT]).to_be_bytes();
+    holds.then(|| long_at(bytes, BEGIN_AT))
+}
+
+fn long_at(bytes: &[u8; USED_LEN], at: usize) -> u64 {
+    let mut long = [0; 8];
+    long.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_be_bytes(long)
 }
 
 #[cfg(test)]
@@ -286,12 +317,28 @@ mod tests {
         assert_eq!(found(), Some(DurableUpTo { log: 750, queues: 750, index: 700 }));
         // Any flipped bit of them, and a Java broker that went on from here.
         let good = std::fs::read(&path).unwrap();
-        for at in MAGIC_AT..USED_LEN {
+        for at in MAGIC_AT..BEGIN_AT {
             let mut bad = good.clone();
             bad[at] ^= 1;
             std::fs::write(&path, bad).unwrap();
             assert_eq!(found(), None, "byte {at}");
         }
+        checkpoint.log_begins_at(4096);
+        checkpoint.save(&LocalDisk).unwrap();
+        let begin = || Checkpoint::open(path.clone()).unwrap().found_begin();
+        assert_eq!(begin(), Some(4096));
+        let with_begin = std::fs::read(&path).unwrap();
+        for at in MAGIC_AT..USED_LEN {
+            let mut bad = with_begin.clone();
+            bad[at] ^= 1;
+            std::fs::write(&path, bad).unwrap();
+            assert_eq!((begin(), found().is_some()), (None, at >= BEGIN_AT), "byte {at}");
+        }
+        // Of a version that did not know where the log begins.
+        let mut old = with_begin;
+        old[BEGIN_AT..USED_LEN].fill(0);
+        std::fs::write(&path, old).unwrap();
+        assert_eq!((begin(), found().is_some()), (None, true));
         let mut java = good.clone();
         java[7] += 1;
         std::fs::write(&path, java).unwrap();

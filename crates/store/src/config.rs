@@ -46,8 +46,13 @@ impl Default for FlushMode {
 pub struct StoreConfig {
     /// `storePathRootDir`.
     pub root: PathBuf,
-    /// `storePathCommitLog`; `None` is `<root>/commitlog`.
-    pub commit_log_dir: Option<PathBuf>,
+    /// Directories that get the log's segments; none is `<root>/commitlog`. `storePathCommitLog`.
+    pub commit_log_dirs: Vec<PathBuf>,
+    /// Directories whose segments belong to the log and that get no new ones, whether they are among the others or not.
+    /// `readOnlyCommitLogStorePaths`.
+    pub read_only_log_dirs: Vec<PathBuf>,
+    /// A directory gets no segments while more of its disk is used, unless that is so of all. `diskSpaceCleanForciblyRatio` / 100.
+    pub segment_disk_used_ratio_max: f64,
     /// Bytes of a commit log file. `mappedFileSizeCommitLog`.
     pub segment_len: u64,
     /// Entries of a consume queue file; Java's `mappedFileSizeConsumeQueue` / 20, rounded up.
@@ -99,8 +104,11 @@ impl StoreConfig {
         StoreConfig { root: root.into(), ..StoreConfig::default() }
     }
 
-    pub(crate) fn commit_log_path(&self) -> PathBuf {
-        self.commit_log_dir.clone().unwrap_or_else(|| self.root.join("commitlog"))
+    pub(crate) fn commit_log_paths(&self) -> Vec<PathBuf> {
+        match &*self.commit_log_dirs {
+            [] => vec![self.root.join("commitlog")],
+            dirs => dirs.to_vec(),
+        }
     }
 
     pub(crate) fn queues_path(&self) -> PathBuf {
@@ -134,7 +142,9 @@ impl Default for StoreConfig {
         StoreConfig {
             root: std::env::var_os("HOME")
                 .map_or_else(|| PathBuf::from("store"), |home| PathBuf::from(home).join("store")),
-            commit_log_dir: None,
+            commit_log_dirs: Vec::new(),
+            read_only_log_dirs: Vec::new(),
+            segment_disk_used_ratio_max: 0.85,
             segment_len: 1 << 30,
             queue_file_entries: 300_000,
             queue_mappings_max: mappings::share_of_system(),

@@ -26,6 +26,16 @@ pub enum OpenError {
     FileLength { path: PathBuf, found: u64, expected: u64, key: &'static str },
     #[error("{path} is missing: the files before and after it are there")]
     MissingFile { path: PathBuf },
+    /// `known_by` says why it is expected, `if_lost` what to do when it will not come back.
+    #[error(
+        "segment {segment} of the commit log is missing: {known_by}. It was looked for in {}. Mount the disk that has it, or name its directory in storePathCommitLog or readOnlyCommitLogStorePaths; if it is lost for good, {if_lost}",
+        listed(dirs)
+    )]
+    MissingSegment { segment: String, known_by: String, dirs: Vec<PathBuf>, if_lost: &'static str },
+    #[error("{one} and {other} are the same segment of the commit log. Move the one away that does not belong to it")]
+    DoubleSegment { one: PathBuf, other: PathBuf },
+    #[error("readOnlyCommitLogStorePaths names {path}, which is not there. Mount its disk, or take it off the list")]
+    MissingDir { path: PathBuf },
     #[error("{path} is not a name of a file that belongs here. Move it away")]
     StrangeFile { path: PathBuf },
     #[error("setting {key}: {reason}")]
@@ -49,6 +59,10 @@ impl OpenError {
             _ => OpenError::Io { doing, path, source },
         }
     }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a message was not appended. Nothing of it is in the log then.
@@ -110,6 +124,8 @@ pub enum TruncateError {
     NotARecordEnd { to: PhysicalOffset },
     #[error("somebody still reads the part that is to go")]
     Busy,
+    #[error("{path} would have to be cut, and is in a read-only directory")]
+    ReadOnly { path: PathBuf },
     #[error("the store is closed")]
     Closed,
     #[error(transparent)]

@@ -32,6 +32,9 @@ pub fn make_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
 pub struct SegmentPath {
     pub start: u64,
     pub path: PathBuf,
+    pub len: u64,
+    /// Nothing is written to its directory.
+    pub read_only: bool,
 }
 
 /// The segments of `dir`, in order. A directory that is not there is empty.
@@ -39,6 +42,20 @@ pub struct SegmentPath {
 /// The last file is removed when nothing was ever put into it: it is empty, or a crash left it half allocated. Any
 /// other file of a wrong length stops the open, as in Java, and so does a gap; the first files may be gone.
 pub fn list_segments(dir: &Path, len: u64, len_key: &'static str) -> Result<Vec<SegmentPath>, OpenError> {
+    let mut found = find_segments(dir, false)?;
+    found.sort_by_key(|segment| segment.start);
+    drop_unused_last(&mut found, len)?;
+    check_lengths(&found, len, len_key)?;
+    for pair in found.windows(2) {
+        if pair[0].start + len != pair[1].start {
+            return Err(OpenError::MissingFile { path: dir.join(segment_name(pair[0].start + len)) });
+        }
+    }
+    Ok(found)
+}
+
+/// The segments of `dir`, in any order and of any length.
+pub fn find_segments(dir: &Path, read_only: bool) -> Result<Vec<SegmentPath>, OpenError> {
     let mut found = Vec::new();
     for path in list_files(dir)? {
         let start = path
@@ -46,31 +63,46 @@ pub fn list_segments(dir: &Path, len: u64, len_key: &'static str) -> Result<Vec<
             .and_then(|name| name.to_str())
             .and_then(|name| name.parse().ok())
             .ok_or_else(|| OpenError::StrangeFile { path: path.clone() })?;
-        let file_len = path.metadata().map_err(OpenError::io("look at", &path))?.len();
-        found.push((SegmentPath { start, path }, file_len));
+        let len = path.metadata().map_err(OpenError::io("look at", &path))?.len();
+        found.push(SegmentPath { start, path, len, read_only });
     }
-    found.sort_by_key(|(segment, _)| segment.start);
-    if let Some((last, last_len)) = found.last()
-        && *last_len < len
+    Ok(found)
+}
+
+/// Removes the last segment if it was never used and is not whole. Those in read-only directories are passed over, whole or not:
+/// nothing will be put into them.
+pub fn drop_unused_last(found: &mut Vec<SegmentPath>, len: u64) -> Result<(), OpenError> {
+    while let Some(last) = found.last()
+        && (last.read_only || last.len < len)
         && is_blank(&last.path)?
     {
-        tracing::warn!(path = %last.path.display(), len = last_len, "removed a file that was never used");
-        std::fs::remove_file(&last.path).map_err(OpenError::io("remove", &last.path))?;
+        let stays = last.read_only;
+        last.drop_unused()?;
         found.pop();
-    }
-    let mut segments: Vec<SegmentPath> = Vec::with_capacity(found.len());
-    for (segment, file_len) in found {
-        if file_len != len {
-            return Err(OpenError::FileLength { path: segment.path, found: file_len, expected: len, key: len_key });
+        if !stays {
+            return Ok(());
         }
-        if let Some(before) = segments.last()
-            && before.start + len != segment.start
-        {
-            return Err(OpenError::MissingFile { path: dir.join(segment_name(before.start + len)) });
-        }
-        segments.push(segment);
     }
-    Ok(segments)
+    Ok(())
+}
+
+impl SegmentPath {
+    /// Removes a file that was never used, or passes it over where nothing is written.
+    pub fn drop_unused(&self) -> Result<(), OpenError> {
+        if self.read_only {
+            tracing::info!(path = %self.path.display(), "passed over a file that was never used");
+            return Ok(());
+        }
+        tracing::warn!(path = %self.path.display(), len = self.len, "removed a file that was never used");
+        std::fs::remove_file(&self.path).map_err(OpenError::io("remove", &self.path))
+    }
+}
+
+pub fn check_lengths(segments: &[SegmentPath], len: u64, key: &'static str) -> Result<(), OpenError> {
+    match segments.iter().find(|segment| segment.len != len) {
+        Some(wrong) => Err(OpenError::FileLength { path: wrong.path.clone(), found: wrong.len, expected: len, key }),
+        None => Ok(()),
+    }
 }
 
 /// The plain files of `dir`; directories are passed over.
@@ -101,7 +133,7 @@ fn list(dir: &Path, dirs: bool) -> Result<Vec<PathBuf>, OpenError> {
 }
 
 /// Whether a file holds nothing but zeros at its start, where every used segment has a record or an entry.
-fn is_blank(path: &Path) -> Result<bool, OpenError> {
+pub fn is_blank(path: &Path) -> Result<bool, OpenError> {
     use std::io::Read as _;
     let mut head = Vec::new();
     std::fs::File::open(path)

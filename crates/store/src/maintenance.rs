@@ -18,6 +18,7 @@ use crate::files;
 use crate::flush::Flusher;
 use crate::graves::Graves;
 use crate::health::{Health, Shortage};
+use crate::log_dirs::LogDirs;
 use crate::projection::Projection;
 use crate::signal::Signal;
 use crate::watermarks::Positions;
@@ -34,8 +35,8 @@ pub struct Maintenance {
     pub flusher: Arc<Flusher>,
     pub health: Arc<Health>,
     pub disk: Arc<dyn Disk>,
-    /// Directories whose disks must have room.
-    pub dirs: Vec<PathBuf>,
+    pub log_dirs: Arc<LogDirs>,
+    pub root: PathBuf,
     pub used_ratio_max: f64,
     pub interval: Duration,
     pub least_pages: u64,
@@ -130,15 +131,16 @@ impl Maintenance {
     }
 
     fn look_at_disk(&self) {
-        for dir in &self.dirs {
-            match self.disk.usage(dir) {
-                Ok(usage) if usage.used_ratio > self.used_ratio_max => {
+        let root = self.disk.usage(&self.root).map(|usage| (&*self.root, usage));
+        for looked in [self.log_dirs.least_used(), root] {
+            match looked {
+                Ok((dir, usage)) if usage.used_ratio > self.used_ratio_max => {
                     let reason =
                         format!("{:.0}% used, limit {:.0}%", usage.used_ratio * 100.0, self.used_ratio_max * 100.0);
                     return self.health.disk_full(Shortage::Disk, dir, reason);
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, dir = %dir.display(), "cannot tell how full the disk is"),
+                Err(error) => tracing::warn!(%error, root = %self.root.display(), "cannot tell how full the disk is"),
             }
         }
         self.health.disk_has_room(Shortage::Disk);

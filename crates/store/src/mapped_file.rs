@@ -89,6 +89,8 @@ pub struct LogFile {
     map: MmapRaw,
     file: File,
     path: PathBuf,
+    /// Its directory is one that nothing is written to, and the mapping does not allow it.
+    read_only: bool,
     /// Physical offset of byte 0.
     start: u64,
     /// Bytes that are there to read. Grows with appends; shrinks only in `retract`.
@@ -114,6 +116,14 @@ impl LogFile {
         Ok(LogFile::new(map, file, path, start, 0))
     }
 
+    /// Maps a whole segment that is only read.
+    pub fn open_read_only(path: PathBuf, start: u64) -> io::Result<LogFile> {
+        let file = File::open(&path)?;
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let map = MmapOptions::new().len(len).map_raw_read_only(&file)?;
+        Ok(LogFile { read_only: true, ..LogFile::new(map, file, path, start, len) })
+    }
+
     /// Maps a segment that exists; all of it counts as written until it is retracted.
     pub fn open(path: PathBuf, start: u64) -> io::Result<LogFile> {
         let (file, map) = open_whole(&path)?;
@@ -126,6 +136,7 @@ impl LogFile {
             map,
             file,
             path,
+            read_only: false,
             start,
             written: AtomicUsize::new(written),
             prepared: AtomicUsize::new(written),
@@ -139,6 +150,11 @@ impl LogFile {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether nothing may be appended, retracted or zeroed here.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub fn start(&self) -> u64 {
@@ -175,7 +191,8 @@ impl LogFile {
     /// Copies `bytes` to the end and publishes them.
     ///
     /// # Panics
-    /// When so much is not [`LogFile::ready`] or another append is under way: both are the caller's to rule out.
+    /// When so much is not [`LogFile::ready`] or another append is under way: both are the caller's to rule out. A file that is only
+    /// read is written to its end, so nothing ever is ready there.
     pub fn append(&self, bytes: &[u8]) {
         let _claim = Claim::take(&self.busy);
         let at = self.written.load(Ordering::Relaxed);
@@ -201,12 +218,16 @@ impl LogFile {
 
     /// Lowers the written end to `to` once nobody reads this file any more. Waits for readers up to `patience`; false
     /// when they did not leave, and nothing has changed then.
+    ///
+    /// # Panics
+    /// When a file that is only read would have to end sooner.
     pub fn retract(&self, to: usize, patience: Duration) -> bool {
         let _claim = Claim::take(&self.busy);
         let before = self.written.load(Ordering::SeqCst);
         if to >= before {
             return true;
         }
+        assert!(!self.read_only, "{} is only read", self.path.display());
         self.written.store(to, Ordering::SeqCst);
         // A reader either counted itself before this and is seen here, or sees the lower end (both SeqCst).
         let give_up = Instant::now() + patience;

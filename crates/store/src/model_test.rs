@@ -114,6 +114,8 @@ impl Known {
 struct Model {
     site: Site,
     disk: Arc<PowerDisk>,
+    /// How many directories the log has.
+    log_dirs: usize,
     store: Option<Store>,
     /// In log order.
     messages: Vec<Known>,
@@ -125,8 +127,9 @@ const TOPIC: &str = "Model";
 const SEGMENT_LEN: u64 = 16 << 10;
 
 impl Model {
-    fn new() -> Model {
-        let mut model = Model { site: Site::new(), disk: Arc::default(), store: None, messages: Vec::new(), count: 0 };
+    fn new(log_dirs: usize) -> Model {
+        let (site, disk) = (Site::new(), Arc::default());
+        let mut model = Model { site, disk, log_dirs, store: None, messages: Vec::new(), count: 0 };
         model.store = Some(model.open());
         model
     }
@@ -142,8 +145,13 @@ impl Model {
             queue_flush_interval: never,
             queue_flush_thorough_interval: never,
             disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
+            commit_log_dirs: self.log_dirs().collect(),
             ..self.site.config()
         }
+    }
+
+    fn log_dirs(&self) -> impl Iterator<Item = PathBuf> {
+        (0..self.log_dirs).map(|number| self.root().join(format!("disk{number}/commitlog")))
     }
 
     fn open(&self) -> Store {
@@ -316,9 +324,9 @@ impl Model {
 
     fn overwrite(&self, at: u64, bytes: &[u8]) {
         let start = at - at % SEGMENT_LEN;
-        let path = self.site.dir.path().join("store/commitlog").join(crate::files::segment_name(start));
         let fits = bytes.len().min(usize::try_from(start + SEGMENT_LEN - at).unwrap());
-        if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(path) {
+        let paths = self.log_dirs().map(|dir| dir.join(crate::files::segment_name(start)));
+        for mut file in paths.flat_map(|path| std::fs::OpenOptions::new().write(true).open(path)) {
             file.seek(SeekFrom::Start(at - start)).unwrap();
             file.write_all(&bytes[..fits]).unwrap();
         }
@@ -397,8 +405,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn behaves_like_a_list(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut model = Model::new();
+    fn behaves_like_a_list(log_dirs in 1..4_usize, steps in proptest::collection::vec(step(), 1..60)) {
+        let mut model = Model::new(log_dirs);
         for step in steps {
             model.apply(step);
         }

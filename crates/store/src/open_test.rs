@@ -232,7 +232,7 @@ fn two_stores_share_no_directory() {
     let log = site.dir.path().join("log");
     let at = |root: &str, log: &Path| StoreConfig {
         root: site.dir.path().join(root),
-        commit_log_dir: Some(log.to_owned()),
+        commit_log_dirs: vec![log.to_owned()],
         ..site.config()
     };
     let refused_at = |config: StoreConfig| match Store::open(config) {

@@ -493,6 +493,12 @@ fn behind_damage(
 fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) -> io::Result<()> {
     // A file that begins exactly at the end is the next to be written; those after it hold nothing.
     for file in segments.split_off(end + 1) {
+        if file.is_read_only() {
+            let path = file.path().display();
+            return Err(io::Error::other(format!(
+                "the log ends at {end}; {path} is behind that, in a directory that nothing is written to: move it away"
+            )));
+        }
         tracing::info!(path = %file.path().display(), "removed a log file behind the end of the log");
         files::remove_file(file.path())?;
         if let Some(dir) = file.path().parent() {
@@ -503,6 +509,13 @@ fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) 
     let Some(last) = segments.last() else { return Ok(()) };
     if end >= last.end() {
         return Ok(());
+    }
+    if last.is_read_only() {
+        let path = last.path().display();
+        let reason = format!(
+            "the log ends at {end} in {path}, and nothing is written to that directory: take it out of readOnlyCommitLogStorePaths until the file is full"
+        );
+        return Err(io::Error::other(reason));
     }
     // In the file, whose length is a usize.
     let at = (end - last.start()) as usize;

@@ -33,6 +33,7 @@ use crate::index::{self, Index};
 use crate::index_file::IndexShape;
 use crate::keepers::Keepers;
 use crate::lock::{DirectoryLock, SideLock};
+use crate::log_dirs::LogDirs;
 use crate::maintenance::Maintenance;
 use crate::mapped_file::LogFile;
 use crate::projection::Projection;
@@ -56,6 +57,7 @@ pub struct Store {
     config: StoreConfig,
     /// Starts as the configuration says and may be changed.
     message_len_max: AtomicUsize,
+    log_dirs: Arc<LogDirs>,
     log: CommitLog,
     segments: Arc<Segments>,
     queues: Arc<Queues>,
@@ -81,15 +83,15 @@ impl Store {
     pub fn open(config: StoreConfig) -> Result<Store, OpenError> {
         config.check()?;
         let disk = Arc::clone(&config.disk);
-        let log_dir = config.commit_log_path();
+        let log_dirs = Arc::new(LogDirs::of(&config)?);
         let make_dir = |dir: &Path| {
             files::make_dir(&*disk, dir).map_err(|source| OpenError::NotWritable { path: dir.to_owned(), source })
         };
         make_dir(&config.root)?;
         let lock = DirectoryLock::take(&config.root)?;
         let index_dir = config.index_enabled.then(|| index::dir_of(&config.root));
-        let mut side_locks = Vec::new();
-        for dir in [Some(log_dir.clone()), Some(config.queues_path()), index_dir].into_iter().flatten() {
+        let mut side_locks = log_dirs.lock_present()?;
+        for dir in [Some(config.queues_path()), index_dir].into_iter().flatten() {
             make_dir(&dir)?;
             side_locks.extend(SideLock::take(&dir)?);
         }
@@ -99,7 +101,8 @@ impl Store {
             tracing::info!(root = %config.root.display(), "the store was not closed in order; it is checked before it opens");
         }
 
-        let segments = Arc::new(open_log(&log_dir, config.segment_len)?);
+        let checkpoint = Arc::new(Checkpoint::open(config.root.join("checkpoint"))?);
+        let segments = Arc::new(log_dirs.open_segments(&checkpoint)?);
         let graves = Graves::open(&*disk, config.queues_path(), clean)?;
         let queues = Arc::new(Queues::open(
             config.queues_path(),
@@ -107,7 +110,10 @@ impl Store {
             config.queue_mappings_max,
             &config.interrupt,
         )?);
-        let checkpoint = Arc::new(Checkpoint::open(config.root.join("checkpoint"))?);
+        let queues_end = queues.all().iter().map(|queue| queue.end_physical()).max().unwrap_or(0);
+        log_dirs.check_reached(&segments, queues_end, &checkpoint, clean)?;
+        // Not before it is known that nothing is missing: this may be where a disk belongs.
+        side_locks.extend(log_dirs.make_missing()?);
         let index = open_index(&config)?;
         let projection = Arc::new(Projection {
             queues: Arc::clone(&queues),
@@ -131,18 +137,18 @@ impl Store {
         let health = Arc::new(Health::default());
         let counters = Arc::new(Counters::default());
         let allocator = Arc::new(Allocator::new(
-            log_dir.clone(),
+            Arc::clone(&log_dirs),
             config.segment_len,
-            Arc::clone(&disk),
             Arc::clone(&segments),
             Arc::clone(&positions),
             sync_flush,
         ));
         let tail = tail_segment(&segments, &allocator, recovered.end).map_err(|source| OpenError::Io {
             doing: "make a commit log file in",
-            path: log_dir.clone(),
+            path: log_dirs.first().to_owned(),
             source,
         })?;
+        checkpoint.log_begins_at(segments.first().map_or(0, |first| first.start()));
 
         let log = CommitLog::new(
             tail,
@@ -179,7 +185,8 @@ impl Store {
             flusher: Arc::clone(&flusher),
             health: Arc::clone(&health),
             disk: Arc::clone(&disk),
-            dirs: vec![log_dir, config.root.clone()],
+            log_dirs: Arc::clone(&log_dirs),
+            root: config.root.clone(),
             used_ratio_max: config.disk_used_ratio_max,
             interval: config.queue_flush_interval,
             least_pages: config.queue_flush_least_pages,
@@ -199,6 +206,7 @@ impl Store {
         let store = Store {
             message_len_max: AtomicUsize::new(config.message_len_max),
             config,
+            log_dirs,
             log,
             segments,
             queues,
@@ -276,11 +284,11 @@ impl Store {
             let path = path.to_owned();
             move |source| CloseError::Io { path, source }
         };
-        let log_dir = self.config.commit_log_path();
-        flushed.map_err(sync(&log_dir))?;
+        let log_dir = self.log_dirs.first();
+        flushed.map_err(sync(log_dir))?;
         self.maintenance.flush_all().map_err(sync(&self.config.root))?;
         self.checkpoint.save(disk).map_err(sync(self.checkpoint.path()))?;
-        self.allocator.discard().map_err(remove(&log_dir))?;
+        self.allocator.discard().map_err(remove(log_dir))?;
         if let Some(index) = &self.index {
             index.discard().map_err(remove(&index::dir_of(&self.config.root)))?;
         }
@@ -316,15 +324,6 @@ impl Drop for Store {
     }
 }
 
-fn open_log(dir: &Path, segment_len: u64) -> Result<Segments, OpenError> {
-    let mut log_files = Vec::new();
-    for segment in files::list_segments(dir, segment_len, "mappedFileSizeCommitLog")? {
-        let file = LogFile::open(segment.path.clone(), segment.start).map_err(OpenError::io("map", &segment.path))?;
-        log_files.push(Arc::new(file));
-    }
-    Ok(Segments::new(log_files))
-}
-
 fn open_index(config: &StoreConfig) -> Result<Option<Arc<Index>>, OpenError> {
     if !config.index_enabled {
         return Ok(None);
@@ -357,6 +356,9 @@ mod damage;
 #[cfg(test)]
 #[path = "deletion_test.rs"]
 mod deletions;
+#[cfg(test)]
+#[path = "log_dirs_test.rs"]
+mod directories;
 #[cfg(test)]
 #[path = "flush_test.rs"]
 mod flushing;

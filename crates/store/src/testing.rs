@@ -35,6 +35,10 @@ pub struct FaultyDisk {
     pub hanging: AtomicUsize,
     /// Nothing is in memory.
     pub cold: AtomicBool,
+    /// Directories in which nothing can be made, with the number of the error.
+    pub refusing: Mutex<Vec<(PathBuf, i32)>>,
+    /// How full the disks of some directories are.
+    pub used: Mutex<Vec<(PathBuf, f64)>>,
     /// Bytes of files that cannot be read, by the end of their paths.
     pub bad: Mutex<Vec<(String, Range<u64>)>>,
     /// Reads that were made.
@@ -73,6 +77,9 @@ impl Disk for FaultyDisk {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.open()?;
+        if let Some((_, error)) = self.refusing.lock().iter().find(|(dir, _)| path.starts_with(dir)) {
+            return Err(io::Error::from_raw_os_error(*error));
+        }
         LocalDisk.create(path, len)
     }
 
@@ -120,8 +127,9 @@ impl Disk for FaultyDisk {
         LocalDisk.read(path, file, bytes, at)
     }
 
-    fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
-        Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio: 0.5 })
+    fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
+        let used = self.used.lock().iter().find(|(dir, _)| path.starts_with(dir)).map_or(0.5, |(_, used)| *used);
+        Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio: used })
     }
 }
 

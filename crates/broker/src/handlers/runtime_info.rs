@@ -4,6 +4,7 @@
 //! `AdminBrokerProcessor.prepareRuntimeInfo`, `StoreStatsService.getRuntimeInfo`.
 
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -103,19 +104,27 @@ impl RuntimeInfo {
         put("earliestMessageTimeStamp", earliest.unwrap_or(-1).to_string());
     }
 
+    /// The ratio of each directory is there, and the smallest of them, which is what the log has left. The capacity is that of the root's disk, as in
+    /// Java.
     fn put_disks(&self, put: &mut impl FnMut(&str, String)) {
-        let log_dir = self.store.commit_log_dir();
-        let log = self
-            .store
-            .log_disk_usage()
-            .inspect_err(|error| warn!(%error, "cannot ask how full the commit log's disk is"))
-            .ok();
-        let ratio = |usage: &Option<DiskUsage>| java_double(usage.map_or(-1.0, |usage| usage.used_ratio));
-        put("commitLogDiskRatio", ratio(&log));
-        put(&format!("commitLogDiskRatio_{}", log_dir.display()), ratio(&log));
-        put("consumeQueueDiskRatio", ratio(&self.store.queue_disk_usage().ok()));
-        let (total, free) = log.map_or((0, 0), |usage| (usage.total_bytes, usage.free_bytes));
+        let ratio = |usage: &io::Result<DiskUsage>| match usage {
+            Ok(usage) => usage.used_ratio,
+            Err(error) => {
+                warn!(%error, "cannot ask how full a disk is");
+                -1.0
+            }
+        };
+        let mut least = f64::MAX;
+        for (dir, usage) in self.store.log_disks() {
+            let ratio = ratio(&usage);
+            put(&format!("commitLogDiskRatio_{}", dir.display()), java_double(ratio));
+            least = least.min(ratio);
+        }
+        put("commitLogDiskRatio", java_double(least));
+        let root = self.store.root_disk_usage();
+        let (total, free) = root.as_ref().map_or((0, 0), |usage| (usage.total_bytes, usage.free_bytes));
         put("commitLogDirCapacity", format!("Total : {}, Free : {}.", size_text(total), size_text(free)));
+        put("consumeQueueDiskRatio", java_double(ratio(&root)));
     }
 
     fn put_rates(&self, put: &mut impl FnMut(&str, String)) {

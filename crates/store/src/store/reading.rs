@@ -187,18 +187,18 @@ impl Store {
         Arc::clone(&self.config.disk)
     }
 
-    /// How full the disk of the commit log is.
-    pub fn log_disk_usage(&self) -> io::Result<DiskUsage> {
-        self.config.disk.usage(&self.config.commit_log_path())
+    /// The directories of the commit log that may have new messages, and how full the disk of each is.
+    pub fn log_disks(&self) -> Vec<(PathBuf, io::Result<DiskUsage>)> {
+        let with_usage = |dir: PathBuf| {
+            let usage = self.config.disk.usage(&dir);
+            (dir, usage)
+        };
+        self.config.commit_log_paths().into_iter().map(with_usage).collect()
     }
 
-    /// How full the disk of the consume queues is.
-    pub fn queue_disk_usage(&self) -> io::Result<DiskUsage> {
+    /// How full the disk of the root, which has the consume queues, is.
+    pub fn root_disk_usage(&self) -> io::Result<DiskUsage> {
         self.config.disk.usage(&self.config.root)
-    }
-
-    pub fn commit_log_dir(&self) -> PathBuf {
-        self.config.commit_log_path()
     }
 
     /// Whether writes are taken at this moment, and if not, why.

@@ -39,6 +39,9 @@ impl Store {
             let offset = PhysicalOffset;
             return Err(TruncateError::OutOfRange { to: offset(to), min: offset(min), end: offset(end) });
         }
+        if let Some(file) = self.segments.all().iter().find(|file| file.is_read_only() && file.end() > to) {
+            return Err(TruncateError::ReadOnly { path: file.path().to_owned() });
+        }
         let look = Look::reading_on(&*self.config.disk);
         let last_timestamp = self.check_record_end(&look, to)?;
         // What is not dispatched will be read when the end is gone. It is too late then to find that it cannot be.
@@ -69,14 +72,16 @@ impl Store {
         for file in gone {
             files::remove_file(file.path()).map_err(failed(file.path()))?;
         }
-        // One that came back with a power loss would be read as what follows.
-        let log_dir = self.config.commit_log_path();
-        self.config.disk.sync_dir(&log_dir).map_err(failed(&log_dir))?;
+        let log_dir = self.log_dirs.first();
         let last_end = last.as_ref().map_or(to, |last| last.end());
-        self.allocator.log_truncated(last_end).map_err(failed(&log_dir))?;
+        self.allocator.log_truncated(last_end).map_err(failed(log_dir))?;
+        // A file that came back with a power loss would be read as what follows.
+        for dir in self.log_dirs.writable() {
+            self.config.disk.sync_dir(dir).map_err(failed(dir))?;
+        }
         let new_tail = tail_segment(&self.segments, &self.allocator, to)
             .and_then(|file| file.zero_rest(&*self.config.disk).map(|()| file))
-            .map_err(failed(&log_dir))?;
+            .map_err(failed(log_dir))?;
         *tail = new_tail;
         self.positions.written.store(to, Ordering::Release);
         self.positions.written_timestamp.store(last_timestamp, Ordering::Release);

@@ -1,0 +1,326 @@
+//! The directories of the commit log: which segments are in them, and where the next one goes.
+//!
+//! All of them together are one log, whichever segment is where; no segment is in two. Java: MultiPathMappedFileQueue.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::StoreConfig;
+use crate::disk::{Disk, DiskUsage};
+use crate::error::OpenError;
+use crate::files::{self, SegmentPath, segment_name};
+use crate::lock::SideLock;
+use crate::mapped_file::LogFile;
+use crate::segments::Segments;
+
+const KEY: &str = "storePathCommitLog";
+
+#[derive(Debug)]
+pub struct LogDirs {
+    /// These take new segments. In the order that Java sorts them in, which is that of their text.
+    writable: Vec<PathBuf>,
+    /// In these nothing is made and nothing is changed. Segments that are too old go from here too.
+    read_only: Vec<PathBuf>,
+    segment_len: u64,
+    /// A directory whose disk is fuller gets no segment while another is less full.
+    used_ratio_max: f64,
+    disk: Arc<dyn Disk>,
+}
+
+impl LogDirs {
+    pub fn of(config: &StoreConfig) -> Result<LogDirs, OpenError> {
+        let (named, read_only) = (config.commit_log_paths(), config.read_only_log_dirs.clone());
+        check_log_dirs(&named, &read_only).map_err(|reason| OpenError::Config { key: KEY, reason })?;
+        let mut writable = named;
+        writable.retain(|dir| !read_only.contains(dir));
+        writable.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
+        Ok(LogDirs {
+            writable,
+            read_only,
+            segment_len: config.segment_len,
+            used_ratio_max: config.segment_disk_used_ratio_max,
+            disk: Arc::clone(&config.disk),
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Path> {
+        self.writable.iter().chain(&self.read_only).map(PathBuf::as_path)
+    }
+
+    /// Those that take segments.
+    pub fn writable(&self) -> &[PathBuf] {
+        &self.writable
+    }
+
+    /// The one to name where all are meant.
+    pub fn first(&self) -> &Path {
+        &self.writable[0]
+    }
+
+    /// Locks the directories that are there. One that is only read has to be.
+    pub fn lock_present(&self) -> Result<Vec<SideLock>, OpenError> {
+        if let Some(missing) = self.read_only.iter().find(|dir| !dir.is_dir()) {
+            return Err(OpenError::MissingDir { path: missing.clone() });
+        }
+        let present = || self.all().filter(|dir| dir.is_dir());
+        let real: io::Result<Vec<_>> = present().map(std::fs::canonicalize).collect();
+        check_apart(&real.map_err(OpenError::io("look at", self.first()))?)
+            .map_err(|reason| OpenError::Config { key: KEY, reason })?;
+        let locks: Result<Vec<_>, _> = present().map(SideLock::take).collect();
+        Ok(locks?.into_iter().flatten().collect())
+    }
+
+    /// Makes the directories that are missing, and locks them.
+    pub fn make_missing(&self) -> Result<Vec<SideLock>, OpenError> {
+        let mut locks = Vec::new();
+        for dir in self.writable.iter().filter(|dir| !dir.is_dir()) {
+            files::make_dir(&*self.disk, dir).map_err(|source| OpenError::NotWritable { path: dir.clone(), source })?;
+            locks.extend(SideLock::take(dir)?);
+        }
+        Ok(locks)
+    }
+
+    /// Maps what is in the directories, if it is all that the log is known to have.
+    pub fn open_segments(&self, checkpoint: &Checkpoint) -> Result<Segments, OpenError> {
+        let found = self.list(checkpoint.found_begin())?;
+        self.check_whole(&found, checkpoint)?;
+        let open = |segment: &SegmentPath| {
+            let open = if segment.read_only { LogFile::open_read_only } else { LogFile::open };
+            let file = open(segment.path.clone(), segment.start).map_err(OpenError::io("map", &segment.path))?;
+            Ok(Arc::new(file))
+        };
+        Ok(Segments::new(found.iter().map(open).collect::<Result<_, OpenError>>()?))
+    }
+
+    /// The segments of all directories, in order; the log was known to begin at `known_begin`.
+    fn list(&self, known_begin: Option<u64>) -> Result<Vec<SegmentPath>, OpenError> {
+        let mut found = Vec::new();
+        for (dirs, read_only) in [(&self.writable, false), (&self.read_only, true)] {
+            for dir in dirs {
+                found.extend(files::find_segments(dir, read_only)?);
+            }
+        }
+        found.sort_by_key(|segment| segment.start);
+        let mut found = without_unused_doubles(found, self.segment_len)?;
+        files::drop_unused_last(&mut found, self.segment_len)?;
+        files::check_lengths(&found, self.segment_len, "mappedFileSizeCommitLog")?;
+        let mut run: Vec<SegmentPath> = Vec::with_capacity(found.len());
+        for segment in found {
+            if let Some(before) = run.last()
+                && before.start + self.segment_len != segment.start
+            {
+                let missing = before.start + self.segment_len;
+                // Deleted from the log, but the disk did not let them go.
+                let left_over =
+                    known_begin.is_some_and(|begin| segment.start <= begin) && run.iter().all(|old| old.read_only);
+                if !left_over {
+                    let known_by = "there are segments before and after it".to_owned();
+                    return Err(self.missing(missing, known_by, "move the segments before it away"));
+                }
+                tracing::warn!(
+                    before = segment.start,
+                    "segments that were deleted are still in a read-only directory; passed over"
+                );
+                run.clear();
+            }
+            run.push(segment);
+        }
+        Ok(run)
+    }
+
+    /// That neither the first nor the last segments are missing, as happens when a disk is not mounted. The log would begin anew
+    /// behind them, and when the disk is there again it would have two.
+    fn check_whole(&self, segments: &[SegmentPath], checkpoint: &Checkpoint) -> Result<(), OpenError> {
+        let end = segments.last().map_or(0, |last| last.start + self.segment_len);
+        if let Some(known) = checkpoint.found().filter(|found| found.log > end) {
+            let known_by = format!("by the file {} the log goes up to {}", checkpoint.path().display(), known.log);
+            let missing = if segments.is_empty() { known.log - 1 - (known.log - 1) % self.segment_len } else { end };
+            return Err(self.missing(missing, known_by, "remove that file: the log then ends where its segments do"));
+        }
+        let Some(first) = segments.first() else { return Ok(()) };
+        // Somebody may delete the oldest segments by hand. Where that left no directory empty, no disk is missing.
+        let Some(empty) = self.all().find(|dir| !has_segment(segments, dir)) else { return Ok(()) };
+        match checkpoint.found_begin() {
+            Some(begin) if begin < first.start => {
+                let path = checkpoint.path().display();
+                let known_by =
+                    format!("by the file {path} the log begins at {begin}, and {} is empty", empty.display());
+                Err(self.missing(begin, known_by, "remove that file: the log then begins where its segments do"))
+            }
+            None if first.start > 0 && self.read_only.iter().any(|dir| !has_segment(segments, dir)) => {
+                let known_by = "a directory of readOnlyCommitLogStorePaths is empty".to_owned();
+                Err(self.missing(first.start - self.segment_len, known_by, "take that directory off the list"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// That queues do not lead beyond the log, where no checkpoint of ours tells its end; `queues_end` is where the last entry's
+    /// record ends. After a crash they may, by what a power loss took, unless a directory is empty.
+    pub fn check_reached(
+        &self,
+        segments: &Segments,
+        queues_end: u64,
+        checkpoint: &Checkpoint,
+        clean: bool,
+    ) -> Result<(), OpenError> {
+        let end = segments.last().map_or(0, |last| last.end());
+        let files = segments.all();
+        let is_empty = |dir: &Path| !files.iter().any(|file| file.path().parent() == Some(dir));
+        // Without any checkpoint nobody says that there was a log.
+        let told = checkpoint.found().is_none() && checkpoint.log_time() > 0;
+        if told && queues_end > end && (clean || self.all().any(is_empty)) {
+            let known_by = format!("there are messages in queues up to {queues_end} of the log");
+            let remedy = "remove the directory consumequeue: the queues are made again from what is there";
+            return Err(self.missing(end, known_by, remedy));
+        }
+        Ok(())
+    }
+
+    fn missing(&self, start: u64, known_by: String, if_lost: &'static str) -> OpenError {
+        let dirs = self.all().map(Path::to_owned).collect();
+        OpenError::MissingSegment { segment: segment_name(start), known_by, dirs, if_lost }
+    }
+
+    /// Makes the segment at `start`, its directory entry durable too, where nothing of the log begins yet: what is at its path came
+    /// of an attempt that failed. A directory that does not take it is passed over for another.
+    pub fn make_segment(&self, start: u64) -> io::Result<LogFile> {
+        let mut failures = Vec::new();
+        for dir in self.places_for(start) {
+            match self.make_in(dir, start) {
+                Ok(file) => {
+                    for (dir, error) in failures {
+                        let dir: &Path = dir;
+                        tracing::warn!(dir = %dir.display(), %error, instead = %file.path().display(), "a directory takes no commit log segment; passed over");
+                    }
+                    return Ok(file);
+                }
+                Err(error) => failures.push((dir, error)),
+            }
+        }
+        Err(all_of(failures))
+    }
+
+    /// The directories to try for a segment, in this order: by its number those with room, then the others. Java:
+    /// MultiPathMappedFileQueue.tryCreateMappedFile, which tries the first one only.
+    fn places_for(&self, start: u64) -> Vec<&Path> {
+        let is_full = |dir: &Path| self.disk.usage(dir).is_ok_and(|usage| usage.used_ratio > self.used_ratio_max);
+        let all = self.writable.iter().map(PathBuf::as_path);
+        // One gets all, full or not, and nobody need ask.
+        let (mut full, mut places): (Vec<_>, Vec<_>) = all.partition(|dir| self.writable.len() > 1 && is_full(dir));
+        if places.is_empty() {
+            std::mem::swap(&mut full, &mut places);
+        }
+        let count = places.len();
+        // Less than there are directories.
+        places.rotate_left((start / self.segment_len % count as u64) as usize);
+        places.extend(full);
+        places
+    }
+
+    fn make_in(&self, dir: &Path, start: u64) -> io::Result<LogFile> {
+        let path = dir.join(segment_name(start));
+        files::remove_file(&path)?;
+        LogFile::create(&*self.disk, path.clone(), start, self.segment_len)
+            .and_then(|file| self.disk.sync_dir(dir).map(|()| file))
+            .inspect_err(|_| {
+                // Another directory may get this segment now.
+                if let Err(error) = files::remove_file(&path) {
+                    tracing::warn!(path = %path.display(), %error, "a segment that could not be made stays behind; the next start passes it over");
+                }
+            })
+    }
+
+    /// How full the least full of the disks that take segments is: while one has room, the log goes on.
+    pub fn least_used(&self) -> io::Result<(&Path, DiskUsage)> {
+        let mut least: Option<(&Path, DiskUsage)> = None;
+        let mut failure = None;
+        for dir in &self.writable {
+            match self.disk.usage(dir) {
+                Ok(usage) if least.is_none_or(|(_, known)| usage.used_ratio < known.used_ratio) => {
+                    least = Some((dir, usage))
+                }
+                Ok(_) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        least.ok_or_else(|| failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+    }
+}
+
+fn has_segment(segments: &[SegmentPath], dir: &Path) -> bool {
+    segments.iter().any(|segment| segment.path.parent() == Some(dir))
+}
+
+/// Of files for the same segment the one that was used. A directory that took none leaves such a file at worst, and so does Java's
+/// broker, which makes files ahead and forgets those of a directory that is full by then.
+fn without_unused_doubles(found: Vec<SegmentPath>, len: u64) -> Result<Vec<SegmentPath>, OpenError> {
+    let mut single: Vec<SegmentPath> = Vec::with_capacity(found.len());
+    for segment in found {
+        let Some(other) = single.last().filter(|last| last.start == segment.start) else {
+            single.push(segment);
+            continue;
+        };
+        match (files::is_blank(&other.path)?, files::is_blank(&segment.path)?) {
+            (false, false) => {
+                return Err(OpenError::DoubleSegment { one: other.path.clone(), other: segment.path });
+            }
+            // The one that can be gone on in, if it is whole.
+            (true, true) if other.len == len => segment.drop_unused()?,
+            (false, true) => segment.drop_unused()?,
+            (true, _) => {
+                other.drop_unused()?;
+                single.pop();
+                single.push(segment);
+            }
+        }
+    }
+    Ok(single)
+}
+
+/// One error for several directories. That there is no room counts before all else: it is what an operator can help.
+fn all_of(mut failures: Vec<(&Path, io::Error)>) -> io::Error {
+    let no_room = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let telling = failures.iter().position(|(_, error)| no_room(error)).unwrap_or(0);
+    if failures.len() <= 1 {
+        return failures.pop().map_or_else(|| io::ErrorKind::NotFound.into(), |(_, error)| error);
+    }
+    let text: Vec<_> = failures.iter().map(|(dir, error)| format!("{}: {error}", dir.display())).collect();
+    io::Error::new(failures[telling].1.kind(), text.join("; "))
+}
+
+/// Whether a log can have these directories; if not, why. One that is in both lists is only read, as in Java.
+pub fn check_log_dirs(writable: &[PathBuf], read_only: &[PathBuf]) -> Result<(), String> {
+    check_apart(writable)?;
+    check_apart(read_only)?;
+    let (both, mut all): (Vec<_>, Vec<_>) = writable.iter().cloned().partition(|dir| read_only.contains(dir));
+    if all.is_empty() {
+        let what = if both.is_empty() {
+            "there is no directory"
+        } else {
+            "all directories are in readOnlyCommitLogStorePaths too"
+        };
+        return Err(format!("{what}: new messages need one"));
+    }
+    all.extend(read_only.iter().cloned());
+    check_apart(&all)
+}
+
+/// No directory is there twice or lies in another: what is in it would be there twice, or go with the other.
+fn check_apart(dirs: &[PathBuf]) -> Result<(), String> {
+    for (at, one) in dirs.iter().enumerate() {
+        for other in &dirs[at + 1..] {
+            if one == other {
+                return Err(format!("{} is there twice", one.display()));
+            }
+            let (inner, outer) = if one.starts_with(other) { (one, other) } else { (other, one) };
+            if inner.starts_with(outer) {
+                let (inner, outer) = (inner.display(), outer.display());
+                return Err(format!("{inner} lies inside {outer}: each needs a directory of its own"));
+            }
+        }
+    }
+    Ok(())
+}
