@@ -220,7 +220,7 @@ impl Index {
     fn put_key(&self, disk: &dyn Disk, topic: &str, key: &str, physical: u64, store_timestamp: i64) -> io::Result<()> {
         let last = self.files.read().last().cloned();
         if let Some(file) = &last
-            && file.put(topic, key, physical, store_timestamp)
+            && file.put(disk, topic, key, physical, store_timestamp)?
         {
             return Ok(());
         }
@@ -233,7 +233,8 @@ impl Index {
             file.follow(last);
         }
         let file = Arc::new(file);
-        file.put(topic, key, physical, store_timestamp);
+        // Its first entries have room since it was made.
+        file.put(disk, topic, key, physical, store_timestamp)?;
         self.files.write().push(file);
         Ok(())
     }
@@ -253,11 +254,11 @@ impl Index {
     /// another thread than the one that puts.
     pub fn prepare(&self, disk: &dyn Disk) {
         let Some(last) = self.files.read().last().cloned() else { return };
-        last.map_ahead();
+        last.map_ahead(disk);
         let mut next = self.next.lock();
         if next.is_none() && last.is_nearly_full() && !last.is_full() {
             // Whoever puts makes it then, and reports the error.
-            *next = self.make_file(disk, Some(&last)).inspect(IndexFile::map_ahead).ok();
+            *next = self.make_file(disk, Some(&last)).inspect(|file| file.map_ahead(disk)).ok();
         }
     }
 

@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 use ferromq_protocol::message::tags::index_key_hash;
 
 use crate::disk::{Disk, PAGE};
+use crate::files;
 use crate::looking::{Effort, Look, ReadError};
 use crate::mapped_file::{CHUNK_MAX, WordFile};
 
 const HEADER_LEN: usize = 40;
 const SLOT_LEN: usize = 4;
 const ENTRY_LEN: usize = 20;
+/// Entries take disk space in steps of so many bytes: 26,000 messages with two keys. Small beside the slots, and seldom enough.
+const ALLOCATED_STEP: usize = 1 << 20;
 /// Bytes of entries mapped ahead at least: 13,000 messages.
 const MAPPED_AHEAD_MIN: usize = 256 * 1024;
 
@@ -50,6 +53,8 @@ pub struct IndexFile {
     dirty: AtomicBool,
     /// Byte up to which entries were mapped ahead; 0 when slots and entries are to be mapped anew.
     mapped: AtomicUsize,
+    /// Byte before which slots and all entries to come have disk space; 0 when nothing is known.
+    allocated: AtomicUsize,
 }
 
 /// What a look at all entries found.
@@ -124,11 +129,51 @@ impl Entry {
 }
 
 impl IndexFile {
-    /// Makes an empty file.
+    /// Makes an empty file with disk space for its slots and first entries. A hash may go to any slot, so that all of their pages
+    /// are soon in use; entries come one after the other, and their space is taken when they come.
     pub fn create(disk: &dyn Disk, path: PathBuf, shape: IndexShape) -> io::Result<IndexFile> {
-        let words = WordFile::create(disk, path, shape.file_len())?;
-        words.put_word(NEXT_ENTRY_AT, 1);
-        Ok(IndexFile { words, shape, dirty: AtomicBool::new(true), mapped: AtomicUsize::new(0) })
+        let file = IndexFile::of(WordFile::create_empty(disk, path, shape.file_len())?, shape);
+        file.allocate(disk, 1).inspect_err(|_| {
+            if let Err(error) = files::remove_file(file.path()) {
+                tracing::warn!(%error, path = %file.path().display(), "an index file that has no room stays behind");
+            }
+        })?;
+        file.words.put_word(NEXT_ENTRY_AT, 1);
+        file.dirty.store(true, Ordering::Release);
+        Ok(file)
+    }
+
+    fn of(words: WordFile, shape: IndexShape) -> IndexFile {
+        let (mapped, allocated) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        IndexFile { words, shape, dirty: AtomicBool::new(false), mapped, allocated }
+    }
+
+    /// Takes disk space for entry `number`, those of its step, and the slots.
+    fn allocate(&self, disk: &dyn Disk, number: u32) -> io::Result<()> {
+        let number = number.min(self.shape.entries - 1);
+        let (at, end) = (self.entry_at(number), self.entry_at(number) + ENTRY_LEN);
+        let known = self.allocated.load(Ordering::Relaxed);
+        if end <= known {
+            return Ok(());
+        }
+        if known == 0 {
+            self.allocate_slots(disk)?;
+        }
+        let to = end.next_multiple_of(ALLOCATED_STEP).min(self.words.len());
+        let from = if known == 0 { at } else { known };
+        match self.words.allocate(disk, from..to) {
+            Ok(()) => {
+                self.allocated.fetch_max(to, Ordering::Relaxed);
+                Ok(())
+            }
+            // It may have its own: what is put again after a crash does.
+            Err(_) => self.words.allocate(disk, at..end),
+        }
+    }
+
+    /// Of a file opened nothing is known: Java's are not allocated.
+    fn allocate_slots(&self, disk: &dyn Disk) -> io::Result<()> {
+        self.words.allocate(disk, 0..self.entry_at(0))
     }
 
     /// Gives an empty file the end of the one before as its own begin and end, as Java does: the time of its first entry is
@@ -146,19 +191,30 @@ impl IndexFile {
     }
 
     /// Maps slots and the next entries, so that puts take no page fault; to be called now and then, and after each
-    /// [`IndexFile::sync`], which write-protects what it wrote. As many entries as came since the last call, twice.
-    pub fn map_ahead(&self) {
+    /// [`IndexFile::sync`], which write-protects what it wrote. As many entries as came since the last call, twice; as far as the
+    /// disk has room for them.
+    pub fn map_ahead(&self, disk: &dyn Disk) {
         let entry = |number: u32| self.entry_at(number.min(self.shape.entries));
         let next = self.entry_at(self.next_entry());
         let mapped = self.mapped.load(Ordering::Relaxed);
         let goal = if mapped == 0 {
-            self.map_in_steps(0..entry(0));
             next + MAPPED_AHEAD_MIN
         } else {
             let came = (next + MAPPED_AHEAD_MIN).saturating_sub(mapped);
             mapped.max(next + MAPPED_AHEAD_MIN.max(2 * came))
         };
         let goal = goal.min(entry(self.shape.entries));
+        let number = u32::try_from((goal - entry(0)) / ENTRY_LEN).unwrap_or(u32::MAX);
+        // Whoever puts reports that there is no room.
+        let room = self.allocate(disk, self.next_entry()).and_then(|()| self.allocate(disk, number));
+        let allocated = self.allocated.load(Ordering::Relaxed);
+        if room.is_err() && allocated == 0 {
+            return;
+        }
+        let goal = goal.min(allocated.max(next));
+        if mapped == 0 {
+            self.map_in_steps(0..entry(0));
+        }
         self.map_in_steps(mapped.max(next).min(goal)..goal);
         self.mapped.store(goal, Ordering::Relaxed);
     }
@@ -182,8 +238,7 @@ impl IndexFile {
 
     /// Maps a file of the right length.
     pub fn open(path: PathBuf, shape: IndexShape) -> io::Result<IndexFile> {
-        let words = WordFile::open(path)?;
-        Ok(IndexFile { words, shape, dirty: AtomicBool::new(false), mapped: AtomicUsize::new(0) })
+        Ok(IndexFile::of(WordFile::open(path)?, shape))
     }
 
     pub fn path(&self) -> &Path {
@@ -242,11 +297,19 @@ impl IndexFile {
     }
 
     /// Adds an entry; false when the file is full. The entry is complete before the slot and the header name it.
-    pub fn put(&self, topic: &str, key: &str, physical: u64, store_timestamp: i64) -> bool {
+    pub fn put(
+        &self,
+        disk: &dyn Disk,
+        topic: &str,
+        key: &str,
+        physical: u64,
+        store_timestamp: i64,
+    ) -> io::Result<bool> {
         if self.is_full() {
-            return false;
+            return Ok(false);
         }
         let number = self.next_entry();
+        self.allocate(disk, number)?;
         // The hash is never negative.
         let hash = index_key_hash(topic, key).cast_unsigned();
         let slot_at = self.slot_of(hash);
@@ -272,7 +335,7 @@ impl IndexFile {
         self.words.put_long(END_TIMESTAMP_AT, store_timestamp.cast_unsigned());
         self.words.put_word(NEXT_ENTRY_AT, number + 1);
         self.dirty.store(true, Ordering::Release);
-        true
+        Ok(true)
     }
 
     /// Whether any entry may be of `begin..=end` (milliseconds).
@@ -399,6 +462,7 @@ impl IndexFile {
             used += u32::from(slots[slot] == 0);
             slots[slot] = number;
         }
+        self.allocate_slots(disk)?;
         for (slot, newest) in slots.iter().enumerate() {
             let at = HEADER_LEN + slot * SLOT_LEN;
             if self.words.word(at) != *newest {
@@ -437,6 +501,7 @@ impl IndexFile {
 mod tests {
     use super::*;
     use crate::disk::LocalDisk;
+    use crate::testing::FaultyDisk;
 
     const SHAPE: IndexShape = IndexShape { slots: 7, entries: 12 };
 
@@ -453,7 +518,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = IndexFile::create(&LocalDisk, dir.path().join("1"), IndexShape { slots: 7, entries: 500 }).unwrap();
         for physical in 0..400 {
-            file.put("T", "the same", physical, 10_000);
+            file.put(&LocalDisk, "T", "the same", physical, 10_000).unwrap();
         }
         let sought = KeyQuery { topic: "T", key: "the same", max: 1000, begin: 0, end: i64::MAX };
         let find = |effort, steps: &mut Steps| {
@@ -471,12 +536,70 @@ mod tests {
         assert_eq!((find(Effort::Full, &mut steps).unwrap(), steps.used_up), (0, true));
     }
 
+    #[test]
+    fn disk_space_is_taken_as_entries_come() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, path) = (FaultyDisk::default(), dir.path().join("1"));
+        let shape = IndexShape { slots: 100_000, entries: 1_000_000 };
+        let taken = || std::fs::metadata(&path).unwrap().blocks() * 512;
+        let file = IndexFile::create(&disk, path.clone(), shape).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), shape.file_len(), "as long as Java's");
+        assert!((400_000..2 << 20).contains(&taken()), "{}", taken());
+        let full = |full| disk.full.store(full, Ordering::SeqCst);
+        // Into holes nothing is put: a full disk is an error, wherever it comes.
+        let (mut put, mut refused) = (0, 0);
+        while put < 200_000_u64 {
+            full(true);
+            match file.put(&disk, "T", &format!("k{put}"), put, 10_000) {
+                Ok(taken) => put += u64::from(taken),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+                    refused += 1;
+                    full(false);
+                    assert!(file.put(&disk, "T", &format!("k{put}"), put, 10_000).unwrap());
+                    put += 1;
+                }
+            }
+            if put % 10_000 == 0 {
+                file.map_ahead(&disk);
+            }
+        }
+        assert!(refused > 0);
+        assert!(taken() < (400_000 + 200_000 * 20) + (4 << 20), "{}", taken());
+        for key in [0, 1, 99_999, 199_999] {
+            assert_eq!(find(&file, &format!("k{key}"), 0, i64::MAX), [key]);
+        }
+        // One of Java's has no space at all.
+        let sparse = dir.path().join("2");
+        std::fs::File::create(&sparse).unwrap().set_len(shape.file_len()).unwrap();
+        let file = IndexFile::open(sparse.clone(), shape).unwrap();
+        full(true);
+        file.map_ahead(&disk);
+        assert!(file.put(&disk, "T", "k", 1, 10_000).is_err() && file.keep_before(&disk, 1).is_err());
+        assert_eq!(std::fs::metadata(&sparse).unwrap().blocks(), 0);
+        full(false);
+        assert!(file.put(&disk, "T", "k", 1, 10_000).unwrap());
+        assert!(std::fs::metadata(&sparse).unwrap().blocks() * 512 >= 400_000);
+        full(true);
+        assert!(IndexFile::create(&disk, dir.path().join("3"), shape).is_err() && !dir.path().join("3").exists());
+    }
+
     fn filled(dir: &Path) -> IndexFile {
         let file = IndexFile::create(&LocalDisk, dir.join("1"), SHAPE).unwrap();
         for message in 0..5 {
             // Seven slots for few keys: chains are shared.
-            assert!(file.put("T", "all", message * 100, 1_000_000 + message.cast_signed() * 1500));
-            assert!(file.put("T", &format!("k{message}"), message * 100, 1_000_000 + message.cast_signed() * 1500));
+            assert!(file.put(&LocalDisk, "T", "all", message * 100, 1_000_000 + message.cast_signed() * 1500).unwrap());
+            assert!(
+                file.put(
+                    &LocalDisk,
+                    "T",
+                    &format!("k{message}"),
+                    message * 100,
+                    1_000_000 + message.cast_signed() * 1500
+                )
+                .unwrap()
+            );
         }
         file
     }
@@ -490,12 +613,13 @@ mod tests {
         assert_eq!(find(&file, "k9", 0, i64::MAX), Vec::<u64>::new());
         assert_eq!(find(&file, "all", 1_004_500, i64::MAX), [400, 300]);
         assert_eq!(find(&file, "all", 0, 1_000_999), [0]);
-        assert!(file.put("T", "x", 500, 1_009_000) && file.is_full() && !file.put("T", "y", 600, 1_009_000));
+        assert!(file.put(&LocalDisk, "T", "x", 500, 1_009_000).unwrap() && file.is_full());
+        assert!(!file.put(&LocalDisk, "T", "y", 600, 1_009_000).unwrap());
         let next = IndexFile::create(&LocalDisk, dir.path().join("2"), SHAPE).unwrap();
         next.follow(&file);
         assert_eq!((next.begin_timestamp(), next.end_physical()), (1_009_000, 500));
         // An hour later: the entry's seconds count from the inherited begin, but the message is found at its time.
-        next.put("T", "z", 600, 4_609_000);
+        next.put(&LocalDisk, "T", "z", 600, 4_609_000).unwrap();
         assert_eq!(find(&next, "z", 4_609_000, 4_609_000), [600]);
         assert_eq!(find(&next, "z", 4_609_001, i64::MAX), [600], "times are whole seconds");
         assert_eq!(find(&next, "z", 4_611_000, i64::MAX), []);
@@ -521,7 +645,7 @@ mod tests {
         assert_eq!(find(&file, "all", 0, i64::MAX), [300, 200, 100, 0]);
         assert_eq!(file.end_physical(), 300);
         for key in ["all", "k4"] {
-            assert!(file.put("T", key, 400, 1_006_000));
+            assert!(file.put(&LocalDisk, "T", key, 400, 1_006_000).unwrap());
         }
         assert_eq!(find(&file, "k4", 0, i64::MAX), [400]);
         assert!(!file.check(400, false, &|_, _| true).broken, "it ends where the log does");

@@ -5,7 +5,7 @@
 //! index): all access is by 32-bit atomics, so that readers and the writer never race.
 //!
 //! What makes the mappings sound, for every block below: files have their full length before they are mapped
-//! (`Disk::create` allocates it, `files` checks it on open) and nobody makes them shorter while they are mapped: this
+//! (they get it when they are made, `files` checks it on open) and nobody makes them shorter while they are mapped: this
 //! crate never does, and the directory lock keeps other brokers away. So no byte changes under a reader except through
 //! this module. What the disk cannot give back is SIGBUS all the same: old bytes are looked for first (`look`).
 #![allow(unsafe_code, reason = "memory-mapped files; every block states its proof")]
@@ -417,13 +417,8 @@ pub struct WordFile {
 }
 
 impl WordFile {
-    /// Makes a file of `len` allocated, zeroed bytes. It is durable after a [`WordFile::sync`] and one of its directory.
-    pub fn create(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<WordFile> {
-        let file = disk.create(&path, len)?;
-        or_gone(WordFile::map(&file, path.clone()), &path)
-    }
-
-    /// Makes a file of `len` zeroed bytes of which none is allocated: see [`WordFile::allocate`].
+    /// Makes a file of `len` zeroed bytes of which none is allocated: see [`WordFile::allocate`]. It is durable after a
+    /// [`WordFile::sync`] and one of its directory.
     pub fn create_empty(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<WordFile> {
         let file = disk.create(&path, 0)?;
         or_gone(file.set_len(len).and_then(|()| WordFile::map(&file, path.clone())), &path)
@@ -587,7 +582,7 @@ mod tests {
     fn words_are_big_endian() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w");
-        let file = WordFile::create(&LocalDisk, path.clone(), 16).unwrap();
+        let file = WordFile::create_empty(&LocalDisk, path.clone(), 16).unwrap();
         file.put_long(4, 0x0102_0304_0506_0708);
         assert_eq!((file.word(8), file.long(4), file.len()), (0x0506_0708, 0x0102_0304_0506_0708, 16));
         file.sync(&LocalDisk, 0..16).unwrap();
