@@ -505,6 +505,14 @@ impl WordFile {
         self.atom(at).store(value.to_be(), Ordering::Release);
     }
 
+    /// The words from byte `at` on. Each is read by itself.
+    ///
+    /// # Panics
+    /// When `at` is not a multiple of four, or not all of them are inside the file.
+    pub fn words<const N: usize>(&self, at: usize) -> [u32; N] {
+        std::array::from_fn(|index| u32::from_be(self.atoms::<N>(at)[index].load(Ordering::Acquire)))
+    }
+
     /// Two words as one number. Not atomic as a whole.
     pub fn long(&self, at: usize) -> u64 {
         u64::from(self.word(at)) << 32 | u64::from(self.word(at + 4))
@@ -523,11 +531,15 @@ impl WordFile {
     }
 
     fn atom(&self, at: usize) -> &AtomicU32 {
-        assert!(at.is_multiple_of(4) && at + 4 <= self.map.len(), "word at {at} of {}", self.map.len());
+        &self.atoms::<1>(at)[0]
+    }
+
+    fn atoms<const N: usize>(&self, at: usize) -> &[AtomicU32; N] {
+        assert!(at.is_multiple_of(4) && at + 4 * N <= self.map.len(), "{N} words at {at} of {}", self.map.len());
         // SAFETY: inside the mapping and aligned (a mapping starts on a page, `at` is a multiple of four; both
-        // asserted). Every access to this file's memory goes through here, so all of them are atomic. The borrow of
-        // `self` keeps the mapping.
-        unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().add(at).cast()) }
+        // asserted), and an `AtomicU32` has the layout of a word. Every access to this file's memory goes through here, so
+        // all of them are atomic. The borrow of `self` keeps the mapping.
+        unsafe { &*self.map.as_mut_ptr().add(at).cast::<[AtomicU32; N]>() }
     }
 }
 

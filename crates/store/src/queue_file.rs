@@ -111,11 +111,12 @@ impl QueueFile {
 
     /// The entry at `offset`, which must be in this file; whatever is there.
     pub fn entry(&self, offset: u64) -> QueueEntry {
-        let at = self.at(offset);
+        let [physical_high, physical_low, len, tags_high, tags_low] = self.words.words(self.at(offset));
+        let long = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
         QueueEntry {
-            physical: PhysicalOffset(self.words.long(at)),
-            len: self.words.word(at + 8),
-            tags_code: self.words.long(at + 12).cast_signed(),
+            physical: PhysicalOffset(long(physical_high, physical_low)),
+            len,
+            tags_code: long(tags_high, tags_low).cast_signed(),
         }
     }
 

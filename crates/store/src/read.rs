@@ -154,18 +154,20 @@ pub struct Reader {
 struct Window {
     file: Arc<LogFile>,
     bytes: LogSlice,
+    len: usize,
 }
 
 impl Window {
     fn of(file: Arc<LogFile>) -> Option<Window> {
         let bytes = file.slice(0..file.written())?;
-        Some(Window { file, bytes })
+        Some(Window { len: bytes.len(), file, bytes })
     }
 
     /// Where in this segment a record of `len` bytes at `physical` is, if it is.
     fn place(&self, physical: u64, len: usize) -> Option<Range<usize>> {
         let at = usize::try_from(physical.checked_sub(self.file.start())?).ok()?;
-        (at <= self.bytes.len() && len <= self.bytes.len() - at).then(|| at..at + len)
+        let end = at.checked_add(len)?;
+        (end <= self.len).then_some(at..end)
     }
 }
 
@@ -363,6 +365,7 @@ impl Reader {
         // Entries before this are in memory.
         let mut entries_end = from;
         let mut looked_into = FilterCost::default();
+        let reads_records = filter.reads_records();
         for offset in from..run.end {
             if offset == entries_end {
                 entries_end = run.end.min(offset + ENTRIES_STEP);
@@ -418,25 +421,27 @@ impl Reader {
                 });
                 continue;
             };
-            let reads_record = filter.reads_records();
-            let can_be_read =
-                if reads_record { looked_into.one_more(len, look.effort) } else { Ok(true) }.and_then(|fits| {
-                    if place.start < there.start || place.end > there.end {
+            let is_there = there.start <= place.start && place.end <= there.end;
+            if reads_records || !is_there {
+                let mut look_at_it = || {
+                    let fits = !reads_records || looked_into.one_more(len, look.effort)?;
+                    if !is_there {
                         there = place.start..window.file.look(look, place.clone())?;
                     }
                     Ok(fits)
-                });
-            match can_be_read {
-                Ok(true) => {}
-                Err(error) if offset == from || matches!(error, ReadError::NeedsTime) && reads_record => {
-                    return Err(error);
-                }
-                Ok(false) | Err(_) => {
-                    outcome.next_offset = QueueOffset(offset);
-                    break;
+                };
+                match look_at_it() {
+                    Ok(true) => {}
+                    Err(error) if offset == from || matches!(error, ReadError::NeedsTime) && reads_records => {
+                        return Err(error);
+                    }
+                    Ok(false) | Err(_) => {
+                        outcome.next_offset = QueueOffset(offset);
+                        break;
+                    }
                 }
             }
-            if reads_record {
+            if reads_records {
                 let record = Record::parse(&window.bytes[place.clone()]);
                 let matches = record.is_ok_and(|record| filter.matches_record(&record));
                 if !matches {
