@@ -82,8 +82,10 @@ fn unknown(name: &str) -> String {
     format!("The sub command {name} not exist.\n")
 }
 
+/// The common ones and the command's own, which may say a common one in other words.
 fn all_options(command: &Command) -> Vec<OptionSpec> {
-    COMMON.iter().chain(command.options).copied().collect()
+    let common = COMMON.iter().filter(|common| command.options.iter().all(|own| own.short != common.short));
+    common.chain(command.options).copied().collect()
 }
 
 fn usage_of(command: &Command) -> String {

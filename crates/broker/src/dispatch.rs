@@ -228,6 +228,9 @@ fn find(code: RequestCode) -> Option<Line> {
         RequestCode::CLEAN_UNUSED_TOPIC => {
             line(Broker(Delete), |d, call| call.answer(topics::clean_unused(d.deletion())))
         }
+        RequestCode::CLEAN_EXPIRED_CONSUMEQUEUE => {
+            line(Broker(Delete), |d, call| call.answer(topics::clean_expired(d.deletion())))
+        }
         RequestCode::GET_ALL_TOPIC_CONFIG => {
             line(Topic(List), |d, call| call.reply(topics::all(&d.topics))).at_length().only_answers()
         }
@@ -428,7 +431,7 @@ mod tests {
         assert_eq!(table(&|t| t == Touches::GroupInTopic(Action::Consume)), [11, 14, 15, 361]);
         assert_eq!(table(&|t| matches!(t, Touches::GroupInTopic(Action::Get | Action::Update))), [222, 303, 309, 353]);
         assert_eq!(table(&|t| t == Touches::Client), [34, 35, 41, 42, 46]);
-        assert_eq!(table(&|t| matches!(t, Touches::Broker(_))), [25, 26, 28, 33, 43, 45, 204, 315, 316, 317, 328]);
-        assert_eq!(table(&|_| true).len(), 59);
+        assert_eq!(table(&|t| matches!(t, Touches::Broker(_))), [25, 26, 28, 33, 43, 45, 204, 306, 315, 316, 317, 328]);
+        assert_eq!(table(&|_| true).len(), 60);
     }
 }

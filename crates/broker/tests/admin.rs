@@ -173,6 +173,59 @@ async fn topics_are_made_changed_and_deleted() {
     house.stop().await;
 }
 
+/// Rewrites `topics.json` as if nobody had ever heard of these topics.
+fn forget_topics(root: &std::path::Path, names: &[&str]) {
+    let path = root.join("config/topics.json");
+    let mut table: TopicConfigTable = ferromq_protocol::json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    table.topic_config_table.retain(|name, _| !names.contains(&&**name));
+    std::fs::write(&path, serde_json::to_vec(&table).unwrap()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_of_unknown_topics_go_when_their_messages_have_gone_and_others_keep_their_offsets() {
+    let root = tempfile::tempdir().unwrap();
+    let small = "mappedFileSizeCommitLog=65536\n";
+    let house = House::start(root.path(), small).await;
+    for topic in ["Gone", "KnownAndEmpty", "HalfGone"] {
+        house.send(topic, "0", "", b"old").await;
+        house.see(topic, "0", 1).await;
+        let committed = [("consumerGroup", "CG"), ("topic", topic), ("queueId", "0"), ("commitOffset", "1")];
+        assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &committed, b"").await.code, 0);
+    }
+    while offset_of(&house.send("Filler", "0", "", &[7; 9000]).await) < 65536 {}
+    house.send("HalfGone", "1", "", b"new").await;
+    house.stop().await;
+
+    // The first segment is over, and two of the topics are in queues and offsets alone.
+    std::fs::remove_file(root.path().join("commitlog/00000000000000000000")).unwrap();
+    forget_topics(root.path(), &["Gone", "HalfGone"]);
+    let house = House::start(root.path(), small).await;
+    let queues = |topic: &str| root.path().join("consumequeue").join(topic).exists();
+    assert_eq!(house.ask(RequestCode::CLEAN_EXPIRED_CONSUMEQUEUE, &[], b"").await.code, 0);
+    assert_eq!(["Gone", "KnownAndEmpty", "HalfGone"].map(queues), [false, true, true]);
+    for (code, topic, queue, offset) in [
+        (RequestCode::GET_MIN_OFFSET, "KnownAndEmpty", "0", "1"),
+        (RequestCode::GET_MAX_OFFSET, "KnownAndEmpty", "0", "1"),
+        (RequestCode::GET_MAX_OFFSET, "HalfGone", "1", "1"),
+        (RequestCode::GET_MAX_OFFSET, "Gone", "0", "0"),
+    ] {
+        let reply = house.ask(code, &[("topic", topic), ("queueId", queue)], b"").await;
+        assert_eq!(support::field(&reply, "offset"), offset, "{code:?} {topic}");
+    }
+    assert_eq!(house.ask(RequestCode::CLEAN_UNUSED_TOPIC, &[], b"").await.code, 0);
+    assert_eq!(["Gone", "KnownAndEmpty", "HalfGone", "Filler"].map(queues), [false, true, false, true]);
+
+    // Made anew, a topic begins at 0 for its groups too; the one that was kept goes on where it was.
+    for (topic, first) in [("Gone", "0"), ("HalfGone", "0"), ("KnownAndEmpty", "1")] {
+        let sent = house.send(topic, "0", "", b"again").await;
+        assert_eq!(support::field(&sent, "queueOffset"), first, "{topic}");
+        let of = [("consumerGroup", "CG"), ("topic", topic), ("queueId", "0")];
+        let committed = house.ask(RequestCode::QUERY_CONSUMER_OFFSET, &of, b"").await;
+        assert_eq!(committed.field("offset").unwrap_or_default(), first, "{topic}");
+    }
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_are_made_changed_and_deleted() {
     let (_root, house) = house("").await;

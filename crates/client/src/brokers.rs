@@ -1,4 +1,4 @@
-//! Brokers: runtime table, configuration, write permission.
+//! Brokers: runtime table, configuration, write permission, removing what is old.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +27,21 @@ impl Admin {
         let request =
             Command::request(RequestCode::UPDATE_BROKER_CONFIG, &NoFields).with_body(format!("{key}={value}\n"));
         self.ask_named(addr, request).await.map(drop)
+    }
+
+    /// CLEAN_EXPIRED_CONSUMEQUEUE (306): queues without a message.
+    pub async fn clean_expired_queues(&self, addr: &str) -> Result<(), AdminError> {
+        self.ask(addr, Command::request(RequestCode::CLEAN_EXPIRED_CONSUMEQUEUE, &NoFields)).await.map(drop)
+    }
+
+    /// CLEAN_UNUSED_TOPIC (316): queues of topics that the broker does not know.
+    pub async fn clean_unused_topics(&self, addr: &str) -> Result<(), AdminError> {
+        self.ask(addr, Command::request(RequestCode::CLEAN_UNUSED_TOPIC, &NoFields)).await.map(drop)
+    }
+
+    /// DELETE_EXPIRED_COMMITLOG (329): log files whose time is over.
+    pub async fn delete_expired_log(&self, addr: &str) -> Result<(), AdminError> {
+        self.ask(addr, Command::request(RequestCode::DELETE_EXPIRED_COMMITLOG, &NoFields)).await.map(drop)
     }
 
     /// WIPE_WRITE_PERM_OF_BROKER (205) on one nameserver; returns how many topics changed.

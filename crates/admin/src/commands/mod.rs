@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use ferromq_config::command_line::{GivenOptions, OptionSpec};
 
 mod broker_status;
+mod cleaning;
 mod cluster_list;
 mod consume_message;
 mod consumer_connection;
@@ -48,6 +49,9 @@ pub const COMMANDS: &[Command] = &[
     topic_list::COMMAND,
     wipe_write_perm::COMMAND,
     reset_offset_by_time::COMMAND,
+    cleaning::CLEAN_EXPIRED_CQ,
+    cleaning::DELETE_EXPIRED_COMMIT_LOG,
+    cleaning::CLEAN_UNUSED_TOPIC,
     get_broker_config::COMMAND,
     send_message::COMMAND,
     consume_message::COMMAND,
@@ -128,22 +132,22 @@ impl Context {
     /// Masters and slaves of a cluster, broker by broker.
     pub async fn replicas(&mut self, cluster: &str) -> Result<Vec<String>, Failure> {
         let info = self.admin.cluster_info().await?;
-        match broker_names(&info, cluster) {
-            Some(names) => Ok(names
-                .iter()
-                .filter_map(|name| info.broker_addr_table.get(name))
-                .flat_map(|broker| broker.broker_addrs.values().cloned())
-                .collect()),
-            None => {
-                self.text(UNKNOWN_CLUSTER);
-                Ok(Vec::new())
-            }
-        }
+        Ok(replicas_of(&info, cluster).unwrap_or_else(|| {
+            self.text(UNKNOWN_CLUSTER);
+            Vec::new()
+        }))
     }
 }
 
 const UNKNOWN_CLUSTER: &str =
     "[error] Make sure the specified clusterName exists or the name server connected to is correct.";
+
+/// Masters and slaves of a cluster, broker by broker.
+fn replicas_of(info: &ClusterInfo, cluster: &str) -> Option<Vec<String>> {
+    let names = broker_names(info, cluster)?;
+    let brokers = names.iter().filter_map(|name| info.broker_addr_table.get(name.as_str()));
+    Some(brokers.flat_map(|broker| broker.broker_addrs.values().cloned()).collect())
+}
 
 /// The broker names of a cluster, sorted.
 pub fn broker_names(info: &ClusterInfo, cluster: &str) -> Option<Vec<String>> {

@@ -189,14 +189,16 @@ impl Deletion {
         Ok(())
     }
 
-    /// The queues of topics that are no longer in the table, and what groups have committed there.
-    fn clean_unused(&self) -> Result<(), Refusal> {
+    /// The queues of topics that are not in the table and for which `goes` is true, and what groups have committed there. Nobody sends to
+    /// such a topic, so a new one of its name begins anew for everybody.
+    fn clean(&self, goes: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         let system: Vec<String> = system_topics(&self.config.current()).collect();
         let is_kept = |topic: &str| {
             self.topics.contains(topic)
                 || names::is_lmq(topic)
                 || names::is_system(topic)
                 || system.iter().any(|system| system == topic)
+                || !goes(topic)
         };
         let unused = self.store.topics().into_iter().filter(|topic| !is_kept(topic));
         let unused: Vec<TopicName> = unused.map(|topic| TopicName::from(&*topic)).collect();
@@ -209,7 +211,7 @@ impl Deletion {
             .wait_saved()
             .map_err(|error| error.to_string())
             .and_then(|()| {
-                let is_kept = |topic: &str| !unused.iter().any(|unused| **unused == *topic);
+                let is_kept = |topic: &str| !unused.iter().any(|unused| **unused == *topic) || !goes(topic);
                 self.store.clean_queues_except(is_kept).map_err(|error| error.to_string())
             })
             .map_err(|error| Refusal::system_error(format!("queue files could not be removed: {error}")))?;
@@ -244,7 +246,16 @@ pub(crate) fn system(config: &BrokerConfig) -> Reply {
 
 /// CLEAN_UNUSED_TOPIC: removes the queues of topics that are no longer in the table.
 pub(crate) fn clean_unused(parts: Deletion) -> Answer {
-    Answer::off_task(move || parts.clean_unused().map(|()| Reply::ok()))
+    Answer::off_task(move || parts.clean(|_| true).map(|()| Reply::ok()))
+}
+
+/// CLEAN_EXPIRED_CONSUMEQUEUE: of those topics, the ones that have no message left. Java removes such queues of topics that are in use, too:
+/// they begin at 0 again while groups have committed more, and messages are passed over or come twice.
+pub(crate) fn clean_expired(parts: Deletion) -> Answer {
+    Answer::off_task(move || {
+        let store = Arc::clone(&parts.store);
+        parts.clean(|topic| !store.has_messages(topic)).map(|()| Reply::ok())
+    })
 }
 
 fn refuse_system_topic(config: &BrokerConfig, topic: &str) -> Result<(), Refusal> {

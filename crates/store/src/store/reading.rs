@@ -154,6 +154,11 @@ impl Store {
         self.queues.of_topic(topic).iter().map(|queue| queue.id()).collect()
     }
 
+    /// Whether any message of a topic is in the log and in a queue, or on its way there.
+    pub fn has_messages(&self, topic: &str) -> bool {
+        self.queues.of_topic(topic).iter().any(|queue| queue.next() > queue.min())
+    }
+
     pub fn watermarks(&self) -> Watermarks {
         // Each before the one that bounds it.
         let dispatched = PhysicalOffset(self.positions.projected());
