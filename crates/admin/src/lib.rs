@@ -1,10 +1,11 @@
-//! `mqadmin`: one flat table of commands over `ferromq-client`.
+//! `mqadmin`: one flat table of commands over `ferromq-client`, and a short one of our own over the files of a store.
 //!
 //! Standard output, exit codes and option spellings are Java's, byte for byte where nothing is volatile. A failure prints the
 //! Java exception's line and cause on stderr, without stack frames, and leaves the exit code 0 as Java does.
 
 mod commands;
 mod failure;
+mod offline;
 mod text;
 
 use std::io::Write;
@@ -12,6 +13,7 @@ use std::io::Write;
 use commands::{COMMANDS, Command, Context};
 use ferromq_client::{Admin, AdminConfig};
 use ferromq_config::command_line::{COMMON, GivenOptions, HELP, NAMESRV_ADDR, OptionSpec, ignored, usage};
+use offline::OfflineCommand;
 
 /// Runs one command line (without the program's name) and returns the exit code.
 pub async fn run(arguments: &[String]) -> u8 {
@@ -22,12 +24,17 @@ pub async fn run(arguments: &[String]) -> u8 {
             0
         }
         [help, name] if help == "help" => {
-            out.push_str(&find(name).map_or_else(|| unknown(name), usage_of));
+            out.push_str(&match (find(name), find_offline(name)) {
+                (Some(command), _) => usage_of(command),
+                (None, Some(command)) => usage_of_offline(command),
+                (None, None) => unknown(name),
+            });
             0
         }
-        [name, rest @ ..] => match find(name) {
-            Some(command) => return execute(command, rest).await,
-            None => {
+        [name, rest @ ..] => match (find(name), find_offline(name)) {
+            (Some(command), _) => return execute(command, rest).await,
+            (None, Some(command)) => return command.execute(rest, &usage_of_offline(command)),
+            (None, None) => {
                 out.push_str(&unknown(name));
                 0
             }
@@ -78,6 +85,10 @@ fn find(name: &str) -> Option<&'static Command> {
     COMMANDS.iter().find(|command| command.name.eq_ignore_ascii_case(name))
 }
 
+fn find_offline(name: &str) -> Option<&'static OfflineCommand> {
+    offline::COMMANDS.iter().find(|command| command.name.eq_ignore_ascii_case(name))
+}
+
 fn unknown(name: &str) -> String {
     format!("The sub command {name} not exist.\n")
 }
@@ -92,10 +103,16 @@ fn usage_of(command: &Command) -> String {
     usage(&format!("mqadmin {}", command.name), &all_options(command))
 }
 
+fn usage_of_offline(command: &OfflineCommand) -> String {
+    usage(&format!("mqadmin {} DIR", command.name), &command.all_options())
+}
+
 fn command_list() -> String {
     let mut text = String::from("The most commonly used mqadmin commands are:\n");
-    for command in COMMANDS {
-        text.push_str(&format!("   {:<35} {}\n", command.name, command.description));
+    let java = COMMANDS.iter().map(|command| (command.name, command.description));
+    let own = offline::COMMANDS.iter().map(|command| (command.name, command.description));
+    for (name, description) in java.chain(own) {
+        text.push_str(&format!("   {name:<35} {description}\n"));
     }
     text.push_str("\nSee 'mqadmin help <command>' for more information on a specific command.\n");
     text
@@ -113,9 +130,14 @@ mod tests {
             let (name, text) = block.split_once('\n').expect("a name and a text");
             let text = text.trim_end();
             if name == "(list)" {
-                let listed: Vec<String> =
+                let mut listed: Vec<String> =
                     command_list().lines().filter(|line| line.starts_with("   ")).map(str::to_owned).collect();
+                let own = listed.split_off(COMMANDS.len());
                 assert_eq!(listed.join("\n"), text);
+                assert!(
+                    own.iter().zip(offline::COMMANDS).all(|(line, command)| line.contains(command.name)),
+                    "{own:?}"
+                );
             } else {
                 let command = find(name).unwrap_or_else(|| panic!("{name} is one of our commands"));
                 assert_eq!(usage_of(command).trim_end(), text, "{name}");

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::big_endian::long_at;
 use crate::disk::{Disk, sync_failed};
 use crate::error::OpenError;
 
@@ -119,12 +120,8 @@ impl Checkpoint {
         }
         let mut bytes = [0; USED_LEN];
         file.read_exact_at(&mut bytes, 0).map_err(OpenError::io("read", &path))?;
-        let field = |at: usize| {
-            let mut long = [0; 8];
-            long.copy_from_slice(&bytes[at..at + 8]);
-            // Java reads them signed; below 0 makes no sense in any of them.
-            i64::from_be_bytes(long).max(0)
-        };
+        // Java reads them signed; below 0 makes no sense in any of them.
+        let field = |at: usize| long_at(&bytes, at).cast_signed().max(0);
         let found = positions_in(&bytes);
         let found_begin = found.and_then(|_| begin_in(&bytes));
         let positions = found.unwrap_or(DurableUpTo { log: 0, queues: 0, index: 0 });
@@ -253,16 +250,83 @@ impl Checkpoint {
     }
 }
 
+/// What a file says, for who only looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointFile {
+    /// Store times of the last records whose bytes, queue entries and index entries are on the disk. Milliseconds.
+    pub log_time: i64,
+    pub queues_time: i64,
+    pub index_time: i64,
+    pub master_flushed: u64,
+    pub confirmed: u64,
+    pub places: Places,
+}
+
+/// What a file says by places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Places {
+    /// Nothing: it is Java's, or new.
+    None,
+    Hold {
+        up_to: DurableUpTo,
+        begin: LogBegin,
+    },
+    /// Somebody has moved the times since, as Java's broker does.
+    Outdated,
+    /// The CRC does not hold, or what should be there is something else.
+    Damaged,
+}
+
+/// Where the log begins, by a file whose places hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogBegin {
+    /// It is from before that was written.
+    Unsaid,
+    At(u64),
+    Damaged,
+}
+
+impl CheckpointFile {
+    /// `None` for bytes that are too few to be one.
+    pub fn decode(bytes: &[u8]) -> Option<CheckpointFile> {
+        let bytes: &[u8; USED_LEN] = bytes.first_chunk()?;
+        let witness_moved = bytes[WITNESS_AT..CRC_AT] != bytes[..WITNESS_LEN];
+        let places = match positions_in(bytes) {
+            Some(up_to) => {
+                let begin = match begin_in(bytes) {
+                    Some(begin) => LogBegin::At(begin),
+                    None if bytes[BEGIN_AT..] == [0; USED_LEN - BEGIN_AT] => LogBegin::Unsaid,
+                    None => LogBegin::Damaged,
+                };
+                Places::Hold { up_to, begin }
+            }
+            None if bytes[MAGIC_AT..].iter().all(|byte| *byte == 0) => Places::None,
+            None if bytes[MAGIC_AT..POSITIONS_AT] == MAGIC && crc_holds(bytes) && witness_moved => Places::Outdated,
+            None => Places::Damaged,
+        };
+        Some(CheckpointFile {
+            log_time: long_at(bytes, 0).cast_signed(),
+            queues_time: long_at(bytes, 8).cast_signed(),
+            index_time: long_at(bytes, 16).cast_signed(),
+            master_flushed: long_at(bytes, 24),
+            confirmed: long_at(bytes, 32),
+            places,
+        })
+    }
+}
+
+fn crc_holds(bytes: &[u8; USED_LEN]) -> bool {
+    bytes[CRC_AT..BEGIN_AT] == crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]).to_be_bytes()
+}
+
 /// The positions in a file, if they are whole and nobody has moved the times since they were written.
 fn positions_in(bytes: &[u8; USED_LEN]) -> Option<DurableUpTo> {
-    let long = |at: usize| long_at(bytes, at);
-    let holds = bytes[MAGIC_AT..POSITIONS_AT] == MAGIC
-        && bytes[CRC_AT..BEGIN_AT] == crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]).to_be_bytes()
-        && bytes[WITNESS_AT..CRC_AT] == bytes[..WITNESS_LEN];
+    let holds =
+        bytes[MAGIC_AT..POSITIONS_AT] == MAGIC && crc_holds(bytes) && bytes[WITNESS_AT..CRC_AT] == bytes[..WITNESS_LEN];
     holds.then(|| DurableUpTo {
-        log: long(POSITIONS_AT),
-        queues: long(POSITIONS_AT + 8),
-        index: long(POSITIONS_AT + 16),
+        log: long_at(bytes, POSITIONS_AT),
+        queues: long_at(bytes, POSITIONS_AT + 8),
+        index: long_at(bytes, POSITIONS_AT + 16),
     })
 }
 
@@ -270,12 +334,6 @@ fn positions_in(bytes: &[u8; USED_LEN]) -> Option<DurableUpTo> {
 fn begin_in(bytes: &[u8; USED_LEN]) -> Option<u64> {
     let holds = bytes[BEGIN_CRC_AT..] == crc32fast::hash(&bytes[MAGIC_AT..BEGIN_CRC_AT]).to_be_bytes();
     holds.then(|| long_at(bytes, BEGIN_AT))
-}
-
-fn long_at(bytes: &[u8; USED_LEN], at: usize) -> u64 {
-    let mut long = [0; 8];
-    long.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_be_bytes(long)
 }
 
 #[cfg(test)]

@@ -342,7 +342,7 @@ fn has_key(record: &[u8], sought: &KeyQuery<'_>) -> bool {
 }
 
 /// What a message is found by: its unique key and each of its keys.
-fn keys_of<'a>(properties: &EntryProperties<'a>) -> impl Iterator<Item = &'a str> {
+pub fn keys_of<'a>(properties: &EntryProperties<'a>) -> impl Iterator<Item = &'a str> {
     let keys = properties.keys.into_iter().flat_map(properties::keys);
     properties.unique_key.into_iter().chain(keys)
 }

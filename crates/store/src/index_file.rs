@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::tags::index_key_hash;
 
+use crate::big_endian::{long_at, word_at};
 use crate::disk::{Disk, PAGE};
 use crate::files;
 use crate::looking::{Effort, Look, ReadError};
 use crate::mapped_file::{CHUNK_MAX, WordFile};
 
-const HEADER_LEN: usize = 40;
-const SLOT_LEN: usize = 4;
-const ENTRY_LEN: usize = 20;
+pub const HEADER_LEN: usize = 40;
+pub const SLOT_LEN: usize = 4;
+pub const ENTRY_LEN: usize = 20;
 /// Entries take disk space in steps of so many bytes: 26,000 messages with two keys. Small beside the slots, and seldom enough.
 const ALLOCATED_STEP: usize = 1 << 20;
 /// Bytes of entries mapped ahead at least: 13,000 messages.
@@ -39,6 +40,16 @@ pub struct IndexShape {
 }
 
 impl IndexShape {
+    /// Where the slot of a hash is in a file.
+    pub fn slot_at(self, hash: u32) -> usize {
+        HEADER_LEN + (hash % self.slots) as usize * SLOT_LEN
+    }
+
+    /// Where an entry is.
+    pub fn entry_at(self, number: u32) -> usize {
+        HEADER_LEN + self.slots as usize * SLOT_LEN + number as usize * ENTRY_LEN
+    }
+
     /// Bytes of a file.
     pub fn file_len(self) -> u64 {
         HEADER_LEN as u64 + u64::from(self.slots) * SLOT_LEN as u64 + u64::from(self.entries) * ENTRY_LEN as u64
@@ -112,18 +123,55 @@ impl Steps {
     }
 }
 
+/// The head of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    hash: u32,
-    physical: u64,
-    /// Seconds since the file's begin.
-    seconds: u32,
-    previous: u32,
+pub struct IndexHead {
+    pub begin_timestamp: i64,
+    pub end_timestamp: i64,
+    pub begin_physical: u64,
+    pub end_physical: u64,
+    pub slots_used: u32,
+    /// Number the next entry gets; the first is 1.
+    pub next_entry: u32,
 }
 
-impl Entry {
+impl IndexHead {
+    /// Of its bytes in a file.
+    pub fn decode(bytes: &[u8; HEADER_LEN]) -> IndexHead {
+        IndexHead {
+            begin_timestamp: long_at(bytes, BEGIN_TIMESTAMP_AT).cast_signed(),
+            end_timestamp: long_at(bytes, END_TIMESTAMP_AT).cast_signed(),
+            begin_physical: long_at(bytes, BEGIN_PHYSICAL_AT),
+            end_physical: long_at(bytes, END_PHYSICAL_AT),
+            slots_used: word_at(bytes, SLOTS_USED_AT),
+            next_entry: word_at(bytes, NEXT_ENTRY_AT),
+        }
+    }
+}
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    pub hash: u32,
+    pub physical: u64,
+    /// Seconds since the file's begin.
+    pub seconds: u32,
+    pub previous: u32,
+}
+
+impl IndexEntry {
+    /// Of its bytes in a file.
+    pub fn decode(bytes: &[u8; ENTRY_LEN]) -> IndexEntry {
+        IndexEntry {
+            hash: word_at(bytes, 0),
+            physical: long_at(bytes, 4),
+            seconds: word_at(bytes, 12),
+            previous: word_at(bytes, 16),
+        }
+    }
+
     /// Nothing but zeros is a page that was lost (or a key with hash 0 of the log's first message).
-    fn is_blank(&self) -> bool {
+    pub fn is_blank(&self) -> bool {
         (self.hash, self.physical, self.previous) == (0, 0, 0)
     }
 }
@@ -279,16 +327,16 @@ impl IndexFile {
     }
 
     fn slot_of(&self, hash: u32) -> usize {
-        HEADER_LEN + (hash % self.shape.slots) as usize * SLOT_LEN
+        self.shape.slot_at(hash)
     }
 
     fn entry_at(&self, number: u32) -> usize {
-        HEADER_LEN + self.shape.slots as usize * SLOT_LEN + number as usize * ENTRY_LEN
+        self.shape.entry_at(number)
     }
 
-    fn entry(&self, number: u32) -> Entry {
+    fn entry(&self, number: u32) -> IndexEntry {
         let at = self.entry_at(number);
-        Entry {
+        IndexEntry {
             hash: self.words.word(at),
             physical: self.words.long(at + 4),
             seconds: self.words.word(at + 12),

@@ -14,6 +14,8 @@
 mod allocator;
 mod append;
 mod behind;
+mod big_endian;
+pub mod check;
 mod checkpoint;
 mod clock;
 mod commit_log;
@@ -54,6 +56,7 @@ mod walk;
 mod watermarks;
 
 pub use append::{AppendedBatch, AppendedMessage};
+pub use checkpoint::{CheckpointFile, DurableUpTo, LogBegin, Places};
 pub use clock::Clock;
 pub use config::{FlushMode, StoreConfig};
 pub use delay_levels::{DelayLevels, DelayLevelsError};

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
@@ -78,6 +78,48 @@ impl SideLock {
             }
             Err(error) => Err(OpenError::io("lock", dir)(error.into())),
         }
+    }
+}
+
+/// Keeps brokers away from a store while somebody reads in it, and leaves no trace. Held until dropped.
+#[derive(Debug)]
+pub struct ReadLock {
+    _files: Vec<File>,
+}
+
+impl ReadLock {
+    /// Takes shared locks where brokers take exclusive ones: on the file `lock` of the root, if there is one, and on those of
+    /// `dirs` that exist.
+    pub fn take(root: &Path, dirs: &[PathBuf]) -> Result<ReadLock, OpenError> {
+        let mut files = Vec::new();
+        let path = root.join("lock");
+        let locked = || OpenError::Locked { path: root.to_owned() };
+        // Held over the opening, as closing the file would give up what this process has on it.
+        let held = HELD.lock();
+        if let (Ok(metadata), Some(held)) = (path.metadata(), &*held)
+            && held.contains(&(metadata.dev(), metadata.ino()))
+        {
+            return Err(locked());
+        }
+        match File::open(&path) {
+            Ok(file) => match fcntl_lock(&file, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => files.push(file),
+                Err(Errno::AGAIN | Errno::ACCESS) => return Err(locked()),
+                Err(error) => return Err(OpenError::io("lock", &path)(error.into())),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(OpenError::io("open", &path)(error)),
+        }
+        for dir in dirs.iter().filter(|dir| dir.is_dir()) {
+            let file = File::open(dir).map_err(OpenError::io("open", dir))?;
+            match flock(&file, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => files.push(file),
+                Err(Errno::AGAIN) => return Err(OpenError::Locked { path: dir.clone() }),
+                // A file system without such locks.
+                Err(_) => {}
+            }
+        }
+        Ok(ReadLock { _files: files })
     }
 }
 

@@ -19,6 +19,26 @@ use crate::index::Index;
 use crate::queue_file::QueueEntry;
 use crate::queues::{Queues, is_directory_name};
 
+/// The queue entry of a record at `physical`.
+pub fn queue_entry(
+    record: &Record<'_>,
+    properties: &EntryProperties<'_>,
+    physical: u64,
+    delay_levels: &DelayLevels,
+) -> QueueEntry {
+    let delay = || properties.delay?.parse::<usize>().ok().filter(|level| *level > 0);
+    let tags_code = match delay() {
+        Some(level) if record.topic() == SCHEDULE_TOPIC => delay_levels.due_ms(level, record.store_timestamp()),
+        _ => properties.tags.map_or(0, tags_code),
+    };
+    QueueEntry {
+        physical: PhysicalOffset(physical),
+        // A record's length was read from a 31-bit field.
+        len: u32::try_from(record.record_len()).unwrap_or(u32::MAX),
+        tags_code,
+    }
+}
+
 /// Turns records into queue and index entries. Used by dispatch and by recovery.
 #[derive(Debug)]
 pub struct Projection {
@@ -29,23 +49,6 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// The queue entry of a record at `physical`.
-    fn queue_entry(&self, record: &Record<'_>, properties: &EntryProperties<'_>, physical: u64) -> QueueEntry {
-        let delay = || properties.delay?.parse::<usize>().ok().filter(|level| *level > 0);
-        let tags_code = match delay() {
-            Some(level) if record.topic() == SCHEDULE_TOPIC => {
-                self.delay_levels.due_ms(level, record.store_timestamp())
-            }
-            _ => properties.tags.map_or(0, tags_code),
-        };
-        QueueEntry {
-            physical: PhysicalOffset(physical),
-            // A record's length was read from a 31-bit field.
-            len: u32::try_from(record.record_len()).unwrap_or(u32::MAX),
-            tags_code,
-        }
-    }
-
     /// The queue a record belongs into, if consumers may see it.
     pub fn queue_of<'a>(
         &self,
@@ -79,7 +82,7 @@ impl Projection {
         properties: &EntryProperties<'_>,
         physical: u64,
     ) -> io::Result<(Put, QueueEntry)> {
-        let entry = self.queue_entry(record, properties, physical);
+        let entry = queue_entry(record, properties, physical, &self.delay_levels);
         let put = queue.put(&*self.disk, record.queue_offset(), &entry)?;
         if put != Put::Impossible {
             queue.raise_next(record.queue_offset().0 + 1);

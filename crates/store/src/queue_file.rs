@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ferromq_protocol::PhysicalOffset;
 
+use crate::big_endian::{long_at, word_at};
 use crate::disk::Disk;
 use crate::looking::{Growth, Look, ReadError};
 use crate::mapped_file::WordFile;
@@ -34,6 +35,15 @@ pub struct QueueEntry {
 }
 
 impl QueueEntry {
+    /// Of its bytes in a file.
+    pub fn decode(bytes: &[u8; ENTRY_LEN]) -> QueueEntry {
+        QueueEntry {
+            physical: PhysicalOffset(long_at(bytes, 0)),
+            len: word_at(bytes, 8),
+            tags_code: long_at(bytes, 12).cast_signed(),
+        }
+    }
+
     /// Before the first message of a queue that does not begin at 0.
     pub const FILLER: QueueEntry = QueueEntry { physical: PhysicalOffset(0), len: FILLER_LEN, tags_code: 0 };
 

@@ -377,7 +377,7 @@ fn is_whole(record: &Record<'_>, at: usize, on_disk: OnDisk) -> bool {
 
 /// Whether a page that holds a part of the record's properties was lost. The CRC covers the body only; but what was not
 /// written reads as zeros (segments are allocated zeroed, and the rest of one is zeroed when it is cut).
-fn has_torn_properties(record: &Record<'_>, at: usize) -> bool {
+pub fn has_torn_properties(record: &Record<'_>, at: usize) -> bool {
     let text = record.properties_bytes();
     let begin = at + record.record_len() - text.len();
     let in_first_page = (begin.next_multiple_of(PAGE) - begin).min(text.len());

@@ -20,15 +20,15 @@ use ferromq_protocol::QueueOffset;
 use crate::disk::{Disk, is_failed_sync};
 use crate::files::{make_dir, remove_file, segment_name};
 
-const MINUTE_MS: i64 = 60_000;
-const ENTRY_LEN: usize = 16;
+pub const MINUTE_MS: i64 = 60_000;
+pub const ENTRY_LEN: usize = 16;
 /// A minute comes into memory so long before it begins.
 const AHEAD_MS: i64 = 5_000;
 /// Bit of an entry's queue offset: it cancels another timer.
 const CANCELS: u64 = 1 << 63;
 /// The checkpoint as it was before timers were carried on, with its sum: the file still begins with it.
 const CHECKPOINT_HEAD_LEN: usize = 20;
-const CHECKPOINT_LEN: usize = 40;
+pub const CHECKPOINT_LEN: usize = 40;
 /// A file is made anew when so many of its entries count elsewhere, and no fewer than half of them: less than this is a block of the
 /// disk.
 const WASTE_MIN: u64 = 256;
@@ -530,7 +530,7 @@ fn minute_path(dir: &Path, minute: i64) -> PathBuf {
     dir.join(segment_name(minute.unsigned_abs()))
 }
 
-fn minute_of(due_ms: i64) -> i64 {
+pub fn minute_of(due_ms: i64) -> i64 {
     due_ms.max(0).div_euclid(MINUTE_MS)
 }
 
@@ -564,22 +564,20 @@ fn append(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// An entry of its bytes in a file; `None` where a crash of the machine has left zeros: it was not in a checkpoint then.
+pub fn decode_timer(entry: &[u8; ENTRY_LEN]) -> Option<Timer> {
+    let (due, place) = entry.split_at(8);
+    let due_ms = i64::from_be_bytes(due.try_into().unwrap_or_default());
+    let place = u64::from_be_bytes(place.try_into().unwrap_or_default());
+    (due_ms > 0).then_some(Timer { due_ms, offset: QueueOffset(place & !CANCELS), cancels: place & CANCELS != 0 })
+}
+
 fn read_minute(disk: &dyn Disk, path: &Path) -> io::Result<Vec<Timer>> {
     let file = File::open(path)?;
     // A file of ours, and of one minute: it fits into memory.
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
     disk.read(path, &file, &mut bytes, 0)?;
-    let mut timers = Vec::with_capacity(bytes.len() / ENTRY_LEN);
-    for entry in bytes.chunks_exact(ENTRY_LEN) {
-        let (due, place) = entry.split_at(8);
-        let due_ms = i64::from_be_bytes(due.try_into().unwrap_or_default());
-        let place = u64::from_be_bytes(place.try_into().unwrap_or_default());
-        // A crash of the machine may leave zeros where an entry should be; it was not in a checkpoint then.
-        if due_ms > 0 {
-            timers.push(Timer { due_ms, offset: QueueOffset(place & !CANCELS), cancels: place & CANCELS != 0 });
-        }
-    }
-    Ok(timers)
+    Ok(bytes.as_chunks().0.iter().filter_map(decode_timer).collect())
 }
 
 fn checkpoint_path(dir: &Path) -> PathBuf {
@@ -603,7 +601,8 @@ fn read_checkpoint(disk: &dyn Disk, dir: &Path) -> io::Result<Option<TimerCheckp
     Ok(checkpoint)
 }
 
-fn decode_checkpoint(bytes: &[u8]) -> Option<TimerCheckpoint> {
+/// `None` when it is damaged.
+pub fn decode_checkpoint(bytes: &[u8]) -> Option<TimerCheckpoint> {
     let is_whole = |len: usize| {
         let (content, sum) = bytes.get(..len)?.split_at(len - 4);
         (checksum(content).to_be_bytes() == sum).then_some(())

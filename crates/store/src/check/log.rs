@@ -1,0 +1,313 @@
+//! The commit log as it lies there: its files, each record of it, and where it ends.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ferromq_protocol::PhysicalOffset;
+use ferromq_protocol::message::record::{BLANK_LEN, RECORD_LEN_MIN};
+use ferromq_protocol::message::{ParsedRecord, Record};
+
+use super::CheckError;
+use super::report::{Part, Report};
+use super::window::Window;
+use crate::files;
+use crate::recovery::has_torn_properties;
+use crate::segments::RECORD_LEN_MAX;
+use crate::walk::{LogItem, record_at};
+
+/// Read at a time by who reads on, and by who looks here and there.
+pub const STEP: usize = 1 << 20;
+const STEP_BRIEF: usize = 16 * 1024;
+
+#[derive(Clone, Debug)]
+struct Segment {
+    start: u64,
+    len: u64,
+    path: PathBuf,
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+}
+
+#[derive(Debug)]
+pub struct Log {
+    /// In order of their places, which do not overlap.
+    segments: Vec<Segment>,
+    open: Option<(usize, Window)>,
+}
+
+/// What is known to be on the disk: what cannot be read there is damage; behind it, it is what a crash leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The broker was stopped in order.
+    pub clean: bool,
+    pub log: u64,
+}
+
+/// What going through the log came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Walked {
+    /// Behind the last record.
+    pub end: u64,
+    pub records: u64,
+    /// Of all store times.
+    pub newest_time: i64,
+}
+
+/// A part of the log without a record.
+struct Hole {
+    path: PathBuf,
+    at: u64,
+    physical: u64,
+    /// `None` for zeros that nothing has followed so far, which are the log's end.
+    why: Option<String>,
+}
+
+impl Hole {
+    /// A record follows at `end`.
+    fn tell(self, report: &mut Report<'_>, end: u64) {
+        let len = end.saturating_sub(self.physical);
+        let why = self.why.as_deref().unwrap_or("zeros");
+        report.fault(Part::Log, &self.path, self.at, format_args!("{len} bytes hold no record: {why}"));
+    }
+
+    /// Nothing does.
+    fn tell_of_end(self, report: &mut Report<'_>, known: Known) {
+        let Some(why) = self.why else { return };
+        if known.clean || self.physical < known.log {
+            let what = format_args!("what stands here is no record, and none follows: {why}");
+            report.fault(Part::Log, &self.path, self.at, what);
+        } else {
+            let what = format_args!("a torn record, which the next start cuts off: {why}");
+            report.note(Part::Log, &self.path, self.at, what);
+        }
+    }
+}
+
+impl Log {
+    /// Lists the files. A name, a length or a place that does not fit is told.
+    pub fn find(dirs: &[PathBuf], report: &mut Report<'_>) -> Result<Log, CheckError> {
+        let mut segments = Vec::new();
+        for dir in dirs {
+            for path in files::list_files(dir)? {
+                let len = path.metadata().map_err(|source| CheckError::Io { path: path.clone(), source })?.len();
+                match start_of(&path) {
+                    Some(start) => segments.push(Segment { start, len, path }),
+                    None => report.fault(Part::Log, &path, None, "not a name of a log file"),
+                }
+            }
+        }
+        segments.sort_by(|a, b| (a.start, &a.path).cmp(&(b.start, &b.path)));
+        let expected = segments.iter().map(|segment| segment.len).max().unwrap_or(0);
+        let mut fitting: Vec<Segment> = Vec::with_capacity(segments.len());
+        let last = segments.len().saturating_sub(1);
+        for (number, segment) in segments.into_iter().enumerate() {
+            let before = fitting.last().map(Segment::end);
+            match before {
+                Some(end) if segment.start < end => {
+                    report.fault(Part::Log, &segment.path, None, "lies over the file before it, and is passed over");
+                    continue;
+                }
+                Some(end) if segment.start > end => {
+                    let gap = segment.start - end;
+                    report.fault(
+                        Part::Log,
+                        &segment.path,
+                        None,
+                        format_args!("{gap} bytes of the log are missing before it"),
+                    );
+                }
+                _ => {}
+            }
+            if segment.len != expected {
+                let what = format_args!("has {} bytes, others have {expected}", segment.len);
+                // One that is being made is shorter for a moment, and a kill may hit that.
+                let is_new = number == last
+                    && Window::open(&segment.path, STEP_BRIEF)
+                        .is_ok_and(|mut file| file.next_used(0).is_ok_and(|used| used.is_none()));
+                report.tell(!is_new, Part::Log, &segment.path, None, what);
+            }
+            fitting.push(segment);
+        }
+        Ok(Log { segments: fitting, open: None })
+    }
+
+    /// The same files, read by somebody else.
+    pub fn again(&self) -> Log {
+        Log { segments: self.segments.clone(), open: None }
+    }
+
+    pub fn files(&self) -> usize {
+        self.segments.len()
+    }
+
+    pub fn begin(&self) -> u64 {
+        self.segments.first().map_or(0, |first| first.start)
+    }
+
+    /// The file with a place of the log, and where it is in there.
+    pub fn place(&self, physical: u64) -> Option<(&Path, u64)> {
+        let segment = &self.segments[self.number_of(physical)?];
+        Some((&segment.path, physical - segment.start))
+    }
+
+    fn number_of(&self, physical: u64) -> Option<usize> {
+        let number = self.segments.partition_point(|segment| segment.start <= physical).checked_sub(1)?;
+        (physical < self.segments[number].end()).then_some(number)
+    }
+
+    /// The record at a place; its body's CRC is not checked.
+    pub fn record_at(&mut self, physical: u64) -> io::Result<Option<Record<'_>>> {
+        let Some(number) = self.number_of(physical) else { return Ok(None) };
+        if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
+            self.open = Some((number, Window::open(&self.segments[number].path, STEP_BRIEF)?));
+        }
+        let Some((_, window)) = &mut self.open else { return Ok(None) };
+        record_in(window, physical - self.segments[number].start, physical)
+    }
+
+    /// Goes through all records, over damage, and hands on each that can be read, with whether its body is whole.
+    pub fn walk(
+        &self,
+        known: Known,
+        report: &mut Report<'_>,
+        visit: &mut dyn FnMut(&Record<'_>, bool, &mut Report<'_>),
+    ) -> Walked {
+        let mut walked = Walked { end: self.begin(), ..Walked::default() };
+        let mut hole: Option<Hole> = None;
+        for segment in &self.segments {
+            let mut window = match Window::open(&segment.path, STEP) {
+                Ok(window) => window,
+                Err(error) => {
+                    report.fault(Part::Log, &segment.path, None, format_args!("cannot be opened: {error}"));
+                    continue;
+                }
+            };
+            let mut at = 0;
+            while at < window.len() {
+                let physical = segment.start + at;
+                let step = match step_at(&mut window, at, physical, &mut |record| {
+                    if let Some(hole) = hole.take() {
+                        hole.tell(report, physical);
+                    }
+                    let whole = is_whole(record, at, known, report, &segment.path);
+                    walked.records += 1;
+                    walked.newest_time = walked.newest_time.max(record.store_timestamp());
+                    visit(record, whole, report);
+                }) {
+                    Ok(step) => step,
+                    Err(error) => {
+                        report.fault(Part::Log, &segment.path, at, format_args!("cannot be read: {error}"));
+                        at += STEP as u64 - at % STEP as u64;
+                        continue;
+                    }
+                };
+                match step {
+                    Step::Record(len) => {
+                        at += len;
+                        walked.end = segment.start + at;
+                    }
+                    Step::Filler => {
+                        if let Some(hole) = hole.take() {
+                            hole.tell(report, physical);
+                        }
+                        walked.end = segment.end();
+                        break;
+                    }
+                    Step::Rest => {
+                        hole.get_or_insert_with(|| Hole { path: segment.path.clone(), at, physical, why: None });
+                        break;
+                    }
+                    Step::Damage { len, why } => {
+                        let hole =
+                            hole.get_or_insert_with(|| Hole { path: segment.path.clone(), at, physical, why: None });
+                        hole.why.get_or_insert(why);
+                        at += len;
+                    }
+                }
+            }
+        }
+        if let Some(hole) = hole {
+            hole.tell_of_end(report, known);
+        }
+        walked
+    }
+}
+
+fn start_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.parse().ok().filter(|start| i64::try_from(*start).is_ok())
+}
+
+enum Step {
+    /// A record of so many bytes.
+    Record(u64),
+    /// The segment's records end here.
+    Filler,
+    /// Nothing but zeros, to the segment's end.
+    Rest,
+    Damage {
+        len: u64,
+        why: String,
+    },
+}
+
+/// Looks at what stands at `at` of a segment.
+fn step_at(window: &mut Window, at: u64, physical: u64, visit: &mut dyn FnMut(&Record<'_>)) -> io::Result<Step> {
+    if let Some(record) = record_in(window, at, physical)? {
+        let len = record.record_len() as u64;
+        visit(&record);
+        return Ok(Step::Record(len));
+    }
+    if window.array::<BLANK_LEN>(at)?.is_none_or(|head| head == [0; BLANK_LEN]) {
+        return Ok(match window.next_used(at)? {
+            None => Step::Rest,
+            // The length of a record begins with zeros.
+            Some(used) => Step::Damage { len: used.saturating_sub(3).max(at + 1) - at, why: "zeros".to_owned() },
+        });
+    }
+    let room = usize::try_from(window.len() - at).unwrap_or(usize::MAX);
+    let bytes = window.bytes(at, STEP)?;
+    Ok(match LogItem::at(bytes, physical, room) {
+        LogItem::End => Step::Filler,
+        LogItem::Damage { len, error } => Step::Damage { len: len as u64, why: error.to_string() },
+        // What `record_in` did not take is none, whatever its head says.
+        LogItem::Record(_) | LogItem::Part => Step::Damage {
+            len: bytes.len().saturating_sub(RECORD_LEN_MIN).max(1) as u64,
+            why: "the head of a record that is too long".to_owned(),
+        },
+    })
+}
+
+/// The record at `at` of a segment.
+fn record_in(window: &mut Window, at: u64, physical: u64) -> io::Result<Option<Record<'_>>> {
+    let head = window.bytes(at, RECORD_LEN_MIN)?;
+    let Some(len) = Record::head_at(head, PhysicalOffset(physical)).filter(|len| *len <= RECORD_LEN_MAX) else {
+        return Ok(None);
+    };
+    Ok(match record_at(window.bytes(at, len)?, physical) {
+        Ok(ParsedRecord::Record(record)) => Some(record),
+        Ok(ParsedRecord::Blank { .. }) | Err(_) => None,
+    })
+}
+
+/// Whether nothing of a record was lost, as far as that can be told.
+fn is_whole(record: &Record<'_>, at: u64, known: Known, report: &mut Report<'_>, path: &Path) -> bool {
+    let is_fault = known.clean || record.physical_offset().0 < known.log;
+    let from = |record: &Record<'_>| {
+        format!("{} queue {} offset {}", record.topic(), record.queue_id(), record.queue_offset())
+    };
+    if let Err(error) = record.check_crc() {
+        report.tell(is_fault, Part::Log, path, at, format_args!("message of {}: {error}", from(record)));
+        return false;
+    }
+    // A segment's length is a usize on any system that has one.
+    if has_torn_properties(record, usize::try_from(at).unwrap_or(0)) {
+        let what = format_args!("message of {}: a page of its properties is lost", from(record));
+        report.tell(is_fault, Part::Log, path, at, what);
+        return false;
+    }
+    true
+}

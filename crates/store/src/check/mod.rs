@@ -1,0 +1,278 @@
+//! Looks at a store that nobody uses, and says what in it does not hold together: log, queues, index, timers and checkpoint,
+//! each against the others.
+//!
+//! Reads files and nothing else: no mapping, no write, no lock that would leave a trace. Whatever is in the files, a length
+//! is looked at before memory is taken, and memory depends on the number of queues and minutes, not on what is in them.
+
+mod dump;
+mod index;
+mod log;
+mod queues;
+mod report;
+mod timers;
+mod window;
+
+#[cfg(test)]
+mod check_test;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use dump::{Chain, ChainLink, Dump, PlacedEntry};
+pub use report::{Finding, Part};
+
+use crate::checkpoint::{CheckpointFile, LogBegin, Places};
+use crate::delay_levels::DelayLevels;
+use crate::error::OpenError;
+use crate::index_file::IndexShape;
+use crate::lock::ReadLock;
+use index::Index;
+use log::{Known, Log, Walked};
+use queues::{Entered, Queues};
+use report::Report;
+use window::Window;
+
+/// Where a store is, and what its files do not say.
+#[derive(Clone, Debug)]
+pub struct CheckConfig {
+    pub root: PathBuf,
+    /// Where the log is, if not in `<root>/commitlog`.
+    pub log_dirs: Vec<PathBuf>,
+    /// `maxHashSlotNum` and `maxIndexNum`; `None` where they are as one to four.
+    pub index_shape: Option<(u32, u32)>,
+    /// `messageDelayLevel`.
+    pub delay_levels: DelayLevels,
+    /// The topics of `topics.json`, where that could be read: messages of others may have lost their queues to a Java broker's
+    /// deletion, which the log does not tell.
+    pub topics: Option<BTreeSet<String>>,
+}
+
+impl CheckConfig {
+    pub fn at(root: impl Into<PathBuf>) -> CheckConfig {
+        CheckConfig {
+            root: root.into(),
+            log_dirs: Vec::new(),
+            index_shape: None,
+            delay_levels: DelayLevels::default(),
+            topics: None,
+        }
+    }
+
+    fn log_dirs(&self) -> Vec<PathBuf> {
+        if self.log_dirs.is_empty() { vec![self.root.join("commitlog")] } else { self.log_dirs.clone() }
+    }
+
+    fn queues_dir(&self) -> PathBuf {
+        self.root.join("consumequeue")
+    }
+
+    fn index_shape(&self) -> Option<IndexShape> {
+        self.index_shape.map(|(slots, entries)| IndexShape { slots, entries })
+    }
+
+    /// Makes sure that there is a store, and keeps brokers away from it.
+    fn enter(&self) -> Result<ReadLock, CheckError> {
+        let mut dirs = self.log_dirs();
+        if !dirs.iter().any(|dir| dir.is_dir()) {
+            return Err(CheckError::NoStore { path: self.root.clone() });
+        }
+        dirs.push(self.queues_dir());
+        ReadLock::take(&self.root, &dirs).map_err(CheckError::from)
+    }
+}
+
+/// Why nothing could be said.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    #[error("{path} is in use: a broker runs on it. Stop it first")]
+    InUse { path: PathBuf },
+    #[error("{path} is no store: it has no commit log (--log-dir says where that is if it is elsewhere)")]
+    NoStore { path: PathBuf },
+    #[error("cannot read {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Setting(String),
+}
+
+impl From<OpenError> for CheckError {
+    fn from(error: OpenError) -> CheckError {
+        match error {
+            OpenError::Locked { path } => CheckError::InUse { path },
+            OpenError::Io { path, source, .. } | OpenError::NotWritable { path, source } => {
+                CheckError::Io { path, source }
+            }
+            other => CheckError::Setting(other.to_string()),
+        }
+    }
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// The broker was stopped in order.
+    pub clean: bool,
+    pub log_files: u64,
+    pub log_begin: u64,
+    pub log_end: u64,
+    pub messages: u64,
+    pub queues: u64,
+    pub entries: u64,
+    /// Entries that say that their message was lost.
+    pub lost: u64,
+    /// Messages that should be in a queue and are not.
+    pub missing: u64,
+    /// Messages that the next start puts into their queues, as after every crash.
+    pub to_come: u64,
+    /// Messages whose topic was deleted.
+    pub deleted: u64,
+    pub index_files: u64,
+    pub index_entries: u64,
+    pub timers: u64,
+    pub faults: u64,
+    pub notes: u64,
+}
+
+/// What came of a check.
+#[derive(Debug)]
+pub struct Checked {
+    pub summary: Summary,
+    queues: Queues,
+}
+
+impl Checked {
+    /// One after the last message of a queue, by its entries and by the log; `None` for a queue that is in neither.
+    pub fn queue_end(&self, topic: &str, id: u32) -> Option<u64> {
+        self.queues.end(topic, id)
+    }
+
+    /// The topics that have queues.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.queues.topics()
+    }
+}
+
+/// Checks a store, and hands each finding on as it is found. While it is at it, no broker can start there.
+pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Checked, CheckError> {
+    if config
+        .index_shape
+        .is_some_and(|(slots, entries)| slots == 0 || entries < 2 || i32::try_from(slots.max(entries)).is_err())
+    {
+        return Err(CheckError::Setting(
+            "an index needs a slot and two entries, and counts them in 31 bits".to_owned(),
+        ));
+    }
+    let _lock = config.enter()?;
+    let report = &mut Report::new(sink);
+    let clean = !config.root.join("abort").exists();
+    if !clean {
+        let what = "left by a broker that did not stop in order: the next start puts right what is not on the disk";
+        report.note(Part::Checkpoint, &config.root.join("abort"), None, what);
+    }
+    let checkpoint_path = config.root.join("checkpoint");
+    let checkpoint = read_checkpoint(&checkpoint_path, report)?;
+    let places = match checkpoint.map(|checkpoint| checkpoint.places) {
+        Some(Places::Hold { up_to, .. }) => Some(up_to),
+        _ => None,
+    };
+    let before = |place: Option<u64>| if clean { u64::MAX } else { place.unwrap_or(0) };
+    let known = Known { clean, log: before(places.map(|places| places.log)) };
+    let in_queues = Entered { clean, before: before(places.map(|places| places.queues)) };
+    let in_index = Entered { clean, before: before(places.map(|places| places.index)) };
+
+    let log = Log::find(&config.log_dirs(), report)?;
+    let mut queues = Queues::find(config.queues_dir(), report)?;
+    let mut index = Index::find(config.root.join("index"), config.index_shape(), report)?;
+    let walked = log.walk(known, report, &mut |record, whole, report| {
+        queues.see(record, whole, in_queues, &config.delay_levels, report);
+        index.see(record, in_index.before);
+    });
+    let here_and_there = &mut log.again();
+    queues.finish(config, in_queues, here_and_there, &walked, report);
+    index.finish(in_index, here_and_there, &walked, report);
+    let timers = timers::check(&timers::dir_of(&config.root), &mut queues, here_and_there, report)?;
+    if let Some(checkpoint) = checkpoint {
+        hold_against(&checkpoint, &checkpoint_path, log.begin(), &walked, report);
+    }
+    let summary = Summary {
+        clean,
+        log_files: log.files() as u64,
+        log_begin: log.begin(),
+        log_end: walked.end,
+        messages: walked.records,
+        queues: queues.totals.queues,
+        entries: queues.totals.entries,
+        lost: queues.totals.lost,
+        missing: queues.totals.missing,
+        to_come: queues.totals.to_come,
+        deleted: queues.totals.deleted,
+        index_files: index.totals.files,
+        index_entries: index.totals.entries,
+        timers: timers.waiting,
+        faults: report.faults,
+        notes: report.notes,
+    };
+    Ok(Checked { summary, queues })
+}
+
+/// `None` when there is none, or what there is is too short.
+fn read_checkpoint(path: &Path, report: &mut Report<'_>) -> Result<Option<CheckpointFile>, CheckError> {
+    /// More than is used of it.
+    const READ: usize = 4096;
+    let bytes = match Window::open(path, READ).and_then(|mut window| window.bytes(0, READ).map(<[u8]>::to_vec)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            report.fault(Part::Checkpoint, path, None, "is missing");
+            return Ok(None);
+        }
+        Err(source) => return Err(CheckError::Io { path: path.to_owned(), source }),
+    };
+    let checkpoint = CheckpointFile::decode(&bytes);
+    match checkpoint.map(|checkpoint| checkpoint.places) {
+        None => report.fault(Part::Checkpoint, path, None, format_args!("has {} bytes", bytes.len())),
+        Some(Places::Damaged) => report.fault(Part::Checkpoint, path, 64, "its places do not fit their CRC"),
+        Some(Places::Outdated) => {
+            report.note(
+                Part::Checkpoint,
+                path,
+                None,
+                "its times were changed since its places were written, as a Java broker does",
+            );
+        }
+        Some(Places::Hold { begin: LogBegin::Damaged, .. }) => {
+            report.fault(Part::Checkpoint, path, 120, "where the log begins does not fit its CRC");
+        }
+        Some(Places::None | Places::Hold { .. }) => {}
+    }
+    Ok(checkpoint)
+}
+
+/// A checkpoint must not be ahead of what is there.
+fn hold_against(checkpoint: &CheckpointFile, path: &Path, log_begin: u64, walked: &Walked, report: &mut Report<'_>) {
+    if let Places::Hold { up_to: places, begin } = checkpoint.places {
+        if let LogBegin::At(begin) = begin
+            && begin < log_begin
+        {
+            let what = format_args!("says that the log begins at {begin}, but its first file begins at {log_begin}");
+            report.fault(Part::Checkpoint, path, 120, what);
+        }
+        for (what, place, at) in [("log", places.log, 68), ("queues", places.queues, 76), ("index", places.index, 84)] {
+            if place > walked.end {
+                let what = format_args!("says {place} for the {what}, but the log ends at {}", walked.end);
+                report.fault(Part::Checkpoint, path, at, what);
+            }
+        }
+    }
+    for (what, time, at) in
+        [("log", checkpoint.log_time, 0), ("queues", checkpoint.queues_time, 8), ("index", checkpoint.index_time, 16)]
+    {
+        if walked.records > 0 && time > walked.newest_time {
+            let what = format_args!("says {time} for the {what}, but the newest message is of {}", walked.newest_time);
+            report.fault(Part::Checkpoint, path, at, what);
+        }
+    }
+    if checkpoint.confirmed > walked.end {
+        let what = format_args!("says that {} is confirmed, but the log ends at {}", checkpoint.confirmed, walked.end);
+        report.fault(Part::Checkpoint, path, 32, what);
+    }
+}

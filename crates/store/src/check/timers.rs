@@ -1,0 +1,201 @@
+//! The files of minutes against the queue of timer messages, both ways. Layout: docs/format.md, "Timers".
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ferromq_protocol::message::properties::{names, property};
+use ferromq_protocol::topics::TIMER_TOPIC;
+
+use super::CheckError;
+use super::log::Log;
+use super::queues::Queues;
+use super::report::{Counted, Part, Report};
+use super::window::Window;
+use crate::files::{self, segment_name};
+use crate::timer_index::{
+    CHECKPOINT_LEN, ENTRY_LEN, MINUTE_MS, Timer, TimerCheckpoint, decode_checkpoint, decode_timer, minute_of,
+};
+
+/// Timer messages wait in this queue.
+const QUEUE: u32 = 0;
+const STEP: usize = 4096 * ENTRY_LEN;
+/// Timers of a minute that are told apart, so that those that are there twice count once.
+const SORTED_MAX: u64 = 4_000_000;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TimerTotals {
+    pub waiting: u64,
+}
+
+/// What one looks for a timer with.
+struct Timers<'a> {
+    dir: &'a Path,
+    checkpoint: TimerCheckpoint,
+    queues: &'a mut Queues,
+    log: &'a mut Log,
+    /// The queue has messages from here.
+    begin: u64,
+}
+
+/// What the queue says of a place.
+enum Told {
+    Timer {
+        due_ms: i64,
+        cancels: bool,
+    },
+    /// A message that is none, or none that could be read.
+    Other,
+    /// Its segment has gone.
+    Gone,
+}
+
+pub fn check(
+    dir: &Path,
+    queues: &mut Queues,
+    log: &mut Log,
+    report: &mut Report<'_>,
+) -> Result<TimerTotals, CheckError> {
+    let mut minutes = Vec::new();
+    for path in files::list_files(dir)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(minute) = name.parse::<i64>().ok().filter(|_| name.len() == 20) {
+            minutes.push((minute, path));
+        }
+    }
+    let path = dir.join("checkpoint");
+    let read = Window::open(&path, CHECKPOINT_LEN)
+        .and_then(|mut window| Ok(decode_checkpoint(window.bytes(0, CHECKPOINT_LEN)?)));
+    let checkpoint = match read {
+        Ok(checkpoint) => checkpoint,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && minutes.is_empty() => {
+            return Ok(TimerTotals::default());
+        }
+        Err(error) => {
+            report.fault(Part::Timers, &path, None, format_args!("cannot be read: {error}"));
+            None
+        }
+    };
+    let Some(checkpoint) = checkpoint else {
+        report.fault(Part::Timers, &path, None, "damaged: all timer messages are entered again, those delivered too");
+        return Ok(TimerTotals::default());
+    };
+    let end = queues.end(TIMER_TOPIC, QUEUE).unwrap_or(0);
+    if checkpoint.entered.0 > end {
+        let what =
+            format_args!("says that the queue of timers is entered up to {}, it ends at {end}", checkpoint.entered);
+        report.fault(Part::Timers, &path, 0, what);
+    }
+    let begin = queues.range(TIMER_TOPIC, QUEUE).map_or(0, |(first, _)| first);
+    let mut timers = Timers { dir, checkpoint, queues, log, begin };
+    let wanted = timers.wanted(end)?;
+    let mut totals = TimerTotals { waiting: wanted.values().sum() };
+    let mut found = BTreeMap::new();
+    for (minute, path) in minutes {
+        match timers.minute(minute, &path, report) {
+            Ok(count) => drop(found.insert(minute, count)),
+            Err(error) => report.fault(Part::Timers, &path, None, format_args!("cannot be read: {error}")),
+        }
+    }
+    for (minute, count) in &wanted {
+        let there = found.get(minute).copied().unwrap_or(0);
+        if there < *count {
+            let path = dir.join(segment_name(minute.unsigned_abs()));
+            let what = format_args!("has {there} of {count} timers of its minute that the queue has");
+            report.fault(Part::Timers, &path, None, what);
+        }
+    }
+    totals.waiting = totals.waiting.max(found.values().sum());
+    Ok(totals)
+}
+
+impl Timers<'_> {
+    /// How many timers of each minute are to be in its file, by the queue.
+    fn wanted(&mut self, end: u64) -> Result<BTreeMap<i64, u64>, CheckError> {
+        let mut wanted = BTreeMap::new();
+        let begin = self.begin.max(self.checkpoint.carried.0);
+        // Of what was delivered before the clock was set back, the file is not there any more.
+        let delivered_ms = self.checkpoint.delivered_ms.max(self.checkpoint.latest_ms);
+        for offset in begin..self.checkpoint.entered.0.min(end) {
+            let told = self.told(offset).map_err(|source| CheckError::Io { path: self.dir.to_owned(), source })?;
+            if let Told::Timer { due_ms, .. } = told
+                && due_ms > delivered_ms
+            {
+                *wanted.entry(minute_of(due_ms)).or_default() += 1;
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn told(&mut self, offset: u64) -> io::Result<Told> {
+        let Some(entry) = self.queues.entry(TIMER_TOPIC, QUEUE, offset)? else {
+            return Ok(if offset < self.begin { Told::Gone } else { Told::Other });
+        };
+        if entry.is_filler() {
+            return Ok(Told::Other);
+        }
+        if entry.physical.0 < self.log.begin() {
+            return Ok(Told::Gone);
+        }
+        let Some(record) = self.log.record_at(entry.physical.0)? else { return Ok(Told::Other) };
+        let text = record.properties();
+        let due = property(&text, names::TIMER_OUT_MS).and_then(|due| due.parse().ok());
+        let cancels = property(&text, names::TIMER_DEL_UNIQKEY).is_some();
+        Ok(due.map_or(Told::Other, |due_ms| Told::Timer { due_ms, cancels }))
+    }
+
+    /// Looks at the timers of a file that count; gives how many.
+    fn minute(&mut self, minute: i64, path: &Path, report: &mut Report<'_>) -> io::Result<u64> {
+        let mut window = Window::open(path, STEP)?;
+        let whole = window.len() / ENTRY_LEN as u64;
+        if !window.len().is_multiple_of(ENTRY_LEN as u64) {
+            report.note(Part::Timers, path, whole * ENTRY_LEN as u64, "a torn entry, which the next one replaces");
+        }
+        let (mut strange, mut count, mut seen) = (Counted::default(), 0, Vec::new());
+        for number in 0..whole {
+            let at = number * ENTRY_LEN as u64;
+            let Some(timer) = window.array(at)?.as_ref().and_then(decode_timer) else { continue };
+            // What came after the checkpoint is entered again, and what was carried on is elsewhere.
+            let counts = (self.checkpoint.carried..self.checkpoint.entered).contains(&timer.offset);
+            if !counts || timer.due_ms <= self.checkpoint.delivered_ms {
+                continue;
+            }
+            count += 1;
+            if whole <= SORTED_MAX {
+                seen.push(timer.offset);
+            }
+            if let Some(what) = self.fault_of(minute, &timer)?
+                && strange.one_more()
+            {
+                report.fault(Part::Timers, path, at, what);
+            }
+        }
+        strange.finish(report, Part::Timers, path);
+        if whole <= SORTED_MAX {
+            seen.sort_unstable();
+            seen.dedup();
+            count = seen.len() as u64;
+        }
+        Ok(count)
+    }
+
+    fn fault_of(&mut self, minute: i64, timer: &Timer) -> io::Result<Option<String>> {
+        if minute_of(timer.due_ms) != minute {
+            let (from, to) = (minute.saturating_mul(MINUTE_MS), minute.saturating_add(1).saturating_mul(MINUTE_MS));
+            return Ok(Some(format!("a timer due at {}, which is not from {from} to {to}", timer.due_ms)));
+        }
+        Ok(match self.told(timer.offset.0)? {
+            Told::Timer { due_ms, cancels } if (due_ms, cancels) == (timer.due_ms, timer.cancels) => None,
+            Told::Gone => Some(format!("its message, at offset {}, has gone from the log", timer.offset)),
+            Told::Timer { due_ms, .. } => {
+                Some(format!("says {} for the timer at offset {}, its message {due_ms}", timer.due_ms, timer.offset))
+            }
+            Told::Other => Some(format!("leads to offset {}, where no timer is", timer.offset)),
+        })
+    }
+}
+
+/// Where they are.
+pub fn dir_of(root: &Path) -> PathBuf {
+    root.join("timers")
+}
