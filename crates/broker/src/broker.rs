@@ -94,6 +94,8 @@ impl Broker {
         let unregistered = Arc::new(MissingRegistrations::default());
         let dispatch = Arc::new(parts.dispatch(&unregistered));
         parts.master_duties.start().map_err(StartError::Thread)?;
+        // Whoever needs old messages for longer is there now.
+        parts.store.begin_retention();
         let servers = ports.listen(&config, dispatch).await?;
         let local_addr = servers[0].local_addr();
         let identity = identity(&config, &parts.address);

@@ -4,10 +4,11 @@
 //! lists; those that are `None` are unset there. Java: `BrokerConfig`, `MessageStoreConfig`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ferromq_config::{ConfigError, Configuration, LoadedConfig, config, config_enum, home_dir};
 use ferromq_remoting::address::{host_and_port, parse_ip};
-use ferromq_store::check_log_dirs;
+use ferromq_store::{Hours, RetentionRules, check_log_dirs};
 
 use crate::this_host;
 
@@ -206,8 +207,27 @@ config! {
         "flushConsumeQueueThoroughInterval" in 1..=86_400_000 => flush_consume_queue_thorough_interval: u64 = 60_000,
         /// The delay levels, from 1, in s, m, h or d.
         "messageDelayLevel" => message_delay_level: String = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into(),
-        /// Disk use in percent at which sends are refused.
-        "diskSpaceWarningLevelRatio" in 35..=99 => disk_space_warning_level_ratio: u32 = 90,
+        /// How long messages are kept, in hours.
+        "fileReservedTime" in 0..=1_000_000 => file_reserved_time: u64 = 72,
+        /// The hours of the day in which older ones are deleted, `04` or `03;04`; by the clock of this machine.
+        "deleteWhen" => delete_when: String = "04".into(),
+        /// Disk use in percent above which they are deleted at any hour; taken as at least 10 and at most 95.
+        "diskMaxUsedSpaceRatio" in 0..=100 => disk_max_used_space_ratio: u32 = 75,
+        /// Above `diskSpaceCleanForciblyRatio` the oldest messages are deleted whatever their age.
+        "cleanFileForciblyEnable" => clean_file_forcibly_enable: bool = true,
+        /// Disk use in percent; taken as at least 30 and at most 85.
+        "diskSpaceCleanForciblyRatio" in 0..=100 => disk_space_clean_forcibly_ratio: u32 = 85,
+        /// Disk use in percent above which sends are refused; taken as at least 35 and at most 90.
+        "diskSpaceWarningLevelRatio" in 0..=100 => disk_space_warning_level_ratio: u32 = 90,
+        /// How often it is looked for what is to be deleted, and how full the disk is, in ms.
+        "cleanResourceInterval" in 10..=3_600_000 => clean_resource_interval: u64 = 10_000,
+        /// Most files of the commit log that are deleted each time.
+        "deleteFileBatchMax" in 1..=1_000_000 => delete_file_batch_max: usize = 10,
+        /// How long it is waited between two of them, in ms.
+        "deleteCommitLogFilesInterval" in 0..=60_000 => delete_commit_log_files_interval: u64 = 100,
+        /// FerroMQ's own: bytes of commit log files above which the oldest are deleted, whatever their age; 0 sets no limit. One more file is made
+        /// ahead.
+        "fileReservedBytes" in 0..=i64::MAX as u64 => file_reserved_bytes: u64 = 0,
         // network
         /// A connection without traffic for this long is closed.
         "serverChannelMaxIdleTimeSeconds" in 1..=86_400 => server_channel_max_idle_time_seconds: u64 = 120,
@@ -270,9 +290,7 @@ config! {
         "channelNotActiveInterval" => 60000,
         "checkCRCOnRecover" => true,
         "checkSyncStateSetPeriod" => 5000,
-        "cleanFileForciblyEnable" => true,
         "cleanOfflineBrokerInterval" => 30000,
-        "cleanResourceInterval" => 10000,
         "cleanRocksDBDirtyCQIntervalMin" => 60,
         "cleanSwapedMapInterval" => 300000,
         "clientAsyncSemaphoreValue" => 65535,
@@ -323,18 +341,13 @@ config! {
         "defaultPopShareQueueNum" => -1,
         "defaultReadAheadSize" => None,
         "delayOffsetUpdateVersionStep" => 200,
-        "deleteCommitLogFilesInterval" => 100,
         "deleteConsumeQueueFilesInterval" => 100,
-        "deleteFileBatchMax" => 10,
-        "deleteWhen" => "04",
         "destroyMapedFileIntervalForcibly" => 120000,
         "disableCallbackExecutor" => false,
         "disableConsumeIfConsumerReadSlowly" => false,
         "disableNettyWorkerGroup" => false,
         "disappearTimeAfterStart" => -1,
         "diskFallRecorded" => true,
-        "diskMaxUsedSpaceRatio" => 75,
-        "diskSpaceCleanForciblyRatio" => 85,
         "dispatchCqCacheNum" => 4096,
         "dispatchCqThreads" => 10,
         "dispatchFromSenderThread" => false,
@@ -392,7 +405,6 @@ config! {
         "fetchNameSrvAddrByDnsLookup" => false,
         "fetchNamesrvAddrByAddressServer" => false,
         "fetchNamesrvAddrInterval" => 10000,
-        "fileReservedTime" => 72,
         "filterDataCleanTimeSpan" => 86400000,
         "filterServerNums" => None,
         "filterSupportRetry" => false,
@@ -715,6 +727,12 @@ impl BrokerConfig {
         {
             return Err(("namesrvAddr", format!("a list `host:port;host:port`; `{wrong}` is not host:port")));
         }
+        if Hours::parse(&self.delete_when).is_none() {
+            return refuse(
+                "deleteWhen",
+                "hours of the day from 0 to 23, with `;` between them, such as 04 or 03;04;05",
+            );
+        }
         if self.max_index_num <= self.max_hash_slot_num / 1000 {
             return refuse("maxIndexNum", "more than a thousandth of maxHashSlotNum");
         }
@@ -725,6 +743,24 @@ impl BrokerConfig {
     /// sent and never be pulled.
     pub fn message_len_max(&self) -> usize {
         self.max_message_size.min(ferromq_protocol::BODY_LEN_MAX - 64 * 1024)
+    }
+
+    /// What the store keeps. Ratios are bounded as Java bounds them.
+    pub fn retention(&self) -> RetentionRules {
+        let ratio = |percent: u32, least, most| f64::from(percent.clamp(least, most)) / 100.0;
+        RetentionRules {
+            reserved_time: Duration::from_secs(self.file_reserved_time * 3600),
+            // Checked when it was set.
+            hours: Hours::parse(&self.delete_when).unwrap_or_default(),
+            used_ratio_max: ratio(self.disk_max_used_space_ratio, 10, 95),
+            forced_ratio: ratio(self.disk_space_clean_forcibly_ratio, 30, 85),
+            forced: self.clean_file_forcibly_enable,
+            full_ratio: ratio(self.disk_space_warning_level_ratio, 35, 90),
+            reserved_bytes: Some(self.file_reserved_bytes).filter(|bytes| *bytes > 0),
+            batch_max: self.delete_file_batch_max,
+            segment_pause: Duration::from_millis(self.delete_commit_log_files_interval),
+            interval: Duration::from_millis(self.clean_resource_interval),
+        }
     }
 
     /// The nameservers, in the order of the list.
@@ -790,11 +826,9 @@ mod tests {
                     brokerRole = ASYNC_MASTER\nflushDiskType = ASYNC_FLUSH\n";
         let loaded = BrokerConfig::parse(text, "broker.conf".as_ref()).unwrap();
         assert!(loaded.unknown.is_empty());
-        assert_eq!(
-            loaded.inert.iter().map(|at| (at.line, at.key.as_str())).collect::<Vec<_>>(),
-            [(4, "deleteWhen"), (5, "fileReservedTime")]
-        );
+        assert!(loaded.inert.is_empty());
         let config = BrokerConfig::complete(loaded).unwrap();
+        assert_eq!(config.retention().reserved_time, Duration::from_secs(48 * 3600));
         assert_eq!((config.listen_port, config.fast_port(), config.ha_listen_port), (10911, Some(10909), 10912));
         assert!(config.broker_ip1.is_some() && config.store_path_commit_log.is_some());
     }
@@ -815,6 +849,14 @@ mod tests {
         assert!(error("listenPort=70000").contains("0 to 65535"));
         assert!(error("bindAddress=here").contains("an IP address"));
         assert!(error("brokerName=").contains("not empty"));
+        for hours in ["deleteWhen=24", "deleteWhen=04:00", "deleteWhen="] {
+            assert!(error(hours).starts_with("broker.conf:1: deleteWhen is `") && error(hours).contains("0 to 23"));
+        }
+        for line in
+            ["fileReservedTime=-1", "diskMaxUsedSpaceRatio=101", "fileReservedBytes=1G", "cleanFileForciblyEnable=yes"]
+        {
+            assert!(error(&format!("\n{line}")).starts_with("broker.conf:2: "), "{}", error(line));
+        }
         assert!(error("aclEnable=true").contains("has no access control yet"));
     }
 
@@ -880,6 +922,27 @@ mod tests {
             assert!(error.starts_with("broker.conf:1: storePathCommitLog is `") && error.contains(reason), "{error}");
         }
         assert!(error("multiPathSplitter=").contains("such as a comma"));
+    }
+
+    #[test]
+    fn disk_ratios_are_bounded_as_in_java() {
+        let ratios = |text: &str| {
+            let rules = complete(text).unwrap().retention();
+            (rules.used_ratio_max, rules.forced_ratio, rules.full_ratio)
+        };
+        assert_eq!(ratios(""), (0.75, 0.85, 0.90));
+        let all = |percent: u32| {
+            ["diskMaxUsedSpaceRatio", "diskSpaceCleanForciblyRatio", "diskSpaceWarningLevelRatio"]
+                .map(|key| format!("{key}={percent}\n"))
+                .concat()
+        };
+        assert_eq!(ratios(&all(0)), (0.10, 0.30, 0.35));
+        assert_eq!(ratios(&all(100)), (0.95, 0.85, 0.90));
+        assert_eq!(ratios(&all(50)), (0.50, 0.50, 0.50));
+        let stock = RetentionRules::default();
+        assert_eq!(complete("").unwrap().retention(), stock);
+        let bytes = complete("fileReservedBytes=5000000000").unwrap().retention().reserved_bytes;
+        assert_eq!(bytes, Some(5_000_000_000));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::handlers::send::SendPath;
 use crate::handlers::send_back::SendBackPath;
 use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
-use crate::handlers::{clients, config, groups, locks, offsets, query, topics};
+use crate::handlers::{clients, config, groups, locks, offsets, query, retention, topics};
 use crate::live_config::LiveConfig;
 use crate::peer::Peer;
 use crate::queue_locks::QueueLocks;
@@ -231,6 +231,9 @@ fn find(code: RequestCode) -> Option<Line> {
         RequestCode::CLEAN_EXPIRED_CONSUMEQUEUE => {
             line(Broker(Delete), |d, call| call.answer(topics::clean_expired(d.deletion())))
         }
+        RequestCode::DELETE_EXPIRED_COMMITLOG => {
+            line(Broker(Delete), |d, call| call.reply(retention::delete_expired(&d.store, &call.origin)))
+        }
         RequestCode::GET_ALL_TOPIC_CONFIG => {
             line(Topic(List), |d, call| call.reply(topics::all(&d.topics))).at_length().only_answers()
         }
@@ -431,7 +434,10 @@ mod tests {
         assert_eq!(table(&|t| t == Touches::GroupInTopic(Action::Consume)), [11, 14, 15, 361]);
         assert_eq!(table(&|t| matches!(t, Touches::GroupInTopic(Action::Get | Action::Update))), [222, 303, 309, 353]);
         assert_eq!(table(&|t| t == Touches::Client), [34, 35, 41, 42, 46]);
-        assert_eq!(table(&|t| matches!(t, Touches::Broker(_))), [25, 26, 28, 33, 43, 45, 204, 306, 315, 316, 317, 328]);
-        assert_eq!(table(&|_| true).len(), 60);
+        assert_eq!(
+            table(&|t| matches!(t, Touches::Broker(_))),
+            [25, 26, 28, 33, 43, 45, 204, 306, 315, 316, 317, 328, 329]
+        );
+        assert_eq!(table(&|_| true).len(), 61);
     }
 }

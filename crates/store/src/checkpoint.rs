@@ -219,6 +219,11 @@ impl Checkpoint {
         (self.index.time() - MARGIN_MS).max(0)
     }
 
+    /// The positions that the file has.
+    pub fn saved(&self) -> Option<DurableUpTo> {
+        positions_in(&self.written.lock())
+    }
+
     /// Writes the fields out if they changed.
     pub fn save(&self, disk: &dyn Disk) -> io::Result<()> {
         let mut written = self.written.lock();

@@ -11,6 +11,7 @@ use crate::error::OpenError;
 use crate::interrupt::Interrupt;
 use crate::mappings;
 use crate::queue_file::ENTRY_LEN;
+use crate::retention::RetentionRules;
 
 /// When the log reaches the disk. `flushDiskType`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +77,8 @@ pub struct StoreConfig {
     pub queue_flush_thorough_interval: Duration,
     /// Longest body in bytes. `maxMessageSize`.
     pub message_len_max: usize,
-    /// Writes are refused while more of the disk is used. `diskSpaceWarningLevelRatio` / 100.
-    pub disk_used_ratio_max: f64,
+    /// What is kept, to begin with.
+    pub retention: RetentionRules,
     /// `maxTransferBytesOnMessageInMemory`.
     pub read_bytes_in_memory: usize,
     /// `maxTransferCountOnMessageInMemory`.
@@ -157,7 +158,7 @@ impl Default for StoreConfig {
             queue_flush_least_pages: 2,
             queue_flush_thorough_interval: Duration::from_secs(60),
             message_len_max: 4 * 1024 * 1024,
-            disk_used_ratio_max: 0.90,
+            retention: RetentionRules::default(),
             read_bytes_in_memory: 256 * 1024,
             read_count_in_memory: 32,
             read_bytes_on_disk: 64 * 1024,

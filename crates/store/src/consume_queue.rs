@@ -82,6 +82,8 @@ pub struct ConsumeQueue {
     mappings: Arc<Mappings>,
     /// First offset whose message is still in the log.
     min: AtomicU64,
+    /// The message there is not before this place in the log; 0 when nothing is known of it.
+    min_physical: AtomicU64,
     /// One after the last entry. Stored after the entry, so that readers below it see whole entries.
     max: AtomicU64,
     /// End of the record of the last entry; 0 without entries.
@@ -105,6 +107,8 @@ pub struct ConsumeQueue {
     going: AtomicBool,
     /// Held while files are written out or removed, so that the two do not meet.
     flush_lock: Mutex<()>,
+    /// How often entries were taken back, or the queue was begun. Under the flush lock.
+    cuts: AtomicU64,
 }
 
 impl ConsumeQueue {
@@ -118,6 +122,7 @@ impl ConsumeQueue {
             files: RwLock::default(),
             mappings,
             min: AtomicU64::new(0),
+            min_physical: AtomicU64::new(0),
             max: AtomicU64::new(0),
             end_physical: AtomicU64::new(0),
             next: AtomicU64::new(0),
@@ -129,6 +134,7 @@ impl ConsumeQueue {
             trouble: Mutex::default(),
             going: AtomicBool::new(false),
             flush_lock: Mutex::new(()),
+            cuts: AtomicU64::new(0),
         }
     }
 
@@ -368,6 +374,7 @@ impl ConsumeQueue {
             if let Some(file) = self.file_of(offset)? {
                 file.put(offset, entry);
             }
+            self.min_physical.fetch_min(entry.physical.0, Ordering::AcqRel);
             self.flushed.fetch_min(offset, Ordering::AcqRel);
             return Ok(Put::Added);
         }
@@ -397,8 +404,10 @@ impl ConsumeQueue {
     fn begin(&self, disk: &dyn Disk, offset: u64, entry: &QueueEntry) -> io::Result<Put> {
         // Not while a flush goes on, which would note how far it came over where the queue begins.
         let _flush = self.flush_lock.lock();
+        self.cuts.fetch_add(1, Ordering::AcqRel);
         // First, so that nobody asks for the fillers.
         self.min.store(offset, Ordering::Release);
+        self.min_physical.store(entry.physical.0, Ordering::Release);
         let file = self
             .add_file(disk, offset - offset % self.file_entries)
             .inspect_err(|_| self.min.store(0, Ordering::Release))?;
@@ -461,6 +470,7 @@ impl ConsumeQueue {
         if offset >= max {
             return Ok(());
         }
+        self.cuts.fetch_add(1, Ordering::AcqRel);
         self.max.store(offset, Ordering::Release);
         self.find_end_physical()?;
         self.flushed.fetch_min(offset, Ordering::AcqRel);
@@ -481,7 +491,9 @@ impl ConsumeQueue {
         for file in self.files.write().drain(..) {
             files::remove_file(file.path())?;
         }
+        self.cuts.fetch_add(1, Ordering::AcqRel);
         self.min.store(0, Ordering::Release);
+        self.min_physical.store(0, Ordering::Release);
         self.max.store(0, Ordering::Release);
         self.end_physical.store(0, Ordering::Release);
         self.flushed.store(0, Ordering::Release);
@@ -491,9 +503,9 @@ impl ConsumeQueue {
 
     /// Removes the entries whose records end beyond `end` of the log, from the back. Java: truncateDirtyLogicFiles.
     pub fn truncate_physical(&self, disk: &dyn Disk, end: u64) -> io::Result<()> {
-        let (first, max) = (self.first(), self.max());
+        let (min, max) = (self.min(), self.max());
         let mut keep = max;
-        while keep > first {
+        while keep > min {
             match self.any_entry(keep - 1)? {
                 // A filler stands for what is before the entry after it, which is gone by now.
                 Some(entry) if entry.end() > end || (entry.is_filler() && entry.physical.0 >= end) => keep -= 1,
@@ -531,6 +543,7 @@ impl ConsumeQueue {
             return if files.is_empty() { Ok(()) } else { self.clear(disk) };
         };
         let _flush = self.flush_lock.lock();
+        self.cuts.fetch_add(1, Ordering::AcqRel);
         self.max.store(end, Ordering::Release);
         self.next.store(end, Ordering::Release);
         self.flushed.store(end, Ordering::Release);
@@ -554,7 +567,7 @@ impl ConsumeQueue {
         if dropped { disk.sync_dir(&self.dir) } else { Ok(()) }
     }
 
-    /// Sets min to the first entry whose record is not before `log_min`. Java: correctMinOffset.
+    /// Sets min to the first entry whose record is not before `log_min`, when a store opens. Java: correctMinOffset.
     pub fn correct_min(&self, log_min: u64) -> io::Result<()> {
         let (first, max) = (self.first(), self.max());
         let gone = |offset: u64| -> io::Result<bool> {
@@ -565,6 +578,60 @@ impl ConsumeQueue {
         let min = if first >= max || !gone(first)? { first } else { try_partition_point(first, max, gone)? };
         self.min.store(min.min(max), Ordering::Release);
         Ok(())
+    }
+
+    /// Brings min up to the first entry whose record is not before `log_min`, where the log begins now, and has the files before it go.
+    /// Of a queue of which the log has all messages, or none, nothing is read. Java: deleteExpiredFile, correctMinOffset.
+    pub fn follow_log(&self, disk: &dyn Disk, look: &Look<'_>, log_min: u64) -> io::Result<()> {
+        while self.min_physical.load(Ordering::Acquire) < log_min {
+            // In this order: what is put or taken back after these looks is not meant.
+            let (cuts, min, max) = (self.cuts.load(Ordering::Acquire), self.min(), self.max());
+            if min >= max {
+                break;
+            }
+            let to = if self.end_physical() <= log_min { max } else { self.first_not_before(look, min, max, log_min)? };
+            let found = if to < max { self.look_up(look, to).map_err(io::Error::other)? } else { None };
+            let _flush = self.flush_lock.lock();
+            if self.is_going() {
+                return Ok(());
+            }
+            if self.cuts.load(Ordering::Acquire) == cuts {
+                self.min.store(to, Ordering::Release);
+                // Behind the last entry comes what is appended from now on.
+                self.min_physical.store(found.map_or(log_min, |entry| entry.physical.0), Ordering::Release);
+                break;
+            }
+        }
+        self.drop_files_before_min(disk)
+    }
+
+    fn first_not_before(&self, look: &Look<'_>, min: u64, max: u64, log_min: u64) -> io::Result<u64> {
+        try_partition_point(min, max, |offset| {
+            let entry = self.look_up(look, offset).map_err(io::Error::other)?;
+            Ok(entry.is_none_or(|entry| entry == QueueEntry::FILLER || entry.is_before(log_min)))
+        })
+    }
+
+    /// Removes the files that end before min, but for the last, which knows the next offset: one after the other and durably, so that no
+    /// crash leaves a gap.
+    fn drop_files_before_min(&self, disk: &dyn Disk) -> io::Result<()> {
+        // Looked at first: most queues have none, and need not wait for a flush.
+        while self.file_before_min().is_some() {
+            let _flush = self.flush_lock.lock();
+            let Some(first) = self.file_before_min().filter(|_| !self.is_going()) else { break };
+            files::remove_file(first.path())?;
+            disk.sync_dir(&self.dir)?;
+            self.flushed.fetch_max(first.end(), Ordering::AcqRel);
+            self.files.write().retain(|file| !Arc::ptr_eq(file, &first));
+        }
+        Ok(())
+    }
+
+    fn file_before_min(&self) -> Option<Arc<Segment>> {
+        match &self.files.read()[..] {
+            [first, _, ..] if first.end() <= self.min() => Some(Arc::clone(first)),
+            _ => None,
+        }
     }
 
     /// Whether files were made since the last call, whose names are not durable yet.

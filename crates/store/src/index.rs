@@ -276,6 +276,27 @@ impl Index {
         files.iter().try_for_each(|file| file.sync(disk))
     }
 
+    /// Removes the files whose entries are all of records before `log_min`, where the log begins now, but for the last. While nobody
+    /// truncates the log. Java: deleteExpiredFile.
+    pub fn forget_before(&self, disk: &dyn Disk, look: &Look<'_>, log_min: u64) -> io::Result<()> {
+        let known = self.files.read().clone();
+        let mut gone = 0;
+        for file in known.iter().take(known.len().saturating_sub(1)) {
+            file.look_at_header(look).map_err(io::Error::other)?;
+            if file.end_physical() >= log_min {
+                break;
+            }
+            gone += 1;
+        }
+        if gone == 0 {
+            return Ok(());
+        }
+        // Who is looking through one of them keeps it.
+        self.files.write().drain(..gone);
+        known[..gone].iter().try_for_each(|file| files::remove_file(file.path()))?;
+        disk.sync_dir(&self.dir)
+    }
+
     /// Goes through the entries with the key's hash, newest first, until `admit` has taken enough; true if it ended too early.
     fn find(
         &self,

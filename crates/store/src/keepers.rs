@@ -19,7 +19,6 @@ pub trait Keeper: Send + Sync {
 }
 
 /// What keeps the log before some place from being deleted.
-#[allow(dead_code, reason = "the retention will ask")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pin {
     /// The keeper's name.
@@ -47,7 +46,6 @@ impl Keepers {
         list.push(Arc::downgrade(keeper));
     }
 
-    #[allow(dead_code, reason = "the retention will ask")]
     /// What of the log before `end` is needed by whoever needs the lowest place. All are asked, whatever the first one says: being asked
     /// is what makes them carry it on.
     pub fn pin_before(&self, end: PhysicalOffset) -> Option<Pin> {

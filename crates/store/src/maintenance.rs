@@ -1,10 +1,8 @@
-//! Once a second: queue and index entries to the disk, the checkpoint, room ahead in the index; now and then a look at how
-//! full the disk is.
+//! Once a second: queue and index entries to the disk, the checkpoint, room ahead in the index.
 //!
-//! Java: FlushConsumeQueueService, the checkpoint's schedule, the disk part of CleanCommitLogService.
+//! Java: FlushConsumeQueueService, the checkpoint's schedule.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,14 +15,10 @@ use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::flush::Flusher;
 use crate::graves::Graves;
-use crate::health::{Health, Shortage};
-use crate::log_dirs::LogDirs;
+use crate::health::Health;
 use crate::projection::Projection;
 use crate::signal::Signal;
 use crate::watermarks::Positions;
-
-/// `cleanResourceInterval`.
-const DISK_LOOK: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct Maintenance {
@@ -35,9 +29,6 @@ pub struct Maintenance {
     pub flusher: Arc<Flusher>,
     pub health: Arc<Health>,
     pub disk: Arc<dyn Disk>,
-    pub log_dirs: Arc<LogDirs>,
-    pub root: PathBuf,
-    pub used_ratio_max: f64,
     pub interval: Duration,
     pub least_pages: u64,
     pub thorough_interval: Duration,
@@ -53,14 +44,9 @@ impl Maintenance {
     pub fn run(&self) {
         self.signal.attach();
         let mut last_thorough = Instant::now();
-        let mut last_look: Option<Instant> = None;
         // Only the first failure in a row goes into the trace log.
         let mut failing = false;
         while !self.stop.load(Ordering::Acquire) {
-            if last_look.is_none_or(|last| last.elapsed() >= DISK_LOOK) {
-                self.look_at_disk();
-                last_look = Some(Instant::now());
-            }
             if !self.health.is_poisoned() {
                 let thorough = last_thorough.elapsed() >= self.thorough_interval;
                 let done = if thorough { self.flush_all() } else { self.flush_some() };
@@ -128,22 +114,6 @@ impl Maintenance {
     /// While nobody else does.
     fn write_out_queues(&self, least_pages: u64) -> io::Result<()> {
         self.projection.queues.write_out(&*self.disk, least_pages, self.dispatcher.take_dirty())
-    }
-
-    fn look_at_disk(&self) {
-        let root = self.disk.usage(&self.root).map(|usage| (&*self.root, usage));
-        for looked in [self.log_dirs.least_used(), root] {
-            match looked {
-                Ok((dir, usage)) if usage.used_ratio > self.used_ratio_max => {
-                    let reason =
-                        format!("{:.0}% used, limit {:.0}%", usage.used_ratio * 100.0, self.used_ratio_max * 100.0);
-                    return self.health.disk_full(Shortage::Disk, dir, reason);
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, root = %self.root.display(), "cannot tell how full the disk is"),
-            }
-        }
-        self.health.disk_has_room(Shortage::Disk);
     }
 
     /// Tells the thread to end.

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::Effort;
 use crate::disk::Disk;
+use crate::retention::{Hours, Progress, RetentionRules};
 use crate::testing::*;
 
 #[derive(Clone, Debug)]
@@ -59,6 +60,10 @@ enum Step {
     ClockBack,
     /// A clean stop, after which somebody removes the consume queues.
     LoseQueues,
+    /// The oldest segments go, as many as may, until so few are left.
+    Retain {
+        keep: u64,
+    },
     /// A clean stop or a kill, after which somebody removes the consume queues or the index, or nothing; then an open for which
     /// the disk fails after some steps; then a power loss, or none.
     CutShort {
@@ -70,8 +75,10 @@ enum Step {
     },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// What happens; with `retention` in a log of small segments, whose first ones go all the time.
+fn step(retention: u32) -> impl Strategy<Value = Step> {
     prop_oneof![
+        retention => (1..4_u64).prop_map(|keep| Step::Retain { keep }),
         12 => (0..3_u32, 0..900_usize).prop_map(|(queue, len)| Step::Append { queue, len }),
         3 => (0..3_u32, proptest::collection::vec(0..200_usize, 1..6)).prop_map(|(queue, lens)| Step::Batch { queue, lens }),
         1 => Just(Step::Half),
@@ -120,18 +127,43 @@ struct Model {
     /// In log order.
     messages: Vec<Known>,
     count: u32,
+    segment_len: u64,
+    /// Where the log begins.
+    min: u64,
+    /// Messages of each queue that went with their segment.
+    gone: [u64; 3],
+    /// And which they were.
+    removed: Vec<Known>,
 }
 
 const TOPIC: &str = "Model";
-/// A few pages.
-const SEGMENT_LEN: u64 = 16 << 10;
 
 impl Model {
-    fn new(log_dirs: usize) -> Model {
-        let (site, disk) = (Site::new(), Arc::default());
-        let mut model = Model { site, disk, log_dirs, store: None, messages: Vec::new(), count: 0 };
+    fn new(log_dirs: usize, segment_len: u64) -> Model {
+        let mut model = Model {
+            site: Site::new(),
+            disk: Arc::default(),
+            log_dirs,
+            store: None,
+            messages: Vec::new(),
+            count: 0,
+            segment_len,
+            min: 0,
+            gone: [0; 3],
+            removed: Vec::new(),
+        };
         model.store = Some(model.open());
         model
+    }
+
+    /// Through all of it, in a log of segments of so many bytes.
+    fn run(log_dirs: usize, segment_len: u64, steps: Vec<Step>) {
+        let mut model = Model::new(log_dirs, segment_len);
+        for step in steps {
+            model.apply(step);
+        }
+        model.apply(Step::Kill);
+        model.apply(Step::Close);
     }
 
     /// Nothing gets to the disk by itself: steps decide.
@@ -139,11 +171,16 @@ impl Model {
         let never = Duration::from_secs(3600);
         let flush = FlushMode::Async { interval: never, least_pages: 0, thorough_interval: never };
         StoreConfig {
-            segment_len: SEGMENT_LEN,
+            segment_len: self.segment_len,
             queue_file_entries: 64,
             flush,
             queue_flush_interval: never,
             queue_flush_thorough_interval: never,
+            retention: RetentionRules {
+                hours: Hours::default(),
+                segment_pause: Duration::ZERO,
+                ..RetentionRules::default()
+            },
             disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
             commit_log_dirs: self.log_dirs().collect(),
             ..self.site.config()
@@ -176,7 +213,8 @@ impl Model {
     }
 
     fn next_offset(&self, queue: u32) -> u64 {
-        self.messages.iter().filter(|known| known.queue == Some(queue)).count() as u64
+        let there = self.messages.iter().filter(|known| known.queue == Some(queue)).count() as u64;
+        self.gone[queue as usize] + there
     }
 
     fn apply(&mut self, step: Step) {
@@ -269,13 +307,15 @@ impl Model {
             }
             Step::PowerLoss { seed, lost } => {
                 let flushed = self.store().watermarks().flushed.0;
-                self.lose_power(flushed, seed, lost);
+                self.lose_power(flushed, seed, lost, false);
             }
             Step::Delete => {
                 let had_queues = !self.store().queue_ids(TOPIC).is_empty();
                 assert_eq!(self.store().delete_topic(TOPIC).unwrap(), had_queues);
                 self.messages.iter_mut().for_each(|known| known.queue = None);
+                self.gone = [0; 3];
             }
+            Step::Retain { keep } => self.retain(keep),
             Step::Upkeep => {
                 settle(self.store());
                 let store = self.store();
@@ -292,6 +332,7 @@ impl Model {
                 self.store().close().unwrap();
                 self.store = None;
                 crate::files::remove_dir(&self.root().join("consumequeue")).unwrap();
+                self.queues_are_built_again();
                 self.reopen();
             }
             Step::CutShort { clean, without, steps, seed, lost } => {
@@ -310,7 +351,42 @@ impl Model {
                 // It may be enough.
                 drop(Store::open(self.config()));
                 *self.disk.fails_after.lock() = None;
-                self.lose_power(flushed, seed, lost);
+                self.lose_power(flushed, seed, lost, without == Some("consumequeue"));
+            }
+        }
+    }
+
+    /// A round, in which whatever has to get to the disk first does.
+    fn retain(&mut self, keep: u64) {
+        settle(self.store());
+        let store = self.store();
+        let reserved_bytes = Some(keep * self.segment_len);
+        store.change_retention(RetentionRules { reserved_bytes, ..self.config().retention });
+        store.retention.go_round(&mut Progress::default());
+        assert!(store.check_writable().is_ok());
+        let min = store.watermarks().min.0;
+        assert!(min >= self.min && min <= store.watermarks().written.0, "{min}");
+        self.min = min;
+        let gone = self.messages.partition_point(|known| known.physical < min);
+        for known in self.messages.drain(..gone) {
+            if let Some(queue) = known.queue {
+                self.gone[queue as usize] += 1;
+            }
+            self.removed.push(known);
+        }
+        for queue in 0..3 {
+            self.check_bounds(queue);
+        }
+    }
+
+    /// From what is in the log; of a queue that has nothing there that can be read, nobody knows what it had.
+    fn queues_are_built_again(&mut self) {
+        for queue in 0..3_u32 {
+            let of_queue = |known: &&mut Known| known.queue == Some(queue);
+            let known = self.messages.iter().any(|known| known.queue == Some(queue) && !known.damaged);
+            if self.gone[queue as usize] > 0 && !known {
+                self.gone[queue as usize] = 0;
+                self.messages.iter_mut().filter(of_queue).for_each(|known| known.queue = None);
             }
         }
     }
@@ -323,8 +399,8 @@ impl Model {
     }
 
     fn overwrite(&self, at: u64, bytes: &[u8]) {
-        let start = at - at % SEGMENT_LEN;
-        let fits = bytes.len().min(usize::try_from(start + SEGMENT_LEN - at).unwrap());
+        let start = at - at % self.segment_len;
+        let fits = bytes.len().min(usize::try_from(start + self.segment_len - at).unwrap());
         let paths = self.log_dirs().map(|dir| dir.join(crate::files::segment_name(start)));
         for mut file in paths.flat_map(|path| std::fs::OpenOptions::new().write(true).open(path)) {
             file.seek(SeekFrom::Start(at - start)).unwrap();
@@ -336,7 +412,7 @@ impl Model {
         self.site.dir.path().join("store")
     }
 
-    fn lose_power(&mut self, flushed: u64, seed: u64, lost: u64) {
+    fn lose_power(&mut self, flushed: u64, seed: u64, lost: u64, without_queues: bool) {
         self.store = None;
         let mut dice = seed | 1;
         self.disk.power_loss(&self.root(), || {
@@ -347,6 +423,7 @@ impl Model {
         });
         let store = self.open();
         let end = store.watermarks().written.0;
+        assert_eq!(store.watermarks().min.0, self.min);
         drop(store);
         // A flush may end inside a record, which then is not whole without the rest.
         let ends = self.messages.iter().map(|known| known.physical + known.len as u64);
@@ -354,12 +431,16 @@ impl Model {
         assert!(end >= whole, "the log was flushed up to {flushed}, records up to {whole}, and ends at {end}");
         self.messages.retain(|known| known.physical < end);
         assert!(self.messages.last().is_none_or(|last| last.physical + last.len as u64 <= end));
+        if without_queues {
+            self.queues_are_built_again();
+        }
         self.reopen();
     }
 
     fn reopen(&mut self) {
         self.store = None;
         self.store = Some(self.open());
+        assert_eq!(self.store().watermarks().min.0, self.min);
         for queue in 0..3 {
             self.check_queue(queue);
         }
@@ -384,6 +465,20 @@ impl Model {
             bodies.iter().map(|(offset, body)| (*offset, body.len(), body[body.len() - 4..].to_vec())).collect()
         };
         assert!(found == expected, "queue {queue}: {:?}, expected {:?}", short(&found), short(&expected));
+        self.check_bounds(queue);
+    }
+
+    /// A queue begins with its first message that the log has, or ends where it begins.
+    fn check_bounds(&self, queue: u32) {
+        let Some(bounds) = self.store().queue_bounds(TOPIC, ferromq_protocol::QueueId(queue)) else { return };
+        let of_queue = || self.messages.iter().filter(|known| known.queue == Some(queue));
+        // One that was damaged may have no place in a queue that was built again.
+        let (first, whole) = (of_queue().next(), of_queue().find(|known| !known.damaged));
+        let (min, max) = (bounds.min.0, bounds.max.0);
+        assert!(first.is_none_or(|first| min >= first.offset || min == max), "{bounds:?}, first {first:?}");
+        assert!(whole.is_none_or(|whole| min <= whole.offset), "{bounds:?}, first whole {whole:?}");
+        assert!(first.is_some() || min == max, "{bounds:?} of a queue without messages");
+        assert!(max <= self.next_offset(queue), "{bounds:?}, next {}", self.next_offset(queue));
     }
 
     fn check_index(&self) {
@@ -393,6 +488,13 @@ impl Model {
             let key = ferromq_protocol::message::property(&text, "UNIQ_KEY").unwrap().to_owned();
             assert_eq!(query_bodies(self.store(), TOPIC, &key), std::slice::from_ref(&known.body), "key {key}");
             *per_key.entry("all".to_owned()).or_default() += 1;
+        }
+        for known in self.removed.iter().rev().take(10) {
+            let text = Model::key(&known.body);
+            let key = ferromq_protocol::message::property(&text, "UNIQ_KEY").unwrap().to_owned();
+            assert!(query_bodies(self.store(), TOPIC, &key).is_empty());
+            let at = PhysicalOffset(known.physical);
+            assert!(self.store().is_gone(at) && self.store().message_at(at, Effort::Full).unwrap().is_none());
         }
         let (all, found) = (per_key.get("all").copied().unwrap_or(0), query_bodies(self.store(), TOPIC, "all").len());
         let damaged = self.messages.iter().filter(|known| known.damaged).count();
@@ -405,13 +507,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn behaves_like_a_list(log_dirs in 1..4_usize, steps in proptest::collection::vec(step(), 1..60)) {
-        let mut model = Model::new(log_dirs);
-        for step in steps {
-            model.apply(step);
-        }
-        model.apply(Step::Kill);
-        model.apply(Step::Close);
+    fn behaves_like_a_list(log_dirs in 1..4_usize, steps in proptest::collection::vec(step(1), 1..60)) {
+        Model::run(log_dirs, 16 << 10, steps);
+    }
+
+    #[test]
+    fn behaves_like_a_list_that_loses_its_beginning(
+        log_dirs in 1..4_usize, steps in proptest::collection::vec(step(8), 1..120),
+    ) {
+        Model::run(log_dirs, 4 << 10, steps);
     }
 }
 

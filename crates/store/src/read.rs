@@ -348,6 +348,14 @@ impl Reader {
         outcome: &mut ReadOutcome,
     ) -> Result<(), ReadError> {
         let Some(run) = queue.look_at_run(from)? else {
+            let min = queue.min();
+            if from < min {
+                // The queue's beginning has just moved: whoever went to the next file would miss what is between.
+                outcome.status = ReadStatus::OffsetTooSmall;
+                outcome.min_offset = QueueOffset(min);
+                outcome.next_offset = QueueOffset(min);
+                return Ok(());
+            }
             outcome.status = ReadStatus::OffsetFoundNull;
             outcome.next_offset = QueueOffset(queue.next_file_start(from));
             return Ok(());

@@ -1,16 +1,103 @@
 //! What goes with old segments, what does not, and what is carried on.
 
-use std::sync::atomic::Ordering;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use ferromq_protocol::message::Record;
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
+
+use super::*;
+use crate::disk::Disk;
 use crate::error::AppendError;
 use crate::health::Shortage;
+use crate::keepers::Keeper;
+use crate::retention::{Hours, Progress, RetentionRules};
 use crate::testing::*;
+use crate::{AllMessages, Boundary, Effort, ReadLimits, ReadStatus};
+
+const HOUR_MS: i64 = 3_600_000;
+const SEGMENT: u64 = 4096;
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// Nothing goes but what a test says.
+fn rules() -> RetentionRules {
+    RetentionRules {
+        reserved_time: Duration::from_secs(3600),
+        hours: Hours::default(),
+        segment_pause: Duration::ZERO,
+        interval: NEVER,
+        ..RetentionRules::default()
+    }
+}
+
+/// Nothing gets to the disk by itself.
+fn config(site: &Site, disk: Arc<dyn Disk>) -> StoreConfig {
+    let flush = FlushMode::Async { interval: NEVER, least_pages: 0, thorough_interval: NEVER };
+    StoreConfig {
+        retention: rules(),
+        flush,
+        queue_flush_interval: NEVER,
+        queue_flush_thorough_interval: NEVER,
+        disk,
+        ..site.config()
+    }
+}
+
+fn open(site: &Site) -> Store {
+    Store::open(config(site, Arc::clone(&site.disk) as Arc<dyn Disk>)).unwrap()
+}
+
+/// A round, as the thread goes when it is told to begin.
+fn go_round(store: &Store) {
+    store.retention.go_round(&mut Progress::default());
+}
+
+fn keep_segments(store: &Store, count: u64) {
+    let rules = RetentionRules { reserved_bytes: Some(count * SEGMENT), batch_max: 1000, ..rules() };
+    store.change_retention(rules);
+    go_round(store);
+}
+
+/// Messages of 1000 bytes: three and some to a segment. Gives where each is.
+fn put_many(store: &Store, topic: &str, count: u16) -> Vec<PhysicalOffset> {
+    let body = |n: u16| [&n.to_be_bytes()[..], &[7; 998]].concat();
+    let key = |n: u16| format!("KEYS\u{1}k{n}\u{2}");
+    (0..count).map(|n| store.append(&message(topic, 0, &body(n), &key(n))).unwrap().physical_offset).collect()
+}
+
+fn log_min(store: &Store) -> u64 {
+    store.watermarks().min.0
+}
+
+fn bounds(store: &Store, topic: &str) -> (u64, u64) {
+    let bounds = store.queue_bounds(topic, Q).unwrap();
+    (bounds.min.0, bounds.max.0)
+}
+
+fn file_names(dir: PathBuf) -> Vec<String> {
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Where the files of the log begin, but for the one made ahead.
+fn log_files(site: &Site, store: &Store) -> Vec<u64> {
+    let names = file_names(root(site).join("commitlog"));
+    names.iter().map(|name| name.parse().unwrap()).filter(|start| *start < store.watermarks().written.0).collect()
+}
+
+/// Offsets that consumers can read, from 0 on.
+fn offsets(store: &Store, topic: &str) -> Vec<u64> {
+    read_bodies(store, topic, 0, 0).into_iter().map(|(offset, _)| offset).collect()
+}
 
 #[test]
 fn a_full_disk_takes_what_is_carried_on() {
     for shortage in [Shortage::Disk, Shortage::Dispatch] {
         let site = Site::new();
-        let store = site.open();
+        let store = open(&site);
         put(&store, b"old");
         store.health.disk_full(shortage, site.dir.path(), "full".to_owned());
         assert!(matches!(store.append_again(&message(T, 0, b"x", "")), Err(AppendError::DiskFull { .. })));
@@ -33,4 +120,540 @@ fn a_full_disk_takes_what_is_carried_on() {
         let poisoned = store.append_carried(&message(T, 0, b"x", ""));
         assert!(matches!(poisoned, Err(AppendError::Poisoned { .. })), "{poisoned:?}");
     }
+}
+
+#[test]
+fn old_segments_go_in_their_hour_by_hand_or_from_a_full_disk() {
+    for way in ["hour", "by hand", "disk"] {
+        let site = Site::new();
+        let store = open(&site);
+        let mut begins = Vec::new();
+        while begins.len() < 5 {
+            let physical = put_many(&store, T, 1)[0].0;
+            if physical.is_multiple_of(SEGMENT) {
+                begins.push(physical);
+                // Each segment's last message is stored 20 minutes after the last one of the segment before.
+                site.advance(HOUR_MS / 3);
+            }
+        }
+        settle(&store);
+        site.advance(HOUR_MS / 6);
+        go_round(&store);
+        assert_eq!(log_min(&store), 0, "{way}: not their hour");
+        let now = site.now.load(Ordering::SeqCst);
+        match way {
+            "hour" => store.change_retention(RetentionRules { hours: Hours::at(now), ..rules() }),
+            "by hand" => store.delete_expired(),
+            _ => *site.disk.usage.lock() = Some(|_| 0.76),
+        }
+        go_round(&store);
+        // The first messages of segments 1 to 4 are 90, 70, 50 and 30 minutes old.
+        assert_eq!(log_min(&store), 2 * SEGMENT, "{way}");
+        assert_eq!(log_files(&site, &store), [2 * SEGMENT, 3 * SEGMENT, 4 * SEGMENT]);
+        if way == "hour" {
+            store.change_retention(RetentionRules { hours: Hours::at(now + HOUR_MS), ..rules() });
+        }
+        site.advance(2 * HOUR_MS);
+        go_round(&store);
+        let last = if way == "hour" { 2 * SEGMENT } else { 4 * SEGMENT };
+        assert_eq!(log_min(&store), last, "{way}: the last one stays");
+        assert!(store.earliest_message_time(Effort::Full).unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_deletion_by_hand_ends() {
+    let site = Site::new();
+    let store = open(&site);
+    put_many(&store, T, 10);
+    settle(&store);
+    store.delete_expired();
+    for _ in 0..20 {
+        go_round(&store);
+    }
+    site.advance(2 * HOUR_MS);
+    go_round(&store);
+    assert_eq!(log_min(&store), 0);
+    store.delete_expired();
+    go_round(&store);
+    assert_eq!(log_min(&store), 3 * SEGMENT);
+}
+
+#[test]
+fn a_disk_that_is_too_full_takes_what_is_young() {
+    // A tenth for each segment.
+    let by_segments: UsedRatio = |dir| {
+        if dir.ends_with("commitlog") { std::fs::read_dir(dir).unwrap().count() as f64 / 10.0 } else { 0.1 }
+    };
+    for forced in [true, false] {
+        let site = Site::new();
+        let store = open(&site);
+        put_many(&store, T, 26);
+        settle(&store);
+        let count = || std::fs::read_dir(root(&site).join("commitlog")).unwrap().count();
+        // With the one that is made ahead.
+        wait_until(|| count() == 10);
+        *site.disk.usage.lock() = Some(by_segments);
+        store.change_retention(RetentionRules { forced, ..rules() });
+        wait_until(|| store.check_writable().is_err());
+        go_round(&store);
+        if forced {
+            assert_eq!(count(), 8, "no more than it takes");
+            store.check_writable().unwrap();
+            assert_eq!(offsets(&store, T).first(), Some(&bounds(&store, T).0));
+        } else {
+            assert_eq!(count(), 10, "all is young");
+            assert!(matches!(store.check_writable(), Err(AppendError::DiskFull { .. })));
+            *site.disk.usage.lock() = Some(|_| 0.89);
+            go_round(&store);
+            store.check_writable().unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_log_keeps_to_its_length() {
+    let site = Site::new();
+    let store = open(&site);
+    let places = put_many(&store, T, 20);
+    settle(&store);
+    let count = log_files(&site, &store).len() as u64;
+    let few = RetentionRules { reserved_bytes: Some(2 * SEGMENT), batch_max: 1, ..rules() };
+    store.change_retention(few.clone());
+    go_round(&store);
+    assert_eq!(log_min(&store), SEGMENT, "so many in one round");
+    store.change_retention(RetentionRules { batch_max: 10, ..few });
+    go_round(&store);
+    assert_eq!(log_min(&store), (count - 2) * SEGMENT);
+    let (gone, there): (Vec<_>, Vec<_>) = places.iter().enumerate().partition(|(_, at)| at.0 < log_min(&store));
+    assert_eq!(offsets(&store, T), there.iter().map(|(n, _)| *n as u64).collect::<Vec<_>>());
+    assert_eq!(bounds(&store, T), (gone.len() as u64, 20));
+    // What asks for the beginning sees where it is now.
+    let min = QueueOffset(gone.len() as u64);
+    assert_eq!(status(&store, 0), (ReadStatus::OffsetTooSmall, min.0));
+    assert_eq!(store.offset_by_time(T, Q, 0, Boundary::Lower, Effort::Full).unwrap(), min);
+    assert_eq!(store.offset_by_time(T, Q, 0, Boundary::Upper, Effort::Full).unwrap(), min);
+    assert_eq!(store.queue_entry(T, Q, QueueOffset(0), Effort::Full).unwrap(), None);
+    assert!(store.earliest_store_time(T, Q, Effort::Full).unwrap().is_some());
+    for (n, at) in gone {
+        assert!(store.is_gone(*at) && store.message_at(*at, Effort::Full).unwrap().is_none());
+        assert!(query_bodies(&store, T, &format!("k{n}")).is_empty());
+    }
+    for (n, at) in there {
+        assert!(!store.is_gone(*at) && store.message_at(*at, Effort::Full).unwrap().is_some());
+        assert_eq!(query_bodies(&store, T, &format!("k{n}")).len(), 1);
+    }
+    // A queue file has 16 entries, an index file 63: nothing of them is left over.
+    keep_segments(&store, 1);
+    assert_eq!(file_names(root(&site).join("consumequeue").join(T).join("0")), [files::segment_name(16 * 20)]);
+}
+
+#[test]
+fn index_files_follow() {
+    let site = Site::new();
+    let store = open(&site);
+    put_many(&store, T, 200);
+    settle(&store);
+    let index_files = || file_names(root(&site).join("index")).len();
+    let before = index_files();
+    keep_segments(&store, 3);
+    // Three of 63 entries are full, and all before the log now.
+    assert_eq!(before - index_files(), 3);
+    assert_eq!(query_bodies(&store, T, "k199").len(), 1);
+    keep_segments(&store, 1);
+    drop(store);
+    let store = open(&site);
+    assert_eq!(query_bodies(&store, T, "k199").len(), 1);
+}
+
+#[test]
+fn a_queue_that_lost_all_its_messages_knows_its_next_offset() {
+    for stop in ["close", "kill", "power"] {
+        let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+        let open = || Store::open(config(&site, Arc::clone(&disk) as Arc<dyn Disk>)).unwrap();
+        let store = open();
+        for n in 0..37_u8 {
+            store.append(&message("Idle", 0, &[n], "")).unwrap();
+        }
+        put_many(&store, T, 10);
+        settle(&store);
+        keep_segments(&store, 1);
+        assert_eq!(bounds(&store, "Idle"), (37, 37));
+        assert_eq!(file_names(root(&site).join("consumequeue/Idle/0")), [files::segment_name(32 * 20)]);
+        let mut store = Some(store);
+        for _ in 0..2 {
+            if stop == "close" {
+                store.as_ref().unwrap().close().unwrap();
+            }
+            drop(store.take());
+            if stop == "power" {
+                disk.power_loss(&root(&site), || true);
+            }
+            store = Some(open());
+            assert_eq!(bounds(store.as_ref().unwrap(), "Idle"), (37, 37), "{stop}");
+        }
+        let store = store.unwrap();
+        assert_eq!(store.append(&message("Idle", 0, b"x", "")).unwrap().queue_offset.0, 37);
+        settle(&store);
+        assert_eq!(offsets(&store, "Idle"), [37]);
+    }
+}
+
+/// Somebody who needs messages, until told otherwise.
+#[derive(Debug)]
+struct Needs {
+    name: &'static str,
+    /// [`u64::MAX`] when it needs nothing.
+    from: AtomicU64,
+    asked: parking_lot::Mutex<BTreeSet<u64>>,
+}
+
+impl Needs {
+    fn from(name: &'static str, from: u64) -> Arc<Needs> {
+        Arc::new(Needs { name, from: AtomicU64::new(from), asked: parking_lot::Mutex::default() })
+    }
+}
+
+impl Keeper for Needs {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
+        self.asked.lock().insert(end.0);
+        let from = self.from.load(Ordering::SeqCst);
+        (from < end.0).then_some(PhysicalOffset(from))
+    }
+}
+
+#[test]
+fn what_somebody_needs_stays_and_the_log_says_so() {
+    let site = Site::new();
+    let store = open(&site);
+    put_many(&store, T, 20);
+    settle(&store);
+    let timers = Needs::from("timers", SEGMENT + 100);
+    let levels = Needs::from("delay levels", 0);
+    store.add_keeper(Arc::clone(&timers) as Arc<dyn Keeper>);
+    store.add_keeper(Arc::clone(&levels) as Arc<dyn Keeper>);
+    // However full the disk is.
+    *site.disk.usage.lock() = Some(|_| 0.95);
+    let mut progress = Progress::default();
+    let mut round = || {
+        let mut pause = NEVER;
+        let lines = logged(|| pause = store.retention.go_round(&mut progress));
+        let waits = lines.is_empty() || lines.iter().any(|line| line.contains("stays"));
+        assert!(!waits || pause <= Duration::from_secs(1), "asked again soon");
+        lines.into_iter().filter(|line| line.contains("oldest log file")).collect::<Vec<_>>()
+    };
+    let lines = round();
+    assert_eq!((lines.len(), log_min(&store)), (1, 0));
+    assert!(lines[0].contains("00000000000000000000") && lines[0].contains("needed_by=\"delay levels\""), "{lines:?}");
+    assert!(lines[0].contains("from=0"), "{lines:?}");
+    assert!(round().is_empty(), "said once");
+    levels.from.store(u64::MAX, Ordering::SeqCst);
+    let lines = round();
+    assert_eq!((lines.len(), log_min(&store)), (2, SEGMENT), "{lines:?}");
+    assert!(lines[0].contains("deleted") && lines[0].contains("needed_by=\"delay levels\" held_up_ms="), "{lines:?}");
+    assert!(
+        lines[1].contains("needed_by=\"timers\"") && lines[1].contains(&format!("from={}", SEGMENT + 100)),
+        "{lines:?}"
+    );
+    assert_eq!(
+        *timers.asked.lock(),
+        BTreeSet::from([SEGMENT, 2 * SEGMENT]),
+        "the ends of the segments, before each goes"
+    );
+    // Who is gone needs nothing.
+    drop(timers);
+    let lines = round();
+    assert!(lines[0].contains("deleted") && lines[0].contains("needed_by=\"timers\""), "{lines:?}");
+    assert!(lines[1..].iter().all(|line| !line.contains("needed_by")), "{lines:?}");
+    assert_eq!(log_files(&site, &store).len(), 1);
+}
+
+#[test]
+fn nothing_goes_before_all_who_need_it_are_known() {
+    let site = Site::new();
+    let config = StoreConfig {
+        retention: RetentionRules { reserved_bytes: Some(1), interval: Duration::from_millis(1), ..rules() },
+        ..config(&site, Arc::clone(&site.disk) as Arc<dyn Disk>)
+    };
+    let store = Store::open(config).unwrap();
+    put_many(&store, T, 10);
+    settle(&store);
+    // A round of the thread has been.
+    *site.disk.usage.lock() = Some(|_| 0.91);
+    wait_until(|| store.check_writable().is_err());
+    assert_eq!(log_min(&store), 0);
+    store.begin_retention();
+    wait_until(|| log_min(&store) == 3 * SEGMENT);
+    wait_until(|| bounds(&store, T).0 == 9);
+}
+
+#[test]
+fn what_an_open_would_need_stays() {
+    let site = Site::new();
+    let store = open(&site);
+    // No directory can be made where a file is: this queue is behind.
+    std::fs::create_dir_all(root(&site).join("consumequeue")).unwrap();
+    std::fs::write(root(&site).join("consumequeue/Bad"), b"").unwrap();
+    put_many(&store, T, 4);
+    put_many(&store, "Bad", 1);
+    put_many(&store, T, 10);
+    wait_until(|| store.queue_bounds(T, Q).is_some_and(|bounds| bounds.max.0 == 14));
+    keep_segments(&store, 1);
+    assert_eq!(log_min(&store), SEGMENT, "the message of the bad queue is in the second");
+    std::fs::remove_file(root(&site).join("consumequeue/Bad")).unwrap();
+    store.dispatch_signal.wake();
+    wait_until(|| store.positions.projected() == store.positions.written());
+    keep_segments(&store, 1);
+    assert_eq!(log_files(&site, &store).len(), 1);
+    // A log that cannot be synced loses nothing.
+    put_many(&store, T, 10);
+    settle(&store);
+    let min = log_min(&store);
+    site.disk.sync_fails.store(true, Ordering::SeqCst);
+    keep_segments(&store, 1);
+    assert_eq!(log_min(&store), min);
+    assert!(store.health.is_poisoned());
+}
+
+#[test]
+fn readers_of_a_segment_that_goes_are_safe() {
+    let site = Site::new();
+    let store = open(&site);
+    let places = put_many(&store, T, 20);
+    settle(&store);
+    let limits = ReadLimits::count(3);
+    let held = store.read(T, Q, QueueOffset(0), limits, &AllMessages, Effort::Full).unwrap();
+    let record = store.message_at(places[0], Effort::Full).unwrap().unwrap();
+    keep_segments(&store, 2);
+    assert!(!root(&site).join("commitlog").join(files::segment_name(0)).exists());
+    let bodies: Vec<_> = held
+        .chunks
+        .iter()
+        .flat_map(|chunk| ferromq_protocol::message::Records::new(chunk))
+        .map(|record| record.unwrap().queue_offset().0)
+        .collect();
+    assert_eq!(bodies, [0, 1, 2]);
+    Record::parse(&record).unwrap().check_crc().unwrap();
+    // Its mapping is given up by the retention, not by who reads.
+    let mut progress = Progress::default();
+    store.retention.go_round(&mut progress);
+    drop((held, record));
+}
+
+#[test]
+fn a_reader_steps_over_what_is_gone() {
+    let site = Site::new();
+    let store = open(&site);
+    let places = put_many(&store, T, 10);
+    settle(&store);
+    let first_there = places.iter().position(|at| at.0 >= SEGMENT).unwrap() as u64;
+    // The log has moved, the queue not yet.
+    assert!(store.segments.take_first(0));
+    let limits = ReadLimits::count(2);
+    let found = store.read(T, Q, QueueOffset(0), limits, &AllMessages, Effort::Full).unwrap();
+    assert_eq!((found.status, found.count, found.next_offset.0), (ReadStatus::Found, 2, first_there + 2));
+    assert!(store.segments.take_first(SEGMENT) && store.segments.take_first(2 * SEGMENT));
+    let last = store.read(T, Q, QueueOffset(8), ReadLimits::count(1), &AllMessages, Effort::Full).unwrap();
+    assert_eq!((last.status, last.next_offset.0), (ReadStatus::Found, 10));
+    assert!(!store.segments.take_first(3 * SEGMENT), "the last one stays");
+}
+
+#[test]
+fn a_removal_that_cannot_be_synced() {
+    let site = Site::new();
+    let store = open(&site);
+    put_many(&store, T, 20);
+    settle(&store);
+    store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*site.disk)).unwrap();
+    // For want of a descriptor: it is tried again, and no other goes before.
+    site.disk.no_descriptors.store(true, Ordering::SeqCst);
+    let mut progress = Progress::default();
+    store.change_retention(RetentionRules { reserved_bytes: Some(SEGMENT), ..rules() });
+    for _ in 0..3 {
+        store.retention.go_round(&mut progress);
+        assert_eq!(log_min(&store), SEGMENT);
+        assert_eq!(log_files(&site, &store)[0], SEGMENT);
+    }
+    site.disk.no_descriptors.store(false, Ordering::SeqCst);
+    store.retention.go_round(&mut progress);
+    assert_eq!(log_files(&site, &store).len(), 1);
+    // A sync that failed is for good.
+    put_many(&store, T, 20);
+    settle(&store);
+    store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*site.disk)).unwrap();
+    let min = log_min(&store);
+    site.disk.dir_sync_fails.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        store.retention.go_round(&mut progress);
+        assert_eq!(log_min(&store), min + SEGMENT);
+    }
+    assert!(matches!(store.check_writable(), Err(AppendError::Poisoned { .. })));
+}
+
+/// Every place at which the power may go while segments, queue files and index files go.
+#[test]
+fn a_crash_between_removals_leaves_no_gap() {
+    for steps in 0.. {
+        let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+        let config = || config(&site, Arc::clone(&disk) as Arc<dyn Disk>);
+        let store = Store::open(config()).unwrap();
+        for n in 0..50_u8 {
+            store.append(&message("Idle", 0, &[n], "")).unwrap();
+        }
+        let places = put_many(&store, T, 70);
+        settle(&store);
+        store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*disk)).unwrap();
+        *disk.fails_after.lock() = Some(steps);
+        keep_segments(&store, 2);
+        let done = disk.fails_after.lock().is_some_and(|left| left > 0);
+        *disk.fails_after.lock() = None;
+        let min = log_min(&store);
+        drop(store);
+        // Some of what was not synced comes back, some does not.
+        let mut dice = steps as u32;
+        disk.power_loss(&root(&site), || {
+            dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            dice >> 31 == 0
+        });
+        let store = Store::open(config()).unwrap();
+        let back = log_min(&store);
+        assert!(back <= min && back + SEGMENT >= min, "after {steps}: {back}, and was {min}");
+        if min > 0 {
+            let there = (0..70).filter(|n| places[*n as usize].0 >= back).collect::<Vec<u64>>();
+            assert_eq!(offsets(&store, T), there, "after {steps}");
+            assert_eq!(bounds(&store, T), (there[0], 70), "after {steps}");
+            assert_eq!(bounds(&store, "Idle").1, 50, "after {steps}");
+        }
+        if done {
+            return;
+        }
+    }
+}
+
+/// As a Java broker leaves it that was stopped between the log and the queues.
+#[test]
+fn a_store_whose_first_segments_are_gone() {
+    let site = Site::new();
+    let store = open(&site);
+    let places = put_many(&store, T, 70);
+    for n in 0..20_u8 {
+        store.append(&message("Late", 0, &[n], "")).unwrap();
+    }
+    settle(&store);
+    store.close().unwrap();
+    drop(store);
+    for start in [0, SEGMENT, 2 * SEGMENT, 3 * SEGMENT, 4 * SEGMENT, 5 * SEGMENT] {
+        std::fs::remove_file(root(&site).join("commitlog").join(files::segment_name(start))).unwrap();
+    }
+    let store = open(&site);
+    let first = places.iter().position(|at| at.0 >= 6 * SEGMENT).unwrap() as u64;
+    assert_eq!((bounds(&store, T), bounds(&store, "Late")), ((first, 70), (0, 20)));
+    let queue_files = || file_names(root(&site).join("consumequeue").join(T).join("0"));
+    assert_eq!(queue_files()[0], files::segment_name(0));
+    go_round(&store);
+    assert_eq!(queue_files()[0], files::segment_name((first - first % 16) * 20));
+    assert_eq!(offsets(&store, T), (first..70).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_queue_that_cannot_be_read_holds_no_other_up() {
+    let site = Site::new();
+    let store = open(&site);
+    put_many(&store, "Bad", 2);
+    put_many(&store, T, 20);
+    put_many(&store, "Bad", 2);
+    settle(&store);
+    store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*site.disk)).unwrap();
+    site.disk.go_cold();
+    site.disk.bad.lock().push(("Bad/0/00000000000000000000".to_owned(), 0..100));
+    let mut progress = Progress::default();
+    store.change_retention(RetentionRules { reserved_bytes: Some(2 * SEGMENT), ..rules() });
+    store.retention.go_round(&mut progress);
+    assert_eq!(bounds(&store, "Bad").0, 0);
+    let min = log_min(&store);
+    assert!(min > 0 && bounds(&store, T).0 > 0);
+    site.disk.bad.lock().clear();
+    store.retention.go_round(&mut progress);
+    assert_eq!((bounds(&store, "Bad").0, log_min(&store)), (2, min));
+}
+
+#[test]
+fn an_idle_queue_costs_no_reading() {
+    let site = Site::new();
+    let store = open(&site);
+    for topic in 0..50 {
+        store.append(&message(&format!("Gone{topic}"), 0, b"x", "")).unwrap();
+    }
+    put_many(&store, T, 20);
+    for topic in 0..50 {
+        store.append(&message(&format!("Young{topic}"), 0, b"x", "")).unwrap();
+    }
+    settle(&store);
+    // The young ones are looked at once.
+    keep_segments(&store, 4);
+    site.disk.go_cold();
+    let reads = site.disk.reads.load(Ordering::SeqCst);
+    let min = log_min(&store);
+    keep_segments(&store, 3);
+    assert_eq!(log_min(&store), min + SEGMENT);
+    let reads = site.disk.reads.load(Ordering::SeqCst) - reads;
+    // One queue is looked through, one message of the log is for its time.
+    assert!(reads < 20, "{reads} reads for 101 queues");
+    assert!((0..50).all(|topic| bounds(&store, &format!("Gone{topic}")) == (1, 1)));
+    assert!((0..50).all(|topic| bounds(&store, &format!("Young{topic}")) == (0, 1)));
+}
+
+/// A consumer at the very beginning, whose messages go under it, gets each one that is there, in order.
+#[test]
+fn a_consumer_misses_nothing_that_is_there() {
+    let site = Site::new();
+    let retention = RetentionRules { reserved_bytes: Some(3 * SEGMENT), interval: Duration::from_millis(1), ..rules() };
+    let store = Store::open(StoreConfig { retention, ..site.config() }).unwrap();
+    store.begin_retention();
+    const COUNT: u64 = 3000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..COUNT {
+                store.append(&message(T, 0, &[&n.to_be_bytes()[..], &[7; 300]].concat(), "")).unwrap();
+            }
+        });
+        let mut next = 0;
+        while next < COUNT {
+            let outcome =
+                store.read(T, Q, QueueOffset(next), ReadLimits::count(5), &AllMessages, Effort::Full).unwrap();
+            let went_on = outcome.next_offset.0;
+            match outcome.status {
+                ReadStatus::Found => {
+                    let records =
+                        outcome.chunks.iter().flat_map(|chunk| ferromq_protocol::message::Records::new(chunk));
+                    let offsets: Vec<_> = records.map(|record| record.unwrap().queue_offset().0).collect();
+                    // Of what it stepped over before these, nothing is there.
+                    assert!(
+                        offsets[0] == next || bounds(&store, T).0 >= offsets[0] || is_gone(&store, next, offsets[0])
+                    );
+                    assert!(
+                        offsets.windows(2).all(|pair| pair[1] == pair[0] + 1) && offsets.last() == Some(&(went_on - 1))
+                    );
+                }
+                ReadStatus::OffsetTooSmall => assert!(went_on > next && went_on <= bounds(&store, T).0),
+                ReadStatus::MessageWasRemoving => assert!(is_gone(&store, next, went_on)),
+                ReadStatus::OffsetOverflowOne | ReadStatus::NoMessageInQueue => assert_eq!(went_on, next),
+                status => panic!("{status:?} at {next}, on to {went_on}"),
+            }
+            next = went_on;
+        }
+    });
+    wait_until(|| log_min(&store) + 3 * SEGMENT >= store.watermarks().written.0 / SEGMENT * SEGMENT);
+}
+
+/// Whether no message of these offsets is in the log.
+fn is_gone(store: &Store, from: u64, to: u64) -> bool {
+    (from..to).all(|offset| {
+        let entry = store.queue_entry(T, Q, QueueOffset(offset), Effort::Full).unwrap();
+        entry.is_none_or(|entry| store.is_gone(entry.physical))
+    })
 }

@@ -52,6 +52,16 @@ impl Segments {
         files.split_off(index)
     }
 
+    /// Takes the first segment out if it begins at `start` and another follows. Who holds it reads on in it.
+    pub fn take_first(&self, start: u64) -> bool {
+        let mut files = self.files.write();
+        let is_it = files.len() > 1 && files.first().is_some_and(|first| first.start() == start);
+        if is_it {
+            files.remove(0);
+        }
+        is_it
+    }
+
     /// The segment that holds byte `at`, written or not.
     pub fn find(&self, at: u64) -> Option<Arc<LogFile>> {
         let files = self.files.read();

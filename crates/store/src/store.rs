@@ -13,11 +13,11 @@ pub use writing::Want;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::allocator::Allocator;
 use crate::checkpoint::Checkpoint;
@@ -40,6 +40,7 @@ use crate::projection::Projection;
 use crate::queues::Queues;
 use crate::read::Reader;
 use crate::recovery;
+use crate::retention::Retention;
 use crate::segments::Segments;
 use crate::signal::Signal;
 use crate::stats::Counters;
@@ -68,10 +69,10 @@ pub struct Store {
     dispatcher: Arc<Dispatcher>,
     dispatch_signal: Arc<Signal>,
     maintenance: Arc<Maintenance>,
+    retention: Arc<Retention>,
     checkpoint: Arc<Checkpoint>,
     health: Arc<Health>,
     counters: Arc<Counters>,
-    keepers: Arc<Keepers>,
     reader: Reader,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Given up last.
@@ -185,14 +186,29 @@ impl Store {
             flusher: Arc::clone(&flusher),
             health: Arc::clone(&health),
             disk: Arc::clone(&disk),
-            log_dirs: Arc::clone(&log_dirs),
-            root: config.root.clone(),
-            used_ratio_max: config.disk_used_ratio_max,
             interval: config.queue_flush_interval,
             least_pages: config.queue_flush_least_pages,
             thorough_interval: config.queue_flush_thorough_interval,
             writing_out: Mutex::default(),
             graves,
+            signal: Signal::default(),
+            stop: AtomicBool::new(false),
+        });
+        let retention = Arc::new(Retention {
+            rules: RwLock::new(config.retention.clone()),
+            segments: Arc::clone(&segments),
+            projection: Arc::clone(&projection),
+            positions: Arc::clone(&positions),
+            checkpoint: Arc::clone(&checkpoint),
+            maintenance: Arc::clone(&maintenance),
+            keepers: Keepers::default(),
+            health: Arc::clone(&health),
+            disk: Arc::clone(&disk),
+            clock: config.clock.clone(),
+            log_dirs: Arc::clone(&log_dirs),
+            root: config.root.clone(),
+            begun: AtomicBool::new(false),
+            by_hand: AtomicU32::new(0),
             signal: Signal::default(),
             stop: AtomicBool::new(false),
         });
@@ -217,10 +233,10 @@ impl Store {
             dispatcher,
             dispatch_signal,
             maintenance,
+            retention,
             checkpoint,
             health,
             counters,
-            keepers: Arc::default(),
             reader,
             threads: Mutex::default(),
             lock: Mutex::new(Some((side_locks, lock))),
@@ -246,7 +262,9 @@ impl Store {
         let dispatcher = Arc::clone(&self.dispatcher);
         start("store-dispatch", Box::new(move || dispatcher.run()))?;
         let maintenance = Arc::clone(&self.maintenance);
-        start("store-upkeep", Box::new(move || maintenance.run()))
+        start("store-upkeep", Box::new(move || maintenance.run()))?;
+        let retention = Arc::clone(&self.retention);
+        start("store-retention", Box::new(move || retention.run()))
     }
 
     /// Stops taking writes, lets the dispatch catch up, puts everything on the disk and removes `abort`. The second
@@ -306,6 +324,7 @@ impl Store {
         self.allocator.stop();
         self.flusher.stop();
         self.maintenance.stop();
+        self.retention.stop();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 // Its panic message is on stderr.

@@ -13,11 +13,15 @@ use ferromq_protocol::message::{NewMessage, Record, Records, SysFlag};
 use ferromq_protocol::{QueueId, QueueOffset};
 use parking_lot::Mutex;
 
+use crate::disk::sync_failed;
 use crate::looking::SEEN_FOR;
 use crate::*;
 
 /// Milliseconds at which the tests begin.
 pub const START_MS: i64 = 1_700_000_000_000;
+
+/// How much is used of the disk of a path.
+pub type UsedRatio = fn(&Path) -> f64;
 
 /// A disk on which things go wrong when told to.
 #[derive(Debug, Default)]
@@ -43,6 +47,10 @@ pub struct FaultyDisk {
     pub bad: Mutex<Vec<(String, Range<u64>)>>,
     /// Reads that were made.
     pub reads: AtomicU64,
+    /// How much is used of the disk that a directory is on; half of it where nobody says.
+    pub usage: Mutex<Option<UsedRatio>>,
+    /// Syncs of directories fail.
+    pub dir_sync_fails: AtomicBool,
 }
 
 impl FaultyDisk {
@@ -109,6 +117,9 @@ impl Disk for FaultyDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.open()?;
+        if self.dir_sync_fails.load(Ordering::SeqCst) {
+            return Err(sync_failed(io::Error::other("the device is gone")));
+        }
         LocalDisk.sync_dir(dir)
     }
 
@@ -128,8 +139,11 @@ impl Disk for FaultyDisk {
     }
 
     fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
-        let used = self.used.lock().iter().find(|(dir, _)| path.starts_with(dir)).map_or(0.5, |(_, used)| *used);
-        Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio: used })
+        let told =
+            |used: &[(PathBuf, f64)]| used.iter().find(|(dir, _)| path.starts_with(dir)).map_or(0.5, |(_, used)| *used);
+        let scripted = *self.usage.lock();
+        let used_ratio = scripted.map_or_else(|| told(&self.used.lock()), |usage| usage(path));
+        Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio })
     }
 }
 
@@ -461,6 +475,41 @@ fn read_records(store: &Store, topic: &str, queue: u32, from: u64, mut seen: imp
             return;
         }
     }
+}
+
+/// What `act` writes into the trace log on this thread, a line each.
+pub fn logged(act: impl FnOnce()) -> Vec<String> {
+    let lines = Arc::<Mutex<Vec<String>>>::default();
+    tracing::subscriber::with_default(Lines(Arc::clone(&lines)), act);
+    std::mem::take(&mut *lines.lock())
+}
+
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = event.metadata().level().to_string();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line.push_str(&format!(" {field}={value:?}"));
+        });
+        self.0.lock().push(line);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 /// Bodies of the messages a key leads to.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::{NewMessage, Record, Records};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
-use ferromq_store::{AllMessages, Boundary, Clock, Effort, ReadLimits, Store, StoreConfig};
+use ferromq_store::{AllMessages, Boundary, Clock, Effort, ReadLimits, RetentionRules, Store, StoreConfig};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
@@ -73,7 +73,7 @@ fn config(root: &Path, now: &Arc<AtomicI64>) -> StoreConfig {
         index_entries: 4_000,
         message_len_max: 8_000,
         clock: Clock::from_fn(move || now.load(Ordering::SeqCst)),
-        disk_used_ratio_max: 1.0,
+        retention: RetentionRules { full_ratio: 1.0, ..RetentionRules::default() },
         ..StoreConfig::at(root)
     }
 }

@@ -48,6 +48,7 @@ pub(crate) fn update(
         }
         info!(keys = ?changed, %peer, "configuration changed");
         store.limit_message_len(config.current().message_len_max());
+        store.change_retention(config.current().retention());
         if changed.iter().any(|key| key == "brokerPermission") {
             topics.renew_version();
         }

@@ -16,6 +16,7 @@ pub(crate) mod recall;
 pub(crate) mod relay;
 pub(crate) mod reply;
 pub(crate) mod reset;
+pub(crate) mod retention;
 pub(crate) mod runtime_info;
 pub(crate) mod send;
 pub(crate) mod send_back;

@@ -4,10 +4,28 @@ use std::sync::Arc;
 
 use super::Store;
 use crate::keepers::Keeper;
+use crate::retention::RetentionRules;
 
 impl Store {
-    /// Adds a keeper: before a segment goes it is asked, for as long as somebody else has it too. To be called before there is traffic.
+    /// Adds a keeper: before a segment goes it is asked, for as long as somebody else has it too. To be called before
+    /// [`Store::begin_retention`].
     pub fn add_keeper(&self, keeper: Arc<dyn Keeper>) {
-        self.keepers.add(&keeper);
+        self.retention.keepers.add(&keeper);
+    }
+
+    /// Lets old messages go from now on, as [`StoreConfig::retention`](crate::StoreConfig::retention) says: whoever needs some of them
+    /// for longer is known by now. Without this call nothing goes.
+    pub fn begin_retention(&self) {
+        self.retention.begin();
+    }
+
+    /// Changes what is kept, at once.
+    pub fn change_retention(&self, rules: RetentionRules) {
+        self.retention.change_rules(rules);
+    }
+
+    /// Has messages beyond their reserved time go now, whatever the hour. Java: executeDeleteFilesManually.
+    pub fn delete_expired(&self) {
+        self.retention.delete_by_hand();
     }
 }

@@ -1,0 +1,456 @@
+//! What leaves the store, and when: the oldest segments of the log, and after them what points into them.
+//!
+//! A thread of its own. Each round looks at how full the disk is, decides whether the first segment is to go, and takes one after the
+//! other away as long as it is so. Never goes: the last one; one that an open after a crash would need; one that somebody still needs
+//! ([`Keeper`](crate::Keeper)). Queues and index follow the log's new beginning.
+//! Java: CleanCommitLogService, CleanConsumeQueueService, with three differences: the age of a segment is that of its messages and not
+//! its file's, a disk that is too full is looked at again before each segment, and there is a limit in bytes.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use ferromq_protocol::PhysicalOffset;
+use ferromq_protocol::message::Record;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use parking_lot::RwLock;
+
+use crate::checkpoint::{Checkpoint, DurableUpTo};
+use crate::clock::Clock;
+use crate::disk::{Disk, is_failed_sync};
+use crate::files;
+use crate::health::{Health, Shortage};
+use crate::keepers::{Keepers, Pin};
+use crate::log_dirs::LogDirs;
+use crate::looking::{Effort, Look};
+use crate::maintenance::Maintenance;
+use crate::mapped_file::LogFile;
+use crate::projection::Projection;
+use crate::segments::Segments;
+use crate::signal::Signal;
+use crate::watermarks::Positions;
+
+/// While a segment is held up it is asked again so soon.
+const HELD_UP_PAUSE: Duration = Duration::from_secs(1);
+/// Rounds of a deletion by hand. Java: MAX_MANUAL_DELETE_FILE_TIMES.
+const ROUNDS_BY_HAND: u32 = 20;
+
+/// Hours of the day; by default none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hours(u32);
+
+impl Hours {
+    /// One or more, as `deleteWhen` has them: `04` or `03;04;05`. `None` where something else stands. Java: UtilAll.isItTimeToDo.
+    pub fn parse(text: &str) -> Option<Hours> {
+        let parts =
+            text.trim_end_matches(';').split(';').map(|part| part.trim().parse().ok().filter(|hour| *hour < 24));
+        let bits = parts.map(|hour: Option<u32>| Some(1 << hour?)).reduce(|all, one| Some(all? | one?));
+        bits.flatten().map(Hours)
+    }
+
+    /// The hour of this machine's day that it is at a time.
+    pub fn at(ms: i64) -> Hours {
+        // Times beyond the year 9999 are no timestamps.
+        let hour = Timestamp::from_millisecond(ms).map_or(0, |time| time.to_zoned(TimeZone::system()).hour());
+        Hours(1 << hour)
+    }
+
+    fn contain(self, hour: Hours) -> bool {
+        self.0 & hour.0 != 0
+    }
+}
+
+/// What the store keeps. May be changed while it is open.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetentionRules {
+    /// How long messages are kept at least. `fileReservedTime`.
+    pub reserved_time: Duration,
+    /// Hours of this machine's day in which older ones go. `deleteWhen`.
+    pub hours: Hours,
+    /// They go at any time while more of the disk is used. `diskMaxUsedSpaceRatio` / 100.
+    pub used_ratio_max: f64,
+    /// Whatever their age they go while more of the disk is used than this ratio says. `diskSpaceCleanForciblyRatio` / 100.
+    pub forced_ratio: f64,
+    /// Otherwise they only go at any time then. `cleanFileForciblyEnable`.
+    pub forced: bool,
+    /// Writes are refused while more of the disk is used. `diskSpaceWarningLevelRatio` / 100.
+    pub full_ratio: f64,
+    /// Whatever their age they go while the files of the log are longer than this, together. `fileReservedBytes`.
+    pub reserved_bytes: Option<u64>,
+    /// Most segments that go in one round. `deleteFileBatchMax`.
+    pub batch_max: usize,
+    /// Between two of them. `deleteCommitLogFilesInterval`.
+    pub segment_pause: Duration,
+    /// Between two rounds. `cleanResourceInterval`.
+    pub interval: Duration,
+}
+
+impl Default for RetentionRules {
+    fn default() -> RetentionRules {
+        RetentionRules {
+            reserved_time: Duration::from_secs(72 * 3600),
+            hours: Hours(1 << 4),
+            used_ratio_max: 0.75,
+            forced_ratio: 0.85,
+            forced: true,
+            full_ratio: 0.90,
+            reserved_bytes: None,
+            batch_max: 10,
+            segment_pause: Duration::from_millis(100),
+            interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a segment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Age,
+    DiskUsage,
+    LogLength,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Age => "older than fileReservedTime",
+            Reason::DiskUsage => "the disk is fuller than diskSpaceCleanForciblyRatio",
+            Reason::LogLength => "the log is longer than fileReservedBytes",
+        })
+    }
+}
+
+/// A segment that would go but is needed.
+#[derive(Debug)]
+struct HeldUp {
+    segment: u64,
+    by: &'static str,
+    since: Instant,
+}
+
+/// A file on its way from the disk.
+#[derive(Debug)]
+struct Leaving {
+    path: PathBuf,
+    /// Of a directory that may let nothing go.
+    read_only: bool,
+}
+
+/// What the thread knows from one round to the next.
+#[derive(Debug, Default)]
+pub struct Progress {
+    held_up: Option<HeldUp>,
+    /// A file that the log has no longer and the disk may have yet. No other goes before it: no crash may leave a gap.
+    leaving: Option<Leaving>,
+    /// Files that are gone and still read. The last one who lets go of a file waits until its room is given back, which is not for a
+    /// thread that serves connections.
+    read_yet: Vec<Arc<LogFile>>,
+    /// Where the log began when queues and index were made to follow.
+    followed: u64,
+    /// Only the first failure in a row goes into the trace log.
+    failing: bool,
+}
+
+#[derive(Debug)]
+pub struct Retention {
+    pub rules: RwLock<RetentionRules>,
+    pub segments: Arc<Segments>,
+    pub projection: Arc<Projection>,
+    pub positions: Arc<Positions>,
+    pub checkpoint: Arc<Checkpoint>,
+    pub maintenance: Arc<Maintenance>,
+    pub keepers: Keepers,
+    pub health: Arc<Health>,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Clock,
+    pub log_dirs: Arc<LogDirs>,
+    /// Where the queues are.
+    pub root: PathBuf,
+    /// All who need old messages are known: until then none goes.
+    pub begun: AtomicBool,
+    /// Rounds of a deletion by hand that are left.
+    pub by_hand: AtomicU32,
+    pub signal: Signal,
+    pub stop: AtomicBool,
+}
+
+impl Retention {
+    /// The thread.
+    pub fn run(&self) {
+        self.signal.attach();
+        let mut progress = Progress::default();
+        while !self.stopped() {
+            let begun = self.begun.load(Ordering::Acquire);
+            let pause = if begun { self.go_round(&mut progress) } else { self.look_only() };
+            self.signal.nap(pause);
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Lets old segments go from now on.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+        self.signal.wake_now();
+    }
+
+    pub fn change_rules(&self, rules: RetentionRules) {
+        *self.rules.write() = rules;
+        self.signal.wake_now();
+    }
+
+    /// Has what is older than the reserved time go now, whatever the hour: in the next rounds. Java: executeDeleteFilesManually.
+    pub fn delete_by_hand(&self) {
+        self.by_hand.store(ROUNDS_BY_HAND, Ordering::Release);
+        self.signal.wake_now();
+    }
+
+    /// Tells the thread to end.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.signal.wake_now();
+    }
+
+    /// A round in which nothing goes; gives the time until the next.
+    fn look_only(&self) -> Duration {
+        let rules = self.rules.read().clone();
+        self.look_at_disk(&rules);
+        rules.interval
+    }
+
+    /// One round; gives the time until the next. The thread's, and that of tests while the thread only looks.
+    pub fn go_round(&self, progress: &mut Progress) -> Duration {
+        if self.health.is_poisoned() {
+            return self.look_only();
+        }
+        let rules = self.rules.read().clone();
+        let used = self.look_at_disk(&rules);
+        match self.delete_segments(&rules, used, progress).and_then(|()| self.follow(progress)) {
+            Ok(()) => {
+                if std::mem::take(&mut progress.failing) {
+                    tracing::info!("what is old goes again");
+                }
+            }
+            Err(error) if is_failed_sync(&error) => {
+                self.health.poison(format!("the removal of old files could not be synced: {error}"));
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut progress.failing, true) {
+                    tracing::error!(%error, "what is old cannot go; trying again");
+                }
+            }
+        }
+        progress.read_yet.retain(|file| Arc::strong_count(file) > 1);
+        let waits = progress.held_up.is_some() || !progress.read_yet.is_empty();
+        if waits { rules.interval.min(HELD_UP_PAUSE) } else { rules.interval }
+    }
+
+    /// How much is used of the disk of the queues, or of the least full one of the log if that is more; has writes refused while it is too
+    /// much.
+    fn look_at_disk(&self, rules: &RetentionRules) -> f64 {
+        let mut most: Option<(f64, &Path)> = None;
+        let root = self.disk.usage(&self.root).map(|usage| (&*self.root, usage));
+        for looked in [self.log_dirs.least_used(), root] {
+            match looked {
+                Ok((dir, usage)) if most.is_none_or(|(most, _)| usage.used_ratio > most) => {
+                    most = Some((usage.used_ratio, dir));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, root = %self.root.display(), "cannot tell how full the disk is"),
+            }
+        }
+        match most {
+            Some((used, dir)) if used > rules.full_ratio => {
+                let reason = format!("{:.0}% used, limit {:.0}%", used * 100.0, rules.full_ratio * 100.0);
+                self.health.disk_full(Shortage::Disk, dir, reason);
+            }
+            _ => self.health.disk_has_room(Shortage::Disk),
+        }
+        most.map_or(0.0, |(used, _)| used)
+    }
+
+    /// Deletes the oldest segments, in order.
+    fn delete_segments(&self, rules: &RetentionRules, mut used: f64, progress: &mut Progress) -> io::Result<()> {
+        let by_hand = self.by_hand.load(Ordering::Acquire) > 0;
+        if by_hand {
+            self.by_hand.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.unlink(progress)?;
+        for deleted in 0..rules.batch_max {
+            let files = self.segments.all();
+            let [first, next, ..] = &files[..] else { break };
+            let Some(reason) = self.reason(rules, used, by_hand, files.len(), first, next) else {
+                progress.held_up = None;
+                break;
+            };
+            if deleted > 0 {
+                self.signal.nap(rules.segment_pause);
+            }
+            if self.stopped() || self.is_held_up(first, reason, progress) || !self.delete(first, progress)? {
+                break;
+            }
+            let held_up = progress.held_up.take().map(|held_up| (held_up.by, held_up.since.elapsed().as_millis()));
+            let (needed_by, held_up_ms) = held_up.unzip();
+            tracing::info!(path = %first.path().display(), %reason, needed_by, held_up_ms, "deleted the oldest log file");
+            used = self.look_at_disk(rules);
+        }
+        Ok(())
+    }
+
+    /// Why the first segment is to go, if it is. Java: deleteExpiredFiles, isSpaceToDelete.
+    fn reason(
+        &self,
+        rules: &RetentionRules,
+        used: f64,
+        by_hand: bool,
+        count: usize,
+        first: &LogFile,
+        next: &LogFile,
+    ) -> Option<Reason> {
+        let is_tight = used > rules.forced_ratio.min(rules.full_ratio);
+        if rules.forced && is_tight {
+            return Some(Reason::DiskUsage);
+        }
+        if rules.reserved_bytes.is_some_and(|most| (count * first.len()) as u64 > most) {
+            return Some(Reason::LogLength);
+        }
+        let now = self.clock.now_ms();
+        let is_time = by_hand || is_tight || used > rules.used_ratio_max || rules.hours.contain(Hours::at(now));
+        let reserved_ms = i64::try_from(rules.reserved_time.as_millis()).unwrap_or(i64::MAX);
+        let is_old = || self.stored_by(first, next).is_some_and(|stored| now.saturating_sub(stored) >= reserved_ms);
+        (is_time && is_old()).then_some(Reason::Age)
+    }
+
+    /// When the last message of a segment was stored, or somewhat later: the store time of the first one behind it, which is why the log
+    /// went on in the next. The time of the file would say the same of one that is left alone; but it is that of the first write to a
+    /// clean page, a copy of the store has the time at which it was copied, and what an open zeros makes it new.
+    fn stored_by(&self, first: &LogFile, next: &LogFile) -> Option<i64> {
+        if self.positions.written() <= next.start() {
+            return Some(self.positions.written_timestamp.load(Ordering::Acquire)).filter(|time| *time > 0);
+        }
+        let look = Look::new(&*self.disk, Effort::Full);
+        let record = self.segments.record_at(&look, next.start()).ok().flatten();
+        record.and_then(|bytes| Some(Record::parse(&bytes).ok()?.store_timestamp())).or_else(|| {
+            // Damaged, or the disk does not give it.
+            let modified = std::fs::metadata(first.path()).and_then(|metadata| metadata.modified()).ok()?;
+            i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+        })
+    }
+
+    /// Whether somebody needs the segment. Said once, of each who does.
+    fn is_held_up(&self, file: &LogFile, reason: Reason, progress: &mut Progress) -> bool {
+        let Some(Pin { by, from }) = self.keepers.pin_before(PhysicalOffset(file.end())) else { return false };
+        let known = progress.held_up.take().filter(|known| known.segment == file.start());
+        if known.as_ref().is_none_or(|known| known.by != by) {
+            tracing::info!(path = %file.path().display(), %reason, needed_by = by, %from, "the oldest log file stays until what is needed of it is carried on");
+        }
+        let since = known.map_or_else(Instant::now, |known| known.since);
+        progress.held_up = Some(HeldUp { segment: file.start(), by, since });
+        true
+    }
+
+    /// Deletes the first segment, durably. False while an open after a crash would need it.
+    fn delete(&self, first: &Arc<LogFile>, progress: &mut Progress) -> io::Result<bool> {
+        if !self.is_dispensable(first.end()) {
+            self.maintenance.flush_all()?;
+            self.checkpoint.save(&*self.disk)?;
+        }
+        // No truncation takes back meanwhile what was just found.
+        let writing_out = self.maintenance.writing_out.lock();
+        if !self.is_dispensable(first.end()) {
+            return Ok(false);
+        }
+        // From here on an open does not miss it.
+        self.checkpoint.log_begins_at(first.end());
+        self.checkpoint.save(&*self.disk)?;
+        if !self.segments.take_first(first.start()) {
+            return Ok(false);
+        }
+        drop(writing_out);
+        progress.leaving = Some(Leaving { path: first.path().to_owned(), read_only: first.is_read_only() });
+        progress.read_yet.push(Arc::clone(first));
+        self.unlink(progress).map(|()| true)
+    }
+
+    /// Whether nothing before `end` of the log is ever read again to make up for what a crash takes: it is on the disk, and so are the queue
+    /// and index entries of its messages, and the checkpoint says so.
+    fn is_dispensable(&self, end: u64) -> bool {
+        let reached = self.positions.flushed() >= end && self.positions.projected() >= end;
+        let is_indexed = |indexed: u64| self.projection.index.is_none() || indexed >= end;
+        let saved = |saved: DurableUpTo| saved.log >= end && saved.queues >= end && is_indexed(saved.index);
+        reached && self.checkpoint.saved().is_some_and(saved)
+    }
+
+    /// Has the file that is leaving go from the disk, durably.
+    fn unlink(&self, progress: &mut Progress) -> io::Result<()> {
+        let Some(Leaving { path, read_only }) = &progress.leaving else { return Ok(()) };
+        match files::remove_file(path).and_then(|()| path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir))) {
+            // The next open knows where the log begins, and passes over it.
+            Err(error) if *read_only && !is_failed_sync(&error) => {
+                tracing::warn!(path = %path.display(), %error, "a log file that is no longer needed stays in its read-only directory");
+            }
+            result => result?,
+        }
+        progress.leaving = None;
+        Ok(())
+    }
+
+    /// Makes queues and index begin with the log, when that has moved.
+    fn follow(&self, progress: &mut Progress) -> io::Result<()> {
+        let Some(log_min) = self.segments.first().map(|first| first.start()) else { return Ok(()) };
+        if log_min <= progress.followed {
+            return Ok(());
+        }
+        let look = Look::new(&*self.disk, Effort::Full);
+        let mut failed = None;
+        for queue in self.projection.queues.all() {
+            if self.stopped() {
+                return Ok(());
+            }
+            // One that cannot keeps no other back.
+            if let Err(error) = queue.follow_log(&*self.disk, &look, log_min)
+                && (failed.is_none() || is_failed_sync(&error))
+            {
+                failed = Some(error);
+            }
+        }
+        if let Some(index) = &self.projection.index {
+            let _writing_out = self.maintenance.writing_out.lock();
+            index.forget_before(&*self.disk, &look, log_min)?;
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                progress.followed = log_min;
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_of_the_day() {
+        assert_eq!(Hours::parse("04"), Some(Hours(1 << 4)));
+        assert_eq!(Hours::parse("0; 4;23;"), Some(Hours(1 | 1 << 4 | 1 << 23)));
+        assert_eq!(Hours::parse("04"), Some(RetentionRules::default().hours));
+        for bad in ["", ";", "24", "-1", "4;x", "4;;5", "04:00"] {
+            assert_eq!(Hours::parse(bad), None, "{bad:?}");
+        }
+        let hour = Hours::at(1_795_220_781_075);
+        assert!(
+            hour.contain(hour)
+                && !Hours::default().contain(hour)
+                && !hour.contain(Hours::at(1_795_220_781_075 + 3_600_000))
+        );
+    }
+}
