@@ -532,9 +532,18 @@ impl ConsumeQueue {
             if !file.entry(file.first()).is_before(physical) {
                 continue;
             }
-            let end = partition_point(file.first(), file.end(), |offset| file.entry(offset).is_before(physical));
-            let torn = file.is_across(disk.page_len(), end - 1) && !belongs(self, end - 1, &file.entry(end - 1));
-            let end = end - u64::from(torn);
+            let mut end = partition_point(file.first(), file.end(), |offset| file.entry(offset).is_before(physical));
+            // What is torn may look like an entry of any record. Between it and the last one that is whole there may be others, lost or not.
+            let is_sound = |offset: u64| {
+                let entry = file.entry(offset);
+                let is_whole = || {
+                    !file.is_across(disk.page_len(), offset) || (file.follows(offset) && belongs(self, offset, &entry))
+                };
+                entry.is_before(physical) && is_whole()
+            };
+            while end > file.first() && !is_sound(end - 1) {
+                end -= 1;
+            }
             let has_entries = if end > file.first() { file.entry(end - 1) != QueueEntry::FILLER } else { index > 0 };
             kept = has_entries.then_some((file, end));
             break;

@@ -6,7 +6,7 @@ use ferromq_protocol::PhysicalOffset;
 
 use super::*;
 use crate::disk::LocalDisk;
-use crate::testing::{FaultyDisk, wait_until};
+use crate::testing::{FaultyDisk, PowerDisk, wait_until};
 
 const PER_FILE: u64 = 4;
 
@@ -81,6 +81,27 @@ fn truncation_removes_what_the_log_lost() {
     assert_eq!(put(&cut, 5, 505), Put::Added);
     drop(cut);
     assert_eq!(queue(dir.path()).max(), 6);
+}
+
+/// Of pages of 64 bytes, the second is lost, and the third is not: the entry across their border leads to the log's beginning, which is
+/// gone for long.
+#[test]
+fn a_torn_entry_takes_with_it_what_was_lost_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let open =
+        || ConsumeQueue::open("T".into(), QueueId(0), dir.path().join("T/0"), 64, Arc::new(Mappings::new(1))).unwrap();
+    let queue = open();
+    for offset in 0..8 {
+        put(&queue, offset, 5000 + offset * 100);
+    }
+    drop(queue);
+    let path = dir.path().join("T/0").join(segment_name(0));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100..128].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let queue = open();
+    queue.keep_before(&PowerDisk::default(), 5500, &|_, _, _| true).unwrap();
+    assert_eq!((queue.max(), queue.next(), queue.end_physical()), (5, 5, 5500));
 }
 
 #[test]

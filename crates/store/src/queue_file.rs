@@ -164,6 +164,17 @@ impl QueueFile {
         self.words.zero_behind(disk, self.at(offset))
     }
 
+    /// Whether the entry at `offset` may follow the one before it in this file: places in the log grow along a queue, and what was lost
+    /// has that of what comes next.
+    pub fn follows(&self, offset: u64) -> bool {
+        if offset == self.first {
+            return true;
+        }
+        let (before, entry) = (self.entry(offset - 1), self.entry(offset));
+        let grows = before.physical < entry.physical || (before.is_filler() && before.physical == entry.physical);
+        before.is_there() && grows
+    }
+
     /// Whether the entry at `offset` lies across a border of pages of `page` bytes, so that a part of it may be lost.
     pub fn is_across(&self, page: usize, offset: u64) -> bool {
         let at = self.at(offset);
