@@ -303,7 +303,6 @@ pub(crate) fn store_config(config: &BrokerConfig, disk: Arc<dyn Disk>) -> Result
         queue_flush_thorough_interval: Duration::from_millis(config.flush_consume_queue_thorough_interval),
         message_len_max: config.message_len_max(),
         retention: config.retention(),
-        segment_disk_used_ratio_max: config.retention().forced_ratio,
         read_bytes_in_memory: config.max_transfer_bytes_on_message_in_memory,
         read_count_in_memory: config.max_transfer_count_on_message_in_memory,
         read_bytes_on_disk: config.max_transfer_bytes_on_message_in_disk,

@@ -52,8 +52,6 @@ pub struct StoreConfig {
     /// Directories whose segments belong to the log and that get no new ones, whether they are among the others or not.
     /// `readOnlyCommitLogStorePaths`.
     pub read_only_log_dirs: Vec<PathBuf>,
-    /// A directory gets no segments while more of its disk is used, unless that is so of all. `diskSpaceCleanForciblyRatio` / 100.
-    pub segment_disk_used_ratio_max: f64,
     /// Bytes of a commit log file. `mappedFileSizeCommitLog`.
     pub segment_len: u64,
     /// Entries of a consume queue file; Java's `mappedFileSizeConsumeQueue` / 20, rounded up.
@@ -145,7 +143,6 @@ impl Default for StoreConfig {
                 .map_or_else(|| PathBuf::from("store"), |home| PathBuf::from(home).join("store")),
             commit_log_dirs: Vec::new(),
             read_only_log_dirs: Vec::new(),
-            segment_disk_used_ratio_max: 0.85,
             segment_len: 1 << 30,
             queue_file_entries: 300_000,
             queue_mappings_max: mappings::share_of_system(),

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::checkpoint::Checkpoint;
 use crate::config::StoreConfig;
 use crate::disk::{Disk, DiskUsage};
@@ -25,7 +27,7 @@ pub struct LogDirs {
     read_only: Vec<PathBuf>,
     segment_len: u64,
     /// A directory whose disk is fuller gets no segment while another is less full.
-    used_ratio_max: f64,
+    used_ratio_max: Mutex<f64>,
     disk: Arc<dyn Disk>,
 }
 
@@ -40,7 +42,7 @@ impl LogDirs {
             writable,
             read_only,
             segment_len: config.segment_len,
-            used_ratio_max: config.segment_disk_used_ratio_max,
+            used_ratio_max: Mutex::new(config.retention.forced_ratio),
             disk: Arc::clone(&config.disk),
         })
     }
@@ -52,6 +54,11 @@ impl LogDirs {
     /// Those that take segments.
     pub fn writable(&self) -> &[PathBuf] {
         &self.writable
+    }
+
+    /// From now on a directory counts as full when more of its disk is used.
+    pub fn full_above(&self, used_ratio: f64) {
+        *self.used_ratio_max.lock() = used_ratio;
     }
 
     /// The one to name where all are meant.
@@ -206,7 +213,8 @@ impl LogDirs {
     /// The directories to try for a segment, in this order: by its number those with room, then the others. Java:
     /// MultiPathMappedFileQueue.tryCreateMappedFile, which tries the first one only.
     fn places_for(&self, start: u64) -> Vec<&Path> {
-        let is_full = |dir: &Path| self.disk.usage(dir).is_ok_and(|usage| usage.used_ratio > self.used_ratio_max);
+        let most = *self.used_ratio_max.lock();
+        let is_full = |dir: &Path| self.disk.usage(dir).is_ok_and(|usage| usage.used_ratio > most);
         let all = self.writable.iter().map(PathBuf::as_path);
         // One gets all, full or not, and nobody need ask.
         let (mut full, mut places): (Vec<_>, Vec<_>) = all.partition(|dir| self.writable.len() > 1 && is_full(dir));

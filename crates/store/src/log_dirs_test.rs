@@ -6,6 +6,7 @@ use ferromq_protocol::PhysicalOffset;
 
 use super::*;
 use crate::files::segment_name;
+use crate::retention::RetentionRules;
 use crate::testing::*;
 use crate::{AppendError, TruncateError};
 
@@ -394,11 +395,16 @@ fn nearly_full_disks_get_no_segments_unless_all_are() {
     assert_eq!([103, 104, 105].map(place), ["b", "c", "a"].map(|name| disks.dir(name)));
     used(&[("a", 0.85), ("b", 0.85), ("c", 0.86)]);
     assert_eq!([106, 107, 108].map(place), ["a", "b", "a"].map(|name| disks.dir(name)));
+    store.change_retention(RetentionRules { forced_ratio: 0.8, ..store.config.retention.clone() });
+    used(&[("a", 0.81), ("c", 0.81)]);
+    assert_eq!(place(110), disks.dir("b"));
+    store.change_retention(store.config.retention.clone());
+    used(&[("a", 0.85), ("b", 0.85), ("c", 0.86)]);
     // The full one is there for when the others fail.
     disks.site.disk.refusing.lock().extend([(disks.dir("a"), libc::EIO), (disks.dir("b"), libc::EIO)]);
     assert_eq!(place(109), disks.dir("c"));
     disks.site.disk.refusing.lock().clear();
-    for number in 100..110 {
+    for number in 100..111 {
         for name in ["a", "b", "c"] {
             files::remove_file(&disks.dir(name).join(segment_name(number * LEN))).unwrap();
         }
@@ -483,4 +489,52 @@ fn directories_are_locked_and_lie_apart() {
     config("there twice", StoreConfig { commit_log_dirs: vec![disks.dir("c"), link.clone()], ..other(&[]) });
     to(disks.dir("c").parent().unwrap());
     config("lies inside", StoreConfig { commit_log_dirs: vec![disks.dir("c"), link.clone()], ..other(&[]) });
+}
+
+/// Messages go from whichever directory is next, and one that is left empty is not taken for a disk that is missing.
+#[test]
+fn what_is_old_goes_from_all_directories() {
+    let disks = Disks::new();
+    let mut count = 0;
+    let store = disks.open(&["old"]);
+    fill(&store, &mut count, 3);
+    store.close().unwrap();
+    std::fs::create_dir_all(disks.dir("a")).unwrap();
+    let name = |number: u64| segment_name(number * LEN);
+    std::fs::rename(disks.dir("old").join(name(2)), disks.dir("a").join(name(2))).unwrap();
+    let first = std::fs::read(disks.dir("old").join(name(0))).unwrap();
+    let open = || {
+        let read_only_log_dirs = vec![disks.dir("old")];
+        Store::open(StoreConfig { read_only_log_dirs, ..disks.config(&["a", "b"]) }).unwrap()
+    };
+    let numbers = |store: &Store| store.segments.all().iter().map(|file| file.start() / LEN).collect::<Vec<_>>();
+    for (clean, kept, left) in [(true, 4, &[4, 5, 6, 7][..]), (false, 1, &[7]), (true, 1, &[7])] {
+        let store = open();
+        fill(&store, &mut count, 8);
+        store.begin_retention();
+        store.change_retention(RetentionRules {
+            reserved_bytes: Some(kept * LEN),
+            segment_pause: Duration::ZERO,
+            ..RetentionRules::default()
+        });
+        wait_until(|| numbers(&store) == left);
+        let max = store.queue_bounds(T, Q).unwrap().max.0;
+        assert_eq!(max, count);
+        if clean {
+            store.close().unwrap();
+        }
+        drop(store);
+        assert!(disks.segments("old").is_empty());
+        // As a disk would that lets nothing go.
+        std::fs::write(disks.dir("old").join(name(0)), &first).unwrap();
+        let store = open();
+        assert_eq!(numbers(&store)[0], left[0]);
+        let bounds = store.queue_bounds(T, Q).unwrap();
+        assert_eq!(bounds.max.0, max);
+        let read = read_bodies(&store, T, 0, bounds.min.0);
+        assert_eq!(read.len() as u64, max - bounds.min.0);
+        store.close().unwrap();
+        std::fs::remove_file(disks.dir("old").join(name(0))).unwrap();
+    }
+    assert_eq!((disks.segments("a"), disks.segments("b")), (vec![], vec![7]));
 }

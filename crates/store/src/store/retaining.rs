@@ -19,8 +19,9 @@ impl Store {
         self.retention.begin();
     }
 
-    /// Changes what is kept, at once.
+    /// Changes what is kept, at once, and which directories count as full.
     pub fn change_retention(&self, rules: RetentionRules) {
+        self.log_dirs.full_above(rules.forced_ratio);
         self.retention.change_rules(rules);
     }
 
