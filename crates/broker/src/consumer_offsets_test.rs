@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::live_config::LiveConfig;
+use crate::testing::copy_at_an_instant;
 use crate::topics::{new_config, perm};
 
 fn open(directory: &Path, persistence: &Persistence) -> ConsumerOffsets {
@@ -268,14 +269,6 @@ fn keys() -> impl Iterator<Item = (usize, u32)> {
     (0..GROUPS.len()).flat_map(|group| (0..QUEUES).map(move |queue| (group, queue)))
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (entry, target) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-        if entry.is_dir() { copy_dir(&entry, &target) } else { _ = fs::copy(&entry, target).unwrap() }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -337,8 +330,7 @@ fn lose_power(
     // Between two messages: what a torn one comes to is the store's to say.
     let kept = ends.iter().flatten().map(|end| end.0).filter(|end| *end <= marks.written.0 - lost).max();
     let cut = usize::try_from(kept.unwrap_or(0).max(marks.flushed.0)).unwrap();
-    let left = tempfile::tempdir().unwrap();
-    copy_dir(root, left.path());
+    let left = copy_at_an_instant(root);
     // The log from there on; queues are built again, so that only the log counts here.
     let log = left.path().join("commitlog/00000000000000000000");
     if log.exists() {
@@ -375,8 +367,7 @@ fn lose_power(
             after.append(QueueId(queue));
         }
     }
-    let killed = tempfile::tempdir().unwrap();
-    copy_dir(left.path(), killed.path());
+    let killed = copy_at_an_instant(left.path());
     let after = House::open(killed.path());
     for key in keys() {
         let (found, end) = (after.committed(key), whole(key.1));

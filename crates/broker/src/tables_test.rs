@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -22,7 +21,7 @@ use crate::groups::{self, Groups};
 use crate::live_config::LiveConfig;
 use crate::persistence::Persistence;
 use crate::statistics::Statistics;
-use crate::testing::{TroubledDisk, eager_persistence, wait_until};
+use crate::testing::{TroubledDisk, copy_at_an_instant, eager_persistence, wait_until};
 use crate::timers::Timers;
 use crate::topics::{self, Topics, perm};
 
@@ -358,8 +357,7 @@ impl Model {
 
     /// A broker that is killed leaves the files as they are; nothing is flushed or saved for it.
     fn check(&self, directory: &Path, now_ms: i64) -> Result<(), TestCaseError> {
-        let killed = tempfile::tempdir().unwrap();
-        copy_dir(directory, killed.path());
+        let killed = copy_at_an_instant(directory);
         let found = Tables::open(killed.path(), now_ms);
         for (key, possible) in &self.values {
             prop_assert!(possible.contains(&found.value(key)), "{key:?}: {:?}, not {possible:?}", found.value(key));
@@ -387,24 +385,6 @@ impl Model {
         found.delays.stop();
         found.timers.stop();
         Ok(())
-    }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        let is_in_the_way = entry.file_name().to_string_lossy().ends_with(".json.tmp");
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() && !is_in_the_way => copy_dir(&entry.path(), &target),
-            Ok(kind) if kind.is_dir() => {}
-            // A file that is being replaced meanwhile.
-            outcome => match outcome.and_then(|_| fs::copy(entry.path(), target)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                copied => drop(copied.unwrap()),
-            },
-        }
     }
 }
 

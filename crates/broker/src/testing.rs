@@ -14,6 +14,10 @@ use parking_lot::Mutex;
 
 use crate::persistence::Persistence;
 
+#[path = "../tests/support/killed.rs"]
+mod killed;
+pub use killed::copy_at_an_instant;
+
 /// Only a hang runs into this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -4,11 +4,11 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use ferromq_protocol::body::{ConsumerOffsetTable, SubscriptionGroup, SubscriptionGroupTable, TopicConfigTable};
 use ferromq_protocol::{Command, RequestCode};
+use support::killed::copy_at_an_instant;
 use support::{House, PATIENCE, json, remark};
 
 /// What clients and operators change.
@@ -149,22 +149,8 @@ impl Change {
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else if let Err(error) = fs::copy(entry.path(), target) {
-            // A file that is being replaced meanwhile.
-            assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
-        }
-    }
-}
-
 async fn survives(change: Change, file: &str) {
-    let (root, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = tempfile::tempdir().unwrap();
     let house = House::start(root.path(), change.settings()).await;
     change.prepare(&house).await;
     // As a full disk: the new version cannot be written.
@@ -187,7 +173,7 @@ async fn survives(change: Change, file: &str) {
         assert!(mended.elapsed() < PATIENCE, "{change:?}");
     }
     // As kill -9: what the page cache holds.
-    copy_dir(root.path(), killed.path());
+    let killed = copy_at_an_instant(root.path());
     house.stop().await;
     let settings = format!("{}autoCreateTopicEnable=false\nautoCreateSubscriptionGroup=false\n", change.settings());
     let house = House::start(killed.path(), &settings).await;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test program uses its own part")]
 
+pub mod killed;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
