@@ -10,7 +10,7 @@ use tracing::error;
 
 use crate::persistence::SaveError;
 use crate::readers::Busy;
-use crate::topics::{DeletionUnderway, Full};
+use crate::topics::{DeletionUnderway, Full, NotMade};
 
 /// Suffix of many remarks. Java: `FAQUrl.suggestTodo`.
 const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
@@ -103,6 +103,13 @@ impl From<ReadError> for Refusal {
 impl From<Busy> for Refusal {
     fn from(busy: Busy) -> Refusal {
         Refusal::new(ResponseCode::SYSTEM_BUSY, busy.to_string())
+    }
+}
+
+/// SYSTEM_BUSY (2).
+impl From<NotMade> for Refusal {
+    fn from(why: NotMade) -> Refusal {
+        Refusal::new(ResponseCode::SYSTEM_BUSY, why.to_string())
     }
 }
 

@@ -455,6 +455,7 @@ mod tests {
                 queue_count: 4,
                 topic_sys_flag: 0,
             })
+            .unwrap()
             .unwrap();
         let alone = requests.recv().await.unwrap();
         assert_eq!(registered_topics(&alone), ["TopicA"], "what was registered before is not registered again");

@@ -89,6 +89,15 @@ pub struct Full {
 #[error("[OVERLOAD]the topic is being deleted, try again in a moment")]
 pub struct DeletionUnderway;
 
+/// Why a topic that is not there is not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotMade {
+    #[error(transparent)]
+    Full(#[from] Full),
+    #[error(transparent)]
+    BeingDeleted(#[from] DeletionUnderway),
+}
+
 /// What a send asks for when its topic is unknown.
 pub struct CreateOnSend<'a> {
     pub topic: &'a str,
@@ -135,12 +144,8 @@ impl Inner {
         self.step
     }
 
-    fn is_barred(&self, topic: &str) -> bool {
-        self.barred.contains_key(topic)
-    }
-
-    fn refuse_barred(&self, config: &TopicConfig) -> Result<(), DeletionUnderway> {
-        if self.is_barred(&config.topic_name) { Err(DeletionUnderway) } else { Ok(()) }
+    fn refuse_barred(&self, topic: &str) -> Result<(), DeletionUnderway> {
+        if self.barred.contains_key(topic) { Err(DeletionUnderway) } else { Ok(()) }
     }
 }
 
@@ -248,28 +253,34 @@ impl Topics {
 
     /// Whether there can be `more` new topics, or why not.
     pub fn check_room(&self, more: usize) -> Result<(), Full> {
-        let full = self.table.inner.read().topics.len().saturating_add(more) > self.topics_max;
+        self.check_room_in(&self.table.inner.read(), more)
+    }
+
+    fn check_room_in(&self, inner: &Inner, more: usize) -> Result<(), Full> {
+        let full = inner.topics.len().saturating_add(more) > self.topics_max;
         if full { Err(Full { what: "topics", limit: self.topics_max }) } else { Ok(()) }
     }
 
-    /// Creates a topic after the pattern that the client names, by Java's rules (`TopicConfigManager.createTopicInSendMessageMethod`); `None` when they forbid it, or the name is barred.
-    /// An existing topic is returned as it is. Java: `createTopicInSendMessageMethod`.
-    pub fn create_on_send(&self, wish: &CreateOnSend<'_>) -> Option<Arc<Topic>> {
+    /// Creates a topic after the pattern that the client names, by Java's rules
+    /// (`TopicConfigManager.createTopicInSendMessageMethod`); `None` when they forbid it. An existing topic is returned as it is.
+    pub fn create_on_send(&self, wish: &CreateOnSend<'_>) -> Result<Option<Arc<Topic>>, NotMade> {
         let topic = {
             let mut inner = self.table.inner.write();
             if let Some(topic) = inner.topics.get(wish.topic) {
-                return Some(Arc::clone(topic));
+                return Ok(Some(Arc::clone(topic)));
             }
-            let pattern = inner.topics.get(wish.default_topic)?;
+            let Some(pattern) = inner.topics.get(wish.default_topic) else { return Ok(None) };
             let perm =
                 if wish.default_topic == names::AUTO_CREATE_TOPIC && !self.config.current().auto_create_topic_enable {
                     perm::READ_WRITE
                 } else {
                     pattern.perm
                 };
-            if perm & perm::INHERIT == 0 || inner.topics.len() >= self.topics_max || inner.is_barred(wish.topic) {
-                return None;
+            if perm & perm::INHERIT == 0 {
+                return Ok(None);
             }
+            self.check_room_in(&inner, 1)?;
+            inner.refuse_barred(wish.topic)?;
             let queue_count = wish.queue_count.min(pattern.write_queue_nums).max(0);
             let mut config = new_config(wish.topic, queue_count, perm & !perm::INHERIT);
             config.topic_filter_type = pattern.topic_filter_type;
@@ -283,11 +294,10 @@ impl Topics {
             "topic created on send"
         );
         self.announce();
-        Some(topic)
+        Ok(Some(topic))
     }
 
-    /// The topic, created with these figures if it does not exist: retry and dead-letter topics. `None`: there are too many, or
-    /// the name is barred.
+    /// The topic, created with these figures if it does not exist: retry and dead-letter topics.
     /// Java: `createTopicInSendMessageBackMethod`, which also updates the order flag of an existing topic.
     pub fn find_or_create(
         &self,
@@ -296,33 +306,37 @@ impl Topics {
         perm: i32,
         order: bool,
         topic_sys_flag: i32,
-    ) -> Option<Arc<Topic>> {
+    ) -> Result<Arc<Topic>, NotMade> {
         if let Some(found) = self.find(topic)
             && found.order == order
         {
-            return Some(found);
+            return Ok(found);
         }
         let created = {
             let mut inner = self.table.inner.write();
             let config = match inner.topics.get(topic) {
-                Some(found) if found.order == order => return Some(Arc::clone(found)),
+                Some(found) if found.order == order => return Ok(Arc::clone(found)),
                 Some(found) => TopicConfig { order, ..found.config.clone() },
-                None if inner.topics.len() >= self.topics_max && !names::is_system(topic) => return None,
-                None if inner.is_barred(topic) => return None,
-                None => TopicConfig { order, topic_sys_flag, ..new_config(topic, queue_count, perm) },
+                None => {
+                    if !names::is_system(topic) {
+                        self.check_room_in(&inner, 1)?;
+                    }
+                    inner.refuse_barred(topic)?;
+                    TopicConfig { order, topic_sys_flag, ..new_config(topic, queue_count, perm) }
+                }
             };
             self.put(&mut inner, config)
         };
         info!(topic, queues = created.write_queue_nums, "topic created");
         self.announce();
-        Some(created)
+        Ok(created)
     }
 
     /// Puts a topic into the table, new or changed.
     pub fn update(&self, config: TopicConfig) -> Result<Arc<Topic>, DeletionUnderway> {
         let topic = {
             let mut inner = self.table.inner.write();
-            inner.refuse_barred(&config)?;
+            inner.refuse_barred(&config.topic_name)?;
             self.put(&mut inner, config)
         };
         self.announce();
@@ -333,7 +347,7 @@ impl Topics {
     pub fn update_all(&self, configs: Vec<TopicConfig>) -> Result<Vec<Arc<Topic>>, DeletionUnderway> {
         let topics = {
             let mut inner = self.table.inner.write();
-            configs.iter().try_for_each(|config| inner.refuse_barred(config))?;
+            configs.iter().try_for_each(|config| inner.refuse_barred(&config.topic_name))?;
             configs.into_iter().map(|config| self.put(&mut inner, config)).collect()
         };
         self.announce();

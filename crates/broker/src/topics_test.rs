@@ -20,13 +20,13 @@ fn a_new_topic_takes_the_smaller_queue_count_and_loses_the_inherit_bit() {
     let directory = tempfile::tempdir().unwrap();
     let topics = open(directory.path(), &Persistence::default(), true);
     let before = topics.data_version();
-    let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
+    let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap().unwrap();
     assert_eq!((topic.read_queue_nums, topic.write_queue_nums, topic.perm), (4, 4, 6));
     assert_eq!(topics.data_version().counter, before.counter + 1);
-    assert_eq!(topics.create_on_send(&wish("TopicB", "TBW102", 100)).unwrap().write_queue_nums, 8);
-    assert_eq!(topics.create_on_send(&wish("TopicC", "TBW102", -3)).unwrap().write_queue_nums, 0);
+    assert_eq!(topics.create_on_send(&wish("TopicB", "TBW102", 100)).unwrap().unwrap().write_queue_nums, 8);
+    assert_eq!(topics.create_on_send(&wish("TopicC", "TBW102", -3)).unwrap().unwrap().write_queue_nums, 0);
     // A second request finds the topic as it is, whatever it wishes.
-    assert_eq!(topics.create_on_send(&wish("TopicA", "TBW102", 7)).unwrap().write_queue_nums, 4);
+    assert_eq!(topics.create_on_send(&wish("TopicA", "TBW102", 7)).unwrap().unwrap().write_queue_nums, 4);
 }
 
 #[test]
@@ -35,30 +35,33 @@ fn there_is_room_for_so_many_topics_and_for_those_that_are_there() {
     let mut topics = open(directory.path(), &Persistence::default(), true);
     topics.topics_max = topics.names().len() + 2;
     assert!(topics.check_room(2).is_ok() && topics.check_room(3).is_err());
-    topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
+    topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap().unwrap();
     topics.find_or_create("%RETRY%GroupA", 1, perm::READ_WRITE, false, 0).unwrap();
-    assert!(topics.create_on_send(&wish("TopicB", "TBW102", 4)).is_none());
-    assert!(topics.find_or_create("%RETRY%GroupB", 1, perm::READ_WRITE, false, 0).is_none());
-    assert!(topics.check_room(1).unwrap_err().to_string().contains("topics, which is the limit"));
+    let full = NotMade::Full(topics.check_room(1).unwrap_err());
+    assert!(full.to_string().contains("topics, which is the limit"));
+    assert_eq!(topics.create_on_send(&wish("TopicB", "TBW102", 4)).err(), Some(full));
+    assert_eq!(topics.find_or_create("%RETRY%GroupB", 1, perm::READ_WRITE, false, 0).err(), Some(full));
+    // One that may not be made anyway says so.
+    assert!(topics.create_on_send(&wish("TopicB", "NoSuchPattern", 4)).unwrap().is_none());
     // Who is there goes on, and the broker's own come all the same.
-    assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_some());
-    assert!(topics.find_or_create("%RETRY%GroupA", 1, perm::READ_WRITE, true, 0).is_some());
-    assert!(topics.find_or_create("TRANS_CHECK_MAX_TIME_TOPIC", 1, perm::READ_WRITE, false, 0).is_some());
+    topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap().unwrap();
+    topics.find_or_create("%RETRY%GroupA", 1, perm::READ_WRITE, true, 0).unwrap();
+    topics.find_or_create("TRANS_CHECK_MAX_TIME_TOPIC", 1, perm::READ_WRITE, false, 0).unwrap();
     for gone in ["TopicA", "TRANS_CHECK_MAX_TIME_TOPIC"] {
         topics.remove(gone);
     }
-    assert!(topics.create_on_send(&wish("TopicB", "TBW102", 4)).is_some());
+    topics.create_on_send(&wish("TopicB", "TBW102", 4)).unwrap().unwrap();
 }
 
 #[test]
 fn without_auto_creation_only_cluster_and_broker_topics_are_patterns() {
     let directory = tempfile::tempdir().unwrap();
     let topics = open(directory.path(), &Persistence::default(), false);
-    assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_none());
-    assert!(topics.create_on_send(&wish("TopicA", "NoSuchPattern", 4)).is_none());
-    assert!(topics.create_on_send(&wish("TopicA", "BenchmarkTest", 4)).is_none());
-    assert_eq!(topics.create_on_send(&wish("TopicA", "DefaultCluster", 4)).unwrap().write_queue_nums, 4);
-    assert_eq!(topics.create_on_send(&wish("TopicB", "broker-a", 4)).unwrap().write_queue_nums, 1);
+    assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap().is_none());
+    assert!(topics.create_on_send(&wish("TopicA", "NoSuchPattern", 4)).unwrap().is_none());
+    assert!(topics.create_on_send(&wish("TopicA", "BenchmarkTest", 4)).unwrap().is_none());
+    assert_eq!(topics.create_on_send(&wish("TopicA", "DefaultCluster", 4)).unwrap().unwrap().write_queue_nums, 4);
+    assert_eq!(topics.create_on_send(&wish("TopicB", "broker-a", 4)).unwrap().unwrap().write_queue_nums, 1);
 }
 
 #[test]
@@ -69,7 +72,7 @@ fn a_pattern_left_in_the_file_does_not_revive_auto_creation() {
     persistence.stop();
     let topics = open(directory.path(), &Persistence::default(), false);
     assert!(topics.contains("TBW102"));
-    assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_none());
+    assert!(topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap().is_none());
 }
 
 #[test]
@@ -77,8 +80,8 @@ fn topics_survive_a_restart_with_their_version() {
     let directory = tempfile::tempdir().unwrap();
     let persistence = Persistence::default();
     let topics = open(directory.path(), &persistence, true);
-    let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
-    topics.find_or_create("%RETRY%GroupA", 1, perm::READ_WRITE, false, 0);
+    let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap().unwrap();
+    topics.find_or_create("%RETRY%GroupA", 1, perm::READ_WRITE, false, 0).unwrap();
     topics.remove("BenchmarkTest");
     persistence.stop();
     assert!(topics.is_saved(&topic));
@@ -123,11 +126,11 @@ fn only_a_topic_whose_messages_would_be_lost_waits_for_its_save() {
 fn no_topic_is_made_of_a_name_that_is_barred() {
     let directory = tempfile::tempdir().unwrap();
     let topics = open(directory.path(), &Persistence::default(), true);
-    let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
+    let topic = topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap().unwrap();
     let tries = || {
         [
-            topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_some(),
-            topics.find_or_create("TopicA", 1, perm::READ_WRITE, false, 0).is_some(),
+            topics.create_on_send(&wish("TopicA", "TBW102", 4)).is_ok(),
+            topics.find_or_create("TopicA", 1, perm::READ_WRITE, false, 0).is_ok(),
             topics.update(new_config("TopicA", 1, perm::READ_WRITE)).is_ok(),
             topics
                 .update_all(["TopicA", "TopicB"].map(|topic| new_config(topic, 1, perm::READ_WRITE)).to_vec())
@@ -153,7 +156,7 @@ fn changes_wake_the_registrar_and_the_order_flag_follows_the_nameserver() {
     let topics = open(directory.path(), &Persistence::default(), true);
     let changes = topics.announcements();
     assert!(!changes.has_changed().unwrap());
-    topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap();
+    topics.create_on_send(&wish("TopicA", "TBW102", 4)).unwrap().unwrap();
     assert!(changes.has_changed().unwrap());
     topics.apply_order_topics(|topic| topic == "TopicA");
     assert!(topics.find("TopicA").unwrap().order);

@@ -14,6 +14,7 @@ use ferromq_protocol::header::{
 };
 use ferromq_protocol::{GroupName, NoFields, Reply, ResponseCode, topics as names};
 use ferromq_remoting::Connection;
+use tracing::debug;
 
 use crate::clients::{Clients, ConsumerHeartbeat, Full, Member};
 use crate::clock::now_ms;
@@ -118,7 +119,10 @@ fn make_retry_topic(topics: &Topics, consumer: &ConsumerData, queue_count: i32) 
     let order =
         consumer.subscription_data_set.iter().any(|data| topics.find(&data.topic).is_some_and(|topic| topic.order));
     let topic_sys_flag = if consumer.unit_mode { UNIT_SUBSCRIPTION } else { 0 };
-    topics.find_or_create(&retry_topic, queue_count, perm::READ_WRITE, order, topic_sys_flag);
+    if let Err(error) = topics.find_or_create(&retry_topic, queue_count, perm::READ_WRITE, order, topic_sys_flag) {
+        // Who gives a message back tries again, and is told why not.
+        debug!(topic = &*retry_topic, %error, "a retry topic is not made with the heartbeat of its group");
+    }
 }
 
 /// UNREGISTER_CLIENT (35). By connection: the client id is not looked at, as in Java. An empty group name means none.

@@ -30,7 +30,7 @@ use crate::queue_locks::QueueLocks;
 use crate::recall_handle::RecallHandle;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
-use crate::topics::{self, CreateOnSend, DeletionUnderway, Topic, Topics, perm};
+use crate::topics::{self, CreateOnSend, NotMade, Topic, Topics, perm};
 use crate::transactions::Transactions;
 
 /// The parts a send uses.
@@ -166,25 +166,24 @@ impl SendPath {
             topic_sys_flag,
         };
         match self.parts.topics.create_on_send(&wish) {
-            Some(topic) => Ok(topic),
-            None if retry => self.make(&request.topic, topic_sys_flag),
-            None if self.parts.topics.check_room(1).is_err() => Err(self.too_many_topics()),
-            None => Err(Refusal::topic_not_exist(&request.topic).header(self.reply_tags.clone())),
+            Ok(Some(topic)) => Ok(topic),
+            Ok(None) if retry => self.make(&request.topic, topic_sys_flag),
+            Err(full @ NotMade::Full(_)) => Err(self.not_made(full)),
+            // What is being deleted does not exist; who tries again makes it anew.
+            Ok(None) | Err(NotMade::BeingDeleted(_)) => {
+                Err(Refusal::topic_not_exist(&request.topic).header(self.reply_tags.clone()))
+            }
         }
     }
 
     /// A retry or dead-letter topic.
     fn make(&self, topic: &str, topic_sys_flag: i32) -> Result<Arc<Topic>, Refusal> {
         let made = self.parts.topics.find_or_create(topic, 1, perm::READ_WRITE, false, topic_sys_flag);
-        made.ok_or_else(|| self.too_many_topics())
+        made.map_err(|why| self.not_made(why))
     }
 
-    fn too_many_topics(&self) -> Refusal {
-        let full = self.parts.topics.check_room(1).err();
-        self.refuse(
-            ResponseCode::SYSTEM_BUSY,
-            full.map_or_else(|| DeletionUnderway.to_string(), |full| full.to_string()),
-        )
+    fn not_made(&self, why: NotMade) -> Refusal {
+        Refusal::from(why).header(self.reply_tags.clone())
     }
 
     fn send_single(&self, submission: &Submission<'_>, topic: Arc<Topic>) -> Result<Promise<SendAnswer>, Refusal> {

@@ -22,7 +22,7 @@ use crate::peer::Origin;
 use crate::places;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
-use crate::topics::{self, DeletionUnderway, Topic, Topics, perm};
+use crate::topics::{self, Topic, Topics, perm};
 
 /// First level of a retry, when the consumer leaves it to the broker: 10 s by default.
 const FIRST_LEVEL: i32 = 3;
@@ -63,8 +63,8 @@ impl SendBackPath {
         };
         let sys_flag = topics::unit_flag(request.unit_mode, true);
         let retry_topic = topic_names::retry_topic(&request.group);
-        let retry = self.topics.find_or_create(&retry_topic, group.retry_queue_nums, perm::READ_WRITE, false, sys_flag);
-        let retry = retry.ok_or_else(|| self.too_many_topics())?;
+        let retry =
+            self.topics.find_or_create(&retry_topic, group.retry_queue_nums, perm::READ_WRITE, false, sys_flag)?;
         if retry.perm & perm::WRITE == 0 {
             return Err(Refusal::no_permission(format!("the topic[{retry_topic}] sending message is forbidden")));
         }
@@ -83,14 +83,8 @@ impl SendBackPath {
         let tries = record.reconsume_times();
         let tries_max = destination::tries_max(request.max_reconsume_times, origin.version, &group);
         let target = if tries >= tries_max || request.delay_level < 0 {
-            let topic = self.topics.find_or_create(
-                &topic_names::dead_letter_topic(&request.group),
-                1,
-                perm::READ_WRITE,
-                false,
-                0,
-            );
-            let topic = topic.ok_or_else(|| self.too_many_topics())?;
+            let dead_letters = topic_names::dead_letter_topic(&request.group);
+            let topic = self.topics.find_or_create(&dead_letters, 1, perm::READ_WRITE, false, 0)?;
             Target { topic, queue: QueueId(0), destination: Destination::GroupTopic { level: 0 } }
         } else {
             let level = if request.delay_level == 0 { FIRST_LEVEL.saturating_add(tries) } else { request.delay_level };
@@ -108,10 +102,6 @@ impl SendBackPath {
         self.statistics
             .sent_back(&record.property(names::RETRY_TOPIC).unwrap_or_else(|| record.topic().into()), &request.group);
         Ok(Promise { answer: SendBackAnswer, end: Some(end), topic: Some(target.topic) })
-    }
-
-    fn too_many_topics(&self) -> Refusal {
-        self.topics.check_room(1).err().map_or_else(|| DeletionUnderway.into(), Refusal::full)
     }
 
     fn admit(&self, request: &SendBackRequest) -> Result<Arc<SubscriptionGroup>, Refusal> {

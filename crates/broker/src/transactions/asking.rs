@@ -137,7 +137,11 @@ impl OpenTransactions {
         if self.pending.lock().get(half.queue_offset).is_none() {
             return Ok(());
         }
-        self.parts.topics.find_or_create(TRANSACTION_CHECK_MAX_TIME_TOPIC, 1, perm::READ_WRITE, false, 0);
+        let made = self.parts.topics.find_or_create(TRANSACTION_CHECK_MAX_TIME_TOPIC, 1, perm::READ_WRITE, false, 0);
+        if let Err(error) = made {
+            // The half is stored there all the same.
+            warn!(topic = TRANSACTION_CHECK_MAX_TIME_TOPIC, %error, "the topic for halves that are put aside is not made");
+        }
         let text = record.properties();
         round.append_again(&NewMessage::copy_of(record, TRANSACTION_CHECK_MAX_TIME_TOPIC, QUEUE, &text))?;
         warn!(
