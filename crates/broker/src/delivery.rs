@@ -29,7 +29,7 @@ pub(crate) fn deliver(
             Err(AppendError::QueueBehind { .. }) => {}
             Err(error) => return Err(error),
             Ok(appended) => {
-                statistics.sent(message.topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+                statistics.stored(message.topic, &appended);
                 return Ok(appended);
             }
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ferromq_protocol::body::{BrokerStatsData, BrokerStatsItem};
 use ferromq_protocol::topics as topic_names;
-use ferromq_store::StoreStats;
+use ferromq_store::{AppendedMessage, StoreStats};
 use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
 
@@ -143,6 +143,11 @@ impl Statistics {
     /// One accepted send: `messages` records of together `bytes` bytes.
     pub fn sent(&self, topic: &str, messages: u64, bytes: u64) {
         self.with_topic(topic, |cached| cached.meters.sent.add(messages, bytes));
+    }
+
+    /// One message that was stored for `topic`.
+    pub fn stored(&self, topic: &str, appended: &AppendedMessage) {
+        self.sent(topic, 1, appended.record_len as u64);
     }
 
     /// One answered pull.

@@ -68,7 +68,7 @@ impl ReplyPath {
             };
             match round.append(&message) {
                 Ok(appended) => {
-                    self.statistics.sent(&topic.topic_name, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+                    self.statistics.stored(&topic.topic_name, &appended);
                     let id = OffsetMessageId { host: self.store_host, physical_offset: appended.physical_offset };
                     (message_id, queue_offset) = (id.to_string(), appended.queue_offset);
                 }

@@ -231,7 +231,7 @@ impl SendPath {
     fn append(&self, submission: &Submission<'_>, message: &NewMessage<'_>) -> Result<AppendedMessage, Refusal> {
         let appended = self.parts.admission.append(|| submission.round.append(message), |appended| appended.end.0);
         let appended = appended.map_err(|error| self.append_refusal(submission.config, &error))?;
-        self.parts.statistics.sent(message.topic, 1, appended.record_len as u64);
+        self.parts.statistics.stored(message.topic, &appended);
         Ok(appended)
     }
 

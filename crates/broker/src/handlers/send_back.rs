@@ -133,7 +133,7 @@ impl SendBackPath {
         };
         match round.append_again(&message) {
             Ok(appended) => {
-                self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
+                self.statistics.stored(topic, &appended);
                 Ok(appended.end)
             }
             Err(error) => Err(Refusal::system_error(put_status(&error))),

@@ -112,7 +112,7 @@ impl OpenTransactions {
         let copy = NewMessage::copy_of(&record, TRANSACTION_HALF_TOPIC, QUEUE, properties.as_str());
         let place = match round.append_again(&copy) {
             Ok(appended) => {
-                self.parts.count_put(TRANSACTION_HALF_TOPIC, &appended);
+                self.parts.statistics.stored(TRANSACTION_HALF_TOPIC, &appended);
                 self.moved(half, &appended, round)?;
                 Place { queue: appended.queue_offset, log: appended.physical_offset, time: appended.store_timestamp }
             }

@@ -47,7 +47,7 @@ impl TransactionParts {
             ..NewMessage::copy_of(record, stored_topic, stored_queue, properties.as_str())
         };
         let appended = round.append_again(&message)?;
-        self.count_put(stored_topic, &appended);
+        self.statistics.stored(stored_topic, &appended);
         Ok(appended.end)
     }
 
@@ -75,7 +75,7 @@ impl TransactionParts {
             properties: properties.as_str(),
         };
         let appended = round.append_again(&op)?;
-        self.count_put(TRANSACTION_OP_HALF_TOPIC, &appended);
+        self.statistics.stored(TRANSACTION_OP_HALF_TOPIC, &appended);
         Ok(appended)
     }
 
@@ -103,10 +103,6 @@ impl TransactionParts {
         Ok(Command::request(RequestCode::CHECK_TRANSACTION_STATE, &header)
             .with_field("bname", self.config.broker_name())
             .with_body(body))
-    }
-
-    pub(super) fn count_put(&self, topic: &str, appended: &AppendedMessage) {
-        self.statistics.sent(topic, 1, u64::try_from(appended.record_len).unwrap_or(u64::MAX));
     }
 
     /// A half or an op message was read, as Java's broker reads them: as a group of its own, which tools watch. Java:
