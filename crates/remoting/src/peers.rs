@@ -65,10 +65,26 @@ struct PeersState {
 #[derive(Debug)]
 struct State {
     addresses: HashMap<IpAddr, Address>,
+    /// By [`Kept`].
+    kept: [Ledger; 2],
+}
+
+/// What a connection makes the process keep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kept {
     /// Frames that have begun to arrive.
-    unfinished: Ledger,
-    /// Answers that wait to be read.
-    unsent: Ledger,
+    UnfinishedFrames,
+    /// Answers in memory that wait for the peer to read.
+    UnreadAnswers,
+}
+
+impl Kept {
+    fn why_closed(self) -> &'static str {
+        match self {
+            Kept::UnfinishedFrames => "too many bytes of unfinished frames, and its own has been arriving for longest",
+            Kept::UnreadAnswers => "too many bytes of answers that nobody reads, and its own have waited for longest",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -89,8 +105,10 @@ impl Peers {
     pub fn new(limits: PeerLimits) -> Self {
         let state = State {
             addresses: HashMap::new(),
-            unfinished: Ledger::new(limits.partial_bytes, limits.partial_bytes_per_address),
-            unsent: Ledger::new(limits.unsent_bytes, limits.unsent_bytes_per_address),
+            kept: [
+                Ledger::new(limits.partial_bytes, limits.partial_bytes_per_address),
+                Ledger::new(limits.unsent_bytes, limits.unsent_bytes_per_address),
+            ],
         };
         Self(Arc::new(PeersState { limits, state: Mutex::new(state) }))
     }
@@ -112,7 +130,7 @@ impl Peers {
         address.connections += 1;
         let of_address = Arc::clone(&address.waiting);
         let waiting = WaitingRequests::new(limits.waiting_per_connection, of_address, limits.waiting_per_address);
-        Some((Guest { peers: self.clone(), ip, id: None, unfinished: 0, unsent: 0 }, waiting))
+        Some((Guest { peers: self.clone(), ip, id: None, counted: [0; 2] }, waiting))
     }
 }
 
@@ -123,38 +141,22 @@ pub(crate) struct Guest {
     ip: IpAddr,
     /// Known once something was counted.
     id: Option<ConnectionId>,
-    /// Bytes that are counted for it.
-    unfinished: usize,
-    unsent: usize,
+    /// Bytes that are counted for it, by [`Kept`].
+    counted: [usize; 2],
 }
 
 impl Guest {
-    /// This many bytes of an unfinished frame are here. Closes whoever has taken too much; that may be this connection.
-    pub(crate) fn note_partial(&mut self, bytes: usize, connection: &Connection) {
+    /// So many bytes of that kind are here now. Closes whoever has taken too much; that may be this connection.
+    pub(crate) fn keeps(&mut self, kind: Kept, bytes: usize, connection: &Connection) {
         let counted = bytes - bytes % STEP;
-        if counted == self.unfinished {
+        if counted == self.counted[kind as usize] {
             return;
         }
-        self.unfinished = counted;
+        self.counted[kind as usize] = counted;
         self.id = Some(connection.id());
-        let greedy = self.peers.0.state.lock().unfinished.count(self.ip, counted, connection);
+        let greedy = self.peers.0.state.lock().kept[kind as usize].count(self.ip, counted, connection);
         for greedy in greedy {
-            warn!(peer = %greedy.peer_addr(), "connection closed: too many bytes of unfinished frames, and its own has been arriving for longest");
-            greedy.close();
-        }
-    }
-
-    /// This many bytes of answers wait in memory for the peer to read. As [`Self::note_partial`].
-    pub(crate) fn note_unsent(&mut self, bytes: usize, connection: &Connection) {
-        let counted = bytes - bytes % STEP;
-        if counted == self.unsent {
-            return;
-        }
-        self.unsent = counted;
-        self.id = Some(connection.id());
-        let greedy = self.peers.0.state.lock().unsent.count(self.ip, counted, connection);
-        for greedy in greedy {
-            warn!(peer = %greedy.peer_addr(), "connection closed: too many bytes of answers that nobody reads, and its own have waited for longest");
+            warn!(peer = %greedy.peer_addr(), "connection closed: {}", kind.why_closed());
             greedy.close();
         }
     }
@@ -164,8 +166,9 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let mut state = self.peers.0.state.lock();
         if let Some(id) = self.id {
-            state.unfinished.forget(id);
-            state.unsent.forget(id);
+            for ledger in &mut state.kept {
+                ledger.forget(id);
+            }
         }
         if let Some(address) = state.addresses.get_mut(&self.ip) {
             address.connections -= 1;
