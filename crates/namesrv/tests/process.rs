@@ -1,11 +1,14 @@
-//! A nameserver over its life: restart, changes of its configuration, things that keep it from starting.
+//! A nameserver over its life: restart, changes of its configuration, registrations that are too much, things that keep it from starting.
 
 use std::path::Path;
 use std::time::Duration;
 
 use ferromq_namesrv::{Config, Configuration, LoadError, Nameserver, StartError};
-use ferromq_protocol::header::{KvKeyRequest, KvPutRequest, RegisterBrokerRequest, RouteRequest};
-use ferromq_protocol::{Command, EncodeFields, NoFields, RequestCode, ResponseCode};
+use ferromq_protocol::body::{ClusterInfo, RegisterBrokerBody};
+use ferromq_protocol::header::{
+    KvKeyRequest, KvPutRequest, RegisterBrokerRequest, RouteRequest, UnregisterBrokerRequest,
+};
+use ferromq_protocol::{Command, EncodeFields, NoFields, RequestCode, ResponseCode, json};
 use ferromq_remoting::{Client, ClientConfig};
 
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -141,4 +144,94 @@ async fn what_keeps_it_from_starting_says_what_to_do() {
     std::fs::write(dir.path().join("kvConfig.json"), "{").unwrap();
     let error = Nameserver::start(config(dir.path())).await.err().unwrap();
     assert!(matches!(error, StartError::Kv(LoadError::Damaged { .. })), "{error}");
+}
+
+fn broker(name: &str) -> RegisterBrokerRequest {
+    RegisterBrokerRequest {
+        broker_name: name.into(),
+        broker_addr: format!("{name}:10911").into(),
+        cluster_name: "C".into(),
+        ..RegisterBrokerRequest::default()
+    }
+}
+
+/// Names of the brokers that the nameserver knows.
+async fn brokers(nameserver: &Nameserver, client: &Client) -> Vec<String> {
+    let answer = ask(nameserver, client, RequestCode::GET_BROKER_CLUSTER_INFO, &NoFields, "").await;
+    let info: ClusterInfo = json::from_slice(&answer.body).unwrap();
+    info.broker_addr_table.into_keys().collect()
+}
+
+#[tokio::test]
+async fn a_registration_with_too_long_names_or_too_many_filter_servers_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (nameserver, client) = (Nameserver::start(config(dir.path())).await.unwrap(), client());
+    let long = |len: usize| "n".repeat(len);
+    let servers = |count: usize, len: usize| {
+        let body = RegisterBrokerBody { filter_server_list: vec![long(len); count], ..RegisterBrokerBody::default() };
+        String::from_utf8(body.encode()).unwrap()
+    };
+    let too_long = "a name or an address has 1025 bytes, the limit is 1024";
+    let too_many = "too many filter servers, or too long ones";
+    let refused = [
+        (RegisterBrokerRequest { broker_name: long(1025).into(), ..broker("a") }, String::new(), too_long),
+        (RegisterBrokerRequest { broker_addr: long(1025).into(), ..broker("a") }, String::new(), too_long),
+        (RegisterBrokerRequest { cluster_name: long(1025).into(), ..broker("a") }, String::new(), too_long),
+        (RegisterBrokerRequest { ha_server_addr: long(1025).into(), ..broker("a") }, String::new(), too_long),
+        (broker("a"), servers(101, 9), too_many),
+        (broker("a"), servers(1, 1025), too_many),
+    ];
+    for (header, body, why) in &refused {
+        let answer = ask(&nameserver, &client, RequestCode::REGISTER_BROKER, header, body).await;
+        assert_eq!((answer.response_code(), answer.remark.as_deref()), (ResponseCode::SYSTEM_ERROR, Some(*why)));
+    }
+    let zone = [
+        ("brokerName", "a"),
+        ("brokerAddr", "a:10911"),
+        ("clusterName", "C"),
+        ("haServerAddr", ""),
+        ("brokerId", "0"),
+        ("__ZONE_NAME", &*long(1025)),
+    ];
+    let answer = ask(&nameserver, &client, RequestCode::REGISTER_BROKER, &zone.to_vec(), "").await;
+    assert_eq!(answer.remark.as_deref(), Some(too_long));
+    assert_eq!(brokers(&nameserver, &client).await, Vec::<String>::new());
+    // What is just not too much.
+    let name = long(1024);
+    let header = RegisterBrokerRequest { broker_addr: name.as_str().into(), ..broker(&name) };
+    let answer = ask(&nameserver, &client, RequestCode::REGISTER_BROKER, &header, &servers(100, 1024)).await;
+    assert_eq!(answer.response_code(), ResponseCode::SUCCESS);
+    assert_eq!(brokers(&nameserver, &client).await, [name]);
+    client.shutdown().await;
+    nameserver.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_is_registered_goes_on_when_the_table_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let (nameserver, client) = (Nameserver::start(config(dir.path())).await.unwrap(), client());
+    for number in 0..10_000 {
+        let answer = ask(&nameserver, &client, RequestCode::REGISTER_BROKER, &broker(&format!("b{number}")), "").await;
+        assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{number}");
+    }
+    let answer = ask(&nameserver, &client, RequestCode::REGISTER_BROKER, &broker("late"), "").await;
+    assert_eq!(answer.response_code(), ResponseCode::SYSTEM_ERROR);
+    let remark = answer.remark.as_deref();
+    assert_eq!(remark, Some("register broker failed: there is no room for more brokers or topics"));
+    let answer = ask(&nameserver, &client, RequestCode::REGISTER_BROKER, &broker("b7"), "").await;
+    assert_eq!(answer.response_code(), ResponseCode::SUCCESS);
+    let known = brokers(&nameserver, &client).await;
+    assert_eq!((known.len(), known.iter().any(|name| name == "late")), (10_000, false));
+    // When one leaves there is room again.
+    let gone = UnregisterBrokerRequest {
+        broker_name: "b7".into(),
+        broker_addr: "b7:10911".into(),
+        cluster_name: "C".into(),
+        broker_id: 0,
+    };
+    ask(&nameserver, &client, RequestCode::UNREGISTER_BROKER, &gone, "").await;
+    let answer = ask(&nameserver, &client, RequestCode::REGISTER_BROKER, &broker("late"), "").await;
+    assert_eq!(answer.response_code(), ResponseCode::SUCCESS);
+    client.shutdown().await;
+    nameserver.shutdown().await;
 }
