@@ -62,13 +62,7 @@ pub struct Delays {
 
 /// Delivers what is due of the levels.
 struct LevelDelivery {
-    store: Arc<Store>,
-    topics: Arc<Topics>,
-    statistics: Arc<Statistics>,
-    levels: DelayLevels,
-    clock: Clock,
-    /// Goes forward only.
-    forward: Clock,
+    parts: DelayParts,
     progress: Mutex<Progress>,
 }
 
@@ -94,15 +88,14 @@ struct DeliveryPosition {
 impl Delays {
     /// Reads `delayOffset.json` in `config_dir`. Nothing is delivered before [`start`](Self::start).
     pub fn open(config_dir: &Path, parts: DelayParts, persistence: &Persistence) -> Result<Delays, TableError> {
-        let DelayParts { store, topics, statistics, levels, clock, forward } = parts;
         let path = config_dir.join("delayOffset.json");
         let mut delivered = DeliveryPosition::default();
-        delivered.version.timestamp = clock.now_ms();
+        delivered.version.timestamp = parts.clock.now_ms();
         let mut is_ahead = false;
         if let Some(table) = persistence::load::<DelayOffsetTable>(&path)? {
             delivered.version = table.data_version;
             for (level, saved) in table.offset_table {
-                let offset = clamp(&store, level, saved);
+                let offset = clamp(&parts.store, level, saved);
                 if offset.as_i64() < saved {
                     warn!(level, saved, %offset, "the delay level has fewer messages than were delivered, because the log lost its end; going on at its end");
                     is_ahead = true;
@@ -111,8 +104,7 @@ impl Delays {
             }
         }
         let progress = Progress { now: delivered.clone(), saved: delivered, ..Progress::default() };
-        let progress = Mutex::new(progress);
-        let delivery = Arc::new(LevelDelivery { store, topics, statistics, levels, clock, forward, progress });
+        let delivery = Arc::new(LevelDelivery { parts, progress: Mutex::new(progress) });
         let rendered = Arc::clone(&delivery);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.progress.lock().saved.table()))?;
         if is_ahead {
@@ -137,7 +129,7 @@ impl Delays {
     /// Asks for the file to be written as far as the delivered copies are on disk, and for the rest of them to get there, so that it
     /// follows at the next call.
     pub fn save_if_changed(&self) {
-        let store = &self.delivery.store;
+        let store = &self.delivery.parts.store;
         let flushed = store.watermarks().flushed;
         let mut progress = self.delivery.progress.lock();
         if let Some(safe) = progress.after_flush.take_flushed(flushed) {
@@ -184,7 +176,7 @@ impl Delays {
         let offsets = self.delivery.progress.lock().now.offsets.clone();
         let end = |level| {
             queue_of(level)
-                .and_then(|queue| self.delivery.store.queue_bounds(SCHEDULE_TOPIC, queue))
+                .and_then(|queue| self.delivery.parts.store.queue_bounds(SCHEDULE_TOPIC, queue))
                 .map(|bounds| bounds.max)
         };
         offsets.into_iter().map(|(level, offset)| (level, offset, end(level).unwrap_or_default())).collect()
@@ -233,7 +225,7 @@ enum Head {
 
 impl LevelDelivery {
     fn run(&self, bell: &Bell) {
-        let mut watch = Watch::new(self.clock.clone(), self.forward.clone());
+        let mut watch = Watch::new(self.parts.clock.clone(), self.parts.forward.clone());
         let mut stamps: HashMap<i32, Stamps> = HashMap::new();
         let mut failing = false;
         let levels = self.levels_to_serve();
@@ -273,8 +265,8 @@ impl LevelDelivery {
     /// only the former.
     fn levels_to_serve(&self) -> Vec<i32> {
         // Without any levels there is one all the same, see `DelayQueue::of`.
-        let count = i32::try_from(self.levels.count()).unwrap_or(i32::MAX).max(1);
-        let queues = self.store.queue_ids(SCHEDULE_TOPIC);
+        let count = i32::try_from(self.parts.levels.count()).unwrap_or(i32::MAX).max(1);
+        let queues = self.parts.store.queue_ids(SCHEDULE_TOPIC);
         let former = queues.into_iter().filter_map(|queue| i32::try_from(queue.0).ok()?.checked_add(1));
         (1..=count).chain(former.filter(|level| *level > count)).collect()
     }
@@ -282,12 +274,12 @@ impl LevelDelivery {
     /// Moves what was stamped before a step of the clock.
     fn look_at_stamps(&self, level: i32, stamps: &mut Stamps, step: Option<Step>) {
         let Some(queue) = queue_of(level) else { return };
-        let Some(bounds) = self.store.queue_bounds(SCHEDULE_TOPIC, queue) else { return stamps.saw(0) };
+        let Some(bounds) = self.parts.store.queue_bounds(SCHEDULE_TOPIC, queue) else { return stamps.saw(0) };
         if let Some(step) = step {
             // Nothing new comes into a level that is no longer there.
-            let delay_ms = self.known(level).map(|level| self.levels.due_ms(level, 0));
+            let delay_ms = self.known(level).map(|level| self.parts.levels.due_ms(level, 0));
             stamps.stepped(step, bounds.max.0, |offset| {
-                let entry = self.store.queue_entry(SCHEDULE_TOPIC, queue, QueueOffset(offset), Effort::Full);
+                let entry = self.parts.store.queue_entry(SCHEDULE_TOPIC, queue, QueueOffset(offset), Effort::Full);
                 // One that cannot be read now counts as older than the step.
                 Some(entry.ok().flatten()?.tags_code.saturating_sub(delay_ms?))
             });
@@ -298,7 +290,7 @@ impl LevelDelivery {
     /// Delivers what is due of one level, up to a turn.
     fn deliver_level(&self, level: i32, stamps: &mut Stamps, watch: &Watch, failing: bool) -> Head {
         let Some(queue) = queue_of(level) else { return Head::Empty };
-        let Some(bounds) = self.store.queue_bounds(SCHEDULE_TOPIC, queue) else { return Head::Empty };
+        let Some(bounds) = self.parts.store.queue_bounds(SCHEDULE_TOPIC, queue) else { return Head::Empty };
         let known = self.progress.lock().now.offsets.get(&level).copied().unwrap_or_default();
         // Outside the queue: its beginning was cleaned, or it lost its end in a crash.
         let mut offset = known.clamp(bounds.min, bounds.max.max(bounds.min));
@@ -306,7 +298,7 @@ impl LevelDelivery {
             if offset >= bounds.max {
                 return Head::Empty;
             }
-            let entry = match missing::look_up_entry(&self.store, WHAT, SCHEDULE_TOPIC, queue, offset) {
+            let entry = match missing::look_up_entry(&self.parts.store, WHAT, SCHEDULE_TOPIC, queue, offset) {
                 Ok(Some(entry)) => entry,
                 Ok(None) => {
                     offset = offset.next();
@@ -346,9 +338,9 @@ impl LevelDelivery {
     /// stored.
     fn latest(&self, level: i32, entry: &QueueEntry, now: i64) -> i64 {
         if let Some(level) = self.known(level) {
-            return self.levels.due_ms(level, now);
+            return self.parts.levels.due_ms(level, now);
         }
-        let bytes = self.store.message_at(entry.physical, Effort::Full).ok().flatten();
+        let bytes = self.parts.store.message_at(entry.physical, Effort::Full).ok().flatten();
         let stored =
             bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()).map(|record| record.store_timestamp());
         let delay = |stored| entry.tags_code.saturating_sub(stored).max(0);
@@ -357,17 +349,17 @@ impl LevelDelivery {
 
     /// The number of a level of `messageDelayLevel`; without any there is one all the same.
     fn known(&self, level: i32) -> Option<usize> {
-        usize::try_from(level).ok().filter(|level| *level <= self.levels.count().max(1))
+        usize::try_from(level).ok().filter(|level| *level <= self.parts.levels.count().max(1))
     }
 
     /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered, now or
     /// ever. It stays where it is, so who reads the log can look after it.
     fn deliver(&self, entry: &QueueEntry) -> Result<Option<PhysicalOffset>, AppendError> {
-        let bytes = missing::look_up(&self.store, WHAT, entry.physical).map_err(missing::not_now)?;
+        let bytes = missing::look_up(&self.parts.store, WHAT, entry.physical).map_err(missing::not_now)?;
         // Looked up by its place, it can be read.
         let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else { return Ok(None) };
         let text = record.properties();
-        let (topic, queue) = match destination::own_place(&self.topics, &text) {
+        let (topic, queue) = match destination::own_place(&self.parts.topics, &text) {
             Ok(place) => place,
             Err(error) => {
                 error!(physical_offset = %entry.physical, %error, "a delayed message cannot be delivered and is left out");
@@ -378,8 +370,8 @@ impl LevelDelivery {
         let appended = match delivery::deliver(
             &record,
             &copy,
-            self.clock.now_ms(),
-            (&self.store, &self.topics, &self.statistics),
+            self.parts.clock.now_ms(),
+            (&self.parts.store, &self.parts.topics, &self.parts.statistics),
         ) {
             Err(error) if error.is_of_the_message() => {
                 error!(physical_offset = %entry.physical, topic, %error, "a delayed message cannot be delivered and is left out");
@@ -399,7 +391,7 @@ impl LevelDelivery {
         progress.changed = true;
         progress.updates += 1;
         if progress.updates.is_multiple_of(VERSION_STEP) {
-            let now = self.clock.now_ms();
+            let now = self.parts.clock.now_ms();
             progress.now.version.next(now);
         }
     }

@@ -85,7 +85,7 @@ impl House {
 
     /// As [`delay`](Self::delay), for wherever the properties say.
     fn delay_for(&self, level: i32, place: &str, body: &str) {
-        let delay = DelayQueue::of(level, &self.delays.delivery.levels).unwrap();
+        let delay = DelayQueue::of(level, &self.delays.delivery.parts.levels).unwrap();
         let text = format!("TAGS\u{1}TagA\u{2}DELAY\u{1}{}\u{2}{place}", delay.level);
         let host = "127.0.0.1:10911".parse().unwrap();
         self.store
@@ -270,7 +270,7 @@ fn an_entry_on_a_bad_sector_costs_its_message_and_one_that_cannot_be_read_now_no
 #[test]
 fn a_queue_that_takes_no_messages_holds_up_its_own_alone() {
     let house = House::new();
-    house.delays.delivery.topics.update(crate::topics::new_config("Broken", 1, 6)).unwrap();
+    house.delays.delivery.parts.topics.update(crate::topics::new_config("Broken", 1, 6)).unwrap();
     break_queue(&house.store, "Broken", QueueId(0), &house.directory.path().join("consumequeue/Broken"));
     for topic in ["Broken", "Other"] {
         house.delay(1, topic, topic);
@@ -294,7 +294,7 @@ fn a_queue_that_takes_no_messages_holds_up_its_own_alone() {
 fn what_cannot_wait_as_a_timer_waits_in_its_level_once_more() {
     for timers_are_behind in [false, true] {
         let house = House::new();
-        house.delays.delivery.topics.update(crate::topics::new_config("Broken", 1, 6)).unwrap();
+        house.delays.delivery.parts.topics.update(crate::topics::new_config("Broken", 1, 6)).unwrap();
         let queues = house.directory.path().join("consumequeue");
         let made_up_for = break_queue(&house.store, "Broken", QueueId(0), &queues.join("Broken"));
         if timers_are_behind {
@@ -326,7 +326,7 @@ fn what_cannot_wait_as_a_timer_waits_in_its_level_once_more() {
 #[test]
 fn a_topic_that_has_lost_queues_gets_its_message_in_one_it_has() {
     let house = House::new();
-    let topics = &house.delays.delivery.topics;
+    let topics = &house.delays.delivery.parts.topics;
     topics.update(crate::topics::new_config("Shrunk", 2, 6)).unwrap();
     house.delay_for(1, "REAL_TOPIC\u{1}Shrunk\u{2}REAL_QID\u{1}7\u{2}", "still seen");
     house.pass(1000);
