@@ -14,8 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use ferromq_protocol::message::Record;
-use ferromq_protocol::message::record::RECORD_LEN_MIN;
-use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+use ferromq_protocol::{QueueId, QueueOffset};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::behind::{Behind, Target};
@@ -27,7 +26,7 @@ use crate::looking::{Look, ReadError};
 use crate::mapped_file::LogFile;
 use crate::projection::Projection;
 use crate::queue_file::QueueEntry;
-use crate::segments::Segments;
+use crate::segments::{Segments, look_at_item};
 use crate::signal::Signal;
 use crate::walk::LogItem;
 use crate::watermarks::Positions;
@@ -348,11 +347,7 @@ impl Dispatcher {
         let to = (self.positions.dispatched().min(file.end()).max(at) - file.start()) as usize;
         let Some(rest) = file.slice(from..to) else { return Ok(None) };
         let look = Look::reading_on(&*self.projection.disk);
-        file.look(&look, from..to.min(from + RECORD_LEN_MIN))?;
-        // Where that is no record, the search for the next one may go through all there is.
-        let len =
-            Record::head_at(&rest, PhysicalOffset(at)).map_or(rest.len(), |len| len.max(LOOK_AHEAD).min(rest.len()));
-        file.look(&look, from..from + len)?;
+        let len = look_at_item(&file, &look, from, &rest, LOOK_AHEAD)?;
         drop(rest);
         Ok((len > 0).then_some((file, from..from + len)))
     }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2, RECORD_LEN_MIN};
 use ferromq_protocol::message::{ParsedRecord, Record, RecordError};
 use memchr::memmem;
@@ -29,7 +28,7 @@ use crate::looking::{Effort, Look};
 use crate::mapped_file::{LogFile, LogSlice};
 use crate::projection::Projection;
 use crate::queue_file::QueueEntry;
-use crate::segments::{RECORD_LEN_MAX, Segments};
+use crate::segments::{self, Segments};
 use crate::table_change::deleted_topic;
 use crate::walk;
 
@@ -354,9 +353,9 @@ impl<'a> Segment<'a> {
         let physical = self.file.start() + at as u64;
         let head = self.look(at, RECORD_LEN_MIN)?;
         // No further than a record may be: what only looks like the head of one is none with the bytes of a head.
-        let bytes = match Record::head_at(head, PhysicalOffset(physical)) {
-            Some(len) if len <= RECORD_LEN_MAX => self.look(at, len)?,
-            _ => head,
+        let bytes = match segments::stated_len(head, physical) {
+            Some(len) => self.look(at, len)?,
+            None => head,
         };
         Ok(walk::record_at(bytes, physical))
     }

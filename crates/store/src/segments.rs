@@ -16,7 +16,22 @@ use crate::looking::{Look, ReadError};
 use crate::mapped_file::{LogFile, LogSlice};
 
 /// Longer ones cannot have been sent: no frame is.
-pub const RECORD_LEN_MAX: usize = 128 << 20;
+const RECORD_LEN_MAX: usize = 128 << 20;
+
+/// How long the record is that begins with `bytes` at `physical`, by its head; `None` where that is not the head of one. Nobody brings more
+/// than that into memory, so what only looks like a head costs no more than a record can.
+pub fn stated_len(bytes: &[u8], physical: u64) -> Option<usize> {
+    Record::head_at(bytes, PhysicalOffset(physical)).filter(|len| *len <= RECORD_LEN_MAX)
+}
+
+/// Brings into memory what stands at `at` of a segment, of which `rest` is what is there from there on: a record and `ahead` at least, or all
+/// of it where there is none, because the search for the next one may go through it. Gives how much that is.
+pub fn look_at_item(file: &LogFile, look: &Look<'_>, at: usize, rest: &[u8], ahead: usize) -> Result<usize, ReadError> {
+    file.look(look, at..at + rest.len().min(RECORD_LEN_MIN))?;
+    let len = stated_len(rest, file.start() + at as u64).map_or(rest.len(), |len| len.max(ahead).min(rest.len()));
+    file.look(look, at..at + len)?;
+    Ok(len)
+}
 
 /// Contiguous segments. Pushed by the append, read by everyone.
 #[derive(Debug, Default)]
@@ -92,7 +107,7 @@ impl Segments {
     /// brought into memory is only what the head of a record says.
     pub fn record_at(&self, look: &Look<'_>, at: u64) -> Result<Option<Bytes>, ReadError> {
         let Some(head) = self.look(look, at, RECORD_LEN_MIN)? else { return Ok(None) };
-        let len = Record::head_at(&head, PhysicalOffset(at)).filter(|len| *len <= RECORD_LEN_MAX);
+        let len = stated_len(&head, at);
         drop(head);
         let Some(len) = len else { return Ok(None) };
         let record = self.look(look, at, len)?;

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::record::{BLANK_LEN, RECORD_LEN_MIN};
 use ferromq_protocol::message::{ParsedRecord, Record};
 
@@ -12,7 +11,7 @@ use super::report::{Part, Report};
 use super::window::Window;
 use crate::files;
 use crate::recovery::has_torn_properties;
-use crate::segments::RECORD_LEN_MAX;
+use crate::segments::stated_len;
 use crate::walk::{LogItem, record_at};
 
 /// Read at a time by who reads on, and by who looks here and there.
@@ -284,9 +283,7 @@ fn step_at(window: &mut Window, at: u64, physical: u64, visit: &mut dyn FnMut(&R
 /// The record at `at` of a segment.
 fn record_in(window: &mut Window, at: u64, physical: u64) -> io::Result<Option<Record<'_>>> {
     let head = window.bytes(at, RECORD_LEN_MIN)?;
-    let Some(len) = Record::head_at(head, PhysicalOffset(physical)).filter(|len| *len <= RECORD_LEN_MAX) else {
-        return Ok(None);
-    };
+    let Some(len) = stated_len(head, physical) else { return Ok(None) };
     Ok(match record_at(window.bytes(at, len)?, physical) {
         Ok(ParsedRecord::Record(record)) => Some(record),
         Ok(ParsedRecord::Blank { .. }) | Err(_) => None,

@@ -6,8 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ferromq_protocol::PhysicalOffset;
-use ferromq_protocol::message::Record;
-use ferromq_protocol::message::record::RECORD_LEN_MIN;
 
 use super::{Store, tail_segment};
 use crate::dispatch::Work;
@@ -15,7 +13,7 @@ use crate::error::TruncateError;
 use crate::files;
 use crate::looking::{Look, ReadError};
 use crate::mapped_file::LogFile;
-use crate::segments::RECORD_LEN_MAX;
+use crate::segments::look_at_item;
 use crate::walk::LogItem;
 
 /// A truncation waits so long for readers of what is to go.
@@ -158,10 +156,6 @@ impl Store {
 /// What stands at `at` of a segment, of which `bytes` are written. No more than that is brought into memory.
 fn find_at<'a>(file: &LogFile, look: &Look<'_>, bytes: &'a [u8], at: usize) -> Result<LogItem<'a>, ReadError> {
     let (rest, physical) = (&bytes[at..], file.start() + at as u64);
-    file.look(look, at..at + rest.len().min(RECORD_LEN_MIN))?;
-    let len = Record::head_at(rest, PhysicalOffset(physical)).filter(|len| *len <= RECORD_LEN_MAX);
-    // Where that is no record, the search for the next one may go through all there is.
-    let len = len.map_or(rest.len(), |len| len.min(rest.len()));
-    file.look(look, at..at + len)?;
+    let len = look_at_item(file, look, at, rest, 0)?;
     Ok(LogItem::at(&rest[..len], physical, file.len() - at))
 }
