@@ -35,7 +35,7 @@ impl Default for Admission {
 }
 
 /// How far things may go.
-pub(crate) struct Limits {
+pub(crate) struct BusyLimits {
     /// `osPageCacheBusyTimeOutMills`.
     pub append_ms: u64,
     /// `sendThreadPoolQueueCapacity`.
@@ -57,7 +57,7 @@ pub(crate) enum Busy {
 
 impl Admission {
     /// Whether one more send may go ahead. The clock must be one that only goes forward.
-    pub(crate) fn check(&self, limits: &Limits, now_ms: impl FnOnce() -> u64) -> Result<(), Busy> {
+    pub(crate) fn check(&self, limits: &BusyLimits, now_ms: impl FnOnce() -> u64) -> Result<(), Busy> {
         let waiting = self.waiting.load(Ordering::Relaxed);
         if waiting >= limits.waiting {
             return Err(Busy::Flush { waiting, limit: limits.waiting });
@@ -112,7 +112,7 @@ impl Admission {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { append_ms: 1000, waiting: 2 };
+    const LIMITS: BusyLimits = BusyLimits { append_ms: 1000, waiting: 2 };
 
     #[test]
     fn an_append_that_does_not_come_back_stops_the_next_sends() {

@@ -23,14 +23,14 @@ const NAME_LEN_MAX: usize = 255;
 
 /// How many locks there may be. A queue beyond it is not locked, which its client takes as locked by somebody else, and tries again.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct LockLimits {
     pub all: usize,
     pub per_address: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { all: 1_000_000, per_address: 250_000 }
+impl Default for LockLimits {
+    fn default() -> LockLimits {
+        LockLimits { all: 1_000_000, per_address: 250_000 }
     }
 }
 
@@ -38,7 +38,7 @@ impl Default for Limits {
 #[derive(Default)]
 pub struct QueueLocks {
     locks: Mutex<Locks>,
-    limits: Limits,
+    limits: LockLimits,
 }
 
 #[derive(Default)]
@@ -63,7 +63,7 @@ impl Lock {
 }
 
 impl QueueLocks {
-    pub fn new(limits: Limits) -> QueueLocks {
+    pub fn new(limits: LockLimits) -> QueueLocks {
         QueueLocks { locks: Mutex::default(), limits }
     }
 
@@ -149,7 +149,7 @@ impl Locks {
         client_id: &Arc<str>,
         address: IpAddr,
         now: Instant,
-        limits: Limits,
+        limits: LockLimits,
     ) -> bool {
         let of_address = self.of_addresses.get(&address).copied().unwrap_or(0);
         let too_long =
@@ -215,7 +215,7 @@ mod tests {
     }
 
     impl House {
-        fn new(limits: Limits) -> House {
+        fn new(limits: LockLimits) -> House {
             House { locks: QueueLocks::new(limits), begin: Instant::now() }
         }
 
@@ -240,7 +240,7 @@ mod tests {
     /// A sequence captured from Java's broker.
     #[test]
     fn locks_of_two_clients() {
-        let house = House::new(Limits::default());
+        let house = House::new(LockLimits::default());
         assert_eq!(house.lock("G_hb", "A", &[0, 1], 0), [0, 1]);
         assert!(house.lock("G_hb", "B", &[1], 1).is_empty());
         house.locks.unlock("G_hb", "B", &[queue(1)]);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_lock_lives_sixty_seconds_after_its_renewal() {
-        let house = House::new(Limits::default());
+        let house = House::new(LockLimits::default());
         house.lock("G", "A", &[0], 0);
         house.lock("G", "A", &[0], 50_000);
         assert!(house.lock("G", "B", &[0], 110_000).is_empty());
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_for_groups_without_locks() {
-        let house = House::new(Limits::default());
+        let house = House::new(LockLimits::default());
         house.lock("G", "A", &[0], 0);
         house.locks.unlock("G", "A", &[queue(0)]);
         assert!(house.lock("G", "A", &[], 0).is_empty());
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn one_address_cannot_have_all_locks() {
-        let house = House::new(Limits { all: 100, per_address: 60 });
+        let house = House::new(LockLimits { all: 100, per_address: 60 });
         let all: Vec<i32> = (0..200).collect();
         assert_eq!(house.lock("G", "greedy", &all, 0).len(), 60);
         // Its own can be renewed, and another address does not notice.
@@ -300,7 +300,7 @@ mod tests {
         fn the_counts_are_those_of_the_locks(
             steps in proptest::collection::vec((0u8..3, 0usize..2, 0usize..3, 0i32..6, 0u64..4, any::<bool>()), 0..80)
         ) {
-            let house = House::new(Limits { all: 12, per_address: 6 });
+            let house = House::new(LockLimits { all: 12, per_address: 6 });
             let mut now = house.begin;
             for (from, group, client, id, pause, locks) in steps {
                 now += Duration::from_secs(pause * 15);

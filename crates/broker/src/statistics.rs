@@ -30,20 +30,20 @@ const CACHED_GROUPS_MAX: usize = 4096;
 /// How many counters of their own there may be: whoever may use a topic can invent groups, and a message given back names any topic. What is
 /// beyond is part of the sums but has no figures of its own.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+struct NameLimits {
     topics: usize,
     /// Of all topics together.
     groups: usize,
 }
 
-const LIMITS: Limits = Limits { topics: 200_000, groups: 200_000 };
+const LIMITS: NameLimits = NameLimits { topics: 200_000, groups: 200_000 };
 
 /// Counters of one broker.
 pub struct Statistics {
     /// Changes when counters are thrown away; unique over all instances, so that no thread counts for a former one.
     generation: AtomicU64,
     tables: RwLock<Tables>,
-    limits: Limits,
+    limits: NameLimits,
     /// Counters of groups, in all topics.
     group_count: AtomicUsize,
     timers_entered: AtomicU64,
@@ -124,7 +124,7 @@ impl Statistics {
         Statistics::with_limits(LIMITS)
     }
 
-    fn with_limits(limits: Limits) -> Statistics {
+    fn with_limits(limits: NameLimits) -> Statistics {
         Statistics {
             generation: AtomicU64::new(next_generation()),
             tables: RwLock::new(Tables {

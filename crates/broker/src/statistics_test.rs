@@ -92,7 +92,7 @@ fn totals_leave_system_topics_out_and_never_go_back() {
 
 #[test]
 fn names_beyond_the_bound_are_part_of_the_sums_alone() {
-    let statistics = Statistics::with_limits(Limits { topics: 2, groups: 3 });
+    let statistics = Statistics::with_limits(NameLimits { topics: 2, groups: 3 });
     for name in ["A", "B", "C", "D"] {
         statistics.sent(name, 1, 10);
         for group in ["G", "H"] {
@@ -119,7 +119,7 @@ fn names_beyond_the_bound_are_part_of_the_sums_alone() {
 
 #[test]
 fn topics_beyond_the_bound_leave_no_groups() {
-    let statistics = Statistics::with_limits(Limits { topics: 1, groups: 100 });
+    let statistics = Statistics::with_limits(NameLimits { topics: 1, groups: 100 });
     statistics.delivered("A", "G", 1, 10);
     for number in 0..50 {
         statistics.delivered(&format!("T{number}"), &format!("G{number}"), 1, 10);

@@ -28,7 +28,7 @@ struct KvFile {
 
 /// A change that was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
+pub enum KvError {
     #[error("the key-value configuration would have {len} bytes, the limit is {BYTES_MAX}")]
     Full { len: usize },
     #[error("the key-value configuration cannot be written: {0}")]
@@ -61,14 +61,14 @@ impl KvConfig {
     }
 
     /// Blocks until the file is on disk. On error nothing has changed.
-    pub fn put(&self, namespace: &str, key: &str, value: &str) -> Result<(), ChangeError> {
+    pub fn put(&self, namespace: &str, key: &str, value: &str) -> Result<(), KvError> {
         self.change(|namespaces| {
             namespaces.entry(namespace.into()).or_default().insert(key.into(), value.into());
         })
     }
 
     /// Blocks until the file is on disk. Deleting what is not there is fine.
-    pub fn delete(&self, namespace: &str, key: &str) -> Result<(), ChangeError> {
+    pub fn delete(&self, namespace: &str, key: &str) -> Result<(), KvError> {
         self.change(|namespaces| {
             if let Some(keys) = namespaces.get_mut(namespace) {
                 keys.remove(key);
@@ -76,14 +76,14 @@ impl KvConfig {
         })
     }
 
-    fn change(&self, change: impl FnOnce(&mut Namespaces)) -> Result<(), ChangeError> {
+    fn change(&self, change: impl FnOnce(&mut Namespaces)) -> Result<(), KvError> {
         let _one_at_a_time = self.writing.lock();
         let mut next = KvFile { config_table: self.namespaces.lock().clone() };
         let before = len(&next.config_table);
         change(&mut next.config_table);
         let len = len(&next.config_table);
         if len > BYTES_MAX && len > before {
-            return Err(ChangeError::Full { len });
+            return Err(KvError::Full { len });
         }
         replace_file(&self.file, &json::to_vec(&next))?;
         *self.namespaces.lock() = next.config_table;
@@ -176,7 +176,7 @@ mod tests {
         let kv = open(&dir.path().join("kv.json"));
         kv.put("ns", "key", &"v".repeat(BYTES_MAX - 1000)).unwrap();
         let error = kv.put("ns", "other", &"v".repeat(1000)).unwrap_err();
-        assert!(matches!(error, ChangeError::Full { len } if len > BYTES_MAX), "{error}");
+        assert!(matches!(error, KvError::Full { len } if len > BYTES_MAX), "{error}");
         assert_eq!(kv.value("ns", "other"), None);
         kv.delete("ns", "key").unwrap();
         kv.put("ns", "other", &"v".repeat(1000)).unwrap();

@@ -15,8 +15,8 @@ use ferromq_protocol::{Command, GroupName, RequestCode, TopicName};
 use ferromq_remoting::Connection;
 use parking_lot::Mutex;
 
+pub use table::{ClientsFull, ConsumerGroup, ConsumerHeartbeat, Member};
 use table::{Conflict, Notice, Table};
-pub use table::{ConsumerGroup, ConsumerHeartbeat, Full, Member};
 
 /// Time between two looks for silent clients. Java: `ClientHousekeepingService`.
 pub(crate) const EXPIRE_PERIOD: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Clients {
         connection: &Connection,
         member: Member,
         heartbeat: ConsumerHeartbeat,
-    ) -> Result<bool, Full> {
+    ) -> Result<bool, ClientsFull> {
         let group = heartbeat.group.clone();
         let registered =
             self.change(|table| table.register_consumer(connection.id(), connection, member, heartbeat))?;
@@ -100,7 +100,12 @@ impl Clients {
         outcome
     }
 
-    pub fn producer_heartbeat(&self, connection: &Connection, member: Member, group: &GroupName) -> Result<(), Full> {
+    pub fn producer_heartbeat(
+        &self,
+        connection: &Connection,
+        member: Member,
+        group: &GroupName,
+    ) -> Result<(), ClientsFull> {
         self.table.lock().register_producer(connection.id(), connection, member, group)
     }
 

@@ -97,7 +97,7 @@ pub struct Notice<C> {
 
 /// How much the table may hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ClientLimits {
     /// Groups that one connection may be in.
     pub groups_per_connection: usize,
     /// Memberships of all connections.
@@ -108,9 +108,9 @@ pub struct Limits {
     pub subscription_bytes: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
+impl Default for ClientLimits {
+    fn default() -> ClientLimits {
+        ClientLimits {
             groups_per_connection: 10_000,
             memberships: 1_000_000,
             topics_per_group: 10_000,
@@ -121,7 +121,7 @@ impl Default for Limits {
 
 /// Why a client cannot be entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
+pub enum ClientsFull {
     #[error("this connection is in {0} groups, which is the limit")]
     Connection(usize),
     #[error("clients are in {0} groups together, which is the limit of this broker")]
@@ -134,7 +134,7 @@ pub enum Full {
 
 /// All groups, and per connection the groups it is in.
 pub struct Table<C> {
-    limits: Limits,
+    limits: ClientLimits,
     memberships: usize,
     subscription_bytes: usize,
     /// Consumer groups that have gone, or whose members consume otherwise than before; subscriptions are not looked at.
@@ -189,7 +189,7 @@ struct Producers {
 impl<C> Default for Table<C> {
     fn default() -> Self {
         Table {
-            limits: Limits::default(),
+            limits: ClientLimits::default(),
             memberships: 0,
             subscription_bytes: 0,
             group_changes: 0,
@@ -209,7 +209,7 @@ impl<C: Clone> Table<C> {
         connection: &C,
         member: Member,
         heartbeat: ConsumerHeartbeat,
-    ) -> Result<HeartbeatOutcome<C>, Full> {
+    ) -> Result<HeartbeatOutcome<C>, ClientsFull> {
         let known = self.connections.get(&id).is_some_and(|known| known.consumer_groups.contains(&*heartbeat.group));
         if !known {
             self.check_room(id)?;
@@ -217,13 +217,13 @@ impl<C: Clone> Table<C> {
         let mut bytes_before = 0;
         if let Some(subscriptions) = &heartbeat.subscriptions {
             bytes_before = self.consumers.get(&*heartbeat.group).map_or(0, |consumers| consumers.group.len_bytes());
-            let Limits { topics_per_group, subscription_bytes, .. } = self.limits;
+            let ClientLimits { topics_per_group, subscription_bytes, .. } = self.limits;
             if subscriptions.len() > topics_per_group {
-                return Err(Full::Topics { topics: subscriptions.len(), limit: topics_per_group });
+                return Err(ClientsFull::Topics { topics: subscriptions.len(), limit: topics_per_group });
             }
             let bytes: usize = subscriptions.iter().map(len_bytes).sum();
             if bytes > bytes_before && self.subscription_bytes - bytes_before + bytes > subscription_bytes {
-                return Err(Full::Subscriptions(subscription_bytes));
+                return Err(ClientsFull::Subscriptions(subscription_bytes));
             }
         }
         let presence = presence(&mut self.connections, id, connection);
@@ -264,14 +264,14 @@ impl<C: Clone> Table<C> {
     }
 
     /// Whether a connection may be in one more group.
-    fn check_room(&self, id: ConnectionId) -> Result<(), Full> {
+    fn check_room(&self, id: ConnectionId) -> Result<(), ClientsFull> {
         let own =
             self.connections.get(&id).map_or(0, |known| known.consumer_groups.len() + known.producer_groups.len());
         if own >= self.limits.groups_per_connection {
-            return Err(Full::Connection(own));
+            return Err(ClientsFull::Connection(own));
         }
         if self.memberships >= self.limits.memberships {
-            return Err(Full::Memberships(self.memberships));
+            return Err(ClientsFull::Memberships(self.memberships));
         }
         Ok(())
     }
@@ -283,7 +283,7 @@ impl<C: Clone> Table<C> {
         connection: &C,
         member: Member,
         group: &GroupName,
-    ) -> Result<(), Full> {
+    ) -> Result<(), ClientsFull> {
         if !self.connections.get(&id).is_some_and(|known| known.producer_groups.contains(&**group)) {
             self.check_room(id)?;
             self.memberships += 1;

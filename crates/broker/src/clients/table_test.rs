@@ -240,7 +240,8 @@ fn members_that_subscribe_differently_are_named_once() {
 /// What one connection, and all of them, may make of the table; who is in it stays.
 #[test]
 fn the_table_has_bounds_and_what_goes_makes_room() {
-    let limits = Limits { groups_per_connection: 3, memberships: 5, topics_per_group: 4, subscription_bytes: 100 };
+    let limits =
+        ClientLimits { groups_per_connection: 3, memberships: 5, topics_per_group: 4, subscription_bytes: 100 };
     let mut table = Table { limits, ..Table::default() };
     let subscribing = |group: &str, topics: usize| ConsumerHeartbeat {
         group: group.into(),
@@ -263,19 +264,19 @@ fn the_table_has_bounds_and_what_goes_makes_room() {
     let consumer = |table: &mut Table<u64>, id: ConnectionId, group: &str, topics| {
         table.register_consumer(id, &id.0, member("cid", 0), subscribing(group, topics)).map(|_| ())
     };
-    assert_eq!(consumer(&mut table, A, "G", 5), Err(Full::Topics { topics: 5, limit: 4 }));
+    assert_eq!(consumer(&mut table, A, "G", 5), Err(ClientsFull::Topics { topics: 5, limit: 4 }));
     for group in ["G1", "G2"] {
         consumer(&mut table, A, group, 3).unwrap();
     }
     table.register_producer(A, &1, member("cid", 0), &"P".into()).unwrap();
-    assert_eq!(table.register_producer(A, &1, member("cid", 0), &"Q".into()), Err(Full::Connection(3)));
-    assert_eq!(consumer(&mut table, A, "G3", 0), Err(Full::Connection(3)));
+    assert_eq!(table.register_producer(A, &1, member("cid", 0), &"Q".into()), Err(ClientsFull::Connection(3)));
+    assert_eq!(consumer(&mut table, A, "G3", 0), Err(ClientsFull::Connection(3)));
     // Renewals are no new memberships, nor is a subscription that was there.
     consumer(&mut table, A, "G1", 3).unwrap();
-    assert_eq!(consumer(&mut table, B, "G4", 3), Err(Full::Subscriptions(100)));
+    assert_eq!(consumer(&mut table, B, "G4", 3), Err(ClientsFull::Subscriptions(100)));
     consumer(&mut table, B, "G1", 3).unwrap();
     table.register_producer(B, &2, member("other", 0), &"P".into()).unwrap();
-    assert_eq!(consumer(&mut table, ConnectionId(3), "G5", 0), Err(Full::Memberships(5)));
+    assert_eq!(consumer(&mut table, ConnectionId(3), "G5", 0), Err(ClientsFull::Memberships(5)));
     table.unregister_producer(B, "P");
     consumer(&mut table, ConnectionId(3), "G5", 0).unwrap();
     for id in [A, B, ConnectionId(3)] {

@@ -16,7 +16,7 @@ use ferromq_protocol::{GroupName, NoFields, Reply, ResponseCode, topics as names
 use ferromq_remoting::Connection;
 use tracing::debug;
 
-use crate::clients::{Clients, ConsumerHeartbeat, Full, Member};
+use crate::clients::{Clients, ClientsFull, ConsumerHeartbeat, Member};
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::groups::Groups;
@@ -105,7 +105,7 @@ fn unusable(data: &SubscriptionData, error: SubscriptionError) -> Refusal {
     Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark)
 }
 
-fn full(full: Full) -> Refusal {
+fn full(full: ClientsFull) -> Refusal {
     Refusal::new(ResponseCode::SYSTEM_BUSY, full.to_string())
 }
 

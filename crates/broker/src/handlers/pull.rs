@@ -19,7 +19,7 @@ use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::handlers::offsets::refuse_own_group;
-use crate::held_pulls::{HeldPulls, Limits, ParkedRequest};
+use crate::held_pulls::{HeldPullLimits, HeldPulls, ParkedRequest};
 use crate::live_config::LiveConfig;
 use crate::peer::{Origin, Peer};
 use crate::readers::Readers;
@@ -107,7 +107,7 @@ impl PullPath {
         store: Arc<Store>,
         readers: Arc<Readers>,
     ) -> PullPath {
-        let held = HeldPulls::new(Limits::of(config.current().pull_thread_pool_queue_capacity));
+        let held = HeldPulls::new(HeldPullLimits::of(config.current().pull_thread_pool_queue_capacity));
         PullPath {
             config,
             topics,

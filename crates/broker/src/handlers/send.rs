@@ -17,7 +17,7 @@ use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, Reply, Respo
 use ferromq_store::{AppendError, AppendedMessage, DelayLevels, Round};
 
 use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
-use crate::admission::{Admission, Limits};
+use crate::admission::{Admission, BusyLimits};
 use crate::clock::{elapsed_ms, now_ms};
 use crate::config::BrokerConfig;
 use crate::destination::{self, DelayQueue, Destination};
@@ -132,7 +132,7 @@ impl SendPath {
 
     /// Says "later" while the disk does not keep up.
     fn refuse_overload(&self, config: &BrokerConfig) -> Result<(), Refusal> {
-        let limits = Limits {
+        let limits = BusyLimits {
             append_ms: config.os_page_cache_busy_time_out_mills,
             waiting: config.send_thread_pool_queue_capacity,
         };

@@ -39,7 +39,7 @@ const BYTES_MAX: usize = 256 << 20;
 
 /// Most pulls that may be parked.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct HeldPullLimits {
     pub all: usize,
     pub per_address: usize,
     pub per_connection: usize,
@@ -50,10 +50,10 @@ pub struct Limits {
     pub bytes_per_address: usize,
 }
 
-impl Limits {
+impl HeldPullLimits {
     /// `all` of them, of which one address can have half and one connection a quarter.
-    pub fn of(all: usize) -> Limits {
-        Limits {
+    pub fn of(all: usize) -> HeldPullLimits {
+        HeldPullLimits {
             all,
             per_address: (all / 2).max(1),
             per_connection: (all / 4).max(1),
@@ -83,7 +83,7 @@ pub struct HeldPulls<P> {
     state: Mutex<State<P>>,
     /// How many are parked; read without the lock so that an arrival nobody waits for costs one load.
     count: AtomicUsize,
-    limits: Limits,
+    limits: HeldPullLimits,
     /// Deadlines are sorted by the number of intervals since then.
     since: Instant,
 }
@@ -186,7 +186,7 @@ enum EmptyList {
 }
 
 impl<P> HeldPulls<P> {
-    pub fn new(limits: Limits) -> HeldPulls<P> {
+    pub fn new(limits: HeldPullLimits) -> HeldPulls<P> {
         let state = State {
             entries: Slab::default(),
             links: Links::default(),
@@ -329,7 +329,7 @@ impl<P> State<P> {
         queue: QueueId,
         held: ParkedRequest<P>,
         interval: u64,
-        limits: Limits,
+        limits: HeldPullLimits,
     ) -> Result<(), P> {
         let ParkedRequest { from, deadline, parker, subscriber, wakes, len_bytes, pull } = held;
         let queue = self.queue(topic, queue);

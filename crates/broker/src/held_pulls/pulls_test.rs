@@ -10,8 +10,8 @@ use super::*;
 use crate::subscription::Conditions;
 use crate::subscription::PullFilter;
 
-const LIMITS: Limits =
-    Limits { all: 12, per_address: 9, per_connection: 6, at_one_queue: 4, bytes: 1000, bytes_per_address: 700 };
+const LIMITS: HeldPullLimits =
+    HeldPullLimits { all: 12, per_address: 9, per_connection: 6, at_one_queue: 4, bytes: 1000, bytes_per_address: 700 };
 
 fn address(number: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, number).into()
@@ -71,7 +71,7 @@ impl<P> HeldPulls<P> {
 
 #[test]
 fn only_the_waiting_queue_is_touched() {
-    let pulls = HeldPulls::new(Limits::of(10));
+    let pulls = HeldPulls::new(HeldPullLimits::of(10));
     let later = Instant::now() + Duration::from_secs(60);
     pulls.park(&"T".into(), QueueId(0), held(5, later, WakeRule::Any, "a"), |_| false).unwrap();
     pulls.park(&"T".into(), QueueId(1), held(5, later, WakeRule::Any, "b"), |_| false).unwrap();
@@ -91,14 +91,14 @@ fn only_the_waiting_queue_is_touched() {
 
 #[test]
 fn a_message_that_came_meanwhile_is_not_waited_for() {
-    let pulls = HeldPulls::new(Limits::of(10));
+    let pulls = HeldPulls::new(HeldPullLimits::of(10));
     assert_eq!(pulls.park(&"T".into(), QueueId(0), held(0, Instant::now(), WakeRule::Any, "a"), |_| true), Err("a"));
     pulls.assert_nothing_left();
 }
 
 #[test]
 fn deadlines_and_shutdown_empty_the_list() {
-    let pulls = HeldPulls::new(Limits::of(10));
+    let pulls = HeldPulls::new(HeldPullLimits::of(10));
     let now = Instant::now();
     let soon = now + Duration::from_millis(1);
     for (deadline, name) in [(now, "due"), (soon, "soon"), (now + Duration::from_secs(60), "later")] {
@@ -119,7 +119,7 @@ fn deadlines_and_shutdown_empty_the_list() {
 /// other queues of the same connection.
 #[test]
 fn nobody_has_all_the_room() {
-    let limits = Limits { per_address: 50, per_connection: 20, at_one_queue: 5, ..Limits::of(100) };
+    let limits = HeldPullLimits { per_address: 50, per_connection: 20, at_one_queue: 5, ..HeldPullLimits::of(100) };
     let pulls = HeldPulls::new(limits);
     let later = Instant::now() + Duration::from_secs(60);
     let park = |connection, address, queue| {
@@ -149,8 +149,12 @@ fn nobody_has_all_the_room() {
 #[test]
 fn an_arrival_costs_what_it_wakes_and_not_what_waits() {
     const MANY: usize = 100_000;
-    let pulls =
-        HeldPulls::new(Limits { per_address: MANY, per_connection: MANY, at_one_queue: MANY, ..Limits::of(MANY) });
+    let pulls = HeldPulls::new(HeldPullLimits {
+        per_address: MANY,
+        per_connection: MANY,
+        at_one_queue: MANY,
+        ..HeldPullLimits::of(MANY)
+    });
     let later = Instant::now() + Duration::from_secs(60);
     for number in 0..MANY {
         let wakes = WakeRule::Codes(vec![number as i64 + 10_000_000_000]);
@@ -169,7 +173,7 @@ fn an_arrival_costs_what_it_wakes_and_not_what_waits() {
 #[test]
 fn conditions_beyond_the_bound_wake_always() {
     let conditions = Conditions::default();
-    let pulls = HeldPulls::new(Limits::of(1000));
+    let pulls = HeldPulls::new(HeldPullLimits::of(1000));
     let later = Instant::now() + Duration::from_secs(60);
     let long = |number: usize| format!("a = '{number}{}'", "x".repeat(CONDITION_LEN_SUM_MAX / 3));
     for number in 0..10 {

@@ -8,7 +8,7 @@ use ferromq_protocol::{Command, Reply, ResponseCode};
 use ferromq_remoting::{Connection, Outcome};
 
 use super::{off_task, reply};
-use crate::kv::{ChangeError, KvConfig};
+use crate::kv::{KvConfig, KvError};
 use crate::parts::Parts;
 use crate::refusal::Refusal;
 
@@ -58,7 +58,7 @@ fn not_found(remark: String) -> Refusal {
     Refusal::new(ResponseCode::QUERY_NOT_FOUND, remark)
 }
 
-fn not_changed(error: ChangeError) -> Refusal {
+fn not_changed(error: KvError) -> Refusal {
     tracing::error!(%error, "a change of the key-value configuration is not made");
     Refusal::system_error(error.to_string())
 }
