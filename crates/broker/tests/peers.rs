@@ -6,7 +6,7 @@
 //! - requests waiting to read from the disk: `what_waits_has_bounds`, `threads_are_given_as_the_shares_say` (readers.rs), with a disk that hangs
 //!   tests/slow_disk.rs, where what a filter and a query go through is too;
 //! - work on threads that wait for the disk: `one_address_cannot_have_all_threads` (remoting, gate.rs);
-//! - bytes of all parked pulls, and what an arrival looks at: `the_lists_do_as_one_list_would`, `conditions_beyond_the_bound_wake_always`
+//! - bytes of all held pulls, and what an arrival looks at: `the_lists_do_as_one_list_would`, `conditions_beyond_the_bound_wake_always`
 //!   (held_pulls/pulls_test.rs);
 //! - `Topics`, `Groups`, all of `ConsumerOffsets`: `there_is_room_for_so_many_…_and_for_those_that_are_there` beside each;
 //! - memberships and bytes of all subscriptions: `the_table_has_bounds_and_what_goes_makes_room` (clients/table_test.rs);
@@ -73,7 +73,7 @@ impl Greedy {
     }
 
     /// Pulls that wait as long as they can for a tag that never comes; as many answers as were refused a place.
-    async fn park(&mut self, count: usize) -> usize {
+    async fn hold(&mut self, count: usize) -> usize {
         self.park_for(count, pull("never", "86400000")).await
     }
 
@@ -127,9 +127,9 @@ fn pull<'a>(subscription: &'a str, wait: &'a str) -> Vec<(&'a str, &'a str)> {
 
 /// What there is only so much of.
 const GREEDS: [&str; 18] = [
-    "parked pulls of one connection",
-    "parked pulls of one address",
-    "bytes of parked pulls",
+    "held pulls of one connection",
+    "held pulls of one address",
+    "bytes of held pulls",
     "tags of a pull",
     "tags of a subscription",
     "a condition",
@@ -151,23 +151,23 @@ const GREEDS: [&str; 18] = [
 async fn be_greedy(house: &House, greed: &str) -> Vec<Greedy> {
     let mut peer = Greedy::connect(house).await;
     match greed {
-        "parked pulls of one connection" => {
+        "held pulls of one connection" => {
             // A quarter of all; at one queue a little more than a quarter of a thousand.
-            assert!(peer.park(1000).await >= 750);
+            assert!(peer.hold(1000).await >= 750);
             vec![peer]
         }
-        "parked pulls of one address" => {
+        "held pulls of one address" => {
             let mut peers = vec![peer];
-            let mut parked = 1000 - peers[0].park(1000).await;
+            let mut held = 1000 - peers[0].hold(1000).await;
             for _ in 0..4 {
                 let mut peer = Greedy::connect(house).await;
-                parked += 250 - peer.park(250).await;
+                held += 250 - peer.hold(250).await;
                 peers.push(peer);
             }
-            assert!(parked <= 500, "{parked}");
+            assert!(held <= 500, "{held}");
             peers
         }
-        "bytes of parked pulls" => {
+        "bytes of held pulls" => {
             // A condition counts sixteen times, for what is made of it: an address has room for 64 of these.
             let long = format!("a = '{}'", "x".repeat(128 << 10));
             let mut fields = pull(&long, "86400000");
@@ -421,7 +421,7 @@ async fn free(house: &House) {
         loop {
             let mut peer = Greedy::connect(house).await;
             if peer.ask(RequestCode::GET_TOPIC_CONFIG, &[("topic", "TopicA")], b"").await.is_some()
-                && peer.park(250).await == 0
+                && peer.hold(250).await == 0
             {
                 return;
             }

@@ -1,6 +1,6 @@
 //! Pulling: code 11 and 361, from the typed header to mapped slices of the commit log, at once or when a message has come.
 //!
-//! Checks come in Java's order with Java's codes and remarks (`PullMessageProcessor`). A pull that finds nothing is parked in
+//! Checks come in Java's order with Java's codes and remarks (`PullMessageProcessor`). A pull that finds nothing is held in
 //! [`HeldPulls`]; whoever dispatches its message wakes it, or the broker's clock when its time is up.
 
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
 use crate::handlers::offsets::refuse_own_group;
-use crate::held_pulls::{HeldPullLimits, HeldPulls, ParkedRequest};
+use crate::held_pulls::{HeldPullLimits, HeldPulls, HeldRequest};
 use crate::live_config::LiveConfig;
 use crate::peer::{Origin, Peer};
 use crate::readers::Readers;
@@ -53,11 +53,11 @@ pub(crate) struct PullPath {
     stopping: AtomicBool,
 }
 
-/// A parked pull: what to read, and where the answer goes.
+/// A pull that waits: what to read, and where the answer goes.
 struct HeldPull {
     pull: Pull,
     slot: ReplySlot,
-    parker: Peer,
+    peer: Peer,
     deadline: Instant,
 }
 
@@ -123,7 +123,7 @@ impl PullPath {
         }
     }
 
-    /// PULL_MESSAGE and LITE_PULL_MESSAGE. `None`: the pull is parked, and answered through the slot.
+    /// PULL_MESSAGE and LITE_PULL_MESSAGE. `None`: the pull is held, and answered through the slot.
     pub(crate) fn pull(
         &self,
         origin: &Origin,
@@ -350,7 +350,7 @@ impl PullPath {
         self.store.queue_bounds(&pull.topic.topic_name, pull.queue).unwrap_or_default()
     }
 
-    /// Parks the pull; gives it back when it must be answered now after all.
+    /// Holds the pull; gives it back when it must be answered now after all.
     fn hold(
         &self,
         origin: &Origin,
@@ -370,19 +370,19 @@ impl PullPath {
         };
         let deadline = Instant::now() + Duration::from_millis(wait).min(HOLD_MAX);
         pull.group = pull.group.into_owned();
-        let held = HeldPull { pull, slot: slot(), parker: origin.peer, deadline };
-        self.park(held, from).map(|held| held.pull)
+        let held = HeldPull { pull, slot: slot(), peer: origin.peer, deadline };
+        self.hold_from(held, from).map(|held| held.pull)
     }
 
     /// Gives the pull back when there is no place for it, or nothing to wait for.
-    fn park(&self, held: HeldPull, from: QueueOffset) -> Option<HeldPull> {
+    fn hold_from(&self, held: HeldPull, from: QueueOffset) -> Option<HeldPull> {
         let (topic, queue, subscribed) = (Arc::clone(&held.pull.topic), held.pull.queue, held.pull.subscribed);
         // Short polling: no message wakes it, it looks when its time is up.
         let wakes = if self.config.current().long_polling_enable { held.pull.wanted.wakes() } else { WakeRule::Never };
-        let held = ParkedRequest {
+        let held = HeldRequest {
             from,
             deadline: held.deadline,
-            parker: held.parker,
+            peer: held.peer,
             subscriber: subscribed.is_some().then(|| held.pull.group.clone()),
             wakes,
             len_bytes: held.pull.wanted.len_bytes(),
@@ -396,7 +396,7 @@ impl PullPath {
                 || self.store.queue_bounds(&topic.topic_name, queue).is_some_and(|bounds| bounds.max > from)
                 || subscribed.is_some_and(|known| known.changes != self.clients.subscription_changes())
         };
-        self.held.park(&topic.topic_name, queue, held, is_over).err()
+        self.held.hold(&topic.topic_name, queue, held, is_over).err()
     }
 
     /// A message is visible: wakes the pulls that wait for it. Called by whoever dispatches.
@@ -408,7 +408,7 @@ impl PullPath {
 
     /// The subscription of a group has become another one: its pulls look by the new one, and wait on if there is still nothing.
     pub(crate) fn resubscribed(self: &Arc<Self>, group: &str) {
-        for HeldPull { pull, slot, parker, deadline } in self.held.take_subscriber(group) {
+        for HeldPull { pull, slot, peer, deadline } in self.held.take_subscriber(group) {
             let pull = match self.admit_again(pull) {
                 Ok(pull) => pull,
                 Err(refusal) => {
@@ -418,12 +418,12 @@ impl PullPath {
             };
             match self.read(&pull, Effort::Brief) {
                 Ok((reply, next)) if reply.code == ResponseCode::PULL_NOT_FOUND => {
-                    if let Some(held) = self.park(HeldPull { pull, slot, parker, deadline }, next) {
+                    if let Some(held) = self.hold_from(HeldPull { pull, slot, peer, deadline }, next) {
                         self.answer_held(held);
                     }
                 }
                 Ok((reply, _)) => slot.send(reply),
-                Err(ReadError::NeedsTime) => self.answer_later(pull, slot, parker),
+                Err(ReadError::NeedsTime) => self.answer_later(pull, slot, peer),
                 Err(error) => slot.send(Refusal::from(error).into_reply()),
             }
         }
@@ -441,7 +441,7 @@ impl PullPath {
         }
     }
 
-    /// Answers all parked pulls and parks no more.
+    /// Answers all held pulls and holds no more.
     pub(crate) fn stop(self: &Arc<Self>) {
         self.stopping.store(true, Ordering::SeqCst);
         for held in self.held.take_all() {
@@ -450,7 +450,7 @@ impl PullPath {
     }
 
     /// Looks and reads again, and this time whatever comes of it is the answer.
-    fn answer_held(self: &Arc<Self>, HeldPull { pull, slot, parker, .. }: HeldPull) {
+    fn answer_held(self: &Arc<Self>, HeldPull { pull, slot, peer, .. }: HeldPull) {
         if slot.is_closed() {
             return;
         }
@@ -460,7 +460,7 @@ impl PullPath {
         };
         match self.read(&pull, Effort::Brief) {
             Ok((reply, _)) => slot.send(reply),
-            Err(ReadError::NeedsTime) => self.answer_later(pull, slot, parker),
+            Err(ReadError::NeedsTime) => self.answer_later(pull, slot, peer),
             Err(error) => slot.send(Refusal::from(error).into_reply()),
         }
     }

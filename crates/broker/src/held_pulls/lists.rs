@@ -1,6 +1,6 @@
 //! Many lists of small numbers in one place, from any of which a number is taken out in one step.
 //!
-//! A parked pull is in several lists at once (its connection's, its queue's …) and leaves all of them together; nothing is looked for and,
+//! A held pull is in several lists at once (its connection's, its queue's …) and leaves all of them together; nothing is looked for and,
 //! once there is room, nothing is allocated.
 
 /// A list: where it begins and ends in [`Links`]. Empty by default.

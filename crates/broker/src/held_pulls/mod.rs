@@ -1,7 +1,7 @@
-//! Held pulls: requests that found nothing, parked by topic and queue until a message arrives or their time is up.
+//! Held pulls: requests that found nothing, kept by topic and queue until a message arrives or their time is up.
 //!
 //! Only lists: who answers them is `handlers/pull.rs`. Their number is bounded as a whole, per connection, per address, and per connection
-//! at one queue, the bytes that they keep as a whole and per address; when full the pull is answered at once. What is parked goes with its connection. Whatever happens costs in proportion to the pulls that
+//! at one queue, the bytes that they keep as a whole and per address; when full the pull is answered at once. What is held goes with its connection. Whatever happens costs in proportion to the pulls that
 //! it takes out, not to those that stay: an arrival looks at the pulls that want its tag. Java: `PullRequestHoldService`.
 
 mod lists;
@@ -34,10 +34,10 @@ const CONDITION_LEN_SUM_MAX: usize = 8 * 1024;
 /// Intervals that have a list of deadlines of their own; later ones share theirs with earlier ones.
 const DEADLINES: usize = 256;
 
-/// Bytes that parked pulls may keep.
+/// Bytes that held pulls may keep.
 const BYTES_MAX: usize = 256 << 20;
 
-/// Most pulls that may be parked.
+/// Most pulls that may be held.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldPullLimits {
     pub all: usize,
@@ -64,12 +64,12 @@ impl HeldPullLimits {
     }
 }
 
-/// One parked request; `P` is what it takes to run it again.
-pub struct ParkedRequest<P> {
+/// One held request; `P` is what it takes to run it again.
+pub struct HeldRequest<P> {
     /// The offset it waits for.
     pub from: QueueOffset,
     pub deadline: Instant,
-    pub parker: Peer,
+    pub peer: Peer,
     /// The group whose subscription it goes by; `None` when it brought its own.
     pub subscriber: Option<GroupName>,
     pub wakes: WakeRule,
@@ -78,10 +78,10 @@ pub struct ParkedRequest<P> {
     pub pull: P,
 }
 
-/// Parked requests, by topic and queue.
+/// Held requests, by topic and queue.
 pub struct HeldPulls<P> {
     state: Mutex<State<P>>,
-    /// How many are parked; read without the lock so that an arrival nobody waits for costs one load.
+    /// How many are held; read without the lock so that an arrival nobody waits for costs one load.
     count: AtomicUsize,
     limits: HeldPullLimits,
     /// Deadlines are sorted by the number of intervals since then.
@@ -112,7 +112,7 @@ struct State<P> {
     chosen: Vec<u32>,
 }
 
-/// A parked request and its places in the lists.
+/// A held request and its places in the lists.
 struct Entry<P> {
     from: QueueOffset,
     deadline: Instant,
@@ -212,28 +212,28 @@ impl<P> HeldPulls<P> {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Parks a request unless `is_over` says, under the lock that arrivals take, that there is nothing to wait for (its message has come
+    /// Holds a request unless `is_over` says, under the lock that arrivals take, that there is nothing to wait for (its message has come
     /// meanwhile, its connection is closed), or a bound is reached.
-    pub fn park(
+    pub fn hold(
         &self,
         topic: &TopicName,
         queue: QueueId,
-        held: ParkedRequest<P>,
+        held: HeldRequest<P>,
         is_over: impl FnOnce(&P) -> bool,
     ) -> Result<(), P> {
         let interval = self.interval(held.deadline);
         let mut state = self.state.lock();
         // Counted before the check: an arrival that the check does not see yet sees the count.
         let count = self.count.fetch_add(1, Ordering::SeqCst);
-        let parked = if count >= self.limits.all || is_over(&held.pull) {
+        let outcome = if count >= self.limits.all || is_over(&held.pull) {
             Err(held.pull)
         } else {
             state.insert(topic, queue, held, interval, self.limits)
         };
-        if parked.is_err() {
+        if outcome.is_err() {
             self.count.fetch_sub(1, Ordering::SeqCst);
         }
-        parked
+        outcome
     }
 
     /// Takes out the requests of the queue that the message wakes.
@@ -327,13 +327,13 @@ impl<P> State<P> {
         &mut self,
         topic: &TopicName,
         queue: QueueId,
-        held: ParkedRequest<P>,
+        held: HeldRequest<P>,
         interval: u64,
         limits: HeldPullLimits,
     ) -> Result<(), P> {
-        let ParkedRequest { from, deadline, parker, subscriber, wakes, len_bytes, pull } = held;
+        let HeldRequest { from, deadline, peer, subscriber, wakes, len_bytes, pull } = held;
         let queue = self.queue(topic, queue);
-        let connection = self.connection(parker);
+        let connection = self.connection(peer);
         let (Some(waiting), Some(of_connection)) =
             (self.waiting.get_mut(queue), self.of_connection.get_mut(connection))
         else {
@@ -392,10 +392,10 @@ impl<P> State<P> {
     }
 
     /// The number of a connection.
-    fn connection(&mut self, parker: Peer) -> u32 {
-        *self.connections.entry(parker.connection).or_insert_with(|| {
-            let address = *self.addresses.entry(parker.address).or_insert_with(|| {
-                let address = parker.address;
+    fn connection(&mut self, peer: Peer) -> u32 {
+        *self.connections.entry(peer.connection).or_insert_with(|| {
+            let address = *self.addresses.entry(peer.address).or_insert_with(|| {
+                let address = peer.address;
                 self.of_address.insert(OfAddress { address, connections: 0, count: 0, bytes: 0 })
             });
             if let Some(of_address) = self.of_address.get_mut(address) {
@@ -403,7 +403,7 @@ impl<P> State<P> {
             }
             let list = List::default();
             self.of_connection.insert(OfConnection {
-                id: parker.connection,
+                id: peer.connection,
                 address,
                 list,
                 at_queues: None,

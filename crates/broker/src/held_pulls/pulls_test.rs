@@ -17,20 +17,12 @@ fn address(number: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, number).into()
 }
 
-fn parker(connection: u64, address_number: u8) -> Peer {
+fn peer(connection: u64, address_number: u8) -> Peer {
     Peer { connection: ConnectionId(connection), address: address(address_number) }
 }
 
-fn held<P>(from: u64, deadline: Instant, wakes: WakeRule, pull: P) -> ParkedRequest<P> {
-    ParkedRequest {
-        from: QueueOffset(from),
-        deadline,
-        parker: parker(1, 1),
-        subscriber: None,
-        wakes,
-        len_bytes: 0,
-        pull,
-    }
+fn held<P>(from: u64, deadline: Instant, wakes: WakeRule, pull: P) -> HeldRequest<P> {
+    HeldRequest { from: QueueOffset(from), deadline, peer: peer(1, 1), subscriber: None, wakes, len_bytes: 0, pull }
 }
 
 fn arrival<'a>(topic: &'a str, queue: u32, offset: u64, tag: &str, properties: &'a str) -> Arrival<'a> {
@@ -73,15 +65,12 @@ impl<P> HeldPulls<P> {
 fn only_the_waiting_queue_is_touched() {
     let pulls = HeldPulls::new(HeldPullLimits::of(10));
     let later = Instant::now() + Duration::from_secs(60);
-    pulls.park(&"T".into(), QueueId(0), held(5, later, WakeRule::Any, "a"), |_| false).unwrap();
-    pulls.park(&"T".into(), QueueId(1), held(5, later, WakeRule::Any, "b"), |_| false).unwrap();
+    pulls.hold(&"T".into(), QueueId(0), held(5, later, WakeRule::Any, "a"), |_| false).unwrap();
+    pulls.hold(&"T".into(), QueueId(1), held(5, later, WakeRule::Any, "b"), |_| false).unwrap();
     pulls
-        .park(
-            &"U".into(),
-            QueueId(0),
-            ParkedRequest { parker: parker(2, 1), ..held(5, later, WakeRule::Any, "c") },
-            |_| false,
-        )
+        .hold(&"U".into(), QueueId(0), HeldRequest { peer: peer(2, 1), ..held(5, later, WakeRule::Any, "c") }, |_| {
+            false
+        })
         .unwrap();
     assert_eq!(pulls.take_woken(&arrival("T", 0, 4, "", "")), Vec::<&str>::new());
     assert_eq!(pulls.take_woken(&arrival("T", 0, 5, "", "")), ["a"]);
@@ -92,7 +81,7 @@ fn only_the_waiting_queue_is_touched() {
 #[test]
 fn a_message_that_came_meanwhile_is_not_waited_for() {
     let pulls = HeldPulls::new(HeldPullLimits::of(10));
-    assert_eq!(pulls.park(&"T".into(), QueueId(0), held(0, Instant::now(), WakeRule::Any, "a"), |_| true), Err("a"));
+    assert_eq!(pulls.hold(&"T".into(), QueueId(0), held(0, Instant::now(), WakeRule::Any, "a"), |_| true), Err("a"));
     pulls.assert_nothing_left();
 }
 
@@ -102,11 +91,9 @@ fn deadlines_and_shutdown_empty_the_list() {
     let now = Instant::now();
     let soon = now + Duration::from_millis(1);
     for (deadline, name) in [(now, "due"), (soon, "soon"), (now + Duration::from_secs(60), "later")] {
-        let parker = parker(name.len() as u64, 1);
+        let peer = peer(name.len() as u64, 1);
         pulls
-            .park(&"T".into(), QueueId(0), ParkedRequest { parker, ..held(0, deadline, WakeRule::Never, name) }, |_| {
-                false
-            })
+            .hold(&"T".into(), QueueId(0), HeldRequest { peer, ..held(0, deadline, WakeRule::Never, name) }, |_| false)
             .unwrap();
     }
     assert_eq!(pulls.take_expired(now), ["due"]);
@@ -115,31 +102,29 @@ fn deadlines_and_shutdown_empty_the_list() {
     pulls.assert_nothing_left();
 }
 
-/// What one connection, and all connections of one address, may park leaves room for the others; and at one queue there is room for the
+/// What one connection, and all connections of one address, may hold leaves room for the others; and at one queue there is room for the
 /// other queues of the same connection.
 #[test]
 fn nobody_has_all_the_room() {
     let limits = HeldPullLimits { per_address: 50, per_connection: 20, at_one_queue: 5, ..HeldPullLimits::of(100) };
     let pulls = HeldPulls::new(limits);
     let later = Instant::now() + Duration::from_secs(60);
-    let park = |connection, address, queue| {
-        let held = ParkedRequest {
-            parker: parker(connection, address),
-            ..held(0, later, WakeRule::Any, (connection, address))
-        };
-        pulls.park(&"T".into(), QueueId(queue), held, |_| false).is_ok()
+    let hold = |connection, address, queue| {
+        let held =
+            HeldRequest { peer: peer(connection, address), ..held(0, later, WakeRule::Any, (connection, address)) };
+        pulls.hold(&"T".into(), QueueId(queue), held, |_| false).is_ok()
     };
-    let parked = |connection, address, queues: std::ops::Range<u32>| {
-        queues.map(|queue| (0..10).filter(|_| park(connection, address, queue)).count()).sum::<usize>()
+    let held_of = |connection, address, queues: std::ops::Range<u32>| {
+        queues.map(|queue| (0..10).filter(|_| hold(connection, address, queue)).count()).sum::<usize>()
     };
-    assert_eq!(parked(1, 1, 0..1), 5);
-    assert_eq!(parked(1, 1, 1..100), 15);
-    assert_eq!((2..20).map(|connection| parked(connection, 1, 0..100)).sum::<usize>(), 30);
+    assert_eq!(held_of(1, 1, 0..1), 5);
+    assert_eq!(held_of(1, 1, 1..100), 15);
+    assert_eq!((2..20).map(|connection| held_of(connection, 1, 0..100)).sum::<usize>(), 30);
     // Nobody else notices.
-    assert!(park(100, 2, 0));
+    assert!(hold(100, 2, 0));
     // What goes makes room: with its connection at the latest.
     assert_eq!(pulls.take_connection(ConnectionId(1)).len(), 20);
-    assert_eq!(parked(200, 1, 0..100), 20);
+    assert_eq!(held_of(200, 1, 0..100), 20);
     assert_eq!(pulls.len(), 51);
     assert_eq!(pulls.take_all().len(), 51);
     pulls.assert_nothing_left();
@@ -158,7 +143,7 @@ fn an_arrival_costs_what_it_wakes_and_not_what_waits() {
     let later = Instant::now() + Duration::from_secs(60);
     for number in 0..MANY {
         let wakes = WakeRule::Codes(vec![number as i64 + 10_000_000_000]);
-        pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, number), |_| false).unwrap();
+        pulls.hold(&"T".into(), QueueId(0), held(0, later, wakes, number), |_| false).unwrap();
     }
     let begun = Instant::now();
     for offset in 0..MANY as u64 {
@@ -178,10 +163,10 @@ fn conditions_beyond_the_bound_wake_always() {
     let long = |number: usize| format!("a = '{number}{}'", "x".repeat(CONDITION_LEN_SUM_MAX / 3));
     for number in 0..10 {
         let wakes = condition(&conditions, &long(number));
-        pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, number), |_| false).unwrap();
+        pulls.hold(&"T".into(), QueueId(0), held(0, later, wakes, number), |_| false).unwrap();
         // The same one again costs nothing more.
         let wakes = condition(&conditions, &long(0));
-        pulls.park(&"T".into(), QueueId(0), held(0, later, wakes, 100), |_| false).unwrap();
+        pulls.hold(&"T".into(), QueueId(0), held(0, later, wakes, 100), |_| false).unwrap();
     }
     {
         let state = pulls.state.lock();
@@ -198,7 +183,7 @@ fn conditions_beyond_the_bound_wake_always() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Park {
+    Hold {
         connection: u64,
         queue: u32,
         from: u64,
@@ -218,8 +203,8 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let park = (0u64..4, 0u32..2, 0u64..3, 0u64..8, 0usize..6, proptest::option::of(0usize..2), 0usize..300).prop_map(
-        |(connection, queue, from, deadline, wakes, subscriber, len_bytes)| Step::Park {
+    let hold = (0u64..4, 0u32..2, 0u64..3, 0u64..8, 0usize..6, proptest::option::of(0usize..2), 0usize..300).prop_map(
+        |(connection, queue, from, deadline, wakes, subscriber, len_bytes)| Step::Hold {
             connection,
             queue,
             from,
@@ -230,7 +215,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         },
     );
     let step = prop_oneof![
-        8 => park,
+        8 => hold,
         3 => (0u32..2, 0u64..3, 0usize..3).prop_map(|(queue, offset, tag)| Step::Arrive { queue, offset, tag }),
         1 => (0u64..4).prop_map(Step::Close),
         1 => (0usize..2).prop_map(Step::Resubscribe),
@@ -289,7 +274,7 @@ proptest! {
                 model.extract_if(.., |known| goes(known)).map(|known| known.number).collect::<HashSet<_>>()
             };
             let (found, expected) = match step {
-                Step::Park { connection, queue, from, deadline, wakes, subscriber, len_bytes } => {
+                Step::Hold { connection, queue, from, deadline, wakes, subscriber, len_bytes } => {
                     // Two connections from each address.
                     let count = |same: &dyn Fn(&Known) -> bool| model.iter().filter(|known| same(known)).count();
                     let bytes = |same: &dyn Fn(&Known) -> bool| {
@@ -301,16 +286,16 @@ proptest! {
                         && count(&|known| known.connection / 2 == connection / 2) < LIMITS.per_address
                         && count(&|known| known.connection == connection) < LIMITS.per_connection
                         && count(&|known| known.connection == connection && known.queue == queue) < LIMITS.at_one_queue;
-                    let held = ParkedRequest {
+                    let held = HeldRequest {
                         from: QueueOffset(from),
                         deadline: at(deadline),
-                        parker: parker(connection, (connection / 2) as u8),
+                        peer: peer(connection, (connection / 2) as u8),
                         subscriber: subscriber.map(|group| GROUPS[group].into()),
                         wakes: wanted(&conditions, wakes),
                         len_bytes,
                         pull: number,
                     };
-                    prop_assert_eq!(pulls.park(&"T".into(), QueueId(queue), held, |_| false).is_ok(), fits);
+                    prop_assert_eq!(pulls.hold(&"T".into(), QueueId(queue), held, |_| false).is_ok(), fits);
                     if fits {
                         model.push(Known { number, connection, queue, from, deadline, wakes, subscriber, len_bytes });
                     }

@@ -24,7 +24,7 @@ impl<T> Slab<T> {
             self.values[number as usize] = Some(make(number));
             return number;
         }
-        let number = u32::try_from(self.values.len()).expect("no more than pulls may be parked, which a u32 counts");
+        let number = u32::try_from(self.values.len()).expect("no more than pulls may be held, which a u32 counts");
         self.values.push(Some(make(number)));
         number
     }
