@@ -5,13 +5,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ferromq_protocol::PhysicalOffset;
-use ferromq_protocol::message::{NewMessage, SysFlag};
 use ferromq_store::{FlushMode, StoreConfig, Want};
 use proptest::prelude::*;
 
 use super::*;
 use crate::live_config::LiveConfig;
-use crate::testing::copy_at_an_instant;
+use crate::testing::{copy_at_an_instant, message};
 use crate::topics::{new_config, perm};
 
 fn open(directory: &Path, persistence: &Persistence) -> ConsumerOffsets {
@@ -233,21 +232,7 @@ impl House {
 
     /// Where the message ends in the log.
     fn append(&self, queue: QueueId) -> PhysicalOffset {
-        let host = "127.0.0.1:10911".parse().unwrap();
-        let message = NewMessage {
-            topic: "TopicA",
-            queue_id: queue,
-            flag: 0,
-            sys_flag: SysFlag(0),
-            born_timestamp: 0,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"message",
-            properties: "",
-        };
-        self.store.round().append(&message).unwrap().end
+        self.store.round().append(&message("TopicA", queue, b"message", "")).unwrap().end
     }
 
     fn flush(&self) {

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;
 
-use ferromq_protocol::message::SysFlag;
 use ferromq_protocol::topics::TIMER_TOPIC;
 use ferromq_store::{AllMessages, Disk, Effort, LocalDisk, ReadLimits, StoreConfig, Want};
 
@@ -11,7 +10,7 @@ use super::*;
 use crate::config::BrokerConfig;
 use crate::destination::DelayQueue;
 use crate::live_config::LiveConfig;
-use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused, wait_until};
+use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, message, wait_refused, wait_until};
 
 const START: i64 = 1_795_220_000_000;
 /// How long a test waits for another thread before it gives up.
@@ -87,20 +86,13 @@ impl House {
     fn delay_for(&self, level: i32, place: &str, body: &str) {
         let delay = DelayQueue::of(level, &self.delays.delivery.parts.levels).unwrap();
         let text = format!("TAGS\u{1}TagA\u{2}DELAY\u{1}{}\u{2}{place}", delay.level);
-        let host = "127.0.0.1:10911".parse().unwrap();
         self.store
             .append(&NewMessage {
-                topic: SCHEDULE_TOPIC,
-                queue_id: delay.queue,
                 flag: 7,
-                sys_flag: SysFlag(0),
                 born_timestamp: START - 5,
                 born_host: "10.0.0.1:4000".parse().unwrap(),
-                store_host: host,
                 reconsume_times: 2,
-                prepared_transaction_offset: 0,
-                body: body.as_bytes(),
-                properties: &text,
+                ..message(SCHEDULE_TOPIC, delay.queue, body.as_bytes(), &text)
             })
             .unwrap();
         assert_eq!(self.next_arrival().0, SCHEDULE_TOPIC);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use ferromq_protocol::message::{NewMessage, Records, SysFlag};
+use ferromq_protocol::message::Records;
 use ferromq_protocol::topics::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use ferromq_protocol::{QueueId, QueueOffset};
 use ferromq_store::{AllMessages, Clock, DelayLevels, Disk, Effort, ReadLimits, Store, StoreConfig};
@@ -21,7 +21,7 @@ use crate::groups::{self, Groups};
 use crate::live_config::LiveConfig;
 use crate::persistence::Persistence;
 use crate::statistics::Statistics;
-use crate::testing::{TroubledDisk, copy_at_an_instant, eager_persistence, wait_until};
+use crate::testing::{TroubledDisk, copy_at_an_instant, eager_persistence, message, wait_until};
 use crate::timers::Timers;
 use crate::topics::{self, Topics, perm};
 
@@ -237,22 +237,7 @@ impl Tables {
             }
             _ => (TIMER_TOPIC, QueueId(0), format!("TIMER_OUT_MS\u{1}{due_ms}\u{2}{place}")),
         };
-        let host = "127.0.0.1:1".parse().unwrap();
-        self.store
-            .append(&NewMessage {
-                topic,
-                queue_id,
-                flag: 0,
-                sys_flag: SysFlag(0),
-                born_timestamp: due_ms,
-                born_host: host,
-                store_host: host,
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body: body.as_bytes(),
-                properties: &properties,
-            })
-            .unwrap();
+        self.store.append(&message(topic, queue_id, body.as_bytes(), &properties)).unwrap();
         due_ms
     }
 

@@ -40,25 +40,29 @@ pub fn wait_refused<T>(read: impl Fn() -> Result<T, ReadError>) {
     wait_until("the disk is not asked", || read().is_err());
 }
 
-/// From now on a queue takes no messages, until the file is removed that is in the way of its own. Gives how many were taken before,
-/// to be made up for then.
-pub fn break_queue(store: &Store, topic: &str, queue_id: QueueId, in_the_way: &Path) -> u64 {
-    std::fs::create_dir_all(in_the_way.parent().unwrap()).unwrap();
-    std::fs::write(in_the_way, b"").unwrap();
-    let host = "127.0.0.1:1".parse().unwrap();
-    let message = NewMessage {
+/// A message with nothing special about it.
+pub fn message<'a>(topic: &'a str, queue_id: QueueId, body: &'a [u8], properties: &'a str) -> NewMessage<'a> {
+    NewMessage {
         topic,
         queue_id,
         flag: 0,
         sys_flag: SysFlag(0),
         born_timestamp: 0,
-        born_host: host,
-        store_host: host,
+        born_host: ([127, 0, 0, 1], 1).into(),
+        store_host: ([127, 0, 0, 1], 10_911).into(),
         reconsume_times: 0,
         prepared_transaction_offset: 0,
-        body: b"made up for",
-        properties: "",
-    };
+        body,
+        properties,
+    }
+}
+
+/// From now on a queue takes no messages, until the file is removed that is in the way of its own. Gives how many were taken before,
+/// to be made up for then.
+pub fn break_queue(store: &Store, topic: &str, queue_id: QueueId, in_the_way: &Path) -> u64 {
+    std::fs::create_dir_all(in_the_way.parent().unwrap()).unwrap();
+    std::fs::write(in_the_way, b"").unwrap();
+    let message = message(topic, queue_id, b"made up for", "");
     let mut taken = 0;
     loop {
         match store.append(&message) {

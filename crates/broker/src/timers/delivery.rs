@@ -285,11 +285,10 @@ mod tests {
     use crate::live_config::LiveConfig;
     use crate::persistence::Persistence;
     use crate::statistics::Statistics;
-    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, wait_refused, wait_until};
+    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, message, wait_refused, wait_until};
     use crate::timers::{TimerProgress, Timers};
     use crate::topics::Topics;
     use ferromq_protocol::QueueId;
-    use ferromq_protocol::message::SysFlag;
     use ferromq_store::{AppendedMessage, Clock, Disk, Effort, Store, StoreConfig};
 
     const NOW: i64 = 1_800_000_000_000;
@@ -350,20 +349,7 @@ mod tests {
             properties: &str,
             body: &[u8],
         ) -> Result<AppendedMessage, AppendError> {
-            let host = "127.0.0.1:1".parse().unwrap();
-            self.store.append(&NewMessage {
-                topic,
-                queue_id: queue,
-                flag: 0,
-                sys_flag: SysFlag(0),
-                born_timestamp: NOW,
-                born_host: host,
-                store_host: host,
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body,
-                properties,
-            })
+            self.store.append(&NewMessage { born_timestamp: NOW, ..message(topic, queue, body, properties) })
         }
 
         /// Stores a message for queue 0 of a topic that is due in so many ms.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use ferromq_protocol::message::properties::{self, names};
-use ferromq_protocol::message::{NewMessage, Record, SysFlag};
+use ferromq_protocol::message::{NewMessage, Record};
 use ferromq_protocol::topics::TRANSACTION_HALF_TOPIC;
 use ferromq_store::{AppendedMessage, Clock, DelayLevels, Disk, Effort, ReadError, Store, StoreConfig};
 
@@ -15,7 +15,7 @@ use crate::consumer_offsets::ConsumerOffsets;
 use crate::live_config::LiveConfig;
 use crate::persistence::Persistence;
 use crate::statistics::Statistics;
-use crate::testing::{TroubledDisk, wait_until};
+use crate::testing::{TroubledDisk, message, wait_until};
 use crate::topics::Topics;
 
 /// A store whose wall clock is the test's, and transactions whose age is.
@@ -75,18 +75,10 @@ pub fn house_with(transaction_check_max: u32) -> House {
 
 impl House {
     pub fn begin(&self, more: &str) -> AppendedMessage {
+        let properties = format!("REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}0\u{2}{more}");
         let half = NewMessage {
-            topic: TRANSACTION_HALF_TOPIC,
-            queue_id: QUEUE,
-            flag: 0,
-            sys_flag: SysFlag(0),
             born_timestamp: self.wall_ms.load(Ordering::SeqCst),
-            born_host: "127.0.0.1:1".parse().unwrap(),
-            store_host: "127.0.0.1:10911".parse().unwrap(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"half",
-            properties: &format!("REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}0\u{2}{more}"),
+            ..message(TRANSACTION_HALF_TOPIC, QUEUE, b"half", &properties)
         };
         let round = self.store.round();
         let appended = round.append(&half).unwrap();
