@@ -13,6 +13,7 @@ mod java_server;
 mod mqadmin;
 mod process;
 mod push_group;
+mod retention;
 mod routes;
 mod stop;
 mod store_directory;

@@ -239,7 +239,8 @@ impl Store {
         Ok(())
     }
 
-    /// Log bytes from an offset to the end of its segment, at most `len_max`; `None` at the end of the log.
+    /// Log bytes from an offset to the end of its segment, at most `len_max`; `None` at the end of the log, and where it is gone
+    /// ([`Store::is_gone`]).
     pub fn raw_from(&self, from: PhysicalOffset, len_max: usize) -> Result<Option<Bytes>, ReadError> {
         let Some(slice) = self.segments.slice_to_end(from.0, len_max) else { return Ok(None) };
         let bytes = self.segments.look(&self.reader.look(Effort::Full), from.0, slice.len())?;
