@@ -18,6 +18,8 @@ use crate::mapped_file::LogFile;
 use crate::segments::Segments;
 
 const KEY: &str = "storePathCommitLog";
+/// The queues are made again because they have entries of what is lost, which consumers would be given as zeros.
+const GIVE_UP: &str = "put a file of zeros as long as the others in its place and remove the directories consumequeue and index, which are made again: all other messages are there";
 
 #[derive(Debug)]
 pub struct LogDirs {
@@ -124,7 +126,7 @@ impl LogDirs {
                     known_begin.is_some_and(|begin| segment.start <= begin) && run.iter().all(|old| old.read_only);
                 if !left_over {
                     let known_by = "there are segments before and after it".to_owned();
-                    return Err(self.missing(missing, known_by, "move the segments before it away"));
+                    return Err(self.missing(missing, known_by, GIVE_UP));
                 }
                 tracing::warn!(
                     before = segment.start,

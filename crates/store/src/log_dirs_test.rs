@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use ferromq_protocol::PhysicalOffset;
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
 use super::*;
 use crate::files::segment_name;
 use crate::retention::RetentionRules;
 use crate::testing::*;
-use crate::{AppendError, TruncateError};
+use crate::{AppendError, Effort, TruncateError};
 
 const LEN: u64 = 4096;
 
@@ -235,6 +235,53 @@ fn what_is_lost_for_good_can_be_given_up() {
     check(&store, left);
 }
 
+/// Of a lost disk only the messages that were on it are lost.
+#[test]
+fn a_disk_that_is_lost_for_good_is_stepped_over() {
+    for clean in [true, false] {
+        let disks = Disks::new();
+        let (store, mut count) = (disks.open(&["a", "b"]), 0);
+        fill(&store, &mut count, 7);
+        let on_a: Vec<_> = (0..count)
+            .filter(|offset| {
+                let entry = store.queue_entry(T, Q, QueueOffset(*offset), Effort::Full).unwrap().unwrap();
+                (entry.physical.0 / LEN).is_multiple_of(2)
+            })
+            .collect();
+        if clean {
+            store.close().unwrap();
+        } else {
+            // What nobody says to have been on the disk ends with the first message that is lost.
+            store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*disks.site.disk)).unwrap();
+        }
+        drop(store);
+        std::fs::remove_dir_all(disks.dir("b")).unwrap();
+        for lost in ["consumequeue", "index"] {
+            std::fs::remove_dir_all(disks.site.dir.path().join("store").join(lost)).unwrap();
+        }
+        loop {
+            match Store::open(disks.config(&["a", "b"])) {
+                Ok(_) => break,
+                Err(OpenError::MissingSegment { segment, if_lost, .. }) => {
+                    assert!(if_lost.contains("file of zeros"), "{if_lost}");
+                    std::fs::create_dir_all(disks.dir("b")).unwrap();
+                    let path = disks.dir("b").join(segment);
+                    std::fs::File::create_new(path).unwrap().set_len(LEN).unwrap();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        for _ in 0..2 {
+            let store = disks.open(&["a", "b"]);
+            let left: Vec<_> = read_bodies(&store, T, 0, 0).into_iter().map(|(offset, _)| offset).collect();
+            assert_eq!(left, on_a, "clean: {clean}");
+            assert_eq!(store.queue_bounds(T, Q).unwrap().max.0, count);
+        }
+        let store = disks.open(&["a", "b"]);
+        assert_eq!(store.append(&message(T, 0, b"next", "")).unwrap().queue_offset.0, count);
+    }
+}
+
 #[test]
 fn a_segment_that_is_there_twice_stops_the_start() {
     let disks = Disks::new();
@@ -297,7 +344,7 @@ fn a_read_only_directory_is_read_and_not_written() {
         let store = Store::open(with(names)).unwrap();
         check(&store, count);
         fill(&store, &mut count, segments);
-        assert!(store.message_at(PhysicalOffset(0), crate::Effort::Full).unwrap().is_some());
+        assert!(store.message_at(PhysicalOffset(0), Effort::Full).unwrap().is_some());
         let inside = PhysicalOffset(500);
         assert!(matches!(store.truncate(inside), Err(TruncateError::ReadOnly { .. })));
         if clean {
