@@ -101,7 +101,7 @@ impl CommitLog {
         if takes_offsets {
             queue.advance_next(queue_offset + lens.len() as u64);
         }
-        Ok(Some(self.write(&mut tail, records, lens, queue_offset, u64::from(takes_offsets))))
+        self.write(&mut tail, records, lens, queue_offset, u64::from(takes_offsets)).map(Some)
     }
 
     /// Waits until there is room for a record of the store's own, which is taken on a full disk as well: its bytes are allocated, and
@@ -118,7 +118,11 @@ impl CommitLog {
     }
 
     /// Appends one encoded record that no queue gets an entry of, at the locked tail, which has room for it.
-    pub fn append_alone(&self, tail: &mut MutexGuard<'_, Arc<LogFile>>, record: &mut [u8]) -> Placement {
+    pub fn append_alone(
+        &self,
+        tail: &mut MutexGuard<'_, Arc<LogFile>>,
+        record: &mut [u8],
+    ) -> Result<Placement, AppendError> {
         let lens = [record.len()];
         self.write(tail, record, &lens, 0, 0)
     }
@@ -131,7 +135,7 @@ impl CommitLog {
         lens: &[usize],
         queue_offset: u64,
         step: u64,
-    ) -> Placement {
+    ) -> Result<Placement, AppendError> {
         let store_timestamp = self.clock.now_ms();
         self.locked_since.store(store_timestamp, Ordering::Relaxed);
         let physical = tail.start() + tail.written() as u64;
@@ -144,9 +148,19 @@ impl CommitLog {
             offset += step;
             rest = after;
         }
-        tail.append(records);
+        self.put(tail, records)?;
         self.publish(tail, at, store_timestamp, lens.len(), records.len());
-        Placement { physical, queue_offset, store_timestamp, end: at }
+        Ok(Placement { physical, queue_offset, store_timestamp, end: at })
+    }
+
+    /// Puts bytes at the tail, which has room for them.
+    fn put(&self, tail: &LogFile, bytes: &[u8]) -> Result<(), AppendError> {
+        tail.append(bytes).map_err(|error| {
+            self.locked_since.store(0, Ordering::Relaxed);
+            let reason: Arc<str> = format!("the commit log does not take what is written: {error}").into();
+            self.health.poison(reason.to_string());
+            AppendError::Poisoned { reason }
+        })
     }
 
     /// Continues the log with bytes of another broker's log. Nothing is stamped; the bytes may cross segments, and
@@ -169,7 +183,7 @@ impl CommitLog {
                 continue;
             }
             let (now, later) = bytes.split_at(bytes.len().min(tail.ready()));
-            tail.append(now);
+            self.put(&tail, now)?;
             at += now.len() as u64;
             bytes = later;
             let timestamp = self.positions.written_timestamp.load(Ordering::Relaxed);
@@ -247,7 +261,7 @@ impl CommitLog {
         if room > 0 {
             // Every record leaves room for a filler; a segment is at most 2 GiB.
             if room >= BLANK_LEN {
-                tail.append(&blank(u32::try_from(room).unwrap_or(u32::MAX)));
+                self.put(&tail, &blank(u32::try_from(room).unwrap_or(u32::MAX)))?;
             }
             tail.seal();
         }

@@ -157,6 +157,7 @@ impl ConsumeQueue {
         while let Some(last) = files.last() {
             let file = last.file(&mappings).map_err(OpenError::io("map", last.path()))?;
             max = partition_point(last.first(), last.end(), |offset| file.entry(offset).is_there());
+            file.check().map_err(|error| OpenError::io("read", last.path())(io::Error::other(error)))?;
             if max > last.first() || files.len() == 1 {
                 break;
             }

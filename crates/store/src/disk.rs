@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use memmap2::MmapRaw;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
+
+use crate::mapping::Mapping;
 
 /// A page of memory, in bytes.
 pub const PAGE: usize = 4096;
@@ -20,12 +21,12 @@ pub struct MappedRange<'a> {
     pub path: &'a Path,
     pub from: usize,
     pub len: usize,
-    pub(crate) map: &'a MmapRaw,
+    pub(crate) map: &'a Mapping,
 }
 
 impl<'a> MappedRange<'a> {
     /// From the start of the page that `range` begins in.
-    pub(crate) fn new(path: &'a Path, map: &'a MmapRaw, range: Range<usize>) -> MappedRange<'a> {
+    pub(crate) fn new(path: &'a Path, map: &'a Mapping, range: Range<usize>) -> MappedRange<'a> {
         let from = range.start - range.start % PAGE;
         MappedRange { path, from, len: range.end - from, map }
     }

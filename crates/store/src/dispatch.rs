@@ -255,6 +255,10 @@ impl Dispatcher {
                 // The confirmed offset may lie inside a record.
                 LogItem::Part => break,
                 LogItem::Damage { len, error } => {
+                    if let Err(error) = file.check() {
+                        self.health.poison(format!("the commit log has lost what was written: {error}"));
+                        return false;
+                    }
                     tracing::error!(%error, at, len, "no record that can be read here; it is passed over");
                     at += len as u64;
                 }

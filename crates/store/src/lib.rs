@@ -8,7 +8,7 @@
 //! (`commit_log`), `dispatch` follows the commit log and writes queue entries (`consume_queue`) and index entries (`index`),
 //! `flush` makes a prefix durable, [`Store::read`] goes from queue entries to slices of the mapped log.
 //!
-//! `unsafe` lives in `mapped_file` alone.
+//! `unsafe` lives in `mapped_file` and `mapping` alone.
 #![warn(clippy::little_endian_bytes, clippy::host_endian_bytes)]
 
 mod allocator;
@@ -39,6 +39,7 @@ mod log_dirs;
 mod looking;
 mod maintenance;
 mod mapped_file;
+mod mapping;
 mod mappings;
 mod projection;
 mod queue_file;

@@ -1,6 +1,6 @@
 //! Looking at mapped bytes without trusting that they are in memory.
 //!
-//! A page fault that fails (a bad sector, a file that somebody made shorter) is SIGBUS and ends the process; one that waits
+//! A page fault that fails (a bad sector, a file that somebody made shorter) gives zeros and a loss (`mapping`); one that waits
 //! for the disk holds up every connection of its thread. So what a reader wants is first seen in memory, and read from
 //! the file if it is not there: that may wait, where the caller allows it, and may fail, which is an error of that one
 //! request.
@@ -13,9 +13,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use memmap2::MmapRaw;
-
 use crate::disk::{Disk, MappedRange};
+use crate::mapping::Mapping;
 
 /// What was seen in memory counts as being there for so long: what leaves it in between could be read a moment ago.
 pub const SEEN_FOR: Duration = Duration::from_millis(10);
@@ -59,7 +58,7 @@ pub struct Look<'a> {
 /// A mapped file, for who looks at it.
 pub struct MappedFile<'a, const N: usize> {
     pub path: &'a Path,
-    pub map: &'a MmapRaw,
+    pub map: &'a Mapping,
     /// So many of its bytes have anything in them.
     pub used: usize,
     pub seen: &'a SeenBlocks<N>,
@@ -303,7 +302,7 @@ mod tests {
         log.prepare(1 << 16);
         let append = || {
             let at = log.written();
-            log.append(&[7; 500]);
+            log.append(&[7; 500]).unwrap();
             at..log.written()
         };
         let disk = FaultyDisk::default();

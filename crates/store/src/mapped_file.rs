@@ -1,4 +1,4 @@
-//! Files mapped into memory, behind a safe face. The only module with `unsafe`.
+//! Files mapped into memory, behind a safe face. With `mapping` the only module with `unsafe`.
 //!
 //! Two kinds. [`LogFile`] is append-only: pages are prepared ahead of its end, bytes are copied in at the end by one
 //! writer at a time and read as slices below the published end. [`WordFile`] is changed in place (consume queues,
@@ -7,7 +7,9 @@
 //! What makes the mappings sound, for every block below: files have their full length before they are mapped
 //! (they get it when they are made, `files` checks it on open) and nobody makes them shorter while they are mapped: this
 //! crate never does, and the directory lock keeps other brokers away. So no byte changes under a reader except through
-//! this module. What the disk cannot give back is SIGBUS all the same: old bytes are looked for first (`look`).
+//! this module. If somebody does, or the disk does not give what it was given, there are zeros, and the mapping has a loss (`mapping`): that
+//! is asked before a sync counts, after an append, and when something was read. Old bytes are looked for first (`look`), which waits for
+//! the disk only where that may be.
 #![allow(unsafe_code, reason = "memory-mapped files; every block states its proof")]
 
 use std::fs::{File, OpenOptions};
@@ -20,35 +22,42 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use memmap2::{Advice, UncheckedAdvice};
 use parking_lot::Mutex;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::disk::{Disk, MappedRange, PAGE, naming, sync_failed};
 use crate::looking::{Growth, Look, MappedFile, ReadError, SeenBlocks};
+use crate::mapping::Mapping;
 
 /// Most bytes prepared in one go: a quarter of a millisecond of work where memory is dear.
 pub const CHUNK_MAX: usize = 64 * 1024;
 static ZEROS: [u8; CHUNK_MAX] = [0; CHUNK_MAX];
 
-fn open_whole(path: &Path) -> io::Result<(File, MmapRaw)> {
+fn open_whole(path: &Path) -> io::Result<(File, Mapping)> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let map = map_whole(&file)?;
+    let map = Mapping::new(&file)?;
     Ok((file, map))
 }
 
-fn map_whole(file: &File) -> io::Result<MmapRaw> {
-    let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-    MmapOptions::new().len(len).map_raw(file)
-}
-
-/// Makes `range` of `map` durable. What is being written meanwhile may or may not be on the disk.
-fn sync_map(disk: &dyn Disk, path: &Path, map: &MmapRaw, range: Range<usize>) -> io::Result<()> {
+/// Makes `range` of `map` durable. What is being written meanwhile may or may not be on the disk. With a loss nobody knows what is.
+fn sync_map(disk: &dyn Disk, path: &Path, map: &Mapping, range: Range<usize>) -> io::Result<()> {
     if range.is_empty() {
         return Ok(());
     }
-    disk.sync_range(&MappedRange::new(path, map, range)).map_err(sync_failed)
+    disk.sync_range(&MappedRange::new(path, map, range))
+        .and_then(|()| map.check())
+        .map_err(|error| sync_failed(named(path, error)))
+}
+
+fn check_read(map: &Mapping, path: &Path) -> Result<(), ReadError> {
+    let Some(at) = map.loss() else { return Ok(()) };
+    map.check().map_err(|source| ReadError::Io { path: path.to_owned(), at, len: PAGE, source })
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 impl MappedRange<'_> {
@@ -74,7 +83,7 @@ impl MappedRange<'_> {
 
 /// Brings `range` into memory, writable, so that a write there takes no page fault. Nothing changes where the kernel cannot
 /// (before 5.14): writes then take a short one per page.
-fn map_writable(map: &MmapRaw, path: &Path, range: Range<usize>) {
+fn map_writable(map: &Mapping, path: &Path, range: Range<usize>) {
     let range = range.start..range.end.min(map.len());
     if !range.is_empty()
         && let Err(error) = map.advise_range(Advice::PopulateWrite, range.start, range.len())
@@ -86,7 +95,7 @@ fn map_writable(map: &MmapRaw, path: &Path, range: Range<usize>) {
 /// One segment of the commit log.
 #[derive(Debug)]
 pub struct LogFile {
-    map: MmapRaw,
+    map: Mapping,
     file: File,
     path: PathBuf,
     /// Its directory is one that nothing is written to, and the mapping does not allow it.
@@ -112,16 +121,16 @@ impl LogFile {
     pub fn create(disk: &dyn Disk, path: PathBuf, start: u64, len: u64) -> io::Result<LogFile> {
         let file = disk.create(&path, len)?;
         disk.sync_file(&path, &file)?;
-        let map = map_whole(&file)?;
+        let map = Mapping::new(&file)?;
         Ok(LogFile::new(map, file, path, start, 0))
     }
 
     /// Maps a whole segment that is only read.
     pub fn open_read_only(path: PathBuf, start: u64) -> io::Result<LogFile> {
         let file = File::open(&path)?;
-        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-        let map = MmapOptions::new().len(len).map_raw_read_only(&file)?;
-        Ok(LogFile { read_only: true, ..LogFile::new(map, file, path, start, len) })
+        let map = Mapping::read_only(&file)?;
+        let written = map.len();
+        Ok(LogFile { read_only: true, ..LogFile::new(map, file, path, start, written) })
     }
 
     /// Maps a segment that exists; all of it counts as written until it is retracted.
@@ -131,7 +140,7 @@ impl LogFile {
         Ok(LogFile::new(map, file, path, start, written))
     }
 
-    fn new(map: MmapRaw, file: File, path: PathBuf, start: u64, written: usize) -> LogFile {
+    fn new(map: Mapping, file: File, path: PathBuf, start: u64, written: usize) -> LogFile {
         LogFile {
             map,
             file,
@@ -188,12 +197,12 @@ impl LogFile {
         self.prepared.load(Ordering::Acquire)
     }
 
-    /// Copies `bytes` to the end and publishes them.
+    /// Copies `bytes` to the end and publishes them. On an error they went nowhere: the file is not as long any more as it was.
     ///
     /// # Panics
     /// When so much is not [`LogFile::ready`] or another append is under way: both are the caller's to rule out. A file that is only
     /// read is written to its end, so nothing ever is ready there.
-    pub fn append(&self, bytes: &[u8]) {
+    pub fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let _claim = Claim::take(&self.busy);
         let at = self.written.load(Ordering::Relaxed);
         let prepared = self.prepared();
@@ -205,7 +214,9 @@ impl LogFile {
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(at), bytes.len());
         }
+        self.map.check().map_err(|error| named(&self.path, error))?;
         self.written.store(at + bytes.len(), Ordering::Release);
+        Ok(())
     }
 
     /// Gives the rest of the file away unwritten: what is there stays (zeros, in a file of ours).
@@ -261,6 +272,7 @@ impl LogFile {
     /// Makes sure that `range`, which is written, is in memory before a slice of it is looked at. Gives the end of what this
     /// read need not look at again: what is new has only newer behind it, and a block was looked at as a whole.
     pub fn look(&self, look: &Look<'_>, range: Range<usize>) -> Result<usize, ReadError> {
+        self.check_read()?;
         let used = self.written();
         if look.is_new(&self.growth, range.start, used) {
             return Ok(used.max(range.end));
@@ -269,10 +281,27 @@ impl LogFile {
         look.bring(&file, || self.file.try_clone(), range)
     }
 
+    /// Whether what was read or written until now is what the file has; an error says what it has lost.
+    pub fn check(&self) -> io::Result<()> {
+        let len = self.file.metadata().map_err(|error| named(&self.path, error))?.len();
+        if len < self.len() as u64 {
+            // Shorter than a usize.
+            self.map.note_loss(len as usize);
+        }
+        self.map.check().map_err(|error| named(&self.path, error))
+    }
+
+    /// [`LogFile::check`] for a reader, who has seen a loss if anybody has: costs nothing.
+    pub fn check_read(&self) -> Result<(), ReadError> {
+        check_read(&self.map, &self.path)
+    }
+
     /// Makes `range`, which is written, durable.
     pub fn sync(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
         self.unmap(range.clone());
-        sync_map(disk, &self.path, &self.map, range)
+        sync_map(disk, &self.path, &self.map, range)?;
+        // What somebody cut off was given up by the kernel, without an error.
+        self.check().map_err(sync_failed)
     }
 
     /// Takes the whole pages of `range` out of the page tables; they stay in memory, and a reader finds them again with a
@@ -320,7 +349,9 @@ impl LogFile {
         let to = (from / chunk + 1).saturating_mul(chunk).min(self.len());
         // The first page may have bytes of the log in it.
         let fresh = from.next_multiple_of(PAGE).min(to);
-        if let Err(error) = self.file.write_all_at(&ZEROS[..to - fresh], fresh as u64) {
+        // A file that somebody made shorter is not made longer again: the next append finds that it has lost something.
+        let written = self.check().and_then(|()| self.file.write_all_at(&ZEROS[..to - fresh], fresh as u64));
+        if let Err(error) = written {
             // What is there are zeros anyway; only the memory is not ready.
             tracing::warn!(%error, path = %self.path.display(), "cannot prepare a part of the commit log ahead");
         }
@@ -411,7 +442,7 @@ fn next_data(file: &File, at: usize) -> io::Result<Option<Range<usize>>> {
 /// thousands of queues.
 #[derive(Debug)]
 pub struct WordFile {
-    map: MmapRaw,
+    map: Mapping,
     path: PathBuf,
     seen: SeenBlocks<1>,
 }
@@ -430,7 +461,7 @@ impl WordFile {
     }
 
     fn map(file: &File, path: PathBuf) -> io::Result<WordFile> {
-        let words = WordFile { map: map_whole(file)?, path, seen: SeenBlocks::default() };
+        let words = WordFile { map: Mapping::new(file)?, path, seen: SeenBlocks::default() };
         // A changed word makes its page dirty, and with read-ahead the large piece of memory that the page is part of.
         words.advise(Advice::Random);
         Ok(words)
@@ -483,8 +514,14 @@ impl WordFile {
         self.map.len()
     }
 
+    /// Whether what was read until now is what the file has.
+    pub fn check(&self) -> Result<(), ReadError> {
+        check_read(&self.map, &self.path)
+    }
+
     /// Makes sure that `range` is in memory before its words are looked at; `used` bytes of the file have words.
     pub fn look(&self, look: &Look<'_>, used: usize, range: Range<usize>) -> Result<(), ReadError> {
+        self.check()?;
         let file = MappedFile { path: &self.path, map: &self.map, used, seen: &self.seen };
         look.bring(&file, || File::open(&self.path), range).map(drop)
     }
@@ -554,7 +591,7 @@ mod tests {
         let file = Arc::new(LogFile::create(&LocalDisk, dir.path().join("a"), 100, 8192).unwrap());
         assert_eq!(file.ready(), 0);
         assert!(file.prepare(4096));
-        file.append(b"hello");
+        file.append(b"hello").unwrap();
         assert!(file.prepare(4096) && !file.prepare(4096));
         assert_eq!(file.ready(), 8187);
         assert_eq!(&*file.slice(1..5).unwrap(), b"ello");
@@ -571,7 +608,7 @@ mod tests {
         assert!(file.retract(2, Duration::ZERO));
         assert_eq!(file.ready(), 0);
         assert!(file.prepare(4096));
-        file.append(b"y");
+        file.append(b"y").unwrap();
         assert_eq!(&*file.slice(0..3).unwrap(), b"hey");
         file.seal();
         assert_eq!((file.room(), file.end()), (0, 100 + 8192));

@@ -144,6 +144,11 @@ impl QueueFile {
         self.words.sync(disk, self.at(range.start)..self.at(range.end))
     }
 
+    /// Whether what was read until now is what the file has.
+    pub fn check(&self) -> Result<(), ReadError> {
+        self.words.check()
+    }
+
     pub fn expect_reads(&self) {
         self.words.expect_reads();
     }

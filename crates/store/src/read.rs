@@ -416,6 +416,7 @@ impl Reader {
                 if place.is_some() {
                     if let Some(before) = &window {
                         gathered.end_run(before);
+                        before.file.check_read()?;
                     }
                     window = next;
                     there = 0..0;
@@ -464,6 +465,9 @@ impl Reader {
             removed_below = 0;
         }
         outcome.chunks = gathered.into_pieces(window.as_ref());
+        // What was lost under this read, there are zeros of.
+        run.file.check()?;
+        window.map_or(Ok(()), |window| window.file.check_read())?;
         outcome.suggest_slave = log_end.saturating_sub(examined) > self.limits.in_memory_bytes;
         Ok(())
     }

@@ -123,7 +123,7 @@ fn a_bad_sector_in_a_queue_or_the_index_is_an_error_of_who_reads_it() {
     assert_eq!(read(&store, 1, 0, Effort::Full).unwrap().count, 1);
 }
 
-/// Behind our back, that is; the page fault would be SIGBUS.
+/// Behind our back, that is. See also `losses`.
 #[test]
 fn a_file_that_became_shorter_is_an_error_of_who_reads_it() {
     let site = Site::new();

@@ -135,6 +135,8 @@ pub fn recover(
         keep_before(&files, projection, log_min)?;
         scan = self::scan(&files, projection, Start { queues: log_min, index: u64::MAX }, on_disk, interrupt)?;
     }
+    // Zeros in the place of something that was lost while it was read are no end.
+    files.iter().try_for_each(|file| file.check())?;
     let end = scan.end;
     cut_log(segments, projection, end, clean)?;
     for queue in projection.queues.all() {

@@ -382,6 +382,9 @@ mod directories;
 #[path = "flush_test.rs"]
 mod flushing;
 #[cfg(test)]
+#[path = "loss_test.rs"]
+mod losses;
+#[cfg(test)]
 #[path = "model_test.rs"]
 mod model;
 #[cfg(test)]

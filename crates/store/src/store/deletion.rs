@@ -65,7 +65,7 @@ impl Store {
                 return Ok(None);
             }
             // Together: who appends to the topic after this begins it anew, and behind the record.
-            let placed = self.log.append_alone(&mut tail, &mut record);
+            let placed = self.log.append_alone(&mut tail, &mut record).map_err(io::Error::other)?;
             let removed = self.queues.take_topic(topic);
             removed.iter().for_each(|queue| queue.retire());
             self.dispatcher.topic_deleted(&mut work, topic, placed.physical);
