@@ -104,9 +104,17 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// What the stopped broker has left holds together.
+    pub fn assert_store_is_whole(&self) {
+        let (store, conf) = (self.store.display().to_string(), self.conf.display().to_string());
+        let done = run(&mut mqadmin(&["storeCheck", &store, "-c", &conf]));
+        assert!(done.status.success(), "{}: {}{}", self.name, done.stdout, done.stderr);
+    }
+
     /// SIGKILL, and a new process on the same directory and port.
     pub fn restart_hard(&mut self) {
         self.process.kill_hard();
+        self.assert_store_is_whole();
         self.process = Broker::spawn(&self.name, &self.conf, &self.home);
     }
 
@@ -114,6 +122,7 @@ impl Broker {
     pub fn restart_clean(&mut self) {
         let status = self.process.terminate();
         assert!(status.success(), "{} ended with {status}", self.name);
+        self.assert_store_is_whole();
         self.start_again();
     }
 

@@ -64,6 +64,7 @@ fn goes_to_java_and_back(log_dirs: Option<&str>, segment_len: &str) {
     let acked = produce(Client::Java533, &java.namesrv, "Moving", "sync", "theirs", 900, &["--size", "2000"]);
     keys.extend(acked.into_iter().map(|ack| ack.key));
     drop(java);
+    cluster.broker.assert_store_is_whole();
 
     cluster.broker.start_again();
     all_there(&cluster.namesrv(), &keys);

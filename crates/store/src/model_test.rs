@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Effort;
+use crate::check;
 use crate::disk::Disk;
 use crate::retention::{Hours, Progress, RetentionRules};
 use crate::testing::*;
@@ -274,9 +275,15 @@ impl Model {
             }
             Step::Close => {
                 self.store().close().unwrap();
+                self.store = None;
+                self.check_files();
                 self.reopen();
             }
-            Step::Kill => self.reopen(),
+            Step::Kill => {
+                self.store = None;
+                self.check_files();
+                self.reopen();
+            }
             Step::KillWithGarbage { garbage } => {
                 let end = self.store().watermarks().written.0;
                 self.store = None;
@@ -449,6 +456,21 @@ impl Model {
             let bytes = self.store().message_at(PhysicalOffset(known.physical), Effort::Full).unwrap().unwrap();
             assert_eq!(Record::parse(&bytes).unwrap().body(), known.body);
         }
+    }
+
+    /// What is left of a stop or a kill holds together, but for messages that were damaged.
+    fn check_files(&self) {
+        let config = check::CheckConfig {
+            log_dirs: self.log_dirs().collect(),
+            index_shape: Some((self.config().index_slots, self.config().index_entries)),
+            ..check::CheckConfig::at(self.root())
+        };
+        let mut faults = Vec::new();
+        check::check(&config, &mut |finding| faults.extend(finding.is_fault.then(|| finding.clone()))).unwrap();
+        let damaged = self.messages.iter().filter(|known| known.damaged).count();
+        let (of_bodies, others): (Vec<_>, Vec<_>) =
+            faults.into_iter().partition(|fault| fault.part == check::Part::Log && fault.what.contains("body CRC"));
+        assert!(others.is_empty() && of_bodies.len() == damaged, "{damaged} damaged, {of_bodies:#?} {others:#?}");
     }
 
     fn check_queue(&self, queue: u32) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ferromq_protocol::topics::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use ferromq_protocol::{QueueId, QueueOffset};
@@ -12,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::Disk;
 use crate::testing::*;
-use crate::{LocalDisk, OpenError, Store, Timer, TimerIndex};
+use crate::{LocalDisk, OpenError, RetentionRules, Store, Timer, TimerIndex};
 
 const LOG: &str = "commitlog/00000000000000000000";
 const SECOND_LOG: &str = "commitlog/00000000000000004096";
@@ -158,6 +159,42 @@ fn a_store_that_java_wrote_is_right() {
     let (found, summary) = findings(&CheckConfig::at(golden));
     assert!(found.is_empty(), "{found:#?}");
     assert!(summary.messages > 10 && summary.entries > 10 && summary.index_entries > 10, "{summary:?}");
+}
+
+#[test]
+fn a_store_whose_old_messages_went_is_right() {
+    let site = Site::new();
+    let store = site.open();
+    for n in 0..40_u8 {
+        store.append(&message("Idle", 0, &[n], "KEYS\u{1}idle\u{2}")).unwrap();
+    }
+    for n in 0..100 {
+        store.append(&message(T, n % 2, &[7; 900], &format!("KEYS\u{1}k{n}\u{2}"))).unwrap();
+    }
+    settle(&store);
+    let end = store.watermarks().written.0;
+    store.change_retention(RetentionRules {
+        reserved_bytes: Some(3 * 4096),
+        batch_max: 1000,
+        segment_pause: Duration::ZERO,
+        ..RetentionRules::default()
+    });
+    store.begin_retention();
+    wait_until(|| end - store.watermarks().min.0 <= 4 * 4096);
+    drop(store);
+    for stop in ["close", "kill"] {
+        let store = site.open();
+        if stop == "close" {
+            store.close().unwrap();
+        }
+        drop(store);
+        let (found, summary) = findings(&config(&site));
+        assert_eq!((summary.faults, summary.log_begin > 0), (0, true), "{stop}: {found:#?}");
+    }
+    // A segment that did not go by itself is missed.
+    let (_, summary) = findings(&config(&site));
+    std::fs::remove_file(root(&site).join(format!("commitlog/{:020}", summary.log_begin))).unwrap();
+    assert_found(&site, Part::Checkpoint, "checkpoint", 120, "says that the log begins at");
 }
 
 #[test]

@@ -185,7 +185,10 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
     let mut index = Index::find(config.root.join("index"), config.index_shape(), report)?;
     let walked = log.walk(known, report, &mut |record, whole, report| {
         queues.see(record, whole, in_queues, &config.delay_levels, report);
-        index.see(record, in_index.before);
+        // One that is damaged may have come into the index before that, or not.
+        if whole {
+            index.see(record, in_index.before);
+        }
     });
     let here_and_there = &mut log.again();
     queues.finish(config, in_queues, here_and_there, &walked, report);
