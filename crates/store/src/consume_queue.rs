@@ -584,9 +584,18 @@ impl ConsumeQueue {
             let entry = self.any_entry(offset)?;
             Ok(entry.is_none_or(|entry| entry == QueueEntry::FILLER || entry.is_before(log_min)))
         };
-        // The usual case needs one entry only.
-        let min = if first >= max || !gone(first)? { first } else { try_partition_point(first, max, gone)? };
-        self.min.store(min.min(max), Ordering::Release);
+        // The usual cases need one entry, or none.
+        let min = if first >= max || self.end_physical() <= log_min {
+            max
+        } else if !gone(first)? {
+            first
+        } else {
+            try_partition_point(first, max, gone)?
+        };
+        let found = if min < max { self.any_entry(min)? } else { None };
+        self.min.store(min, Ordering::Release);
+        // Else the first round of retention would look at every queue once more.
+        self.min_physical.store(found.map_or(log_min, |entry| entry.physical.0), Ordering::Release);
         Ok(())
     }
 

@@ -605,6 +605,16 @@ fn an_idle_queue_costs_no_reading() {
     assert!(reads < 20, "{reads} reads for 101 queues");
     assert!((0..50).all(|topic| bounds(&store, &format!("Gone{topic}")) == (1, 1)));
     assert!((0..50).all(|topic| bounds(&store, &format!("Young{topic}")) == (0, 1)));
+    // Nor do they after a start, which has looked at each.
+    store.close().unwrap();
+    drop(store);
+    site.disk.cold.store(false, Ordering::SeqCst);
+    let store = open(&site);
+    site.disk.go_cold();
+    let reads = site.disk.reads.load(Ordering::SeqCst);
+    go_round(&store);
+    let reads = site.disk.reads.load(Ordering::SeqCst) - reads;
+    assert!(reads < 5, "{reads} reads for 101 queues");
 }
 
 /// A consumer at the very beginning, whose messages go under it, gets each one that is there, in order.
