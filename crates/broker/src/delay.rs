@@ -2,7 +2,8 @@
 //!
 //! One thread walks the queues in order; a queue entry carries the delivery time in place of the tags code. It sleeps until the earliest
 //! one is due or an earlier one arrives. A message is never delivered early, and at least once: how far a level is delivered is
-//! saved (`delayOffset.json`) only after the delivered copies are on disk, so a crash delivers some again and loses none.
+//! saved (`delayOffset.json`) only after the delivered copies are on disk, so a crash delivers some again and loses none. What still waits
+//! when its segment is to go is put among the timers, and counts here as delivered.
 //! Java: `ScheduleMessageService`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,10 +17,11 @@ use ferromq_protocol::body::{DataVersion, DelayOffsetTable};
 use ferromq_protocol::message::{NewMessage, Record};
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset, json};
-use ferromq_store::{AppendError, Arrival, Clock, DelayLevels, Effort, QueueEntry, Store, Want};
+use ferromq_store::{AppendError, AppendedMessage, Arrival, Clock, DelayLevels, Effort, QueueEntry, Store, Want};
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
+use crate::carrying::Carrying;
 use crate::delivery;
 use crate::destination;
 use crate::missing;
@@ -64,6 +66,7 @@ pub struct Delays {
 struct LevelDelivery {
     parts: DelayParts,
     progress: Mutex<Progress>,
+    carrying: Arc<Carrying>,
 }
 
 /// How far the levels are delivered.
@@ -81,6 +84,8 @@ struct Progress {
 #[derive(Clone, Default)]
 struct DeliveryPosition {
     offsets: BTreeMap<i32, QueueOffset>,
+    /// The next message of a level is not before this place in the log, as far as that is known.
+    places: BTreeMap<i32, PhysicalOffset>,
     version: DataVersion,
     end: PhysicalOffset,
 }
@@ -104,13 +109,20 @@ impl Delays {
             }
         }
         let progress = Progress { now: delivered.clone(), saved: delivered, ..Progress::default() };
-        let delivery = Arc::new(LevelDelivery { parts, progress: Mutex::new(progress) });
+        let worker = Worker::new("delay");
+        let carrying = Arc::new(Carrying::new("delay levels", worker.bell()));
+        let delivery = Arc::new(LevelDelivery { parts, progress: Mutex::new(progress), carrying });
         let rendered = Arc::clone(&delivery);
         let file = persistence.file(path, move || json::to_vec_pretty(&rendered.progress.lock().saved.table()))?;
         if is_ahead {
             file.save_brought_back()?;
         }
-        Ok(Delays { delivery, file, worker: Worker::new("delay") })
+        Ok(Delays { delivery, file, worker })
+    }
+
+    /// Holds the segments of what waits until it is carried on.
+    pub(crate) fn keeper(&self) -> Arc<Carrying> {
+        Arc::clone(&self.delivery.carrying)
     }
 
     /// Begins to deliver, or goes on after a stop.
@@ -136,6 +148,7 @@ impl Delays {
             progress.saved = safe;
             self.file.request();
         }
+        self.delivery.tell_free(&progress.saved);
         if !progress.after_flush.is_waiting() && std::mem::take(&mut progress.changed) {
             let now = progress.now.clone();
             let end = now.end;
@@ -198,6 +211,11 @@ impl Delays {
     pub(crate) fn clock_moved(&self) {
         self.worker.bell().wake();
     }
+
+    #[cfg(test)]
+    pub(crate) fn bell(&self) -> &Bell {
+        self.worker.bell()
+    }
 }
 
 impl DeliveryPosition {
@@ -224,6 +242,21 @@ enum Head {
 }
 
 impl LevelDelivery {
+    /// Tells how much of the log no level needs, if `delivered` is on the disk.
+    fn tell_free(&self, delivered: &DeliveryPosition) {
+        // First: what comes meanwhile is behind it.
+        let mut free = self.parts.store.watermarks().dispatched;
+        for queue in self.parts.store.queue_ids(SCHEDULE_TOPIC) {
+            let Some(level) = level_of(queue) else { continue };
+            let bounds = self.parts.store.queue_bounds(SCHEDULE_TOPIC, queue).unwrap_or_default();
+            let next = delivered.offsets.get(&level).copied().unwrap_or_default().max(bounds.min);
+            if next < bounds.max {
+                free = free.min(delivered.places.get(&level).copied().unwrap_or_default());
+            }
+        }
+        self.carrying.is_free(free);
+    }
+
     fn run(&self, bell: &Bell) {
         let mut watch = Watch::new(self.parts.clock.clone(), self.parts.forward.clone());
         let mut stamps: HashMap<i32, Stamps> = HashMap::new();
@@ -247,6 +280,8 @@ impl LevelDelivery {
                     Head::Closed => return,
                 }
             }
+            self.tell_free(&self.progress.lock().saved);
+            self.carrying.turn_ends();
             if failing && !failed {
                 info!("delayed messages are delivered again");
             }
@@ -267,7 +302,7 @@ impl LevelDelivery {
         // Without any levels there is one all the same, see `DelayQueue::of`.
         let count = i32::try_from(self.parts.levels.count()).unwrap_or(i32::MAX).max(1);
         let queues = self.parts.store.queue_ids(SCHEDULE_TOPIC);
-        let former = queues.into_iter().filter_map(|queue| i32::try_from(queue.0).ok()?.checked_add(1));
+        let former = queues.into_iter().filter_map(level_of);
         (1..=count).chain(former.filter(|level| *level > count)).collect()
     }
 
@@ -302,7 +337,7 @@ impl LevelDelivery {
                 Ok(Some(entry)) => entry,
                 Ok(None) => {
                     offset = offset.next();
-                    self.advance(level, offset, None);
+                    self.advance(level, offset, None, None);
                     continue;
                 }
                 Err(error) => {
@@ -314,15 +349,24 @@ impl LevelDelivery {
             };
             let now = watch.now_ms();
             let due = stamps.due_ms(offset.0, entry.tags_code, now, || self.latest(level, &entry, now));
-            if due > now {
+            let goes = self.carrying.wanted().is_some_and(|end| entry.physical < end);
+            if due > now && !goes {
+                self.saw(level, &entry);
                 return Head::DueAt(due);
             }
-            match self.deliver(&entry) {
+            let stored = match if due <= now { self.deliver(&entry) } else { self.carry(&entry, due) } {
+                // A disk that counts as full takes no delivery, and has room again only when this segment can go.
+                Err(AppendError::DiskFull { .. }) if due <= now && goes => self.carry(&entry, due),
+                stored => stored,
+            };
+            match stored {
                 Ok(end) => {
                     offset = offset.next();
-                    self.advance(level, offset, end);
+                    self.advance(level, offset, Some(&entry), end);
                 }
                 Err(AppendError::Closed) => return Head::Closed,
+                // It is asked for again.
+                Err(_) if due > now => return Head::DueAt(due),
                 Err(error) => {
                     if !failing {
                         warn!(level, %offset, %error, "a delayed message cannot be delivered now; trying again");
@@ -355,6 +399,28 @@ impl LevelDelivery {
     /// Puts the message into its own topic and gives the end of the copy; `None` when there is nothing that could be delivered, now or
     /// ever. It stays where it is, so who reads the log can look after it.
     fn deliver(&self, entry: &QueueEntry) -> Result<Option<PhysicalOffset>, AppendError> {
+        self.store_again(entry, |record, copy| {
+            delivery::deliver(
+                record,
+                copy,
+                self.parts.clock.now_ms(),
+                (&self.parts.store, &self.parts.topics, &self.parts.statistics),
+            )
+        })
+    }
+
+    /// Puts it among the timers, before its segment goes. Gives what [`deliver`](Self::deliver) does.
+    fn carry(&self, entry: &QueueEntry, due_ms: i64) -> Result<Option<PhysicalOffset>, AppendError> {
+        let stored = self.store_again(entry, |record, copy| delivery::carry(record, copy, due_ms, &self.parts.store));
+        stored.inspect_err(|error| self.carrying.failed(error))
+    }
+
+    /// Has `store` store a message again, for its own topic.
+    fn store_again(
+        &self,
+        entry: &QueueEntry,
+        store: impl FnOnce(&Record<'_>, &NewMessage<'_>) -> Result<AppendedMessage, AppendError>,
+    ) -> Result<Option<PhysicalOffset>, AppendError> {
         let bytes = missing::look_up(&self.parts.store, WHAT, entry.physical).map_err(missing::not_now)?;
         // Looked up by its place, it can be read.
         let Some(record) = bytes.as_deref().and_then(|bytes| Record::parse(bytes).ok()) else { return Ok(None) };
@@ -366,25 +432,31 @@ impl LevelDelivery {
                 return Ok(None);
             }
         };
-        let copy = NewMessage::copy_of(&record, topic, queue, &text);
-        let appended = match delivery::deliver(
-            &record,
-            &copy,
-            self.parts.clock.now_ms(),
-            (&self.parts.store, &self.parts.topics, &self.parts.statistics),
-        ) {
+        match store(&record, &NewMessage::copy_of(&record, topic, queue, &text)) {
             Err(error) if error.is_of_the_message() => {
                 error!(physical_offset = %entry.physical, topic, %error, "a delayed message cannot be delivered and is left out");
-                return Ok(None);
+                Ok(None)
             }
-            result => result?,
-        };
-        Ok(Some(appended.end))
+            stored => Ok(Some(stored?.end)),
+        }
     }
 
-    fn advance(&self, level: i32, offset: QueueOffset, end: Option<PhysicalOffset>) {
+    /// The next message of a level, which is not due yet.
+    fn saw(&self, level: i32, entry: &QueueEntry) {
+        let Progress { now, saved, .. } = &mut *self.progress.lock();
+        now.places.insert(level, entry.physical);
+        if saved.offsets.get(&level) == now.offsets.get(&level) {
+            saved.places.insert(level, entry.physical);
+        }
+    }
+
+    /// `entry`, if there was one before `offset`, is dealt with; `end` is that of what was stored for it.
+    fn advance(&self, level: i32, offset: QueueOffset, entry: Option<&QueueEntry>, end: Option<PhysicalOffset>) {
         let mut progress = self.progress.lock();
         progress.now.offsets.insert(level, offset);
+        if let Some(entry) = entry {
+            progress.now.places.insert(level, entry.physical);
+        }
         if let Some(end) = end {
             progress.now.end = end;
         }
@@ -395,6 +467,10 @@ impl LevelDelivery {
             progress.now.version.next(now);
         }
     }
+}
+
+fn level_of(queue: QueueId) -> Option<i32> {
+    i32::try_from(queue.0).ok()?.checked_add(1)
 }
 
 fn queue_of(level: i32) -> Option<QueueId> {

@@ -8,6 +8,7 @@ mod admission;
 mod answer;
 mod broker;
 mod call;
+mod carrying;
 pub mod clients;
 mod clock;
 pub mod config;

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use ferromq_store::Arrival;
+use ferromq_store::{Arrival, Keeper};
 
 use crate::delay::Delays;
 use crate::timers::Timers;
@@ -25,6 +25,11 @@ impl MasterDuties {
         started.inspect_err(|_| self.stop())
     }
 
+    /// Whoever of them needs messages for longer than their segment is kept.
+    pub(crate) fn keepers(&self) -> [Arc<dyn Keeper>; 2] {
+        [self.timers.keeper(), self.delays.keeper()]
+    }
+
     /// Notes down how far they are, as far as the log is on disk. To be called again and again.
     pub(crate) fn save_progress(&self) {
         self.delays.save_if_changed();
@@ -41,6 +46,23 @@ impl MasterDuties {
     pub(crate) fn arrived(&self, arrival: &Arrival<'_>) {
         self.delays.arrived(arrival);
         self.timers.arrived(arrival);
+    }
+
+    /// For tests with a clock of their own: look at the clock again.
+    #[cfg(test)]
+    pub(crate) fn clock_moved(&self) {
+        self.bells().iter().for_each(|bell| bell.wake());
+    }
+
+    /// For tests: returns once all have looked at everything.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        crate::testing::wait_until("a duty does not come to rest", || self.bells().iter().all(|bell| bell.sleeps()));
+    }
+
+    #[cfg(test)]
+    fn bells(&self) -> [&crate::worker::Bell; 2] {
+        [self.delays.bell(), self.timers.bell()]
     }
 
     /// Saves how far they are. Only right once the store is closed: then all that they have delivered is on disk.

@@ -159,6 +159,9 @@ impl Parts {
                 master_duties.arrived(arrival);
             }
         });
+        for keeper in self.master_duties.keepers() {
+            self.store.add_keeper(keeper);
+        }
         let pull = Arc::downgrade(&self.pull);
         self.clients.on_resubscribed(move |group| {
             if let Some(pull) = pull.upgrade() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ferromq_protocol::QueueId;
 use ferromq_protocol::message::{NewMessage, SysFlag};
 use ferromq_store::{AppendError, Disk, DiskUsage, LocalDisk, MappedRange, ReadError, Store};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::persistence::Persistence;
 
@@ -85,6 +85,10 @@ pub struct TroubledDisk {
     /// Files, by what is in their paths, and how many more changes they take.
     full: Mutex<Option<(String, usize)>>,
     refused: AtomicUsize,
+    /// How full it says it is, if that is to be another figure than the truth.
+    used_ratio: Mutex<Option<f64>>,
+    holds_log: Mutex<bool>,
+    lets_go: Condvar,
 }
 
 #[derive(Debug)]
@@ -103,6 +107,17 @@ impl TroubledDisk {
     /// From now on the files that have `files` in their paths take so many more changes and syncs, and then none.
     pub fn fill(&self, files: &str, changes: usize) {
         *self.full.lock() = Some((files.to_owned(), changes));
+    }
+
+    /// It says from now on that so much of it is used.
+    pub fn pretend_used(&self, ratio: f64) {
+        *self.used_ratio.lock() = Some(ratio);
+    }
+
+    /// Syncs of the log that begin from now on do not end before what this gives is dropped.
+    pub fn hold_log(&self) -> HeldLog<'_> {
+        *self.holds_log.lock() = true;
+        HeldLog { disk: self }
     }
 
     /// Reads, changes and syncs that failed.
@@ -129,6 +144,18 @@ impl TroubledDisk {
     }
 }
 
+/// The log of a disk, as long as it is held.
+pub struct HeldLog<'d> {
+    disk: &'d TroubledDisk,
+}
+
+impl Drop for HeldLog<'_> {
+    fn drop(&mut self) {
+        *self.disk.holds_log.lock() = false;
+        self.disk.lets_go.notify_all();
+    }
+}
+
 impl Disk for TroubledDisk {
     fn create(&self, path: &Path, len: u64) -> io::Result<File> {
         self.change(path)?;
@@ -140,6 +167,9 @@ impl Disk for TroubledDisk {
     }
 
     fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
+        if range.path.to_string_lossy().contains("/commitlog/") {
+            self.lets_go.wait_while(&mut self.holds_log.lock(), |holds| *holds);
+        }
         LocalDisk.sync_range(range)
     }
 
@@ -180,6 +210,8 @@ impl Disk for TroubledDisk {
     }
 
     fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
-        LocalDisk.usage(path)
+        let usage = LocalDisk.usage(path)?;
+        let used_ratio = self.used_ratio.lock().unwrap_or(usage.used_ratio);
+        Ok(DiskUsage { used_ratio, ..usage })
     }
 }

@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use ferromq_protocol::QueueOffset;
 use ferromq_protocol::message::properties::{names, property};
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::TIMER_TOPIC;
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
 use ferromq_store::{AppendError, Timer, TimerIndex};
 use tracing::error;
 
+use super::carrying::CarryProgress;
 use super::saving::IndexSaver;
 use super::{QUEUE, TimerDelivery, cancel_key};
 use crate::delivery;
@@ -20,7 +21,7 @@ use crate::missing;
 use crate::worker::Bell;
 
 /// As the log calls them.
-const WHAT: &str = "a timer message";
+pub(super) const WHAT: &str = "a timer message";
 /// Messages entered before what is due gets its turn.
 const TURN: usize = 1000;
 /// How long messages that are due wait for others that cannot be entered yet, in ms.
@@ -49,13 +50,17 @@ impl TimerDelivery {
         &self,
         index: &mut TimerIndex,
         saving: &mut IndexSaver,
+        carried: &mut CarryProgress,
         bell: &Arc<Bell>,
     ) -> Result<bool, TurnError> {
         // Everything that has come first: among it may be what takes something back that is due. What cannot be entered now holds up
         // what was entered before, for a while only.
         let entered = self.enter_all(index, bell);
         let held_up_ms = if entered.is_ok() { 0 } else { HELD_UP_MAX_MS };
-        let delivered = self.deliver_due(index, held_up_ms, bell);
+        let not_from_ms = carried.not_from_ms(index.entered());
+        let delivered = self.deliver_due(index, held_up_ms, not_from_ms, bell);
+        // What is due and was delivered need not be carried on.
+        let carries = if entered.is_ok() { self.carry(index, carried) } else { Ok(false) };
         // Whatever failed, and for however long: what has been delivered must not come again after a crash.
         if let Err(error) = self.save(index, saving, bell)
             && !std::mem::replace(&mut saving.failing, true)
@@ -63,16 +68,26 @@ impl TimerDelivery {
             // Deliveries go on; after a crash some come again.
             error!(%error, "cannot save the timers; trying again");
         }
-        let delivered = delivered?;
+        self.tell_free(index, carried);
+        let (delivered, carries) = (delivered?, carries?);
         entered?;
-        Ok(delivered >= DELIVERED_MAX)
+        Ok(delivered >= DELIVERED_MAX || carries)
     }
 
-    /// Delivers what has been due for `held_up_ms`, and gives how many.
-    fn deliver_due(&self, index: &mut TimerIndex, held_up_ms: i64, bell: &Bell) -> Result<usize, TurnError> {
+    /// Delivers what has been due for `held_up_ms`, and gives how many. What is due at `not_from_ms` or later waits, for a while only.
+    fn deliver_due(
+        &self,
+        index: &mut TimerIndex,
+        held_up_ms: i64,
+        not_from_ms: Option<i64>,
+        bell: &Bell,
+    ) -> Result<usize, TurnError> {
         let mut delivered = 0;
         while delivered < DELIVERED_MAX && !bell.is_stopping() {
-            let due = match index.due(self.clock.now_ms().saturating_sub(held_up_ms)) {
+            let now_ms = self.clock.now_ms();
+            let not_yet =
+                not_from_ms.map_or(i64::MAX, |from| from.saturating_sub(1).max(now_ms.saturating_sub(HELD_UP_MAX_MS)));
+            let due = match index.due(now_ms.saturating_sub(held_up_ms).min(not_yet)) {
                 Ok(due) => due,
                 Err(error) => {
                     self.restore_lost(index, bell)?;
@@ -99,13 +114,14 @@ impl TimerDelivery {
         let Some(times) = index.lost() else { return Ok(()) };
         let Some(bounds) = self.store.queue_bounds(TIMER_TOPIC, QUEUE) else { return Ok(()) };
         let mut timers = Vec::new();
-        for offset in (bounds.min.0..index.entered().0.min(bounds.max.0)).map(QueueOffset) {
+        // After a kill, what is carried on since the last save counts here again.
+        let first = bounds.min.max(index.saved().carried);
+        for offset in (first.0..index.entered().0.min(bounds.max.0)).map(QueueOffset) {
             if bell.is_stopping() {
                 return Ok(());
             }
-            let of_java = |timer: &Timer| offset < self.java.queue_offset && timer.due_ms < self.java.read_ms;
             let timer = self.timer_at(offset)?;
-            timers.extend(timer.filter(|timer| times.contains(&timer.due_ms) && !of_java(timer)));
+            timers.extend(timer.filter(|timer| times.contains(&timer.due_ms) && !self.java.has_delivered(timer)));
         }
         Ok(index.restore(&timers)?)
     }
@@ -141,7 +157,7 @@ impl TimerDelivery {
             }
             let timer = self.timer_at(offset)?;
             match timer {
-                Some(timer) if offset < self.java.queue_offset && timer.due_ms < self.java.read_ms => index.enter(None),
+                Some(timer) if self.java.has_delivered(&timer) => index.enter(None),
                 // This broker was slower than the timer.
                 Some(timer) if index.has_passed(timer.due_ms) && timer.due_ms <= self.clock.now_ms() => {
                     self.deliver_all(&[timer]).map_err(|failure| failure.error)?;
@@ -163,24 +179,31 @@ impl TimerDelivery {
     }
 
     fn timer_at(&self, offset: QueueOffset) -> Result<Option<Timer>, AppendError> {
-        let timer = self.with_record(offset, |record| {
-            let text = record.properties();
-            let due = property(&text, names::TIMER_OUT_MS).and_then(|due| due.parse().ok());
-            let cancels = property(&text, names::TIMER_DEL_UNIQKEY).is_some();
-            due.map(|due_ms| Timer { due_ms, offset, cancels })
-        })?;
-        Ok(timer.flatten())
+        Ok(self.with_record(offset, |record| timer_of(record, offset))?.flatten())
+    }
+
+    /// The timer whose record is there in the log.
+    pub(super) fn timer_in(&self, offset: QueueOffset, at: PhysicalOffset) -> Result<Option<Timer>, AppendError> {
+        Ok(self.with_record_in(at, |record| timer_of(record, offset))?.flatten())
     }
 
     /// What `act` makes of the message at a place of the timer queue; `None`, and a word in the log, if there is none.
-    fn with_record<T>(
+    pub(super) fn with_record<T>(
         &self,
         offset: QueueOffset,
         act: impl FnOnce(&Record<'_>) -> T,
     ) -> Result<Option<T>, AppendError> {
         let entry = missing::look_up_entry(&self.store, WHAT, TIMER_TOPIC, QUEUE, offset);
         let Some(entry) = entry.map_err(missing::not_now)? else { return Ok(None) };
-        let bytes = missing::look_up(&self.store, WHAT, entry.physical).map_err(missing::not_now)?;
+        self.with_record_in(entry.physical, act)
+    }
+
+    fn with_record_in<T>(
+        &self,
+        at: PhysicalOffset,
+        act: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<Option<T>, AppendError> {
+        let bytes = missing::look_up(&self.store, WHAT, at).map_err(missing::not_now)?;
         let Some(bytes) = bytes else { return Ok(None) };
         // Looked up by its place, it can be read.
         Ok(Record::parse(&bytes).ok().map(|record| act(&record)))
@@ -194,40 +217,36 @@ impl TimerDelivery {
             let key = self.with_record(timer.offset, key).map_err(|error| DeliveryFailure { at: 0, error })?;
             cancelled.extend(key.flatten());
         }
+        let mut came = HashSet::new();
         for (at, timer) in due.iter().enumerate().filter(|(_, timer)| !timer.cancels) {
-            self.deliver_one(timer, due, &cancelled).map_err(|error| DeliveryFailure { at, error })?;
+            self.deliver_one(timer, &cancelled, &mut came).map_err(|error| DeliveryFailure { at, error })?;
         }
         Ok(())
     }
 
-    fn deliver_one(&self, timer: &Timer, due: &[Timer], cancelled: &HashSet<String>) -> Result<(), AppendError> {
-        if self.is_rolled_copy(timer, due)? {
-            return Ok(());
-        }
-        self.with_record(timer.offset, |record| self.deliver(record, timer, cancelled))?.unwrap_or(Ok(()))
+    fn deliver_one(
+        &self,
+        timer: &Timer,
+        cancelled: &HashSet<String>,
+        came: &mut HashSet<String>,
+    ) -> Result<(), AppendError> {
+        let deliver = |record: &Record<'_>| {
+            if self.is_rolled_copy(record, came) { Ok(()) } else { self.deliver(record, timer, cancelled) }
+        };
+        self.with_record(timer.offset, deliver)?.unwrap_or(Ok(()))
     }
 
-    /// Java stores a message again while it waits for more than two days (`TIMER_ROLL_TIMES`); the first copy is delivered then.
-    fn is_rolled_copy(&self, timer: &Timer, due: &[Timer]) -> Result<bool, AppendError> {
-        if timer.offset >= self.java.queue_offset {
-            return Ok(false);
+    /// Java stores a message again while it waits for more than two days (`TIMER_ROLL_TIMES`), and its queue has it twice then: the first
+    /// copy of what `came` at one time is delivered. One that this broker has carried on since is behind the other.
+    fn is_rolled_copy(&self, record: &Record<'_>, came: &mut HashSet<String>) -> bool {
+        if self.java.queue_offset == QueueOffset(0) {
+            return false;
         }
-        let identity = |timer: &Timer| {
-            self.with_record(timer.offset, |record| {
-                let text = record.properties();
-                let value = |name| property(&text, name).map(str::to_owned);
-                (value(names::TIMER_ROLL_TIMES).is_some(), value(names::REAL_TOPIC), value(names::UNIQUE_KEY))
-            })
+        let text = record.properties();
+        let (Some(topic), Some(key)) = (property(&text, names::REAL_TOPIC), property(&text, names::UNIQUE_KEY)) else {
+            return false;
         };
-        let Some((true, topic, key)) = identity(timer)? else { return Ok(false) };
-        for earlier in due.iter().take_while(|earlier| earlier.offset < timer.offset) {
-            if identity(earlier)?
-                .is_some_and(|(_, other_topic, other_key)| (other_topic, other_key) == (topic.clone(), key.clone()))
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        !came.insert(cancel_key(topic, key)) && property(&text, names::TIMER_ROLL_TIMES).is_some()
     }
 
     fn deliver(&self, record: &Record<'_>, timer: &Timer, cancelled: &HashSet<String>) -> Result<(), AppendError> {
@@ -275,108 +294,22 @@ impl TimerDelivery {
     }
 }
 
+fn timer_of(record: &Record<'_>, offset: QueueOffset) -> Option<Timer> {
+    let text = record.properties();
+    let due_ms = property(&text, names::TIMER_OUT_MS)?.parse().ok()?;
+    Some(Timer { due_ms, offset, cancels: property(&text, names::TIMER_DEL_UNIQKEY).is_some() })
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::sync::atomic::{AtomicI64, Ordering};
 
     use super::*;
-    use crate::config::BrokerConfig;
-    use crate::live_config::LiveConfig;
-    use crate::persistence::Persistence;
-    use crate::statistics::Statistics;
-    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, TroubledDisk, break_queue, message, wait_refused, wait_until};
-    use crate::timers::{TimerProgress, Timers};
-    use crate::topics::Topics;
+    use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, break_queue, wait_refused, wait_until};
+    use crate::timers::TimerProgress;
+    use crate::timers::house::{House, NOW};
     use ferromq_protocol::QueueId;
-    use ferromq_store::{AppendedMessage, Clock, Disk, Effort, Store, StoreConfig};
-
-    const NOW: i64 = 1_800_000_000_000;
-
-    /// Timers over a real store, with a clock of the test's own.
-    struct House {
-        clock_ms: Arc<AtomicI64>,
-        disk: Arc<TroubledDisk>,
-        store: Arc<Store>,
-        topics: Arc<Topics>,
-        timers: Arc<Timers>,
-        root: tempfile::TempDir,
-    }
-
-    impl House {
-        fn new() -> House {
-            let house = House::asleep();
-            house.timers.start().unwrap();
-            house
-        }
-
-        /// Nothing is entered or delivered yet.
-        fn asleep() -> House {
-            let root = tempfile::tempdir().unwrap();
-            let clock_ms = Arc::new(AtomicI64::new(NOW));
-            let time = Arc::clone(&clock_ms);
-            let clock = Clock::from_fn(move || time.load(Ordering::SeqCst));
-            let disk = Arc::new(TroubledDisk::default());
-            let config = StoreConfig {
-                segment_len: 1 << 20,
-                queue_file_entries: 1000,
-                index_enabled: false,
-                clock: clock.clone(),
-                disk: Arc::clone(&disk) as Arc<dyn Disk>,
-                ..StoreConfig::at(root.path())
-            };
-            let store = Arc::new(Store::open(config).unwrap());
-            let live = Arc::new(LiveConfig::new(BrokerConfig::default(), None));
-            let topics = Arc::new(Topics::open(root.path(), &live, &Persistence::default()).unwrap());
-            let dir = root.path().join("timers");
-            let java = root.path().join("timercheck");
-            let statistics = Arc::new(Statistics::new());
-            let timers = Timers::open(dir, &java, clock, Arc::clone(&store), Arc::clone(&topics), statistics).unwrap();
-            let timers = Arc::new(timers);
-            let woken = Arc::downgrade(&timers);
-            store.on_arrival(move |arrival| {
-                if let Some(timers) = woken.upgrade() {
-                    timers.arrived(arrival);
-                }
-            });
-            House { clock_ms, disk, store, topics, timers, root }
-        }
-
-        fn append(
-            &self,
-            topic: &str,
-            queue: QueueId,
-            properties: &str,
-            body: &[u8],
-        ) -> Result<AppendedMessage, AppendError> {
-            self.store.append(&NewMessage { born_timestamp: NOW, ..message(topic, queue, body, properties) })
-        }
-
-        /// Stores a message for queue 0 of a topic that is due in so many ms.
-        fn at(&self, in_ms: i64, topic: &str, more: &str) -> AppendedMessage {
-            let due_ms = self.clock_ms.load(Ordering::SeqCst) + in_ms;
-            let properties =
-                format!("TIMER_OUT_MS\u{1}{due_ms}\u{2}REAL_TOPIC\u{1}{topic}\u{2}REAL_QID\u{1}0\u{2}{more}");
-            self.append(TIMER_TOPIC, QUEUE, &properties, b"timer").unwrap()
-        }
-
-        fn pass(&self, ms: i64) {
-            self.clock_ms.fetch_add(ms, Ordering::SeqCst);
-            self.timers.worker.bell().wake();
-        }
-
-        fn count(&self, topic: &str, queue: u32) -> u64 {
-            self.store.queue_bounds(topic, QueueId(queue)).map_or(0, |bounds| bounds.max.0)
-        }
-
-        /// Returns once a queue has that many messages, and the thread has looked at everything.
-        fn wait_for(&self, topic: &str, queue: u32, count: u64) {
-            wait_until(&format!("{topic} never has {count} messages in queue {queue}"), || {
-                self.count(topic, queue) >= count
-            });
-            assert_eq!(self.count(topic, queue), count, "{topic}");
-        }
-    }
+    use ferromq_store::Effort;
 
     #[test]
     fn a_queue_that_takes_no_messages_holds_up_its_own_alone() {

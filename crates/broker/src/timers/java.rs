@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use ferromq_protocol::QueueOffset;
+use ferromq_store::Timer;
 
 /// How far a Java broker was with this store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub(super) struct JavaProgress {
 }
 
 impl JavaProgress {
+    pub fn has_delivered(&self, timer: &Timer) -> bool {
+        timer.offset < self.queue_offset && timer.due_ms < self.read_ms
+    }
+
     /// Nothing if no Java broker has served timers here.
     pub fn read(path: &Path) -> io::Result<JavaProgress> {
         let bytes = match fs::read(path) {

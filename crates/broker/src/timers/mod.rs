@@ -2,9 +2,12 @@
 //!
 //! One thread enters the queue of that topic into a [`TimerIndex`] and delivers what is due. A message is never delivered early, and at
 //! least once: the index is saved only up to where the delivered copies are on disk. Times are exact to the millisecond; Java's are
-//! whole seconds, rounded down. Java: `TimerMessageStore`.
+//! whole seconds, rounded down. What still waits when its segment is to go is stored again behind. Java: `TimerMessageStore`.
 
+mod carrying;
 mod delivery;
+#[cfg(test)]
+mod house;
 mod java;
 mod saving;
 mod wish;
@@ -20,10 +23,12 @@ use ferromq_store::{AppendError, Arrival, Clock, Store, TimerIndex};
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
+use crate::carrying::Carrying;
 use crate::destination::TIMER_QUEUE as QUEUE;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 use crate::worker::{Bell, Worker};
+use carrying::CarryProgress;
 use delivery::TurnError;
 use java::JavaProgress;
 use saving::{IndexSaver, SavePeriods};
@@ -73,6 +78,7 @@ struct TimerDelivery {
     java: JavaProgress,
     told: Mutex<Told>,
     save_periods: SavePeriods,
+    carrying: Arc<Carrying>,
 }
 
 impl Timers {
@@ -89,6 +95,7 @@ impl Timers {
         let mut java = JavaProgress::read(java_checkpoint)?;
         let end = store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default().max;
         java.queue_offset = java.queue_offset.min(end);
+        let worker = Worker::new("timers");
         let delivery = TimerDelivery {
             dir,
             index: Mutex::new(None),
@@ -99,9 +106,15 @@ impl Timers {
             java,
             save_periods: SavePeriods::default(),
             told: Mutex::default(),
+            carrying: Arc::new(Carrying::new("timers", worker.bell())),
         };
         *delivery.index.lock() = Some(delivery.open_index()?);
-        Ok(Timers { delivery: Arc::new(delivery), worker: Worker::new("timers") })
+        Ok(Timers { delivery: Arc::new(delivery), worker })
+    }
+
+    /// Holds the segments of what waits until it is carried on.
+    pub(crate) fn keeper(&self) -> Arc<Carrying> {
+        Arc::clone(&self.delivery.carrying)
     }
 
     /// For tests that do not want to wait for saves.
@@ -110,6 +123,11 @@ impl Timers {
         let delivery = Arc::get_mut(&mut self.delivery).expect("not before it is started");
         delivery.save_periods = SavePeriods { delivered: period, entered: period };
         self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bell(&self) -> &Bell {
+        self.worker.bell()
     }
 
     /// Begins to deliver, or goes on after a stop.
@@ -195,8 +213,9 @@ impl TimerDelivery {
     /// Until it is told to stop, or the store is closed.
     fn serve(&self, index: &mut TimerIndex, saving: &mut IndexSaver, bell: &Arc<Bell>) {
         let mut failing = false;
+        let mut carried = CarryProgress::default();
         while bell.begins() {
-            match self.turn(index, saving, bell) {
+            match self.turn(index, saving, &mut carried, bell) {
                 Err(TurnError::Append(AppendError::Closed)) => return,
                 Err(error) => {
                     if std::mem::replace(&mut failing, true) {
@@ -214,7 +233,10 @@ impl TimerDelivery {
                     }
                     if !more {
                         let next = index.next_ms().unwrap_or(i64::MAX).saturating_sub(self.clock.now_ms());
-                        let time = Duration::from_millis(next.max(0).unsigned_abs()).min(self.save_periods.delivered);
+                        // What waits for copies to arrive is due already.
+                        let least = i64::from(carried.is_under_way());
+                        let time =
+                            Duration::from_millis(next.max(least).unsigned_abs()).min(self.save_periods.delivered);
                         bell.sleep(i64::MAX, Some(time));
                     }
                 }

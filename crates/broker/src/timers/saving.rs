@@ -19,6 +19,9 @@ pub(super) struct SavePeriods {
     pub entered: Duration,
 }
 
+/// The same while a segment of the log is held up.
+const HELD_UP: Duration = Duration::from_millis(200);
+
 impl Default for SavePeriods {
     fn default() -> SavePeriods {
         SavePeriods { delivered: Duration::from_secs(1), entered: Duration::from_secs(5) }
@@ -86,6 +89,8 @@ impl TimerDelivery {
         let (now, saved) = (index.checkpoint(), index.saved());
         let SavePeriods { delivered, entered } = &self.save_periods;
         let period = if now.delivered_ms == saved.delivered_ms { *entered } else { *delivered };
+        // A segment waits for it.
+        let period = if now.carried == saved.carried { period } else { period.min(HELD_UP) };
         if !saving.next.is_waiting() && saving.running.is_none() && now != saved && saving.last.elapsed() >= period {
             saving.next.wait_for(marks.written, now);
             let bell = Arc::clone(bell);

@@ -1,0 +1,155 @@
+//! Messages that wait in a segment that is to go.
+//!
+//! The queue is walked in order, so this costs what it has in that segment, however far ahead the times are. What waits there is stored
+//! again behind, with one more `TIMER_ROLL_TIMES` as Java's broker stores it again, and the place up to which that is done goes into the
+//! index: what is before it is delivered from its copy. The index is saved, as ever, when the log is on the disk as far as it was then, and
+//! the segment is held until that is done. Killed between the copies and that, the broker has both, and delivers both.
+
+use ferromq_protocol::message::properties::names;
+use ferromq_protocol::message::{NewMessage, Properties, Record};
+use ferromq_protocol::topics::TIMER_TOPIC;
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
+use ferromq_store::{AppendError, AppendedMessage, Timer, TimerIndex};
+use tracing::error;
+
+use super::delivery::{TurnError, WHAT};
+use super::{QUEUE, TimerDelivery};
+use crate::missing;
+
+/// Messages of the queue that are looked at before what is due gets its turn, and about how many bytes of them are stored.
+const TURN: usize = 500;
+const TURN_BYTES: usize = 4 << 20;
+
+/// What the thread knows of what it carries on.
+#[derive(Debug, Default)]
+pub(super) struct CarryProgress {
+    /// What was stored again last and may not be entered yet.
+    under_way: Option<UnderWay>,
+    /// The log before the second is not needed as soon as the index is saved that says that the queue is carried on up to the first.
+    done: Option<(QueueOffset, PhysicalOffset)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    /// Where the copies end in the queue, and the earliest that one of them is due.
+    end: QueueOffset,
+    earliest_ms: i64,
+}
+
+impl CarryProgress {
+    pub fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// What is due then or later is not to be delivered yet: among it may be what takes back a message, or is taken back, that has left its
+    /// place and is not entered again.
+    pub fn not_from_ms(&mut self, entered: QueueOffset) -> Option<i64> {
+        self.under_way.take_if(|copies| copies.end <= entered);
+        self.under_way.map(|copies| copies.earliest_ms)
+    }
+}
+
+impl TimerDelivery {
+    /// Stores again, a turn of them, what waits in the part of the log that is to go. True when there is more to do right now.
+    pub(super) fn carry(&self, index: &mut TimerIndex, progress: &mut CarryProgress) -> Result<bool, AppendError> {
+        let Some(end) = self.carrying.wanted() else { return Ok(false) };
+        // Their arrival wakes this thread.
+        if progress.under_way.is_some() {
+            return Ok(false);
+        }
+        let more = match self.carry_before(end, index, progress) {
+            Err(TurnError::Append(error @ AppendError::Closed)) => return Err(error),
+            Err(error) => {
+                self.carrying.failed(&error);
+                false
+            }
+            Ok(more) => more,
+        };
+        self.carrying.turn_ends();
+        Ok(more)
+    }
+
+    fn carry_before(
+        &self,
+        end: PhysicalOffset,
+        index: &mut TimerIndex,
+        progress: &mut CarryProgress,
+    ) -> Result<bool, TurnError> {
+        // First: what comes meanwhile is behind it.
+        let dispatched = self.store.watermarks().dispatched;
+        let bounds = self.store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default();
+        let mut next = index.carried().max(bounds.min);
+        let last = index.entered().min(QueueOffset(next.0.saturating_add(TURN as u64)));
+        // Up to where nothing is needed once all of this is done.
+        let mut free = None;
+        let mut timers = Vec::new();
+        while next < last && free.is_none() {
+            let entry = missing::look_up_entry(&self.store, WHAT, TIMER_TOPIC, QUEUE, next);
+            match entry.map_err(missing::not_now)? {
+                Some(entry) if entry.physical >= end => free = Some(entry.physical),
+                Some(entry) => {
+                    timers.extend(self.timer_in(next, entry.physical)?.filter(|timer| !self.java.has_delivered(timer)));
+                    next = next.next();
+                }
+                None => next = next.next(),
+            }
+        }
+        if next >= bounds.max {
+            free = Some(dispatched);
+        }
+        let waiting = index.waiting(&timers)?;
+        let mut bytes = 0;
+        for (at, timer) in waiting.iter().enumerate() {
+            if bytes >= TURN_BYTES {
+                index.carry(&waiting[..at], timer.offset);
+                return Ok(false);
+            }
+            // Those before it are where they are now.
+            let copy = self.store_again(timer).inspect_err(|_| index.carry(&waiting[..at], timer.offset))?;
+            let Some(copy) = copy else { continue };
+            bytes += copy.record_len;
+            let earliest_ms = progress.under_way.map_or(timer.due_ms, |copies| copies.earliest_ms.min(timer.due_ms));
+            progress.under_way = Some(UnderWay { end: copy.queue_offset.next(), earliest_ms });
+        }
+        index.carry(&waiting, next);
+        progress.done = free.map(|free| (next, free));
+        Ok(free.is_none() && progress.under_way.is_none() && next < index.entered())
+    }
+
+    /// Tells how much of the log is not needed any more, as far as that is saved.
+    pub(super) fn tell_free(&self, index: &TimerIndex, progress: &mut CarryProgress) {
+        if let Some((_, free)) = progress.done.take_if(|(carried, _)| *carried <= index.saved().carried) {
+            self.carrying.is_free(free);
+        }
+    }
+
+    /// Stores a message again behind the others; `None` when there is nothing that could be, now or ever.
+    fn store_again(&self, timer: &Timer) -> Result<Option<AppendedMessage>, AppendError> {
+        let stored = self.with_record(timer.offset, |record| {
+            let mut properties = Properties::parse(&record.properties());
+            let rolled: u32 =
+                properties.value(names::TIMER_ROLL_TIMES).and_then(|times| times.parse().ok()).unwrap_or(0);
+            properties.set(names::TIMER_ROLL_TIMES, rolled.saturating_add(1));
+            match self.append_carried(record, properties.as_str()) {
+                // Its properties were at the limit: they stay as they are.
+                Err(error) if error.is_of_the_message() => self.append_carried(record, &record.properties()),
+                stored => stored,
+            }
+        })?;
+        match stored.transpose() {
+            Err(error) if error.is_of_the_message() => {
+                error!(queue_offset = %timer.offset, %error, "a timer message cannot be stored again before its segment goes, and is left out");
+                Ok(None)
+            }
+            stored => stored,
+        }
+    }
+
+    fn append_carried(&self, record: &Record<'_>, properties: &str) -> Result<AppendedMessage, AppendError> {
+        self.store.append_carried(&NewMessage::copy_of(record, TIMER_TOPIC, QUEUE, properties))
+    }
+}
+
+#[cfg(test)]
+#[path = "carrying_test.rs"]
+mod tests;
