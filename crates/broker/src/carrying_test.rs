@@ -354,3 +354,90 @@ fn delayed_messages_make_room_on_a_disk_that_counts_as_full() {
     house.pass(HOUR);
     house.wait_for("Hour", 0, 1);
 }
+
+#[test]
+fn an_open_transaction_outlives_its_segment_however_often_and_ends_once() {
+    for is_killed in [false, true] {
+        for commit in [false, true] {
+            let mut house = House::new();
+            let half = house.begin("");
+            for times in 1..=3 {
+                let end = house.fill_segment();
+                house.wait_free(end);
+                house = house.next(is_killed, end);
+                assert_eq!(house.count(TRANSACTION_HALF_TOPIC, 0), 1 + times, "stored again once");
+            }
+            let bytes = house.newest(TRANSACTION_HALF_TOPIC);
+            let record = Record::parse(&bytes).unwrap();
+            let said = [names::TRANSACTION_PREPARED_QUEUE_OFFSET, names::TRANSACTION_CHECK_TIMES];
+            assert_eq!(
+                said.map(|name| record.property(name).map(|value| value.into_owned())),
+                [Some("0".into()), None]
+            );
+            assert!(!house.end_with(&half, commit, "Other", "K"));
+            assert!(!house.end_with(&half, commit, "PG", "other"));
+            assert!(house.end(&half, commit));
+            house.see();
+            assert_eq!(house.count("T", 0), u64::from(commit));
+            // It has ended, and is not known any more.
+            assert!(!house.end(&half, true));
+            let house = house.restarted(PhysicalOffset(0));
+            assert!(!house.end(&half, true));
+            house.see();
+            assert_eq!(house.count("T", 0), u64::from(commit));
+        }
+    }
+}
+
+#[test]
+fn a_transaction_killed_while_it_is_carried_on_is_one() {
+    let house = House::new();
+    let half = house.begin("");
+    let end = house.fill_segment();
+    let held = house.disk.hold_log();
+    wait_until("it is not stored again", || {
+        assert!(house.holders(end).contains(&"open transactions"));
+        house.count(TRANSACTION_HALF_TOPIC, 0) == 2
+    });
+    house.assert_held(end, "open transactions");
+    let both = house.killed(PhysicalOffset(0));
+    assert!(both.end(&half, true) && both.end(&half, true));
+    both.see();
+    both.wait_free(end);
+    let both = both.killed(end);
+    assert!(!both.end(&half, true));
+    assert_eq!(both.count("T", 0), 1);
+    drop(held);
+    house.wait_free(end);
+}
+
+#[test]
+fn an_end_that_is_not_on_the_disk_holds_the_segment_of_its_half() {
+    let house = House::new();
+    let half = house.begin("");
+    let end = house.fill_segment();
+    house.wait_flushed();
+    let held = house.disk.hold_log();
+    assert!(house.end(&half, true));
+    house.assert_held(end, "open transactions");
+    drop(held);
+    house.wait_free(end);
+    assert_eq!(house.count(TRANSACTION_HALF_TOPIC, 0), 1, "it is not stored again");
+}
+
+#[test]
+fn a_half_at_the_limit_of_its_properties_outlives_its_segment() {
+    let house = House::new();
+    let id = "__transactionId__\u{1}K\u{2}";
+    let own =
+        format!("REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}0\u{2}PGROUP\u{1}PG\u{2}UNIQ_KEY\u{1}K\u{2}P\u{1}\u{2}{id}").len();
+    // Room for nothing more, but for what the id takes.
+    let half = house.begin(&format!("P\u{1}{}\u{2}{id}", "x".repeat(PROPERTIES_MAX - own - 20)));
+    let end = house.fill_segment();
+    house.wait_free(end);
+    let house = house.killed(end);
+    assert!(house.end(&half, true));
+    house.see();
+    let bytes = house.newest("T");
+    assert_eq!(Record::parse(&bytes).unwrap().property(names::TRANSACTION_ID).as_deref(), Some("K"));
+}

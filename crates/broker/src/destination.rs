@@ -228,6 +228,12 @@ pub(crate) fn restore_half(properties: &mut Properties) {
     for name in OF_A_HALF.iter().filter(|name| **name != names::TRANSACTION_ID) {
         properties.remove(name);
     }
+    // It had to make room when the half was carried on.
+    if !properties.contains(names::TRANSACTION_ID)
+        && let Some(key) = properties.value(names::UNIQUE_KEY).map(str::to_owned)
+    {
+        properties.set(names::TRANSACTION_ID, key);
+    }
 }
 
 /// The properties of a message whose time has come.

@@ -26,8 +26,8 @@ impl MasterDuties {
     }
 
     /// Whoever of them needs messages for longer than their segment is kept.
-    pub(crate) fn keepers(&self) -> [Arc<dyn Keeper>; 2] {
-        [self.timers.keeper(), self.delays.keeper()]
+    pub(crate) fn keepers(&self) -> [Arc<dyn Keeper>; 3] {
+        [self.timers.keeper(), self.transactions.keeper(), self.delays.keeper()]
     }
 
     /// Notes down how far they are, as far as the log is on disk. To be called again and again.
@@ -61,8 +61,8 @@ impl MasterDuties {
     }
 
     #[cfg(test)]
-    fn bells(&self) -> [&crate::worker::Bell; 2] {
-        [self.delays.bell(), self.timers.bell()]
+    fn bells(&self) -> [&crate::worker::Bell; 3] {
+        [self.delays.bell(), self.timers.bell(), self.transactions.bell()]
     }
 
     /// Saves how far they are. Only right once the store is closed: then all that they have delivered is on disk.

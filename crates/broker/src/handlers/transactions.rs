@@ -8,7 +8,7 @@ use ferromq_protocol::header::{EndTransactionRequest, ResumeCheckHalfMessageRequ
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{OffsetMessageId, Record, SysFlag};
 use ferromq_protocol::topics::{TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC};
-use ferromq_protocol::{PhysicalOffset, Reply, ResponseCode};
+use ferromq_protocol::{PhysicalOffset, QueueOffset, Reply, ResponseCode};
 use ferromq_store::{Effort, Round, Store};
 
 use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
@@ -43,15 +43,20 @@ impl TransactionPath {
                 return Err(Refusal::system_error(remark));
             }
         };
-        let found = match PhysicalOffset::try_from(request.commit_log_offset) {
-            Ok(at) => self.store.message_at(at, effort)?,
-            Err(_) => None,
-        };
+        let Ok(named) = PhysicalOffset::try_from(request.commit_log_offset) else { return Err(not_found()) };
+        let mut at = named;
+        let mut found = self.store.message_at(at, effort)?;
+        if found.is_none() && self.store.is_gone(named) {
+            // Its segment is, and the half may be carried on.
+            let from = QueueOffset::try_from(request.tran_state_table_offset).ok();
+            at = from.and_then(|from| self.transactions.carried(from)).ok_or_else(not_found)?;
+            found = self.store.message_at(at, effort)?;
+        }
         let record = found.as_deref().and_then(|bytes| Record::parse(bytes).ok());
         let Some(record) = record.filter(|record| record.topic() == TRANSACTION_HALF_TOPIC) else {
             return Err(not_found());
         };
-        self.refuse_mismatch(request, &record)?;
+        self.refuse_mismatch(request, &record, at == named)?;
         if !self.transactions.knows(&record, effort)? {
             return Err(not_found());
         }
@@ -64,7 +69,13 @@ impl TransactionPath {
         }
     }
 
-    fn refuse_mismatch(&self, request: &EndTransactionRequest, record: &Record<'_>) -> Result<(), Refusal> {
+    /// The record is what the request names, or where that was carried on to.
+    fn refuse_mismatch(
+        &self,
+        request: &EndTransactionRequest,
+        record: &Record<'_>,
+        is_named: bool,
+    ) -> Result<(), Refusal> {
         let immunity = record.property(names::CHECK_IMMUNITY_TIME_IN_SECONDS).filter(|seconds| !seconds.is_empty());
         if let Some(seconds) = immunity
             && !request.from_transaction_check
@@ -85,6 +96,12 @@ impl TransactionPath {
         }
         if record.property(names::PRODUCER_GROUP).as_deref() != Some(&*request.producer_group) {
             return Err(Refusal::system_error("The producer group wrong"));
+        }
+        if !is_named {
+            // The places cannot be held against each other any more, the transaction's id can.
+            let asked = request.transaction_id.as_deref().filter(|id| !id.is_empty());
+            let is_other = |id: &str| record.property(names::UNIQUE_KEY).is_some_and(|key| key != id);
+            return if asked.is_some_and(is_other) { Err(not_found()) } else { Ok(()) };
         }
         if record.queue_offset().as_i64() != request.tran_state_table_offset {
             return Err(Refusal::system_error("The transaction state table offset wrong"));

@@ -1,14 +1,15 @@
 //! Producers are asked after transactions that have waited long enough; what nobody ends is put aside.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ferromq_protocol::QueueOffset;
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::{
     TRANSACTION_CHECK_MAX_TIME_TOPIC, TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups,
 };
-use ferromq_store::{AppendError, Round};
+use ferromq_protocol::{PhysicalOffset, QueueOffset};
+use ferromq_store::{AppendError, Round, Want};
 use tracing::{debug, error, warn};
 
 use super::messages::Place;
@@ -28,10 +29,12 @@ const NOTE_PERIOD: Duration = Duration::from_secs(5);
 struct Start {
     half: QueueOffset,
     op: QueueOffset,
+    /// No half is open before it in the log.
+    free: PhysicalOffset,
 }
 
 impl OpenTransactions {
-    pub(super) fn run(&self, bell: &Bell) {
+    pub(super) fn run(&self, bell: &Arc<Bell>) {
         let mut last_round = Instant::now();
         let mut start = SaveAfterFlush::default();
         while bell.begins() {
@@ -45,7 +48,8 @@ impl OpenTransactions {
                 last_round = Instant::now();
                 self.round(bell);
             }
-            self.note_start(&mut start);
+            self.carry(bell);
+            self.note_start(&mut start, bell);
         }
     }
 
@@ -160,10 +164,15 @@ impl OpenTransactions {
 
     /// Notes down, as the offsets of a consumer group, from where the queues must be read: what was true at the last call, once the log is
     /// on disk up to where it was then.
-    fn note_start(&self, noted: &mut SaveAfterFlush<Start>) {
+    fn note_start(&self, noted: &mut SaveAfterFlush<Start>, bell: &Arc<Bell>) {
         if let Some(start) = noted.take_flushed(self.parts.store.watermarks().flushed) {
             // What was stored and not yet in the table then is in it now.
-            let (half, op) = self.pending.lock().start(start.half, start.op);
+            let (half, op, lowest) = {
+                let mut pending = self.pending.lock();
+                let (half, op) = pending.start(start.half, start.op);
+                (half, op, pending.lowest_place())
+            };
+            self.carrying.is_free(lowest.map_or(start.free, |lowest| lowest.min(start.free)));
             for (topic, offset) in [(TRANSACTION_HALF_TOPIC, half), (TRANSACTION_OP_HALF_TOPIC, op)] {
                 if self.parts.noted(topic) != offset {
                     self.parts.offsets.commit(topic, groups::TRANSACTION, QUEUE, offset.as_i64());
@@ -174,14 +183,23 @@ impl OpenTransactions {
             let end = |topic| self.parts.store.queue_bounds(topic, QUEUE).unwrap_or_default().max;
             // The queues' ends first and the log's last: what comes meanwhile is read once more, and is on disk before it counts.
             let ends = (end(TRANSACTION_HALF_TOPIC), end(TRANSACTION_OP_HALF_TOPIC));
-            let (half, op) = self.pending.lock().start(ends.0, ends.1);
-            noted.wait_for(self.parts.store.watermarks().written, Start { half, op });
+            let (start, lowest) = {
+                let mut pending = self.pending.lock();
+                (pending.start(ends.0, ends.1), pending.lowest_place())
+            };
+            let log = self.parts.store.watermarks().written;
+            let free = lowest.map_or(log, |lowest| lowest.min(log));
+            noted.wait_for(log, Start { half: start.0, op: start.1, free });
+            if self.carrying.wanted().is_some() {
+                let bell = Arc::clone(bell);
+                self.parts.store.when_safe(log, Want::Disk, move |_| bell.wake());
+            }
         }
     }
 }
 
 /// Whether a failure says nothing of other transactions: then a round goes on.
-fn is_of_one(error: &AppendError) -> bool {
+pub(super) fn is_of_one(error: &AppendError) -> bool {
     match error {
         // Nobody is asked without a copy there.
         AppendError::QueueBehind { topic, .. } => topic != TRANSACTION_HALF_TOPIC,

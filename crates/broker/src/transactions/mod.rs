@@ -6,10 +6,13 @@
 //! again at the start, from where the group `CID_RMQ_SYS_TRANS` has committed; its size is that of the open transactions, not of their
 //! history, and no half stays far behind the others. Java: `TransactionalMessageServiceImpl`.
 //!
+//! A half whose segment is to go is stored again at the log's end as well, with nobody asked.
+//!
 //! A transaction ends once: the end takes it out of the table first, and only then stores the message and the op message. A crash
 //! between these two leads to one more question, and a second delivery if the producer says commit again.
 
 mod asking;
+mod carrying;
 #[cfg(test)]
 mod house;
 mod messages;
@@ -24,10 +27,11 @@ use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::TRANSACTION_HALF_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
-use ferromq_store::{AppendError, AppendedMessage, Clock, DelayLevels, Effort, ReadError, Round, Store};
+use ferromq_store::{AppendError, AppendedMessage, Clock, DelayLevels, Effort, Keeper, ReadError, Round, Store};
 use parking_lot::Mutex;
 use tracing::{debug, info};
 
+use crate::carrying::Carrying;
 use crate::clients::Clients;
 use crate::clock::now_ms;
 use crate::consumer_offsets::ConsumerOffsets;
@@ -69,6 +73,7 @@ pub(crate) struct Transactions {
 struct OpenTransactions {
     parts: TransactionParts,
     pending: Mutex<PendingHalves>,
+    carrying: Carrying,
 }
 
 /// More transactions are open than this broker keeps track of.
@@ -95,14 +100,26 @@ impl Transactions {
         if pending.len() > 0 {
             info!(count = pending.len(), "transactions are open");
         }
-        let table = OpenTransactions { parts, pending: Mutex::new(pending) };
-        Ok(Transactions { table: Arc::new(table), worker: Worker::new("transactions") })
+        let worker = Worker::new("transactions");
+        let carrying = Carrying::new("open transactions", worker.bell());
+        let table = OpenTransactions { parts, pending: Mutex::new(pending), carrying };
+        Ok(Transactions { table: Arc::new(table), worker })
+    }
+
+    /// Holds the segments of open transactions until they are carried on.
+    pub(crate) fn keeper(&self) -> Arc<dyn Keeper> {
+        Arc::clone(&self.table) as Arc<dyn Keeper>
     }
 
     /// Begins to ask, or goes on after a stop.
     pub(crate) fn start(&self) -> io::Result<()> {
         let table = Arc::clone(&self.table);
         self.worker.start(move |bell| table.run(bell))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bell(&self) -> &crate::worker::Bell {
+        self.worker.bell()
     }
 
     /// Ends the thread.
@@ -143,6 +160,11 @@ impl Transactions {
             return Ok(true);
         }
         places::is_in_its_queue(&table.parts.store, record, effort)
+    }
+
+    /// Where the half is that was carried on from a place in its queue, if its transaction is open.
+    pub(crate) fn carried(&self, from: QueueOffset) -> Option<PhysicalOffset> {
+        self.table.pending.lock().carried(from)
     }
 
     /// How long ago the producer made the half, in ms, if its transaction is open.
@@ -246,8 +268,8 @@ impl OpenTransactions {
 
     /// A half has been stored once more, behind the others.
     fn moved(&self, half: &Half, copy: &AppendedMessage, round: &Round<'_>) -> Result<(), AppendError> {
-        let (at, physical, stored_ms) = (copy.queue_offset, copy.physical_offset, self.parts.forward.now_ms());
-        if self.pending.lock().moved(half.queue_offset, at, physical, stored_ms) {
+        let (at, physical) = (copy.queue_offset, copy.physical_offset);
+        if self.pending.lock().moved(half.queue_offset, at, physical) {
             return Ok(());
         }
         // It has ended meanwhile, and that end does not name this copy.

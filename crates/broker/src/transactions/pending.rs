@@ -3,7 +3,7 @@
 //! Synchronous and deterministic: no store, no clock. A half that is asked after gets a copy at the end of its queue, so that the queue's
 //! beginning can be left behind; all its copies stand for one transaction, which ends once, whichever of them is named.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
@@ -27,7 +27,7 @@ pub(crate) struct Half {
     /// When the producer made it, in ms by a clock that only goes forward, as all times here; when it was stored, if the producer's clock
     /// cannot be right.
     pub born_ms: i64,
-    /// When the newest copy was stored, in ms.
+    /// When the first copy was stored, in ms, or the oldest that a start has found.
     pub stored_ms: i64,
     /// Age from which it is asked after, in ms, if the producer has set one: `CHECK_IMMUNITY_TIME_IN_SECONDS`.
     pub immunity_ms: Option<i64>,
@@ -64,10 +64,8 @@ impl Half {
         }
         match self.immunity_ms {
             Some(immunity) => now_ms.saturating_sub(self.born_ms) > immunity,
-            // Its first copy: by our own clock, so that a producer whose clock is behind is not asked at once.
-            None if self.older.is_empty() => now_ms.saturating_sub(self.stored_ms) > timeout_ms,
-            // It was old enough in an earlier round, so it is in every one.
-            None => true,
+            // By our own clock, so that a producer whose clock is behind is not asked at once.
+            None => now_ms.saturating_sub(self.stored_ms) > timeout_ms,
         }
     }
 }
@@ -81,8 +79,8 @@ pub(crate) struct PendingHalves {
     newest: HashMap<QueueOffset, QueueOffset>,
     /// Every copy of halves that were put aside, the latest ones, with the half's first copy.
     given_up: BTreeMap<QueueOffset, QueueOffset>,
-    /// Taken to be ended, and not known to be in the log as such.
-    ending: BTreeSet<QueueOffset>,
+    /// Taken to be ended, and not known to be in the log as such; with the place of each in the log.
+    ending: BTreeMap<QueueOffset, PhysicalOffset>,
     /// Runs of op messages that name a half which is still ahead of the lowest pending one.
     marks: VecDeque<Marks>,
 }
@@ -115,7 +113,7 @@ impl PendingHalves {
     /// [`unsettled`](Self::unsettled) follows.
     pub fn claim(&mut self, copy: QueueOffset) -> Option<Half> {
         let half = self.remove(copy)?;
-        self.ending.insert(half.queue_offset);
+        self.ending.insert(half.queue_offset, half.physical);
         Some(half)
     }
 
@@ -198,13 +196,33 @@ impl PendingHalves {
     }
 
     /// A half has a new copy. False when the transaction has ended meanwhile.
-    pub fn moved(&mut self, from: QueueOffset, to: QueueOffset, physical: PhysicalOffset, stored_ms: i64) -> bool {
+    pub fn moved(&mut self, from: QueueOffset, to: QueueOffset, physical: PhysicalOffset) -> bool {
         let Some(mut half) = self.remove(from) else { return false };
         half.older.push(half.queue_offset);
         half.put_aside = false;
-        (half.queue_offset, half.physical, half.stored_ms) = (to, physical, stored_ms);
+        (half.queue_offset, half.physical) = (to, physical);
         self.insert(half);
         true
+    }
+
+    /// The lowest place in the log of a half whose message may be wanted.
+    pub fn lowest_place(&self) -> Option<PhysicalOffset> {
+        let waiting = self.halves.values().find(|half| !half.lacks_op_only()).map(|half| half.physical);
+        waiting.into_iter().chain(self.ending.values().copied()).min()
+    }
+
+    /// The next one, in the order of their newest copies, from `from` on, whose message may be wanted and has no copy behind `place`.
+    pub fn next_before(&self, from: QueueOffset, place: PhysicalOffset) -> Option<&Half> {
+        self.halves
+            .range(from..)
+            .map(|(_, half)| half)
+            .find(|half| !half.lacks_op_only())
+            .filter(|half| half.physical < place)
+    }
+
+    /// Where the newest copy is of the transaction that had an older one there.
+    pub fn carried(&self, older: QueueOffset) -> Option<PhysicalOffset> {
+        self.halves.get(self.newest.get(&older)?).map(|half| half.physical)
     }
 
     /// The next one to be asked after, in the order of their newest copies, from `from` on and before `end`.
@@ -231,8 +249,8 @@ impl PendingHalves {
     /// From where the two queues must be read to know all this again, given their ends; never beyond these.
     pub fn start(&mut self, half_end: QueueOffset, op_end: QueueOffset) -> (QueueOffset, QueueOffset) {
         let lowest = self.halves.first_key_value().map(|(lowest, _)| lowest);
-        let half =
-            [lowest, self.ending.first(), Some(&half_end)].into_iter().flatten().min().copied().unwrap_or(half_end);
+        let ending = self.ending.first_key_value().map(|(lowest, _)| lowest);
+        let half = [lowest, ending, Some(&half_end)].into_iter().flatten().min().copied().unwrap_or(half_end);
         while self.marks.front().is_some_and(|marks| marks.highest_half < half) {
             self.marks.pop_front();
         }
@@ -255,7 +273,7 @@ mod tests {
     #[test]
     fn what_was_put_aside_can_be_committed_once() {
         let mut pending = pending([1]);
-        assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2), 0));
+        assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2)));
         let half = pending.claim(QueueOffset(1)).unwrap();
         pending.gave_up(&half);
         pending.settle(&half, QueueOffset(0));
@@ -270,7 +288,7 @@ mod tests {
     fn a_commit_beside_a_give_up_whose_op_message_fails_is_neither_lost_nor_done_twice() {
         for stored in [true, false] {
             let mut pending = pending([1]);
-            assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2), 0));
+            assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2)));
             let half = pending.claim_put_aside(QueueOffset(2), true).unwrap();
             // Its producer comes in between.
             assert_eq!(pending.claim(QueueOffset(1)), None);
@@ -311,10 +329,42 @@ mod tests {
     }
 
     #[test]
+    fn what_may_still_be_wanted_holds_the_log() {
+        let mut pending = pending([1, 2, 3]);
+        let lowest = |pending: &PendingHalves| pending.lowest_place().map(|place| place.0);
+        let claimed = pending.claim(QueueOffset(1)).unwrap();
+        assert_eq!(lowest(&pending), Some(100), "its end may fail");
+        pending.settle(&claimed, QueueOffset(0));
+        assert_eq!(lowest(&pending), Some(200));
+        let claimed = pending.claim(QueueOffset(2)).unwrap();
+        // Its message is stored.
+        pending.insert(Half { ended: true, ..claimed });
+        assert_eq!(lowest(&pending), Some(300));
+        let next = |pending: &PendingHalves, place| {
+            pending.next_before(QueueOffset(0), PhysicalOffset(place)).map(|half| half.queue_offset.0)
+        };
+        assert_eq!([next(&pending, 300), next(&pending, 301)], [None, Some(3)]);
+        assert!(pending.moved(QueueOffset(3), QueueOffset(4), PhysicalOffset(400)));
+        assert_eq!((lowest(&pending), next(&pending, 301)), (Some(400), None));
+        assert_eq!(
+            [1, 2, 3, 4].map(|at| pending.carried(QueueOffset(at)).map(|place| place.0)),
+            [None, None, Some(400), None]
+        );
+    }
+
+    #[test]
+    fn a_half_that_is_carried_on_is_asked_after_no_sooner() {
+        let mut pending = pending([1]);
+        assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(200)));
+        let due = |now| pending.next_due(QueueOffset(0), QueueOffset(3), now, 100).is_some();
+        assert_eq!([due(100), due(101)], [false, true]);
+    }
+
+    #[test]
     fn a_transaction_ends_once_whichever_copy_is_named() {
         let mut pending = pending([3, 4]);
-        assert!(pending.moved(QueueOffset(3), QueueOffset(5), PhysicalOffset(500), 9));
-        assert!(pending.moved(QueueOffset(3), QueueOffset(6), PhysicalOffset(600), 10));
+        assert!(pending.moved(QueueOffset(3), QueueOffset(5), PhysicalOffset(500)));
+        assert!(pending.moved(QueueOffset(3), QueueOffset(6), PhysicalOffset(600)));
         let ended = pending.claim(QueueOffset(5)).unwrap();
         assert_eq!(
             (ended.queue_offset, ended.physical, ended.first()),
@@ -324,7 +374,7 @@ mod tests {
         for copy in [3, 5, 6] {
             assert_eq!(pending.claim(QueueOffset(copy)), None);
         }
-        assert!(!pending.moved(QueueOffset(6), QueueOffset(7), PhysicalOffset(700), 11));
+        assert!(!pending.moved(QueueOffset(6), QueueOffset(7), PhysicalOffset(700)));
         pending.settle(&ended, QueueOffset(0));
         assert_eq!((pending.len(), pending.newest.len()), (1, 0));
     }
@@ -341,7 +391,7 @@ mod tests {
         assert_eq!([due(&pending, 0, 101), due(&pending, 2, 101), due(&pending, 3, 101)], [Some(1), Some(2), None]);
         assert_eq!([due(&pending, 3, 151), due(&pending, 4, 500), due(&pending, 4, 501)], [Some(3), None, Some(4)]);
         // A copy goes behind the end that the round began with.
-        assert!(pending.moved(QueueOffset(1), QueueOffset(5), PhysicalOffset(0), 101));
+        assert!(pending.moved(QueueOffset(1), QueueOffset(5), PhysicalOffset(0)));
         assert_eq!(due(&pending, 0, 300), Some(2));
         assert_eq!(pending.next_due(QueueOffset(5), QueueOffset(5), 9_999, 0), None);
         // The next round asks after it again, whatever its copy's age.

@@ -23,24 +23,23 @@ impl TransactionParts {
         self.for_each(TRANSACTION_HALF_TOPIC, self.noted(TRANSACTION_HALF_TOPIC), |record| {
             let text = record.properties();
             let first = first_copy(record);
-            let earlier = first.and_then(|first| pending.remove(first));
-            let older = match earlier {
-                Some(earlier) => {
-                    let mut older = earlier.older;
-                    older.push(earlier.queue_offset);
-                    older
-                }
-                None => first.into_iter().collect(),
-            };
             // Stored later than now: the clock was set back meanwhile.
             let age_ms = wall_ms.saturating_sub(record.store_timestamp()).max(0);
             let stored_ms = forward_ms.saturating_sub(age_ms);
+            let earlier = first.and_then(|first| pending.remove(first));
+            let (older, first_stored_ms) = match earlier {
+                Some(mut earlier) => {
+                    earlier.older.push(earlier.queue_offset);
+                    (earlier.older, earlier.stored_ms)
+                }
+                None => (first.into_iter().collect(), stored_ms),
+            };
             pending.insert(Half {
                 queue_offset: record.queue_offset(),
                 physical: record.physical_offset(),
                 older,
                 born_ms: stored_ms.saturating_sub(age_when_stored(record.born_timestamp(), record.store_timestamp())),
-                stored_ms,
+                stored_ms: first_stored_ms,
                 immunity_ms: property(&text, names::CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(immunity_ms),
                 ended: false,
                 put_aside: false,
