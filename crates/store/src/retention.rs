@@ -300,6 +300,10 @@ impl Retention {
             tracing::info!(path = %first.path().display(), %reason, needed_by, held_up_ms, "deleted the oldest log file");
             used = self.look_at_disk(rules);
         }
+        if by_hand && progress.held_up.is_some() {
+            // A round in which somebody was only asked is none.
+            self.by_hand.fetch_add(1, Ordering::AcqRel);
+        }
         Ok(())
     }
 

@@ -180,6 +180,26 @@ fn a_deletion_by_hand_ends() {
 }
 
 #[test]
+fn a_deletion_by_hand_outlasts_what_is_needed() {
+    let site = Site::new();
+    let store = open(&site);
+    put_many(&store, T, 10);
+    settle(&store);
+    site.advance(2 * HOUR_MS);
+    let timers = Needs::from("timers", 0);
+    store.add_keeper(Arc::clone(&timers) as Arc<dyn Keeper>);
+    store.delete_expired();
+    let mut progress = Progress::default();
+    for _ in 0..50 {
+        store.retention.go_round(&mut progress);
+    }
+    assert_eq!(log_min(&store), 0);
+    timers.from.store(u64::MAX, Ordering::SeqCst);
+    store.retention.go_round(&mut progress);
+    assert_eq!(log_min(&store), 3 * SEGMENT);
+}
+
+#[test]
 fn a_disk_that_is_too_full_takes_what_is_young() {
     // A tenth for each segment.
     let by_segments: UsedRatio = |dir| {
