@@ -29,7 +29,13 @@ const CRC_AT: usize = WITNESS_AT + WITNESS_LEN;
 /// Where the log begins, with a sum of its own over all from the magic on: a file from before there was this has none.
 const BEGIN_AT: usize = CRC_AT + 4;
 const BEGIN_CRC_AT: usize = BEGIN_AT + 8;
-const USED_LEN: usize = BEGIN_CRC_AT + 4;
+/// Says that there is a list of queues and index files (inventory.rs), and its id.
+const INVENTORY: [u8; 4] = *b"LIST";
+const INVENTORY_AT: usize = BEGIN_CRC_AT + 4;
+const INVENTORY_ID_AT: usize = INVENTORY_AT + INVENTORY.len();
+const USED_LEN: usize = INVENTORY_ID_AT + 8;
+/// The year 9999: what says more is no time.
+const LAST_MS: i64 = 253_402_300_800_000;
 /// Recovery starts so much earlier than the times say. Java: StoreCheckpoint.getMinTimestamp.
 const MARGIN_MS: i64 = 3_000;
 
@@ -42,6 +48,17 @@ pub struct DurableUpTo {
     pub queues: u64,
     /// Index entries of the records.
     pub index: u64,
+}
+
+/// What the file says when the store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// What FerroMQ wrote.
+    Places(DurableUpTo),
+    /// What a Java broker wrote: store times.
+    Times,
+    /// It is missing, or damaged.
+    Nothing,
 }
 
 /// How far one of the three is on the disk.
@@ -95,16 +112,18 @@ pub struct Checkpoint {
     log_begin: AtomicU64,
     /// Whether the positions say anything: not yet where only times are known.
     by_place: AtomicBool,
-    /// The positions as the file was opened, if it has any that hold.
-    found: Option<DurableUpTo>,
-    /// Likewise where the log began.
+    /// What it said as it was opened.
+    told: Mutex<Told>,
+    /// Id of the inventory that there must be; 0 for none.
+    inventory: AtomicU64,
+    /// Where the log began then.
     found_begin: Option<u64>,
     /// As last written.
     written: Mutex<[u8; USED_LEN]>,
 }
 
 impl Checkpoint {
-    /// Opens the file, or makes it; what is missing in it counts as 0.
+    /// Opens the file, or makes it. Of one that is damaged nothing is believed.
     pub fn open(path: PathBuf) -> Result<Checkpoint, OpenError> {
         let file = OpenOptions::new()
             .read(true)
@@ -120,24 +139,39 @@ impl Checkpoint {
         }
         let mut bytes = [0; USED_LEN];
         file.read_exact_at(&mut bytes, 0).map_err(OpenError::io("read", &path))?;
+        let told = told_by(&bytes);
+        let written = Mutex::new(bytes);
+        if told == Told::Nothing {
+            if bytes != [0; USED_LEN] {
+                tracing::error!(path = %path.display(), "the checkpoint is damaged: nothing it says is believed");
+            }
+            bytes.fill(0);
+        }
         // Java reads them signed; below 0 makes no sense in any of them.
         let field = |at: usize| long_at(&bytes, at).cast_signed().max(0);
-        let found = positions_in(&bytes);
-        let found_begin = found.and_then(|_| begin_in(&bytes));
-        let positions = found.unwrap_or(DurableUpTo { log: 0, queues: 0, index: 0 });
+        let positions = match told {
+            Told::Places(found) => found,
+            Told::Times | Told::Nothing => DurableUpTo { log: 0, queues: 0, index: 0 },
+        };
+        let found_begin = if let Told::Places(_) = told { begin_in(&bytes) } else { None };
         Ok(Checkpoint {
             log: DurableMark::new(field(0), positions.log),
             queues: DurableMark::new(field(8), positions.queues),
             index: DurableMark::new(field(16), positions.index),
-            by_place: AtomicBool::new(found.is_some()),
-            found,
+            by_place: AtomicBool::new(matches!(told, Told::Places(_))),
+            told: Mutex::new(told),
+            inventory: AtomicU64::new(if bytes[INVENTORY_AT..INVENTORY_ID_AT] == INVENTORY {
+                field(INVENTORY_ID_AT).cast_unsigned()
+            } else {
+                0
+            }),
             found_begin,
             log_begin: AtomicU64::new(found_begin.unwrap_or(0)),
             master_flushed: AtomicU64::new(field(24).cast_unsigned()),
             confirmed: AtomicU64::new(field(32).cast_unsigned()),
             path,
             file,
-            written: Mutex::new(bytes),
+            written,
         })
     }
 
@@ -145,9 +179,32 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The positions of the last stop or crash; `None` when a Java broker wrote the file last, or nobody.
+    /// What it said as it was opened.
+    pub fn told(&self) -> Told {
+        *self.told.lock()
+    }
+
+    /// It is another store's.
+    pub fn disbelieve(&self) {
+        *self.told.lock() = Told::Nothing;
+        [&self.log, &self.queues, &self.index].into_iter().for_each(|part| part.only_to(0));
+    }
+
+    /// The positions of the last stop or crash; `None` when a Java broker wrote the file last, or nobody, or it is damaged.
     pub fn found(&self) -> Option<DurableUpTo> {
-        self.found
+        match self.told() {
+            Told::Places(found) => Some(found),
+            Told::Times | Told::Nothing => None,
+        }
+    }
+
+    /// The id of the inventory that has to be there.
+    pub fn inventory(&self) -> Option<u64> {
+        Some(self.inventory.load(Ordering::Acquire)).filter(|id| *id != 0)
+    }
+
+    pub fn inventory_is(&self, id: Option<u64>) {
+        self.inventory.store(id.unwrap_or(0), Ordering::Release);
     }
 
     /// Where the log began then: what is missing from there on was not deleted. `None` where that is not known.
@@ -221,7 +278,10 @@ impl Checkpoint {
 
     /// The positions that the file has.
     pub fn saved(&self) -> Option<DurableUpTo> {
-        positions_in(&self.written.lock())
+        match told_by(&self.written.lock()) {
+            Told::Places(places) => Some(places),
+            Told::Times | Told::Nothing => None,
+        }
     }
 
     /// Writes the fields out if they changed.
@@ -244,7 +304,11 @@ impl Checkpoint {
             bytes[CRC_AT..BEGIN_AT].copy_from_slice(&crc.to_be_bytes());
             bytes[BEGIN_AT..BEGIN_CRC_AT].copy_from_slice(&self.log_begin.load(Ordering::Acquire).to_be_bytes());
             let crc = crc32fast::hash(&bytes[MAGIC_AT..BEGIN_CRC_AT]);
-            bytes[BEGIN_CRC_AT..].copy_from_slice(&crc.to_be_bytes());
+            bytes[BEGIN_CRC_AT..INVENTORY_AT].copy_from_slice(&crc.to_be_bytes());
+        }
+        if let Some(id) = self.inventory() {
+            bytes[INVENTORY_AT..INVENTORY_ID_AT].copy_from_slice(&INVENTORY);
+            bytes[INVENTORY_ID_AT..].copy_from_slice(&id.to_be_bytes());
         }
         if *written != bytes {
             self.file.write_all_at(&bytes, 0)?;
@@ -295,19 +359,18 @@ impl CheckpointFile {
     /// `None` for bytes that are too few to be one.
     pub fn decode(bytes: &[u8]) -> Option<CheckpointFile> {
         let bytes: &[u8; USED_LEN] = bytes.first_chunk()?;
-        let witness_moved = bytes[WITNESS_AT..CRC_AT] != bytes[..WITNESS_LEN];
-        let places = match positions_in(bytes) {
-            Some(up_to) => {
+        let places = match told_by(bytes) {
+            Told::Places(up_to) => {
                 let begin = match begin_in(bytes) {
                     Some(begin) => LogBegin::At(begin),
-                    None if bytes[BEGIN_AT..] == [0; USED_LEN - BEGIN_AT] => LogBegin::Unsaid,
+                    None if bytes[BEGIN_AT..INVENTORY_AT] == [0; INVENTORY_AT - BEGIN_AT] => LogBegin::Unsaid,
                     None => LogBegin::Damaged,
                 };
                 Places::Hold { up_to, begin }
             }
-            None if bytes[MAGIC_AT..].iter().all(|byte| *byte == 0) => Places::None,
-            None if bytes[MAGIC_AT..POSITIONS_AT] == MAGIC && crc_holds(bytes) && witness_moved => Places::Outdated,
-            None => Places::Damaged,
+            _ if bytes[MAGIC_AT..INVENTORY_AT].iter().all(|byte| *byte == 0) => Places::None,
+            Told::Times => Places::Outdated,
+            Told::Nothing => Places::Damaged,
         };
         Some(CheckpointFile {
             log_time: long_at(bytes, 0).cast_signed(),
@@ -324,20 +387,31 @@ fn crc_holds(bytes: &[u8; USED_LEN]) -> bool {
     bytes[CRC_AT..BEGIN_AT] == crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]).to_be_bytes()
 }
 
-/// The positions in a file, if they are whole and nobody has moved the times since they were written.
-fn positions_in(bytes: &[u8; USED_LEN]) -> Option<DurableUpTo> {
-    let holds =
-        bytes[MAGIC_AT..POSITIONS_AT] == MAGIC && crc_holds(bytes) && bytes[WITNESS_AT..CRC_AT] == bytes[..WITNESS_LEN];
-    holds.then(|| DurableUpTo {
-        log: long_at(bytes, POSITIONS_AT),
-        queues: long_at(bytes, POSITIONS_AT + 8),
-        index: long_at(bytes, POSITIONS_AT + 16),
+fn told_by(bytes: &[u8; USED_LEN]) -> Told {
+    let long = |at: usize| long_at(bytes, at);
+    let ours = &bytes[MAGIC_AT..BEGIN_AT];
+    if ours.iter().all(|byte| *byte == 0) {
+        let is_time = |at: usize| (0..LAST_MS).contains(&long(at).cast_signed());
+        let is_blank = bytes[..WITNESS_LEN].iter().all(|byte| *byte == 0);
+        return if is_blank || ![0, 8, 16].into_iter().all(is_time) { Told::Nothing } else { Told::Times };
+    }
+    if bytes[MAGIC_AT..POSITIONS_AT] != MAGIC || !crc_holds(bytes) {
+        return Told::Nothing;
+    }
+    if bytes[WITNESS_AT..CRC_AT] != bytes[..WITNESS_LEN] {
+        // Somebody has moved the times since they were written.
+        return Told::Times;
+    }
+    Told::Places(DurableUpTo {
+        log: long(POSITIONS_AT),
+        queues: long(POSITIONS_AT + 8),
+        index: long(POSITIONS_AT + 16),
     })
 }
 
 /// Where the log begins, in a file whose positions hold.
 fn begin_in(bytes: &[u8; USED_LEN]) -> Option<u64> {
-    let holds = bytes[BEGIN_CRC_AT..] == crc32fast::hash(&bytes[MAGIC_AT..BEGIN_CRC_AT]).to_be_bytes();
+    let holds = bytes[BEGIN_CRC_AT..INVENTORY_AT] == crc32fast::hash(&bytes[MAGIC_AT..BEGIN_CRC_AT]).to_be_bytes();
     holds.then(|| long_at(bytes, BEGIN_AT))
 }
 
@@ -384,14 +458,14 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             std::fs::write(&path, bad).unwrap();
-            assert_eq!(found(), None, "byte {at}");
+            assert_eq!(Checkpoint::open(path.clone()).unwrap().told(), Told::Nothing, "byte {at}");
         }
         checkpoint.log_begins_at(4096);
         checkpoint.save(&LocalDisk).unwrap();
         let begin = || Checkpoint::open(path.clone()).unwrap().found_begin();
         assert_eq!(begin(), Some(4096));
         let with_begin = std::fs::read(&path).unwrap();
-        for at in MAGIC_AT..USED_LEN {
+        for at in MAGIC_AT..INVENTORY_AT {
             let mut bad = with_begin.clone();
             bad[at] ^= 1;
             std::fs::write(&path, bad).unwrap();
@@ -405,7 +479,7 @@ mod tests {
         let mut java = good.clone();
         java[7] += 1;
         std::fs::write(&path, java).unwrap();
-        assert_eq!(found(), None);
+        assert_eq!(Checkpoint::open(path.clone()).unwrap().told(), Told::Times);
     }
 
     #[test]

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use ferromq_protocol::message::record::RECORD_LEN_MIN;
-use ferromq_protocol::{QueueId, QueueOffset};
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::disk::{self, Disk};
 use crate::error::OpenError;
-use crate::files::{self, segment_name};
+use crate::files::{self, SegmentPath, segment_name};
 use crate::looking::{Look, ReadError};
 use crate::mappings::{Mappings, Segment};
 use crate::queue_file::{ENTRY_LEN, QueueEntry, QueueFile};
@@ -49,6 +49,14 @@ type Files<'a> = RwLockReadGuard<'a, Vec<Arc<Segment>>>;
 fn segment_of(files: &[Arc<Segment>], offset: u64, file_entries: u64) -> Option<&Arc<Segment>> {
     let index = offset.checked_sub(files.first()?.first())? / file_entries;
     files.get(usize::try_from(index).ok()?)
+}
+
+/// What a queue has: its entries from `min` on, up to one of a record that ends at `end`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueExtent {
+    pub min: u64,
+    pub max: u64,
+    pub end: u64,
 }
 
 const LIVE: u8 = 0;
@@ -95,6 +103,8 @@ pub struct ConsumeQueue {
     doubted: AtomicU64,
     /// Entries before it are on the disk.
     flushed: AtomicU64,
+    /// What [`ConsumeQueue::note`] found last.
+    noted: Mutex<QueueExtent>,
     /// Files were made since the directory was synced.
     dir_dirty: AtomicBool,
     /// When it was put into the list of queues to be flushed: see [`Queues::mark_dirty`](crate::queues::Queues::mark_dirty).
@@ -128,6 +138,7 @@ impl ConsumeQueue {
             next: AtomicU64::new(0),
             doubted: AtomicU64::new(u64::MAX),
             flushed: AtomicU64::new(0),
+            noted: Mutex::default(),
             dir_dirty: AtomicBool::new(false),
             listed_in: AtomicU64::new(0),
             standing: AtomicU8::new(LIVE),
@@ -138,16 +149,18 @@ impl ConsumeQueue {
         }
     }
 
-    /// Opens the files of a queue. Its end is the first entry that is not there; files after it hold nothing and go.
+    /// Opens the files of a queue, which follow one another. Its end is the first entry that is not there; files after it hold nothing
+    /// and go.
     pub fn open(
         topic: Arc<str>,
         id: QueueId,
         dir: PathBuf,
+        segments: Vec<SegmentPath>,
         file_entries: u64,
         mappings: Arc<Mappings>,
     ) -> Result<ConsumeQueue, OpenError> {
         let mut files: Vec<Arc<Segment>> = Vec::new();
-        for segment in files::list_segments(&dir, file_entries * ENTRY_LEN as u64, "mappedFileSizeConsumeQueue")? {
+        for segment in segments {
             if let Some(full) = files.last() {
                 full.set_full();
             }
@@ -283,6 +296,59 @@ impl ConsumeQueue {
     /// Where the file after the one of `offset` begins. Java: ConsumeQueue.rollNextFile.
     pub fn next_file_start(&self, offset: u64) -> u64 {
         (offset / self.file_entries + 1) * self.file_entries
+    }
+
+    /// Notes its extent, for the list that is written when all of it is on the disk. With the dispatch held, or before there is one.
+    pub fn note(&self) {
+        *self.noted.lock() = self.extent();
+    }
+
+    /// What it has. With the dispatch held, or before there is one.
+    pub fn extent(&self) -> QueueExtent {
+        QueueExtent { min: self.min(), max: self.max(), end: self.end_physical() }
+    }
+
+    /// As last noted.
+    pub fn noted(&self) -> QueueExtent {
+        *self.noted.lock()
+    }
+
+    /// Whether it has, at least, what it had then. `log_went_on`: the beginning of the log has gone since, and that of the queue may have.
+    pub fn still_has(&self, then: QueueExtent, log_went_on: bool) -> io::Result<bool> {
+        let max = self.max();
+        if max < then.max || !log_went_on && self.min() > then.min {
+            return Ok(false);
+        }
+        if max == then.max {
+            return Ok(self.end_physical() == then.end);
+        }
+        // What is not there any more went with the log's beginning.
+        Ok(then.max <= self.first() || self.any_entry(then.max - 1)?.is_none_or(|entry| entry.end() == then.end))
+    }
+
+    /// First entries of the files before the last one.
+    pub fn full_files(&self) -> Vec<u64> {
+        let files = self.files.read();
+        files.iter().rev().skip(1).map(|file| file.first()).collect()
+    }
+
+    /// Gives a queue its end back: messages before `offset` were there once, in a log from `log_min` to `log_end`. False when so many
+    /// cannot have been.
+    pub fn go_on_at(&self, disk: &dyn Disk, offset: u64, log_min: u64, log_end: u64) -> io::Result<bool> {
+        let (max, Some(last)) = (self.max(), offset.checked_sub(1)) else { return Ok(true) };
+        if max == 0 {
+            // Of a message that is gone with the log's beginning, if that is.
+            self.begin(disk, last, &QueueEntry::lost(PhysicalOffset(log_min.saturating_sub(1))))?;
+            self.correct_min(log_min)?;
+        } else if max < offset && are_too_many(offset - max, self.end_physical(), log_end) {
+            return Ok(false);
+        }
+        for missing in self.max()..offset {
+            // In the log, so that it stays when the log is opened again.
+            self.add(self.files.read(), disk, missing, &QueueEntry::lost(PhysicalOffset(log_end - 1)))?;
+        }
+        self.raise_next(offset);
+        Ok(true)
     }
 
     /// End of the record of the last entry; 0 without entries.

@@ -14,8 +14,14 @@ fn entry(physical: u64) -> QueueEntry {
     QueueEntry { physical: PhysicalOffset(physical), len: 100, tags_code: -7 }
 }
 
+fn queue_with(dir: &std::path::Path, per_file: u64) -> ConsumeQueue {
+    let (dir, mappings) = (dir.join("T/0"), Arc::new(Mappings::new(1)));
+    let segments = files::named_files(&dir).unwrap().segments;
+    ConsumeQueue::open("T".into(), QueueId(0), dir, segments, per_file, mappings).unwrap()
+}
+
 fn queue(dir: &std::path::Path) -> ConsumeQueue {
-    ConsumeQueue::open("T".into(), QueueId(0), dir.join("T/0"), PER_FILE, Arc::new(Mappings::new(1))).unwrap()
+    queue_with(dir, PER_FILE)
 }
 
 fn put(queue: &ConsumeQueue, offset: u64, physical: u64) -> Put {
@@ -88,8 +94,7 @@ fn truncation_removes_what_the_log_lost() {
 #[test]
 fn a_torn_entry_takes_with_it_what_was_lost_before_it() {
     let dir = tempfile::tempdir().unwrap();
-    let open =
-        || ConsumeQueue::open("T".into(), QueueId(0), dir.path().join("T/0"), 64, Arc::new(Mappings::new(1))).unwrap();
+    let open = || queue_with(dir.path(), 64);
     let queue = open();
     for offset in 0..8 {
         put(&queue, offset, 5000 + offset * 100);

@@ -132,12 +132,17 @@ impl Dispatcher {
 
     /// The queues that what was dispatched before this has put something into, to be written out.
     pub fn take_dirty(&self) -> Vec<Arc<ConsumeQueue>> {
+        self.held(|| self.projection.queues.take_dirty())
+    }
+
+    /// Does something short with the dispatch held.
+    pub fn held<T>(&self, act: impl FnOnce() -> T) -> T {
         let work = self.work.lock();
-        let dirty = self.projection.queues.take_dirty();
+        let outcome = act();
         drop(work);
         // A thread that found the lock taken left its messages to the holder.
         self.signal.wake();
-        dirty
+        outcome
     }
 
     /// Records before `end` are of a topic that is no more, its queues retired.

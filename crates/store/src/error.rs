@@ -21,11 +21,9 @@ pub enum OpenError {
     )]
     NotWritable { path: PathBuf, source: io::Error },
     #[error(
-        "{path} has {found} bytes, {expected} are configured. Set {key} to the size the files were made with, or move the file away"
+        "{path} has {found} bytes, {expected} are configured. Set {key} to the size the files were made with; if this one alone has another length, give it the right one (`truncate -s {expected} {path}`)"
     )]
     FileLength { path: PathBuf, found: u64, expected: u64, key: &'static str },
-    #[error("{path} is missing: the files before and after it are there")]
-    MissingFile { path: PathBuf },
     /// `known_by` says why it is expected, `if_lost` what to do when it will not come back.
     #[error(
         "segment {segment} of the commit log is missing: {known_by}. It was looked for in {}. Mount the disk that has it, or name its directory in storePathCommitLog or readOnlyCommitLogStorePaths; if it is lost for good, {if_lost}",
@@ -36,8 +34,12 @@ pub enum OpenError {
     DoubleSegment { one: PathBuf, other: PathBuf },
     #[error("readOnlyCommitLogStorePaths names {path}, which is not there. Mount its disk, or take it off the list")]
     MissingDir { path: PathBuf },
-    #[error("{path} is not a name of a file that belongs here. Move it away")]
-    StrangeFile { path: PathBuf },
+    #[error(
+        "{path} begins with another part of the log, or another broker's: {stated}. Nothing was changed. Put the file back that belongs there; if it is lost for good, move this one away and make an empty one (`truncate -s {len} {path}`)"
+    )]
+    OtherFile { path: PathBuf, stated: String, len: u64 },
+    #[error("{path} is no {expected}. Move it away, or put back what belongs there")]
+    WrongKind { path: PathBuf, expected: &'static str },
     #[error("setting {key}: {reason}")]
     Config { key: &'static str, reason: String },
     #[error("cannot {doing} {path}: {source}")]

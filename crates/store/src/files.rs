@@ -1,9 +1,9 @@
-//! Names and lengths of segment files on disk. Java: MappedFileQueue.load.
+//! Names and lengths of segment files on disk, and what becomes of files that do not fit. Java: MappedFileQueue.load.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, PAGE};
 use crate::error::OpenError;
 
 /// 20 decimal digits: the offset of the file's first byte.
@@ -37,42 +37,26 @@ pub struct SegmentPath {
     pub read_only: bool,
 }
 
-/// The segments of `dir`, in order. A directory that is not there is empty.
-///
-/// The last file is removed when nothing was ever put into it: it is empty, or a crash left it half allocated. Any
-/// other file of a wrong length stops the open, as in Java, and so does a gap; the first files may be gone.
-pub fn list_segments(dir: &Path, len: u64, len_key: &'static str) -> Result<Vec<SegmentPath>, OpenError> {
-    let mut found = find_segments(dir, false)?;
-    found.sort_by_key(|segment| segment.start);
-    drop_unused_last(&mut found, len)?;
-    check_lengths(&found, len, len_key)?;
-    for pair in found.windows(2) {
-        if pair[0].start + len != pair[1].start {
-            return Err(OpenError::MissingFile { path: dir.join(segment_name(pair[0].start + len)) });
+/// The segments of `dir`, in order and of any length. Files with other names are passed over.
+pub fn find_segments(dir: &Path, read_only: bool, len: u64) -> Result<Vec<SegmentPath>, OpenError> {
+    let Named { mut segments, strange } = named_files(dir)?;
+    let misplaced = segments.extract_if(.., |segment| segment.len != len && !segment.start.is_multiple_of(len));
+    for path in strange.into_iter().chain(misplaced.map(|segment| segment.path)) {
+        if path.is_dir() {
+            // In the way of one that was there, or will be.
+            return Err(OpenError::WrongKind { path, expected: "file" });
         }
+        tracing::warn!(path = %path.display(), "no file of the commit log; passed over");
     }
-    Ok(found)
+    segments.iter_mut().for_each(|segment| segment.read_only = read_only);
+    Ok(segments)
 }
 
-/// The segments of `dir`, in any order and of any length.
-pub fn find_segments(dir: &Path, read_only: bool) -> Result<Vec<SegmentPath>, OpenError> {
-    let mut found = Vec::new();
-    for path in list_files(dir)? {
-        let start = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.parse().ok())
-            .ok_or_else(|| OpenError::StrangeFile { path: path.clone() })?;
-        let len = path.metadata().map_err(OpenError::io("look at", &path))?.len();
-        found.push(SegmentPath { start, path, len, read_only });
-    }
-    Ok(found)
-}
-
-/// Removes the last segment if it was never used and is not whole. Those in read-only directories are passed over, whole or not:
+/// Removes the last segment if it was never used and is not whole; not where something was, before `vouched`. Those in read-only directories are passed over, whole or not:
 /// nothing will be put into them.
-pub fn drop_unused_last(found: &mut Vec<SegmentPath>, len: u64) -> Result<(), OpenError> {
+pub fn drop_unused_last(found: &mut Vec<SegmentPath>, len: u64, vouched: u64) -> Result<(), OpenError> {
     while let Some(last) = found.last()
+        && last.start >= vouched
         && (last.read_only || last.len < len)
         && is_blank(&last.path)?
     {
@@ -98,11 +82,57 @@ impl SegmentPath {
     }
 }
 
+/// That no segment was made with another setting: then it is longer, or all of them have one length, and one that could be a setting.
 pub fn check_lengths(segments: &[SegmentPath], len: u64, key: &'static str) -> Result<(), OpenError> {
-    match segments.iter().find(|segment| segment.len != len) {
-        Some(wrong) => Err(OpenError::FileLength { path: wrong.path.clone(), found: wrong.len, expected: len, key }),
-        None => Ok(()),
+    let could_be_set =
+        |segment: &&SegmentPath| segment.len < len && segment.len > 0 && segment.len.is_multiple_of(PAGE as u64);
+    let first = segments.first().filter(could_be_set);
+    let set = first.filter(|first| segments.iter().all(|segment| segment.len == first.len));
+    let wrong = segments.iter().find(|segment| segment.len > len || segment.read_only && segment.len < len).or(set);
+    wrong.map_or(Ok(()), |wrong| {
+        Err(OpenError::FileLength { path: wrong.path.clone(), found: wrong.len, expected: len, key })
+    })
+}
+
+/// Gives segments that were cut off their length back: what is missing in them counts as damaged. Java stops there.
+pub fn lengthen(disk: &dyn Disk, segments: &[SegmentPath], len: u64) -> Result<(), OpenError> {
+    for segment in segments.iter().filter(|segment| segment.len < len) {
+        let (path, offset) = (segment.path.display(), segment.start + segment.len);
+        tracing::error!(%path, offset, missing = len - segment.len, "a file of the commit log is too short: what is missing counts as damaged and is stepped over");
+        let lengthened = std::fs::OpenOptions::new().write(true).open(&segment.path).and_then(|file| {
+            disk.allocate(&file, segment.len..len)?;
+            disk.sync_file(&segment.path, &file)
+        });
+        lengthened.map_err(OpenError::io("lengthen", &segment.path))?;
     }
+    Ok(())
+}
+
+/// What is in a directory of segments, by name.
+pub struct Named {
+    /// In order.
+    pub segments: Vec<SegmentPath>,
+    /// Files with other names, and directories with such names.
+    pub strange: Vec<PathBuf>,
+}
+
+/// The files of a directory whose names are 20 digits. One that is not there is empty.
+pub fn named_files(dir: &Path) -> Result<Named, OpenError> {
+    let mut named = Named { segments: Vec::new(), strange: Vec::new() };
+    for path in entries(dir)? {
+        let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.len() == 20);
+        let start = name.and_then(|name| name.parse().ok());
+        match start {
+            Some(start) if !path.is_dir() => {
+                let len = path.metadata().map_err(OpenError::io("look at", &path))?.len();
+                named.segments.push(SegmentPath { start, path, len, read_only: false });
+            }
+            None if path.is_dir() => {}
+            _ => named.strange.push(path),
+        }
+    }
+    named.segments.sort_by_key(|segment| segment.start);
+    Ok(named)
 }
 
 /// The plain files of `dir`; directories are passed over.
@@ -116,6 +146,12 @@ pub fn list_dirs(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
 }
 
 fn list(dir: &Path, dirs: bool) -> Result<Vec<PathBuf>, OpenError> {
+    let mut paths = entries(dir)?;
+    paths.retain(|path| path.is_dir() == dirs);
+    Ok(paths)
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -123,10 +159,7 @@ fn list(dir: &Path, dirs: bool) -> Result<Vec<PathBuf>, OpenError> {
     };
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.map_err(OpenError::io("list", dir))?.path();
-        if path.is_dir() == dirs {
-            paths.push(path);
-        }
+        paths.push(entry.map_err(OpenError::io("list", dir))?.path());
     }
     paths.sort();
     Ok(paths)
@@ -140,6 +173,46 @@ pub fn is_blank(path: &Path) -> Result<bool, OpenError> {
         .and_then(|file| file.take(64).read_to_end(&mut head))
         .map_err(OpenError::io("read", path))?;
     Ok(head.iter().all(|byte| *byte == 0))
+}
+
+/// Replaces a file as a whole, durably.
+pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    remove_file(&aside)?;
+    let file = disk.create(&aside, 0)?;
+    disk.write(&aside, &file, bytes, 0)?;
+    // What a sync of this file failed with is of no consequence: the next try makes another one.
+    disk.sync_file(&aside, &file)?;
+    disk.rename(&aside, path)?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Where what cannot be used is kept: nothing of it is destroyed, since it may be a part of something else that was put there by mistake.
+const DAMAGED: &str = "damaged";
+
+/// Moves `path`, which lies below `root`, to `<root>/damaged/`, so that something else can be made in its place. `why` goes into the
+/// trace log.
+pub fn set_aside(disk: &dyn Disk, root: &Path, path: &Path, why: &str) -> io::Result<()> {
+    let dir = root.join(DAMAGED);
+    let moved = make_dir(disk, &dir).and_then(|()| {
+        let below = path.strip_prefix(root).unwrap_or(path);
+        let name = below.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("+");
+        let mut to = dir.join(&name);
+        let mut count = 1_u32;
+        while to.symlink_metadata().is_ok() {
+            count += 1;
+            to = dir.join(format!("{name}.{count}"));
+        }
+        disk.rename(path, &to)?;
+        disk.sync_dir(&dir)?;
+        disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(to)
+    });
+    let kept_as = moved.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot move {} away, which is {why}: {error}", path.display()))
+    })?;
+    tracing::error!(path = %path.display(), why, kept_as = %kept_as.display(), "moved away: it cannot be used in its place");
+    Ok(())
 }
 
 /// Removes a file; one that is gone already is as good.
@@ -161,26 +234,70 @@ pub fn remove_dir(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::LocalDisk;
+
+    const LEN: u64 = 2 * PAGE as u64;
 
     #[test]
     fn load_rules() {
         let dir = tempfile::tempdir().unwrap();
-        let list = || list_segments(dir.path(), 8, "len");
-        let put = |start, bytes: &[u8]| std::fs::write(dir.path().join(segment_name(start)), bytes).unwrap();
-        assert_eq!(list().unwrap(), []);
+        let at = |place: u64| dir.path().join(segment_name(place * LEN));
+        let list_up_to = |vouched| {
+            let mut found = find_segments(dir.path(), false, LEN)?;
+            drop_unused_last(&mut found, LEN, vouched)?;
+            check_lengths(&found, LEN, "len")?;
+            lengthen(&LocalDisk, &found, LEN)?;
+            Ok::<_, OpenError>(found.iter().map(|segment| segment.start / LEN).collect::<Vec<_>>())
+        };
+        let list = || list_up_to(0);
+        let put = |place, len: u64| std::fs::write(at(place), vec![7; len as usize]).unwrap();
+        assert!(list().unwrap().is_empty());
         std::fs::create_dir(dir.path().join("sub")).unwrap();
-        put(16, b"records!");
-        put(24, b"records!");
-        put(32, b"");
-        assert_eq!(list().unwrap().iter().map(|segment| segment.start).collect::<Vec<_>>(), [16, 24]);
-        put(32, &[0; 4]);
-        assert_eq!(list().unwrap().len(), 2);
-        put(32, b"rec");
-        assert!(matches!(list(), Err(OpenError::FileLength { found: 3, expected: 8, .. })));
-        put(32, b"records!");
-        std::fs::remove_file(dir.path().join(segment_name(24))).unwrap();
-        assert!(matches!(list(), Err(OpenError::MissingFile { .. })));
         std::fs::write(dir.path().join("x"), b"").unwrap();
-        assert!(matches!(list(), Err(OpenError::StrangeFile { .. })));
+        std::fs::write(dir.path().join("00000000000000000064"), b"core").unwrap();
+        put(2, LEN);
+        put(3, LEN);
+        // Made ahead, and a crash came in between.
+        put(4, 0);
+        assert_eq!(list().unwrap(), [2, 3]);
+        std::fs::write(at(4), [0; 4]).unwrap();
+        assert_eq!(list().unwrap(), [2, 3]);
+        // Cut off: with anything in it, or where something was.
+        for (len, vouched) in [(3, 0), (0, 4 * LEN + 1)] {
+            put(4, len);
+            assert_eq!(list_up_to(vouched).unwrap(), [2, 3, 4]);
+            let bytes = std::fs::read(at(4)).unwrap();
+            assert_eq!((bytes.len() as u64, &bytes[..len as usize]), (LEN, &vec![7; len as usize][..]));
+            assert!(bytes[len as usize..].iter().all(|byte| *byte == 0));
+        }
+        put(3, LEN + 1);
+        assert!(matches!(list(), Err(OpenError::FileLength { .. })));
+        // All of them, so that it was a setting.
+        for place in 2..5 {
+            put(place, LEN / 2);
+        }
+        assert!(matches!(list(), Err(OpenError::FileLength { found, .. }) if found == LEN / 2));
+        put(3, LEN);
+        assert_eq!(list().unwrap(), [2, 3, 4]);
+        std::fs::remove_file(at(3)).unwrap();
+        std::fs::create_dir(at(3)).unwrap();
+        assert!(matches!(list(), Err(OpenError::WrongKind { .. })));
+    }
+
+    #[test]
+    fn what_is_set_aside_stays_whatever_else_is() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("consumequeue/T");
+        std::fs::create_dir(root.path().join("consumequeue")).unwrap();
+        for content in ["one", "two", "three"] {
+            std::fs::write(&path, content).unwrap();
+            set_aside(&LocalDisk, root.path(), &path, "a test").unwrap();
+            assert!(!path.exists());
+        }
+        let kept = |name: &str| std::fs::read_to_string(root.path().join(DAMAGED).join(name)).unwrap();
+        assert_eq!(
+            [kept("consumequeue+T"), kept("consumequeue+T.2"), kept("consumequeue+T.3")],
+            ["one", "two", "three"]
+        );
     }
 }

@@ -37,7 +37,7 @@ impl Graves {
     pub fn open(disk: &dyn Disk, queues_dir: PathBuf, clean: bool) -> Result<Graves, OpenError> {
         let graves = queues_dir.join(GRAVES);
         let by_topic = graves.join(BY_TOPIC);
-        if !clean {
+        if !clean && by_topic.is_dir() {
             for grave in files::list_dirs(&by_topic)? {
                 let Some(topic) = grave.file_name() else { continue };
                 put_back(disk, &grave, &queues_dir.join(topic)).map_err(OpenError::io("put back", &grave))?;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use ferromq_protocol::PhysicalOffset;
@@ -19,7 +20,7 @@ use crate::disk::Disk;
 use crate::entry_properties::EntryProperties;
 use crate::error::OpenError;
 use crate::files;
-use crate::index_file::{IndexFile, IndexShape, KeyQuery, Steps};
+use crate::index_file::{Admitted, IndexFile, IndexShape, KeyQuery, Steps};
 use crate::looking::{Look, ReadError};
 
 /// Messages with a key, as stored.
@@ -67,6 +68,32 @@ pub struct Repair {
     pub broken: bool,
 }
 
+/// What a file has: entries before number `next`, the last of them of a record at `end_physical`; as its header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexExtent {
+    /// Its name.
+    pub number: u64,
+    pub next: u32,
+    pub end_physical: u64,
+    pub begin_timestamp: i64,
+    pub end_timestamp: i64,
+}
+
+impl IndexExtent {
+    fn of(file: &IndexFile) -> IndexExtent {
+        let name = file.path().file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.parse().ok()).unwrap_or_default();
+        IndexExtent {
+            number,
+            // One that is damaged is made again by the next start, to which it has less than this.
+            next: if file.is_damaged() { u32::MAX } else { file.next_entry() },
+            end_physical: file.end_physical(),
+            begin_timestamp: file.begin_timestamp(),
+            end_timestamp: file.end_timestamp(),
+        }
+    }
+}
+
 impl Repair {
     pub fn leaves_nothing(&self) -> bool {
         self.files == 0
@@ -80,44 +107,116 @@ pub struct Index {
     clock: Clock,
     /// By name, which is by age.
     files: RwLock<Vec<Arc<IndexFile>>>,
+    /// What an open has found and cannot use, and whether it may be something else than an index file.
+    unfit: Mutex<Vec<(PathBuf, bool)>>,
+    damaged: AtomicBool,
     /// Made ahead: making one takes milliseconds, which the thread that fills the last one up does not have.
     next: Mutex<Option<IndexFile>>,
 }
 
 impl Index {
-    /// Opens what is on the disk. A file that was never made whole is removed; its messages are indexed again.
-    pub fn open(dir: PathBuf, shape: IndexShape, clock: Clock) -> Result<Index, OpenError> {
+    /// Opens what is on the disk, and holds it against what is `listed`: from the first file on that is damaged or missing nothing is used,
+    /// see [`Index::is_damaged`]. Files whose messages are all before `log_min` may be gone. A last file that was never made whole is
+    /// removed; its messages are indexed again.
+    pub fn open(
+        dir: PathBuf,
+        shape: IndexShape,
+        clock: Clock,
+        listed: Option<&[IndexExtent]>,
+        log_min: u64,
+    ) -> Result<Index, OpenError> {
         let mut found = Vec::new();
+        let number_of = |path: &Path| path.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok());
+        let dirs = files::list_dirs(&dir)?.into_iter().filter(|path| number_of(path).is_some());
+        let mut unfit: Vec<_> = dirs.map(|path| (path, true)).collect();
         for path in files::list_files(&dir)? {
-            let number: Option<u64> =
-                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-            let Some(number) = number else { return Err(OpenError::StrangeFile { path }) };
-            found.push((number, path));
+            let Some(number) = number_of(&path) else {
+                tracing::warn!(path = %path.display(), "no index file; passed over");
+                continue;
+            };
+            let len = path.metadata().map_err(OpenError::io("look at", &path))?.len();
+            found.push((number, path, len));
         }
         found.sort();
-        let mut index_files = Vec::new();
+        let expected = shape.file_len();
+        if let Some((_, path, len)) = other_setting(&found, expected) {
+            let (path, found, key) = (path.clone(), *len, "maxHashSlotNum and maxIndexNum");
+            return Err(OpenError::FileLength { path, found, expected, key });
+        }
+        let mut index_files: Vec<Arc<IndexFile>> = Vec::new();
         let last = found.len().saturating_sub(1);
-        for (at, (_, path)) in found.into_iter().enumerate() {
-            let len = path.metadata().map_err(OpenError::io("look at", &path))?.len();
-            if len != shape.file_len() {
-                if at == last && len < shape.file_len() {
-                    tracing::warn!(path = %path.display(), len, "removed an index file that was never whole");
-                    std::fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
-                    continue;
-                }
-                let (found, expected) = (len, shape.file_len());
-                return Err(OpenError::FileLength { path, found, expected, key: "maxHashSlotNum and maxIndexNum" });
-            }
-            let file = IndexFile::open(path.clone(), shape).map_err(OpenError::io("map", &path))?;
-            if at == last && file.is_unused() {
+        let mut damaged_from = None;
+        for (at, (number, path, len)) in found.into_iter().enumerate() {
+            let mut never_whole = at == last && len < expected;
+            if len == expected && damaged_from.is_none() {
+                let file = IndexFile::open(path.clone(), shape).map_err(OpenError::io("map", &path))?;
                 // Made ahead by a process that was killed. Left here it would pass for the file to go on in, and the one before
                 // it for one that lost entries.
-                std::fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
-                continue;
+                never_whole = at == last && file.is_unused();
+                if !never_whole {
+                    index_files.push(Arc::new(file));
+                }
+            } else if !never_whole {
+                damaged_from = Some(number);
+                unfit.push((path.clone(), len != expected));
             }
-            index_files.push(Arc::new(file));
+            if never_whole {
+                tracing::info!(path = %path.display(), len, "removed an index file that nothing was ever put into");
+                std::fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
+            }
         }
-        Ok(Index { dir, shape, clock, files: RwLock::new(index_files), next: Mutex::default() })
+        // Each of those listed must be there, and what it had.
+        let lacks = |listed: &&IndexExtent| {
+            let found = index_files.iter().map(|file| IndexExtent::of(file)).find(|file| file.number == listed.number);
+            found.map_or(listed.end_physical >= log_min && listed.next > 1, |found| {
+                found.next < listed.next || found.next == listed.next && found != **listed
+            })
+        };
+        let lacking = listed.unwrap_or_default().iter().find(lacks).map(|listed| listed.number);
+        if let Some(number) = lacking {
+            tracing::error!(dir = %dir.display(), file = number, "an index file is missing or has lost entries");
+            let keep = index_files.partition_point(|file| IndexExtent::of(file).number < number);
+            unfit.extend(index_files.drain(keep..).map(|file| (file.path().to_owned(), false)));
+        }
+        let damaged = AtomicBool::new(lacking.is_some() || damaged_from.is_some());
+        let (files, unfit) = (RwLock::new(index_files), Mutex::new(unfit));
+        Ok(Index { dir, shape, clock, files, unfit, damaged, next: Mutex::default() })
+    }
+
+    /// Whether files could not be used: messages from [`Index::whole_up_to`] on are to be indexed again.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    /// Nothing of it is used: any of its files may be missing.
+    pub fn drop_all(&self) {
+        let mut unfit = self.unfit.lock();
+        unfit.extend(self.files.write().drain(..).map(|file| (file.path().to_owned(), false)));
+        self.damaged.store(true, Ordering::Release);
+    }
+
+    /// Of a damaged index: messages before this place in the log are indexed. The last message of a file may have had other keys in the
+    /// next one.
+    pub fn whole_up_to(&self) -> u64 {
+        self.resume_at().saturating_sub(1)
+    }
+
+    /// Makes room for what is made in place of what could not be used.
+    pub fn set_unfit_aside(&self, disk: &dyn Disk, root: &Path) -> io::Result<()> {
+        for (path, is_strange) in std::mem::take(&mut *self.unfit.lock()) {
+            if is_strange {
+                files::set_aside(disk, root, &path, "an index file that has not the length of one")?;
+            } else {
+                tracing::warn!(path = %path.display(), "index file removed; its messages are indexed again");
+                files::remove_file(&path)?;
+            }
+        }
+        disk.sync_dir(&self.dir)
+    }
+
+    /// What the files have in them, for the list that is written when all of it is on the disk.
+    pub fn extents(&self) -> Vec<IndexExtent> {
+        self.files.read().iter().map(|file| IndexExtent::of(file)).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -134,13 +233,7 @@ impl Index {
     pub fn check(&self, durable: DurableExtent, end: u64, record_at: &dyn Fn(u64) -> Option<Bytes>) -> Repair {
         self.check_entries(durable, end, &|physical, hash| {
             // What is gone from the log has been on the disk for long.
-            record_at(physical).is_none_or(|bytes| {
-                Record::parse(&bytes).is_ok_and(|record| {
-                    let text = record.properties();
-                    let properties = EntryProperties::of(&text);
-                    keys_of(&properties).any(|key| index_key_hash(record.topic(), key).cast_unsigned() == hash)
-                })
-            })
+            record_at(physical).is_none_or(|bytes| has_hash(&bytes, hash))
         })
     }
 
@@ -302,7 +395,7 @@ impl Index {
         &self,
         look: &Look<'_>,
         sought: &KeyQuery<'_>,
-        admit: &mut dyn FnMut(u64) -> Result<bool, ReadError>,
+        admit: &mut dyn FnMut(u64) -> Result<Admitted, ReadError>,
     ) -> Result<bool, ReadError> {
         let files = self.files.read().clone();
         let mut found = Vec::new();
@@ -327,22 +420,29 @@ impl Index {
         Ok((last.end_timestamp(), last.end_physical()))
     }
 
-    /// Messages with the key; `read` gives a record's bytes, `None` when it is gone. The entries tell them by a hash that
+    /// Messages with the key; `read` gives a record's bytes, `None` when it is gone, as all before `log_min`. The entries tell them by a hash that
     /// topics and keys share, so each is held against its record before it takes one of the places. Java: queryMessage, which
     /// gives out whatever has the hash.
     pub fn query(
         &self,
         look: &Look<'_>,
         sought: &KeyQuery<'_>,
+        log_min: u64,
         read: impl Fn(u64) -> Result<Option<Bytes>, ReadError>,
     ) -> Result<QueryOutcome, ReadError> {
         let (last_update_timestamp, last_update_offset) = self.newest(look)?;
+        let hash = index_key_hash(sought.topic, sought.key).cast_unsigned();
         // Oldest first.
         let mut messages = BTreeMap::new();
         let cut_short = self.find(look, sought, &mut |at| {
-            let Some(bytes) = read(at)?.filter(|bytes| has_key(bytes, sought)) else { return Ok(false) };
+            let Some(bytes) = read(at)? else {
+                return Ok(if at < log_min { Admitted::No } else { Admitted::Impossible });
+            };
+            if !has_key(&bytes, sought) {
+                return Ok(if has_hash(&bytes, hash) { Admitted::No } else { Admitted::Impossible });
+            }
             messages.insert(at, bytes);
-            Ok(true)
+            Ok(Admitted::Yes)
         })?;
         if messages.is_empty() {
             return Ok(QueryOutcome { cut_short, ..QueryOutcome::default() });
@@ -356,10 +456,26 @@ impl Index {
     }
 }
 
+/// The one of the files (number, path, length) that says that another shape was configured when they were made: it is longer, or all of
+/// several have one length.
+fn other_setting(found: &[(u64, PathBuf, u64)], expected: u64) -> Option<&(u64, PathBuf, u64)> {
+    let first = found.first()?;
+    let one_length = found.iter().all(|(_, _, len)| *len == first.2);
+    (one_length && first.2 != expected && first.2 > 0 && (first.2 > expected || found.len() > 1)).then_some(first)
+}
+
 /// Whether a record is of the topic and has the key.
 fn has_key(record: &[u8], sought: &KeyQuery<'_>) -> bool {
     let Ok(record) = Record::parse(record) else { return false };
     record.topic() == sought.topic && keys_of(&EntryProperties::of(&record.properties())).any(|key| key == sought.key)
+}
+
+/// Whether a record has a key of that hash.
+fn has_hash(record: &[u8], hash: u32) -> bool {
+    Record::parse(record).is_ok_and(|record| {
+        let text = record.properties();
+        keys_of(&EntryProperties::of(&text)).any(|key| index_key_hash(record.topic(), key).cast_unsigned() == hash)
+    })
 }
 
 /// What a message is found by: its unique key and each of its keys.

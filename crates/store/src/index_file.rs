@@ -62,6 +62,8 @@ pub struct IndexFile {
     shape: IndexShape,
     /// Changed since the last sync.
     dirty: AtomicBool,
+    /// A query came across something that cannot be: see [`IndexFile::is_damaged`].
+    damaged: AtomicBool,
     /// Byte up to which entries were mapped ahead; 0 when slots and entries are to be mapped anew.
     mapped: AtomicUsize,
     /// Byte before which slots and all entries to come have disk space; 0 when nothing is known.
@@ -87,6 +89,16 @@ const STEPS_BRIEF: u32 = 256;
 const STEPS_MAX: u32 = 1 << 20;
 /// Nobody waits longer for an answer. Java's clients and tools: 3 s.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// What a query makes of the place that an entry with the sought hash leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    Yes,
+    /// Another message; or none any more.
+    No,
+    /// What stands there has no key with that hash.
+    Impossible,
+}
 
 /// What a query looks for: messages with a key, stored between two times (milliseconds), the newest ones.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +205,8 @@ impl IndexFile {
 
     fn of(words: WordFile, shape: IndexShape) -> IndexFile {
         let (mapped, allocated) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        IndexFile { words, shape, dirty: AtomicBool::new(false), mapped, allocated }
+        let damaged = AtomicBool::new(false);
+        IndexFile { words, shape, dirty: AtomicBool::new(false), damaged, mapped, allocated }
     }
 
     /// Takes disk space for entry `number`, those of its step, and the slots.
@@ -309,7 +322,7 @@ impl IndexFile {
     }
 
     /// Number the next entry gets; the first is 1.
-    fn next_entry(&self) -> u32 {
+    pub fn next_entry(&self) -> u32 {
         self.words.word(NEXT_ENTRY_AT).max(1)
     }
 
@@ -409,7 +422,7 @@ impl IndexFile {
         sought: &KeyQuery<'_>,
         steps: &mut Steps,
         found: &mut Vec<u64>,
-        admit: &mut dyn FnMut(u64) -> Result<bool, ReadError>,
+        admit: &mut dyn FnMut(u64) -> Result<Admitted, ReadError>,
     ) -> Result<(), ReadError> {
         let KeyQuery { topic, key, max, begin, end } = *sought;
         let hash = index_key_hash(topic, key).cast_unsigned();
@@ -418,6 +431,10 @@ impl IndexFile {
         let slot_at = self.slot_of(hash);
         self.look(look, slot_at..slot_at + SLOT_LEN)?;
         let mut number = self.words.word(slot_at);
+        // Looked at again: an entry that came meanwhile is in its slot first.
+        if number > next_entry && number > self.next_entry() {
+            self.note_damage(number);
+        }
         // Chains only go to lower numbers, so this ends; but every message may have the same key.
         while number > 0 && number < next_entry && found.len() < max && steps.one_more(look.effort)? {
             let at = self.entry_at(number);
@@ -430,15 +447,36 @@ impl IndexFile {
                 break;
             }
             // A message may have a key twice, and after a power loss its entry twice: it counts once.
-            if entry.hash == hash && time <= end && !found.contains(&entry.physical) && admit(entry.physical)? {
-                found.push(entry.physical);
+            if self.slot_of(entry.hash) != slot_at {
+                self.note_damage(number);
+                break;
+            }
+            if entry.hash == hash && time <= end && !found.contains(&entry.physical) {
+                match admit(entry.physical)? {
+                    Admitted::Yes => found.push(entry.physical),
+                    Admitted::No => {}
+                    Admitted::Impossible => self.note_damage(number),
+                }
             }
             if entry.previous >= number {
+                self.note_damage(number);
                 break;
             }
             number = entry.previous;
         }
         Ok(())
+    }
+
+    /// Whether entries may be missing: the next start makes the file again, and those after it.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    fn note_damage(&self, number: u32) {
+        if !self.damaged.swap(true, Ordering::AcqRel) {
+            let (path, offset) = (self.path().display(), self.entry_at(number.min(self.shape.entries)));
+            tracing::error!(%path, offset, "an index file is damaged: messages of its time may not be found by their keys until the next start, which makes it again");
+        }
     }
 
     /// Makes everything put so far durable.
@@ -556,8 +594,10 @@ mod tests {
     fn find(file: &IndexFile, key: &str, begin: i64, end: i64) -> Vec<u64> {
         let mut found = Vec::new();
         let sought = KeyQuery { topic: "T", key, max: 64, begin, end };
-        file.find(&Look::new(&LocalDisk, Effort::Full), &sought, &mut Steps::new(), &mut found, &mut |_| Ok(true))
-            .unwrap();
+        file.find(&Look::new(&LocalDisk, Effort::Full), &sought, &mut Steps::new(), &mut found, &mut |_| {
+            Ok(Admitted::Yes)
+        })
+        .unwrap();
         found
     }
 
@@ -571,7 +611,7 @@ mod tests {
         let sought = KeyQuery { topic: "T", key: "the same", max: 1000, begin: 0, end: i64::MAX };
         let find = |effort, steps: &mut Steps| {
             let mut found = Vec::new();
-            file.find(&Look::new(&LocalDisk, effort), &sought, steps, &mut found, &mut |_| Ok(true))
+            file.find(&Look::new(&LocalDisk, effort), &sought, steps, &mut found, &mut |_| Ok(Admitted::Yes))
                 .map(|()| found.len())
         };
         assert!(matches!(find(Effort::Brief, &mut Steps::new()), Err(ReadError::NeedsTime)));
@@ -670,7 +710,7 @@ mod tests {
         next.put(&LocalDisk, "T", "z", 600, 4_609_000).unwrap();
         assert_eq!(find(&next, "z", 4_609_000, 4_609_000), [600]);
         assert_eq!(find(&next, "z", 4_609_001, i64::MAX), [600], "times are whole seconds");
-        assert_eq!(find(&next, "z", 4_611_000, i64::MAX), []);
+        assert_eq!(find(&next, "z", 4_611_000, i64::MAX), Vec::<u64>::new());
         assert_eq!(SHAPE.file_len(), 40 + 28 + 240);
         assert_eq!(IndexShape { slots: 5_000_000, entries: 20_000_000 }.file_len(), 420_000_040);
     }

@@ -33,6 +33,7 @@ mod health;
 mod index;
 mod index_file;
 mod interrupt;
+mod inventory;
 mod keepers;
 mod lock;
 mod log_dirs;

@@ -31,6 +31,9 @@ impl DirectoryLock {
     /// Takes the lock of a store root that exists.
     pub fn take(root: &Path) -> Result<DirectoryLock, OpenError> {
         let path = root.join("lock");
+        if path.is_dir() {
+            return Err(OpenError::WrongKind { path, expected: "file" });
+        }
         let locked = || OpenError::Locked { path: path.clone() };
         let mut held = HELD.lock();
         let held = held.get_or_insert_default();

@@ -13,6 +13,7 @@ use crate::config::StoreConfig;
 use crate::disk::{Disk, DiskUsage};
 use crate::error::OpenError;
 use crate::files::{self, SegmentPath, segment_name};
+use crate::inventory::Inventory;
 use crate::lock::SideLock;
 use crate::mapped_file::LogFile;
 use crate::segments::Segments;
@@ -73,6 +74,9 @@ impl LogDirs {
         if let Some(missing) = self.read_only.iter().find(|dir| !dir.is_dir()) {
             return Err(OpenError::MissingDir { path: missing.clone() });
         }
+        if let Some(path) = self.writable.iter().find(|path| path.exists() && !path.is_dir()) {
+            return Err(OpenError::WrongKind { path: path.clone(), expected: "directory" });
+        }
         let present = || self.all().filter(|dir| dir.is_dir());
         let real: io::Result<Vec<_>> = present().map(std::fs::canonicalize).collect();
         check_apart(&real.map_err(OpenError::io("look at", self.first()))?)
@@ -92,9 +96,13 @@ impl LogDirs {
     }
 
     /// Maps what is in the directories, if it is all that the log is known to have.
-    pub fn open_segments(&self, checkpoint: &Checkpoint) -> Result<Segments, OpenError> {
-        let found = self.list(checkpoint.found_begin())?;
-        self.check_whole(&found, checkpoint)?;
+    pub fn open_segments(&self, checkpoint: &Checkpoint, inventory: &Inventory) -> Result<Segments, OpenError> {
+        let (placed, listed) = (checkpoint.found().map_or(0, |found| found.log), inventory.found().log_end);
+        let known = if placed >= listed { (placed, checkpoint.path()) } else { (listed, inventory.path()) };
+        let found = self.list(checkpoint.found_begin(), known.0)?;
+        self.check_whole(&found, checkpoint, known)?;
+        // Before this, nothing is changed that has anything in it.
+        files::lengthen(&*self.disk, &found, self.segment_len)?;
         let open = |segment: &SegmentPath| {
             let open = if segment.read_only { LogFile::open_read_only } else { LogFile::open };
             let file = open(segment.path.clone(), segment.start).map_err(OpenError::io("map", &segment.path))?;
@@ -103,17 +111,17 @@ impl LogDirs {
         Ok(Segments::new(found.iter().map(open).collect::<Result<_, OpenError>>()?))
     }
 
-    /// The segments of all directories, in order; the log was known to begin at `known_begin`.
-    fn list(&self, known_begin: Option<u64>) -> Result<Vec<SegmentPath>, OpenError> {
+    /// The segments of all directories, in order; the log was known to begin at `known_begin`, and to be on the disk up to `known_end`.
+    fn list(&self, known_begin: Option<u64>, known_end: u64) -> Result<Vec<SegmentPath>, OpenError> {
         let mut found = Vec::new();
         for (dirs, read_only) in [(&self.writable, false), (&self.read_only, true)] {
             for dir in dirs {
-                found.extend(files::find_segments(dir, read_only)?);
+                found.extend(files::find_segments(dir, read_only, self.segment_len)?);
             }
         }
         found.sort_by_key(|segment| segment.start);
         let mut found = without_unused_doubles(found, self.segment_len)?;
-        files::drop_unused_last(&mut found, self.segment_len)?;
+        files::drop_unused_last(&mut found, self.segment_len, known_end)?;
         files::check_lengths(&found, self.segment_len, "mappedFileSizeCommitLog")?;
         let mut run: Vec<SegmentPath> = Vec::with_capacity(found.len());
         for segment in found {
@@ -141,12 +149,21 @@ impl LogDirs {
 
     /// That neither the first nor the last segments are missing, as happens when a disk is not mounted. The log would begin anew
     /// behind them, and when the disk is there again it would have two.
-    fn check_whole(&self, segments: &[SegmentPath], checkpoint: &Checkpoint) -> Result<(), OpenError> {
+    fn check_whole(
+        &self,
+        segments: &[SegmentPath],
+        checkpoint: &Checkpoint,
+        (known_end, says): (u64, &Path),
+    ) -> Result<(), OpenError> {
         let end = segments.last().map_or(0, |last| last.start + self.segment_len);
-        if let Some(known) = checkpoint.found().filter(|found| found.log > end) {
-            let known_by = format!("by the file {} the log goes up to {}", checkpoint.path().display(), known.log);
-            let missing = if segments.is_empty() { known.log - 1 - (known.log - 1) % self.segment_len } else { end };
-            return Err(self.missing(missing, known_by, "remove that file: the log then ends where its segments do"));
+        if known_end > end {
+            let known_by = format!("by the file {} the log goes up to {known_end}", says.display());
+            let missing = if segments.is_empty() { known_end - 1 - (known_end - 1) % self.segment_len } else { end };
+            return Err(self.missing(
+                missing,
+                known_by,
+                "remove the files checkpoint and inventory beside it: the log then ends where its segments do",
+            ));
         }
         let Some(first) = segments.first() else { return Ok(()) };
         // Somebody may delete the oldest segments by hand. Where that left no directory empty, no disk is missing.

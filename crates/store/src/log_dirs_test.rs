@@ -227,8 +227,10 @@ fn what_is_lost_for_good_can_be_given_up() {
     store.close().unwrap();
     std::fs::remove_file(disks.dir("a").join(segment_name(LEN * 2))).unwrap();
     let error = disks.refused(disks.config(&["a"]));
-    assert!(error.to_string().contains("remove that file"), "{error}");
-    std::fs::remove_file(disks.site.dir.path().join("store/checkpoint")).unwrap();
+    assert!(error.to_string().contains("remove the files checkpoint and inventory"), "{error}");
+    for file in ["checkpoint", "inventory"] {
+        std::fs::remove_file(disks.site.dir.path().join("store").join(file)).unwrap();
+    }
     let store = disks.open(&["a"]);
     let left = store.queue_bounds(T, Q).unwrap().max.0;
     assert!(left > 0 && left < count);

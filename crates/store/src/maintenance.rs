@@ -16,7 +16,9 @@ use crate::files;
 use crate::flush::Flusher;
 use crate::graves::Graves;
 use crate::health::Health;
+use crate::inventory::Inventory;
 use crate::projection::Projection;
+use crate::segments::Segments;
 use crate::signal::Signal;
 use crate::watermarks::Positions;
 
@@ -26,6 +28,8 @@ pub struct Maintenance {
     pub dispatcher: Arc<Dispatcher>,
     pub positions: Arc<Positions>,
     pub checkpoint: Arc<Checkpoint>,
+    pub inventory: Arc<Inventory>,
+    pub segments: Arc<Segments>,
     pub flusher: Arc<Flusher>,
     pub health: Arc<Health>,
     pub disk: Arc<dyn Disk>,
@@ -92,10 +96,15 @@ impl Maintenance {
             self.flusher.flush()?;
         }
         self.finish_deletions()?;
+        let extents = self.projection.index.as_ref().map(|index| self.dispatcher.held(|| index.extents()));
         self.write_out_queues(0)?;
-        self.checkpoint.queues_are_durable(dispatched, Some(timestamp));
         if let Some(index) = &self.projection.index {
             index.sync(&*self.disk)?;
+        }
+        // What the checkpoint says is there is listed before.
+        self.inventory.save(&self.projection, &self.segments, &self.checkpoint, dispatched, extents)?;
+        self.checkpoint.queues_are_durable(dispatched, Some(timestamp));
+        if self.projection.index.is_some() {
             self.checkpoint.index_is_durable(dispatched, Some(timestamp));
         }
         Ok(())

@@ -339,7 +339,7 @@ impl Model {
                 self.store().close().unwrap();
                 self.store = None;
                 crate::files::remove_dir(&self.root().join("consumequeue")).unwrap();
-                self.queues_are_built_again();
+                self.queues_are_built_again(true);
                 self.reopen();
             }
             Step::CutShort { clean, without, steps, seed, lost } => {
@@ -386,14 +386,21 @@ impl Model {
         }
     }
 
-    /// From what is in the log; of a queue that has nothing there that can be read, nobody knows what it had.
-    fn queues_are_built_again(&mut self) {
+    /// From what is in the log. Of a queue that has nothing there that can be read, the list says what it had, as far as that was
+    /// written in time: then it goes on from there.
+    fn queues_are_built_again(&mut self, clean: bool) {
+        let store = self.open();
         for queue in 0..3_u32 {
             let of_queue = |known: &&mut Known| known.queue == Some(queue);
             let known = self.messages.iter().any(|known| known.queue == Some(queue) && !known.damaged);
             if self.gone[queue as usize] > 0 && !known {
-                self.gone[queue as usize] = 0;
-                self.messages.iter_mut().filter(of_queue).for_each(|known| known.queue = None);
+                let next = self.next_offset(queue);
+                let max = store.queue_bounds(TOPIC, ferromq_protocol::QueueId(queue)).map_or(0, |bounds| bounds.max.0);
+                assert!(max == next || !clean && max < next, "{max} of {next}");
+                if max < next {
+                    self.gone[queue as usize] = max;
+                    self.messages.iter_mut().filter(of_queue).for_each(|known| known.queue = None);
+                }
             }
         }
     }
@@ -439,7 +446,7 @@ impl Model {
         self.messages.retain(|known| known.physical < end);
         assert!(self.messages.last().is_none_or(|last| last.physical + last.len as u64 <= end));
         if without_queues {
-            self.queues_are_built_again();
+            self.queues_are_built_again(false);
         }
         self.reopen();
     }

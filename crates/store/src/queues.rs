@@ -12,10 +12,11 @@ use parking_lot::{Mutex, RwLock};
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, is_failed_sync};
 use crate::error::OpenError;
-use crate::files;
+use crate::files::{self, Named, SegmentPath};
 use crate::graves::GRAVES;
 use crate::interrupt::Interrupt;
 use crate::mappings::Mappings;
+use crate::queue_file::ENTRY_LEN;
 
 /// Every queue of every topic. A queue is made by the first append to it, or found on the disk.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Queues {
     mappings: Arc<Mappings>,
     /// Per topic, ordered by id.
     table: RwLock<HashMap<Arc<str>, Vec<Arc<ConsumeQueue>>>>,
+    /// What an open has found and cannot use.
+    unfit: Mutex<Unfit>,
     /// Queues with entries that are not on the disk.
     dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
     /// How often they were taken from there, and once: a queue that notes this number is among them.
@@ -32,18 +35,27 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Opens what is on the disk.
+    /// Opens what is on the disk. What does not fit, files that are missing between others included, is found out and touched by
+    /// nobody: see [`Queues::unfit`].
     pub fn open(
         dir: PathBuf,
         file_entries: u64,
         mappings_max: usize,
         interrupt: &Interrupt,
     ) -> Result<Queues, OpenError> {
+        let file_len = file_entries * ENTRY_LEN as u64;
         let mappings = Arc::new(Mappings::new(mappings_max));
-        let mut table = HashMap::default();
+        let mut unfit = Unfit::default();
+        let mut found = Vec::new();
+        for path in files::list_files(&dir)? {
+            unfit.others.push((path, "no directory of a topic"));
+        }
         for topic_dir in files::list_dirs(&dir)? {
             let Some(topic) = topic_dir.file_name().and_then(|name| name.to_str()) else { continue };
             let topic: Arc<str> = topic.into();
+            for path in files::list_files(&topic_dir)? {
+                unfit.others.push((path, "no directory of a queue"));
+            }
             let mut queues = Vec::new();
             for queue_dir in files::list_dirs(&topic_dir)? {
                 interrupt.check().map_err(|_| OpenError::Interrupted)?;
@@ -52,15 +64,24 @@ impl Queues {
                     tracing::warn!(path = %queue_dir.display(), "not a queue id; passed over");
                     continue;
                 };
-                queues.push(Arc::new(ConsumeQueue::open(
-                    Arc::clone(&topic),
-                    QueueId(id),
-                    queue_dir,
-                    file_entries,
-                    Arc::clone(&mappings),
-                )?));
+                let files = files::named_files(&queue_dir)?;
+                queues.push((QueueId(id), queue_dir, files));
             }
-            queues.sort_by_key(|queue| queue.id());
+            queues.sort_by_key(|(id, _, _)| *id);
+            found.push((topic, queues));
+        }
+        let all = || found.iter().flat_map(|(_, queues)| queues).flat_map(|(_, _, files)| &files.segments);
+        check_setting(all, file_len)?;
+        let mut table = HashMap::default();
+        for (topic, of_topic) in found {
+            let mut queues = Vec::with_capacity(of_topic.len());
+            for (id, queue_dir, files) in of_topic {
+                interrupt.check().map_err(|_| OpenError::Interrupted)?;
+                let segments = fitting(files, file_len, &mut unfit)?;
+                let (topic, mappings) = (Arc::clone(&topic), Arc::clone(&mappings));
+                let queue = ConsumeQueue::open(topic, id, queue_dir, segments, file_entries, mappings)?;
+                queues.push(Arc::new(queue));
+            }
             table.insert(topic, queues);
         }
         Ok(Queues {
@@ -68,9 +89,21 @@ impl Queues {
             file_entries,
             mappings,
             table: RwLock::new(table),
+            unfit: Mutex::new(unfit),
             dirty: Mutex::default(),
             round: AtomicU64::new(1),
         })
+    }
+
+    /// Whether there were files of queues that could not be used, so that entries are missing.
+    pub fn are_damaged(&self) -> bool {
+        !self.unfit.lock().files.is_empty()
+    }
+
+    /// Makes room for what is made in place of what could not be used.
+    pub fn set_unfit_aside(&self, disk: &dyn Disk, root: &Path) -> io::Result<()> {
+        let Unfit { files, others } = std::mem::take(&mut *self.unfit.lock());
+        files.iter().chain(&others).try_for_each(|(path, why)| files::set_aside(disk, root, path, why))
     }
 
     pub fn find(&self, topic: &str, id: QueueId) -> Option<Arc<ConsumeQueue>> {
@@ -139,6 +172,7 @@ impl Queues {
     pub fn take_dirty(&self) -> Vec<Arc<ConsumeQueue>> {
         let mut dirty = self.dirty.lock();
         self.round.fetch_add(1, Ordering::Relaxed);
+        dirty.iter().for_each(|queue| queue.note());
         std::mem::take(&mut dirty)
     }
 
@@ -188,6 +222,59 @@ impl Queues {
         }
         failed
     }
+}
+
+/// What cannot be used, and why.
+#[derive(Debug, Default)]
+struct Unfit {
+    /// Of queues.
+    files: Vec<(PathBuf, &'static str)>,
+    others: Vec<(PathBuf, &'static str)>,
+}
+
+/// A setting that was changed stops the open: it would cost a read of the whole log. It is told from damage by all files having one
+/// length, and one that could be configured.
+fn check_setting<'a, I>(files: impl Fn() -> I, file_len: u64) -> Result<(), OpenError>
+where
+    I: Iterator<Item = &'a SegmentPath>,
+{
+    // One that is empty was being made when the machine stopped.
+    let used = || files().filter(|file| file.len > 0);
+    let could_be_set = |file: &&SegmentPath| file.len != file_len && file.len.is_multiple_of(ENTRY_LEN as u64);
+    let Some(first) = used().next().filter(could_be_set) else { return Ok(()) };
+    if used().any(|other| other.len != first.len) {
+        return Ok(());
+    }
+    let (path, key) = (first.path.clone(), "mappedFileSizeConsumeQueue");
+    Err(OpenError::FileLength { path, found: first.len, expected: file_len, key })
+}
+
+/// The files of a queue that can be used; the others are added to `unfit`. A last one is removed when nothing was ever put into it: a
+/// crash left it half allocated.
+fn fitting(found: Named, file_len: u64, unfit: &mut Unfit) -> Result<Vec<SegmentPath>, OpenError> {
+    let mut segments = found.segments;
+    for path in found.strange {
+        if path.is_dir() {
+            unfit.files.push((path, "a directory in place of a file of a queue"));
+        } else {
+            tracing::warn!(path = %path.display(), "no file of a queue; passed over");
+        }
+    }
+    files::drop_unused_last(&mut segments, file_len, 0)?;
+    let mut fitting: Vec<SegmentPath> = Vec::with_capacity(segments.len());
+    for segment in segments {
+        if segment.len != file_len || !segment.start.is_multiple_of(file_len) {
+            unfit.files.push((segment.path, "a file of a queue that has not the length of one"));
+            continue;
+        }
+        if fitting.last().is_some_and(|before| before.start + file_len != segment.start) {
+            let before =
+                fitting.drain(..).map(|before| (before.path, "files between this one and the next are missing"));
+            unfit.files.extend(before);
+        }
+        fitting.push(segment);
+    }
+    Ok(fitting)
 }
 
 /// The first error of several; or that of a sync, which is for good.

@@ -258,7 +258,7 @@ fn an_open_reads_the_log_in_blocks() {
     let (store, places) = ten_messages(&site);
     drop(store);
     site.disk.go_cold();
-    for (bad, reads_max) in [(None, 4), (Some(200_000..200_001), 50)] {
+    for (bad, reads_max) in [(None, 12), (Some(200_000..200_001), 50)] {
         // Of what is in none of its records, nobody has to know.
         site.disk.bad.lock().extend(bad.map(|bad| (FIRST_LOG.to_owned(), bad)));
         let before = site.disk.reads.load(Ordering::SeqCst);

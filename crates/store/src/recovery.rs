@@ -9,21 +9,25 @@
 //! whole log be read.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2, RECORD_LEN_MIN};
 use ferromq_protocol::message::{ParsedRecord, Record, RecordError};
+use foldhash::HashMap;
 use memchr::memmem;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Told};
 use crate::consume_queue::{ConsumeQueue, Put};
 use crate::disk::{Disk, PAGE};
 use crate::entry_properties::EntryProperties;
 use crate::files;
 use crate::index::{DurableExtent, Repair};
 use crate::interrupt::Interrupt;
+use crate::inventory::{Inventory, ListedQueue};
 use crate::looking::{Effort, Look};
 use crate::mapped_file::{LogFile, LogSlice};
 use crate::projection::Projection;
@@ -57,6 +61,8 @@ struct Scan {
     last: Option<(u64, i64)>,
     gap: bool,
     records: u64,
+    /// Topics that were deleted, and where the log says so last.
+    deleted: HashMap<String, u64>,
 }
 
 /// Which part of the log was on the disk before the crash: what cannot be read there is damage, elsewhere it is the end.
@@ -66,13 +72,17 @@ enum OnDisk {
     Before(u64),
     /// All records stored up to this time; that is all a Java broker says.
     StoredBy(i64),
+    /// Nobody says anything any more: whatever is proven good is kept.
+    Untold,
 }
 
 impl OnDisk {
-    fn told_by(checkpoint: &Checkpoint) -> OnDisk {
-        match checkpoint.found() {
-            Some(found) => OnDisk::Before(found.log),
-            None => OnDisk::StoredBy(checkpoint.log_time()),
+    fn told_by(checkpoint: &Checkpoint, inventory: &Inventory) -> OnDisk {
+        match checkpoint.told() {
+            Told::Places(found) => OnDisk::Before(found.log.max(inventory.found().log_end)),
+            Told::Times => OnDisk::StoredBy(checkpoint.log_time()),
+            Told::Nothing if inventory.found().log_end > 0 => OnDisk::Before(inventory.found().log_end),
+            Told::Nothing => OnDisk::Untold,
         }
     }
 
@@ -81,6 +91,7 @@ impl OnDisk {
         match self {
             OnDisk::Before(end) => record.physical_offset().0 < end,
             OnDisk::StoredBy(time) => record.store_timestamp() <= time,
+            OnDisk::Untold => true,
         }
     }
 
@@ -90,6 +101,7 @@ impl OnDisk {
             OnDisk::Before(_) => self.reaches(record.physical_offset().0 + record.record_len() as u64),
             // Strictly before: others of that very millisecond may have come after the sync.
             OnDisk::StoredBy(time) => record.store_timestamp() < time,
+            OnDisk::Untold => false,
         }
     }
 
@@ -104,51 +116,93 @@ pub fn recover(
     segments: &Segments,
     projection: &Projection,
     checkpoint: &Checkpoint,
+    inventory: &Inventory,
     clean: bool,
     interrupt: &Interrupt,
 ) -> io::Result<RecoveryOutcome> {
     let began = Instant::now();
     let disk = &*projection.disk;
+    let root = checkpoint.path().parent().unwrap_or(Path::new("."));
     let files = segments.all();
     let Some(first) = files.first() else {
         return drop_projections(projection, checkpoint);
     };
     let log_min = first.start();
-    let on_disk = OnDisk::told_by(checkpoint);
+    let on_disk = OnDisk::told_by(checkpoint, inventory);
     let known = known_projected(&files, projection, checkpoint)?;
-    let (start, repair) = if clean {
-        (start_after_stop(projection, log_min), None)
+    let clean = clean && !goes_on_behind(&files, projection, checkpoint)?;
+    if inventory.is_lost() {
+        tracing::error!(path = %inventory.path().display(), "the list of queues and index files is missing or damaged: the whole log is read, in case one of them is missing");
+        projection.index.iter().for_each(|index| index.drop_all());
+    }
+    let (mut start, repair) = if clean {
+        (start_after_stop(projection, checkpoint, log_min), None)
     } else {
         start_after_crash(&files, projection, checkpoint, known)?
     };
-    begin_again(checkpoint, disk, start, known)?;
-    if let (Some(index), Some(repair)) = (&projection.index, repair) {
-        index.repair(disk, &repair)?;
+    let rebuilt = start.queues > log_min && must_be_rebuilt(&files, projection, inventory)?;
+    if rebuilt {
+        start.queues = log_min;
     }
-    if !clean {
+    let before = ends_of_queues(&files, projection)?;
+    begin_again(checkpoint, disk, start, known)?;
+    projection.queues.set_unfit_aside(disk, root)?;
+    if let Some(index) = &projection.index {
+        index.set_unfit_aside(disk, root)?;
+        if let Some(repair) = repair {
+            index.repair(disk, &repair)?;
+        }
+    }
+    if !clean || rebuilt {
         keep_before(&files, projection, start.queues)?;
     }
+    let went_on = log_min > inventory.found().log_min;
     let mut scan = scan(&files, projection, start, on_disk, interrupt)?;
-    if scan.gap && start.queues > log_min {
-        tracing::warn!("a queue has lost entries; the whole log is read to rebuild it");
+    let mut lacking = lacking(&inventory.found().queues, projection, went_on, &scan)?;
+    if (scan.gap || !lacking.is_empty()) && start.queues > log_min {
+        for (listed, found) in &lacking {
+            let (topic, queue) = (&*listed.topic, listed.id);
+            tracing::error!(topic, %queue, had = listed.extent.max, found, "a queue is missing or has lost entries");
+        }
+        tracing::warn!("the whole log is read to rebuild the queues");
         begin_again(checkpoint, disk, Start { queues: log_min, ..start }, known)?;
         keep_before(&files, projection, log_min)?;
         scan = self::scan(&files, projection, Start { queues: log_min, index: u64::MAX }, on_disk, interrupt)?;
+        lacking = self::lacking(&inventory.found().queues, projection, went_on, &scan)?;
     }
     // Zeros in the place of something that was lost while it was read are no end.
     files.iter().try_for_each(|file| file.check())?;
     let end = scan.end;
+    if let Some(furthest) = before.iter().map(|queue| queue.extent.end).max().filter(|furthest| *furthest > end) {
+        tracing::warn!(
+            end,
+            furthest,
+            "queues have entries behind the end of the log: the messages up to there are lost"
+        );
+    }
     cut_log(segments, projection, end, clean)?;
     for queue in projection.queues.all() {
         queue.truncate_physical(disk, end)?;
         queue.correct_min(log_min)?;
         queue.advance_next(queue.max());
     }
+    // What had an entry and has none any more was damaged.
+    lacking.extend(self::lacking(&before, projection, true, &scan)?);
+    for (listed, found) in lacking {
+        // Nobody gets an offset that another message had.
+        let (topic, queue) = (&*listed.topic, listed.id);
+        let had = listed.extent.max;
+        let goes_on = projection.queues.find_or_make(topic, queue);
+        if goes_on.go_on_at(disk, had, log_min, end)? {
+            tracing::error!(topic, %queue, had, found, "messages of a queue are not in the log any more; it goes on behind their offsets");
+        }
+        projection.queues.mark_dirty(&goes_on);
+    }
     if let Some(index) = &projection.index {
         index.truncate(disk, end)?;
     }
     let last_timestamp = scan.last.map_or_else(|| checkpoint.log_time(), |(_, time)| time);
-    make_durable(segments, projection, checkpoint, start, end, last_timestamp)?;
+    make_durable(segments, projection, checkpoint, inventory, start, end, last_timestamp)?;
     if let Some((at, _)) = scan.last {
         checkpoint.confirm(at);
     }
@@ -157,22 +211,118 @@ pub fn recover(
     Ok(RecoveryOutcome { end, last_timestamp })
 }
 
+/// Whether the log goes on behind what an orderly stop has left: somebody has removed `abort`.
+fn goes_on_behind(files: &[Arc<LogFile>], projection: &Projection, checkpoint: &Checkpoint) -> io::Result<bool> {
+    let Some(found) = checkpoint.found() else { return Ok(false) };
+    let goes_on = record_bytes(files, projection, found.queues)?.is_some();
+    if goes_on {
+        tracing::warn!(
+            from = found.queues,
+            "there is no abort file, but the log goes on behind the last checkpoint: the store was not closed in order"
+        );
+    }
+    Ok(goes_on)
+}
+
+/// Whether the queues are to be made again from the whole log, by what can be seen at once.
+fn must_be_rebuilt(files: &[Arc<LogFile>], projection: &Projection, inventory: &Inventory) -> io::Result<bool> {
+    if inventory.is_lost() {
+        return Ok(true);
+    }
+    let log_min = files.first().map_or(0, |first| first.start());
+    for listed in inventory.found().queues.iter().filter(|listed| listed.extent.end > log_min) {
+        let (topic, queue) = (&*listed.topic, listed.id);
+        // What comes behind the last checkpoint must not begin it in its middle.
+        if projection.queues.find(topic, queue).is_none_or(|queue| queue.max() == 0) {
+            tracing::error!(topic, %queue, had = listed.extent.max, "a queue is missing: the whole log is read to make it again");
+            return Ok(true);
+        }
+    }
+    if projection.queues.are_damaged() {
+        tracing::warn!("files of queues cannot be used: the whole log is read to make them again");
+        return Ok(true);
+    }
+    // The end of a queue is in the inventory; of the files before it each must at least begin with what belongs there.
+    for queue in projection.queues.all() {
+        for offset in queue.full_files() {
+            if let Some(entry) = queue.entry(offset)?
+                && !belongs(files, projection, &queue, offset, &entry)
+            {
+                tracing::error!(topic = queue.topic(), queue = %queue.id(), offset, "a file of a queue is damaged or another queue's: the whole log is read to make it again");
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// What the queues have before anything is taken from them, but for those whose last entry is not of the queue.
+fn ends_of_queues(files: &[Arc<LogFile>], projection: &Projection) -> io::Result<Vec<ListedQueue>> {
+    let mut ends = Vec::new();
+    for queue in projection.queues.all() {
+        let Some(last) = queue.max().checked_sub(1) else { continue };
+        if let Some(entry) = queue.entry(last)?
+            && (belongs(files, projection, &queue, last, &entry)
+                || record_bytes(files, projection, entry.physical.0)?.is_none())
+        {
+            ends.push(ListedQueue::of(&queue));
+        }
+    }
+    Ok(ends)
+}
+
+/// The queues that do not have what is listed, as far as the log still goes to there, each with its number of entries. `went_on`: the
+/// log's beginning has gone since, and so may that of queues.
+fn lacking<'a>(
+    listed: &'a [ListedQueue],
+    projection: &Projection,
+    went_on: bool,
+    scan: &Scan,
+) -> io::Result<Vec<(&'a ListedQueue, u64)>> {
+    let mut lacking = Vec::new();
+    for listed in listed {
+        let is_deleted = scan.deleted.get(&*listed.topic).is_some_and(|at| *at >= listed.extent.end);
+        if listed.extent.max == 0 || listed.extent.end > scan.end || is_deleted {
+            continue;
+        }
+        let queue = projection.queues.find(&listed.topic, listed.id);
+        let has = match &queue {
+            Some(queue) => queue.still_has(listed.extent, went_on)?,
+            None => false,
+        };
+        if !has {
+            lacking.push((listed, queue.map_or(0, |queue| queue.max())));
+        }
+    }
+    Ok(lacking)
+}
+
+/// Whether an entry is that of the queue's message at the offset, as far as can be told.
+fn belongs(
+    files: &[Arc<LogFile>],
+    projection: &Projection,
+    queue: &ConsumeQueue,
+    offset: u64,
+    entry: &QueueEntry,
+) -> bool {
+    let gone = files.first().is_none_or(|first| entry.physical.0 < first.start());
+    let is_this = |bytes: &[u8]| {
+        Record::parse(bytes).is_ok_and(|record| {
+            record.record_len() == entry.len as usize
+                && record.queue_offset().0 == offset
+                && record.queue_id() == queue.id()
+                && record.topic() == queue.topic()
+        })
+    };
+    // What the disk does not give says nothing against the entry.
+    let record = || record_bytes(files, projection, entry.physical.0);
+    gone || entry.is_filler() || record().map_or(true, |bytes| bytes.is_some_and(|bytes| is_this(&bytes)))
+}
+
 /// The queues keep the entries of records before `physical`; those of all others are put again.
 fn keep_before(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<()> {
-    let belongs = |queue: &ConsumeQueue, offset: u64, entry: &QueueEntry| {
-        let gone = files.first().is_none_or(|first| entry.physical.0 < first.start());
-        let is_this = |bytes: &[u8]| {
-            Record::parse(bytes).is_ok_and(|record| {
-                record.record_len() == entry.len as usize
-                    && record.queue_offset().0 == offset
-                    && record.queue_id() == queue.id()
-                    && record.topic() == queue.topic()
-            })
-        };
-        // What the disk does not give says nothing against the entry.
-        let record = || record_bytes(files, projection, entry.physical.0);
-        gone || entry.is_filler() || record().map_or(true, |bytes| bytes.is_some_and(|bytes| is_this(&bytes)))
-    };
+    let belongs =
+        |queue: &ConsumeQueue, offset: u64, entry: &QueueEntry| belongs(files, projection, queue, offset, entry);
     projection.queues.all().iter().try_for_each(|queue| queue.keep_before(&*projection.disk, physical, &belongs))
 }
 
@@ -194,11 +344,14 @@ fn drop_projections(projection: &Projection, checkpoint: &Checkpoint) -> io::Res
 }
 
 /// After a clean stop everything up to the last queue entry is in the queues and in the index.
-fn start_after_stop(projection: &Projection, log_min: u64) -> Start {
-    let dispatched = projection.queues.all().iter().map(|queue| queue.end_physical()).max().unwrap_or(0).max(log_min);
+fn start_after_stop(projection: &Projection, checkpoint: &Checkpoint, log_min: u64) -> Start {
+    let last = projection.queues.all().iter().map(|queue| queue.end_physical()).max().unwrap_or(0);
+    // An entry that says more than was ever there is damaged.
+    let dispatched = last.min(checkpoint.found().map_or(u64::MAX, |found| found.queues)).max(log_min);
     let index = match &projection.index {
         // Somebody removed the index files, or there never was a key.
         Some(index) if index.is_empty() => log_min,
+        Some(index) if index.is_damaged() => index.whole_up_to().max(log_min),
         Some(index) => index.resume_at().max(dispatched),
         None => u64::MAX,
     };
@@ -250,15 +403,19 @@ fn start_after_crash(
     let (index, repair) = match &projection.index {
         Some(index) if checkpoint.found().is_some() => {
             let found = index.check(DurableExtent::Position(known.index), known.index, &record_at);
-            let whole_before = if found.broken { found.resume.min(known.index) } else { known.index };
+            let broken = found.broken || index.is_damaged();
+            let whole_before = if broken { found.resume.saturating_sub(1).min(known.index) } else { known.index };
             let from = if found.leaves_nothing() { log_min } else { whole_before };
             (from, Some(found))
         }
         Some(index) => {
             let found = index.check(DurableExtent::Time(checkpoint.index_time()), log_end, &record_at);
             // Messages without keys have no entries: the checkpoint may know better than the last entry, unless that is damaged.
-            let from =
-                if found.leaves_nothing() || found.broken { found.resume } else { found.resume.max(known.index) };
+            let from = if found.leaves_nothing() || found.broken || index.is_damaged() {
+                found.resume.saturating_sub(1)
+            } else {
+                found.resume.max(known.index)
+            };
             (from, Some(found))
         }
         None => (u64::MAX, None),
@@ -395,7 +552,7 @@ fn scan(
 ) -> io::Result<Scan> {
     let (begin, last) = border_before(files, projection, start.queues.min(start.index))?;
     let first = files.iter().rposition(|file| file.start() <= begin).unwrap_or(0);
-    let mut scan = Scan { end: begin, last, gap: false, records: 0 };
+    let mut scan = Scan { end: begin, last, gap: false, records: 0, deleted: HashMap::default() };
     let mut known = None;
     for (index, file) in files.iter().enumerate().skip(first) {
         let Some(segment) = Segment::seen_by(Look::reading_on(&*projection.disk), file) else { break };
@@ -414,6 +571,7 @@ fn scan(
                         if let Some(topic) = deleted_topic(record) {
                             known = None;
                             projection.forget_topic(&topic)?;
+                            scan.deleted.insert(topic, physical);
                         }
                         let put = projection.put_queue(record, &properties, physical, &mut known)?;
                         scan.gap |= put == Some(Put::Gap);
@@ -487,7 +645,20 @@ fn behind_damage(
         }
     }
     let next_is_proven = || next.map_or(Ok(false), |next| is_proven(next, 0));
-    Ok((on_disk.reaches(segment.file.end()) || next_is_proven()?).then_some(segment.bytes.len()))
+    if on_disk.reaches(segment.file.end()) || next_is_proven()? {
+        return Ok(Some(segment.bytes.len()));
+    }
+    // Nothing whole follows. Up to where the log was on the disk, something was there all the same: what comes from now on does not
+    // take its place. A record that reaches beyond may have been torn, and so may one of which only the head was there.
+    let head = segment.look(at, RECORD_LEN_MIN)?;
+    let stated = Record::head_at(head, PhysicalOffset(start + at as u64)).unwrap_or(RECORD_LEN_MIN);
+    match on_disk {
+        OnDisk::Before(end) if end >= start + (at + stated) as u64 => {
+            // Inside the file, whose length is a usize.
+            Ok(Some((end - start) as usize))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Ends the log at `end`: later files go, and nothing old is left behind the end in its file.
@@ -500,7 +671,7 @@ fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) 
                 "the log ends at {end}; {path} is behind that, in a directory that nothing is written to: move it away"
             )));
         }
-        tracing::info!(path = %file.path().display(), "removed a log file behind the end of the log");
+        tracing::warn!(path = %file.path().display(), end, "removed a log file behind the end of the log");
         files::remove_file(file.path())?;
         if let Some(dir) = file.path().parent() {
             // One that came back with a power loss would be read as what follows.
@@ -541,6 +712,7 @@ fn make_durable(
     segments: &Segments,
     projection: &Projection,
     checkpoint: &Checkpoint,
+    inventory: &Inventory,
     start: Start,
     end: u64,
     last_timestamp: i64,
@@ -555,5 +727,8 @@ fn make_durable(
     }
     checkpoint.log_is_durable(end, time);
     checkpoint.queues_are_durable(end, time);
+    projection.queues.all().iter().for_each(|queue| queue.note());
+    let index = projection.index.as_ref().map(|index| index.extents());
+    inventory.save(projection, segments, checkpoint, end, index)?;
     checkpoint.save(disk)
 }

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use crate::disk::Disk;
 use crate::looking::{Look, ReadError};
 use crate::mapped_file::{LogFile, LogSlice};
+use crate::walk::LogItem;
 
 /// Longer ones cannot have been sent: no frame is.
 const RECORD_LEN_MAX: usize = 128 << 20;
@@ -155,4 +156,11 @@ impl Segments {
         }
         Ok(())
     }
+}
+
+/// What stands at `at` of a segment, of which `bytes` are written. No more than that is brought into memory.
+pub fn find_at<'a>(file: &LogFile, look: &Look<'_>, bytes: &'a [u8], at: usize) -> Result<LogItem<'a>, ReadError> {
+    let (rest, physical) = (&bytes[at..], file.start() + at as u64);
+    let len = look_at_item(file, look, at, rest, 0)?;
+    Ok(LogItem::at(&rest[..len], physical, file.len() - at))
 }

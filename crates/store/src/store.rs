@@ -27,10 +27,11 @@ use crate::dispatch::Dispatcher;
 use crate::error::{CloseError, OpenError};
 use crate::files;
 use crate::flush::Flusher;
-use crate::graves::Graves;
+use crate::graves::{GRAVES, Graves};
 use crate::health::Health;
 use crate::index::{self, Index};
 use crate::index_file::IndexShape;
+use crate::inventory::{Inventory, Listing};
 use crate::keepers::Keepers;
 use crate::lock::{DirectoryLock, SideLock};
 use crate::log_dirs::LogDirs;
@@ -86,24 +87,46 @@ impl Store {
         let disk = Arc::clone(&config.disk);
         let log_dirs = Arc::new(LogDirs::of(&config)?);
         let make_dir = |dir: &Path| {
+            if dir.exists() && !dir.is_dir() {
+                return Err(OpenError::WrongKind { path: dir.to_owned(), expected: "directory" });
+            }
             files::make_dir(&*disk, dir).map_err(|source| OpenError::NotWritable { path: dir.to_owned(), source })
         };
         make_dir(&config.root)?;
         let lock = DirectoryLock::take(&config.root)?;
-        let index_dir = config.index_enabled.then(|| index::dir_of(&config.root));
         let mut side_locks = log_dirs.lock_present()?;
+        let (abort, checkpoint) = (config.root.join("abort"), config.root.join("checkpoint"));
+        let set_aside =
+            |path: &Path, why| files::set_aside(&*disk, &config.root, path, why).map_err(OpenError::io("open", path));
+        if checkpoint.is_dir() {
+            set_aside(&checkpoint, "a directory in place of the checkpoint")?;
+        }
+        let checkpoint = Arc::new(Checkpoint::open(checkpoint)?);
+        let inventory = Arc::new(Inventory::open(&*disk, &config.root, &checkpoint)?);
+        // Before anything is changed: what is wrong with the log stops the open.
+        let segments = Arc::new(log_dirs.open_segments(&checkpoint, &inventory)?);
+        inventory.check_segments(&*disk, &segments)?;
+
+        let index_dir = config.index_enabled.then(|| index::dir_of(&config.root));
         for dir in [Some(config.queues_path()), index_dir].into_iter().flatten() {
+            if dir.exists() && !dir.is_dir() {
+                set_aside(&dir, "no directory")?;
+            }
             make_dir(&dir)?;
             side_locks.extend(SideLock::take(&dir)?);
         }
-        let abort = config.root.join("abort");
         let clean = !abort.exists();
         if !clean {
             tracing::info!(root = %config.root.display(), "the store was not closed in order; it is checked before it opens");
         }
 
-        let checkpoint = Arc::new(Checkpoint::open(config.root.join("checkpoint"))?);
-        let segments = Arc::new(log_dirs.open_segments(&checkpoint)?);
+        let graves = config.queues_path().join(GRAVES);
+        if graves.exists() && !graves.is_dir() {
+            set_aside(&graves, "no directory")?;
+        }
+        if abort.is_dir() {
+            set_aside(&abort, "a directory in place of a file")?;
+        }
         let graves = Graves::open(&*disk, config.queues_path(), clean)?;
         let queues = Arc::new(Queues::open(
             config.queues_path(),
@@ -115,7 +138,8 @@ impl Store {
         log_dirs.check_reached(&segments, queues_end, &checkpoint, clean)?;
         // Not before it is known that nothing is missing: this may be where a disk belongs.
         side_locks.extend(log_dirs.make_missing()?);
-        let index = open_index(&config)?;
+        let log_min = segments.first().map_or(0, |first| first.start());
+        let index = open_index(&config, inventory.found(), log_min)?;
         let projection = Arc::new(Projection {
             queues: Arc::clone(&queues),
             index: index.clone(),
@@ -124,8 +148,8 @@ impl Store {
         });
         // Before anything is put: an open that does not come to its end is a crash to the next one.
         write_abort(&abort).and_then(|()| disk.sync_dir(&config.root)).map_err(OpenError::io("write", &abort))?;
-        let recovered =
-            recovery::recover(&segments, &projection, &checkpoint, clean, &config.interrupt).map_err(|source| {
+        let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, clean, &config.interrupt)
+            .map_err(|source| {
                 if config.interrupt.is_raised() {
                     OpenError::Interrupted
                 } else {
@@ -183,6 +207,8 @@ impl Store {
             dispatcher: Arc::clone(&dispatcher),
             positions: Arc::clone(&positions),
             checkpoint: Arc::clone(&checkpoint),
+            inventory,
+            segments: Arc::clone(&segments),
             flusher: Arc::clone(&flusher),
             health: Arc::clone(&health),
             disk: Arc::clone(&disk),
@@ -343,12 +369,13 @@ impl Drop for Store {
     }
 }
 
-fn open_index(config: &StoreConfig) -> Result<Option<Arc<Index>>, OpenError> {
+fn open_index(config: &StoreConfig, listing: &Listing, log_min: u64) -> Result<Option<Arc<Index>>, OpenError> {
     if !config.index_enabled {
         return Ok(None);
     }
     let shape = IndexShape { slots: config.index_slots, entries: config.index_entries };
-    Index::open(index::dir_of(&config.root), shape, config.clock.clone()).map(|index| Some(Arc::new(index)))
+    let (dir, clock) = (index::dir_of(&config.root), config.clock.clone());
+    Index::open(dir, shape, clock, listing.index.as_deref(), log_min).map(|index| Some(Arc::new(index)))
 }
 
 /// The segment that `end` is in or begins, made if it is not there.
@@ -393,6 +420,9 @@ mod opening;
 #[cfg(test)]
 #[path = "reading_test.rs"]
 mod reading_tests;
+#[cfg(test)]
+#[path = "repair_test.rs"]
+mod repairs;
 #[cfg(test)]
 #[path = "replication_test.rs"]
 mod replication;

@@ -517,3 +517,52 @@ pub fn query_bodies(store: &Store, topic: &str, key: &str) -> Vec<Vec<u8>> {
     let outcome = store.query(topic, key, 64, 0, i64::MAX, Effort::Full).unwrap();
     outcome.messages.iter().map(|bytes| Record::parse(bytes).unwrap().body().to_vec()).collect()
 }
+
+/// What this thread writes into the trace log at WARN and ERROR.
+#[derive(Clone, Debug, Default)]
+pub struct TraceLog {
+    lines: Arc<Mutex<String>>,
+}
+
+impl TraceLog {
+    pub fn capture<T>(&self, act: impl FnOnce() -> T) -> T {
+        tracing::subscriber::with_default(self.clone(), act)
+    }
+
+    pub fn text(&self) -> String {
+        self.lines.lock().clone()
+    }
+}
+
+impl tracing::Subscriber for TraceLog {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Line<'a>(&'a mut String);
+        impl tracing::field::Visit for Line<'_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                use std::fmt::Write as _;
+                write!(self.0, "{}={value:?} ", field.name()).unwrap();
+            }
+        }
+        let mut lines = self.lines.lock();
+        lines.push_str(event.metadata().level().as_str());
+        lines.push(' ');
+        event.record(&mut Line(&mut lines));
+        lines.push('\n');
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use ferromq_protocol::QueueOffset;
 
 use crate::disk::{Disk, is_failed_sync};
-use crate::files::{make_dir, remove_file, segment_name};
+use crate::files::{make_dir, remove_file, replace, segment_name};
 
 pub const MINUTE_MS: i64 = 60_000;
 pub const ENTRY_LEN: usize = 16;
@@ -326,7 +326,7 @@ impl TimerIndex {
         let Some(minute) = self.lost else { return Ok(()) };
         let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
         encode(timers, &mut bytes);
-        replace(&*self.disk, &self.path(minute), &self.dir, &bytes)?;
+        replace(&*self.disk, &self.path(minute), &bytes)?;
         self.replaced(minute, timers);
         self.lost = None;
         Ok(())
@@ -418,7 +418,7 @@ impl TimerIndex {
                 timers.dedup();
                 let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
                 encode(&timers, &mut bytes);
-                replace(&*self.disk, &path, &self.dir, &bytes)?;
+                replace(&*self.disk, &path, &bytes)?;
                 Ok(timers)
             });
             match made {
@@ -628,19 +628,7 @@ fn write_checkpoint(disk: &dyn Disk, dir: &Path, checkpoint: TimerCheckpoint) ->
     bytes.extend_from_slice(&checkpoint.carried.0.to_be_bytes());
     bytes.extend_from_slice(&checkpoint.latest_ms.to_be_bytes());
     bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
-    replace(disk, &checkpoint_path(dir), dir, &bytes)
-}
-
-/// Replaces a file of the directory as a whole, durably.
-fn replace(disk: &dyn Disk, path: &Path, dir: &Path, bytes: &[u8]) -> io::Result<()> {
-    let aside = path.with_extension("new");
-    remove_file(&aside)?;
-    let file = disk.create(&aside, 0)?;
-    disk.write(&aside, &file, bytes, 0)?;
-    // What a sync of this file failed with is of no consequence: the next try makes another one.
-    disk.sync_file(&aside, &file)?;
-    disk.rename(&aside, path)?;
-    disk.sync_dir(dir)
+    replace(disk, &checkpoint_path(dir), &bytes)
 }
 
 /// The bit that records' checksums leave out is no loss here either.

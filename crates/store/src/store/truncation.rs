@@ -11,9 +11,8 @@ use super::{Store, tail_segment};
 use crate::dispatch::Work;
 use crate::error::TruncateError;
 use crate::files;
-use crate::looking::{Look, ReadError};
-use crate::mapped_file::LogFile;
-use crate::segments::look_at_item;
+use crate::looking::Look;
+use crate::segments::find_at;
 use crate::walk::LogItem;
 
 /// A truncation waits so long for readers of what is to go.
@@ -46,7 +45,8 @@ impl Store {
         self.segments.bring(&look, self.positions.projected().min(to)..to)?;
         // First: after a crash in the middle, nothing behind `to` is taken for being on the disk.
         self.checkpoint.lower(to);
-        self.checkpoint.save(&*self.config.disk).map_err(|source| {
+        let cleared = self.maintenance.inventory.clear(&*self.config.disk, &self.checkpoint);
+        cleared.and_then(|()| self.checkpoint.save(&*self.config.disk)).map_err(|source| {
             let path = self.checkpoint.path().to_owned();
             TruncateError::Io { path, source }
         })?;
@@ -114,6 +114,7 @@ impl Store {
         for queue in self.queues.all() {
             queue.truncate_physical(&*self.config.disk, end)?;
             queue.advance_next(queue.max());
+            queue.note();
         }
         if let Some(index) = &self.index {
             index.truncate(&*self.config.disk, end)?;
@@ -151,11 +152,4 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// What stands at `at` of a segment, of which `bytes` are written. No more than that is brought into memory.
-fn find_at<'a>(file: &LogFile, look: &Look<'_>, bytes: &'a [u8], at: usize) -> Result<LogItem<'a>, ReadError> {
-    let (rest, physical) = (&bytes[at..], file.start() + at as u64);
-    let len = look_at_item(file, look, at, rest, 0)?;
-    Ok(LogItem::at(&rest[..len], physical, file.len() - at))
 }

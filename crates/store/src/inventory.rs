@@ -1,0 +1,399 @@
+//! The list of what there is beside the log's records: which queues and how far each goes, which files of the index, how each segment begins.
+//!
+//! Queues and index can be made again from the log, but nothing in them tells that one of them is missing: a queue whose directory somebody
+//! removed looks like one that never had a message. So this list is written whenever all of them are on the disk, before the checkpoint
+//! says so, and an open holds what it finds against it. One file for all, so that an open with many queues stays fast. A design of our
+//! own, beside the checkpoint; Java's broker passes over it. Layout: docs/format.md, inventory.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ferromq_protocol::PhysicalOffset;
+use ferromq_protocol::QueueId;
+use ferromq_protocol::message::Record;
+use parking_lot::Mutex;
+
+use crate::checkpoint::{Checkpoint, Told};
+use crate::consume_queue::{ConsumeQueue, QueueExtent};
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::files;
+use crate::index::IndexExtent;
+use crate::mapped_file::LogFile;
+use crate::projection::Projection;
+use crate::segments::Segments;
+
+const MAGIC: [u8; 8] = *b"FMQLIST1";
+/// Bytes of a segment by which it is known again: its first record up to the bodies' host. Two halves, so that a flipped bit is not
+/// taken for another file.
+const HEAD_LEN: usize = 64;
+/// Of the first half: length, magic and CRC of the first record.
+const HALF: usize = 12;
+
+/// What a list says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Of the store: the checkpoint has it too.
+    id: u64,
+    /// Where the log began, and up to where it was on the disk.
+    pub log_min: u64,
+    pub log_end: u64,
+    pub queues: Vec<ListedQueue>,
+    /// `None` without an index.
+    pub index: Option<Vec<IndexExtent>>,
+    /// Per segment, by its first byte.
+    heads: BTreeMap<u64, [u32; 2]>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct ListedQueue {
+    pub topic: Arc<str>,
+    pub id: QueueId,
+    pub extent: QueueExtent,
+}
+
+impl ListedQueue {
+    /// As the queue is now.
+    pub fn of(queue: &Arc<ConsumeQueue>) -> ListedQueue {
+        ListedQueue { topic: queue.topic().into(), id: queue.id(), extent: queue.extent() }
+    }
+}
+
+/// The file, and what it said when the store was opened.
+#[derive(Debug)]
+pub struct Inventory {
+    path: PathBuf,
+    id: u64,
+    found: Listing,
+    /// There must be a list, and there is none that can be read.
+    lost: bool,
+    /// Of the segments that have been looked at.
+    heads: Mutex<BTreeMap<u64, [u32; 2]>>,
+    /// CRC of what was written last.
+    written: AtomicU64,
+    failing: AtomicBool,
+}
+
+/// Of nothing.
+const NOT_WRITTEN: u64 = u64::MAX;
+
+impl Inventory {
+    /// Reads the list. What a Java broker has worked on since is not held against it.
+    pub fn open(disk: &dyn Disk, root: &Path, checkpoint: &Checkpoint) -> Result<Inventory, OpenError> {
+        let path = root.join("inventory");
+        if path.is_dir() {
+            files::set_aside(disk, root, &path, "a directory in place of the list of queues")
+                .map_err(OpenError::io("open", &path))?;
+        }
+        let named = checkpoint.inventory();
+        let bytes = match read(disk, &path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(OpenError::io("read", &path)(error)),
+        };
+        let listing = bytes.as_deref().and_then(Listing::parse);
+        let by_java = matches!(checkpoint.told(), Told::Times);
+        let of_another = listing.as_ref().zip(named).is_some_and(|(listing, id)| listing.id != id);
+        if of_another && !by_java {
+            tracing::error!(path = %path.display(), checkpoint = %checkpoint.path().display(), "one of these two is another store's: neither is believed");
+            checkpoint.disbelieve();
+        }
+        let must_be = named.is_some() || checkpoint.told() == Told::Nothing || bytes.is_some();
+        let listing = listing.filter(|_| !of_another);
+        let lost = listing.is_none() && must_be && !by_java;
+        let id = named.or_else(|| listing.as_ref().map(|listing| listing.id)).unwrap_or_else(new_id);
+        let found = listing.filter(|_| !by_java).unwrap_or_default();
+        let written = AtomicU64::new(NOT_WRITTEN);
+        Ok(Inventory { path, id, found, lost, heads: Mutex::default(), written, failing: AtomicBool::new(false) })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn found(&self) -> &Listing {
+        &self.found
+    }
+
+    /// Whether there had to be a list, and is none that can be read: then any queue may be missing.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Whether each segment begins as it did. One that begins otherwise, and with a whole record, is another file: the open ends here,
+    /// with nothing changed.
+    pub fn check_segments(&self, disk: &dyn Disk, segments: &Segments) -> Result<(), OpenError> {
+        if let Some(first) = segments.first() {
+            let gone = (self.found.log_min..first.start()).step_by(first.len());
+            for path in gone.map(|start| first.path().with_file_name(files::segment_name(start))) {
+                tracing::warn!(path = %path.display(), "the first file of the commit log is gone since the store was open: so are its messages");
+            }
+        }
+        for file in segments.all() {
+            let Some(head) = read_head(disk, &file).map_err(OpenError::io("read", file.path()))? else { continue };
+            let other =
+                |stated: String| OpenError::OtherFile { path: file.path().to_owned(), stated, len: file.len() as u64 };
+            let halves = halves(&head);
+            let known = self.found.heads.get(&file.start());
+            let is_known = known.is_some_and(|known| known[0] == halves[0] || known[1] == halves[1]);
+            let whole = |stated| is_whole(disk, &file, stated).map_err(OpenError::io("read", file.path()));
+            if let Some(stated) = stated_place(&head)
+                && !is_known
+            {
+                let elsewhere = stated != file.start();
+                // Where nothing is known of it, a flipped bit is damage.
+                let of_another = stated.is_multiple_of(file.len() as u64) && (stated ^ file.start()).count_ones() > 1;
+                if (known.is_some() || elsewhere && of_another) && whole(stated)? {
+                    return Err(other(if elsewhere {
+                        format!("its first message says that it is at {stated}")
+                    } else {
+                        "its first message is not the one that was there".to_owned()
+                    }));
+                }
+            }
+            self.heads.lock().insert(file.start(), halves);
+        }
+        Ok(())
+    }
+
+    /// Writes the list of what is there, if it is another than before: `index` as it was before it was synced. All of it must be on the
+    /// disk. A list that cannot be written is removed, and the next start does without one.
+    pub fn save(
+        &self,
+        projection: &Projection,
+        segments: &Segments,
+        checkpoint: &Checkpoint,
+        log_end: u64,
+        index: Option<Vec<IndexExtent>>,
+    ) -> io::Result<()> {
+        let disk = &*projection.disk;
+        let mut queues: Vec<_> =
+            projection.queues.all().iter().filter(|queue| queue.noted().max > 0).cloned().collect();
+        queues.sort_unstable_by(|a, b| (a.topic(), a.id()).cmp(&(b.topic(), b.id())));
+        let queues = queues.iter().map(|queue| (queue.topic(), queue.id(), queue.noted()));
+        let heads = self.heads_of(disk, segments, log_end);
+        let log_min = segments.first().map_or(0, |first| first.start());
+        self.write(disk, checkpoint, &encode(self.id, log_min, log_end, queues, index.as_deref(), &heads))
+    }
+
+    /// Nothing is listed any more: the log is about to become shorter.
+    pub fn clear(&self, disk: &dyn Disk, checkpoint: &Checkpoint) -> io::Result<()> {
+        self.heads.lock().clear();
+        self.write(disk, checkpoint, &encode(self.id, 0, 0, std::iter::empty(), None, &BTreeMap::new()))
+    }
+
+    fn write(&self, disk: &dyn Disk, checkpoint: &Checkpoint, bytes: &[u8]) -> io::Result<()> {
+        let crc = u64::from(crc32fast::hash(bytes));
+        if self.written.load(Ordering::Acquire) == crc {
+            return Ok(());
+        }
+        match files::replace(disk, &self.path, bytes) {
+            Ok(()) => {
+                self.written.store(crc, Ordering::Release);
+                checkpoint.inventory_is(Some(self.id));
+                if self.failing.swap(false, Ordering::AcqRel) {
+                    tracing::info!(path = %self.path.display(), "the list of queues is written again");
+                }
+            }
+            Err(error) => {
+                self.written.store(NOT_WRITTEN, Ordering::Release);
+                if !self.failing.swap(true, Ordering::AcqRel) {
+                    tracing::warn!(%error, path = %self.path.display(), "the list of queues cannot be written: until it is, a start does not notice when a queue is missing");
+                }
+                // An old one would say what is not so any more.
+                files::remove_file(&self.path)?;
+                checkpoint.inventory_is(None);
+            }
+        }
+        Ok(())
+    }
+
+    /// How the segments begin whose first record is on the disk.
+    fn heads_of(&self, disk: &dyn Disk, segments: &Segments, log_end: u64) -> BTreeMap<u64, [u32; 2]> {
+        let mut known = self.heads.lock();
+        let files = segments.all();
+        let first = files.first().map_or(0, |file| file.start());
+        let is_there = |start: u64| start >= first && start + HEAD_LEN as u64 <= log_end;
+        known.retain(|start, _| is_there(*start));
+        for file in files.iter().filter(|file| is_there(file.start())) {
+            if let std::collections::btree_map::Entry::Vacant(unknown) = known.entry(file.start()) {
+                // What cannot be read is not listed, and so not checked.
+                if let Ok(Some(head)) = read_head(disk, file) {
+                    unknown.insert(halves(&head));
+                }
+            }
+        }
+        known.clone()
+    }
+}
+
+/// One that no other store has; 0 is none.
+fn new_id() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    (std::hash::RandomState::new().build_hasher().finish() >> 1).max(1)
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    disk.read(path, &file, &mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// The first bytes of a segment; `None` where nothing was written yet.
+fn read_head(disk: &dyn Disk, file: &LogFile) -> io::Result<Option<[u8; HEAD_LEN]>> {
+    let mut head = [0; HEAD_LEN];
+    disk.read(file.path(), &File::open(file.path())?, &mut head, 0)?;
+    Ok((head != [0; HEAD_LEN]).then_some(head))
+}
+
+/// Whether a whole record stands at the start of a file, and says that its place is `stated`.
+fn is_whole(disk: &dyn Disk, file: &LogFile, stated: u64) -> io::Result<bool> {
+    let open = File::open(file.path())?;
+    let mut head = [0; HEAD_LEN];
+    disk.read(file.path(), &open, &mut head, 0)?;
+    let Some(len) = Record::head_at(&head, PhysicalOffset(stated)).filter(|len| *len <= file.len()) else {
+        return Ok(false);
+    };
+    let mut bytes = vec![0; len];
+    disk.read(file.path(), &open, &mut bytes, 0)?;
+    Ok(Record::parse(&bytes).is_ok_and(|record| record.check_crc().is_ok()))
+}
+
+fn halves(head: &[u8; HEAD_LEN]) -> [u32; 2] {
+    [crc32fast::hash(&head[..HALF]), crc32fast::hash(&head[HALF..])]
+}
+
+/// Where the record at the start of `head` says that it is, if it is one.
+fn stated_place(head: &[u8; HEAD_LEN]) -> Option<u64> {
+    let stated = u64::from_be_bytes(*head.get(28..)?.first_chunk()?);
+    Record::head_at(head, PhysicalOffset(stated)).map(|_| stated)
+}
+
+fn encode<'a>(
+    id: u64,
+    log_min: u64,
+    log_end: u64,
+    queues: impl Iterator<Item = (&'a str, QueueId, QueueExtent)>,
+    index: Option<&[IndexExtent]>,
+    heads: &BTreeMap<u64, [u32; 2]>,
+) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    let long = |bytes: &mut Vec<u8>, value: u64| bytes.extend_from_slice(&value.to_be_bytes());
+    long(&mut bytes, id);
+    long(&mut bytes, log_min);
+    long(&mut bytes, log_end);
+    long(&mut bytes, heads.len() as u64);
+    for (start, halves) in heads {
+        long(&mut bytes, *start);
+        halves.iter().for_each(|half| bytes.extend_from_slice(&half.to_be_bytes()));
+    }
+    long(&mut bytes, index.map_or(u64::MAX, |files| files.len() as u64));
+    for file in index.unwrap_or_default() {
+        long(&mut bytes, file.number);
+        long(&mut bytes, u64::from(file.next));
+        long(&mut bytes, file.end_physical);
+        [file.begin_timestamp, file.end_timestamp].into_iter().for_each(|time| long(&mut bytes, time.cast_unsigned()));
+    }
+    for (topic, id, extent) in queues {
+        bytes.extend_from_slice(&id.0.to_be_bytes());
+        [extent.min, extent.max, extent.end].into_iter().for_each(|value| long(&mut bytes, value));
+        // A directory's name.
+        bytes.extend_from_slice(&u16::try_from(topic.len()).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend_from_slice(topic.as_bytes());
+    }
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+impl Listing {
+    /// `None` when anything in it is damaged.
+    fn parse(bytes: &[u8]) -> Option<Listing> {
+        let (content, crc) = bytes.split_last_chunk()?;
+        if crc32fast::hash(content) != u32::from_be_bytes(*crc) {
+            return None;
+        }
+        let mut left = Left(content.strip_prefix(&MAGIC)?);
+        let mut listing =
+            Listing { id: left.long()?, log_min: left.long()?, log_end: left.long()?, ..Listing::default() };
+        for _ in 0..left.long()? {
+            listing.heads.insert(left.long()?, [left.word()?, left.word()?]);
+        }
+        let index_files = left.long()?;
+        if index_files != u64::MAX {
+            let mut files = Vec::new();
+            for _ in 0..index_files {
+                let (number, next) = (left.long()?, u32::try_from(left.long()?).ok()?);
+                let end_physical = left.long()?;
+                let (begin_timestamp, end_timestamp) = (left.long()?.cast_signed(), left.long()?.cast_signed());
+                files.push(IndexExtent { number, next, end_physical, begin_timestamp, end_timestamp });
+            }
+            listing.index = Some(files);
+        }
+        while !left.0.is_empty() {
+            let id = QueueId(left.word()?);
+            let extent = QueueExtent { min: left.long()?, max: left.long()?, end: left.long()? };
+            let len = u16::from_be_bytes(*left.take::<2>()?);
+            let (topic, rest) = left.0.split_at_checked(len.into())?;
+            left.0 = rest;
+            listing.queues.push(ListedQueue { topic: std::str::from_utf8(topic).ok()?.into(), id, extent });
+        }
+        Some(listing)
+    }
+}
+
+/// What is not read yet.
+struct Left<'a>(&'a [u8]);
+
+impl<'a> Left<'a> {
+    fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn long(&mut self) -> Option<u64> {
+        self.take().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+
+    fn word(&mut self) -> Option<u32> {
+        self.take().map(|bytes| u32::from_be_bytes(*bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_damage_is_found() {
+        let extent = |n: u64| QueueExtent { min: n, max: n + 10, end: n * 1000 };
+        let index = vec![IndexExtent {
+            number: 20_261_121_001_755_541,
+            next: 7,
+            end_physical: 700,
+            begin_timestamp: 5,
+            end_timestamp: 6,
+        }];
+        let heads = BTreeMap::from([(0, [1, 2]), (4096, [3, 4])]);
+        let queues = [("T", QueueId(0), extent(1)), ("%RETRY%g", QueueId(7), extent(2))];
+        for index in [Some(index), Some(Vec::new()), None] {
+            let bytes = encode(9, 5, 4200, queues.into_iter(), index.as_deref(), &heads);
+            let listed = queues.map(|(topic, id, extent)| ListedQueue { topic: topic.into(), id, extent });
+            let expected =
+                Listing { id: 9, log_min: 5, log_end: 4200, queues: listed.into(), index, heads: heads.clone() };
+            assert_eq!(Listing::parse(&bytes), Some(expected));
+            for at in 0..bytes.len() {
+                let mut bad = bytes.clone();
+                bad[at] ^= 0x20;
+                assert_eq!(Listing::parse(&bad), None, "byte {at}");
+                assert_eq!(Listing::parse(&bytes[..at]), None, "cut at {at}");
+            }
+        }
+    }
+}

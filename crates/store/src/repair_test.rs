@@ -1,0 +1,290 @@
+//! Damage that somebody made while the store was closed, one kind at a time.
+
+use std::fs;
+use std::path::PathBuf;
+
+use ferromq_protocol::QueueOffset;
+
+use super::*;
+use crate::testing::*;
+
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// Nothing gets to the disk by itself.
+fn config(site: &Site) -> StoreConfig {
+    StoreConfig {
+        flush: FlushMode::Async { interval: NEVER, least_pages: 0, thorough_interval: NEVER },
+        queue_flush_interval: NEVER,
+        queue_flush_thorough_interval: NEVER,
+        ..site.config()
+    }
+}
+
+fn open(site: &Site) -> Store {
+    Store::open(config(site)).unwrap()
+}
+
+const COUNT: u8 = 90;
+
+fn key(n: u8) -> String {
+    format!("UNIQ_KEY\u{1}u{n}\u{2}")
+}
+
+/// Three queues of one topic and one of another, in turns; the last messages are of the first queue.
+fn fill(store: &Store) {
+    for n in 0..COUNT {
+        let (topic, queue) = if n % 4 == 3 { ("Other", 0) } else { (T, u32::from(n % 4)) };
+        store.append(&message(topic, queue, &[n; 60], &key(n))).unwrap();
+    }
+    settle(store);
+}
+
+fn expected(topic: &str, queue: u32) -> Vec<(u64, Vec<u8>)> {
+    let of_queue =
+        (0..COUNT).filter(|n| if n % 4 == 3 { topic == "Other" } else { topic == T && u32::from(n % 4) == queue });
+    (0..).zip(of_queue.map(|n| vec![n; 60])).collect()
+}
+
+fn check(store: &Store, what: &str) {
+    for (topic, queue) in [(T, 0), (T, 1), (T, 2), ("Other", 0)] {
+        assert_eq!(read_bodies(store, topic, queue, 0), expected(topic, queue), "{topic}/{queue}: {what}");
+    }
+}
+
+fn check_and_append(store: &Store, what: &str) {
+    check(store, what);
+    for n in 0..COUNT {
+        let topic = if n % 4 == 3 { "Other" } else { T };
+        assert_eq!(query_bodies(store, topic, &format!("u{n}")), [vec![n; 60]], "u{n}: {what}");
+    }
+    for (topic, queue) in [(T, 0), (T, 1), (T, 2), ("Other", 0)] {
+        let next = expected(topic, queue).len() as u64;
+        assert_eq!(store.append(&message(topic, queue, b"new", "")).unwrap().queue_offset, QueueOffset(next), "{what}");
+    }
+}
+
+/// A store with all of it, closed or killed with everything on the disk.
+fn filled(clean: bool) -> Site {
+    let site = Site::new();
+    let store = open(&site);
+    fill(&store);
+    if clean {
+        store.close().unwrap();
+    } else {
+        store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*site.disk)).unwrap();
+    }
+    drop(store);
+    site
+}
+
+fn files_of(site: &Site, dir: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(root(site).join(dir)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_queue_that_is_missing_beside_others_is_made_again() {
+    for clean in [true, false] {
+        for gone in [
+            "TopicT",
+            "TopicT/0",
+            "TopicT/1",
+            "TopicT/1/00000000000000000000",
+            "TopicT/1/00000000000000000320",
+            "Other",
+        ] {
+            let site = filled(clean);
+            let path = root(&site).join("consumequeue").join(gone);
+            if path.is_dir() {
+                fs::remove_dir_all(&path).unwrap()
+            } else {
+                fs::remove_file(&path).unwrap()
+            }
+            let log = TraceLog::default();
+            let store = log.capture(|| open(&site));
+            check_and_append(&store, &format!("without {gone}, clean: {clean}"));
+            assert!(log.text().contains("the whole log is read"), "{gone}: {}", log.text());
+        }
+    }
+}
+
+#[test]
+fn files_of_queues_that_do_not_fit_are_kept_aside_and_made_again() {
+    for clean in [true, false] {
+        let site = filled(clean);
+        let at = |path: &str| root(&site).join("consumequeue").join(path);
+        fs::write(at("TopicT/0/00000000000000000000"), b"cut off").unwrap();
+        fs::remove_dir_all(at("TopicT/2")).unwrap();
+        fs::write(at("TopicT/2"), b"no directory").unwrap();
+        fs::remove_dir_all(at("Other")).unwrap();
+        fs::write(at("Other"), b"no directory").unwrap();
+        let store = open(&site);
+        check_and_append(&store, &format!("clean: {clean}"));
+        let kept = |name: &str| fs::read(root(&site).join("damaged").join(name)).unwrap();
+        assert_eq!(kept("consumequeue+TopicT+0+00000000000000000000"), b"cut off");
+        assert_eq!(
+            (kept("consumequeue+TopicT+2"), kept("consumequeue+Other")),
+            (b"no directory".to_vec(), b"no directory".to_vec())
+        );
+    }
+}
+
+#[test]
+fn an_index_file_that_is_missing_is_made_again() {
+    for clean in [true, false] {
+        let count = files_of(&filled(clean), "index").len();
+        for at in 0..count {
+            for cut in [None, Some(100), Some(2000)] {
+                let site = filled(clean);
+                let path = &files_of(&site, "index")[at];
+                match cut {
+                    None => fs::remove_file(path).unwrap(),
+                    Some(len) => fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap(),
+                }
+                check_and_append(&open(&site), &format!("file {at} of {count}, cut to {cut:?}, clean: {clean}"));
+            }
+        }
+    }
+}
+
+/// The last entry of a queue, so that it leads beyond the log, or to another place in it.
+#[test]
+fn a_damaged_last_entry_hides_no_message_and_gives_no_offset_twice() {
+    for clean in [true, false] {
+        for (byte, with) in [(4, 0x7F), (5, 0x01), (7, 0x55), (11, 0x01)] {
+            let site = filled(clean);
+            let path = root(&site).join("consumequeue/TopicT/0/00000000000000000320");
+            let mut entries = fs::read(&path).unwrap();
+            let last = (expected(T, 0).len() - 1) % 16;
+            entries[last * 20 + byte] ^= with;
+            fs::write(&path, entries).unwrap();
+            check_and_append(&open(&site), &format!("byte {byte}, clean: {clean}"));
+        }
+    }
+}
+
+/// After a kill, a record of the middle is damaged and so is what says how much was on the disk.
+#[test]
+fn without_a_checkpoint_nothing_whole_is_cut_off() {
+    for damage in ["removed", "flipped", "cut", "foreign text"] {
+        for without_list in [true, false] {
+            let site = filled(false);
+            let entries = fs::read(root(&site).join("consumequeue/TopicT/1/00000000000000000000")).unwrap();
+            let damaged = u64::from_be_bytes(*entries[9 * 20..].first_chunk().unwrap());
+            let checkpoint = root(&site).join("checkpoint");
+            let mut bytes = fs::read(&checkpoint).unwrap();
+            match damage {
+                "removed" => fs::remove_file(&checkpoint).unwrap(),
+                "cut" => fs::write(&checkpoint, &bytes[..90]).unwrap(),
+                "foreign text" => fs::write(&checkpoint, b"lock").unwrap(),
+                _ => {
+                    bytes[70] ^= 4;
+                    fs::write(&checkpoint, bytes).unwrap();
+                }
+            }
+            if without_list {
+                fs::remove_file(root(&site).join("inventory")).unwrap();
+            }
+            let path = root(&site).join("commitlog").join(files::segment_name(damaged - damaged % 4096));
+            let mut bytes = fs::read(&path).unwrap();
+            // In its body.
+            bytes[usize::try_from(damaged % 4096).unwrap() + 100] ^= 4;
+            fs::write(&path, bytes).unwrap();
+            let store = open(&site);
+            let found: usize = [(T, 0), (T, 1), (T, 2), ("Other", 0)]
+                .map(|(topic, queue)| read_whole_bodies(&store, topic, queue, 0).len())
+                .iter()
+                .sum();
+            assert_eq!(found, usize::from(COUNT) - 1, "{damage}, without the list too: {without_list}");
+        }
+    }
+}
+
+#[test]
+fn another_brokers_segment_stops_the_open() {
+    let (site, other) = (filled(true), Site::new());
+    other.advance(1);
+    let store = open(&other);
+    for n in 0..COUNT {
+        store.append(&message("Foreign", 0, &[n; 61], "")).unwrap();
+    }
+    settle(&store);
+    store.close().unwrap();
+    let logs = files_of(&site, "commitlog");
+    for (at, path) in logs.iter().enumerate().take(3) {
+        let right = fs::read(path).unwrap();
+        for wrong in [&files_of(&other, "commitlog")[at], &logs[(at + 1) % 3]] {
+            fs::write(path, fs::read(wrong).unwrap()).unwrap();
+            let before: Vec<_> = logs.iter().map(|path| fs::read(path).unwrap()).collect();
+            let opened = Store::open(config(&site));
+            assert!(opened.is_err(), "{} in place of {}", wrong.display(), path.display());
+            let error = opened.unwrap_err();
+            assert!(matches!(&error, OpenError::OtherFile { path: named, .. } if named == path), "{error}");
+            assert!(before.iter().zip(&logs).all(|(bytes, path)| *bytes == fs::read(path).unwrap()));
+        }
+        fs::write(path, right).unwrap();
+    }
+    check_and_append(&open(&site), "as it was");
+}
+
+#[test]
+fn what_is_in_the_place_of_a_file_or_directory_is_moved_away_or_named() {
+    let site = filled(true);
+    let at = |name: &str| root(&site).join(name);
+    for name in ["checkpoint", "inventory", "abort"] {
+        let _ = fs::remove_file(at(name));
+        fs::create_dir(at(name)).unwrap();
+    }
+    for name in ["consumequeue", "index"] {
+        fs::remove_dir_all(at(name)).unwrap();
+        fs::write(at(name), b"no directory").unwrap();
+    }
+    let store = open(&site);
+    check_and_append(&store, "all of them");
+    store.close().unwrap();
+    fs::remove_file(at("lock")).unwrap();
+    fs::create_dir(at("lock")).unwrap();
+    let error = Store::open(config(&site)).unwrap_err().to_string();
+    assert!(error.contains("lock is no file. Move it away"), "{error}");
+    fs::remove_dir(at("lock")).unwrap();
+    fs::rename(at("commitlog"), at("elsewhere")).unwrap();
+    fs::write(at("commitlog"), b"").unwrap();
+    let error = Store::open(config(&site)).unwrap_err().to_string();
+    assert!(error.contains("commitlog is no directory. Move it away"), "{error}");
+}
+
+/// Nothing of a queue is in the log any more: its directory is all that says how far it was.
+#[test]
+fn a_queue_of_deleted_messages_goes_on_where_it_was() {
+    let site = Site::new();
+    let store = open(&site);
+    for n in 0..10_u8 {
+        store.append(&message(T, 0, &[n], "")).unwrap();
+    }
+    for _ in 0..40 {
+        store.append(&message("Other", 0, &[9; 500], "")).unwrap();
+    }
+    settle(&store);
+    store.close().unwrap();
+    fs::remove_file(log_file(&site)).unwrap();
+    fs::remove_dir_all(root(&site).join("consumequeue/TopicT")).unwrap();
+    let store = open(&site);
+    assert_eq!(store.append(&message(T, 0, b"next", "")).unwrap().queue_offset, QueueOffset(10));
+    settle(&store);
+    assert_eq!(read_bodies(&store, T, 0, 0), [(10, b"next".to_vec())]);
+}
+
+#[test]
+fn a_store_that_lost_only_its_abort_file_is_checked_all_the_same() {
+    let site = filled(false);
+    let store = open(&site);
+    store.append(&message(T, 0, b"more", "")).unwrap();
+    settle(&store);
+    drop(store);
+    fs::remove_file(root(&site).join("abort")).unwrap();
+    let log = TraceLog::default();
+    let store = log.capture(|| open(&site));
+    assert!(log.text().contains("the store was not closed in order"), "{}", log.text());
+    assert_eq!(read_bodies(&store, T, 0, 0).last().unwrap().1, b"more");
+}
