@@ -457,6 +457,19 @@ impl ConsumeQueue {
         Ok(Put::Added)
     }
 
+    /// Puts another entry in the place of one that is damaged.
+    pub fn mend(&self, offset: u64, entry: &QueueEntry) -> io::Result<()> {
+        // Not while a flush goes on, which may have passed the place and will note how far it came.
+        let _flush = self.flush_lock.lock();
+        if (self.min()..self.max()).contains(&offset)
+            && let Some(file) = self.file_of(offset)?
+        {
+            file.put(offset, entry);
+            self.flushed.fetch_min(offset, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
     /// Whether a record, by which many entries would go, is not believed: nothing covers the offset that it states. A topic that
     /// began anew began at 0; if that record was damaged, two in a row are believed.
     fn is_doubtful(&self, offset: u64) -> bool {

@@ -42,6 +42,7 @@ mod maintenance;
 mod mapped_file;
 mod mapping;
 mod mappings;
+mod mending;
 mod projection;
 mod queue_file;
 mod queues;

@@ -15,6 +15,8 @@ use crate::consume_queue::{ConsumeQueue, try_partition_point};
 use crate::disk::Disk;
 use crate::looking::{Effort, Look, ReadError};
 use crate::mapped_file::{LogFile, LogSlice};
+use crate::mending::{Mender, is_message};
+use crate::projection::Projection;
 use crate::queue_file::{ENTRY_LEN, QueueEntry};
 use crate::queues::Queues;
 use crate::segments::Segments;
@@ -147,6 +149,7 @@ pub struct Reader {
     positions: Arc<Positions>,
     counters: Arc<Counters>,
     disk: Arc<dyn Disk>,
+    mender: Mender,
     limits: StoreLimits,
 }
 
@@ -259,12 +262,14 @@ impl AnswerPieces {
 }
 
 impl Reader {
+    /// Of a log that went up to `opened_at` when the store was opened.
     pub fn new(
         config: &StoreConfig,
-        queues: Arc<Queues>,
+        projection: Arc<Projection>,
         segments: Arc<Segments>,
         positions: Arc<Positions>,
         counters: Arc<Counters>,
+        opened_at: u64,
     ) -> Reader {
         let limits = StoreLimits {
             bytes_in_memory: config.read_bytes_in_memory,
@@ -275,7 +280,9 @@ impl Reader {
             // A rough figure; rounding does not matter.
             in_memory_bytes: (physical_memory() as f64 * config.in_memory_ratio) as u64,
         };
-        Reader { queues, segments, positions, counters, disk: Arc::clone(&config.disk), limits }
+        let (queues, disk) = (Arc::clone(&projection.queues), Arc::clone(&config.disk));
+        let mender = Mender::new(projection, Arc::clone(&segments), opened_at);
+        Reader { queues, segments, positions, counters, disk, mender, limits }
     }
 
     pub fn read(
@@ -374,6 +381,7 @@ impl Reader {
         let mut entries_end = from;
         let mut looked_into = FilterCost::default();
         let reads_records = filter.reads_records();
+        let mut damaged = None;
         for offset in from..run.end {
             if offset == entries_end {
                 entries_end = run.end.min(offset + ENTRIES_STEP);
@@ -405,6 +413,11 @@ impl Reader {
                 miss(ReadStatus::MessageWasRemoving);
                 continue;
             }
+            if !entry.is_there() {
+                damaged = Some(entry);
+                outcome.next_offset = QueueOffset(offset);
+                break;
+            }
             if !filter.matches_tags_code(Some(entry.tags_code)) {
                 miss(ReadStatus::NoMatchedMessage);
                 continue;
@@ -423,6 +436,11 @@ impl Reader {
                 }
             }
             let (Some(window), Some(place)) = (&window, place) else {
+                if self.mender.is_nowhere(queue, offset, &entry) {
+                    damaged = Some(entry);
+                    outcome.next_offset = QueueOffset(offset);
+                    break;
+                }
                 miss(ReadStatus::MessageWasRemoving);
                 removed_below = self.segments.first().map_or(0, |first| {
                     let segment_len = first.len() as u64;
@@ -450,6 +468,11 @@ impl Reader {
                     }
                 }
             }
+            if self.mender.is_old(&entry) && !is_message(&window.bytes[place.clone()], queue, offset, &entry) {
+                damaged = Some(entry);
+                outcome.next_offset = QueueOffset(offset);
+                break;
+            }
             if reads_records {
                 let record = Record::parse(&window.bytes[place.clone()]);
                 let matches = record.is_ok_and(|record| filter.matches_record(&record));
@@ -463,6 +486,13 @@ impl Reader {
             outcome.count += 1;
             outcome.len_bytes += len;
             removed_below = 0;
+        }
+        if let Some(entry) = damaged
+            && outcome.next_offset.0 == from
+        {
+            // Once that is done, what is at its place is no obstacle.
+            self.mender.put_right(look, queue, from, &entry)?;
+            return self.collect(look, queue, from, limits, filter, outcome);
         }
         outcome.chunks = gathered.into_pieces(window.as_ref());
         // What was lost under this read, there are zeros of.

@@ -1,11 +1,12 @@
-//! Damage that somebody made while the store was closed, one kind at a time.
+//! Damage that somebody made while the store was closed, one kind at a time. Anything at random: `damaged_starts_test.rs`.
 
 use std::fs;
 use std::path::PathBuf;
 
-use ferromq_protocol::QueueOffset;
+use ferromq_protocol::{QueueId, QueueOffset};
 
 use super::*;
+use crate::Effort;
 use crate::testing::*;
 
 const NEVER: Duration = Duration::from_secs(3600);
@@ -164,6 +165,65 @@ fn a_damaged_last_entry_hides_no_message_and_gives_no_offset_twice() {
     }
 }
 
+#[test]
+fn a_damaged_entry_is_put_right_by_who_reads_it() {
+    // Of its place, its length, and all of it.
+    for bytes in [0..8, 2..3, 7..8, 8..12, 0..20] {
+        for with in [0, 0x11] {
+            let site = filled(true);
+            let path = root(&site).join("consumequeue/TopicT/1/00000000000000000000");
+            let mut entries = fs::read(&path).unwrap();
+            entries[100 + bytes.start..100 + bytes.end].fill(with);
+            fs::write(&path, entries).unwrap();
+            let log = TraceLog::default();
+            log.capture(|| {
+                let store = open(&site);
+                check(&store, &format!("{bytes:?} are {with}"));
+                check(&store, "again");
+            });
+            assert_eq!(
+                log.text().matches("an entry of a queue is damaged").count(),
+                usize::from(with > 0 || bytes != (2..3)),
+                "{}",
+                log.text()
+            );
+        }
+    }
+}
+
+/// Who pulls gets everything else, in the same pulls; and the damage is named once.
+#[test]
+fn a_damaged_message_hides_none_behind_it() {
+    let len = message(T, 0, &[0; 60], &key(10)).record_len() as u64;
+    // Of the record: its length, its magic, its place, the length of its body, its body.
+    for byte in [0, 3, 6, 34, 87, 100] {
+        let site = filled(true);
+        let store = open(&site);
+        let entry = store.queue_entry(T, QueueId(1), QueueOffset(7), Effort::Full).unwrap().unwrap();
+        store.close().unwrap();
+        let (start, at) = (entry.physical.0 - entry.physical.0 % 4096, entry.physical.0 % 4096 + byte);
+        assert!(byte < len);
+        let path = root(&site).join("commitlog").join(files::segment_name(start));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[usize::try_from(at).unwrap()] ^= 0x40;
+        fs::write(&path, bytes).unwrap();
+        let log = TraceLog::default();
+        log.capture(|| {
+            let store = open(&site);
+            for _ in 0..2 {
+                let mut all = expected(T, 1);
+                all.remove(7);
+                assert_eq!(read_bodies(&store, T, 1, 0), all, "byte {byte}");
+                for (topic, queue) in [(T, 0), (T, 2), ("Other", 0)] {
+                    assert_eq!(read_bodies(&store, topic, queue, 0), expected(topic, queue), "byte {byte}");
+                }
+            }
+        });
+        assert_eq!(log.text().matches("consumers pass over it").count(), 1, "byte {byte}: {}", log.text());
+        assert!(log.text().contains(&format!("physical={}", entry.physical)), "{}", log.text());
+    }
+}
+
 /// After a kill, a record of the middle is damaged and so is what says how much was on the disk.
 #[test]
 fn without_a_checkpoint_nothing_whole_is_cut_off() {
@@ -197,6 +257,37 @@ fn without_a_checkpoint_nothing_whole_is_cut_off() {
                 .iter()
                 .sum();
             assert_eq!(found, usize::from(COUNT) - 1, "{damage}, without the list too: {without_list}");
+        }
+    }
+}
+
+/// A part of the log that was on the disk is gone, at its end.
+#[test]
+fn offsets_of_messages_that_are_gone_are_not_given_again() {
+    for clean in [true, false] {
+        for without_queues in [false, true] {
+            let site = filled(clean);
+            let logs = files_of(&site, "commitlog");
+            let path = logs.iter().rev().find(|path| fs::read(path).unwrap()[..64] != [0; 64]).unwrap();
+            fs::OpenOptions::new().write(true).open(path).unwrap().set_len(10).unwrap();
+            if without_queues {
+                fs::remove_dir_all(root(&site).join("consumequeue")).unwrap();
+            }
+            let log = TraceLog::default();
+            let store = log.capture(|| open(&site));
+            assert!(log.text().contains(&*path.to_string_lossy()), "{}", log.text());
+            for (topic, queue) in [(T, 0), (T, 1), (T, 2), ("Other", 0)] {
+                let next = QueueOffset(expected(topic, queue).len() as u64);
+                let placed = store.append(&message(topic, queue, b"new", "")).unwrap();
+                assert_eq!(
+                    placed.queue_offset, next,
+                    "{topic}/{queue}, clean: {clean}, without queues: {without_queues}"
+                );
+                settle(&store);
+                assert_eq!(read_bodies(&store, topic, queue, next.0), [(next.0, b"new".to_vec())]);
+            }
+            store.close().unwrap();
+            assert_eq!(read_bodies(&open(&site), T, 0, 0).last().unwrap().1, b"new");
         }
     }
 }

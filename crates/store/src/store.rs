@@ -240,10 +240,11 @@ impl Store {
         });
         let reader = Reader::new(
             &config,
-            Arc::clone(&queues),
+            Arc::clone(&projection),
             Arc::clone(&segments),
             Arc::clone(&positions),
             Arc::clone(&counters),
+            recovered.end,
         );
         let store = Store {
             message_len_max: AtomicUsize::new(config.message_len_max),
@@ -399,6 +400,9 @@ mod catching_up;
 #[cfg(test)]
 #[path = "damage_test.rs"]
 mod damage;
+#[cfg(test)]
+#[path = "damaged_starts_test.rs"]
+mod damaged_starts;
 #[cfg(test)]
 #[path = "deletion_test.rs"]
 mod deletions;
