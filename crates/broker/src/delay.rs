@@ -76,6 +76,8 @@ struct Progress {
     after_flush: SaveAfterFlush<DeliveryPosition>,
     /// What the file says, or is about to.
     saved: DeliveryPosition,
+    /// The file does not know of `saved` yet.
+    newly_saved: bool,
     changed: bool,
     updates: u64,
 }
@@ -141,20 +143,9 @@ impl Delays {
     /// Asks for the file to be written as far as the delivered copies are on disk, and for the rest of them to get there, so that it
     /// follows at the next call.
     pub fn save_if_changed(&self) {
-        let store = &self.delivery.parts.store;
-        let flushed = store.watermarks().flushed;
-        let mut progress = self.delivery.progress.lock();
-        if let Some(safe) = progress.after_flush.take_flushed(flushed) {
-            progress.saved = safe;
+        self.delivery.look_at_flush(|| ());
+        if std::mem::take(&mut self.delivery.progress.lock().newly_saved) {
             self.file.request();
-        }
-        self.delivery.tell_free(&progress.saved);
-        if !progress.after_flush.is_waiting() && std::mem::take(&mut progress.changed) {
-            let now = progress.now.clone();
-            let end = now.end;
-            progress.after_flush.wait_for(end, now);
-            drop(progress);
-            store.when_safe(end, Want::Disk, |_| ());
         }
     }
 
@@ -242,6 +233,26 @@ enum Head {
 }
 
 impl LevelDelivery {
+    /// What is delivered counts as saved as far as the copies are on the disk, and the rest of them is made to get there: then `done` is
+    /// called.
+    fn look_at_flush(&self, done: impl FnOnce() + Send + 'static) {
+        let store = &self.parts.store;
+        let flushed = store.watermarks().flushed;
+        let mut progress = self.progress.lock();
+        if let Some(safe) = progress.after_flush.take_flushed(flushed) {
+            progress.saved = safe;
+            progress.newly_saved = true;
+        }
+        self.tell_free(&progress.saved);
+        if !progress.after_flush.is_waiting() && std::mem::take(&mut progress.changed) {
+            let now = progress.now.clone();
+            let end = now.end;
+            progress.after_flush.wait_for(end, now);
+            drop(progress);
+            store.when_safe(end, Want::Disk, move |_| done());
+        }
+    }
+
     /// Tells how much of the log no level needs, if `delivered` is on the disk.
     fn tell_free(&self, delivered: &DeliveryPosition) {
         // First: what comes meanwhile is behind it.
@@ -257,7 +268,7 @@ impl LevelDelivery {
         self.carrying.is_free(free);
     }
 
-    fn run(&self, bell: &Bell) {
+    fn run(&self, bell: &Arc<Bell>) {
         let mut watch = Watch::new(self.parts.clock.clone(), self.parts.forward.clone());
         let mut stamps: HashMap<i32, Stamps> = HashMap::new();
         let mut failing = false;
@@ -280,7 +291,11 @@ impl LevelDelivery {
                     Head::Closed => return,
                 }
             }
-            self.tell_free(&self.progress.lock().saved);
+            if self.carrying.wanted().is_some() {
+                // A segment waits for it.
+                let bell = Arc::clone(bell);
+                self.look_at_flush(move || bell.wake());
+            }
             self.carrying.turn_ends();
             if failing && !failed {
                 info!("delayed messages are delivered again");
