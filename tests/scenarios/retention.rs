@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::cluster::Cluster;
 use crate::driver::{Ack, Client, Event, produce, pull_all, received};
-use crate::process::{Process, run};
+use crate::process::{Process, await_condition, run};
 
 /// Bytes of log that stay: six files of 1 MiB, an eighth of what is sent.
 const KEPT: u64 = 6 << 20;
+/// Messages that wait, of each kind.
+const COUNT: usize = 20;
 
 fn loses_only_what_is_old(flush: &str) {
     let kept = format!("fileReservedBytes={KEPT}");
@@ -144,6 +146,61 @@ fn take_acks(sender: &mut Process, acked: &mut Vec<Ack>, enough: usize) {
         if let Event::Ack(ack) = Event::parse(&line) {
             acked.push(ack);
         }
+    }
+}
+
+#[test]
+fn what_waits_arrives_though_the_log_goes_from_under_it() {
+    let kept = format!("fileReservedBytes={KEPT}");
+    let mut cluster = Cluster::start(&[
+        &kept,
+        "mappedFileSizeCommitLog=1048576",
+        "cleanResourceInterval=10",
+        "deleteCommitLogFilesInterval=0",
+        "deleteFileBatchMax=1000",
+        "messageDelayLevel=1s 20s",
+        "transactionTimeOut=1000",
+        "transactionCheckInterval=20000",
+    ]);
+    let namesrv = cluster.namesrv();
+    produce(Client::Java533, &namesrv, "Later", "sync", "level", COUNT, &["--delay-level", "2"]);
+    produce(Client::Java533, &namesrv, "Later", "sync", "timer", COUNT, &["--prop", "TIMER_DELAY_SEC=20"]);
+    let count = COUNT.to_string();
+    let of = ["--namesrv", &namesrv, "--topic", "Later", "--poll-ms", "1000"];
+    // Committed when they are asked after.
+    let open =
+        ["--group", "PID_open", "--keys", "open", "--count", &count, "--outcome", "unknown", "--check", "commit"];
+    let mut open = Client::Java533.start("open", &[&["transact"], &of[..], &open[..]].concat());
+    take_acks(&mut open, &mut Vec::new(), COUNT);
+    let consume = ["--group", "CID_later", "--from", "first"];
+    let mut consumer = Client::Java533.start("consumer", &[&["push"], &of[..], &consume[..]].concat());
+
+    // The log goes several times, and in the middle the broker.
+    let (mut sender, mut acked) = (endless_sender(&namesrv), Vec::new());
+    for round in 1..=2 {
+        take_acks(&mut sender, &mut acked, round * 5_000);
+        cluster.broker.restart_hard();
+    }
+    let enough = acked.len() + 5_000;
+    take_acks(&mut sender, &mut acked, enough);
+    sender.close_stdin();
+    await_condition("what was sent first goes", || {
+        let log = std::fs::read_dir(cluster.broker.store.join("commitlog")).expect("it is there");
+        let starts = log.filter_map(|file| file.ok()?.file_name().to_str()?.parse::<u64>().ok());
+        starts.min().filter(|start| *start > 2 * KEPT)
+    });
+
+    let all = ["level", "timer", "open"].map(|keys| (0..COUNT).map(move |n| format!("{keys}{n}")));
+    let mut missing: HashSet<String> = all.into_iter().flatten().collect();
+    while !missing.is_empty() {
+        let line = consumer.next_line().expect("the consumer runs until its input closes");
+        if let Event::Received(message) = Event::parse(&line) {
+            missing.remove(&message.key);
+        }
+    }
+    for mut client in [open, consumer] {
+        client.close_stdin();
+        client.wait_exit();
     }
 }
 
