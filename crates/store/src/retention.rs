@@ -89,6 +89,13 @@ pub struct RetentionRules {
     pub interval: Duration,
 }
 
+impl RetentionRules {
+    /// Whether so much of the disk is used that what is old goes at any hour.
+    fn are_exceeded_by(&self, used: f64) -> bool {
+        used > self.used_ratio_max.min(self.forced_ratio).min(self.full_ratio)
+    }
+}
+
 impl Default for RetentionRules {
     fn default() -> RetentionRules {
         RetentionRules {
@@ -153,6 +160,8 @@ pub struct Progress {
     followed: u64,
     /// Only the first failure in a row goes into the trace log.
     failing: bool,
+    /// Likewise the first round in which a disk that is too full gets no room.
+    without_room: bool,
 }
 
 #[derive(Debug)]
@@ -282,7 +291,8 @@ impl Retention {
             self.by_hand.fetch_sub(1, Ordering::AcqRel);
         }
         self.unlink(progress)?;
-        for deleted in 0..rules.batch_max {
+        let mut deleted = 0;
+        while deleted < rules.batch_max {
             let files = self.segments.all();
             let [first, next, ..] = &files[..] else { break };
             let Some(reason) = self.reason(rules, used, by_hand, files.len(), first, next) else {
@@ -298,8 +308,18 @@ impl Retention {
             let held_up = progress.held_up.take().map(|held_up| (held_up.by, held_up.since.elapsed().as_millis()));
             let (needed_by, held_up_ms) = held_up.unzip();
             tracing::info!(path = %first.path().display(), %reason, needed_by, held_up_ms, "deleted the oldest log file");
+            deleted += 1;
             used = self.look_at_disk(rules);
         }
+        let without_room = rules.are_exceeded_by(used) && deleted == 0 && progress.held_up.is_none();
+        if without_room && !progress.without_room {
+            let used = format!("{:.0}%", used * 100.0);
+            tracing::warn!(
+                used,
+                "the disk is fuller than it should be, and no log file can go: what is there is younger than fileReservedTime, not in its queues yet, or the last file"
+            );
+        }
+        progress.without_room = without_room;
         if by_hand && progress.held_up.is_some() {
             // A round in which somebody was only asked is none.
             self.by_hand.fetch_add(1, Ordering::AcqRel);
@@ -317,15 +337,14 @@ impl Retention {
         first: &LogFile,
         next: &LogFile,
     ) -> Option<Reason> {
-        let is_tight = used > rules.forced_ratio.min(rules.full_ratio);
-        if rules.forced && is_tight {
+        if rules.forced && used > rules.forced_ratio.min(rules.full_ratio) {
             return Some(Reason::DiskUsage);
         }
         if rules.reserved_bytes.is_some_and(|most| (count * first.len()) as u64 > most) {
             return Some(Reason::LogLength);
         }
         let now = self.clock.now_ms();
-        let is_time = by_hand || is_tight || used > rules.used_ratio_max || rules.hours.contain(Hours::at(now));
+        let is_time = by_hand || rules.are_exceeded_by(used) || rules.hours.contain(Hours::at(now));
         let reserved_ms = i64::try_from(rules.reserved_time.as_millis()).unwrap_or(i64::MAX);
         let is_old = || self.stored_by(first, next).is_some_and(|stored| now.saturating_sub(stored) >= reserved_ms);
         (is_time && is_old()).then_some(Reason::Age)

@@ -223,6 +223,14 @@ fn a_disk_that_is_too_full_takes_what_is_young() {
             assert_eq!(offsets(&store, T).first(), Some(&bounds(&store, T).0));
         } else {
             assert_eq!(count(), 10, "all is young");
+            let mut progress = Progress::default();
+            let mut warnings = || {
+                let lines = logged(|| {
+                    store.retention.go_round(&mut progress);
+                });
+                lines.iter().filter(|line| line.contains("no log file can go")).count()
+            };
+            assert_eq!((warnings(), warnings()), (1, 0), "said once");
             assert!(matches!(store.check_writable(), Err(AppendError::DiskFull { .. })));
             *site.disk.usage.lock() = Some(|_| 0.89);
             go_round(&store);
