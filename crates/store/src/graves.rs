@@ -48,7 +48,7 @@ impl Graves {
     }
 
     fn by_topic(&self) -> PathBuf {
-        self.queues_dir.join(GRAVES).join(BY_TOPIC)
+        by_topic(&self.queues_dir)
     }
 
     /// Makes sure that [`Graves::bury`] needs nothing but the move.
@@ -94,6 +94,11 @@ impl Graves {
         list.topics.clear();
         Ok(gone)
     }
+}
+
+/// Where the directories that have a name are, of the queues in a directory.
+pub fn by_topic(queues_dir: &Path) -> PathBuf {
+    queues_dir.join(GRAVES).join(BY_TOPIC)
 }
 
 /// Undoes a move, durably.

@@ -435,6 +435,9 @@ impl Model {
             dice ^= dice << 17;
             dice % 16 < lost
         });
+        if !without_queues {
+            self.check_files();
+        }
         let store = self.open();
         let end = store.watermarks().written.0;
         assert_eq!(store.watermarks().min.0, self.min);

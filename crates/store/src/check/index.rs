@@ -91,7 +91,9 @@ impl Index {
         let last = files.len().saturating_sub(1);
         for (number, (path, shape)) in files.iter().enumerate() {
             let strange = Counted::default();
-            let mut pass = Pass { index: self, path, shape: *shape, entered, log, log_end: walked.end, strange };
+            let is_on_disk = entered.clean;
+            let mut pass =
+                Pass { index: self, path, shape: *shape, entered, log, log_end: walked.end, strange, is_on_disk };
             if let Err(error) = pass.run(number == last, report) {
                 report.fault(Part::Index, path, None, format_args!("cannot be read: {error}"));
             }
@@ -115,6 +117,8 @@ struct Pass<'a> {
     log: &'a mut Log,
     log_end: u64,
     strange: Counted,
+    /// All of the file is. Otherwise the next start makes it anew from the first entry on that does not hold.
+    is_on_disk: bool,
 }
 
 impl Pass<'_> {
@@ -127,9 +131,10 @@ impl Pass<'_> {
             report.note(Part::Index, path, None, "made ahead and not used");
             return Ok(());
         }
+        self.is_on_disk |= head.next_entry >= shape.entries && head.end_physical < self.entered.before;
         if !(1..=shape.entries).contains(&head.next_entry) {
             let what = format_args!("its head says that the next entry is {} of {}", head.next_entry, shape.entries);
-            report.fault(Part::Index, path, 36, what);
+            report.tell(self.is_on_disk, Part::Index, path, 36, what);
         }
         let next = head.next_entry.clamp(1, shape.entries);
         let (mut used, mut begin) = (0, 0);
@@ -142,9 +147,11 @@ impl Pass<'_> {
             let bytes = window.array(shape.entry_at(number) as u64)?;
             io::Result::Ok(bytes.map(|bytes| IndexEntry::decode(&bytes)))
         };
+        let is_on_disk = self.is_on_disk;
         let mut says = |what: &str, stated: u64, found: u64, at: u64| {
             if stated != found {
-                report.fault(Part::Index, path, at, format_args!("its head says {stated} for {what}, it is {found}"));
+                let what = format_args!("its head says {stated} for {what}, it is {found}");
+                report.tell(is_on_disk, Part::Index, path, at, what);
             }
         };
         if next > 1 {
@@ -157,7 +164,7 @@ impl Pass<'_> {
         }
         says("the number of slots in use", u64::from(head.slots_used), used, 32);
         let is_behind = next < shape.entries && entry(next)?.is_some_and(|entry| !entry.is_blank());
-        if is_behind && self.entered.clean {
+        if is_behind && self.is_on_disk {
             let what = format_args!("entry {next} is behind the last one that the head knows");
             report.fault(Part::Index, path, shape.entry_at(next) as u64, what);
         }
@@ -165,9 +172,9 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn fault(&mut self, at: u64, what: &str, report: &mut Report<'_>) {
+    fn tell(&mut self, is_fault: bool, at: u64, what: &str, report: &mut Report<'_>) {
         if self.strange.one_more() {
-            report.fault(Part::Index, self.path, at, what);
+            report.tell(is_fault, Part::Index, self.path, at, what);
         }
     }
 
@@ -191,14 +198,14 @@ impl Pass<'_> {
                     let stated = entry.previous;
                     let what =
                         format!("entry {number} says that the entry before it in its chain is {stated}, it is {head}");
-                    self.fault(at, &what, report);
+                    self.tell(self.is_on_disk, at, &what, report);
                 }
                 *head = number;
             }
             if band.begin == 0
                 && let Some(what) = self.fault_of(&entry, &mut known)
             {
-                self.fault(at, &format!("entry {number} {what}"), report);
+                self.tell(self.is_on_disk, at, &format!("entry {number} {what}"), report);
             }
         }
         for (slot, expected) in (band.begin..).zip(&band.heads) {
@@ -206,7 +213,7 @@ impl Pass<'_> {
             let found = window.array::<SLOT_LEN>(at)?.map_or(0, u32::from_be_bytes);
             if found != *expected {
                 let what = format!("slot {slot} leads to entry {found}, its chain ends with {expected}");
-                self.fault(at, &what, report);
+                self.tell(self.is_on_disk, at, &what, report);
             }
         }
         Ok(band.heads.iter().filter(|head| **head > 0).count() as u64)
@@ -222,8 +229,7 @@ impl Pass<'_> {
         }
         self.index.entries_of_keys += u64::from(self.index.first.is_some_and(|first| first < physical));
         if physical >= self.log_end {
-            let is_fault = self.entered.clean || physical < self.entered.before;
-            return is_fault.then(|| format!("leads to {physical}, behind the end of the log"));
+            return self.entered.covers(physical).then(|| format!("leads to {physical}, behind the end of the log"));
         }
         if known.as_ref().is_none_or(|(seen, _)| *seen != physical) {
             *known = match self.log.record_at(physical) {

@@ -43,7 +43,25 @@ pub struct Log {
 pub struct Known {
     /// The broker was stopped in order.
     pub clean: bool,
+    /// All bytes before this place are.
     pub log: u64,
+    /// All records stored up to this time are.
+    pub time: i64,
+}
+
+impl Known {
+    /// Whether all bytes before `end` are on the disk, as far as places tell.
+    fn reaches(self, end: u64) -> bool {
+        self.clean || end <= self.log
+    }
+
+    fn covers(self, record: &Record<'_>) -> bool {
+        self.clean || record.physical_offset().0 < self.log || record.store_timestamp() <= self.time
+    }
+
+    fn covers_whole(self, record: &Record<'_>) -> bool {
+        self.reaches(record.physical_offset().0 + record.record_len() as u64) || record.store_timestamp() < self.time
+    }
 }
 
 /// What going through the log came to.
@@ -74,9 +92,10 @@ impl Hole {
     }
 
     /// Nothing does.
-    fn tell_of_end(self, report: &mut Report<'_>, known: Known) {
+    fn tell_of_end(self, report: &mut Report<'_>, known: Known, segment_end: u64) {
         let Some(why) = self.why else { return };
-        if known.clean || self.physical < known.log {
+        // A sync may end in the middle of a record.
+        if known.reaches(segment_end) {
             let what = format_args!("what stands here is no record, and none follows: {why}");
             report.fault(Part::Log, &self.path, self.at, what);
         } else {
@@ -143,6 +162,12 @@ impl Log {
         self.segments.len()
     }
 
+    /// Where the file with a place ends, or the last one.
+    pub fn file_end(&self, physical: u64) -> u64 {
+        let segment = self.number_of(physical).map(|number| &self.segments[number]).or(self.segments.last());
+        segment.map_or(0, Segment::end)
+    }
+
     pub fn begin(&self) -> u64 {
         self.segments.first().map_or(0, |first| first.start)
     }
@@ -177,7 +202,11 @@ impl Log {
     ) -> Walked {
         let mut walked = Walked { end: self.begin(), ..Walked::default() };
         let mut hole: Option<Hole> = None;
+        let mut ended = false;
         for segment in &self.segments {
+            if ended {
+                break;
+            }
             let mut window = match Window::open(&segment.path, STEP) {
                 Ok(window) => window,
                 Err(error) => {
@@ -186,13 +215,26 @@ impl Log {
                 }
             };
             let mut at = 0;
-            while at < window.len() {
+            while at < window.len() && !ended {
                 let physical = segment.start + at;
                 let step = match step_at(&mut window, at, physical, &mut |record| {
+                    // Nobody vouches for what follows something torn: the next start ends the log there.
+                    if let Some(hole) = &mut hole
+                        && !known.covers(record)
+                        && !known.reaches(self.file_end(hole.physical))
+                    {
+                        hole.why.get_or_insert_with(|| "zeros".to_owned());
+                        ended = true;
+                        return;
+                    }
                     if let Some(hole) = hole.take() {
                         hole.tell(report, physical);
                     }
                     let whole = is_whole(record, at, known, report, &segment.path);
+                    if !whole && !known.covers_whole(record) {
+                        ended = true;
+                        return;
+                    }
                     walked.records += 1;
                     walked.newest_time = walked.newest_time.max(record.store_timestamp());
                     visit(record, whole, report);
@@ -205,6 +247,7 @@ impl Log {
                     }
                 };
                 match step {
+                    Step::Record(_) if ended => {}
                     Step::Record(len) => {
                         at += len;
                         walked.end = segment.start + at;
@@ -230,7 +273,8 @@ impl Log {
             }
         }
         if let Some(hole) = hole {
-            hole.tell_of_end(report, known);
+            let segment_end = self.file_end(hole.physical);
+            hole.tell_of_end(report, known, segment_end);
         }
         walked
     }
@@ -292,7 +336,7 @@ fn record_in(window: &mut Window, at: u64, physical: u64) -> io::Result<Option<R
 
 /// Whether nothing of a record was lost, as far as that can be told.
 fn is_whole(record: &Record<'_>, at: u64, known: Known, report: &mut Report<'_>, path: &Path) -> bool {
-    let is_fault = known.clean || record.physical_offset().0 < known.log;
+    let is_fault = known.covers_whole(record);
     let from = |record: &Record<'_>| {
         format!("{} queue {} offset {}", record.topic(), record.queue_id(), record.queue_offset())
     };

@@ -17,6 +17,7 @@ mod check_test;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use dump::{Chain, ChainLink, Dump, PlacedEntry};
@@ -176,7 +177,9 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
         _ => None,
     };
     let before = |place: Option<u64>| if clean { u64::MAX } else { place.unwrap_or(0) };
-    let known = Known { clean, log: before(places.map(|places| places.log)) };
+    // A Java broker tells of times alone.
+    let time = checkpoint.filter(|_| places.is_none()).map_or(0, |checkpoint| checkpoint.log_time);
+    let known = Known { clean, log: before(places.map(|places| places.log)), time };
     let in_queues = Entered { clean, before: before(places.map(|places| places.queues)) };
     let in_index = Entered { clean, before: before(places.map(|places| places.index)) };
 
@@ -195,7 +198,9 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
     index.finish(in_index, here_and_there, &walked, report);
     let timers = timers::check(&timers::dir_of(&config.root), &mut queues, here_and_there, report)?;
     if let Some(checkpoint) = checkpoint {
-        hold_against(&checkpoint, &checkpoint_path, log.begin(), &walked, report);
+        // After a crash the sync that it tells of may have ended in the middle of a record, which is cut off.
+        let end = if clean { walked.end } else { log.file_end(walked.end) };
+        hold_against(&checkpoint, &checkpoint_path, log.begin()..end, &walked, report);
     }
     let summary = Summary {
         clean,
@@ -251,16 +256,16 @@ fn read_checkpoint(path: &Path, report: &mut Report<'_>) -> Result<Option<Checkp
 }
 
 /// A checkpoint must not be ahead of what is there.
-fn hold_against(checkpoint: &CheckpointFile, path: &Path, log_begin: u64, walked: &Walked, report: &mut Report<'_>) {
+fn hold_against(checkpoint: &CheckpointFile, path: &Path, log: Range<u64>, walked: &Walked, report: &mut Report<'_>) {
     if let Places::Hold { up_to: places, begin } = checkpoint.places {
         if let LogBegin::At(begin) = begin
-            && begin < log_begin
+            && begin < log.start
         {
-            let what = format_args!("says that the log begins at {begin}, but its first file begins at {log_begin}");
+            let what = format_args!("says that the log begins at {begin}, but its first file begins at {}", log.start);
             report.fault(Part::Checkpoint, path, 120, what);
         }
         for (what, place, at) in [("log", places.log, 68), ("queues", places.queues, 76), ("index", places.index, 84)] {
-            if place > walked.end {
+            if place > log.end {
                 let what = format_args!("says {place} for the {what}, but the log ends at {}", walked.end);
                 report.fault(Part::Checkpoint, path, at, what);
             }
@@ -274,7 +279,7 @@ fn hold_against(checkpoint: &CheckpointFile, path: &Path, log_begin: u64, walked
             report.fault(Part::Checkpoint, path, at, what);
         }
     }
-    if checkpoint.confirmed > walked.end {
+    if checkpoint.confirmed > log.end {
         let what = format_args!("says that {} is confirmed, but the log ends at {}", checkpoint.confirmed, walked.end);
         report.fault(Part::Checkpoint, path, 32, what);
     }

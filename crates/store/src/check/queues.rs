@@ -4,7 +4,7 @@
 //! a small piece in memory; so the entries of a queue that has as many as its messages named are known to be right. Only where
 //! the counts differ does each entry look its message up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use super::{CheckConfig, CheckError};
 use crate::delay_levels::DelayLevels;
 use crate::entry_properties::EntryProperties;
 use crate::files::{self, segment_name};
-use crate::graves::GRAVES;
+use crate::graves::{self, GRAVES};
 use crate::projection::queue_entry;
 use crate::queue_file::{ENTRY_LEN, QueueEntry};
 use crate::queues::is_directory_name;
@@ -44,6 +44,13 @@ pub struct Entered {
     pub before: u64,
 }
 
+impl Entered {
+    /// Whether what is wrong with an entry of the message at a place is a fault: else the next start makes it anew.
+    pub fn covers(self, physical: u64) -> bool {
+        self.clean || physical < self.before
+    }
+}
+
 #[derive(Debug)]
 pub struct Queues {
     dir: PathBuf,
@@ -51,6 +58,8 @@ pub struct Queues {
     /// Messages of queues that have no directory.
     unfiled: BTreeMap<(String, u32), Unfiled>,
     unfiled_beyond: u64,
+    /// Topics whose directory was put away by a deletion that may have got no further: a start after a crash puts it back.
+    buried: BTreeSet<String>,
     /// How many queues have a piece in memory.
     pieces: usize,
     pub totals: QueueTotals,
@@ -82,6 +91,8 @@ struct Queue {
     passed_over: u64,
     /// After the last message in the log.
     next: u64,
+    /// Entries before this offset are on the disk, so that what is wrong with one is a fault; the next start makes others anew.
+    on_disk: u64,
     /// After the last entry.
     end: u64,
 }
@@ -142,7 +153,9 @@ impl Queues {
         }
         let totals =
             QueueTotals { queues: topics.values().map(|queues| queues.len() as u64).sum(), ..QueueTotals::default() };
-        Ok(Queues { dir, topics, unfiled: BTreeMap::new(), unfiled_beyond: 0, pieces: 0, totals })
+        let buried = files::list_dirs(&graves::by_topic(&dir))?;
+        let buried = buried.iter().filter_map(|dir| Some(dir.file_name()?.to_str()?.to_owned())).collect();
+        Ok(Queues { dir, topics, unfiled: BTreeMap::new(), unfiled_beyond: 0, buried, pieces: 0, totals })
     }
 
     /// The topics that have a directory.
@@ -200,7 +213,9 @@ impl Queues {
             self.pieces = 0;
         }
         let Some(queue) = self.topics.get_mut(topic).and_then(|queues| queues.get_mut(&id)) else {
-            if physical >= entered.before {
+            if !whole {
+                // What nobody can read need not have a place.
+            } else if !entered.covers(physical) {
                 self.totals.to_come += 1;
             } else if self.unfiled.len() >= UNFILED_MAX && !self.unfiled.contains_key(&(topic.to_owned(), id)) {
                 self.unfiled_beyond += 1;
@@ -217,16 +232,20 @@ impl Queues {
             queue.missing = Missing::default();
         }
         queue.next = offset + 1;
+        if entered.covers(physical) {
+            queue.on_disk = offset + 1;
+        }
         let dir = queue_dir(&self.dir, topic, id);
         match queue.slot(&dir, offset, &mut self.pieces) {
             Ok(Slot::Entry(entry)) if entry == right => queue.right += 1,
-            Ok(Slot::Entry(entry)) if entry.is_filler() && !whole => {}
+            Ok(_) if !whole => {}
+            Ok(Slot::Entry(entry)) if !entry.is_filler() && entry.physical > right.physical => queue.passed_over += 1,
+            // Whatever is there, if anything.
+            Ok(_) if !entered.covers(physical) => self.totals.to_come += 1,
             Ok(Slot::Entry(entry)) if entry.is_filler() => queue.missing.add(lacking("its entry says that it is lost")),
             // The entry is looked at by itself.
             Ok(Slot::Entry(entry)) if entry.physical == right.physical => {}
-            Ok(Slot::Entry(entry)) if entry.physical > right.physical => queue.passed_over += 1,
             Ok(Slot::Entry(_)) => queue.missing.add(lacking("another message has its place")),
-            Ok(Slot::Nothing) if physical >= entered.before => self.totals.to_come += 1,
             Ok(Slot::Nothing) => queue.missing.add(lacking("there is nothing at its place")),
             Err(error) => report.fault(
                 Part::Queues,
@@ -244,13 +263,12 @@ impl Queues {
             if queue.right > 0 {
                 let what =
                     format_args!("{} entries of before its topic was deleted at {physical} of the log", queue.right);
-                let is_fault = entered.clean || physical < entered.before;
-                report.tell(is_fault, Part::Queues, &queue_dir(&self.dir, topic, *id), None, what);
+                report.tell(entered.covers(physical), Part::Queues, &queue_dir(&self.dir, topic, *id), None, what);
             }
             before += queue.missing.count;
             before += std::mem::take(&mut queue.passed_over);
             queue.missing = Missing::default();
-            queue.next = 0;
+            (queue.next, queue.on_disk) = (0, 0);
         }
         let gone: Vec<_> = self.unfiled.keys().filter(|(name, _)| name == topic).cloned().collect();
         for key in gone {
@@ -272,7 +290,9 @@ impl Queues {
             let dir = queue_dir(&self.dir, topic, *id);
             let is_unknown =
                 config.topics.as_ref().is_some_and(|known| !known.contains(topic)) && !topics::is_system(topic);
-            if is_unknown {
+            if !entered.clean && self.buried.contains(topic) {
+                self.totals.to_come += unfiled.missing.count;
+            } else if is_unknown {
                 let count = unfiled.missing.count;
                 self.totals.deleted += count;
                 let what =
@@ -450,15 +470,16 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn run(&mut self, queue: &mut Queue, report: &mut Report<'_>) {
-        let (log_begin, log_end) = (self.log.begin(), self.walked.end);
+        let (log_begin, log_end, on_disk) = (self.log.begin(), self.walked.end, queue.on_disk);
         let (mut in_log, mut behind_end, mut strange) = (0, 0, Counted::default());
         let (mut end, mut reached) = (None, 0);
         each_entry(self.dir, &queue.files, report, &mut |found, report| {
             let Found { path, at, offset, entry } = *found;
             self.totals.entries += 1;
+            let is_fault = self.entered.clean || offset < on_disk;
             let mut fault = |what: &str| {
                 if strange.one_more() {
-                    report.fault(Part::Queues, path, at, format_args!("entry {offset} {what}"));
+                    report.tell(is_fault, Part::Queues, path, at, format_args!("entry {offset} {what}"));
                 }
             };
             if end.is_some_and(|end| end != offset) {
@@ -483,7 +504,7 @@ impl Pass<'_> {
             }
             if entry.end() <= log_end {
                 in_log += 1;
-            } else if self.entered.clean || physical < self.entered.before {
+            } else if is_fault {
                 fault(&format!("leads to {physical}, behind the end of the log"));
             } else {
                 behind_end += 1;
@@ -508,11 +529,14 @@ impl Pass<'_> {
                 if let Some(what) = is_in_log.then(|| self.fault_of(found)).flatten()
                     && strange.one_more()
                 {
-                    report.fault(Part::Queues, found.path, found.at, format_args!("entry {} {what}", found.offset));
+                    let what = format_args!("entry {} {what}", found.offset);
+                    let is_fault = self.entered.clean || found.offset < on_disk;
+                    report.tell(is_fault, Part::Queues, found.path, found.at, what);
                 }
             });
         }
-        let of_whom = if strange.is_none() { &mut self.totals.deleted } else { &mut self.totals.missing };
+        let of_whom =
+            if strange.is_none() || !self.entered.clean { &mut self.totals.deleted } else { &mut self.totals.missing };
         *of_whom += queue.passed_over;
         strange.finish(report, Part::Queues, self.dir);
     }

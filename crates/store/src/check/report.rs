@@ -107,7 +107,7 @@ impl Counted {
     /// Says how many were not.
     pub fn finish(&self, report: &mut Report<'_>, part: Part, path: &Path) {
         if self.0 > TOLD_MAX {
-            report.fault(part, path, None, format_args!("and {} more of these", self.0 - TOLD_MAX));
+            report.note(part, path, None, format_args!("and {} more of these", self.0 - TOLD_MAX));
         }
     }
 }
