@@ -29,6 +29,8 @@ const CANCELS: u64 = 1 << 63;
 /// The checkpoint as it was before timers were carried on, with its sum: the file still begins with it.
 const CHECKPOINT_HEAD_LEN: usize = 20;
 pub const CHECKPOINT_LEN: usize = 40;
+/// With the number of entries that the files have, behind what says how far they are.
+const COUNTED_LEN: usize = CHECKPOINT_LEN + 12;
 /// A file is made anew when so many of its entries count elsewhere, and no fewer than half of them: less than this is a block of the
 /// disk.
 const WASTE_MIN: u64 = 256;
@@ -114,7 +116,7 @@ impl TimerIndex {
         // A checkpoint may be there whose name a save before a kill could not make durable.
         disk.sync_dir(&dir)?;
         let new = TimerCheckpoint { delivered_ms, latest_ms: delivered_ms, ..TimerCheckpoint::default() };
-        let checkpoint = read_checkpoint(&*disk, &dir)?.unwrap_or(new);
+        let (checkpoint, counted) = read_checkpoint(&*disk, &dir)?.unwrap_or((new, 0));
         let mut minutes = BTreeMap::new();
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
@@ -124,10 +126,19 @@ impl TimerIndex {
                 minutes.insert(minute, Minute { entries, carried: 0 });
             }
         }
+        let found: u64 = minutes.values().map(|minute: &Minute| minute.entries).sum();
+        let mut entered = checkpoint.entered;
+        if found < counted {
+            tracing::error!(dir = %dir.display(), found, counted, "files of timers are missing or were cut off: what waits is entered again out of its queue");
+            // What was before that is behind it once more. What has been delivered is passed over as it is entered.
+            entered = entered.min(checkpoint.carried);
+        } else if checkpoint == new && found > 0 {
+            tracing::warn!(dir = %dir.display(), "the timers have no checkpoint: all timer messages are entered again, those delivered too");
+        }
         Ok(TimerIndex {
             disk,
             dir,
-            entered: checkpoint.entered,
+            entered,
             delivered_ms: checkpoint.delivered_ms,
             carried: checkpoint.carried,
             latest_ms: checkpoint.latest_ms,
@@ -375,7 +386,13 @@ impl TimerIndex {
             minutes: std::mem::take(&mut self.unsynced),
             new_files: std::mem::take(&mut self.new_files),
             checkpoint,
+            entries: self.minutes.range(self.first_kept(checkpoint)..).map(|(_, minute)| minute.entries).sum(),
         })
+    }
+
+    /// The clock may have been set back: what has not been delivered now keeps its file.
+    fn first_kept(&self, saved: TimerCheckpoint) -> i64 {
+        minute_of(saved.delivered_ms.min(self.delivered_ms))
     }
 
     /// `outcome` came of `save`.
@@ -389,8 +406,7 @@ impl TimerIndex {
             return Err(error.into());
         }
         self.saved = save.checkpoint;
-        // The clock may have been set back meanwhile: what has not been delivered now keeps its file.
-        let first_kept = minute_of(self.saved.delivered_ms.min(self.delivered_ms));
+        let first_kept = self.first_kept(self.saved);
         while let Some(minute) = self.minutes.keys().next().copied().filter(|minute| *minute < first_kept) {
             remove_file(&self.path(minute))?;
             let file = self.minutes.remove(&minute).unwrap_or_default();
@@ -434,7 +450,7 @@ impl TimerIndex {
 
     fn read(&self, minute: i64) -> io::Result<Vec<Timer>> {
         let path = self.path(minute);
-        read_minute(&*self.disk, &path)
+        read_minute(&*self.disk, &path, minute)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
     }
 
@@ -449,8 +465,9 @@ impl TimerIndex {
             if let Some((minute, file)) = minute {
                 let path = self.path(minute);
                 // Nothing that is due later may pass it: what has been delivered is one time for all of them.
-                let mut read = read_minute(&*self.disk, &path).map_err(|error| {
-                    let is_lost = error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(EIO);
+                let mut read = read_minute(&*self.disk, &path, minute).map_err(|error| {
+                    let is_lost = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
+                        || error.raw_os_error() == Some(EIO);
                     self.lost = is_lost.then_some(minute);
                     io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
                 })?;
@@ -482,6 +499,8 @@ pub struct TimerSave {
     minutes: BTreeSet<i64>,
     new_files: bool,
     checkpoint: TimerCheckpoint,
+    /// That the files have which stay.
+    entries: u64,
 }
 
 /// Why a save failed.
@@ -522,7 +541,7 @@ impl TimerSave {
         if self.new_files {
             self.disk.sync_dir(&self.dir)?;
         }
-        Ok(write_checkpoint(&*self.disk, &self.dir, self.checkpoint)?)
+        Ok(write_checkpoint(&*self.disk, &self.dir, self.checkpoint, self.entries)?)
     }
 }
 
@@ -572,33 +591,46 @@ pub fn decode_timer(entry: &[u8; ENTRY_LEN]) -> Option<Timer> {
     (due_ms > 0).then_some(Timer { due_ms, offset: QueueOffset(place & !CANCELS), cancels: place & CANCELS != 0 })
 }
 
-fn read_minute(disk: &dyn Disk, path: &Path) -> io::Result<Vec<Timer>> {
+/// One of another minute is damage: [`io::ErrorKind::InvalidData`].
+fn read_minute(disk: &dyn Disk, path: &Path, minute: i64) -> io::Result<Vec<Timer>> {
     let file = File::open(path)?;
     // A file of ours, and of one minute: it fits into memory.
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
     disk.read(path, &file, &mut bytes, 0)?;
-    Ok(bytes.as_chunks().0.iter().filter_map(decode_timer).collect())
+    let timers: Vec<_> = bytes.as_chunks().0.iter().filter_map(decode_timer).collect();
+    match timers.iter().find(|timer| minute_of(timer.due_ms) != minute) {
+        Some(strange) => {
+            let text = format!("it has a timer that is due at {}, in another minute", strange.due_ms);
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+        None => Ok(timers),
+    }
 }
 
 fn checkpoint_path(dir: &Path) -> PathBuf {
     dir.join("checkpoint")
 }
 
-/// `None` when there is none or it is damaged: then the whole queue is entered again.
-fn read_checkpoint(disk: &dyn Disk, dir: &Path) -> io::Result<Option<TimerCheckpoint>> {
+/// With the number of entries that the files must have. `None` when there is none or it is damaged: then the whole queue is entered again.
+fn read_checkpoint(disk: &dyn Disk, dir: &Path) -> io::Result<Option<(TimerCheckpoint, u64)>> {
     let path = checkpoint_path(dir);
     let file = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(CHECKPOINT_LEN);
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(COUNTED_LEN);
     let mut bytes = vec![0; len];
     disk.read(&path, &file, &mut bytes, 0)?;
-    let checkpoint = decode_checkpoint(&bytes);
+    let checkpoint = decode_checkpoint(&bytes[..len.min(CHECKPOINT_LEN)]);
     if checkpoint.is_none() {
         tracing::warn!(path = %path.display(), "the timers' checkpoint is damaged: all timer messages are entered again, those delivered too");
     }
-    Ok(checkpoint)
+    let counted = bytes.first_chunk::<COUNTED_LEN>().and_then(|bytes| {
+        let (content, sum) = bytes.split_last_chunk::<4>()?;
+        let (_, count) = content.split_last_chunk()?;
+        (checksum(content).to_be_bytes() == *sum).then(|| u64::from_be_bytes(*count))
+    });
+    Ok(checkpoint.map(|checkpoint| (checkpoint, counted.unwrap_or(0))))
 }
 
 /// `None` when it is damaged.
@@ -620,13 +652,15 @@ pub fn decode_checkpoint(bytes: &[u8]) -> Option<TimerCheckpoint> {
 }
 
 /// Replaces the file as a whole.
-fn write_checkpoint(disk: &dyn Disk, dir: &Path, checkpoint: TimerCheckpoint) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(CHECKPOINT_LEN);
+fn write_checkpoint(disk: &dyn Disk, dir: &Path, checkpoint: TimerCheckpoint, entries: u64) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(COUNTED_LEN);
     bytes.extend_from_slice(&checkpoint.entered.0.to_be_bytes());
     bytes.extend_from_slice(&checkpoint.delivered_ms.to_be_bytes());
     bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
     bytes.extend_from_slice(&checkpoint.carried.0.to_be_bytes());
     bytes.extend_from_slice(&checkpoint.latest_ms.to_be_bytes());
+    bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
+    bytes.extend_from_slice(&entries.to_be_bytes());
     bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
     replace(disk, &checkpoint_path(dir), &bytes)
 }
