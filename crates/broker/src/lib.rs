@@ -25,6 +25,7 @@ mod live_config;
 mod local_time;
 mod master_duties;
 mod missing;
+mod missing_tables;
 mod off_task;
 mod parts;
 mod peer;

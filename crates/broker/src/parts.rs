@@ -31,6 +31,7 @@ use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
 use crate::live_config::LiveConfig;
 use crate::master_duties::MasterDuties;
+use crate::missing_tables;
 use crate::persistence::Persistence;
 use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
@@ -80,6 +81,7 @@ impl Parts {
         let config = live.current().clone();
         let address = with_port(without_brackets(config.advertised_host()), port);
         let store_host = resolve(config.advertised_host(), port)?;
+        missing_tables::name(&config_dir, &store);
         let topics = Arc::new(Topics::open(&config_dir, &live, &persistence)?);
         let groups = Arc::new(Groups::open(&config_dir, &live, &persistence)?);
         let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence)?);

@@ -24,7 +24,7 @@ pub enum StartError {
     Port { bind: BindError },
     #[error("brokerIP1 is `{host}`, which names no address: {reason}")]
     Address { host: String, reason: String },
-    #[error("cannot use {}, where messages for a given time are kept track of: {source}", path.display())]
+    #[error("cannot use {}, where messages for a given time are kept track of: {source}. Put right what is wrong there; if it cannot be, move it away: it is made again from the messages that wait, and those past their time that the log still has are delivered again", path.display())]
     Timers { path: PathBuf, source: io::Error },
     #[error("cannot find out which transactions are open: {0}. Start again when it can be read")]
     Transactions(#[source] ReadError),

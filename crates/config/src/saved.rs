@@ -22,7 +22,9 @@ pub enum LoadError {
          to go on without what it holds, move it away{backup_too}"
     )]
     Damaged { path: String, reason: String, backup: String, backup_too: &'static str },
-    #[error("cannot read {path}: {source}")]
+    #[error(
+        "cannot read {path}: {source}. Make it a file that can be read, or move it away to go on without what it holds"
+    )]
     Io { path: String, source: io::Error },
 }
 
