@@ -678,9 +678,9 @@ impl ConsumeQueue {
         Ok(())
     }
 
-    /// Brings min up to the first entry whose record is not before `log_min`, where the log begins now, and has the files before it go.
+    /// Brings min up to the first entry whose record is not before `log_min`, where the log begins now.
     /// Of a queue of which the log has all messages, or none, nothing is read. Java: deleteExpiredFile, correctMinOffset.
-    pub fn follow_log(&self, disk: &dyn Disk, look: &Look<'_>, log_min: u64) -> io::Result<()> {
+    pub fn follow_log(&self, look: &Look<'_>, log_min: u64) -> io::Result<()> {
         while self.min_physical.load(Ordering::Acquire) < log_min {
             // In this order: what is put or taken back after these looks is not meant.
             let (cuts, min, max) = (self.cuts.load(Ordering::Acquire), self.min(), self.max());
@@ -695,12 +695,16 @@ impl ConsumeQueue {
             }
             if self.cuts.load(Ordering::Acquire) == cuts {
                 self.min.store(to, Ordering::Release);
+                // No open misses what goes now.
+                let mut noted = self.noted.lock();
+                noted.min = noted.min.max(to);
+                drop(noted);
                 // Behind the last entry comes what is appended from now on.
                 self.min_physical.store(found.map_or(log_min, |entry| entry.physical.0), Ordering::Release);
                 break;
             }
         }
-        self.drop_files_before_min(disk)
+        Ok(())
     }
 
     fn first_not_before(&self, look: &Look<'_>, min: u64, max: u64, log_min: u64) -> io::Result<u64> {
@@ -712,17 +716,20 @@ impl ConsumeQueue {
 
     /// Removes the files that end before min, but for the last, which knows the next offset: one after the other and durably, so that no
     /// crash leaves a gap.
-    fn drop_files_before_min(&self, disk: &dyn Disk) -> io::Result<()> {
-        // Looked at first: most queues have none, and need not wait for a flush.
-        while self.file_before_min().is_some() {
+    pub fn drop_files_before_min(&self, disk: &dyn Disk) -> io::Result<()> {
+        loop {
             let _flush = self.flush_lock.lock();
-            let Some(first) = self.file_before_min().filter(|_| !self.is_going()) else { break };
+            let Some(first) = self.file_before_min().filter(|_| !self.is_going()) else { return Ok(()) };
             files::remove_file(first.path())?;
             disk.sync_dir(&self.dir)?;
             self.flushed.fetch_max(first.end(), Ordering::AcqRel);
             self.files.write().retain(|file| !Arc::ptr_eq(file, &first));
         }
-        Ok(())
+    }
+
+    /// Most queues have none.
+    pub fn has_files_before_min(&self) -> bool {
+        self.file_before_min().is_some()
     }
 
     fn file_before_min(&self) -> Option<Arc<Segment>> {

@@ -384,10 +384,12 @@ impl Index {
         if gone == 0 {
             return Ok(());
         }
+        // One that stays is tried again.
+        known[..gone].iter().try_for_each(|file| files::remove_file(file.path()))?;
+        disk.sync_dir(&self.dir)?;
         // Who is looking through one of them keeps it.
         self.files.write().drain(..gone);
-        known[..gone].iter().try_for_each(|file| files::remove_file(file.path()))?;
-        disk.sync_dir(&self.dir)
+        Ok(())
     }
 
     /// Goes through the entries with the key's hash, newest first, until `admit` has taken enough; true if it ended too early.

@@ -176,7 +176,8 @@ impl Inventory {
         queues.sort_unstable_by(|a, b| (a.topic(), a.id()).cmp(&(b.topic(), b.id())));
         let queues = queues.iter().map(|queue| (queue.topic(), queue.id(), queue.noted()));
         let heads = self.heads_of(disk, segments, log_end);
-        let log_min = segments.first().map_or(0, |first| first.start());
+        // Until all queues have followed the log's beginning, some may list what went with it.
+        let log_min = projection.queues.log_begins_at();
         self.write(disk, checkpoint, &encode(self.id, log_min, log_end, queues, index.as_deref(), &heads))
     }
 

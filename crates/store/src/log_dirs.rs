@@ -124,23 +124,25 @@ impl LogDirs {
         files::drop_unused_last(&mut found, self.segment_len, known_end)?;
         files::check_lengths(&found, self.segment_len, "mappedFileSizeCommitLog")?;
         let mut run: Vec<SegmentPath> = Vec::with_capacity(found.len());
+        // Deleted from the log, but the disk did not let them go.
+        let is_left_over = |segment: &SegmentPath| {
+            segment.read_only && known_begin.is_some_and(|begin| segment.start + self.segment_len <= begin)
+        };
+        let left_over = found.iter().take_while(|segment| is_left_over(segment)).count();
+        if left_over > 0 && left_over < found.len() {
+            tracing::warn!(
+                before = found[left_over].start,
+                "segments that were deleted are still in a read-only directory; passed over"
+            );
+            found.drain(..left_over);
+        }
         for segment in found {
             if let Some(before) = run.last()
                 && before.start + self.segment_len != segment.start
             {
                 let missing = before.start + self.segment_len;
-                // Deleted from the log, but the disk did not let them go.
-                let left_over =
-                    known_begin.is_some_and(|begin| segment.start <= begin) && run.iter().all(|old| old.read_only);
-                if !left_over {
-                    let known_by = "there are segments before and after it".to_owned();
-                    return Err(self.missing(missing, known_by, GIVE_UP));
-                }
-                tracing::warn!(
-                    before = segment.start,
-                    "segments that were deleted are still in a read-only directory; passed over"
-                );
-                run.clear();
+                let known_by = "there are segments before and after it".to_owned();
+                return Err(self.missing(missing, known_by, GIVE_UP));
             }
             run.push(segment);
         }

@@ -60,8 +60,8 @@ impl Mapping {
     /// [`Mapping::loss`] as an error.
     pub fn check(&self) -> io::Result<()> {
         self.loss().map_or(Ok(()), |at| {
-            let reason = format!("byte {at} is gone: the file was made shorter, or the disk does not give it");
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason))
+            // No `UnexpectedEof`: what is asked for may be there, and can be read when the file is opened anew.
+            Err(io::Error::other(format!("byte {at} is gone: the file was made shorter, or the disk does not give it")))
         })
     }
 }
@@ -201,6 +201,10 @@ extern "C" fn on_bus_error(_signal: libc::c_int, info: *mut libc::siginfo_t, _co
         if !replaced {
             // Not ours: what was there before does as it would have done, when the access is tried again.
             libc::sigaction(libc::SIGBUS, before, ptr::null_mut());
+            if (*info).si_code <= 0 {
+                // Somebody sent it: nothing is tried again.
+                libc::raise(libc::SIGBUS);
+            }
         }
         *errno = saved;
     }

@@ -98,7 +98,8 @@ impl Mappings {
                 break;
             }
             let Some(segment) = mapped.pop_front().and_then(|segment| segment.upgrade()) else { continue };
-            if segment.used.swap(false, Ordering::Relaxed) {
+            // One that has lost something is kept: a new mapping would not know.
+            if segment.used.swap(false, Ordering::Relaxed) || segment.has_loss() {
                 mapped.push_back(Arc::downgrade(&segment));
                 continue;
             }
@@ -126,6 +127,10 @@ pub struct Segment {
 }
 
 impl Segment {
+    fn has_loss(&self) -> bool {
+        self.file.read().as_ref().is_some_and(|file| file.check().is_err())
+    }
+
     /// A file that exists, of the right length. It is not mapped yet.
     pub fn of(path: PathBuf, first: u64, entries: u64) -> Arc<Segment> {
         let (full, used) = (AtomicBool::new(false), AtomicBool::new(false));

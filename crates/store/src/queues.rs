@@ -32,6 +32,8 @@ pub struct Queues {
     dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
     /// How often they were taken from there, and once: a queue that notes this number is among them.
     round: AtomicU64,
+    /// Where the log began when all of them were made to begin with it.
+    log_begins_at: AtomicU64,
 }
 
 impl Queues {
@@ -92,6 +94,7 @@ impl Queues {
             unfit: Mutex::new(unfit),
             dirty: Mutex::default(),
             round: AtomicU64::new(1),
+            log_begins_at: AtomicU64::new(0),
         })
     }
 
@@ -151,6 +154,16 @@ impl Queues {
     /// Takes a topic out of the table; its files are still there.
     pub fn take_topic(&self, topic: &str) -> Vec<Arc<ConsumeQueue>> {
         self.table.write().remove(topic).unwrap_or_default()
+    }
+
+    /// Where the log began when all of them had followed it there last.
+    pub fn log_begins_at(&self) -> u64 {
+        self.log_begins_at.load(Ordering::Acquire)
+    }
+
+    /// All begin with the log, which begins there.
+    pub fn set_log_begins_at(&self, at: u64) {
+        self.log_begins_at.store(at, Ordering::Release);
     }
 
     pub fn dir(&self) -> &Path {
@@ -213,7 +226,7 @@ impl Queues {
                 }
             }
         }
-        let failed = failed.0.map_or(Ok(()), Err);
+        let failed = failed.result();
         if failed.is_err() {
             for queue in &renewed {
                 queue.note_new_files();
@@ -279,15 +292,19 @@ fn fitting(found: Named, file_len: u64, unfit: &mut Unfit) -> Result<Vec<Segment
 
 /// The first error of several; or that of a sync, which is for good.
 #[derive(Default)]
-struct FirstError(Option<io::Error>);
+pub struct FirstError(Option<io::Error>);
 
 impl FirstError {
-    fn note(&mut self, result: io::Result<()>) {
+    pub fn note(&mut self, result: io::Result<()>) {
         if let Err(error) = result
             && (self.0.is_none() || is_failed_sync(&error))
         {
             self.0 = Some(error);
         }
+    }
+
+    pub fn result(self) -> io::Result<()> {
+        self.0.map_or(Ok(()), Err)
     }
 }
 

@@ -186,6 +186,7 @@ pub fn recover(
         queue.correct_min(log_min)?;
         queue.advance_next(queue.max());
     }
+    projection.queues.set_log_begins_at(log_min);
     // What had an entry and has none any more was damaged.
     lacking.extend(self::lacking(&before, projection, true, &scan)?);
     for (listed, found) in lacking {

@@ -21,6 +21,7 @@ use parking_lot::RwLock;
 
 use crate::checkpoint::{Checkpoint, DurableUpTo};
 use crate::clock::Clock;
+use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, is_failed_sync};
 use crate::files;
 use crate::health::{Health, Shortage};
@@ -30,6 +31,7 @@ use crate::looking::{Effort, Look};
 use crate::maintenance::Maintenance;
 use crate::mapped_file::LogFile;
 use crate::projection::Projection;
+use crate::queues::FirstError;
 use crate::segments::Segments;
 use crate::signal::Signal;
 use crate::watermarks::Positions;
@@ -164,6 +166,13 @@ pub struct Progress {
     without_room: bool,
 }
 
+impl Progress {
+    /// Lets go of the files that nobody reads any more.
+    fn let_go(&mut self) {
+        self.read_yet.retain(|file| Arc::strong_count(file) > 1);
+    }
+}
+
 #[derive(Debug)]
 pub struct Retention {
     pub rules: RwLock<RetentionRules>,
@@ -195,7 +204,10 @@ impl Retention {
         while !self.stopped() {
             let begun = self.begun.load(Ordering::Acquire);
             let pause = if begun { self.go_round(&mut progress) } else { self.look_only() };
-            self.signal.nap(pause);
+            // What woke it may have come while it waited between two segments.
+            if !self.stopped() {
+                self.signal.nap(pause);
+            }
         }
     }
 
@@ -255,7 +267,7 @@ impl Retention {
                 }
             }
         }
-        progress.read_yet.retain(|file| Arc::strong_count(file) > 1);
+        progress.let_go();
         let waits = progress.held_up.is_some() || !progress.read_yet.is_empty();
         if waits { rules.interval.min(HELD_UP_PAUSE) } else { rules.interval }
     }
@@ -293,7 +305,7 @@ impl Retention {
         self.unlink(progress)?;
         let mut deleted = 0;
         while deleted < rules.batch_max {
-            let files = self.segments.all();
+            let mut files = self.segments.all();
             let [first, next, ..] = &files[..] else { break };
             let Some(reason) = self.reason(rules, used, by_hand, files.len(), first, next) else {
                 progress.held_up = None;
@@ -309,7 +321,14 @@ impl Retention {
             let (needed_by, held_up_ms) = held_up.unzip();
             tracing::info!(path = %first.path().display(), %reason, needed_by, held_up_ms, "deleted the oldest log file");
             deleted += 1;
+            // Its room comes back when nobody has it any more.
+            files.clear();
+            progress.let_go();
             used = self.look_at_disk(rules);
+            if reason == Reason::DiskUsage && !progress.read_yet.is_empty() {
+                // Somebody reads it: no other has to go in its place, before it was seen what it gives.
+                break;
+            }
         }
         let without_room = rules.are_exceeded_by(used) && deleted == 0 && progress.held_up.is_none();
         if without_room && !progress.without_room {
@@ -427,33 +446,37 @@ impl Retention {
     /// Makes queues and index begin with the log, when that has moved.
     fn follow(&self, progress: &mut Progress) -> io::Result<()> {
         let Some(log_min) = self.segments.first().map(|first| first.start()) else { return Ok(()) };
+        let queues = &self.projection.queues;
         if log_min <= progress.followed {
             return Ok(());
         }
         let look = Look::new(&*self.disk, Effort::Full);
-        let mut failed = None;
-        for queue in self.projection.queues.all() {
+        let mut failed = FirstError::default();
+        for queue in queues.all() {
             if self.stopped() {
                 return Ok(());
             }
             // One that cannot keeps no other back.
-            if let Err(error) = queue.follow_log(&*self.disk, &look, log_min)
-                && (failed.is_none() || is_failed_sync(&error))
-            {
-                failed = Some(error);
-            }
+            failed.note(self.follow_in(&queue, &look, log_min));
         }
         if let Some(index) = &self.projection.index {
             let _writing_out = self.maintenance.writing_out.lock();
-            index.forget_before(&*self.disk, &look, log_min)?;
+            failed.note(index.forget_before(&*self.disk, &look, log_min));
         }
-        match failed {
-            Some(error) => Err(error),
-            None => {
-                progress.followed = log_min;
-                Ok(())
-            }
+        failed.result()?;
+        queues.set_log_begins_at(log_min);
+        progress.followed = log_min;
+        Ok(())
+    }
+
+    fn follow_in(&self, queue: &ConsumeQueue, look: &Look<'_>, log_min: u64) -> io::Result<()> {
+        queue.follow_log(look, log_min)?;
+        if queue.has_files_before_min() {
+            // No deletion of the topic puts another directory in place of its own meanwhile.
+            let _writing_out = self.maintenance.writing_out.lock();
+            queue.drop_files_before_min(&*self.disk)?;
         }
+        Ok(())
     }
 }
 

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::{NewMessage, Record, Records, SysFlag};
@@ -480,8 +480,17 @@ fn read_records(store: &Store, topic: &str, queue: u32, from: u64, mut seen: imp
 /// What `act` writes into the trace log on this thread, a line each.
 pub fn logged(act: impl FnOnce()) -> Vec<String> {
     let lines = Arc::<Mutex<Vec<String>>>::default();
+    be_asked_of_all_lines();
     tracing::subscriber::with_default(Lines(Arc::clone(&lines)), act);
     std::mem::take(&mut *lines.lock())
+}
+
+/// With one subscriber in the process, a thread that is the first at a line and does not have it switches the line off for all. So
+/// there is always another.
+fn be_asked_of_all_lines() {
+    static OTHER: LazyLock<tracing::Dispatch> =
+        LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
+    LazyLock::force(&OTHER);
 }
 
 struct Lines(Arc<Mutex<Vec<String>>>);
@@ -526,6 +535,7 @@ pub struct TraceLog {
 
 impl TraceLog {
     pub fn capture<T>(&self, act: impl FnOnce() -> T) -> T {
+        be_asked_of_all_lines();
         tracing::subscriber::with_default(self.clone(), act)
     }
 
