@@ -278,6 +278,9 @@ mod tests {
         fn a_text_is_taken_here_as_it_is_in_a_body(
             members in proptest::collection::vec((blank(), name(), blank(), blank(), value(), blank()), 0..6)
         ) {
+            // A comment without an end may take a comma with it, which a body can do without.
+            let takes_a_comma = |behind: &&str| *behind == "/* none";
+            proptest::prop_assume!(!members.iter().any(|(.., behind)| takes_a_comma(behind)));
             let members: Vec<String> = members
                 .iter()
                 .map(|(a, name, b, c, value, d)| format!("{a}{name}{b}:{c}{value}{d}"))

@@ -446,10 +446,10 @@ impl Retention {
     /// Makes queues and index begin with the log, when that has moved.
     fn follow(&self, progress: &mut Progress) -> io::Result<()> {
         let Some(log_min) = self.segments.first().map(|first| first.start()) else { return Ok(()) };
-        let queues = &self.projection.queues;
         if log_min <= progress.followed {
             return Ok(());
         }
+        let queues = &self.projection.queues;
         let look = Look::new(&*self.disk, Effort::Full);
         let mut failed = FirstError::default();
         for queue in queues.all() {
