@@ -319,11 +319,18 @@ impl ConsumeQueue {
         if max < then.max || !log_went_on && self.min() > then.min {
             return Ok(false);
         }
+        // One that a reader found to be damaged.
+        let is_given_up = || -> io::Result<bool> {
+            let last = then.max.checked_sub(1).map_or(Ok(None), |last| self.any_entry(last))?;
+            Ok(last.is_some_and(|last| last == QueueEntry::lost(last.physical) && last.physical.0 <= then.end))
+        };
         if max == then.max {
-            return Ok(self.end_physical() == then.end);
+            return Ok(self.end_physical() == then.end || is_given_up()?);
         }
         // What is not there any more went with the log's beginning.
-        Ok(then.max <= self.first() || self.any_entry(then.max - 1)?.is_none_or(|entry| entry.end() == then.end))
+        let is_there =
+            then.max <= self.first() || self.any_entry(then.max - 1)?.is_none_or(|entry| entry.end() == then.end);
+        Ok(is_there || is_given_up()?)
     }
 
     /// First entries of the files before the last one.

@@ -121,7 +121,8 @@ pub fn named_files(dir: &Path) -> Result<Named, OpenError> {
     let mut named = Named { segments: Vec::new(), strange: Vec::new() };
     for path in entries(dir)? {
         let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.len() == 20);
-        let start = name.and_then(|name| name.parse().ok());
+        // None begins where no file could end.
+        let start = name.and_then(|name| name.parse().ok()).filter(|start: &u64| i64::try_from(*start).is_ok());
         match start {
             Some(start) if !path.is_dir() => {
                 let len = path.metadata().map_err(OpenError::io("look at", &path))?.len();

@@ -429,7 +429,7 @@ impl Index {
         &self,
         look: &Look<'_>,
         sought: &KeyQuery<'_>,
-        log_min: u64,
+        log_min: impl Fn() -> u64,
         read: impl Fn(u64) -> Result<Option<Bytes>, ReadError>,
     ) -> Result<QueryOutcome, ReadError> {
         let (last_update_timestamp, last_update_offset) = self.newest(look)?;
@@ -438,7 +438,8 @@ impl Index {
         let mut messages = BTreeMap::new();
         let cut_short = self.find(look, sought, &mut |at| {
             let Some(bytes) = read(at)? else {
-                return Ok(if at < log_min { Admitted::No } else { Admitted::Impossible });
+                // Asked now: it may have gone meanwhile.
+                return Ok(if at < log_min() { Admitted::No } else { Admitted::Impossible });
             };
             if !has_key(&bytes, sought) {
                 return Ok(if has_hash(&bytes, hash) { Admitted::No } else { Admitted::Impossible });

@@ -25,7 +25,7 @@ use crate::files;
 use crate::index::IndexExtent;
 use crate::mapped_file::LogFile;
 use crate::projection::Projection;
-use crate::segments::Segments;
+use crate::segments::{Segments, stated_len};
 
 const MAGIC: [u8; 8] = *b"FMQLIST1";
 /// Bytes of a segment by which it is known again: its first record up to the bodies' host. Two halves, so that a flipped bit is not
@@ -78,6 +78,9 @@ pub struct Inventory {
     failing: AtomicBool,
 }
 
+/// Longer is no list: this one would be of millions of queues.
+const LIST_LEN_MAX: u64 = 1 << 30;
+
 /// Of nothing.
 const NOT_WRITTEN: u64 = u64::MAX;
 
@@ -126,12 +129,18 @@ impl Inventory {
 
     /// Whether each segment begins as it did. One that begins otherwise, and with a whole record, is another file: the open ends here,
     /// with nothing changed.
-    pub fn check_segments(&self, disk: &dyn Disk, segments: &Segments) -> Result<(), OpenError> {
-        if let Some(first) = segments.first() {
-            let gone = (self.found.log_min..first.start()).step_by(first.len());
-            for path in gone.map(|start| first.path().with_file_name(files::segment_name(start))) {
-                tracing::warn!(path = %path.display(), "the first file of the commit log is gone since the store was open: so are its messages");
-            }
+    pub fn check_segments(
+        &self,
+        disk: &dyn Disk,
+        segments: &Segments,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), OpenError> {
+        // What was deleted from the log is known there.
+        let begin = checkpoint.found_begin().unwrap_or(0).max(self.found.log_min);
+        if let Some(first) = segments.first().filter(|first| self.found.log_end > 0 && first.start() > begin) {
+            let path = first.path().with_file_name(files::segment_name(begin));
+            let count = (first.start() - begin).div_ceil(first.len() as u64);
+            tracing::warn!(path = %path.display(), count, "the first files of the commit log are gone since the store was open: so are their messages");
         }
         for file in segments.all() {
             let Some(head) = read_head(disk, &file).map_err(OpenError::io("read", file.path()))? else { continue };
@@ -240,7 +249,12 @@ fn new_id() -> u64 {
 
 fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    let len = file.metadata()?.len();
+    if len > LIST_LEN_MAX {
+        // No list of ours.
+        return Ok(Vec::new());
+    }
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
     disk.read(path, &file, &mut bytes, 0)?;
     Ok(bytes)
 }
@@ -257,7 +271,7 @@ fn is_whole(disk: &dyn Disk, file: &LogFile, stated: u64) -> io::Result<bool> {
     let open = File::open(file.path())?;
     let mut head = [0; HEAD_LEN];
     disk.read(file.path(), &open, &mut head, 0)?;
-    let Some(len) = Record::head_at(&head, PhysicalOffset(stated)).filter(|len| *len <= file.len()) else {
+    let Some(len) = stated_len(&head, stated).filter(|len| *len <= file.len()) else {
         return Ok(false);
     };
     let mut bytes = vec![0; len];

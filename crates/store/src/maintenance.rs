@@ -40,6 +40,8 @@ pub struct Maintenance {
     pub writing_out: Mutex<()>,
     pub graves: Graves,
     pub signal: Signal,
+    /// Everything is to be written out soon.
+    pub hurried: AtomicBool,
     pub stop: AtomicBool,
 }
 
@@ -52,7 +54,8 @@ impl Maintenance {
         let mut failing = false;
         while !self.stop.load(Ordering::Acquire) {
             if !self.health.is_poisoned() {
-                let thorough = last_thorough.elapsed() >= self.thorough_interval;
+                let hurried = self.hurried.swap(false, Ordering::AcqRel);
+                let thorough = hurried || last_thorough.elapsed() >= self.thorough_interval;
                 let done = if thorough { self.flush_all() } else { self.flush_some() };
                 match done.and_then(|()| self.checkpoint.save(&*self.disk)) {
                     Ok(()) => {
@@ -123,6 +126,12 @@ impl Maintenance {
     /// While nobody else does.
     fn write_out_queues(&self, least_pages: u64) -> io::Result<()> {
         self.projection.queues.write_out(&*self.disk, least_pages, self.dispatcher.take_dirty())
+    }
+
+    /// Has everything written out soon: a start after a crash would miss what is gone from the store and listed yet.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Release);
+        self.signal.wake_now();
     }
 
     /// Tells the thread to end.

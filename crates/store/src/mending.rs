@@ -23,8 +23,8 @@ use crate::walk::LogItem;
 
 /// So far is looked for a message: some ten milliseconds in memory.
 const SEARCHED_MAX: u64 = 64 << 20;
-/// So many entries on either side may be damaged too.
-const NEIGHBOURS: u64 = 16;
+/// So many entries on either side may be damaged too: those of some pages.
+const NEIGHBOURS: u64 = 1024;
 /// So many are named one by one.
 const NAMED_MAX: u64 = 1000;
 

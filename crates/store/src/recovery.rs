@@ -144,7 +144,8 @@ pub fn recover(
     if rebuilt {
         start.queues = log_min;
     }
-    let before = ends_of_queues(&files, projection)?;
+    // Looks at a message of each queue: only where something is taken from them.
+    let mut before = if !clean || rebuilt { ends_of_queues(&files, projection)? } else { Vec::new() };
     begin_again(checkpoint, disk, start, known)?;
     projection.queues.set_unfit_aside(disk, root)?;
     if let Some(index) = &projection.index {
@@ -165,6 +166,9 @@ pub fn recover(
             tracing::error!(topic, %queue, had = listed.extent.max, found, "a queue is missing or has lost entries");
         }
         tracing::warn!("the whole log is read to rebuild the queues");
+        if clean && !rebuilt {
+            before = ends_of_queues(&files, projection)?;
+        }
         begin_again(checkpoint, disk, Start { queues: log_min, ..start }, known)?;
         keep_before(&files, projection, log_min)?;
         scan = self::scan(&files, projection, Start { queues: log_min, index: u64::MAX }, on_disk, interrupt)?;

@@ -280,6 +280,28 @@ fn an_open_does_not_miss_what_went_from_a_queue_that_rests() {
     }
 }
 
+/// What is deleted or went with the log is listed no longer than it takes to write a list; an open after that misses nothing.
+#[test]
+fn an_open_does_not_miss_a_topic_that_was_deleted() {
+    let site = Site::new();
+    let store = open(&site);
+    put_many(&store, T, 4);
+    put_many(&store, "Other", 4);
+    settle(&store);
+    store.maintenance.flush_all().unwrap();
+    store.checkpoint.save(&*store.config.disk).unwrap();
+    let list = || std::fs::read(root(&site).join("inventory")).unwrap();
+    let before = list();
+    assert!(store.delete_topic(T).unwrap());
+    wait_until(|| list() != before);
+    drop(store);
+    // No segment can begin there.
+    std::fs::write(root(&site).join("commitlog/18446744073709550592"), [1; 10]).unwrap();
+    let lines = logged(|| drop(open(&site)));
+    assert!(lines.iter().all(|line| !line.starts_with("ERROR") && !line.contains("whole log")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("passed over")), "{lines:?}");
+}
+
 #[test]
 fn the_log_keeps_to_its_length() {
     let site = Site::new();

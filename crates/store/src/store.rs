@@ -105,7 +105,7 @@ impl Store {
         let inventory = Arc::new(Inventory::open(&*disk, &config.root, &checkpoint)?);
         // Before anything is changed: what is wrong with the log stops the open.
         let segments = Arc::new(log_dirs.open_segments(&checkpoint, &inventory)?);
-        inventory.check_segments(&*disk, &segments)?;
+        inventory.check_segments(&*disk, &segments, &checkpoint)?;
 
         let index_dir = config.index_enabled.then(|| index::dir_of(&config.root));
         for dir in [Some(config.queues_path()), index_dir].into_iter().flatten() {
@@ -218,6 +218,7 @@ impl Store {
             writing_out: Mutex::default(),
             graves,
             signal: Signal::default(),
+            hurried: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let retention = Arc::new(Retention {

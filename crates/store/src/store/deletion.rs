@@ -37,6 +37,7 @@ impl Store {
         // Threads that found the dispatch held left their messages to this one.
         self.dispatch_signal.wake();
         let Some(gone) = buried? else { return Ok(false) };
+        self.maintenance.hurry();
         gone.iter().try_for_each(|dir| files::remove_dir(dir))?;
         Ok(true)
     }
