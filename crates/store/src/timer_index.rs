@@ -31,6 +31,8 @@ const CHECKPOINT_HEAD_LEN: usize = 20;
 pub const CHECKPOINT_LEN: usize = 40;
 /// With the number of entries that the files have, behind what says how far they are.
 const COUNTED_LEN: usize = CHECKPOINT_LEN + 12;
+/// This many entries say that the files lack something that is not all entered again yet.
+const LACKING: u64 = u64::MAX;
 /// A file is made anew when so many of its entries count elsewhere, and no fewer than half of them: less than this is a block of the
 /// disk.
 const WASTE_MIN: u64 = 256;
@@ -86,8 +88,12 @@ pub struct TimerIndex {
     /// Files written since the last checkpoint; and whether there are new ones.
     unsynced: BTreeSet<i64>,
     new_files: bool,
-    /// As in the file.
+    /// As in the file; entered only as far as nothing is lacking.
     saved: TimerCheckpoint,
+    /// The files lack something of this checkpoint: the queue is entered again up to where it was entered then.
+    lacking: Option<TimerCheckpoint>,
+    /// The file of the checkpoint says that something is lacking, however much is entered again.
+    lacking_is_saved: bool,
     /// Why nobody knows what of the files is on the disk: after a failed sync the next one may succeed without having written anything.
     doubt: Option<String>,
     /// The file of this minute is not there or on a bad sector.
@@ -128,10 +134,12 @@ impl TimerIndex {
         }
         let found: u64 = minutes.values().map(|minute: &Minute| minute.entries).sum();
         let mut entered = checkpoint.entered;
+        let mut lacking = None;
         if found < counted {
-            tracing::error!(dir = %dir.display(), found, counted, "files of timers are missing or were cut off: what waits is entered again out of its queue");
-            // What was before that is behind it once more. What has been delivered is passed over as it is entered.
+            tracing::error!(dir = %dir.display(), found, counted = (counted < LACKING).then_some(counted), "files of timers are missing or were cut off: what waits is entered again out of its queue");
+            // What was before that is behind it once more. What has been delivered is to be passed over: see `was_dealt_with`.
             entered = entered.min(checkpoint.carried);
+            lacking = Some(checkpoint);
         } else if checkpoint == new && found > 0 {
             tracing::warn!(dir = %dir.display(), "the timers have no checkpoint: all timer messages are entered again, those delivered too");
         }
@@ -150,13 +158,15 @@ impl TimerIndex {
             unwritten: Vec::new(),
             unsynced: BTreeSet::new(),
             new_files: false,
-            saved: checkpoint,
+            saved: TimerCheckpoint { entered, ..checkpoint },
+            lacking,
+            lacking_is_saved: false,
             doubt: None,
             lost: None,
         })
     }
 
-    /// From where the queue is to be entered.
+    /// From where the queue is to be entered; what [was dealt with](Self::was_dealt_with) is passed over.
     pub fn entered(&self) -> QueueOffset {
         self.entered
     }
@@ -186,6 +196,45 @@ impl TimerIndex {
         due_ms <= self.delivered_ms
     }
 
+    /// Whether a timer that is entered again, because files lack something, had been delivered or taken back before: the checkpoint says
+    /// so, and not what has passed since, among which may be what could not be entered in time.
+    pub fn was_dealt_with(&self, timer: &Timer) -> bool {
+        self.lacking.is_some_and(|lacking| timer.offset < lacking.entered && timer.due_ms <= lacking.delivered_ms)
+    }
+
+    /// Whether all is entered again that files lack. Not to be saved before: it would be forgotten what was dealt with.
+    pub fn is_whole(&self) -> bool {
+        self.lacking.is_none_or(|lacking| lacking.entered <= self.entered)
+    }
+
+    /// Up to where the queue was entered, now or before files lacked something.
+    pub fn entered_once(&self) -> QueueOffset {
+        self.lacking.map_or(self.entered, |lacking| lacking.entered.max(self.entered))
+    }
+
+    /// The queue ends here: what comes to places behind was never entered. Durable when this returns.
+    pub fn queue_ends(&mut self, end: QueueOffset) -> io::Result<()> {
+        if let Some(lacking) = self.lacking.as_mut().filter(|lacking| lacking.entered > end) {
+            lacking.entered = end;
+            lacking.carried = lacking.carried.min(end);
+            self.save_lacking()?;
+        }
+        if self.entered > end {
+            self.skip_to(end);
+            self.save(self.checkpoint())?;
+        }
+        Ok(())
+    }
+
+    /// What is entered again must not make up for what files lack: an open after a kill would take them for whole.
+    fn save_lacking(&mut self) -> io::Result<()> {
+        if let Some(lacking) = self.lacking {
+            write_checkpoint(&*self.disk, &self.dir, lacking, LACKING)?;
+            self.lacking_is_saved = true;
+        }
+        Ok(())
+    }
+
     /// Takes back what counts as delivered, because the clock was set back: what is due at `due_ms` or later does not.
     pub fn go_back_before(&mut self, due_ms: i64) {
         self.delivered_ms = self.delivered_ms.min(due_ms.saturating_sub(1));
@@ -206,8 +255,11 @@ impl TimerIndex {
 
     /// Goes on at a queue offset: what is in between is no longer there.
     pub fn skip_to(&mut self, entered: QueueOffset) {
+        // Whatever takes those places from now on is not carried on, and was not dealt with.
+        if let Some(lacking) = self.lacking.as_mut().filter(|_| entered < self.entered) {
+            lacking.entered = lacking.entered.min(entered);
+        }
         self.entered = entered;
-        // Whatever takes those places from now on is not carried on.
         self.carried = self.carried.min(entered);
     }
 
@@ -259,6 +311,9 @@ impl TimerIndex {
 
     /// Puts what was entered into the files.
     pub fn write(&mut self) -> io::Result<()> {
+        if !self.unwritten.is_empty() && !self.lacking_is_saved {
+            self.save_lacking()?;
+        }
         self.unwritten.sort_unstable();
         let mut bytes = Vec::new();
         let mut written = 0;
@@ -406,6 +461,7 @@ impl TimerIndex {
             return Err(error.into());
         }
         self.saved = save.checkpoint;
+        self.lacking = None;
         let first_kept = self.first_kept(self.saved);
         while let Some(minute) = self.minutes.keys().next().copied().filter(|minute| *minute < first_kept) {
             remove_file(&self.path(minute))?;

@@ -199,6 +199,51 @@ fn files_that_are_missing_or_cut_off_are_noticed() {
 }
 
 #[test]
+fn what_files_lack_is_entered_again_as_a_whole_though_a_kill_comes_between() {
+    let dir = tempfile::tempdir().unwrap();
+    let due = [HOUR, 2 * HOUR, HOUR + 1, 3 * HOUR];
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &due);
+    assert_eq!(take(&mut index, HOUR), [(HOUR, 0)]);
+    index.save(index.checkpoint()).unwrap();
+    fs::remove_file(minute_path(dir.path(), minute_of(3 * HOUR))).unwrap();
+    // More than is missing, and what is lost is not among it.
+    for up_to in [3, 4] {
+        let mut index = open(&dir).unwrap();
+        assert_eq!((index.entered(), index.entered_once()), (QueueOffset(0), QueueOffset(4)));
+        for (at, due_ms) in (0..up_to).zip(due) {
+            let timer = timer(due_ms, at);
+            assert_eq!(index.was_dealt_with(&timer), at == 0);
+            index.enter(Some(timer).filter(|_| at != 0));
+        }
+        index.write().unwrap();
+        assert_eq!(index.is_whole(), up_to == 4);
+        assert!(!index.was_dealt_with(&timer(HOUR, 4)), "it came since");
+        if index.is_whole() {
+            index.save(index.checkpoint()).unwrap();
+        }
+    }
+    let mut index = open(&dir).unwrap();
+    assert_eq!((index.entered(), index.is_whole()), (QueueOffset(4), true));
+    assert_eq!(take(&mut index, 4 * HOUR), [(HOUR + 1, 2), (2 * HOUR, 1), (3 * HOUR, 3)]);
+}
+
+#[test]
+fn what_comes_to_places_that_the_queue_lost_was_not_dealt_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &[HOUR, HOUR, 2 * HOUR]);
+    assert_eq!(take(&mut index, HOUR).len(), 2);
+    index.save(index.checkpoint()).unwrap();
+    fs::remove_file(minute_path(dir.path(), minute_of(2 * HOUR))).unwrap();
+    for _ in 0..2 {
+        let mut index = open(&dir).unwrap();
+        index.queue_ends(QueueOffset(1)).unwrap();
+        assert!(index.was_dealt_with(&timer(HOUR, 0)) && !index.was_dealt_with(&timer(HOUR, 1)));
+    }
+}
+
+#[test]
 fn a_minute_that_cannot_be_read_is_named_and_comes_when_it_can() {
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(&dir).unwrap();

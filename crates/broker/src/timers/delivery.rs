@@ -157,7 +157,7 @@ impl TimerDelivery {
             }
             let timer = self.timer_at(offset)?;
             match timer {
-                Some(timer) if self.java.has_delivered(&timer) => index.enter(None),
+                Some(timer) if self.java.has_delivered(&timer) || index.was_dealt_with(&timer) => index.enter(None),
                 // This broker was slower than the timer.
                 Some(timer) if index.has_passed(timer.due_ms) && timer.due_ms <= self.clock.now_ms() => {
                     self.deliver_all(&[timer]).map_err(|failure| failure.error)?;
@@ -447,6 +447,33 @@ mod tests {
             wait_until("some still wait", || house.timers.progress().waiting == 0);
             house.timers.stop();
         }
+    }
+
+    #[test]
+    fn what_is_entered_again_because_a_file_is_missing_does_not_come_again() {
+        let house = House::small();
+        house.at(1_000, "Came", "");
+        house.at(1_000, "Back", "UNIQ_KEY\u{1}k\u{2}");
+        house.at(1_000, "Back", "TIMER_DEL_UNIQKEY\u{1}Back+k\u{2}");
+        house.at(240_000, "Later", "");
+        house.wait_waiting(4);
+        house.pass(1_000);
+        house.wait_for("Came", 0, 1);
+        wait_until("the index is not saved", || {
+            let saved = house.saved();
+            saved.delivered_ms == NOW + 1_000 && saved.entered == QueueOffset(4)
+        });
+        house.timers.stop();
+        // As a start, which knows only what was saved.
+        house.timers.delivery.index.lock().take();
+        let name = format!("{:020}", (NOW + 240_000) / 60_000);
+        fs::remove_file(house.root.path().join("timers").join(name)).unwrap();
+        house.timers.start().unwrap();
+        house.pass(239_000);
+        house.wait_for("Later", 0, 1);
+        house.timers.stop();
+        house.see();
+        assert_eq!(["Came", "Back", "Later"].map(|topic| house.count(topic, 0)), [1, 0, 1]);
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Timers {
     /// Saves the index with everything that was delivered. Only right once the store is closed: then all of it is on disk.
     pub(crate) fn save_after_close(&self) {
         if let Some(index) = &mut *self.delivery.index.lock()
-            && index.entered() >= self.delivery.java.queue_offset
+            && self.delivery.may_be_saved(index)
         {
             let checkpoint = index.checkpoint();
             if let Err(error) = index.save(checkpoint) {
@@ -178,12 +178,10 @@ impl TimerDelivery {
     fn open_index(&self) -> io::Result<TimerIndex> {
         let mut index = TimerIndex::open(self.store.disk(), self.dir.clone(), self.java.read_ms.saturating_sub(1))?;
         let end = self.store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default().max;
-        if index.entered() > end {
-            warn!(entered = %index.entered(), %end, "more timers were entered than the queue has, because the log lost its end; going on at its end");
-            index.skip_to(end);
+        if index.entered_once() > end {
+            warn!(entered = %index.entered_once(), %end, "more timers were entered than the queue has, because the log lost its end; going on at its end");
             // Before anything new is stored there: it would count as entered after a crash.
-            let checkpoint = index.checkpoint();
-            index.save(checkpoint)?;
+            index.queue_ends(end)?;
         }
         self.tell(&index);
         Ok(index)

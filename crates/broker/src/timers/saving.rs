@@ -73,10 +73,14 @@ impl IndexSaver {
 }
 
 impl TimerDelivery {
+    /// Not while taking over from Java, or from files that lack something: interrupted then, that begins anew.
+    pub(super) fn may_be_saved(&self, index: &TimerIndex) -> bool {
+        index.entered() >= self.java.queue_offset && index.is_whole()
+    }
+
     /// Makes the index durable as far as the delivered copies are on disk.
     pub(super) fn save(&self, index: &mut TimerIndex, saving: &mut IndexSaver, bell: &Arc<Bell>) -> io::Result<()> {
-        if index.entered() < self.java.queue_offset {
-            // Interrupted now, taking over from Java begins anew.
+        if !self.may_be_saved(index) {
             return Ok(());
         }
         let marks = self.store.watermarks();
