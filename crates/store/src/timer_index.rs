@@ -94,6 +94,8 @@ pub struct TimerIndex {
     lacking: Option<TimerCheckpoint>,
     /// The file of the checkpoint says that something is lacking, however much is entered again.
     lacking_is_saved: bool,
+    /// A file has become shorter than the checkpoint counts on.
+    counts_too_many: bool,
     /// Why nobody knows what of the files is on the disk: after a failed sync the next one may succeed without having written anything.
     doubt: Option<String>,
     /// The file of this minute is not there or on a bad sector.
@@ -161,6 +163,7 @@ impl TimerIndex {
             saved: TimerCheckpoint { entered, ..checkpoint },
             lacking,
             lacking_is_saved: false,
+            counts_too_many: false,
             doubt: None,
             lost: None,
         })
@@ -184,6 +187,11 @@ impl TimerIndex {
     /// What the queue has before it and waits is there once more, behind.
     pub fn carried(&self) -> QueueOffset {
         self.carried
+    }
+
+    /// Whether there is nothing to be saved.
+    pub fn is_saved(&self) -> bool {
+        self.checkpoint() == self.saved && !self.counts_too_many
     }
 
     /// What is durable.
@@ -393,6 +401,8 @@ impl TimerIndex {
         let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
         encode(timers, &mut bytes);
         replace(&*self.disk, &self.path(minute), &bytes)?;
+        // Without what counts elsewhere or was there twice. Killed before the next save, what is not missing is entered again.
+        self.counts_too_many = true;
         self.replaced(minute, timers);
         self.lost = None;
         Ok(())
@@ -420,7 +430,7 @@ impl TimerIndex {
 
     /// Makes `checkpoint`, an earlier [`TimerIndex::checkpoint`], durable, and removes files that it leaves behind.
     pub fn save(&mut self, checkpoint: TimerCheckpoint) -> io::Result<()> {
-        if checkpoint == self.saved {
+        if checkpoint == self.saved && !self.counts_too_many {
             return Ok(());
         }
         let save = self.begin_save(checkpoint)?;
@@ -435,13 +445,20 @@ impl TimerIndex {
             return Err(io::Error::other(doubt.clone()));
         }
         self.write()?;
+        let first_kept = self.first_kept(checkpoint);
+        let compacted = self.take_wasteful(checkpoint);
+        let counted = |(at, minute): (&i64, &Minute)| compacted.get(at).copied().unwrap_or(minute.entries);
+        let entries = self.minutes.range(first_kept..).map(counted).sum();
         Ok(TimerSave {
             disk: Arc::clone(&self.disk),
             dir: self.dir.clone(),
             minutes: std::mem::take(&mut self.unsynced),
             new_files: std::mem::take(&mut self.new_files),
+            first_kept,
+            compacted: compacted.into_keys().collect(),
             checkpoint,
-            entries: self.minutes.range(self.first_kept(checkpoint)..).map(|(_, minute)| minute.entries).sum(),
+            entries,
+            counts_too_many: std::mem::take(&mut self.counts_too_many),
         })
     }
 
@@ -455,6 +472,8 @@ impl TimerIndex {
         if let Err(error) = outcome {
             self.unsynced.extend(&save.minutes);
             self.new_files |= save.new_files;
+            self.wasteful.extend(&save.compacted);
+            self.counts_too_many |= save.counts_too_many;
             if let TimerSaveError::Sync(error) = &error {
                 self.doubt = Some(format!("a sync has failed, nothing more is saved before the next start: {error}"));
             }
@@ -462,7 +481,8 @@ impl TimerIndex {
         }
         self.saved = save.checkpoint;
         self.lacking = None;
-        let first_kept = self.first_kept(self.saved);
+        // Those that the checkpoint counts stay.
+        let first_kept = self.first_kept(self.saved).min(save.first_kept);
         while let Some(minute) = self.minutes.keys().next().copied().filter(|minute| *minute < first_kept) {
             remove_file(&self.path(minute))?;
             let file = self.minutes.remove(&minute).unwrap_or_default();
@@ -470,24 +490,51 @@ impl TimerIndex {
                 self.far_count -= file.waiting();
             }
         }
-        self.compact();
+        self.compact(&save.compacted);
         Ok(())
     }
 
-    /// Makes some files anew that are for the most part waste, lest one of a minute years away grow with each time its timers are carried
-    /// on.
-    fn compact(&mut self) {
-        for _ in 0..COMPACTED_MAX {
-            let Some(minute) = self.wasteful.pop_first() else { return };
+    /// Some minutes whose files are to be made anew once `checkpoint` is saved, and how many entries these have then at least: it must
+    /// not count on more.
+    fn take_wasteful(&mut self, checkpoint: TimerCheckpoint) -> BTreeMap<i64, u64> {
+        let mut taken = BTreeMap::new();
+        while taken.len() < COMPACTED_MAX
+            && let Some(minute) = self.wasteful.pop_first()
+        {
+            if minute < self.near_end || !self.minutes.contains_key(&minute) {
+                continue;
+            }
+            match self.read_waiting(minute, checkpoint.carried) {
+                Ok(timers) => drop(taken.insert(minute, timers.len() as u64)),
+                Err(error) => self.stays_long(minute, &error),
+            }
+        }
+        taken
+    }
+
+    /// It is as good as before, but for its length.
+    fn stays_long(&self, minute: i64, error: &io::Error) {
+        tracing::warn!(path = %self.path(minute).display(), %error, "a file of timers cannot be made shorter");
+    }
+
+    /// What the file of a minute has of places that are not before `carried`, once each.
+    fn read_waiting(&self, minute: i64, carried: QueueOffset) -> io::Result<Vec<Timer>> {
+        let mut timers = self.read(minute)?;
+        timers.retain(|timer| timer.offset >= carried);
+        timers.sort_unstable();
+        timers.dedup();
+        Ok(timers)
+    }
+
+    /// Makes files anew that are for the most part waste, lest one of a minute years away grow with each time its timers are carried on.
+    fn compact(&mut self, minutes: &BTreeSet<i64>) {
+        for minute in minutes.iter().copied() {
             if minute < self.near_end || !self.minutes.contains_key(&minute) {
                 continue;
             }
             let path = self.path(minute);
-            let made = self.read(minute).and_then(|mut timers| {
-                // After a kill, what is carried since the checkpoint counts here again.
-                timers.retain(|timer| timer.offset >= self.saved.carried);
-                timers.sort_unstable();
-                timers.dedup();
+            // After a kill, what is carried since the checkpoint counts here again.
+            let made = self.read_waiting(minute, self.saved.carried).and_then(|timers| {
                 let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
                 encode(&timers, &mut bytes);
                 replace(&*self.disk, &path, &bytes)?;
@@ -495,11 +542,7 @@ impl TimerIndex {
             });
             match made {
                 Ok(timers) => self.replaced(minute, &timers),
-                // It is as good as before, but for its length.
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a file of timers cannot be made shorter");
-                    return;
-                }
+                Err(error) => self.stays_long(minute, &error),
             }
         }
     }
@@ -554,9 +597,14 @@ pub struct TimerSave {
     /// Files that the checkpoint builds on and that may not be on the disk; and whether their names may not be.
     minutes: BTreeSet<i64>,
     new_files: bool,
+    /// Files of minutes before this one go then, and these are made anew without what counts elsewhere.
+    first_kept: i64,
+    compacted: BTreeSet<i64>,
     checkpoint: TimerCheckpoint,
-    /// That the files have which stay.
+    /// That the files have which stay, when those are made anew.
     entries: u64,
+    /// The checkpoint before did.
+    counts_too_many: bool,
 }
 
 /// Why a save failed.

@@ -408,6 +408,60 @@ fn a_file_does_not_grow_with_each_time_its_timers_are_carried_on() {
 }
 
 #[test]
+fn a_file_made_anew_is_not_taken_for_one_that_was_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let known: Vec<Timer> = (0..600).map(|at| timer(100 * HOUR, at)).collect();
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &[100 * HOUR; 100]);
+    index.write().unwrap();
+    // A kill, and these are entered again: they are there twice.
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &[100 * HOUR; 300]);
+    for offset in [300, 600] {
+        assert_eq!(carry(&mut index, &known, offset).len(), 300);
+    }
+    let path = index.path(minute_of(100 * HOUR));
+    let len = || fs::metadata(&path).unwrap().len() / ENTRY_LEN as u64;
+    let save = index.begin_save(index.checkpoint()).unwrap();
+    assert_eq!(len(), 1000);
+    // Another comes while the disk is at it.
+    enter(&mut index, &[100 * HOUR]);
+    index.write().unwrap();
+    index.end_save(&save, save.run()).unwrap();
+    assert_eq!(len(), 301);
+    let found = open(&dir).unwrap();
+    assert_eq!((found.entered(), found.is_whole()), (save.checkpoint.entered, true));
+    index.save(index.checkpoint()).unwrap();
+    let entered = index.entered();
+    drop(index);
+    assert_eq!(open(&dir).unwrap().entered(), entered);
+    let one_less = (len() - 1) * ENTRY_LEN as u64;
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(one_less).unwrap();
+    assert_eq!(open(&dir).unwrap().entered(), QueueOffset(600), "it is noticed all the same");
+}
+
+#[test]
+fn a_file_that_was_restored_is_not_taken_for_one_that_was_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &[HOUR; 2]);
+    index.write().unwrap();
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &[HOUR; 2]);
+    let checkpoint = index.checkpoint();
+    index.save(checkpoint).unwrap();
+    fs::remove_file(index.path(minute_of(HOUR))).unwrap();
+    index.due(HOUR).unwrap_err();
+    index.restore(&[timer(HOUR, 0), timer(HOUR, 1)]).unwrap();
+    assert!(index.checkpoint() == checkpoint && !index.is_saved());
+    index.save(checkpoint).unwrap();
+    assert!(index.is_saved());
+    let mut index = open(&dir).unwrap();
+    assert_eq!(index.entered(), QueueOffset(2));
+    assert_eq!(take(&mut index, HOUR), [(HOUR, 0), (HOUR, 1)]);
+}
+
+#[test]
 fn a_checkpoint_of_before_there_was_carrying_is_understood_and_the_other_way_round() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint =

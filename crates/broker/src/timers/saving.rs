@@ -95,7 +95,8 @@ impl TimerDelivery {
         let period = if now.delivered_ms == saved.delivered_ms { *entered } else { *delivered };
         // A segment waits for it.
         let period = if now.carried == saved.carried { period } else { period.min(HELD_UP) };
-        if !saving.next.is_waiting() && saving.running.is_none() && now != saved && saving.last.elapsed() >= period {
+        if !saving.next.is_waiting() && saving.running.is_none() && !index.is_saved() && saving.last.elapsed() >= period
+        {
             saving.next.wait_for(marks.written, now);
             let bell = Arc::clone(bell);
             self.store.when_safe(marks.written, Want::Disk, move |_| bell.wake());
