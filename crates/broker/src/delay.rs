@@ -371,7 +371,10 @@ impl LevelDelivery {
             }
             let stored = match if due <= now { self.deliver(&entry) } else { self.carry(&entry, due) } {
                 // A disk that counts as full takes no delivery, and has room again only when this segment can go.
-                Err(AppendError::DiskFull { .. }) if due <= now && goes => self.carry(&entry, due),
+                // Not due at once as a timer either, or it would be delivered as it comes, before others can be carried on.
+                Err(AppendError::DiskFull { .. }) if due <= now && goes => {
+                    self.carry(&entry, self.parts.clock.now_ms().saturating_add(delivery::WAIT_MS))
+                }
                 stored => stored,
             };
             match stored {

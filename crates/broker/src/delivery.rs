@@ -15,7 +15,7 @@ use crate::statistics::Statistics;
 use crate::topics::Topics;
 
 /// How long a message waits once more, as one for a given time. Its copies fill the log meanwhile, so not too short.
-const WAIT_MS: i64 = 10_000;
+pub(crate) const WAIT_MS: i64 = 10_000;
 
 /// Stores `message`, whose time has come, and gives the place of the copy; `waited` is the record out of which it was made.
 pub(crate) fn deliver(

@@ -9,7 +9,7 @@ use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::topics::TIMER_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
-use ferromq_store::{AppendError, AppendedMessage, Timer, TimerIndex};
+use ferromq_store::{AppendError, AppendedMessage, Effort, Timer, TimerIndex};
 use tracing::error;
 
 use super::delivery::{TurnError, WHAT};
@@ -50,11 +50,17 @@ impl CarryProgress {
 }
 
 impl TimerDelivery {
-    /// Stores again, a turn of them, what waits in the part of the log that is to go. True when there is more to do right now.
-    pub(super) fn carry(&self, index: &mut TimerIndex, progress: &mut CarryProgress) -> Result<bool, AppendError> {
+    /// Stores again, a turn of them, what waits in the part of the log that is to go. True when there is more to do right now. Nothing is
+    /// entered while `is_stuck`, and nothing delivered.
+    pub(super) fn carry(
+        &self,
+        index: &mut TimerIndex,
+        progress: &mut CarryProgress,
+        is_stuck: bool,
+    ) -> Result<bool, AppendError> {
         let Some(end) = self.carrying.wanted() else { return Ok(false) };
         // Their arrival wakes this thread.
-        if progress.under_way.is_some() {
+        if progress.under_way.is_some() && !is_stuck {
             return Ok(false);
         }
         let more = match self.carry_before(end, index, progress) {
@@ -96,6 +102,10 @@ impl TimerDelivery {
         }
         if next >= bounds.max {
             free = Some(dispatched);
+        } else if free.is_none() && next >= index.entered() {
+            // What is not entered yet needs the log from there on.
+            let entry = self.store.queue_entry(TIMER_TOPIC, QUEUE, next, Effort::Full).ok().flatten();
+            free = entry.map(|entry| entry.physical).filter(|physical| *physical >= end);
         }
         let waiting = index.waiting(&timers)?;
         let mut bytes = 0;

@@ -1,9 +1,10 @@
 //! Timers whose segments go.
 
 use std::fs;
+use std::time::Duration;
 
 use ferromq_protocol::QueueId;
-use ferromq_store::Effort;
+use ferromq_store::{Effort, RetentionRules};
 
 use super::*;
 use crate::testing::{BAD_SECTOR, wait_refused, wait_until};
@@ -187,6 +188,44 @@ fn a_disk_that_counts_as_full_gets_room() {
     house.pass(HOUR);
     house.wait_for("Hour", 0, 1);
     house.timers.stop();
+}
+
+#[test]
+fn a_late_timer_that_a_full_disk_does_not_take_holds_no_segment_before_it() {
+    let house = House::small();
+    // It notices soon, and nothing goes by itself.
+    let interval = Duration::from_millis(20);
+    house.store.change_retention(RetentionRules { interval, forced: false, ..RetentionRules::default() });
+    house.at(1_000, "First", "");
+    house.at(HOUR, "Hour", "");
+    house.at(HOUR, "Back", "UNIQ_KEY\u{1}k\u{2}");
+    let first_end = house.fill_segment();
+    house.at(HOUR, "Back", "UNIQ_KEY\u{1}other\u{2}");
+    let end = house.fill_segment();
+    house.at(HOUR, "Back", TAKES_BACK);
+    house.wait_waiting(5);
+    house.pass(1_000);
+    house.wait_for("First", 0, 1);
+    house.timers.stop();
+    house.at(-500, "Late", "");
+    house.at(HOUR - 1_000, "Back", "TIMER_DEL_UNIQKEY\u{1}Back+other\u{2}");
+    house.see();
+    house.disk.pretend_used(0.99);
+    wait_until("the disk does not count as full", || house.store.check_writable().is_err());
+    house.timers.start().unwrap();
+    house.wait_free(first_end);
+    // All is due, and the copies cannot be entered.
+    house.pass(HOUR + 10_000);
+    house.wait_free(end);
+    assert_eq!(house.count("Late", 0), 0);
+    house.disk.pretend_used(0.1);
+    for topic in ["Late", "Hour"] {
+        house.wait_for(topic, 0, 1);
+    }
+    house.wait_waiting(0);
+    house.timers.stop();
+    house.see();
+    assert_eq!(["First", "Late", "Hour", "Back"].map(|topic| house.count(topic, 0)), [1, 1, 1, 0]);
 }
 
 #[test]

@@ -56,11 +56,14 @@ impl TimerDelivery {
         // Everything that has come first: among it may be what takes something back that is due. What cannot be entered now holds up
         // what was entered before, for a while only.
         let entered = self.enter_all(index, bell);
+        // Then nothing can be delivered, and there is room again only when segments can go.
+        let is_full = matches!(entered, Err(TurnError::Append(AppendError::DiskFull { .. })));
         let held_up_ms = if entered.is_ok() { 0 } else { HELD_UP_MAX_MS };
         let not_from_ms = carried.not_from_ms(index.entered());
-        let delivered = self.deliver_due(index, held_up_ms, not_from_ms, bell);
-        // What is due and was delivered need not be carried on.
-        let carries = if entered.is_ok() { self.carry(index, carried) } else { Ok(false) };
+        // What takes back must not pass copies that are stored and cannot be entered.
+        let delivered = if is_full { Ok(0) } else { self.deliver_due(index, held_up_ms, not_from_ms, bell) };
+        // What is due and was delivered need not be carried on. Otherwise copies would come late, behind what cannot be entered.
+        let carries = if entered.is_ok() || is_full { self.carry(index, carried, is_full) } else { Ok(false) };
         // Whatever failed, and for however long: what has been delivered must not come again after a crash.
         if let Err(error) = self.save(index, saving, bell)
             && !std::mem::replace(&mut saving.failing, true)
