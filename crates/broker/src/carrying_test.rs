@@ -337,6 +337,18 @@ fn a_delayed_message_without_room_to_say_until_when_waits_its_delay_again() {
 }
 
 #[test]
+fn a_delayed_message_that_is_carried_on_takes_nothing_back() {
+    let house = House::new();
+    house.delay(LEVEL, "Hour", "UNIQ_KEY\u{1}k\u{2}");
+    house.delay(LEVEL, "Hour", "TIMER_DEL_UNIQKEY\u{1}Hour+k\u{2}");
+    let end = house.fill_segment();
+    house.wait_free(end);
+    let house = house.restarted(end);
+    house.pass(HOUR);
+    house.wait_for("Hour", 0, 2);
+}
+
+#[test]
 fn delayed_messages_make_room_on_a_disk_that_counts_as_full() {
     let house = House::new();
     house.delay(1, "Second", "");

@@ -4,8 +4,9 @@
 //! something to be done: another queue of the topic takes it, or it waits once more. It also waits once more, in another segment, when its
 //! own goes before its time comes.
 
+use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
-use ferromq_protocol::topics::SCHEDULE_TOPIC;
+use ferromq_protocol::topics::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use ferromq_store::{AppendError, AppendedMessage, Store};
 use tracing::debug;
 
@@ -70,6 +71,10 @@ fn wait_until(
 ) -> Result<AppendedMessage, AppendError> {
     // What it said while it waited: a timer has room for its time already.
     let mut properties = Properties::parse(&waited.properties());
+    if waited.topic() != TIMER_TOPIC {
+        // Only among the timers does it mean something: that this is no message but takes one back.
+        properties.remove(names::TIMER_DEL_UNIQKEY);
+    }
     let (topic, queue_id) = Destination::Timer { due_ms }.divert(&mut properties, message.topic, message.queue_id);
     append(&NewMessage { topic, queue_id, properties: properties.as_str(), ..*message })
 }
