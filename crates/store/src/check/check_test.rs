@@ -436,6 +436,11 @@ fn damage_of_timers_is_found() {
     ahead.skip_to(QueueOffset(9));
     ahead.save(ahead.checkpoint()).unwrap();
     assert_found(&site, Part::Timers, "timers/checkpoint", 0, "entered up to 9, it ends at 3");
+    std::fs::remove_file(root(&site).join("timers/checkpoint")).unwrap();
+    assert_found(&site, Part::Timers, "timers/checkpoint", None, "cannot be read");
+    // Unless the broker was killed: before it was written for the first time, say.
+    std::fs::write(root(&site).join("abort"), b"1").unwrap();
+    assert_eq!(faults(&site), []);
 }
 
 #[test]

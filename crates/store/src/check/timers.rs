@@ -54,6 +54,7 @@ pub fn check(
     dir: &Path,
     queues: &mut Queues,
     log: &mut Log,
+    clean: bool,
     report: &mut Report<'_>,
 ) -> Result<TimerTotals, CheckError> {
     let mut minutes = Vec::new();
@@ -69,6 +70,11 @@ pub fn check(
     let checkpoint = match read {
         Ok(checkpoint) => checkpoint,
         Err(error) if error.kind() == io::ErrorKind::NotFound && minutes.is_empty() => {
+            return Ok(TimerTotals::default());
+        }
+        // Killed before it was written the first time.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !clean => {
+            report.note(Part::Timers, &path, None, "not there yet: all timer messages are entered again");
             return Ok(TimerTotals::default());
         }
         Err(error) => {
