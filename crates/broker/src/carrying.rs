@@ -44,10 +44,16 @@ impl Carrying {
         Some(state.asked).filter(|asked| *asked > state.free)
     }
 
-    /// Nothing before `place` is needed any more, and never will be again; a power loss does not change that.
+    /// Nothing before `place` is needed any more; a power loss does not change that.
     pub(crate) fn is_free(&self, place: PhysicalOffset) {
         let mut state = self.state.lock();
         state.free = state.free.max(place);
+    }
+
+    /// What is at `place` is needed, whatever was said before.
+    pub(crate) fn is_needed(&self, place: PhysicalOffset) {
+        let mut state = self.state.lock();
+        state.free = state.free.min(place);
     }
 
     /// Something cannot be carried on now: it stays needed, and is tried again when it is asked for. The log says so once.

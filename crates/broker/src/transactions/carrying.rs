@@ -19,6 +19,10 @@ impl Keeper for OpenTransactions {
 
     fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
         let lowest = self.pending.lock().lowest_place().filter(|lowest| *lowest < end);
+        if let Some(lowest) = lowest {
+            // It may have come to the table after what told that it is free: a half is in the log first.
+            self.carrying.is_needed(lowest);
+        }
         // Asked in any case: what ends now may not be on the disk yet.
         let unsure = self.carrying.needed_before(end);
         lowest.or(unsure)
@@ -74,5 +78,62 @@ impl OpenTransactions {
             QUEUE,
             properties.as_str(),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transactions::house::house;
+
+    const LATER: PhysicalOffset = PhysicalOffset(1 << 20);
+
+    #[test]
+    fn a_half_that_is_carried_on_while_its_end_fails_stays_open() {
+        let house = house();
+        let half = house.begin("");
+        house.see();
+        let table = &house.transactions.table;
+        let known = table.pending.lock().get(half.queue_offset).cloned().unwrap();
+        // Its producer is about to roll it back.
+        let claimed = table.pending.lock().claim(half.queue_offset).unwrap();
+        table.carry_one(&known).unwrap();
+        // Nothing came of it.
+        table.pending.lock().insert(claimed);
+        house.see();
+        assert_eq!(table.pending.lock().lowest_place().map(|place| place > half.physical_offset), Some(true));
+        let again = house.opened_again().unwrap();
+        assert_eq!(again.table.pending.lock().len(), 1, "nobody has ended it");
+        // Neither stays when it is ended after all.
+        house.end(&half, false).unwrap();
+        house.see();
+        assert_eq!((table.pending.lock().len(), house.opened_again().unwrap().table.pending.lock().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_half_that_is_carried_on_while_its_end_succeeds_ends() {
+        let house = house();
+        let half = house.begin("");
+        house.see();
+        let table = &house.transactions.table;
+        let claimed = table.pending.lock().claim(half.queue_offset).unwrap();
+        table.carry_one(&claimed).unwrap();
+        table.mark_ended(&claimed, &house.store.round()).unwrap();
+        house.see();
+        assert_eq!((table.pending.lock().len(), house.opened_again().unwrap().table.pending.lock().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_half_that_comes_to_the_table_late_is_carried_on_all_the_same() {
+        let house = house();
+        let half = house.begin("");
+        house.see();
+        let table = &house.transactions.table;
+        // As told when its append was in the log, and it was not in the table yet.
+        table.carrying.is_free(LATER);
+        let end = half.end;
+        assert_eq!(table.needed_before(end), Some(half.physical_offset));
+        table.carry(house.transactions.bell());
+        assert!(table.pending.lock().lowest_place().unwrap() >= end, "it holds its segment for ever");
     }
 }

@@ -42,7 +42,7 @@ use crate::statistics::Statistics;
 use crate::topics::Topics;
 use crate::worker::Worker;
 use messages::{age_when_stored, first_copy, immunity_ms, named_copies};
-use pending::{Half, PendingHalves};
+use pending::{Half, Moved, PendingHalves};
 
 /// The one queue of the half topic, the op topic, and the topic of given-up halves.
 const QUEUE: QueueId = HALF_QUEUE;
@@ -269,10 +269,12 @@ impl OpenTransactions {
     /// A half has been stored once more, behind the others.
     fn moved(&self, half: &Half, copy: &AppendedMessage, round: &Round<'_>) -> Result<(), AppendError> {
         let (at, physical) = (copy.queue_offset, copy.physical_offset);
-        if self.pending.lock().moved(half.queue_offset, at, physical) {
-            return Ok(());
+        match self.pending.lock().moved(half.queue_offset, at, physical) {
+            // An end that is under way may fail, and then the transaction is open: an op message would end it.
+            Moved::Open | Moved::Ending => return Ok(()),
+            Moved::Ended => {}
         }
-        // It has ended meanwhile, and that end does not name this copy.
+        // That end does not name this copy.
         let copy = Half { queue_offset: at, physical, ended: true, ..half.clone() };
         self.mark_ended(&copy, round).map(drop).inspect_err(|_| self.pending.lock().insert(copy))
     }
@@ -287,7 +289,12 @@ impl OpenTransactions {
     /// Stores the op message of a transaction that was taken out of the table.
     fn mark_ended(&self, half: &Half, round: &Round<'_>) -> Result<PhysicalOffset, AppendError> {
         let op = self.parts.store_op(half, round)?;
-        self.pending.lock().settle(half, op.queue_offset);
+        let left = self.pending.lock().settle(half, op.queue_offset);
+        if let Some(copy) = left
+            && let Err(error) = self.end_without(round, copy, false)
+        {
+            debug!(%copy, %error, "a copy of a half that has ended stays until the next round");
+        }
         Ok(op.end)
     }
 }

@@ -79,10 +79,31 @@ pub(crate) struct PendingHalves {
     newest: HashMap<QueueOffset, QueueOffset>,
     /// Every copy of halves that were put aside, the latest ones, with the half's first copy.
     given_up: BTreeMap<QueueOffset, QueueOffset>,
-    /// Taken to be ended, and not known to be in the log as such; with the place of each in the log.
-    ending: BTreeMap<QueueOffset, PhysicalOffset>,
+    /// Taken to be ended, and not known to be in the log as such.
+    ending: BTreeMap<QueueOffset, Ending>,
     /// Runs of op messages that name a half which is still ahead of the lowest pending one.
     marks: VecDeque<Marks>,
+}
+
+/// A half whose transaction is being ended.
+#[derive(Debug)]
+struct Ending {
+    physical: PhysicalOffset,
+    /// Copies before the newest one.
+    older: Vec<QueueOffset>,
+    /// Copies that were stored meanwhile, oldest first: the op message on its way does not name them.
+    copies: Vec<(QueueOffset, PhysicalOffset)>,
+}
+
+/// What a new copy of a half is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// Where the open transaction is now.
+    Open,
+    /// One of a transaction that is being ended: whoever does it sees to the copy, whatever comes of the end.
+    Ending,
+    /// Left over of a transaction that has ended: it needs an op message of its own.
+    Ended,
 }
 
 /// A run of up to [`MARKS_PER_ENTRY`] op messages.
@@ -100,9 +121,13 @@ impl PendingHalves {
     }
 
     /// A new transaction, one read again after a start, or one of which nothing came when it was claimed.
-    pub fn insert(&mut self, half: Half) {
-        self.ending.remove(&half.queue_offset);
+    pub fn insert(&mut self, mut half: Half) {
+        let ending = self.ending.remove(&half.queue_offset);
         self.take_given_up(half.queue_offset);
+        for (at, physical) in ending.into_iter().flat_map(|ending| ending.copies) {
+            half.older.push(half.queue_offset);
+            (half.queue_offset, half.physical) = (at, physical);
+        }
         for older in &half.older {
             self.newest.insert(*older, half.queue_offset);
         }
@@ -113,14 +138,21 @@ impl PendingHalves {
     /// [`unsettled`](Self::unsettled) follows.
     pub fn claim(&mut self, copy: QueueOffset) -> Option<Half> {
         let half = self.remove(copy)?;
-        self.ending.insert(half.queue_offset, half.physical);
+        let ending = Ending { physical: half.physical, older: half.older.clone(), copies: Vec::new() };
+        self.ending.insert(half.queue_offset, ending);
         Some(half)
     }
 
-    /// The log has an op message, at `op`, for a claimed transaction.
-    pub fn settle(&mut self, half: &Half, op: QueueOffset) {
-        self.ending.remove(&half.queue_offset);
+    /// The log has an op message, at `op`, for a claimed transaction. The copies that were stored meanwhile need one as well: what is
+    /// given stands for them, lacks its op message alone, and is in the table until it is ended.
+    pub fn settle(&mut self, half: &Half, op: QueueOffset) -> Option<QueueOffset> {
+        let ending = self.ending.remove(&half.queue_offset);
         self.marked(op, half.queue_offset);
+        let mut copies = ending.map(|ending| ending.copies).unwrap_or_default();
+        let (queue_offset, physical) = copies.pop()?;
+        let older = copies.into_iter().map(|(at, _)| at).collect();
+        self.insert(Half { queue_offset, physical, older, ended: true, put_aside: false, ..half.clone() });
+        Some(queue_offset)
     }
 
     /// What a claimed transaction had to store is stored, as it says itself, but the op message is not.
@@ -195,20 +227,27 @@ impl PendingHalves {
         self.given_up.extend(copies.iter().map(|copy| (*copy, *first)));
     }
 
-    /// A half has a new copy. False when the transaction has ended meanwhile.
-    pub fn moved(&mut self, from: QueueOffset, to: QueueOffset, physical: PhysicalOffset) -> bool {
-        let Some(mut half) = self.remove(from) else { return false };
+    /// A half has a new copy.
+    pub fn moved(&mut self, from: QueueOffset, to: QueueOffset, physical: PhysicalOffset) -> Moved {
+        let Some(mut half) = self.remove(from) else {
+            // Few at a time.
+            let ending =
+                self.ending.iter_mut().find(|(newest, ending)| **newest == from || ending.older.contains(&from));
+            let Some((_, ending)) = ending else { return Moved::Ended };
+            ending.copies.push((to, physical));
+            return Moved::Ending;
+        };
         half.older.push(half.queue_offset);
         half.put_aside = false;
         (half.queue_offset, half.physical) = (to, physical);
         self.insert(half);
-        true
+        Moved::Open
     }
 
     /// The lowest place in the log of a half whose message may be wanted.
     pub fn lowest_place(&self) -> Option<PhysicalOffset> {
         let waiting = self.halves.values().find(|half| !half.lacks_op_only()).map(|half| half.physical);
-        waiting.into_iter().chain(self.ending.values().copied()).min()
+        waiting.into_iter().chain(self.ending.values().map(|ending| ending.physical)).min()
     }
 
     /// The next one, in the order of their newest copies, from `from` on, whose message may be wanted and has no copy behind `place`.
@@ -273,7 +312,7 @@ mod tests {
     #[test]
     fn what_was_put_aside_can_be_committed_once() {
         let mut pending = pending([1]);
-        assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2)));
+        assert_eq!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2)), Moved::Open);
         let half = pending.claim(QueueOffset(1)).unwrap();
         pending.gave_up(&half);
         pending.settle(&half, QueueOffset(0));
@@ -288,7 +327,7 @@ mod tests {
     fn a_commit_beside_a_give_up_whose_op_message_fails_is_neither_lost_nor_done_twice() {
         for stored in [true, false] {
             let mut pending = pending([1]);
-            assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2)));
+            assert_eq!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(2)), Moved::Open);
             let half = pending.claim_put_aside(QueueOffset(2), true).unwrap();
             // Its producer comes in between.
             assert_eq!(pending.claim(QueueOffset(1)), None);
@@ -344,7 +383,7 @@ mod tests {
             pending.next_before(QueueOffset(0), PhysicalOffset(place)).map(|half| half.queue_offset.0)
         };
         assert_eq!([next(&pending, 300), next(&pending, 301)], [None, Some(3)]);
-        assert!(pending.moved(QueueOffset(3), QueueOffset(4), PhysicalOffset(400)));
+        assert_eq!(pending.moved(QueueOffset(3), QueueOffset(4), PhysicalOffset(400)), Moved::Open);
         assert_eq!((lowest(&pending), next(&pending, 301)), (Some(400), None));
         assert_eq!(
             [1, 2, 3, 4].map(|at| pending.carried(QueueOffset(at)).map(|place| place.0)),
@@ -355,7 +394,7 @@ mod tests {
     #[test]
     fn a_half_that_is_carried_on_is_asked_after_no_sooner() {
         let mut pending = pending([1]);
-        assert!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(200)));
+        assert_eq!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(200)), Moved::Open);
         let due = |now| pending.next_due(QueueOffset(0), QueueOffset(3), now, 100).is_some();
         assert_eq!([due(100), due(101)], [false, true]);
     }
@@ -363,8 +402,8 @@ mod tests {
     #[test]
     fn a_transaction_ends_once_whichever_copy_is_named() {
         let mut pending = pending([3, 4]);
-        assert!(pending.moved(QueueOffset(3), QueueOffset(5), PhysicalOffset(500)));
-        assert!(pending.moved(QueueOffset(3), QueueOffset(6), PhysicalOffset(600)));
+        assert_eq!(pending.moved(QueueOffset(3), QueueOffset(5), PhysicalOffset(500)), Moved::Open);
+        assert_eq!(pending.moved(QueueOffset(3), QueueOffset(6), PhysicalOffset(600)), Moved::Open);
         let ended = pending.claim(QueueOffset(5)).unwrap();
         assert_eq!(
             (ended.queue_offset, ended.physical, ended.first()),
@@ -374,9 +413,31 @@ mod tests {
         for copy in [3, 5, 6] {
             assert_eq!(pending.claim(QueueOffset(copy)), None);
         }
-        assert!(!pending.moved(QueueOffset(6), QueueOffset(7), PhysicalOffset(700)));
         pending.settle(&ended, QueueOffset(0));
         assert_eq!((pending.len(), pending.newest.len()), (1, 0));
+        assert_eq!(pending.moved(QueueOffset(6), QueueOffset(7), PhysicalOffset(700)), Moved::Ended);
+    }
+
+    #[test]
+    fn a_copy_that_is_stored_while_its_transaction_ends_shares_its_fate() {
+        for fails in [true, false] {
+            let mut pending = pending([1]);
+            let claimed = pending.claim(QueueOffset(1)).unwrap();
+            for to in [2, 3] {
+                assert_eq!(pending.moved(QueueOffset(1), QueueOffset(to), PhysicalOffset(to * 100)), Moved::Ending);
+            }
+            assert_eq!(pending.len(), 0);
+            let left = if fails {
+                pending.insert(claimed);
+                QueueOffset(1)
+            } else {
+                pending.settle(&claimed, QueueOffset(0)).unwrap()
+            };
+            let half = pending.get(left).unwrap();
+            assert_eq!((half.queue_offset, half.physical), (QueueOffset(3), PhysicalOffset(300)));
+            assert_eq!((half.ended, half.older[half.older.len() - 1]), (!fails, QueueOffset(2)));
+            assert_eq!(half.copies().count(), if fails { 3 } else { 2 });
+        }
     }
 
     #[test]
@@ -391,7 +452,7 @@ mod tests {
         assert_eq!([due(&pending, 0, 101), due(&pending, 2, 101), due(&pending, 3, 101)], [Some(1), Some(2), None]);
         assert_eq!([due(&pending, 3, 151), due(&pending, 4, 500), due(&pending, 4, 501)], [Some(3), None, Some(4)]);
         // A copy goes behind the end that the round began with.
-        assert!(pending.moved(QueueOffset(1), QueueOffset(5), PhysicalOffset(0)));
+        assert_eq!(pending.moved(QueueOffset(1), QueueOffset(5), PhysicalOffset(0)), Moved::Open);
         assert_eq!(due(&pending, 0, 300), Some(2));
         assert_eq!(pending.next_due(QueueOffset(5), QueueOffset(5), 9_999, 0), None);
         // The next round asks after it again, whatever its copy's age.
