@@ -22,7 +22,8 @@ pub struct LiveConfig {
     changes: AtomicU64,
     version: Mutex<DataVersion>,
     file: Option<PathBuf>,
-    /// Held while a change is written, so that changes reach the file in the order in which they come into force.
+    /// Held while a change is written and followed, so that changes reach the file, and all parts, in the order in which they come into
+    /// force.
     writing: Mutex<()>,
 }
 
@@ -67,6 +68,16 @@ impl LiveConfig {
     /// Applies all changes or none, and gives the keys that now differ. The file that the broker was started with is written first, so
     /// that nothing is in force that the next start would take back; blocks until it is on disk.
     pub fn update<K: AsRef<str>, V: AsRef<str>>(&self, changes: &[(K, V)]) -> Result<Vec<String>, ChangeError> {
+        self.update_and(changes, |_, _| {})
+    }
+
+    /// [`LiveConfig::update`]. If anything has changed, `follow` is given what now holds and the keys that differ, for the parts that have
+    /// copies of their own; one change at a time and in their order, so that no part is left with an older one.
+    pub fn update_and<K: AsRef<str>, V: AsRef<str>>(
+        &self,
+        changes: &[(K, V)],
+        follow: impl FnOnce(&BrokerConfig, &[String]),
+    ) -> Result<Vec<String>, ChangeError> {
         let _one_at_a_time = self.writing.lock();
         let mut next = BrokerConfig::clone(&self.current.load());
         let changed = next.apply(changes)?;
@@ -83,9 +94,11 @@ impl LiveConfig {
                 .map_err(|source| ChangeError::Write { path: path.clone(), source })?,
             None => warn!("the change holds until the next start: the broker was started without a configuration file"),
         }
-        self.current.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.current.store(Arc::clone(&next));
         self.changes.fetch_add(1, Ordering::SeqCst);
         self.version.lock().next(now_ms());
+        follow(&next, &changed);
         Ok(changed)
     }
 
@@ -132,6 +145,29 @@ mod tests {
         std::fs::remove_dir(directory.path().join("broker.conf.tmp")).unwrap();
         assert_eq!(live.update(&[("maxMessageSize", "100")]).unwrap(), ["maxMessageSize"]);
         assert!(std::fs::read_to_string(&file).unwrap().contains("maxMessageSize=100\n"));
+    }
+
+    #[test]
+    fn whoever_follows_changes_made_at_the_same_time_ends_with_the_last() {
+        let live = live();
+        let followed = Mutex::new(0);
+        let change = |size: usize| {
+            let follow = |config: &BrokerConfig, keys: &[String]| {
+                assert_eq!(keys, ["maxMessageSize"]);
+                let size = config.max_message_size;
+                std::thread::yield_now();
+                *followed.lock() = size;
+            };
+            live.update_and(&[("maxMessageSize", size.to_string())], follow).unwrap();
+        };
+        for round in 0..200 {
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    scope.spawn(move || change(1000 + round * 4 + thread));
+                }
+            });
+            assert_eq!(*followed.lock(), live.current().max_message_size, "round {round}");
+        }
     }
 
     #[test]

@@ -42,16 +42,15 @@ pub(crate) fn update(
     let (config, topics, store) = (Arc::clone(config), Arc::clone(topics), Arc::clone(store));
     let peer = origin.address;
     Ok(Answer::off_task(move || {
-        let changed = config.update(&changes).map_err(|error| Refusal::system_error(error.to_string()))?;
-        if changed.is_empty() {
-            return Ok(Reply::ok());
-        }
-        info!(keys = ?changed, %peer, "configuration changed");
-        store.limit_message_len(config.current().message_len_max());
-        store.change_retention(config.current().retention());
-        if changed.iter().any(|key| key == "brokerPermission") {
-            topics.renew_version();
-        }
+        let follow = |config: &BrokerConfig, changed: &[String]| {
+            info!(keys = ?changed, %peer, "configuration changed");
+            store.limit_message_len(config.message_len_max());
+            store.change_retention(config.retention());
+            if changed.iter().any(|key| key == "brokerPermission") {
+                topics.renew_version();
+            }
+        };
+        config.update_and(&changes, follow).map_err(|error| Refusal::system_error(error.to_string()))?;
         Ok(Reply::ok())
     }))
 }
