@@ -292,24 +292,34 @@ impl<'a> FieldWriter<'a> {
         self.name_too_long
     }
 
-    /// Writes one field.
-    pub fn field<V: FieldValue>(&mut self, name: &str, value: &V) {
-        self.write(name, |out| value.encode(out));
+    /// Writes one field. Its name is one of ours, which needs no escapes.
+    pub fn field<V: FieldValue>(&mut self, name: &'static str, value: &V) {
+        self.write(name, false, !V::IS_PLAIN, |out| value.encode(out));
     }
 
     /// Writes one field that is text already.
     pub fn text(&mut self, name: &str, value: &str) {
-        self.write(name, |out| out.write_str(value));
+        self.write(name, true, true, |out| out.write_str(value));
     }
 
-    fn write(&mut self, name: &str, value: impl FnOnce(&mut ValueWriter<'_>) -> fmt::Result) {
+    fn write(
+        &mut self,
+        name: &str,
+        escape_name: bool,
+        escape: bool,
+        value: impl FnOnce(&mut ValueWriter<'_>) -> fmt::Result,
+    ) {
         match self.serialization {
             Serialization::Json => {
                 self.out.put_slice(if self.first { b"\"" } else { b",\"" });
-                write_escaped(self.out, name);
+                if escape_name {
+                    write_escaped(self.out, name);
+                } else {
+                    self.out.put_slice(name.as_bytes());
+                }
                 self.out.put_slice(b"\":\"");
                 // Writing to a growing buffer cannot fail, and neither do the values' own encoders.
-                let _infallible = value(&mut ValueWriter { out: self.out, escape: true });
+                let _infallible = value(&mut ValueWriter { out: self.out, escape });
                 self.out.put_u8(b'"');
             }
             Serialization::Binary => {
@@ -355,6 +365,9 @@ impl fmt::Write for ValueWriter<'_> {
 
 /// A type one ext field can hold. The wire form is always text.
 pub trait FieldValue: Sized {
+    /// Whether its text never needs escapes, as digits do not.
+    const IS_PLAIN: bool = false;
+
     /// Reads the text; may take it away, unless it cannot be read.
     fn decode(text: &mut FieldText<'_>) -> Result<Self, UnreadableValue>;
 
@@ -450,6 +463,8 @@ impl FieldValue for GroupName {
 
 /// True only for `true` in any case, as Java's `Boolean.parseBoolean`.
 impl FieldValue for bool {
+    const IS_PLAIN: bool = true;
+
     fn decode(text: &mut FieldText<'_>) -> Result<Self, UnreadableValue> {
         Ok(text.eq_ignore_ascii_case("true"))
     }
@@ -462,6 +477,8 @@ impl FieldValue for bool {
 macro_rules! number_value {
     ($($type:ty),*) => {$(
         impl FieldValue for $type {
+            const IS_PLAIN: bool = true;
+
             fn decode(text: &mut FieldText<'_>) -> Result<Self, UnreadableValue> {
                 text.parse().map_err(|_| UnreadableValue::Number)
             }
@@ -478,6 +495,8 @@ number_value!(i32, i64);
 macro_rules! unsigned_value {
     ($($type:ident($signed:ty)),*) => {$(
         impl FieldValue for $type {
+            const IS_PLAIN: bool = true;
+
             fn decode(text: &mut FieldText<'_>) -> Result<Self, UnreadableValue> {
                 let value: $signed = text.parse().map_err(|_| UnreadableValue::Number)?;
                 value.try_into().map($type).map_err(|_| UnreadableValue::Negative)

@@ -91,7 +91,8 @@ pub(super) fn compact_object(bytes: &[u8], places: &mut Places) -> Option<usize>
             return None;
         }
         let name = at + 1;
-        let name_len = bytes[name..].iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')?;
+        // Where a backslash ends it, what follows is not the expected.
+        let name_len = quote_or_escape(b'"', &bytes[name..])?;
         let mut end = name + name_len;
         if bytes.get(end..end + 3)? != b"\":\"" {
             return None;
