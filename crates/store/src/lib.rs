@@ -18,6 +18,7 @@ mod big_endian;
 pub mod check;
 mod checkpoint;
 mod clock;
+mod collection;
 mod commit_log;
 mod config;
 mod consume_queue;

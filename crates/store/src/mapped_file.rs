@@ -547,7 +547,8 @@ impl WordFile {
     /// # Panics
     /// When `at` is not a multiple of four, or not all of them are inside the file.
     pub fn words<const N: usize>(&self, at: usize) -> [u32; N] {
-        std::array::from_fn(|index| u32::from_be(self.atoms::<N>(at)[index].load(Ordering::Acquire)))
+        let atoms = self.atoms::<N>(at);
+        std::array::from_fn(|index| u32::from_be(atoms[index].load(Ordering::Acquire)))
     }
 
     /// Two words as one number. Not atomic as a whole.

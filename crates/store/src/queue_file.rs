@@ -120,6 +120,7 @@ impl QueueFile {
     }
 
     /// The entry at `offset`, which must be in this file; whatever is there.
+    #[inline]
     pub fn entry(&self, offset: u64) -> QueueEntry {
         let [physical_high, physical_low, len, tags_high, tags_low] = self.words.words(self.at(offset));
         let long = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);

@@ -2,7 +2,6 @@
 //!
 //! Java: DefaultMessageStore.getMessage, ConsumeQueue.getOffsetInQueueByTime.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,12 +9,12 @@ use bytes::Bytes;
 use ferromq_protocol::message::Record;
 use ferromq_protocol::{QueueId, QueueOffset};
 
+use crate::collection::{AnswerRoom, Collected, Collection, Room};
 use crate::config::StoreConfig;
 use crate::consume_queue::{ConsumeQueue, try_partition_point};
 use crate::disk::Disk;
 use crate::looking::{Effort, Look, ReadError};
-use crate::mapped_file::{LogFile, LogSlice};
-use crate::mending::{Mender, is_message};
+use crate::mending::Mender;
 use crate::projection::Projection;
 use crate::queue_file::{ENTRY_LEN, QueueEntry};
 use crate::queues::Queues;
@@ -142,6 +141,19 @@ struct StoreLimits {
     in_memory_bytes: u64,
 }
 
+impl StoreLimits {
+    /// What an answer may hold, of a log that ends at `log_end`.
+    fn room(&self, asked: ReadLimits, log_end: u64) -> AnswerRoom {
+        let bytes = asked.bytes_max.clamp(BYTES_MIN, BYTES_MAX);
+        let of = |count: usize, most: usize| Room { count: asked.count_max.min(count), bytes: bytes.min(most) };
+        AnswerRoom {
+            in_memory_from: log_end.saturating_sub(self.in_memory_bytes),
+            in_memory: of(self.count_in_memory, self.bytes_in_memory),
+            on_disk: of(self.count_on_disk, self.bytes_on_disk),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Reader {
     queues: Arc<Queues>,
@@ -153,113 +165,11 @@ pub struct Reader {
     limits: StoreLimits,
 }
 
-/// The written part of one segment.
-struct Window {
-    file: Arc<LogFile>,
-    bytes: LogSlice,
-    len: usize,
-}
-
-impl Window {
-    fn of(file: Arc<LogFile>) -> Option<Window> {
-        let bytes = file.slice(0..file.written())?;
-        Some(Window { len: bytes.len(), file, bytes })
-    }
-
-    /// Where in this segment a record of `len` bytes at `physical` is, if it is.
-    fn place(&self, physical: u64, len: usize) -> Option<Range<usize>> {
-        let at = usize::try_from(physical.checked_sub(self.file.start())?).ok()?;
-        let end = at.checked_add(len)?;
-        (end <= self.len).then_some(at..end)
-    }
-}
-
-/// A run of neighbouring records up to this long is copied together with others: shorter than what it costs to name it to
-/// the socket. Queues of a topic share the log, so most runs are one record.
-const COPIED_LEN_MAX: usize = 2048;
-/// Room taken at first for runs that are copied.
-const COPIED_ROOM_MAX: usize = 64 * 1024;
-
 /// Entries looked for in memory at once: what most pulls take, five pages.
 const ENTRIES_STEP: u64 = 1024;
 
-/// Records that one read looks into for a filter: so many where connections wait meanwhile ...
-const LOOKED_INTO_BRIEFLY: usize = 64;
-/// ... and so many bytes of them elsewhere; the consumer asks again from there. Entries are bounded by `read_scan_bytes`.
-const LOOKED_INTO_BYTES: usize = 16 << 20;
-
 /// So many messages that are lost are passed over in search of the store time of one that is not.
 const PASSED_OVER_MAX: u64 = 1024;
-
-/// What a filter has cost.
-#[derive(Default)]
-struct FilterCost {
-    records: usize,
-    bytes: usize,
-}
-
-impl FilterCost {
-    /// Whether one more record may be looked into in this read.
-    fn one_more(&mut self, len: usize, effort: Effort) -> Result<bool, ReadError> {
-        let fits = self.bytes == 0 || self.bytes + len <= LOOKED_INTO_BYTES;
-        self.records += 1;
-        self.bytes += len;
-        match effort {
-            Effort::Brief if !fits || self.records > LOOKED_INTO_BRIEFLY => Err(ReadError::NeedsTime),
-            _ => Ok(fits),
-        }
-    }
-}
-
-/// The records of one answer, on their way to become few pieces.
-#[derive(Default)]
-struct AnswerPieces {
-    pieces: Vec<Bytes>,
-    /// What comes after the pieces: runs that were copied.
-    copied: Vec<u8>,
-    /// And after that: a run that may grow yet.
-    run: Range<usize>,
-}
-
-impl AnswerPieces {
-    /// Adds a record at `place` of `window`, which is also that of the run.
-    fn add(&mut self, window: &Window, place: Range<usize>, expected: usize) {
-        if place.start == self.run.end && !self.run.is_empty() {
-            self.run.end = place.end;
-            return;
-        }
-        self.end_run(window);
-        if self.copied.capacity() == 0 {
-            self.copied.reserve(place.len().saturating_mul(expected).min(COPIED_ROOM_MAX));
-        }
-        self.run = place;
-    }
-
-    fn end_run(&mut self, window: &Window) {
-        let run = std::mem::take(&mut self.run);
-        if run.len() <= COPIED_LEN_MAX {
-            self.copied.extend_from_slice(&window.bytes[run]);
-        } else {
-            self.end_copied();
-            // Written, so it is there.
-            self.pieces.extend(window.file.slice(run).map(LogSlice::into_bytes));
-        }
-    }
-
-    fn end_copied(&mut self) {
-        if !self.copied.is_empty() {
-            self.pieces.push(Bytes::from(std::mem::take(&mut self.copied)));
-        }
-    }
-
-    fn into_pieces(mut self, window: Option<&Window>) -> Vec<Bytes> {
-        if let Some(window) = window {
-            self.end_run(window);
-        }
-        self.end_copied();
-        self.pieces
-    }
-}
 
 impl Reader {
     /// Of a log that went up to `opened_at` when the store was opened.
@@ -368,21 +278,14 @@ impl Reader {
             return Ok(());
         };
         let log_end = self.positions.written();
-        let bytes_max = limits.bytes_max.clamp(BYTES_MIN, BYTES_MAX);
-        let scan_max = (self.limits.scan_bytes.max(limits.count_max.saturating_mul(ENTRY_LEN)) / ENTRY_LEN) as u64;
-        let mut gathered = AnswerPieces::default();
-        let mut window: Option<Window> = None;
-        // What of the window this read has seen to be in memory.
-        let mut there = 0..0;
-        // Entries below this point into a segment that is gone.
-        let mut removed_below = 0;
-        let mut examined = 0;
+        let scan_max = self.limits.scan_bytes.max(limits.count_max.saturating_mul(ENTRY_LEN)) / ENTRY_LEN;
+        let end = run.end.min(from.saturating_add(scan_max as u64));
+        let room = self.limits.room(limits, log_end);
+        let mut answer = Collection::new(look, &self.segments, &self.mender, queue, filter, from, room);
+        let (mut offset, mut examined) = (from, 0);
         // Entries before this are in memory.
         let mut entries_end = from;
-        let mut looked_into = FilterCost::default();
-        let reads_records = filter.reads_records();
-        let mut damaged = None;
-        for offset in from..run.end {
+        while offset < end {
             if offset == entries_end {
                 entries_end = run.end.min(offset + ENTRIES_STEP);
                 match run.file.look(look, offset..entries_end, run.end) {
@@ -392,127 +295,33 @@ impl Reader {
                 }
             }
             let entry = run.file.entry(offset);
-            let physical = entry.physical.0;
-            let len = entry.len as usize;
-            let in_memory = log_end.saturating_sub(physical) <= self.limits.in_memory_bytes;
-            let full = self.is_full(outcome, len, limits.count_max, bytes_max, in_memory);
-            if offset - from >= scan_max || full || outcome.len_bytes >= bytes_max {
+            if answer.is_full(&entry) {
                 break;
             }
-            examined = physical;
-            outcome.next_offset = QueueOffset(offset + 1);
-            if physical < removed_below {
-                continue;
-            }
-            let mut miss = |status| {
-                if outcome.count == 0 {
-                    outcome.status = status;
+            examined = entry.physical.0;
+            match answer.add(offset, &entry)? {
+                Collected::Message => {}
+                Collected::Nothing(status) if answer.count == 0 => outcome.status = status,
+                Collected::Nothing(_) => {}
+                Collected::Damaged if offset == from => {
+                    // Once that is done, what is at its place is no obstacle.
+                    self.mender.put_right(look, queue, from, &entry)?;
+                    return self.collect(look, queue, from, limits, filter, outcome);
                 }
-            };
-            if entry.is_filler() {
-                miss(ReadStatus::MessageWasRemoving);
-                continue;
+                Collected::Damaged | Collected::End => break,
             }
-            if !entry.is_there() {
-                damaged = Some(entry);
-                outcome.next_offset = QueueOffset(offset);
-                break;
-            }
-            if !filter.matches_tags_code(Some(entry.tags_code)) {
-                miss(ReadStatus::NoMatchedMessage);
-                continue;
-            }
-            let mut place = window.as_ref().and_then(|window| window.place(physical, len));
-            if place.is_none() {
-                let next = self.segments.find(physical).and_then(Window::of);
-                place = next.as_ref().and_then(|next| next.place(physical, len));
-                if place.is_some() {
-                    if let Some(before) = &window {
-                        gathered.end_run(before);
-                        before.file.check_read()?;
-                    }
-                    window = next;
-                    there = 0..0;
-                }
-            }
-            let (Some(window), Some(place)) = (&window, place) else {
-                if self.mender.is_nowhere(queue, offset, &entry) {
-                    damaged = Some(entry);
-                    outcome.next_offset = QueueOffset(offset);
-                    break;
-                }
-                miss(ReadStatus::MessageWasRemoving);
-                removed_below = self.segments.first().map_or(0, |first| {
-                    let segment_len = first.len() as u64;
-                    physical - physical % segment_len + segment_len
-                });
-                continue;
-            };
-            let is_there = there.start <= place.start && place.end <= there.end;
-            if reads_records || !is_there {
-                let mut look_at_it = || {
-                    let fits = !reads_records || looked_into.one_more(len, look.effort)?;
-                    if !is_there {
-                        there = place.start..window.file.look(look, place.clone())?;
-                    }
-                    Ok(fits)
-                };
-                match look_at_it() {
-                    Ok(true) => {}
-                    Err(error) if offset == from || matches!(error, ReadError::NeedsTime) && reads_records => {
-                        return Err(error);
-                    }
-                    Ok(false) | Err(_) => {
-                        outcome.next_offset = QueueOffset(offset);
-                        break;
-                    }
-                }
-            }
-            if self.mender.is_old(&entry) && !is_message(&window.bytes[place.clone()], queue, offset, &entry) {
-                damaged = Some(entry);
-                outcome.next_offset = QueueOffset(offset);
-                break;
-            }
-            if reads_records {
-                let record = Record::parse(&window.bytes[place.clone()]);
-                let matches = record.is_ok_and(|record| filter.matches_record(&record));
-                if !matches {
-                    miss(ReadStatus::NoMatchedMessage);
-                    continue;
-                }
-            }
-            gathered.add(window, place, limits.count_max - outcome.count);
+            offset += 1;
+        }
+        if answer.count > 0 {
             outcome.status = ReadStatus::Found;
-            outcome.count += 1;
-            outcome.len_bytes += len;
-            removed_below = 0;
         }
-        if let Some(entry) = damaged
-            && outcome.next_offset.0 == from
-        {
-            // Once that is done, what is at its place is no obstacle.
-            self.mender.put_right(look, queue, from, &entry)?;
-            return self.collect(look, queue, from, limits, filter, outcome);
-        }
-        outcome.chunks = gathered.into_pieces(window.as_ref());
+        outcome.next_offset = QueueOffset(offset);
+        (outcome.count, outcome.len_bytes) = (answer.count, answer.len_bytes);
+        outcome.chunks = answer.into_pieces()?;
         // What was lost under this read, there are zeros of.
         run.file.check()?;
-        window.map_or(Ok(()), |window| window.file.check_read())?;
         outcome.suggest_slave = log_end.saturating_sub(examined) > self.limits.in_memory_bytes;
         Ok(())
-    }
-
-    /// Java: DefaultMessageStore.isTheBatchFull.
-    fn is_full(&self, so_far: &ReadOutcome, len: usize, count_max: usize, bytes_max: usize, in_memory: bool) -> bool {
-        if so_far.count == 0 {
-            return false;
-        }
-        let (bytes, count) = if in_memory {
-            (self.limits.bytes_in_memory, self.limits.count_in_memory)
-        } else {
-            (self.limits.bytes_on_disk, self.limits.count_on_disk)
-        };
-        so_far.count >= count_max.min(count) || so_far.len_bytes + len > bytes_max.min(bytes)
     }
 
     /// A look at the disk of the store.
