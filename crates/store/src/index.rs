@@ -22,6 +22,7 @@ use crate::error::OpenError;
 use crate::files;
 use crate::index_file::{Admitted, IndexFile, IndexShape, KeyQuery, Steps};
 use crate::looking::{Look, ReadError};
+use crate::segments::Segments;
 
 /// Messages with a key, as stored.
 #[derive(Clone, Debug, Default)]
@@ -422,24 +423,20 @@ impl Index {
         Ok((last.end_timestamp(), last.end_physical()))
     }
 
-    /// Messages with the key; `read` gives a record's bytes, `None` when it is gone, as all before `log_min`. The entries tell them by a hash that
-    /// topics and keys share, so each is held against its record before it takes one of the places. Java: queryMessage, which
-    /// gives out whatever has the hash.
-    pub fn query(
-        &self,
-        look: &Look<'_>,
-        sought: &KeyQuery<'_>,
-        log_min: impl Fn() -> u64,
-        read: impl Fn(u64) -> Result<Option<Bytes>, ReadError>,
-    ) -> Result<QueryOutcome, ReadError> {
+    /// Messages with the key that `log` has. The entries tell them by a hash that topics and keys share, so each is held against its record
+    /// before it takes one of the places. Java: queryMessage, which gives out whatever has the hash.
+    pub fn query(&self, look: &Look<'_>, sought: &KeyQuery<'_>, log: &Segments) -> Result<QueryOutcome, ReadError> {
         let (last_update_timestamp, last_update_offset) = self.newest(look)?;
         let hash = index_key_hash(sought.topic, sought.key).cast_unsigned();
         // Oldest first.
         let mut messages = BTreeMap::new();
         let cut_short = self.find(look, sought, &mut |at| {
-            let Some(bytes) = read(at)? else {
+            let Some(bytes) = log.record_at(look, at)? else {
+                // A damaged message says nothing against the entry that leads to it.
+                let was_there = log.has_remnant(look, at)?;
                 // Asked now: it may have gone meanwhile.
-                return Ok(if at < log_min() { Admitted::No } else { Admitted::Impossible });
+                let has_gone = log.first().is_none_or(|first| at < first.start());
+                return Ok(if was_there || has_gone { Admitted::No } else { Admitted::Impossible });
             };
             if !has_key(&bytes, sought) {
                 return Ok(if has_hash(&bytes, hash) { Admitted::No } else { Admitted::Impossible });

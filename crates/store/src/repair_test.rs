@@ -379,3 +379,25 @@ fn a_store_that_lost_only_its_abort_file_is_checked_all_the_same() {
     assert!(log.text().contains("the store was not closed in order"), "{}", log.text());
     assert_eq!(read_bodies(&store, T, 0, 0).last().unwrap().1, b"more");
 }
+
+#[test]
+fn a_damaged_message_makes_no_index_file_damaged() {
+    for damaged in [4..8, 28..36, 84..85] {
+        let site = filled(true);
+        let at = {
+            let store = open(&site);
+            let entry = store.queue_entry(T, QueueId(0), QueueOffset(1), Effort::Full).unwrap().unwrap();
+            store.close().unwrap();
+            entry.physical.0
+        };
+        let path = log_file(&site);
+        let mut log = fs::read(&path).unwrap();
+        log[usize::try_from(at).unwrap()..][damaged.clone()].fill(0xFF);
+        fs::write(&path, log).unwrap();
+        let store = open(&site);
+        // The second of the first queue.
+        assert_eq!(query_bodies(&store, T, "u4"), Vec::<Vec<u8>>::new(), "{damaged:?}");
+        let index = store.index.as_ref().unwrap();
+        assert!(index.extents().iter().all(|file| file.next != u32::MAX), "{damaged:?} makes the index damaged");
+    }
+}

@@ -115,6 +115,13 @@ impl Segments {
         Ok(record.filter(|bytes| Record::parse(bytes).is_ok()).map(LogSlice::into_bytes))
     }
 
+    /// Whether what is left at `at`, where no record can be read, shows that one was there.
+    pub fn has_remnant(&self, look: &Look<'_>, at: u64) -> Result<bool, ReadError> {
+        let head = self.look(look, at, RECORD_LEN_MIN)?;
+        // At 0 anything that is zero says that it belongs there.
+        Ok(at > 0 && head.is_some_and(|head| Record::is_remnant_at(&head, PhysicalOffset(at))))
+    }
+
     /// Brings `range` of the log into memory.
     pub fn bring(&self, look: &Look<'_>, range: Range<u64>) -> Result<(), ReadError> {
         self.for_each_part(range, |file, part| file.look(look, part).map(drop))

@@ -302,6 +302,15 @@ impl<'a> Record<'a> {
         (known && stands && (RECORD_LEN_MIN..=RECORD_LEN_MAX).contains(&len)).then_some(len)
     }
 
+    /// Whether `bytes`, which stand at `physical`, may have been the head of a record, however damaged: its magic is left, or what it says
+    /// of its own place.
+    pub fn is_remnant_at(bytes: &[u8], physical: PhysicalOffset) -> bool {
+        bytes.get(..SYS_FLAG_AT).is_some_and(|head| {
+            matches!(u32::from_be_bytes(array(head, MAGIC_AT)), MAGIC_V1 | MAGIC_V2)
+                || u64::from_be_bytes(array(head, PHYSICAL_OFFSET_AT)) == physical.0
+        })
+    }
+
     /// Reads the record at the start of `bytes`; what follows it is not looked at. A segment filler is an error here,
     /// see [`Record::parse_in_segment`].
     pub fn parse(bytes: &'a [u8]) -> Result<Record<'a>, RecordError> {

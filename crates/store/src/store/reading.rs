@@ -134,8 +134,7 @@ impl Store {
     ) -> Result<QueryOutcome, ReadError> {
         let Some(index) = &self.index else { return Ok(QueryOutcome::default()) };
         let sought = KeyQuery { topic, key, max: max.min(self.config.query_max), begin: begin_ms, end: end_ms };
-        let look = self.reader.look(effort);
-        index.query(&look, &sought, || self.log_min(), |at| self.segments.record_at(&look, at))
+        index.query(&self.reader.look(effort), &sought, &self.segments)
     }
 
     /// Adds an arrival listener. It is called for every message that consumers can see from now on, in the order of the commit log,
