@@ -130,11 +130,6 @@ impl Dispatcher {
         self.work.lock()
     }
 
-    /// The queues that what was dispatched before this has put something into, to be written out.
-    pub fn take_dirty(&self) -> Vec<Arc<ConsumeQueue>> {
-        self.held(|| self.projection.queues.take_dirty())
-    }
-
     /// Does something short with the dispatch held.
     pub fn held<T>(&self, act: impl FnOnce() -> T) -> T {
         let work = self.work.lock();

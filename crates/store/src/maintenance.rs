@@ -86,21 +86,27 @@ impl Maintenance {
 
     fn flush_some(&self) -> io::Result<()> {
         let _one = self.writing_out.lock();
-        self.write_out_queues(self.least_pages)
+        let dirty = self.dispatcher.held(|| self.projection.queues.take_dirty());
+        self.projection.queues.write_out(&*self.disk, self.least_pages, dirty)
     }
 
     /// Writes out everything that is dispatched, and notes so in the checkpoint (not yet saved).
     pub fn flush_all(&self) -> io::Result<()> {
         let _one = self.writing_out.lock();
-        // First: what is dispatched from here on may or may not be included.
-        let (timestamp, dispatched) = (self.positions.projected_timestamp(), self.positions.projected());
-        if self.positions.flushed() < dispatched {
-            // An open after a crash goes on from here, and so must find the log before it.
-            self.flusher.flush()?;
+        // First: what is dispatched from here on may or may not be included. All at one moment: what the list says of queues and index
+        // must not be ahead of where an open goes on.
+        let (timestamp, dispatched, extents, dirty) = self.dispatcher.held(|| {
+            let extents = self.projection.index.as_ref().map(|index| index.extents());
+            let dirty = self.projection.queues.take_dirty();
+            (self.positions.projected_timestamp(), self.positions.projected(), extents, dirty)
+        });
+        // An open after a crash goes on from here, and so must find the log before it.
+        let flushed = if self.positions.flushed() < dispatched { self.flusher.flush() } else { Ok(()) };
+        if let Err(error) = flushed.and_then(|()| self.finish_deletions()) {
+            dirty.iter().for_each(|queue| self.projection.queues.mark_dirty(queue));
+            return Err(error);
         }
-        self.finish_deletions()?;
-        let extents = self.projection.index.as_ref().map(|index| self.dispatcher.held(|| index.extents()));
-        self.write_out_queues(0)?;
+        self.projection.queues.write_out(&*self.disk, 0, dirty)?;
         if let Some(index) = &self.projection.index {
             index.sync(&*self.disk)?;
         }
@@ -121,11 +127,6 @@ impl Maintenance {
         }
         self.flusher.flush()?;
         self.graves.forget(&*self.disk)?.iter().try_for_each(|dir| files::remove_dir(dir))
-    }
-
-    /// While nobody else does.
-    fn write_out_queues(&self, least_pages: u64) -> io::Result<()> {
-        self.projection.queues.write_out(&*self.disk, least_pages, self.dispatcher.take_dirty())
     }
 
     /// Has everything written out soon: a start after a crash would miss what is gone from the store and listed yet.

@@ -401,3 +401,27 @@ fn a_damaged_message_makes_no_index_file_damaged() {
         assert!(index.extents().iter().all(|file| file.next != u32::MAX), "{damaged:?} makes the index damaged");
     }
 }
+
+#[test]
+fn the_list_of_queues_is_not_ahead_of_the_checkpoint() {
+    let site = Site::new();
+    let store = Arc::new(open(&site));
+    let put = |store: &Store, n: u8| _ = store.append(&message(T, 0, &[n; 60], &key(n))).unwrap();
+    put(&store, 0);
+    settle(&store);
+    // While the log is synced before anything else.
+    let other = Arc::clone(&store);
+    *site.disk.during_sync.lock() = Some(Interlude(Box::new(move || {
+        put(&other, 1);
+        settle(&other);
+    })));
+    store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*site.disk)).unwrap();
+    assert!(site.disk.during_sync.lock().is_none());
+    let saved = store.checkpoint.saved().unwrap();
+    let inventory = Inventory::open(&*site.disk, &root(&site), &store.checkpoint).unwrap();
+    let listed = inventory.found();
+    assert_eq!(listed.log_end, saved.queues);
+    assert_eq!(listed.queues.iter().map(|queue| queue.extent.end).collect::<Vec<_>>(), [saved.queues]);
+    let listed_index = listed.index.as_ref().unwrap();
+    assert!(listed_index.iter().all(|file| file.end_physical < saved.index), "{listed_index:?}");
+}

@@ -51,6 +51,18 @@ pub struct FaultyDisk {
     pub usage: Mutex<Option<UsedRatio>>,
     /// Syncs of directories fail.
     pub dir_sync_fails: AtomicBool,
+    /// Files are moved nowhere, as between two file systems.
+    pub moves_nothing: AtomicBool,
+    /// Comes in between, once, when the log is synced next.
+    pub during_sync: Mutex<Option<Interlude>>,
+}
+
+pub struct Interlude(pub Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Interlude {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interlude")
+    }
 }
 
 impl FaultyDisk {
@@ -99,7 +111,12 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
-        let of_queue = range.path.components().any(|part| part.as_os_str() == "consumequeue");
+        let is_of = |dir: &str| range.path.components().any(|part| part.as_os_str() == dir);
+        let of_queue = is_of("consumequeue");
+        let interlude = if is_of("commitlog") { self.during_sync.lock().take() } else { None };
+        if let Some(Interlude(act)) = interlude {
+            act();
+        }
         self.hanging.fetch_add(1, Ordering::SeqCst);
         while self.sync_hangs.load(Ordering::SeqCst) || of_queue && self.queue_sync_hangs.load(Ordering::SeqCst) {
             std::thread::yield_now();
@@ -136,6 +153,13 @@ impl Disk for FaultyDisk {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         LocalDisk.read(path, file, bytes, at)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.moves_nothing.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        LocalDisk.rename(from, to)
     }
 
     fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
