@@ -204,7 +204,16 @@ pub fn set_aside(disk: &dyn Disk, root: &Path, path: &Path, why: &str) -> io::Re
             count += 1;
             to = dir.join(format!("{name}.{count}"));
         }
-        disk.rename(path, &to)?;
+        match disk.rename(path, &to) {
+            // A topic's directory, say, may lie on another disk.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                copy(disk, path, &to)?;
+                // What is there twice after a power loss is copied once more.
+                disk.sync_dir(&dir)?;
+                if path.is_dir() { remove_dir(path)? } else { remove_file(path)? }
+            }
+            moved => moved?,
+        }
         disk.sync_dir(&dir)?;
         disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         Ok(to)
@@ -214,6 +223,21 @@ pub fn set_aside(disk: &dyn Disk, root: &Path, path: &Path, why: &str) -> io::Re
     })?;
     tracing::error!(path = %path.display(), why, kept_as = %kept_as.display(), "moved away: it cannot be used in its place");
     Ok(())
+}
+
+/// Copies a file, or a directory with all that is in it, to a place where nothing is; durable but for its own name. Links are copied as
+/// what they lead to.
+fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        std::fs::copy(from, to)?;
+        return disk.sync_file(to, &std::fs::File::open(to)?);
+    }
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        copy(disk, &entry.path(), &to.join(entry.file_name()))?;
+    }
+    disk.sync_dir(to)
 }
 
 /// Removes a file; one that is gone already is as good.
@@ -234,8 +258,11 @@ pub fn remove_dir(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::disk::LocalDisk;
+    use crate::testing::FaultyDisk;
 
     const LEN: u64 = 2 * PAGE as u64;
 
@@ -295,7 +322,20 @@ mod tests {
             set_aside(&LocalDisk, root.path(), &path, "a test").unwrap();
             assert!(!path.exists());
         }
+        let apart = FaultyDisk::default();
+        apart.moves_nothing.store(true, Ordering::SeqCst);
+        for content in ["four", "five"] {
+            std::fs::write(&path, content).unwrap();
+            set_aside(&apart, root.path(), &path, "a test").unwrap();
+            assert!(!path.exists());
+        }
+        std::fs::create_dir_all(path.join("0/1")).unwrap();
+        std::fs::write(path.join("0/1/file"), "six").unwrap();
+        set_aside(&apart, root.path(), &path, "a test").unwrap();
+        assert!(!path.exists());
         let kept = |name: &str| std::fs::read_to_string(root.path().join(DAMAGED).join(name)).unwrap();
+        let names = ["consumequeue+T.4", "consumequeue+T.5", "consumequeue+T.6/0/1/file"];
+        assert_eq!(names.map(kept), ["four", "five", "six"]);
         assert_eq!(
             [kept("consumequeue+T"), kept("consumequeue+T.2"), kept("consumequeue+T.3")],
             ["one", "two", "three"]
