@@ -213,6 +213,22 @@ fn what_a_kill_leaves_is_no_fault() {
     std::fs::write(&checkpoint, [0; 4096]).unwrap();
     let (found, summary) = findings(&config(&site));
     assert_eq!((summary.faults, summary.to_come), (0, 2), "{found:#?}");
+    // Files that were being made.
+    let len = std::fs::metadata(root(&site).join(last)).unwrap().len();
+    let new = [format!("consumequeue/Batch/0/{len:020}"), "index/29991231000000000".to_owned()];
+    for file in &new {
+        std::fs::write(root(&site).join(file), [0; 100]).unwrap();
+    }
+    assert_eq!(faults(&site), []);
+    overwrite(&site, &new[0], 50, b"x");
+    assert_found(&site, Part::Queues, &new[0], None, "has 100 bytes, others have");
+    for file in &new {
+        std::fs::remove_file(root(&site).join(file)).unwrap();
+    }
+    // A start that was killed while it entered the queue of timers again.
+    overwrite(&site, &format!("consumequeue/{TIMER_TOPIC}/0/00000000000000000000"), 20, &[0; 40]);
+    let (found, summary) = findings(&config(&site));
+    assert_eq!((summary.faults, summary.to_come), (0, 4), "{found:#?}");
     std::fs::write(&checkpoint, untouched).unwrap();
 }
 

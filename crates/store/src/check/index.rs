@@ -10,7 +10,7 @@ use super::CheckError;
 use super::log::{Log, STEP, Walked};
 use super::queues::Entered;
 use super::report::{Counted, Part, Report};
-use super::window::Window;
+use super::window::{Window, is_blank};
 use crate::entry_properties::EntryProperties;
 use crate::files;
 use crate::index::keys_of;
@@ -51,16 +51,16 @@ impl Index {
         named.sort();
         let mut index =
             Index { dir, files: Vec::new(), first: None, keys: 0, entries_of_keys: 0, totals: IndexTotals::default() };
-        for (_, path) in named {
+        let last = named.len().saturating_sub(1);
+        for (at, (_, path)) in named.into_iter().enumerate() {
             let len = path.metadata().map_err(|source| CheckError::Io { path: path.clone(), source })?.len();
             match shape.or_else(|| usual_shape(len)).filter(|shape| shape.file_len() == len) {
                 Some(shape) => index.files.push((path, shape)),
-                None => report.fault(
-                    Part::Index,
-                    &path,
-                    None,
-                    format_args!("{len} bytes do not fit maxHashSlotNum and maxIndexNum"),
-                ),
+                None => {
+                    let is_new = at == last && is_blank(&path);
+                    let what = format_args!("{len} bytes do not fit maxHashSlotNum and maxIndexNum");
+                    report.tell(!is_new, Part::Index, &path, None, what);
+                }
             }
         }
         index.totals.files = index.files.len() as u64;

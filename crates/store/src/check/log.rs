@@ -8,7 +8,7 @@ use ferromq_protocol::message::{ParsedRecord, Record};
 
 use super::CheckError;
 use super::report::{Part, Report};
-use super::window::Window;
+use super::window::{Window, is_blank};
 use crate::files;
 use crate::recovery::has_torn_properties;
 use crate::segments::stated_len;
@@ -142,10 +142,7 @@ impl Log {
             }
             if segment.len != expected {
                 let what = format_args!("has {} bytes, others have {expected}", segment.len);
-                // One that is being made is shorter for a moment, and a kill may hit that.
-                let is_new = number == last
-                    && Window::open(&segment.path, STEP_BRIEF)
-                        .is_ok_and(|mut file| file.next_used(0).is_ok_and(|used| used.is_none()));
+                let is_new = number == last && is_blank(&segment.path);
                 report.tell(!is_new, Part::Log, &segment.path, None, what);
             }
             fitting.push(segment);

@@ -48,6 +48,8 @@ enum Told {
     Other,
     /// Its segment has gone.
     Gone,
+    /// Nothing yet: a start that was killed had not come so far.
+    ToCome,
 }
 
 pub fn check(
@@ -135,7 +137,13 @@ impl Timers<'_> {
 
     fn told(&mut self, offset: u64) -> io::Result<Told> {
         let Some(entry) = self.queues.entry(TIMER_TOPIC, QUEUE, offset)? else {
-            return Ok(if offset < self.begin { Told::Gone } else { Told::Other });
+            return Ok(if offset < self.begin {
+                Told::Gone
+            } else if self.queues.is_to_come(TIMER_TOPIC, QUEUE, offset) {
+                Told::ToCome
+            } else {
+                Told::Other
+            });
         };
         if entry.is_filler() {
             return Ok(Told::Other);
@@ -192,6 +200,7 @@ impl Timers<'_> {
         }
         Ok(match self.told(timer.offset.0)? {
             Told::Timer { due_ms, cancels } if (due_ms, cancels) == (timer.due_ms, timer.cancels) => None,
+            Told::ToCome => None,
             Told::Gone => Some(format!("its message, at offset {}, has gone from the log", timer.offset)),
             Told::Timer { due_ms, .. } => {
                 Some(format!("says {} for the timer at offset {}, its message {due_ms}", timer.due_ms, timer.offset))

@@ -8,6 +8,12 @@ use std::path::Path;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+/// Whether nothing was ever written into a file: it is being made, and may be shorter than others for a moment, which a kill may hit.
+pub fn is_blank(path: &Path) -> bool {
+    const STEP: usize = 16 * 1024;
+    Window::open(path, STEP).is_ok_and(|mut file| file.next_used(0).is_ok_and(|used| used.is_none()))
+}
+
 /// Remembers the piece that was read last.
 #[derive(Debug)]
 pub struct Window {
