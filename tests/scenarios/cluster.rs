@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use crate::process::{Process, await_condition, run};
 
@@ -24,6 +25,11 @@ pub fn free_port() -> u16 {
     panic!("no free port between 12000 and 30000");
 }
 
+/// A program of ours: the one built with the tests, or one in `FERROMQ_BIN_DIR`.
+fn program(name: &str, built: &str) -> PathBuf {
+    std::env::var_os("FERROMQ_BIN_DIR").map_or_else(|| PathBuf::from(built), |dir| PathBuf::from(dir).join(name))
+}
+
 /// One nameserver process.
 pub struct Nameserver {
     pub process: Process,
@@ -41,7 +47,7 @@ impl Nameserver {
         let kv = home.join(format!("kvConfig-{port}.json"));
         std::fs::write(&conf, format!("listenPort={port}\nkvConfigPath={}\n", kv.display()))
             .expect("temporary directory is writable");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mqnamesrv"));
+        let mut command = Command::new(program("mqnamesrv", env!("CARGO_BIN_EXE_mqnamesrv")));
         command.arg("-c").arg(&conf).env("HOME", home);
         let mut process = Process::start(format!("namesrv-{port}"), &mut command);
         process.wait_for_line("the nameserver is up", |line| line.contains("boot success"));
@@ -92,10 +98,14 @@ impl Broker {
         Broker { process, port, store, name: name.to_owned(), conf, home: home.to_owned() }
     }
 
-    fn spawn(name: &str, conf: &Path, home: &Path) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mqbroker"));
+    fn launch(name: &str, conf: &Path, home: &Path) -> Process {
+        let mut command = Command::new(program("mqbroker", env!("CARGO_BIN_EXE_mqbroker")));
         command.arg("-c").arg(conf).env("HOME", home);
-        let mut process = Process::start(name, &mut command);
+        Process::start(name, &mut command)
+    }
+
+    fn spawn(name: &str, conf: &Path, home: &Path) -> Process {
+        let mut process = Broker::launch(name, conf, home);
         process.wait_for_line("the broker is up", |line| line.contains("boot success"));
         process
     }
@@ -126,6 +136,13 @@ impl Broker {
         self.start_again();
     }
 
+    /// Starts it on its directory and kills it so soon that it is hardly up.
+    pub fn start_and_kill_within(&mut self, moment: Duration) {
+        self.process = Broker::launch(&self.name, &self.conf, &self.home);
+        std::thread::sleep(moment);
+        self.process.kill_hard();
+    }
+
     pub fn start_again(&mut self) {
         self.process = Broker::spawn(&self.name, &self.conf, &self.home);
     }
@@ -154,7 +171,7 @@ impl Cluster {
 
 /// `mqadmin` of ours with arguments.
 pub fn mqadmin(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mqadmin"));
+    let mut command = Command::new(program("mqadmin", env!("CARGO_BIN_EXE_mqadmin")));
     command.args(arguments);
     command
 }

@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod crash;
 mod driver;
+mod endurance;
 mod java_server;
 mod mqadmin;
 mod process;
