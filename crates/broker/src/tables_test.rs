@@ -191,8 +191,13 @@ impl Tables {
         let failed = self.disk.refused();
         let is_saved = || {
             // Absent before the first save.
-            let bytes = fs::read(directory.join("timers/checkpoint")).unwrap_or_default();
-            let number = |at| bytes.get(at..at + 8).map_or(0, |eight| i64::from_be_bytes(eight.try_into().unwrap()));
+            let file = fs::read(directory.join("timers/checkpoint")).unwrap_or_default();
+            let number = |bytes: &[u8], at| {
+                bytes.get(at..at + 8).map_or(0, |eight| i64::from_be_bytes(eight.try_into().unwrap()))
+            };
+            // The later one of its two places.
+            let bytes = file.chunks(4096).max_by_key(|place| number(place, 52)).unwrap_or_default();
+            let number = |at| number(bytes, at);
             number(0) >= entered && number(8) >= due_ms
         };
         wait_until("the timers are not saved", || self.disk.refused() > failed || is_saved());

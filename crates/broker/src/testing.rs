@@ -84,6 +84,10 @@ pub struct TroubledDisk {
     trouble: Mutex<Option<Trouble>>,
     /// Files, by what is in their paths, and how many more changes they take.
     full: Mutex<Option<(String, usize)>>,
+    /// Files, by what is in their paths, that become no longer, and of which no other is made.
+    no_room: Mutex<Option<String>>,
+    /// Files, by what is in their paths, that cannot be synced.
+    not_synced: Mutex<Option<String>>,
     refused: AtomicUsize,
     /// How full it says it is, if that is to be another figure than the truth.
     used_ratio: Mutex<Option<f64>>,
@@ -109,6 +113,16 @@ impl TroubledDisk {
         *self.full.lock() = Some((files.to_owned(), changes));
     }
 
+    /// From now on there is no room for more of the files that have `files` in their paths, as on a disk that is full to the last byte.
+    pub fn no_room(&self, files: &str) {
+        *self.no_room.lock() = Some(files.to_owned());
+    }
+
+    /// From now on syncs of the files that have `files` in their paths fail.
+    pub fn fail_syncs(&self, files: &str) {
+        *self.not_synced.lock() = Some(files.to_owned());
+    }
+
     /// It says from now on that so much of it is used.
     pub fn pretend_used(&self, ratio: f64) {
         *self.used_ratio.lock() = Some(ratio);
@@ -128,6 +142,16 @@ impl TroubledDisk {
     pub fn recover(&self) {
         *self.trouble.lock() = None;
         *self.full.lock() = None;
+        *self.no_room.lock() = None;
+        *self.not_synced.lock() = None;
+    }
+
+    fn refuse_more(&self, path: &Path) -> io::Result<()> {
+        if self.no_room.lock().as_ref().is_some_and(|files| path.to_string_lossy().contains(&**files)) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 
     fn change(&self, path: &Path) -> io::Result<()> {
@@ -159,6 +183,7 @@ impl Drop for HeldLog<'_> {
 impl Disk for TroubledDisk {
     fn create(&self, path: &Path, len: u64) -> io::Result<File> {
         self.change(path)?;
+        self.refuse_more(path)?;
         LocalDisk.create(path, len)
     }
 
@@ -175,6 +200,10 @@ impl Disk for TroubledDisk {
 
     fn sync_file(&self, path: &Path, file: &File) -> io::Result<()> {
         self.change(path)?;
+        if self.not_synced.lock().as_ref().is_some_and(|files| path.to_string_lossy().contains(&**files)) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(BAD_SECTOR));
+        }
         LocalDisk.sync_file(path, file)
     }
 
@@ -201,6 +230,9 @@ impl Disk for TroubledDisk {
 
     fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         self.change(path)?;
+        if at + bytes.len() as u64 > file.metadata()?.len() {
+            self.refuse_more(path)?;
+        }
         LocalDisk.write(path, file, bytes, at)
     }
 

@@ -459,9 +459,10 @@ async fn timer_messages_come_when_they_are_due_and_survive_a_restart() {
 async fn timers_that_cannot_be_saved_are_delivered_all_the_same() {
     let root = tempfile::tempdir().unwrap();
     let house = House::start(root.path(), "").await;
-    // The file that a checkpoint is first written into cannot be made.
-    let in_the_way = root.path().join("timers/checkpoint.new");
-    std::fs::create_dir_all(&in_the_way).unwrap();
+    // The file of the checkpoint cannot be written.
+    let in_the_way = root.path().join("timers/checkpoint");
+    std::fs::remove_file(&in_the_way).unwrap();
+    std::fs::create_dir(&in_the_way).unwrap();
     for i in 0..30 {
         let due = format!("TIMER_DELAY_MS\u{1}{}\u{2}", 100 + i * 80);
         assert_eq!(house.send("TopicA", "1", &due, format!("timer{i}").as_bytes()).await.code, 0);

@@ -55,6 +55,7 @@ mod signal;
 mod stats;
 mod store;
 mod table_change;
+mod timer_checkpoint;
 mod timer_index;
 mod waiters;
 mod walk;
@@ -78,7 +79,8 @@ pub use read::{AllMessages, Boundary, MessageFilter, QueueBounds, ReadLimits, Re
 pub use retention::{Hours, RetentionRules};
 pub use stats::{PUT_LATENCY_BUCKETS, StoreStats};
 pub use store::{Round, Store, Want};
-pub use timer_index::{Timer, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError};
+pub use timer_checkpoint::TimerCheckpoint;
+pub use timer_index::{Timer, TimerIndex, TimerSave, TimerSaveError};
 pub use waiters::NotSafe;
 pub use watermarks::Watermarks;
 

@@ -17,8 +17,11 @@ use std::sync::Arc;
 
 use ferromq_protocol::QueueOffset;
 
+use parking_lot::Mutex;
+
 use crate::disk::{Disk, is_failed_sync};
 use crate::files::{make_dir, remove_file, replace, segment_name};
+use crate::timer_checkpoint::{CheckpointFile, Found, LACKING, TimerCheckpoint};
 
 pub const MINUTE_MS: i64 = 60_000;
 pub const ENTRY_LEN: usize = 16;
@@ -26,18 +29,15 @@ pub const ENTRY_LEN: usize = 16;
 const AHEAD_MS: i64 = 5_000;
 /// Bit of an entry's queue offset: it cancels another timer.
 const CANCELS: u64 = 1 << 63;
-/// The checkpoint as it was before timers were carried on, with its sum: the file still begins with it.
-const CHECKPOINT_HEAD_LEN: usize = 20;
-pub const CHECKPOINT_LEN: usize = 40;
-/// With the number of entries that the files have, behind what says how far they are.
-const COUNTED_LEN: usize = CHECKPOINT_LEN + 12;
-/// This many entries say that the files lack something that is not all entered again yet.
-const LACKING: u64 = u64::MAX;
 /// A file is made anew when so many of its entries count elsewhere, and no fewer than half of them: less than this is a block of the
 /// disk.
 const WASTE_MIN: u64 = 256;
 /// Files made anew after one save: deliveries wait for it.
 const COMPACTED_MAX: usize = 16;
+/// Entries that wait in memory for room in their files: about 25 MB.
+const UNWRITTEN_MAX: usize = 1_000_000;
+/// Entries of files that are made anew, in memory at a time.
+const RENEWED_AT_A_TIME: usize = 1 << 16;
 
 /// One timer message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,17 +48,6 @@ pub struct Timer {
     pub offset: QueueOffset,
     /// It is to cancel another one that is due at the same time.
     pub cancels: bool,
-}
-
-/// What is durable: the queue was read up to `entered`, and what was due by `delivered_ms` has been delivered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TimerCheckpoint {
-    pub entered: QueueOffset,
-    pub delivered_ms: i64,
-    /// What the queue has before it and waits is there once more, behind, and is delivered from there.
-    pub carried: QueueOffset,
-    /// The latest due time of which anything was ever delivered: later than `delivered_ms` when the clock was set back.
-    pub latest_ms: i64,
 }
 
 /// All timers that wait. One thread owns it.
@@ -85,6 +74,8 @@ pub struct TimerIndex {
     far_count: u64,
     /// Entries that are not in their file yet.
     unwritten: Vec<Timer>,
+    /// The disk has no room for them.
+    is_full: bool,
     /// Files written since the last checkpoint; and whether there are new ones.
     unsynced: BTreeSet<i64>,
     new_files: bool,
@@ -94,10 +85,12 @@ pub struct TimerIndex {
     lacking: Option<TimerCheckpoint>,
     /// The file of the checkpoint says that something is lacking, however much is entered again.
     lacking_is_saved: bool,
-    /// A file has become shorter than the checkpoint counts on.
+    /// The checkpoint counts on more than the files have, so that an open would take something for missing.
     counts_too_many: bool,
-    /// Why nobody knows what of the files is on the disk: after a failed sync the next one may succeed without having written anything.
-    doubt: Option<String>,
+    /// Minutes of whose files nobody knows what is on the disk: after a failed sync the next one may succeed without having written
+    /// anything.
+    doubt: BTreeSet<i64>,
+    checkpoint_file: Arc<Mutex<CheckpointFile>>,
     /// The file of this minute is not there or on a bad sector.
     lost: Option<i64>,
 }
@@ -124,10 +117,21 @@ impl TimerIndex {
         // A checkpoint may be there whose name a save before a kill could not make durable.
         disk.sync_dir(&dir)?;
         let new = TimerCheckpoint { delivered_ms, latest_ms: delivered_ms, ..TimerCheckpoint::default() };
-        let (checkpoint, counted) = read_checkpoint(&*disk, &dir)?.unwrap_or((new, 0));
+        let (checkpoint_file, told) = CheckpointFile::open(&*disk, &dir)?;
+        let (checkpoint, counted) = match told {
+            Found::Checkpoint(saved) => (saved.checkpoint, saved.entries),
+            Found::Nothing => (new, 0),
+            Found::Damaged => {
+                tracing::warn!(dir = %dir.display(), "the timers' checkpoint is damaged: all timer messages are entered again, those delivered too");
+                (new, 0)
+            }
+        };
         let mut minutes = BTreeMap::new();
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
+            if entry.path().extension().is_some_and(|extension| extension == RENEWED) {
+                remove_file(&entry.path())?;
+            }
             let name = entry.file_name();
             if let Some(minute) = name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok()) {
                 let entries = entry.metadata()?.len() / ENTRY_LEN as u64;
@@ -142,7 +146,7 @@ impl TimerIndex {
             // What was before that is behind it once more. What has been delivered is to be passed over: see `was_dealt_with`.
             entered = entered.min(checkpoint.carried);
             lacking = Some(checkpoint);
-        } else if checkpoint == new && found > 0 {
+        } else if told == Found::Nothing && found > 0 {
             tracing::warn!(dir = %dir.display(), "the timers have no checkpoint: all timer messages are entered again, those delivered too");
         }
         Ok(TimerIndex {
@@ -158,13 +162,15 @@ impl TimerIndex {
             minutes,
             wasteful: BTreeSet::new(),
             unwritten: Vec::new(),
+            is_full: false,
             unsynced: BTreeSet::new(),
             new_files: false,
             saved: TimerCheckpoint { entered, ..checkpoint },
             lacking,
             lacking_is_saved: false,
             counts_too_many: false,
-            doubt: None,
+            doubt: BTreeSet::new(),
+            checkpoint_file: Arc::new(Mutex::new(checkpoint_file)),
             lost: None,
         })
     }
@@ -237,7 +243,7 @@ impl TimerIndex {
     /// What is entered again must not make up for what files lack: an open after a kill would take them for whole.
     fn save_lacking(&mut self) -> io::Result<()> {
         if let Some(lacking) = self.lacking {
-            write_checkpoint(&*self.disk, &self.dir, lacking, LACKING)?;
+            self.checkpoint_file.lock().write(&*self.disk, lacking, LACKING)?;
             self.lacking_is_saved = true;
         }
         Ok(())
@@ -273,7 +279,7 @@ impl TimerIndex {
 
     /// Which of these, that were entered, have not been handed out.
     pub fn waiting(&mut self, timers: &[Timer]) -> io::Result<Vec<Timer>> {
-        self.write()?;
+        self.write_what_fits()?;
         let is_near = |timer: &Timer| minute_of(timer.due_ms) < self.near_end;
         let asked: HashSet<QueueOffset> =
             timers.iter().filter(|timer| is_near(timer)).map(|timer| timer.offset).collect();
@@ -281,13 +287,14 @@ impl TimerIndex {
         if !asked.is_empty() {
             found.extend(self.near.iter().map(|Reverse(timer)| timer.offset).filter(|offset| asked.contains(offset)));
         }
-        // Due by a time that was over once, before the clock was set back: what is left of it is in the files.
+        // Due by a time that was over once, before the clock was set back: what is left of it is in the files, or on its way there.
         let in_doubt = |timer: &Timer| !is_near(timer) && timer.due_ms <= self.latest_ms;
         let minutes: BTreeSet<i64> =
             timers.iter().filter(|timer| in_doubt(timer)).map(|timer| minute_of(timer.due_ms)).collect();
         for minute in minutes.into_iter().filter(|minute| self.minutes.contains_key(minute)) {
             found.extend(self.read(minute)?.into_iter().map(|timer| timer.offset));
         }
+        found.extend(self.unwritten.iter().filter(|timer| in_doubt(timer)).map(|timer| timer.offset));
         let waits = |timer: &&Timer| {
             timer.due_ms > self.delivered_ms
                 && if is_near(timer) || in_doubt(timer) { found.contains(&timer.offset) } else { true }
@@ -296,14 +303,17 @@ impl TimerIndex {
     }
 
     /// All that the queue has before `offset` and that [waits](Self::waiting), which is `timers`, is there once more, behind; those here
-    /// count no more, which is durable with the next checkpoint.
+    /// count no more, which is durable with the next checkpoint. What of it was not entered need not be.
     pub fn carry(&mut self, timers: &[Timer], offset: QueueOffset) {
         self.carried = self.carried.max(offset);
+        let unwritten: BTreeSet<_> = self.unwritten.extract_if(.., |timer| timer.offset < offset).collect();
         let mut any_near = false;
-        for timer in timers {
+        for timer in timers.iter().filter(|timer| timer.offset < self.entered) {
             let at = minute_of(timer.due_ms);
             if at < self.near_end {
                 any_near = true;
+            } else if unwritten.contains(timer) {
+                self.far_count -= 1;
             } else if let Some(minute) = self.minutes.get_mut(&at).filter(|minute| minute.waiting() > 0) {
                 minute.carried += 1;
                 self.far_count -= 1;
@@ -315,6 +325,31 @@ impl TimerIndex {
         if any_near {
             self.near.retain(|Reverse(timer)| timer.offset >= self.carried);
         }
+        self.entered = self.entered.max(offset);
+    }
+
+    /// Puts what was entered into the files; while the disk has no room for it, it stays in memory.
+    pub fn write_what_fits(&mut self) -> io::Result<()> {
+        match self.write() {
+            Err(error) if is_no_room(&error) => {
+                if !std::mem::replace(&mut self.is_full, true) {
+                    tracing::error!(dir = %self.dir.display(), %error, "the timers' files have no room: what comes waits in memory and is delivered from there, up to {UNWRITTEN_MAX}; make room on the disk");
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                if std::mem::take(&mut self.is_full) {
+                    tracing::info!(dir = %self.dir.display(), "the timers' files have room again");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether more may be entered: what has no room on the disk must not become more and more.
+    pub fn takes_more(&self) -> bool {
+        self.unwritten.len() < UNWRITTEN_MAX
     }
 
     /// Puts what was entered into the files.
@@ -359,7 +394,16 @@ impl TimerIndex {
     }
 
     fn far_begin(&self) -> Option<i64> {
-        self.minutes.range(self.near_end..).next().map(|(minute, _)| minute * MINUTE_MS)
+        self.first_far(i64::MAX).map(|minute| minute * MINUTE_MS)
+    }
+
+    /// The first minute before `end` that is not in memory and has timers.
+    fn first_far(&self, end: i64) -> Option<i64> {
+        let far = self.near_end..end;
+        let filed = self.minutes.range(far.clone()).next().map(|(minute, _)| *minute);
+        let unwritten =
+            self.unwritten.iter().map(|timer| minute_of(timer.due_ms)).filter(|minute| far.contains(minute));
+        unwritten.chain(filed).min()
     }
 
     /// How many timers wait, cancelling ones included. What a crash had entered twice, and what was delivered of a minute before a
@@ -441,17 +485,20 @@ impl TimerIndex {
     /// The first part of [`TimerIndex::save`], for whoever does not want to wait for the disk: [`TimerSave::run`] on another thread
     /// follows, and then [`TimerIndex::end_save`]. One at a time.
     pub fn begin_save(&mut self, checkpoint: TimerCheckpoint) -> io::Result<TimerSave> {
-        if let Some(doubt) = &self.doubt {
-            return Err(io::Error::other(doubt.clone()));
+        if self.is_in_doubt() {
+            return Err(io::Error::other("a sync has failed, and the files that it was for are not made anew yet"));
         }
-        self.write()?;
+        self.write_what_fits()?;
         let first_kept = self.first_kept(checkpoint);
         let compacted = self.take_wasteful(checkpoint);
         let counted = |(at, minute): (&i64, &Minute)| compacted.get(at).copied().unwrap_or(minute.entries);
         let entries = self.minutes.range(first_kept..).map(counted).sum();
+        // What has no room is entered again by the next start, which knows what was delivered.
+        let entries = if self.unwritten.is_empty() { entries } else { LACKING };
         Ok(TimerSave {
             disk: Arc::clone(&self.disk),
             dir: self.dir.clone(),
+            checkpoint_file: Arc::clone(&self.checkpoint_file),
             minutes: std::mem::take(&mut self.unsynced),
             new_files: std::mem::take(&mut self.new_files),
             first_kept,
@@ -475,12 +522,16 @@ impl TimerIndex {
             self.wasteful.extend(&save.compacted);
             self.counts_too_many |= save.counts_too_many;
             if let TimerSaveError::Sync(error) = &error {
-                self.doubt = Some(format!("a sync has failed, nothing more is saved before the next start: {error}"));
+                self.doubt.extend(&save.minutes);
+                tracing::error!(dir = %self.dir.display(), files = self.doubt.len(), %error, "files of timers could not be synced: nobody knows what of them is on the disk, and they are made anew out of the timer queue; no old log file goes before that");
+                // An open must not believe them either.
+                self.checkpoint_file.lock().write(&*self.disk, self.saved, LACKING)?;
             }
             return Err(error.into());
         }
         self.saved = save.checkpoint;
         self.lacking = None;
+        self.counts_too_many |= save.entries == LACKING;
         // Those that the checkpoint counts stay.
         let first_kept = self.first_kept(self.saved).min(save.first_kept);
         while let Some(minute) = self.minutes.keys().next().copied().filter(|minute| *minute < first_kept) {
@@ -491,6 +542,70 @@ impl TimerIndex {
             }
         }
         self.compact(&save.compacted);
+        Ok(())
+    }
+
+    /// Whether there are files of which nobody knows what is on the disk, so that nothing is saved: [`TimerIndex::renew`] makes an end of it.
+    pub fn is_in_doubt(&self) -> bool {
+        !self.doubt.is_empty()
+    }
+
+    /// Makes files anew that are in doubt, out of the queue, which begins at `begin`: `timer_at` gives what it has at a place. Waits for the
+    /// disk, and reads all that waits.
+    pub fn renew<E: From<io::Error>>(
+        &mut self,
+        begin: QueueOffset,
+        mut timer_at: impl FnMut(QueueOffset) -> Result<Option<Timer>, E>,
+    ) -> Result<(), E> {
+        self.write()?;
+        let mut files: BTreeMap<i64, Minute> = BTreeMap::new();
+        for minute in &self.doubt {
+            let path = self.path(*minute).with_extension(RENEWED);
+            remove_file(&path)?;
+            self.disk.create(&path, 0)?;
+            files.insert(*minute, Minute::default());
+        }
+        let mut timers = Vec::new();
+        // After a kill, what is carried on since the checkpoint counts here again.
+        let mut next = begin.max(self.saved.carried);
+        while next < self.entered {
+            if let Some(timer) = timer_at(next)?
+                && let Some(file) = files.get_mut(&minute_of(timer.due_ms))
+                && !self.was_dealt_with(&timer)
+            {
+                file.entries += 1;
+                file.carried += u64::from(timer.offset < self.carried);
+                timers.push(timer);
+            }
+            next = next.next();
+            if timers.len() >= RENEWED_AT_A_TIME || next == self.entered {
+                timers.sort_unstable();
+                for timers in timers.chunk_by(|a, b| minute_of(a.due_ms) == minute_of(b.due_ms)) {
+                    let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
+                    encode(timers, &mut bytes);
+                    append(&*self.disk, &self.path(minute_of(timers[0].due_ms)).with_extension(RENEWED), &bytes)?;
+                }
+                timers.clear();
+            }
+        }
+        for minute in files.keys() {
+            let (path, renewed) = (self.path(*minute), self.path(*minute).with_extension(RENEWED));
+            // A try that fails is of no consequence: the next one makes others.
+            self.disk.sync_file(&renewed, &File::open(&renewed)?)?;
+            self.disk.rename(&renewed, &path)?;
+        }
+        self.disk.sync_dir(&self.dir)?;
+        tracing::info!(dir = %self.dir.display(), files = files.len(), "files of timers are made anew");
+        // Without what counts elsewhere or was there twice. Killed before the next save, all is entered again.
+        self.counts_too_many = true;
+        for (minute, now) in files {
+            self.unsynced.remove(&minute);
+            let before = self.minutes.insert(minute, now).unwrap_or_default();
+            if minute >= self.near_end {
+                self.far_count = self.far_count - before.waiting() + now.waiting();
+            }
+        }
+        self.doubt.clear();
         Ok(())
     }
 
@@ -558,18 +673,24 @@ impl TimerIndex {
         self.lost = None;
         let end = minute_of(now_ms.saturating_add(AHEAD_MS)) + 1;
         while self.near_end < end && (self.near.is_empty() || self.near_end >= end - 1) {
-            // First, because `enter` puts timers of this minute into memory only from now on: earlier ones must be in its file.
-            self.write()?;
-            let minute = self.minutes.range(self.near_end..end).next().map(|(minute, file)| (*minute, *file));
-            if let Some((minute, file)) = minute {
+            // First, because `enter` puts timers of this minute into memory only from now on: earlier ones must be in its file, or are
+            // what there is no room for.
+            self.write_what_fits()?;
+            let minute = self.first_far(end);
+            if let Some(minute) = minute {
                 let path = self.path(minute);
+                let file = self.minutes.get(&minute).copied();
                 // Nothing that is due later may pass it: what has been delivered is one time for all of them.
-                let mut read = read_minute(&*self.disk, &path, minute).map_err(|error| {
+                let read = file.map_or_else(|| Ok(Vec::new()), |_| read_minute(&*self.disk, &path, minute));
+                let mut read = read.map_err(|error| {
                     let is_lost = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
                         || error.raw_os_error() == Some(EIO);
                     self.lost = is_lost.then_some(minute);
                     io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
                 })?;
+                let from_file = read.len();
+                read.extend(self.unwritten.iter().filter(|timer| minute_of(timer.due_ms) == minute));
+                self.far_count -= file.unwrap_or_default().waiting() + (read.len() - from_file) as u64;
                 // A crash can leave entries that are newer than the checkpoint; they are entered again.
                 read.retain(|timer| {
                     timer.due_ms > self.delivered_ms && (self.carried..self.entered).contains(&timer.offset)
@@ -577,9 +698,8 @@ impl TimerIndex {
                 read.sort_unstable();
                 read.dedup();
                 self.near.extend(read.into_iter().map(Reverse));
-                self.far_count -= file.waiting();
             }
-            self.near_end = minute.map_or(end, |(minute, _)| minute + 1);
+            self.near_end = minute.map_or(end, |minute| minute + 1);
         }
         Ok(())
     }
@@ -594,6 +714,7 @@ impl TimerIndex {
 pub struct TimerSave {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    checkpoint_file: Arc<Mutex<CheckpointFile>>,
     /// Files that the checkpoint builds on and that may not be on the disk; and whether their names may not be.
     minutes: BTreeSet<i64>,
     new_files: bool,
@@ -610,7 +731,7 @@ pub struct TimerSave {
 /// Why a save failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TimerSaveError {
-    /// Not to be tried again.
+    /// Not to be tried again: the files of the save are in doubt.
     #[error(transparent)]
     Sync(io::Error),
     #[error(transparent)]
@@ -645,7 +766,8 @@ impl TimerSave {
         if self.new_files {
             self.disk.sync_dir(&self.dir)?;
         }
-        Ok(write_checkpoint(&*self.disk, &self.dir, self.checkpoint, self.entries)?)
+        // If its own sync fails, it is written elsewhere the next time.
+        self.checkpoint_file.lock().write(&*self.disk, self.checkpoint, self.entries).map_err(TimerSaveError::Io)
     }
 }
 
@@ -667,6 +789,12 @@ fn encode(timers: &[Timer], bytes: &mut Vec<u8>) {
 
 /// As the system numbers a bad sector.
 const EIO: i32 = 5;
+/// What a file is called while it is made anew.
+const RENEWED: &str = "renewed";
+
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) && !is_failed_sync(error)
+}
 
 /// Appends whole entries, also behind the torn one that a crash has left.
 fn append(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -709,69 +837,6 @@ fn read_minute(disk: &dyn Disk, path: &Path, minute: i64) -> io::Result<Vec<Time
         }
         None => Ok(timers),
     }
-}
-
-fn checkpoint_path(dir: &Path) -> PathBuf {
-    dir.join("checkpoint")
-}
-
-/// With the number of entries that the files must have. `None` when there is none or it is damaged: then the whole queue is entered again.
-fn read_checkpoint(disk: &dyn Disk, dir: &Path) -> io::Result<Option<(TimerCheckpoint, u64)>> {
-    let path = checkpoint_path(dir);
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(COUNTED_LEN);
-    let mut bytes = vec![0; len];
-    disk.read(&path, &file, &mut bytes, 0)?;
-    let checkpoint = decode_checkpoint(&bytes[..len.min(CHECKPOINT_LEN)]);
-    if checkpoint.is_none() {
-        tracing::warn!(path = %path.display(), "the timers' checkpoint is damaged: all timer messages are entered again, those delivered too");
-    }
-    let counted = bytes.first_chunk::<COUNTED_LEN>().and_then(|bytes| {
-        let (content, sum) = bytes.split_last_chunk::<4>()?;
-        let (_, count) = content.split_last_chunk()?;
-        (checksum(content).to_be_bytes() == *sum).then(|| u64::from_be_bytes(*count))
-    });
-    Ok(checkpoint.map(|checkpoint| (checkpoint, counted.unwrap_or(0))))
-}
-
-/// `None` when it is damaged.
-pub fn decode_checkpoint(bytes: &[u8]) -> Option<TimerCheckpoint> {
-    let is_whole = |len: usize| {
-        let (content, sum) = bytes.get(..len)?.split_at(len - 4);
-        (checksum(content).to_be_bytes() == sum).then_some(())
-    };
-    let long = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
-    is_whole(CHECKPOINT_HEAD_LEN)?;
-    let (entered, delivered_ms) = (QueueOffset(long(0)?), long(8)?.cast_signed());
-    if bytes.len() == CHECKPOINT_HEAD_LEN {
-        // Nothing had been carried on yet.
-        return Some(TimerCheckpoint { entered, delivered_ms, carried: QueueOffset(0), latest_ms: delivered_ms });
-    }
-    is_whole(CHECKPOINT_LEN)?;
-    let (carried, latest_ms) = (QueueOffset(long(20)?), long(28)?.cast_signed());
-    Some(TimerCheckpoint { entered, delivered_ms, carried, latest_ms })
-}
-
-/// Replaces the file as a whole.
-fn write_checkpoint(disk: &dyn Disk, dir: &Path, checkpoint: TimerCheckpoint, entries: u64) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(COUNTED_LEN);
-    bytes.extend_from_slice(&checkpoint.entered.0.to_be_bytes());
-    bytes.extend_from_slice(&checkpoint.delivered_ms.to_be_bytes());
-    bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
-    bytes.extend_from_slice(&checkpoint.carried.0.to_be_bytes());
-    bytes.extend_from_slice(&checkpoint.latest_ms.to_be_bytes());
-    bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
-    bytes.extend_from_slice(&entries.to_be_bytes());
-    bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
-    replace(disk, &checkpoint_path(dir), &bytes)
-}
-
-/// The bit that records' checksums leave out is no loss here either.
-fn checksum(bytes: &[u8]) -> u32 {
-    ferromq_protocol::message::record::body_crc(bytes)
 }
 
 #[cfg(test)]

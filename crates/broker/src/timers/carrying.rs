@@ -51,7 +51,7 @@ impl CarryProgress {
 
 impl TimerDelivery {
     /// Stores again, a turn of them, what waits in the part of the log that is to go. True when there is more to do right now. Nothing is
-    /// entered while `is_stuck`, and nothing delivered.
+    /// entered while `is_stuck`, and nothing delivered: then what was not entered is stored again too.
     pub(super) fn carry(
         &self,
         index: &mut TimerIndex,
@@ -63,7 +63,7 @@ impl TimerDelivery {
         if progress.under_way.is_some() && !is_stuck {
             return Ok(false);
         }
-        let more = match self.carry_before(end, index, progress) {
+        let more = match self.carry_before(end, index, progress, is_stuck) {
             Err(TurnError::Append(error @ AppendError::Closed)) => return Err(error),
             Err(error) => {
                 self.carrying.failed(&error);
@@ -80,12 +80,15 @@ impl TimerDelivery {
         end: PhysicalOffset,
         index: &mut TimerIndex,
         progress: &mut CarryProgress,
+        is_stuck: bool,
     ) -> Result<bool, TurnError> {
         // First: what comes meanwhile is behind it.
         let dispatched = self.store.watermarks().dispatched;
         let bounds = self.store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default();
         let mut next = index.carried().max(bounds.min);
-        let last = index.entered().min(QueueOffset(next.0.saturating_add(TURN as u64)));
+        // What is late and cannot be delivered for want of room would hold the room that it waits for.
+        let known_end = if is_stuck { bounds.max } else { index.entered() };
+        let last = known_end.min(QueueOffset(next.0.saturating_add(TURN as u64)));
         // Up to where nothing is needed once all of this is done.
         let mut free = None;
         let mut timers = Vec::new();
@@ -94,7 +97,9 @@ impl TimerDelivery {
             match entry.map_err(missing::not_now)? {
                 Some(entry) if entry.physical >= end => free = Some(entry.physical),
                 Some(entry) => {
-                    timers.extend(self.timer_in(next, entry.physical)?.filter(|timer| !self.java.has_delivered(timer)));
+                    let timer = self.timer_in(next, entry.physical)?;
+                    timers
+                        .extend(timer.filter(|timer| !self.java.has_delivered(timer) && !index.was_dealt_with(timer)));
                     next = next.next();
                 }
                 None => next = next.next(),
@@ -102,12 +107,14 @@ impl TimerDelivery {
         }
         if next >= bounds.max {
             free = Some(dispatched);
-        } else if free.is_none() && next >= index.entered() {
+        } else if free.is_none() && next >= known_end {
             // What is not entered yet needs the log from there on.
             let entry = self.store.queue_entry(TIMER_TOPIC, QUEUE, next, Effort::Full).ok().flatten();
             free = entry.map(|entry| entry.physical).filter(|physical| *physical >= end);
         }
-        let waiting = index.waiting(&timers)?;
+        let entered = timers.partition_point(|timer| timer.offset < index.entered());
+        let mut waiting = index.waiting(&timers[..entered])?;
+        waiting.extend(&timers[entered..]);
         let mut bytes = 0;
         for (at, timer) in waiting.iter().enumerate() {
             if bytes >= TURN_BYTES {
@@ -123,7 +130,7 @@ impl TimerDelivery {
         }
         index.carry(&waiting, next);
         progress.done = free.map(|free| (next, free));
-        Ok(free.is_none() && progress.under_way.is_none() && next < index.entered())
+        Ok(free.is_none() && progress.under_way.is_none() && next < known_end)
     }
 
     /// Tells how much of the log is not needed any more, as far as that is saved.

@@ -283,3 +283,85 @@ fn nothing_is_held_that_nobody_waits_for() {
     assert_eq!(house.count(TIMER_TOPIC, 0), 1, "it is not stored again");
     house.timers.stop();
 }
+
+#[test]
+fn a_sync_that_failed_holds_no_segment_for_ever() {
+    let house = House::small();
+    for (in_ms, topic) in [(HOUR, "Hour"), (2 * HOUR, "Two")] {
+        house.at(in_ms, topic, "");
+    }
+    house.wait_waiting(2);
+    let end = house.fill_segment();
+    house.disk.fail_syncs("/timers/0");
+    // It begins to be carried on, and that cannot be saved.
+    wait_until("no sync has failed", || {
+        assert!(house.needed_before(end).is_some());
+        house.disk.refused() > 0
+    });
+    house.disk.recover();
+    house.wait_free(end);
+    let house = house.killed(end);
+    house.wait_entered();
+    for (passes, topic) in [(HOUR, "Hour"), (HOUR, "Two")] {
+        house.pass(passes);
+        house.wait_for(topic, 0, 1);
+    }
+    house.wait_waiting(0);
+    house.timers.stop();
+}
+
+#[test]
+fn a_disk_that_is_full_to_the_last_byte_gets_room() {
+    let house = House::small();
+    house.at(HOUR, "Hour", "");
+    house.wait_waiting(1);
+    let end = house.fill_segment();
+    house.disk.no_room("/timers/");
+    // In minutes that have no file yet.
+    house.at(1_000, "Second", "");
+    house.at(120_000, "Minutes", "");
+    house.wait_waiting(3);
+    house.wait_free(end);
+    house.pass(1_000);
+    house.wait_for("Second", 0, 1);
+    let more = house.fill_segment();
+    house.wait_free(more);
+    wait_until("it is not saved that it came", || house.saved().delivered_ms == house.now_ms());
+    let house = house.killed(more);
+    house.wait_entered();
+    for (passes, topic) in [(119_000, "Minutes"), (HOUR, "Hour")] {
+        house.pass(passes);
+        house.wait_for(topic, 0, 1);
+    }
+    house.timers.stop();
+    house.see();
+    assert_eq!(["Hour", "Second", "Minutes"].map(|topic| house.count(topic, 0)), [1; 3]);
+}
+
+#[test]
+fn a_late_timer_that_a_full_disk_does_not_take_holds_not_its_own_segment_either() {
+    let house = House::small();
+    // It notices soon, and nothing goes by itself.
+    let interval = Duration::from_millis(20);
+    house.store.change_retention(RetentionRules { interval, forced: false, ..RetentionRules::default() });
+    house.at(1_000, "First", "");
+    house.wait_waiting(1);
+    house.pass(1_000);
+    house.wait_for("First", 0, 1);
+    house.timers.stop();
+    house.at(-500, "Late", "");
+    house.at(HOUR, "Hour", "");
+    let end = house.fill_segment();
+    house.disk.pretend_used(0.99);
+    wait_until("the disk does not count as full", || house.store.check_writable().is_err());
+    house.timers.start().unwrap();
+    house.wait_free(end);
+    assert_eq!(house.count("Late", 0), 0);
+    let house = house.killed(end);
+    house.wait_for("Late", 0, 1);
+    house.pass(HOUR);
+    house.wait_for("Hour", 0, 1);
+    house.timers.stop();
+    house.see();
+    assert_eq!(["Late", "Hour"].map(|topic| house.count(topic, 0)), [1, 1]);
+}

@@ -42,6 +42,9 @@ pub(super) enum TurnError {
     Append(#[from] AppendError),
     #[error("the timer index: {0}")]
     Index(#[from] io::Error),
+    /// No more is entered.
+    #[error("the disk has no room for the timers' files, and in memory there are as many as may be")]
+    NoRoom,
 }
 
 impl TimerDelivery {
@@ -57,7 +60,7 @@ impl TimerDelivery {
         // what was entered before, for a while only.
         let entered = self.enter_all(index, bell);
         // Then nothing can be delivered, and there is room again only when segments can go.
-        let is_full = matches!(entered, Err(TurnError::Append(AppendError::DiskFull { .. })));
+        let is_full = matches!(entered, Err(TurnError::Append(AppendError::DiskFull { .. }) | TurnError::NoRoom));
         let held_up_ms = if entered.is_ok() { 0 } else { HELD_UP_MAX_MS };
         let not_from_ms = carried.not_from_ms(index.entered());
         // What takes back must not pass copies that are stored and cannot be entered.
@@ -133,14 +136,17 @@ impl TimerDelivery {
     fn enter_all(&self, index: &mut TimerIndex, bell: &Bell) -> Result<(), TurnError> {
         loop {
             // First: what cannot be written must not become more and more.
-            index.write()?;
+            index.write_what_fits()?;
             if bell.is_stopping() {
                 return Ok(());
+            }
+            if !index.takes_more() {
+                return Err(TurnError::NoRoom);
             }
             let more = self.enter(index);
             self.tell(index);
             if !more? {
-                return Ok(index.write()?);
+                return Ok(index.write_what_fits()?);
             }
         }
     }
@@ -181,7 +187,7 @@ impl TimerDelivery {
         Ok(true)
     }
 
-    fn timer_at(&self, offset: QueueOffset) -> Result<Option<Timer>, AppendError> {
+    pub(super) fn timer_at(&self, offset: QueueOffset) -> Result<Option<Timer>, AppendError> {
         Ok(self.with_record(offset, |record| timer_of(record, offset))?.flatten())
     }
 

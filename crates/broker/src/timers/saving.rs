@@ -1,13 +1,16 @@
 //! What is saved of the timers, and when: never more than what the log has on disk.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ferromq_store::{TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError, Want};
+use ferromq_protocol::topics::TIMER_TOPIC;
+use ferromq_store::{AppendError, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError, Want};
 
-use super::TimerDelivery;
+use super::delivery::TurnError;
+use super::{QUEUE, TimerDelivery};
 use crate::save_after_flush::SaveAfterFlush;
 use crate::worker::Bell;
 
@@ -18,6 +21,9 @@ pub(super) struct SavePeriods {
     /// Otherwise: those since then are only entered again.
     pub entered: Duration,
 }
+
+/// Between two tries to make files anew of which a failed sync has left in doubt what is on the disk: each reads all that waits.
+const RENEWAL_PAUSE: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(60);
 
 /// The same while a segment of the log is held up.
 const HELD_UP: Duration = Duration::from_millis(200);
@@ -35,6 +41,8 @@ pub(super) struct IndexSaver {
     running: Option<RunningSave>,
     /// The log tells of the first failure in a row.
     pub failing: bool,
+    /// Before files that are in doubt are tried to be made anew.
+    pause: Duration,
 }
 
 struct RunningSave {
@@ -44,7 +52,13 @@ struct RunningSave {
 
 impl IndexSaver {
     pub fn new() -> IndexSaver {
-        IndexSaver { last: Instant::now(), next: SaveAfterFlush::default(), running: None, failing: false }
+        IndexSaver {
+            last: Instant::now(),
+            next: SaveAfterFlush::default(),
+            running: None,
+            failing: false,
+            pause: Duration::ZERO,
+        }
     }
 
     fn begin(&mut self, index: &mut TimerIndex, checkpoint: TimerCheckpoint) -> io::Result<()> {
@@ -85,6 +99,9 @@ impl TimerDelivery {
         }
         let marks = self.store.watermarks();
         saving.end(index, false)?;
+        if index.is_in_doubt() {
+            return self.renew(index, saving, bell);
+        }
         if saving.running.is_none()
             && let Some(checkpoint) = saving.next.take_flushed(marks.flushed)
         {
@@ -105,15 +122,42 @@ impl TimerDelivery {
     }
 }
 
+impl TimerDelivery {
+    /// Makes files anew that are in doubt, out of the queue; until then nothing is saved. Waits for the disk.
+    fn renew(&self, index: &mut TimerIndex, saving: &mut IndexSaver, bell: &Bell) -> io::Result<()> {
+        if saving.last.elapsed() < saving.pause {
+            return Ok(());
+        }
+        let begin = self.store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default().min;
+        let renewed = index.renew(begin, |offset| {
+            if bell.is_stopping() {
+                return Err(TurnError::from(AppendError::Closed));
+            }
+            Ok(self.timer_at(offset)?.filter(|timer| !self.java.has_delivered(timer)))
+        });
+        saving.last = Instant::now();
+        saving.pause = match renewed {
+            Ok(()) => Duration::ZERO,
+            Err(_) => (saving.pause * 2).clamp(RENEWAL_PAUSE.start, RENEWAL_PAUSE.end),
+        };
+        renewed.map_err(|error| match error {
+            TurnError::Index(error) => error,
+            error => io::Error::other(error),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ferromq_store::LocalDisk;
+    use ferromq_protocol::QueueOffset;
+    use ferromq_store::{LocalDisk, Timer};
 
     #[test]
     fn a_save_that_cannot_begin_is_not_tried_again_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), 0).unwrap();
+        index.enter(Some(Timer { due_ms: 1, offset: QueueOffset(0), cancels: false }));
         let checkpoint = index.checkpoint();
         let save = index.begin_save(checkpoint).unwrap();
         index.end_save(&save, Err(TimerSaveError::Sync(io::Error::other("bad block")))).unwrap_err();

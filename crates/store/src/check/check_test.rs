@@ -446,14 +446,16 @@ fn damage_of_timers_is_found() {
     std::fs::remove_file(&path).unwrap();
     assert_found(&site, Part::Timers, &file, None, "has 0 of 3 timers of its minute");
     std::fs::write(&path, &good).unwrap();
+    // Both of its places.
     flip(&site, "timers/checkpoint", 3);
+    flip(&site, "timers/checkpoint", 4096 + 3);
     assert_found(&site, Part::Timers, "timers/checkpoint", None, "damaged");
     let mut ahead = TimerIndex::open(Arc::new(LocalDisk), root(&site).join("timers"), START_MS).unwrap();
     ahead.skip_to(QueueOffset(9));
     ahead.save(ahead.checkpoint()).unwrap();
     assert_found(&site, Part::Timers, "timers/checkpoint", 0, "entered up to 9, it ends at 3");
     std::fs::remove_file(root(&site).join("timers/checkpoint")).unwrap();
-    assert_found(&site, Part::Timers, "timers/checkpoint", None, "cannot be read");
+    assert_found(&site, Part::Timers, "timers/checkpoint", None, "missing");
     // Unless the broker was killed: before it was written for the first time, say.
     std::fs::write(root(&site).join("abort"), b"1").unwrap();
     assert_eq!(faults(&site), []);

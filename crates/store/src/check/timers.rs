@@ -13,9 +13,8 @@ use super::queues::Queues;
 use super::report::{Counted, Part, Report};
 use super::window::Window;
 use crate::files::{self, segment_name};
-use crate::timer_index::{
-    CHECKPOINT_LEN, ENTRY_LEN, MINUTE_MS, Timer, TimerCheckpoint, decode_checkpoint, decode_timer, minute_of,
-};
+use crate::timer_checkpoint::{Found, LACKING, TimerCheckpoint, path_in};
+use crate::timer_index::{ENTRY_LEN, MINUTE_MS, Timer, decode_timer, minute_of};
 
 /// Timer messages wait in this queue.
 const QUEUE: u32 = 0;
@@ -66,27 +65,41 @@ pub fn check(
             minutes.push((minute, path));
         }
     }
-    let path = dir.join("checkpoint");
-    let read = Window::open(&path, CHECKPOINT_LEN)
-        .and_then(|mut window| Ok(decode_checkpoint(window.bytes(0, CHECKPOINT_LEN)?)));
-    let checkpoint = match read {
-        Ok(checkpoint) => checkpoint,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && minutes.is_empty() => {
-            return Ok(TimerTotals::default());
+    let path = path_in(dir);
+    let found = match Found::read(dir) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
+        Err(error) => {
+            report.fault(Part::Timers, &path, None, format_args!("cannot be read: {error}"));
+            Found::Damaged
         }
+    };
+    let (checkpoint, lacks) = match found {
+        Found::Checkpoint(saved) => (saved.checkpoint, saved.entries == LACKING),
+        Found::Nothing if minutes.is_empty() => return Ok(TimerTotals::default()),
         // Killed before it was written the first time.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !clean => {
+        Found::Nothing if !clean => {
             report.note(Part::Timers, &path, None, "not there yet: all timer messages are entered again");
             return Ok(TimerTotals::default());
         }
-        Err(error) => {
-            report.fault(Part::Timers, &path, None, format_args!("cannot be read: {error}"));
-            None
+        Found::Nothing => {
+            report.fault(
+                Part::Timers,
+                &path,
+                None,
+                "missing, or with nothing in it: all timer messages are entered again, those delivered too",
+            );
+            return Ok(TimerTotals::default());
         }
-    };
-    let Some(checkpoint) = checkpoint else {
-        report.fault(Part::Timers, &path, None, "damaged: all timer messages are entered again, those delivered too");
-        return Ok(TimerTotals::default());
+        Found::Damaged => {
+            report.fault(
+                Part::Timers,
+                &path,
+                None,
+                "damaged: all timer messages are entered again, those delivered too",
+            );
+            return Ok(TimerTotals::default());
+        }
     };
     let end = queues.end(TIMER_TOPIC, QUEUE).unwrap_or(0);
     if checkpoint.entered.0 > end {
@@ -110,7 +123,11 @@ pub fn check(
         if there < *count {
             let path = dir.join(segment_name(minute.unsigned_abs()));
             let what = format_args!("has {there} of {count} timers of its minute that the queue has");
-            report.fault(Part::Timers, &path, None, what);
+            if lacks {
+                report.note(Part::Timers, &path, None, format_args!("{what}: what is missing is entered again"));
+            } else {
+                report.fault(Part::Timers, &path, None, what);
+            }
         }
     }
     totals.waiting = totals.waiting.max(found.values().sum());

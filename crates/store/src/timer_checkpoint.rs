@@ -1,0 +1,305 @@
+//! The file that says how far the timers are: two places, written in turns, so that it is saved also where nothing can be made any more.
+//!
+//! A disk that is full to the last byte gets room when a segment of the log goes, and that waits for this file. So it is made as a whole
+//! while there is room, and written in place from then on: a save goes where the one before the last is, and what a crash leaves of it
+//! costs that save alone. Layout: docs/format.md, "Timers".
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use ferromq_protocol::QueueOffset;
+
+use crate::disk::{Disk, PAGE, sync_failed};
+use crate::files::replace;
+
+/// The checkpoint as it was before timers were carried on, with its sum: each place still begins with it.
+const HEAD_LEN: usize = 20;
+const WHOLE_LEN: usize = 40;
+/// With the number of entries that the files have, behind what says how far they are.
+const COUNTED_LEN: usize = WHOLE_LEN + 12;
+/// With what says which of two is the later one.
+const NUMBERED_LEN: usize = COUNTED_LEN + 12;
+/// From one place to the other: no device writes both at once.
+pub const SLOT_LEN: usize = PAGE;
+pub const FILE_LEN: usize = 2 * SLOT_LEN;
+/// This many entries say that the files lack something that is not all entered again yet.
+pub const LACKING: u64 = u64::MAX;
+
+/// What is durable: the queue was read up to `entered`, and what was due by `delivered_ms` has been delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimerCheckpoint {
+    pub entered: QueueOffset,
+    pub delivered_ms: i64,
+    /// What the queue has before it and waits is there once more, behind, and is delivered from there.
+    pub carried: QueueOffset,
+    /// The latest due time of which anything was ever delivered: later than `delivered_ms` when the clock was set back.
+    pub latest_ms: i64,
+}
+
+/// What a file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing was saved yet.
+    Nothing,
+    Damaged,
+    Checkpoint(SavedCheckpoint),
+}
+
+/// A checkpoint that was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedCheckpoint {
+    pub checkpoint: TimerCheckpoint,
+    /// That the files of minutes must have together; 0 where it does not say.
+    pub entries: u64,
+    /// Grows with each save; 0 in files that have one place.
+    number: u64,
+}
+
+impl Found {
+    /// Of the whole content of a file, or its first [`FILE_LEN`] bytes.
+    pub fn in_file(bytes: &[u8]) -> Found {
+        let places = bytes.chunks(SLOT_LEN).take(2).filter_map(decode);
+        match places.max_by_key(|saved| saved.number) {
+            Some(saved) => Found::Checkpoint(saved),
+            None if bytes.len() == FILE_LEN && bytes.iter().all(|byte| *byte == 0) => Found::Nothing,
+            None => Found::Damaged,
+        }
+    }
+
+    /// Of the file in a directory of timers; an error of [`io::ErrorKind::NotFound`] if there is none.
+    pub fn read(dir: &Path) -> io::Result<Found> {
+        let mut bytes = Vec::with_capacity(FILE_LEN);
+        File::open(path_in(dir))?.take(FILE_LEN as u64).read_to_end(&mut bytes)?;
+        Ok(Found::in_file(&bytes))
+    }
+}
+
+/// The file. One thread at a time writes it.
+#[derive(Debug)]
+pub struct CheckpointFile {
+    path: PathBuf,
+    number: u64,
+    /// Where the next one goes, if the file has its two places and none of them is in doubt. Otherwise it is made anew.
+    next: Option<usize>,
+}
+
+impl CheckpointFile {
+    /// Opens the file in `dir`, or makes it. What it says is on the disk when this returns.
+    pub fn open(disk: &dyn Disk, dir: &Path) -> io::Result<(CheckpointFile, Found)> {
+        let path = path_in(dir);
+        let mut bytes = Vec::with_capacity(FILE_LEN);
+        let found = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
+            opened => {
+                let file = opened?;
+                // A save before a kill may have got no further than into memory.
+                disk.sync_file(&path, &file).map_err(sync_failed)?;
+                let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(FILE_LEN);
+                bytes.resize(len, 0);
+                disk.read(&path, &file, &mut bytes, 0)?;
+                Found::in_file(&bytes)
+            }
+        };
+        let mut number = 0;
+        let mut next = None;
+        if let Found::Checkpoint(saved) = found {
+            number = saved.number;
+            let is_second = bytes.get(SLOT_LEN..).and_then(decode).is_some_and(|second| second == saved);
+            next = (bytes.len() == FILE_LEN).then_some(if is_second { 0 } else { SLOT_LEN });
+        } else if found == Found::Nothing && bytes.len() == FILE_LEN {
+            next = Some(0);
+        }
+        let mut file = CheckpointFile { path, number, next };
+        if file.next.is_none() {
+            // While there is room. A file of before there were two places stays as good as it was.
+            let made = match found {
+                Found::Checkpoint(saved) => file.make(disk, saved.checkpoint, saved.entries),
+                Found::Nothing => replace(disk, &file.path, &[0; FILE_LEN]).map(|()| file.next = Some(0)),
+                // Says so until something is saved.
+                Found::Damaged => Ok(()),
+            };
+            if let Err(error) = made {
+                tracing::warn!(path = %file.path.display(), %error, "the timers' checkpoint cannot be made now: it needs room on the disk when it is saved");
+            }
+        }
+        Ok((file, found))
+    }
+
+    /// Durable when this returns. After an error the one before is there, or this one.
+    pub fn write(&mut self, disk: &dyn Disk, checkpoint: TimerCheckpoint, entries: u64) -> io::Result<()> {
+        let Some(at) = self.next else { return self.make(disk, checkpoint, entries) };
+        let file = match OpenOptions::new().write(true).open(&self.path) {
+            // Somebody has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.make(disk, checkpoint, entries),
+            opened => opened?,
+        };
+        // What fails leaves the other place as it is, and the next try comes here again.
+        disk.write(&self.path, &file, &encode(checkpoint, entries, self.number + 1), at as u64)?;
+        if let Err(error) = disk.sync_file(&self.path, &file) {
+            // A second sync may succeed without having written anything.
+            self.next = None;
+            return Err(sync_failed(error));
+        }
+        self.number += 1;
+        self.next = Some(SLOT_LEN - at);
+        Ok(())
+    }
+
+    fn make(&mut self, disk: &dyn Disk, checkpoint: TimerCheckpoint, entries: u64) -> io::Result<()> {
+        let mut bytes = encode(checkpoint, entries, self.number + 1);
+        bytes.resize(FILE_LEN, 0);
+        replace(disk, &self.path, &bytes)?;
+        self.number += 1;
+        self.next = Some(SLOT_LEN);
+        Ok(())
+    }
+}
+
+pub fn path_in(dir: &Path) -> PathBuf {
+    dir.join("checkpoint")
+}
+
+/// Of one place; `None` when it is damaged or nothing was ever written there.
+fn decode(bytes: &[u8]) -> Option<SavedCheckpoint> {
+    let is_whole = |len: usize| {
+        let (content, sum) = bytes.get(..len)?.split_at(len - 4);
+        (checksum(content).to_be_bytes() == sum).then_some(())
+    };
+    let long = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
+    is_whole(HEAD_LEN)?;
+    let (entered, delivered_ms) = (QueueOffset(long(0)?), long(8)?.cast_signed());
+    if bytes.len() == HEAD_LEN {
+        // Nothing had been carried on yet.
+        let checkpoint = TimerCheckpoint { entered, delivered_ms, carried: QueueOffset(0), latest_ms: delivered_ms };
+        return Some(SavedCheckpoint { checkpoint, entries: 0, number: 0 });
+    }
+    is_whole(WHOLE_LEN)?;
+    let (carried, latest_ms) = (QueueOffset(long(20)?), long(28)?.cast_signed());
+    let checkpoint = TimerCheckpoint { entered, delivered_ms, carried, latest_ms };
+    if bytes.len() >= NUMBERED_LEN {
+        is_whole(COUNTED_LEN)?;
+        is_whole(NUMBERED_LEN)?;
+        return Some(SavedCheckpoint { checkpoint, entries: long(WHOLE_LEN)?, number: long(COUNTED_LEN)? });
+    }
+    // Files of before there were two places: what they may lack counts as not said.
+    let entries = is_whole(COUNTED_LEN).and_then(|()| long(WHOLE_LEN)).unwrap_or(0);
+    Some(SavedCheckpoint { checkpoint, entries, number: 0 })
+}
+
+/// One place, all of it.
+fn encode(checkpoint: TimerCheckpoint, entries: u64, number: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(FILE_LEN);
+    let mut part = |numbers: &[u64]| {
+        numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
+        bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
+    };
+    part(&[checkpoint.entered.0, checkpoint.delivered_ms.cast_unsigned()]);
+    part(&[checkpoint.carried.0, checkpoint.latest_ms.cast_unsigned()]);
+    part(&[entries]);
+    part(&[number]);
+    bytes.resize(SLOT_LEN, 0);
+    bytes
+}
+
+/// The bit that records' checksums leave out is no loss here either.
+fn checksum(bytes: &[u8]) -> u32 {
+    ferromq_protocol::message::record::body_crc(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::LocalDisk;
+    use crate::testing::PowerDisk;
+
+    fn checkpoint(entered: u64) -> TimerCheckpoint {
+        TimerCheckpoint { entered: QueueOffset(entered), delivered_ms: 8, carried: QueueOffset(5), latest_ms: 9 }
+    }
+
+    fn entered(dir: &Path) -> Option<u64> {
+        match Found::read(dir).unwrap() {
+            Found::Checkpoint(saved) => Some(saved.checkpoint.entered.0),
+            Found::Nothing => None,
+            Found::Damaged => panic!("damaged"),
+        }
+    }
+
+    #[test]
+    fn each_save_leaves_the_one_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut file, found) = CheckpointFile::open(&LocalDisk, dir.path()).unwrap();
+        assert_eq!((found, entered(dir.path())), (Found::Nothing, None));
+        for n in 1..6 {
+            file.write(&LocalDisk, checkpoint(n), 7).unwrap();
+            assert_eq!(entered(dir.path()), Some(n));
+            let whole = fs::read(path_in(dir.path())).unwrap();
+            assert_eq!(whole.len(), FILE_LEN);
+            // Whichever byte of the last one is damaged, the other one holds.
+            let last = if n % 2 == 1 { 0 } else { SLOT_LEN };
+            for at in last..last + NUMBERED_LEN {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1;
+                match Found::in_file(&damaged) {
+                    Found::Checkpoint(saved) => assert_eq!(saved.checkpoint.entered.0, n - 1),
+                    other => assert_eq!((n, other), (1, Found::Damaged)),
+                }
+            }
+            if n == 3 {
+                let found;
+                (file, found) = CheckpointFile::open(&LocalDisk, dir.path()).unwrap();
+                let saved = SavedCheckpoint { checkpoint: checkpoint(3), entries: 7, number: 3 };
+                assert_eq!(found, Found::Checkpoint(saved));
+            }
+        }
+    }
+
+    #[test]
+    fn files_with_one_place_are_understood_and_get_two() {
+        let numbered = encode(checkpoint(7), 3, 0);
+        for (len, entries) in [(HEAD_LEN, 0), (WHOLE_LEN, 0), (COUNTED_LEN, 3)] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(path_in(dir.path()), &numbered[..len]).unwrap();
+            let carried = QueueOffset(if len == HEAD_LEN { 0 } else { 5 });
+            let latest_ms = if len == HEAD_LEN { 8 } else { 9 };
+            let before = TimerCheckpoint { carried, latest_ms, ..checkpoint(7) };
+            for number in 0..2 {
+                let (_, found) = CheckpointFile::open(&LocalDisk, dir.path()).unwrap();
+                assert_eq!(found, Found::Checkpoint(SavedCheckpoint { checkpoint: before, entries, number }));
+            }
+        }
+        for len in (1..COUNTED_LEN).filter(|len| *len != HEAD_LEN) {
+            let expected = if len < WHOLE_LEN { Found::Damaged } else { Found::in_file(&numbered[..WHOLE_LEN]) };
+            assert_eq!(Found::in_file(&numbered[..len]), expected, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_save_that_fails_anywhere_leaves_the_one_before_and_the_next_one_holds() {
+        for failing in 0..7 {
+            let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(PowerDisk::default()));
+            let timers = dir.path().join("timers");
+            fs::create_dir(&timers).unwrap();
+            let (mut file, _) = CheckpointFile::open(&*disk, &timers).unwrap();
+            disk.all_is_synced(dir.path());
+            for n in 1..4 {
+                file.write(&*disk, checkpoint(n), 0).unwrap();
+            }
+            // In place, and then, where its sync fails, as a new file.
+            *disk.fails_after.lock() = Some(failing % 2);
+            file.write(&*disk, checkpoint(4), 0).unwrap_err();
+            *disk.fails_after.lock() = Some(failing);
+            let second = file.write(&*disk, checkpoint(5), 0);
+            *disk.fails_after.lock() = None;
+            disk.power_loss(dir.path(), || true);
+            assert_eq!(entered(&timers), Some(if second.is_ok() { 5 } else { 3 }), "after {failing}");
+            let (mut file, _) = CheckpointFile::open(&*disk, &timers).unwrap();
+            file.write(&*disk, checkpoint(6), 0).unwrap();
+            disk.power_loss(dir.path(), || true);
+            assert_eq!(entered(&timers), Some(6), "after {failing}");
+        }
+    }
+}
