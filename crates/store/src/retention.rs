@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ferromq_protocol::PhysicalOffset;
@@ -38,6 +38,8 @@ use crate::watermarks::Positions;
 
 /// While a segment is held up it is asked again so soon.
 const HELD_UP_PAUSE: Duration = Duration::from_secs(1);
+/// What waits and does not fit is not carried on for so long, unless something changes.
+const IN_VAIN_PAUSE: Duration = Duration::from_secs(3600);
 /// Rounds of a deletion by hand. Java: MAX_MANUAL_DELETE_FILE_TIMES.
 const ROUNDS_BY_HAND: u32 = 20;
 
@@ -141,6 +143,24 @@ struct HeldUp {
     since: Instant,
 }
 
+/// The log as it was when room began to be made: when all of that has gone, it shows what came of it.
+#[derive(Debug)]
+struct Turnover {
+    begin: u64,
+    end: u64,
+    /// Bytes carried on before.
+    carried: u64,
+}
+
+/// What waits is as long as what is to be kept: it goes round in the log, and gives no room.
+#[derive(Debug)]
+struct InVain {
+    since: Instant,
+    rules: RetentionRules,
+    /// From here on of the log it is tried again: so much has come since then that carrying on is no more than half of what is written.
+    again_at: u64,
+}
+
 /// A file on its way from the disk.
 #[derive(Debug)]
 struct Leaving {
@@ -164,6 +184,11 @@ pub struct Progress {
     failing: bool,
     /// Likewise the first round in which a disk that is too full gets no room.
     without_room: bool,
+    /// While room is wanted without a break.
+    turnover: Option<Turnover>,
+    in_vain: Option<InVain>,
+    /// It was said, since room began to be wanted.
+    told_in_vain: bool,
 }
 
 impl Progress {
@@ -190,6 +215,8 @@ pub struct Retention {
     pub root: PathBuf,
     /// All who need old messages are known: until then none goes.
     pub begun: AtomicBool,
+    /// Bytes of messages that were stored again because their segment was to go.
+    pub carried: AtomicU64,
     /// Rounds of a deletion by hand that are left.
     pub by_hand: AtomicU32,
     pub signal: Signal,
@@ -307,7 +334,12 @@ impl Retention {
         while deleted < rules.batch_max {
             let mut files = self.segments.all();
             let [first, next, ..] = &files[..] else { break };
-            let Some(reason) = self.reason(rules, used, by_hand, files.len(), first, next) else {
+            let for_room = self.reason_for_room(rules, used, files.len(), first);
+            if for_room.is_none() {
+                (progress.turnover, progress.in_vain, progress.told_in_vain) = (None, None, false);
+            }
+            let for_room = for_room.filter(|reason| !self.is_in_vain(*reason, rules, first, progress));
+            let Some(reason) = for_room.or_else(|| self.is_expired(rules, used, by_hand, first, next)) else {
                 progress.held_up = None;
                 break;
             };
@@ -330,7 +362,8 @@ impl Retention {
                 break;
             }
         }
-        let without_room = rules.are_exceeded_by(used) && deleted == 0 && progress.held_up.is_none();
+        let without_room =
+            rules.are_exceeded_by(used) && deleted == 0 && progress.held_up.is_none() && progress.in_vain.is_none();
         if without_room && !progress.without_room {
             let used = format!("{:.0}%", used * 100.0);
             tracing::warn!(
@@ -346,27 +379,62 @@ impl Retention {
         Ok(())
     }
 
-    /// Why the first segment is to go, if it is. Java: deleteExpiredFiles, isSpaceToDelete.
-    fn reason(
+    /// Why the first segment is to go whatever its age, if it is. Java: isSpaceToDelete.
+    fn reason_for_room(&self, rules: &RetentionRules, used: f64, count: usize, first: &LogFile) -> Option<Reason> {
+        if rules.forced && used > rules.forced_ratio.min(rules.full_ratio) {
+            return Some(Reason::DiskUsage);
+        }
+        let is_long = rules.reserved_bytes.is_some_and(|most| (count * first.len()) as u64 > most);
+        is_long.then_some(Reason::LogLength)
+    }
+
+    /// Whether the first segment is to go because of its age. Java: deleteExpiredFiles.
+    fn is_expired(
         &self,
         rules: &RetentionRules,
         used: f64,
         by_hand: bool,
-        count: usize,
         first: &LogFile,
         next: &LogFile,
     ) -> Option<Reason> {
-        if rules.forced && used > rules.forced_ratio.min(rules.full_ratio) {
-            return Some(Reason::DiskUsage);
-        }
-        if rules.reserved_bytes.is_some_and(|most| (count * first.len()) as u64 > most) {
-            return Some(Reason::LogLength);
-        }
         let now = self.clock.now_ms();
         let is_time = by_hand || rules.are_exceeded_by(used) || rules.hours.contain(Hours::at(now));
         let reserved_ms = i64::try_from(rules.reserved_time.as_millis()).unwrap_or(i64::MAX);
         let is_old = || self.stored_by(first, next).is_some_and(|stored| now.saturating_sub(stored) >= reserved_ms);
         (is_time && is_old()).then_some(Reason::Age)
+    }
+
+    /// Whether no room comes of letting segments go, because what waits in them is stored again and is most of the log. Said once.
+    fn is_in_vain(&self, reason: Reason, rules: &RetentionRules, first: &LogFile, progress: &mut Progress) -> bool {
+        let (written, carried) = (self.positions.written(), self.carried.load(Ordering::Acquire));
+        if let Some(in_vain) = &progress.in_vain {
+            let lasts =
+                in_vain.since.elapsed() < IN_VAIN_PAUSE && in_vain.rules == *rules && written < in_vain.again_at;
+            if lasts {
+                return true;
+            }
+            progress.in_vain = None;
+        }
+        let begun = Turnover { begin: first.start(), end: written, carried };
+        let turnover = progress.turnover.get_or_insert(begun);
+        if first.start() < turnover.end {
+            return false;
+        }
+        // All that was there then has gone, and room is wanted still.
+        let (gone, came_back) = (first.start() - turnover.begin, carried - turnover.carried);
+        progress.turnover = None;
+        if came_back < gone / 2 {
+            return false;
+        }
+        if !std::mem::replace(&mut progress.told_in_vain, true) {
+            tracing::warn!(
+                %reason, waiting_bytes = came_back,
+                "what waits in the log (messages for a given time, delayed ones, open transactions) is more than is to be kept: storing it again gives no room and pauses; allow more (fileReservedBytes, diskSpaceCleanForciblyRatio, a larger disk), or have less wait"
+            );
+        }
+        let again_at = written.saturating_add(came_back);
+        progress.in_vain = Some(InVain { since: Instant::now(), rules: rules.clone(), again_at });
+        true
     }
 
     /// When the last message of a segment was stored, or somewhat later: the store time of the first one behind it, which is why the log

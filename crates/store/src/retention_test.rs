@@ -758,3 +758,69 @@ fn is_gone(store: &Store, from: u64, to: u64) -> bool {
         entry.is_none_or(|entry| store.is_gone(entry.physical))
     })
 }
+
+/// Stores again at once what waits before a segment's end.
+struct Waits {
+    store: std::sync::Weak<Store>,
+    places: parking_lot::Mutex<Vec<PhysicalOffset>>,
+}
+
+impl Keeper for Waits {
+    fn name(&self) -> &'static str {
+        "timers"
+    }
+
+    fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
+        let store = self.store.upgrade()?;
+        for place in self.places.lock().iter_mut().filter(|place| **place < end) {
+            let bytes = store.message_at(*place, Effort::Full).unwrap().unwrap();
+            let record = Record::parse(&bytes).unwrap();
+            *place = store.append_carried(&message(T, 0, record.body(), "")).unwrap().physical_offset;
+        }
+        settle(&store);
+        None
+    }
+}
+
+#[test]
+fn what_waits_and_does_not_fit_is_not_carried_round_for_ever() {
+    let site = Site::new();
+    let store = Arc::new(open(&site));
+    // Five segments, or six.
+    let places = parking_lot::Mutex::new(put_many(&store, T, 18));
+    settle(&store);
+    let waits: Arc<dyn Keeper> = Arc::new(Waits { store: Arc::downgrade(&store), places });
+    store.add_keeper(Arc::clone(&waits));
+    let mut progress = Progress::default();
+    let mut go = |segments: u64, batch_max| {
+        let rules = RetentionRules { reserved_bytes: Some(segments * SEGMENT), batch_max, ..rules() };
+        store.change_retention(rules);
+        let before = store.watermarks().written;
+        store.retention.go_round(&mut progress);
+        settle(&store);
+        store.watermarks().written.0 - before.0
+    };
+    let told = |lines: &[String]| lines.iter().filter(|line| line.contains("waiting_bytes")).count();
+    let lines = logged(|| {
+        // All of it once, and then no more.
+        let written: Vec<_> = (0..20).map(|_| go(3, 2)).collect();
+        assert!(written[0] > 0 && written[10..].iter().all(|bytes| *bytes == 0), "{written:?}");
+        // As much has come as waits.
+        put_many(&store, "New", 40);
+        settle(&store);
+        let written: Vec<_> = (0..40).map(|_| go(3, 2)).collect();
+        assert!(written[0] > 0 && written[30..].iter().all(|bytes| *bytes == 0), "{written:?}");
+    });
+    assert_eq!(told(&lines), 1, "{lines:?}");
+    assert_eq!(store.queue_bounds("New", Q).unwrap().min, QueueOffset(40), "it goes first");
+    // With less to be kept, or more.
+    assert!(go(2, 1) > 0);
+    assert_eq!(go(20, 1), 0);
+    // What goes is of age by now.
+    site.advance(2 * HOUR_MS);
+    put_many(&store, "New", 4);
+    settle(&store);
+    store.retention.delete_by_hand();
+    assert!(go(20, 1) > 0);
+    assert!(offsets(&store, T).len() >= 18, "what waits is there");
+}

@@ -13,7 +13,7 @@ pub use writing::Want;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -235,6 +235,7 @@ impl Store {
             log_dirs: Arc::clone(&log_dirs),
             root: config.root.clone(),
             begun: AtomicBool::new(false),
+            carried: AtomicU64::new(0),
             by_hand: AtomicU32::new(0),
             signal: Signal::default(),
             stop: AtomicBool::new(false),

@@ -47,6 +47,7 @@ impl Store {
     /// as long as the log's bytes are there: it is what lets the disk have room again.
     pub fn append_carried(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
         let appended = self.put_up_to(message, i32::MAX as usize, Health::check_sound)?;
+        self.retention.carried.fetch_add(appended.record_len as u64, Ordering::AcqRel);
         self.wake_threads();
         Ok(appended)
     }
