@@ -12,8 +12,8 @@ use ferromq_protocol::{PhysicalOffset, QueueOffset};
 use ferromq_store::{AppendError, Round, Want};
 use tracing::{debug, error, warn};
 
-use super::messages::Place;
-use super::pending::Half;
+use super::messages::{Place, give_up_age_ms};
+use super::pending::{Ages, Half};
 use super::{OpenTransactions, QUEUE};
 use crate::missing;
 use crate::save_after_flush::SaveAfterFlush;
@@ -57,15 +57,19 @@ impl OpenTransactions {
     pub(super) fn round(&self, bell: &Bell) {
         let config = self.parts.config.current().clone();
         let Some(bounds) = self.parts.store.queue_bounds(TRANSACTION_HALF_TOPIC, QUEUE) else { return };
-        let timeout_ms = i64::try_from(config.transaction_time_out).unwrap_or(i64::MAX);
+        let ages = Ages {
+            asked: i64::try_from(config.transaction_time_out).unwrap_or(i64::MAX),
+            given_up: give_up_age_ms(&config),
+        };
         let mut from = QueueOffset(0);
         let mut failed = None;
         while !bell.is_stopping() {
             let now = self.parts.forward.now_ms();
             // Copies made in this round are behind its end.
-            let Some(half) = self.pending.lock().next_due(from, bounds.max, now, timeout_ms).cloned() else { break };
+            let Some(half) = self.pending.lock().next_due(from, bounds.max, now, ages).cloned() else { break };
             from = half.queue_offset.next();
-            let checked = match self.check(&half, bounds.max, config.transaction_check_max, now) {
+            let is_over = half.is_too_old(now, ages);
+            let checked = match self.check(&half, bounds.max, config.transaction_check_max, is_over) {
                 Err(error) if error.is_of_the_message() => self.leave_out(&self.parts.store.round(), &half, &error),
                 checked => checked,
             };
@@ -82,8 +86,8 @@ impl OpenTransactions {
         }
     }
 
-    /// Asks after one, or gives it up. `end` is that of the half queue.
-    fn check(&self, half: &Half, end: QueueOffset, checks_max: u32, now: i64) -> Result<(), AppendError> {
+    /// Asks after one, or gives it up, as in any case if its time `is_over`. `end` is that of the half queue.
+    fn check(&self, half: &Half, end: QueueOffset, checks_max: u32, is_over: bool) -> Result<(), AppendError> {
         let round = &self.parts.store.round();
         if half.lacks_op_only() {
             return self.end_without(round, half.queue_offset, half.put_aside);
@@ -98,7 +102,7 @@ impl OpenTransactions {
         let mut properties = Properties::parse(&record.properties());
         let checks: u32 =
             properties.value(names::TRANSACTION_CHECK_TIMES).and_then(|times| times.parse().ok()).unwrap_or(0);
-        if checks >= checks_max || half.is_too_old(now) {
+        if checks >= checks_max || is_over {
             return self.give_up(round, half, &record);
         }
         let group = properties.value(names::PRODUCER_GROUP).unwrap_or_default();
@@ -214,7 +218,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use crate::testing::{NO_DESCRIPTORS, wait_refused};
-    use crate::transactions::house::house;
+    use crate::transactions::house::{house, house_with};
 
     #[test]
     fn a_clock_that_is_set_makes_no_transaction_older_or_younger() {
@@ -233,6 +237,23 @@ mod tests {
             house.pass(1);
             assert_eq!(house.open(), 0, "set by {by_ms}");
             house.store.close().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_given_up_after_the_time_that_files_are_kept() {
+        const HOUR: i64 = 3_600_000;
+        for (kept, hours) in [(1, 1), (72, 72), (0, 1)] {
+            // Nobody is there to be asked.
+            let house = house_with(9);
+            let config = &house.transactions.table.parts.config;
+            config.update(&[("fileReservedTime", kept.to_string())]).unwrap();
+            house.begin("");
+            house.see();
+            house.pass(hours * HOUR);
+            assert_eq!(house.open(), 1, "{kept} hours");
+            house.pass(1);
+            assert_eq!(house.open(), 0, "{kept} hours");
         }
     }
 

@@ -48,7 +48,7 @@ impl OpenTransactions {
         self.carrying.turn_ends();
     }
 
-    fn carry_one(&self, half: &Half) -> Result<(), AppendError> {
+    pub(super) fn carry_one(&self, half: &Half) -> Result<(), AppendError> {
         let found = missing::look_up(&self.parts.store, "a half message", half.physical).map_err(missing::not_now)?;
         let Some(bytes) = found else {
             self.pending.lock().remove(half.queue_offset);

@@ -13,6 +13,7 @@ use tracing::error;
 use super::pending::Half;
 use super::{EndError, QUEUE, TransactionParts};
 use crate::clock::now_ms;
+use crate::config::BrokerConfig;
 use crate::destination::{self, DelayQueue, Destination};
 use crate::timers::TimerWish;
 
@@ -119,11 +120,20 @@ pub(super) struct Place {
     pub time: i64,
 }
 
-/// How old a message was when it was stored, in ms, as far as its producer's clock can be right: not yet to be made, or made days before,
-/// it cannot have been.
-pub(super) fn age_when_stored(born_ms: i64, stored_ms: i64) -> i64 {
+/// Of what a producer's clock says of a message that has just come, this much is believed, in ms: not yet to be made, or made days before, it
+/// cannot have been.
+pub(super) const BELIEVED_MS: i64 = 24 * 3_600_000;
+
+/// Age at which a transaction is given up, in ms: that at which its half would go with Java, but an hour at least. Java:
+/// `TransactionalMessageServiceImpl.needSkip`.
+pub(super) fn give_up_age_ms(config: &BrokerConfig) -> i64 {
+    i64::try_from(config.file_reserved_time).unwrap_or(i64::MAX).max(1).saturating_mul(3_600_000)
+}
+
+/// How old a message was when it was stored, in ms, as far as its producer's clock can be right.
+pub(super) fn age_when_stored(born_ms: i64, stored_ms: i64, believed_ms: i64) -> i64 {
     let age_ms = stored_ms.saturating_sub(born_ms);
-    if (0..24 * 3_600_000).contains(&age_ms) { age_ms } else { 0 }
+    if (0..believed_ms).contains(&age_ms) { age_ms } else { 0 }
 }
 
 /// Where the first copy of a half is or was, if this is not it.
@@ -180,8 +190,9 @@ mod tests {
     #[test]
     fn a_producers_clock_is_believed_within_reason() {
         const STORED: i64 = 1_800_000_000_000;
-        assert_eq!(age_when_stored(STORED - 5, STORED), 5);
-        assert_eq!([0, STORED + 1, i64::MIN, i64::MAX].map(|born| age_when_stored(born, STORED)), [0; 4]);
+        assert_eq!(age_when_stored(STORED - 5, STORED, BELIEVED_MS), 5);
+        let wrong = [0, STORED + 1, i64::MIN, i64::MAX];
+        assert_eq!(wrong.map(|born| age_when_stored(born, STORED, BELIEVED_MS)), [0; 4]);
     }
 
     #[test]

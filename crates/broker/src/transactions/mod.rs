@@ -41,7 +41,7 @@ use crate::places;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 use crate::worker::Worker;
-use messages::{age_when_stored, first_copy, immunity_ms, named_copies};
+use messages::{BELIEVED_MS, age_when_stored, first_copy, immunity_ms, named_copies};
 use pending::{Half, Moved, PendingHalves};
 
 /// The one queue of the half topic, the op topic, and the topic of given-up halves.
@@ -139,7 +139,7 @@ impl Transactions {
             queue_offset: appended.queue_offset,
             physical: appended.physical_offset,
             older: Vec::new(),
-            born_ms: stored_ms.saturating_sub(age_when_stored(born_ms, appended.store_timestamp)),
+            born_ms: stored_ms.saturating_sub(age_when_stored(born_ms, appended.store_timestamp, BELIEVED_MS)),
             stored_ms,
             immunity_ms: immunity.and_then(immunity_ms),
             ended: false,

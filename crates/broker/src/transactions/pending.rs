@@ -8,12 +8,19 @@ use std::ops::Bound;
 
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
-/// Age at which a transaction is given up. Java: the default of `fileReservedTime`.
-const AGE_MAX_MS: i64 = 72 * 3_600_000;
 /// Transactions that were given up and can still be committed.
 const GIVEN_UP_MAX: usize = 100_000;
 /// Op messages that one entry of [`PendingHalves::marks`] stands for: where reading starts need not be exact.
 const MARKS_PER_ENTRY: u64 = 64;
+
+/// Ages that matter, in ms.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ages {
+    /// From here on it is asked after: `transactionTimeOut`.
+    pub asked: i64,
+    /// Here it is given up.
+    pub given_up: i64,
+}
 
 /// A transaction that waits for its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,18 +61,18 @@ impl Half {
     }
 
     /// Whether it has waited long enough to be given up.
-    pub fn is_too_old(&self, now_ms: i64) -> bool {
-        now_ms.saturating_sub(self.born_ms) > AGE_MAX_MS
+    pub fn is_too_old(&self, now_ms: i64, ages: Ages) -> bool {
+        now_ms.saturating_sub(self.born_ms) > ages.given_up
     }
 
-    fn is_due(&self, now_ms: i64, timeout_ms: i64) -> bool {
-        if self.lacks_op_only() || self.is_too_old(now_ms) {
+    fn is_due(&self, now_ms: i64, ages: Ages) -> bool {
+        if self.lacks_op_only() || self.is_too_old(now_ms, ages) {
             return true;
         }
         match self.immunity_ms {
             Some(immunity) => now_ms.saturating_sub(self.born_ms) > immunity,
             // By our own clock, so that a producer whose clock is behind is not asked at once.
-            None => now_ms.saturating_sub(self.stored_ms) > timeout_ms,
+            None => now_ms.saturating_sub(self.stored_ms) > ages.asked,
         }
     }
 }
@@ -265,12 +272,12 @@ impl PendingHalves {
     }
 
     /// The next one to be asked after, in the order of their newest copies, from `from` on and before `end`.
-    pub fn next_due(&self, from: QueueOffset, end: QueueOffset, now_ms: i64, timeout_ms: i64) -> Option<&Half> {
+    pub fn next_due(&self, from: QueueOffset, end: QueueOffset, now_ms: i64, ages: Ages) -> Option<&Half> {
         if from >= end {
             return None;
         }
         let range = (Bound::Included(from), Bound::Excluded(end));
-        self.halves.range(range).map(|(_, half)| half).find(|half| half.is_due(now_ms, timeout_ms))
+        self.halves.range(range).map(|(_, half)| half).find(|half| half.is_due(now_ms, ages))
     }
 
     /// An op message at `op` has said that halves up to `highest_half` have ended.
@@ -301,12 +308,14 @@ impl PendingHalves {
 mod tests {
     use super::*;
 
+    const AGES: Ages = Ages { asked: 100, given_up: 10_000 };
+
     #[test]
     fn whatever_a_producer_says_a_half_is_looked_at_in_the_end() {
         let mut pending = PendingHalves::default();
         pending.insert(Half { immunity_ms: Some(i64::MAX), ..half(1, 0) });
-        assert!(pending.next_due(QueueOffset(0), QueueOffset(9), AGE_MAX_MS, 1).is_none());
-        assert!(pending.next_due(QueueOffset(0), QueueOffset(9), AGE_MAX_MS + 1, 1).is_some());
+        let due = |now| pending.next_due(QueueOffset(0), QueueOffset(9), now, AGES).is_some();
+        assert_eq!([due(AGES.given_up), due(AGES.given_up + 1)], [false, true]);
     }
 
     #[test]
@@ -395,7 +404,7 @@ mod tests {
     fn a_half_that_is_carried_on_is_asked_after_no_sooner() {
         let mut pending = pending([1]);
         assert_eq!(pending.moved(QueueOffset(1), QueueOffset(2), PhysicalOffset(200)), Moved::Open);
-        let due = |now| pending.next_due(QueueOffset(0), QueueOffset(3), now, 100).is_some();
+        let due = |now| pending.next_due(QueueOffset(0), QueueOffset(3), now, AGES).is_some();
         assert_eq!([due(100), due(101)], [false, true]);
     }
 
@@ -446,7 +455,7 @@ mod tests {
         pending.insert(half(3, 50));
         pending.insert(Half { immunity_ms: Some(500), ..half(4, 0) });
         let due = |pending: &PendingHalves, from, now| {
-            pending.next_due(QueueOffset(from), QueueOffset(5), now, 100).map(|half| half.queue_offset.0)
+            pending.next_due(QueueOffset(from), QueueOffset(5), now, AGES).map(|half| half.queue_offset.0)
         };
         assert_eq!(due(&pending, 0, 100), None);
         assert_eq!([due(&pending, 0, 101), due(&pending, 2, 101), due(&pending, 3, 101)], [Some(1), Some(2), None]);
@@ -454,9 +463,9 @@ mod tests {
         // A copy goes behind the end that the round began with.
         assert_eq!(pending.moved(QueueOffset(1), QueueOffset(5), PhysicalOffset(0)), Moved::Open);
         assert_eq!(due(&pending, 0, 300), Some(2));
-        assert_eq!(pending.next_due(QueueOffset(5), QueueOffset(5), 9_999, 0), None);
+        assert_eq!(pending.next_due(QueueOffset(5), QueueOffset(5), 9_999, AGES), None);
         // The next round asks after it again, whatever its copy's age.
-        let again = pending.next_due(QueueOffset(5), QueueOffset(6), 102, 100);
+        let again = pending.next_due(QueueOffset(5), QueueOffset(6), 102, AGES);
         assert_eq!(again.map(|half| half.queue_offset), Some(QueueOffset(5)));
     }
 

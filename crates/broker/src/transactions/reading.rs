@@ -6,7 +6,7 @@ use ferromq_protocol::message::properties::{names, property};
 use ferromq_protocol::topics::{TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups};
 use ferromq_store::ReadError;
 
-use super::messages::{age_when_stored, ended_by, first_copy, immunity_ms};
+use super::messages::{BELIEVED_MS, age_when_stored, ended_by, first_copy, give_up_age_ms, immunity_ms};
 use super::pending::{Half, PendingHalves};
 use super::{QUEUE, TransactionParts};
 use crate::missing;
@@ -20,6 +20,7 @@ impl TransactionParts {
     /// What they say of their age is by the wall clock, which shows `wall_ms` now.
     pub(super) fn read_halves(&self, pending: &mut PendingHalves, wall_ms: i64) -> Result<(), ReadError> {
         let forward_ms = self.forward.now_ms();
+        let give_up_ms = give_up_age_ms(&self.config.current());
         self.for_each(TRANSACTION_HALF_TOPIC, self.noted(TRANSACTION_HALF_TOPIC), |record| {
             let text = record.properties();
             let first = first_copy(record);
@@ -27,18 +28,22 @@ impl TransactionParts {
             let age_ms = wall_ms.saturating_sub(record.store_timestamp()).max(0);
             let stored_ms = forward_ms.saturating_sub(age_ms);
             let earlier = first.and_then(|first| pending.remove(first));
-            let (older, first_stored_ms) = match earlier {
+            // A copy may be as old as a half can get, and one that is older is over.
+            let believed_ms = if first.is_some() { give_up_ms.saturating_mul(2).max(BELIEVED_MS) } else { BELIEVED_MS };
+            let age_ms = age_when_stored(record.born_timestamp(), record.store_timestamp(), believed_ms);
+            let born_ms = stored_ms.saturating_sub(age_ms);
+            let (older, first_stored_ms, born_ms) = match earlier {
                 Some(mut earlier) => {
                     earlier.older.push(earlier.queue_offset);
-                    (earlier.older, earlier.stored_ms)
+                    (earlier.older, earlier.stored_ms, earlier.born_ms)
                 }
-                None => (first.into_iter().collect(), stored_ms),
+                None => (first.into_iter().collect(), stored_ms, born_ms),
             };
             pending.insert(Half {
                 queue_offset: record.queue_offset(),
                 physical: record.physical_offset(),
                 older,
-                born_ms: stored_ms.saturating_sub(age_when_stored(record.born_timestamp(), record.store_timestamp())),
+                born_ms,
                 stored_ms: first_stored_ms,
                 immunity_ms: property(&text, names::CHECK_IMMUNITY_TIME_IN_SECONDS).and_then(immunity_ms),
                 ended: false,
@@ -81,11 +86,37 @@ impl TransactionParts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use ferromq_store::Effort;
 
     use super::*;
     use crate::testing::{BAD_SECTOR, NO_DESCRIPTORS, wait_refused};
-    use crate::transactions::house::house;
+    use crate::transactions::house::{house, house_with};
+
+    #[test]
+    fn a_half_is_as_old_as_before_after_a_start() {
+        const HOUR: i64 = 3_600_000;
+        for is_first_read in [true, false] {
+            let house = house_with(9);
+            let half = house.begin("");
+            house.see();
+            house.pass(71 * HOUR);
+            let table = &house.transactions.table;
+            let known = table.pending.lock().get(half.queue_offset).cloned().unwrap();
+            table.carry_one(&known).unwrap();
+            house.see();
+            if !is_first_read {
+                // Its segment is gone.
+                table.parts.offsets.commit(TRANSACTION_HALF_TOPIC, groups::TRANSACTION, QUEUE, 1);
+            }
+            house.pass(HOUR / 2);
+            let mut found = PendingHalves::default();
+            table.parts.read_halves(&mut found, house.wall_ms.load(Ordering::SeqCst)).unwrap();
+            let born_ms = |pending: &PendingHalves| pending.get(QueueOffset(1)).map(|half| half.born_ms);
+            assert_eq!(born_ms(&found), born_ms(&table.pending.lock()), "the first one is read: {is_first_read}");
+        }
+    }
 
     #[test]
     fn a_start_that_cannot_read_a_transaction_now_fails_and_one_that_never_will_goes_on() {
