@@ -19,8 +19,6 @@ use crate::segments::Segments;
 /// A run of neighbouring records up to this long is copied together with others: shorter than what it costs to name it to
 /// the socket. Queues of a topic share the log, so most runs are one record.
 const COPIED_LEN_MAX: usize = 2048;
-/// Room taken at first for runs that are copied.
-const COPIED_ROOM_MAX: usize = 64 * 1024;
 
 /// Records that one read looks into for a filter: so many where connections wait meanwhile ...
 const LOOKED_INTO_BRIEFLY: usize = 64;
@@ -140,7 +138,7 @@ impl<'a> Collection<'a> {
         self.count += 1;
         self.len_bytes += place.len();
         self.removed_below = 0;
-        self.pieces.add(window, place, self.room.in_memory.count);
+        self.pieces.add(window, place);
         Ok(Collected::Message)
     }
 
@@ -167,7 +165,7 @@ impl<'a> Collection<'a> {
         let Some(next) = self.segments.find(entry.physical.0).and_then(Window::of) else { return Ok(None) };
         let Some(place) = next.place(entry) else { return Ok(None) };
         if let Some(before) = self.window.replace(next) {
-            self.pieces.end_run(&before);
+            self.pieces.end_runs(&before);
             before.file.check_read()?;
         }
         self.there = 0..0;
@@ -258,34 +256,33 @@ struct AnswerPieces {
     pieces: Vec<Bytes>,
     /// What comes after the pieces: runs that were copied.
     copied: Vec<u8>,
-    /// And after that: a run that may grow yet.
-    run: Range<usize>,
+    /// And after that: runs of neighbours in the window, not yet looked at.
+    runs: Vec<Range<usize>>,
 }
 
 impl AnswerPieces {
-    /// Adds a record at `place` of `window`, which is also that of the run; it is one of at most `expected`.
+    /// Adds a record at `place` of `window`, which is also that of the runs.
     #[inline]
-    fn add(&mut self, window: &Window, place: Range<usize>, expected: usize) {
-        if place.start == self.run.end && !self.run.is_empty() {
-            self.run.end = place.end;
-            return;
+    fn add(&mut self, window: &Window, place: Range<usize>) {
+        // Copied when all are known: until then the memory has time to give what is not in a cache, a third of a pull's work.
+        window.bytes.expect(&place);
+        match self.runs.last_mut() {
+            Some(run) if run.end == place.start => run.end = place.end,
+            _ => self.runs.push(place),
         }
-        if self.copied.capacity() == 0 {
-            self.copied.reserve(place.len().saturating_mul(expected).min(COPIED_ROOM_MAX));
-        }
-        self.end_run(window);
-        self.run = place;
     }
 
-    #[inline]
-    fn end_run(&mut self, window: &Window) {
-        let run = std::mem::take(&mut self.run);
-        if run.len() <= COPIED_LEN_MAX {
-            self.copied.extend_from_slice(&window.bytes[run]);
-        } else {
-            self.end_copied();
-            // Written, so it is there.
-            self.pieces.extend(window.file.slice(run).map(LogSlice::into_bytes));
+    fn end_runs(&mut self, window: &Window) {
+        let is_short = |run: &Range<usize>| run.len() <= COPIED_LEN_MAX;
+        self.copied.reserve(self.runs.iter().filter(|run| is_short(run)).map(Range::len).sum());
+        for run in std::mem::take(&mut self.runs) {
+            if is_short(&run) {
+                self.copied.extend_from_slice(&window.bytes[run]);
+            } else {
+                self.end_copied();
+                // Written, so it is there.
+                self.pieces.extend(window.file.slice(run).map(LogSlice::into_bytes));
+            }
         }
     }
 
@@ -297,7 +294,7 @@ impl AnswerPieces {
 
     fn into_pieces(mut self, window: Option<&Window>) -> Vec<Bytes> {
         if let Some(window) = window {
-            self.end_run(window);
+            self.end_runs(window);
         }
         self.end_copied();
         self.pieces

@@ -12,6 +12,8 @@
 //! the disk only where that may be.
 #![allow(unsafe_code, reason = "memory-mapped files; every block states its proof")]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::{Deref, Range};
@@ -33,6 +35,9 @@ use crate::mapping::Mapping;
 
 /// Most bytes prepared in one go: a quarter of a millisecond of work where memory is dear.
 pub const CHUNK_MAX: usize = 64 * 1024;
+/// Bytes that a processor brings from memory at once, and how often it is asked to for one range: it goes on by itself.
+const CACHE_LINE: usize = 64;
+const EXPECTED_LINES_MAX: usize = 32;
 static ZEROS: [u8; CHUNK_MAX] = [0; CHUNK_MAX];
 
 fn open_whole(path: &Path) -> io::Result<(File, Mapping)> {
@@ -390,6 +395,17 @@ pub struct LogSlice {
 }
 
 impl LogSlice {
+    /// Tells the processor that `range` of it will be read in a moment. Has no other effect.
+    pub fn expect(&self, range: &Range<usize>) {
+        #[cfg(target_arch = "x86_64")]
+        for at in range.clone().step_by(CACHE_LINE).take(EXPECTED_LINES_MAX) {
+            // SAFETY: asking for memory before it is needed reads nothing, and is left undone where there is none.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.as_ptr().wrapping_add(at).cast()) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = range;
+    }
+
     /// The bytes for a reply, without copying.
     pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
