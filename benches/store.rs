@@ -59,7 +59,7 @@ fn steps(criterion: &mut Criterion) {
         });
     });
     let catch_up = || {
-        while store.watermarks().dispatched < store.watermarks().written {
+        while store.watermarks().projected < store.watermarks().written {
             std::thread::yield_now();
         }
     };

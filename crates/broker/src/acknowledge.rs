@@ -35,7 +35,7 @@ pub(crate) trait Acknowledgement: Send + 'static {
     fn reply(self, kept: Result<(), BrokenPromise>) -> Reply;
 }
 
-/// The place where answers wait.
+/// Decides when answers go.
 pub(crate) struct Acknowledgements {
     pub topics: Arc<Topics>,
     pub admission: Arc<Admission>,

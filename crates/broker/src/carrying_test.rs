@@ -168,7 +168,7 @@ impl House {
     fn see(&self) {
         wait_until("not all is dispatched", || {
             let marks = self.store.watermarks();
-            marks.dispatched == marks.written
+            marks.projected == marks.written
         });
     }
 
@@ -187,7 +187,7 @@ impl House {
     /// Fills the segment that the log ends in, and gives its end.
     fn fill_segment(&self) -> PhysicalOffset {
         let end = PhysicalOffset((self.store.watermarks().written.0 / SEGMENT + 1) * SEGMENT);
-        while self.store.watermarks().dispatched <= end {
+        while self.store.watermarks().projected <= end {
             self.store.append(&message("Filler", QueueId(0), &[0; 2048], "")).unwrap();
         }
         end

@@ -256,7 +256,7 @@ impl LevelDelivery {
     /// Tells how much of the log no level needs, if `delivered` is on the disk.
     fn tell_free(&self, delivered: &DeliveryPosition) {
         // First: what comes meanwhile is behind it.
-        let mut free = self.parts.store.watermarks().dispatched;
+        let mut free = self.parts.store.watermarks().projected;
         for queue in self.parts.store.queue_ids(SCHEDULE_TOPIC) {
             let Some(level) = level_of(queue) else { continue };
             let bounds = self.parts.store.queue_bounds(SCHEDULE_TOPIC, queue).unwrap_or_default();

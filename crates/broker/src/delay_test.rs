@@ -117,7 +117,7 @@ impl House {
     fn see(&self) {
         wait_until("not all is dispatched", || {
             let marks = self.store.watermarks();
-            marks.dispatched == marks.written
+            marks.projected == marks.written
         });
     }
 

@@ -66,7 +66,7 @@ pub enum Touches {
     GroupInTopic(Action),
     /// The broker as a whole.
     Broker(Action),
-    /// The groups and topics that the body names.
+    /// The groups and topics that the request names.
     Client,
 }
 

@@ -36,7 +36,7 @@ fn what_cannot_be_written_holds_up_nobody_else() {
     }
     wait_until(|| store.queue_bounds(T, Q).is_some_and(|bounds| bounds.max.0 == 61));
     assert!(read_bodies(&store, "Bad", 0, 0).is_empty());
-    assert!(store.watermarks().dispatched < store.watermarks().written);
+    assert!(store.watermarks().projected < store.watermarks().written);
     let refused = bad(b"one too many");
     assert!(matches!(&refused, Err(AppendError::QueueBehind { topic, .. }) if topic == "Bad"), "{refused:?}");
     store.append(&message("Bad", 1, b"another queue, as bad", "")).unwrap();

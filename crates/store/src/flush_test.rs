@@ -119,7 +119,7 @@ fn a_hanging_disk_times_out_and_may_come_back() {
     assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap(), Err(NotSafe::DiskTimedOut));
     assert_eq!(store.queue_bounds(T, Q).map(|bounds| bounds.max), Some(QueueOffset(0)), "not shown yet");
     site.disk.sync_hangs.store(false, Ordering::SeqCst);
-    wait_until(|| store.watermarks().dispatched == end);
+    wait_until(|| store.watermarks().projected == end);
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 1);
 }
 

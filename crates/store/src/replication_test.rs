@@ -13,7 +13,7 @@ fn the_confirmed_offset_gates_consumers() {
     let first = put(&store, b"a");
     let second = put(&store, b"b");
     store.set_confirmed(PhysicalOffset(second.end.0 - 1));
-    wait_until(|| store.watermarks().dispatched == first.end);
+    wait_until(|| store.watermarks().projected == first.end);
     assert_eq!(store.queue_bounds(T, Q).unwrap().max, QueueOffset(1));
     store.set_confirmed(second.end);
     settle(&store);

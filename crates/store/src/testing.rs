@@ -447,7 +447,7 @@ pub fn log_file(site: &Site) -> PathBuf {
 pub fn settle(store: &Store) {
     wait_until(|| {
         let marks = store.watermarks();
-        marks.dispatched >= marks.confirmed
+        marks.projected >= marks.confirmed
     });
 }
 

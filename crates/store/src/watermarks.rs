@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ferromq_protocol::PhysicalOffset;
 
-/// A look at the log's positions. `flushed`, `confirmed` and `dispatched` never exceed `written`.
+/// A look at the log's positions. `flushed`, `confirmed` and `projected` never exceed `written`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
     /// First byte that is there.
@@ -13,11 +13,11 @@ pub struct Watermarks {
     pub written: PhysicalOffset,
     /// Everything before it is on the disk.
     pub flushed: PhysicalOffset,
-    /// Everything before it is safe by the rules in force: what replication confirmed, else the flushed offset in sync
-    /// mode, else the written one.
+    /// Consumers may see what comes before it: in sync mode what is flushed, else what is written; of that, where replication confirms
+    /// anything, what it has confirmed.
     pub confirmed: PhysicalOffset,
     /// Everything before it is in the consume queues and the index.
-    pub dispatched: PhysicalOffset,
+    pub projected: PhysicalOffset,
 }
 
 /// No confirmed offset given; nothing missing.

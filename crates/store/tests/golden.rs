@@ -127,7 +127,7 @@ fn assert_same_files(root: &Path) {
 
 fn settle(store: &Store) {
     let give_up = Instant::now() + Duration::from_secs(300);
-    while store.watermarks().dispatched < store.watermarks().written {
+    while store.watermarks().projected < store.watermarks().written {
         assert!(Instant::now() < give_up);
         std::thread::yield_now();
     }

@@ -87,7 +87,7 @@ impl ReplyPath {
         };
         let push = self.push(origin, request, body, queue);
         let requester = requester.to_owned();
-        // Ends with the requester's answer, its connection or the timeout; a shutdown waits until then.
+        // Ends with the requester's answer, its connection or the timeout; a shutdown waits for that as for every answer (`DRAIN`).
         Ok(Answer::later(|respond| {
             tokio::spawn(async move {
                 let remark = match client.invoke(push, TIMEOUT).await {

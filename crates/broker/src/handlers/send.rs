@@ -14,7 +14,7 @@ use ferromq_protocol::header::{SendReply, SendRequest};
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{BatchItems, NewMessage, OffsetMessageId, SysFlag, TransactionKind};
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, Reply, ResponseCode, topics as topic_names};
-use ferromq_store::{AppendError, AppendedMessage, DelayLevels, Round};
+use ferromq_store::{AppendError, AppendedMessage, DelayLevels, NotSafe, Round};
 
 use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::admission::{Admission, BusyLimits};
@@ -486,7 +486,10 @@ impl Acknowledgement for SendAnswer {
         let mut reply = Reply::ok().header(self.0);
         match kept {
             Ok(()) => {}
-            Err(BrokenPromise::Log(_)) => reply.code = ResponseCode::FLUSH_DISK_TIMEOUT,
+            // To a producer both mean: stored, and perhaps not for good.
+            Err(BrokenPromise::Log(NotSafe::DiskTimedOut | NotSafe::Failed)) => {
+                reply.code = ResponseCode::FLUSH_DISK_TIMEOUT;
+            }
             // The message is stored, but a restart may not know its topic.
             Err(BrokenPromise::Topic(error)) => {
                 reply.code = ResponseCode::SERVICE_NOT_AVAILABLE;

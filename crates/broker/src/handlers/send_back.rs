@@ -11,7 +11,7 @@ use ferromq_protocol::header::SendBackRequest;
 use ferromq_protocol::message::properties::names;
 use ferromq_protocol::message::{NewMessage, Properties, Record};
 use ferromq_protocol::{GroupName, PhysicalOffset, QueueId, Reply, ResponseCode, topics as topic_names};
-use ferromq_store::{AppendError, DelayLevels, Effort, Round, Store};
+use ferromq_store::{AppendError, DelayLevels, Effort, NotSafe, Round, Store};
 
 use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::clock::now_ms;
@@ -148,7 +148,9 @@ impl Acknowledgement for SendBackAnswer {
     fn reply(self, kept: Result<(), BrokenPromise>) -> Reply {
         match kept {
             Ok(()) => Reply::ok(),
-            Err(BrokenPromise::Log(_)) => Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT"),
+            Err(BrokenPromise::Log(NotSafe::DiskTimedOut | NotSafe::Failed)) => {
+                Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT")
+            }
             // The copy is stored, but a restart may not know its topic.
             Err(BrokenPromise::Topic(error)) => Refusal::from(error).into_reply(),
         }

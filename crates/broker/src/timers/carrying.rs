@@ -83,7 +83,7 @@ impl TimerDelivery {
         is_stuck: bool,
     ) -> Result<bool, TurnError> {
         // First: what comes meanwhile is behind it.
-        let dispatched = self.store.watermarks().dispatched;
+        let dispatched = self.store.watermarks().projected;
         let bounds = self.store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default();
         let mut next = index.carried().max(bounds.min);
         // What is late and cannot be delivered for want of room would hold the room that it waits for.

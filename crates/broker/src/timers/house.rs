@@ -145,7 +145,7 @@ impl House {
     pub fn see(&self) {
         wait_until("not all is dispatched", || {
             let marks = self.store.watermarks();
-            marks.dispatched == marks.written
+            marks.projected == marks.written
         });
     }
 
@@ -172,7 +172,7 @@ impl House {
     /// Fills the segment that the log ends in, and gives its end.
     pub fn fill_segment(&self) -> PhysicalOffset {
         let end = PhysicalOffset((self.store.watermarks().written.0 / self.segment_len + 1) * self.segment_len);
-        while self.store.watermarks().dispatched <= end {
+        while self.store.watermarks().projected <= end {
             self.append("Filler", QueueId(0), "", &[0; 1024]).unwrap();
         }
         end

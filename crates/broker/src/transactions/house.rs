@@ -101,7 +101,7 @@ impl House {
     pub fn see(&self) {
         let all_is_seen = || {
             let marks = self.store.watermarks();
-            marks.dispatched == marks.written
+            marks.projected == marks.written
         };
         wait_until("not all is dispatched", all_is_seen);
     }

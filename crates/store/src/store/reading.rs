@@ -160,11 +160,11 @@ impl Store {
 
     pub fn watermarks(&self) -> Watermarks {
         // Each before the one that bounds it.
-        let dispatched = PhysicalOffset(self.positions.projected());
+        let projected = PhysicalOffset(self.positions.projected());
         let flushed = PhysicalOffset(self.positions.flushed());
         let confirmed = PhysicalOffset(self.positions.confirmed());
         let written = PhysicalOffset(self.positions.written());
-        Watermarks { min: PhysicalOffset(self.log_min()), written, flushed, confirmed, dispatched }
+        Watermarks { min: PhysicalOffset(self.log_min()), written, flushed, confirmed, projected }
     }
 
     pub(super) fn log_min(&self) -> u64 {
