@@ -96,6 +96,7 @@ impl Broker {
         parts.master_duties.start().map_err(StartError::Thread)?;
         // Whoever needs old messages for longer is there now.
         parts.store.begin_retention();
+        parts.scrubbing.follow_config().map_err(StartError::Thread)?;
         let servers = ports.listen(&config, dispatch).await?;
         let local_addr = servers[0].local_addr();
         let identity = identity(&config, &parts.address);

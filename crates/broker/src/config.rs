@@ -228,6 +228,8 @@ config! {
         /// FerroMQ's own: bytes of commit log files above which the oldest are deleted, whatever their age; 0 sets no limit. One more file is made
         /// ahead.
         "fileReservedBytes" in 0..=i64::MAX as u64 => file_reserved_bytes: u64 = 0,
+        /// FerroMQ's own: bytes of old commit log files that are read in a second and looked through for damage; 0 reads none.
+        "scrubBytesPerSecond" in 0..=i64::MAX as u64 => scrub_bytes_per_second: u64 = 0,
         // network
         /// A connection without traffic for this long is closed.
         "serverChannelMaxIdleTimeSeconds" in 1..=86_400 => server_channel_max_idle_time_seconds: u64 = 120,

@@ -30,6 +30,7 @@ use crate::peer::Peer;
 use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
 use crate::refusal::Refusal;
+use crate::scrubbing::Scrubbing;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 
@@ -55,6 +56,7 @@ pub(crate) struct Dispatch {
     pub figures: Figures,
     pub runtime: RuntimeInfo,
     pub readers: Arc<Readers>,
+    pub scrubbing: Arc<Scrubbing>,
 }
 
 /// What a request is about, for whoever decides whether its sender may ask. Java: `ResourceType` and `Action`.
@@ -262,7 +264,7 @@ fn find(code: RequestCode) -> Option<Line> {
             line(GroupInTopic(Update), |d, call| call.answer(groups::forbidden(&d.groups, &call.header()?)?))
         }
         RequestCode::UPDATE_BROKER_CONFIG => line(Broker(Update), |d, call| {
-            call.answer(config::update(&d.config, &d.topics, &d.store, &call.origin, call.text()?)?)
+            call.answer(config::update(&d.config, &d.topics, &d.store, &d.scrubbing, &call.origin, call.text()?)?)
         }),
         RequestCode::GET_BROKER_CONFIG => line(Broker(Get), |d, call| call.reply(config::listing(&d.config))),
         RequestCode::GET_BROKER_RUNTIME_INFO => {

@@ -37,6 +37,7 @@ mod recall_handle;
 mod refusal;
 mod registrar;
 mod save_after_flush;
+mod scrubbing;
 mod stamps;
 mod start_error;
 pub mod statistics;

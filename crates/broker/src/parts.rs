@@ -36,6 +36,7 @@ use crate::persistence::Persistence;
 use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
 use crate::registrar::MissingRegistrations;
+use crate::scrubbing::Scrubbing;
 use crate::start_error::StartError;
 use crate::statistics::Statistics;
 use crate::timers::Timers;
@@ -56,6 +57,7 @@ pub(crate) struct Parts {
     pub readers: Arc<Readers>,
     pub pull: Arc<PullPath>,
     pub master_duties: Arc<MasterDuties>,
+    pub scrubbing: Arc<Scrubbing>,
     levels: DelayLevels,
     /// `host:port` as clients are told.
     pub address: String,
@@ -129,6 +131,7 @@ impl Parts {
             Arc::clone(&store),
             Arc::clone(&readers),
         );
+        let scrubbing = Arc::new(Scrubbing::new(&live, &store));
         Ok(Parts {
             live,
             store,
@@ -142,6 +145,7 @@ impl Parts {
             readers,
             pull: Arc::new(pull),
             master_duties: Arc::new(MasterDuties { delays, timers, transactions }),
+            scrubbing,
             levels,
             address,
             store_host,
@@ -264,6 +268,7 @@ impl Parts {
                 booted: self.booted,
             },
             readers: Arc::clone(&self.readers),
+            scrubbing: Arc::clone(&self.scrubbing),
         }
     }
 
@@ -272,6 +277,7 @@ impl Parts {
         self.topics.save();
         self.groups.save();
         self.readers.stop();
+        self.scrubbing.stop();
         self.master_duties.stop();
         if let Err(error) = self.offsets.wait_all_saved() {
             error!(%error, "the newest messages will be delivered again");

@@ -1,5 +1,5 @@
 //! A thread that has something to do now and then: it sleeps until a time comes or somebody wakes it, and can be stopped and started
-//! again. Delays, timers and transactions have one each.
+//! again. Delays, timers, transactions and the scrub have one each.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

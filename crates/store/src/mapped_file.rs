@@ -286,6 +286,11 @@ impl LogFile {
         look.bring(&file, || self.file.try_clone(), range)
     }
 
+    /// Whether all of `range` is in memory.
+    pub fn is_resident(&self, disk: &dyn Disk, range: Range<usize>) -> bool {
+        disk.is_resident(&MappedRange::new(&self.path, &self.map, range))
+    }
+
     /// Whether what was read or written until now is what the file has; an error says what it has lost.
     pub fn check(&self) -> io::Result<()> {
         let len = self.file.metadata().map_err(|error| named(&self.path, error))?.len();

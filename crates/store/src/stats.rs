@@ -50,6 +50,11 @@ pub struct StoreStats {
     /// Bytes not on the disk yet.
     pub flush_behind: u64,
     pub queues: usize,
+    /// Bytes of the log that the scrub has asked of the disk, times it has come to the end of what is old, and damaged places it has found: each counted
+    /// once, a thousand at most.
+    pub scrub_bytes: u64,
+    pub scrub_rounds: u64,
+    pub scrub_damages: u64,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +69,9 @@ pub struct Counters {
     read_count: AtomicU64,
     read_bytes: AtomicU64,
     read_longest_us: AtomicU64,
+    pub scrub_bytes: AtomicU64,
+    pub scrub_rounds: AtomicU64,
+    pub scrub_damages: AtomicU64,
 }
 
 impl Counters {
@@ -121,6 +129,9 @@ impl Counters {
             read_count: load(&self.read_count),
             read_bytes: load(&self.read_bytes),
             read_longest_us: load(&self.read_longest_us),
+            scrub_bytes: load(&self.scrub_bytes),
+            scrub_rounds: load(&self.scrub_rounds),
+            scrub_damages: load(&self.scrub_damages),
             ..StoreStats::default()
         }
     }

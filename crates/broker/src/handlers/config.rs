@@ -16,6 +16,7 @@ use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
 use crate::peer::Origin;
 use crate::refusal::Refusal;
+use crate::scrubbing::Scrubbing;
 use crate::topics::Topics;
 
 /// Keys that can never be changed from outside, whatever `configBlackList` says. Java: `AdminBrokerProcessor.initConfigBlackList`.
@@ -33,6 +34,7 @@ pub(crate) fn update(
     config: &Arc<LiveConfig>,
     topics: &Arc<Topics>,
     store: &Arc<Store>,
+    scrubbing: &Arc<Scrubbing>,
     origin: &Origin,
     changes: &[u8],
 ) -> Result<Answer, Refusal> {
@@ -40,6 +42,7 @@ pub(crate) fn update(
     let changes: Vec<(String, String)> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     refuse_protected(&config.current(), &changes)?;
     let (config, topics, store) = (Arc::clone(config), Arc::clone(topics), Arc::clone(store));
+    let scrubbing = Arc::clone(scrubbing);
     let peer = origin.address;
     Ok(Answer::off_task(move || {
         let follow = |config: &BrokerConfig, changed: &[String]| {
@@ -51,6 +54,9 @@ pub(crate) fn update(
             }
         };
         config.update_and(&changes, follow).map_err(|error| Refusal::system_error(error.to_string()))?;
+        scrubbing.follow_config().map_err(|error| {
+            Refusal::system_error(format!("the change is in force, but there is no thread for the scrub: {error}"))
+        })?;
         Ok(Reply::ok())
     }))
 }

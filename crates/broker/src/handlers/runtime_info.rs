@@ -99,6 +99,12 @@ impl RuntimeInfo {
         put("remainTransientStoreBufferNumbs", i32::MAX.to_string());
         put("commitLogMinOffset", marks.min.to_string());
         put("commitLogMaxOffset", marks.written.to_string());
+        // Ours, and only where the scrub is at work or was.
+        if stats.scrub_bytes > 0 || self.config.current().scrub_bytes_per_second > 0 {
+            put("scrubBytesTotal", stats.scrub_bytes.to_string());
+            put("scrubRoundsTotal", stats.scrub_rounds.to_string());
+            put("scrubDamagesTotal", stats.scrub_damages.to_string());
+        }
         let earliest = self.store.earliest_message_time(Effort::Full);
         let earliest = earliest.inspect_err(|error| warn!(%error, "cannot read the oldest message")).ok().flatten();
         put("earliestMessageTimeStamp", earliest.unwrap_or(-1).to_string());

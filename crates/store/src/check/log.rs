@@ -333,19 +333,19 @@ fn record_in(window: &mut Window, at: u64, physical: u64) -> io::Result<Option<R
 
 /// Whether nothing of a record was lost, as far as that can be told.
 fn is_whole(record: &Record<'_>, at: u64, known: Known, report: &mut Report<'_>, path: &Path) -> bool {
-    let is_fault = known.covers_whole(record);
-    let from = |record: &Record<'_>| {
-        format!("{} queue {} offset {}", record.topic(), record.queue_id(), record.queue_offset())
-    };
-    if let Err(error) = record.check_crc() {
-        report.tell(is_fault, Part::Log, path, at, format_args!("message of {}: {error}", from(record)));
-        return false;
-    }
     // A segment's length is a usize on any system that has one.
-    if has_torn_properties(record, usize::try_from(at).unwrap_or(0)) {
-        let what = format_args!("message of {}: a page of its properties is lost", from(record));
-        report.tell(is_fault, Part::Log, path, at, what);
-        return false;
-    }
-    true
+    let Some(what) = damage_of(record, usize::try_from(at).unwrap_or(0)) else { return true };
+    report.tell(known.covers_whole(record), Part::Log, path, at, what);
+    false
+}
+
+/// What was lost of the record at `at` of a segment, as far as that can be told.
+pub fn damage_of(record: &Record<'_>, at: usize) -> Option<String> {
+    let what = match record.check_crc() {
+        Err(error) => error.to_string(),
+        Ok(()) if has_torn_properties(record, at) => "a page of its properties is lost".to_owned(),
+        Ok(()) => return None,
+    };
+    let (topic, queue, offset) = (record.topic(), record.queue_id(), record.queue_offset());
+    Some(format!("message of {topic} queue {queue} offset {offset}: {what}"))
 }

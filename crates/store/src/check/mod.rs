@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use dump::{Chain, ChainLink, Dump, PlacedEntry};
+pub(crate) use log::damage_of;
 pub use report::{Finding, Part};
 
 use crate::checkpoint::{CheckpointFile, LogBegin, Places};

@@ -17,6 +17,7 @@ use crate::index_file::KeyQuery;
 use crate::looking::{Effort, ReadError};
 use crate::queue_file::QueueEntry;
 use crate::read::{Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome};
+use crate::scrub::Scrub;
 use crate::stats::StoreStats;
 use crate::watermarks::Watermarks;
 
@@ -184,6 +185,12 @@ impl Store {
     /// Starts the "longest" figures of [`Store::stats`] again.
     pub fn new_stats_window(&self) {
         self.counters.new_window();
+    }
+
+    /// A walk over the old part of the log that looks for damage. One at a time counts right.
+    pub fn scrub(&self) -> Scrub {
+        let (segments, positions) = (Arc::clone(&self.segments), Arc::clone(&self.positions));
+        Scrub::new(segments, positions, Arc::clone(&self.config.disk), Arc::clone(&self.counters))
     }
 
     /// What the store asks of the disk goes through this, and so does what else is kept beside it.
