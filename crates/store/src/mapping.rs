@@ -186,12 +186,16 @@ extern "C" fn on_bus_error(_signal: libc::c_int, info: *mut libc::siginfo_t, _co
     let Some((before, page_len)) = BEFORE.get() else { return };
     // SAFETY: the kernel gives a valid `info`, and for SIGBUS the address is what it holds. `errno` is the thread's own, and restored.
     // The page that is replaced is inside a mapping of ours, because its place is in the table: a mapping leaves the table before it is
-    // unmapped, and the thread that is stopped here uses it. Zeros in the place of what is lost are bytes like others to that thread.
+    // unmapped, and the thread that is stopped here uses it. Zeros in the place of what is lost are bytes like others to that thread. A
+    // `sigaction` of zeros is SIG_DFL.
     unsafe {
         let errno = libc::__errno_location();
         let saved = *errno;
         let address = (*info).si_addr() as usize;
-        let replaced = Place::find(address).is_some_and(|(place, at)| {
+        // Otherwise somebody sent it, and there is no address.
+        let is_fault = (*info).si_code > 0;
+        let found = if is_fault { Place::find(address) } else { None };
+        let replaced = found.is_some_and(|(place, at)| {
             let page = address - address % page_len;
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
             let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -199,10 +203,11 @@ extern "C" fn on_bus_error(_signal: libc::c_int, info: *mut libc::siginfo_t, _co
             libc::mmap(page as *mut libc::c_void, *page_len, access, flags, -1, 0) != libc::MAP_FAILED
         });
         if !replaced {
-            // Not ours: what was there before does as it would have done, when the access is tried again.
-            libc::sigaction(libc::SIGBUS, before, ptr::null_mut());
-            if (*info).si_code <= 0 {
-                // Somebody sent it: nothing is tried again.
+            // Not ours: what was there before does as it would have done, when the access is tried again. What was sent is not, and Rust's own
+            // handler, which is there before, would let the process live with no handler any more.
+            let default: libc::sigaction = MaybeUninit::zeroed().assume_init();
+            libc::sigaction(libc::SIGBUS, if is_fault { before } else { &raw const default }, ptr::null_mut());
+            if !is_fault {
                 libc::raise(libc::SIGBUS);
             }
         }
@@ -244,6 +249,26 @@ mod tests {
         drop(mapping);
         // Whoever gets the place next has lost nothing.
         assert_eq!(Mapping::read_only(&file(4096)).unwrap().loss(), None);
+    }
+
+    /// Whoever wants to see the process dead has it dead, and the first time.
+    #[test]
+    fn a_signal_that_somebody_sends_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt as _;
+        const CHILD: &str = "FERROMQ_TEST_SENT_SIGBUS";
+        if std::env::var_os(CHILD).is_some() {
+            let _mapping = Mapping::new(&file(4096)).unwrap();
+            let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+            rustix::process::setrlimit(rustix::process::Resource::Core, no_core).unwrap();
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::BUS).unwrap();
+            // Another thread may have got it, some time.
+            std::thread::sleep(std::time::Duration::from_secs(10));
+            return;
+        }
+        let name = "mapping::tests::a_signal_that_somebody_sends_ends_the_process";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let ended = child.args([name, "--exact"]).env(CHILD, "1").output().unwrap();
+        assert_eq!(ended.status.signal(), Some(libc::SIGBUS), "{ended:?}");
     }
 
     #[test]
