@@ -587,3 +587,46 @@ fn what_is_old_goes_from_all_directories() {
     }
     assert_eq!((disks.segments("a"), disks.segments("b")), (vec![], vec![7]));
 }
+
+/// A read-only disk that let nothing go has all of the old segments yet, up to where the log begins: no gap tells the two apart.
+#[test]
+fn left_overs_right_before_the_log_are_passed_over() {
+    let disks = Disks::new();
+    let mut count = 0;
+    let store = disks.open(&["old"]);
+    fill(&store, &mut count, 5);
+    store.close().unwrap();
+    std::fs::create_dir_all(disks.dir("a")).unwrap();
+    let name = |number: u64| segment_name(number * LEN);
+    for number in [3, 4] {
+        std::fs::rename(disks.dir("old").join(name(number)), disks.dir("a").join(name(number))).unwrap();
+    }
+    let kept: Vec<_> = (0..3).map(|number| std::fs::read(disks.dir("old").join(name(number))).unwrap()).collect();
+    let config = || StoreConfig { read_only_log_dirs: vec![disks.dir("old")], ..disks.config(&["a"]) };
+    let store = Store::open(config()).unwrap();
+    store.begin_retention();
+    store.change_retention(RetentionRules {
+        reserved_bytes: Some(2 * LEN),
+        segment_pause: Duration::ZERO,
+        ..RetentionRules::default()
+    });
+    wait_until(|| store.watermarks().min.0 == 3 * LEN && store.queue_bounds(T, Q).unwrap().min.0 > 0);
+    let bounds = store.queue_bounds(T, Q).unwrap();
+    store.close().unwrap();
+    for clean in [true, false] {
+        for (number, bytes) in (0..).zip(&kept) {
+            std::fs::write(disks.dir("old").join(name(number)), bytes).unwrap();
+        }
+        let log = TraceLog::default();
+        let store = log.capture(|| Store::open(config()).unwrap());
+        assert!(log.text().contains("segments that were deleted are still in a read-only directory"), "{}", log.text());
+        assert_eq!(store.watermarks().min.0, 3 * LEN);
+        let now = store.queue_bounds(T, Q).unwrap();
+        assert_eq!((now.min, now.max), (bounds.min, bounds.max), "clean: {clean}");
+        let offsets: Vec<_> = read_bodies(&store, T, 0, 0).into_iter().map(|(offset, _)| offset).collect();
+        assert_eq!(offsets, (bounds.min.0..bounds.max.0).collect::<Vec<_>>());
+        if clean {
+            store.close().unwrap();
+        }
+    }
+}

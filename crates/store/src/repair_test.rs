@@ -425,3 +425,61 @@ fn the_list_of_queues_is_not_ahead_of_the_checkpoint() {
     let listed_index = listed.index.as_ref().unwrap();
     assert!(listed_index.iter().all(|file| file.end_physical < saved.index), "{listed_index:?}");
 }
+
+/// An entry that a reader has given up stands for its message: no start takes the queue for one that lost something, in the middle of it or at its
+/// end, as long as the list is of before.
+#[test]
+fn an_entry_that_was_given_up_is_not_missed() {
+    for at_the_end in [true, false] {
+        let site = filled(true);
+        let count = expected(T, 2).len() as u64;
+        let store = open(&site);
+        let entry = store.queue_entry(T, QueueId(2), QueueOffset(count - 1), Effort::Full).unwrap().unwrap();
+        store.close().unwrap();
+        let list = fs::read(root(&site).join("inventory")).unwrap();
+        let path = root(&site).join("commitlog").join(files::segment_name(entry.physical.0 - entry.physical.0 % 4096));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[usize::try_from(entry.physical.0 % 4096).unwrap() + 100] ^= 0x40;
+        fs::write(&path, bytes).unwrap();
+
+        let log = TraceLog::default();
+        let mut all = expected(T, 2);
+        all.pop();
+        log.capture(|| {
+            let store = open(&site);
+            assert_eq!(read_bodies(&store, T, 2, 0), all);
+            if !at_the_end {
+                all.push((count, b"behind".to_vec()));
+                store.append(&message(T, 2, b"behind", "")).unwrap();
+                settle(&store);
+            }
+            store.close().unwrap();
+        });
+        assert_eq!(log.text().matches("consumers pass over it").count(), 1, "{}", log.text());
+        fs::write(root(&site).join("inventory"), list).unwrap();
+        let log = TraceLog::default();
+        log.capture(|| {
+            let store = open(&site);
+            assert_eq!(read_bodies(&store, T, 2, 0), all);
+            let next = count + u64::from(!at_the_end);
+            assert_eq!(store.append(&message(T, 2, b"new", "")).unwrap().queue_offset, QueueOffset(next));
+        });
+        assert_eq!(log.text(), "", "at the end: {at_the_end}");
+    }
+}
+
+/// What says that it is longer than any list is not read, so that no memory is taken for it.
+#[test]
+fn a_list_of_a_length_that_no_list_has_is_not_read() {
+    let site = filled(true);
+    let list = root(&site).join("inventory");
+    fs::OpenOptions::new().write(true).open(&list).unwrap().set_len((1 << 30) + 1).unwrap();
+    // A read of it would be an error of the open.
+    site.disk.bad.lock().push(("/inventory".to_owned(), 0..u64::MAX));
+    let log = TraceLog::default();
+    let store = log.capture(|| open(&site));
+    assert!(log.text().contains("the list of queues and index files is missing or damaged"), "{}", log.text());
+    check_and_append(&store, "after a list that is too long");
+    store.close().unwrap();
+    assert!(fs::metadata(&list).unwrap().len() < 1 << 20, "it is written anew");
+}
