@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferromq_remoting::address::{parse_ip, with_port, without_brackets};
-use ferromq_remoting::{Bound, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers};
+use ferromq_remoting::{BoundPort, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers};
 use ferromq_store::{Disk, LocalDisk, Store};
 use tokio::task::JoinSet;
 use tracing::{error, info};
@@ -37,9 +37,9 @@ pub struct Broker {
 
 /// The ports that the broker listens on, once they are listened on.
 struct Ports {
-    main: Bound,
+    main: BoundPort,
     /// Two below the main one.
-    fast: Option<Bound>,
+    fast: Option<BoundPort>,
 }
 
 impl Ports {
@@ -47,8 +47,8 @@ impl Ports {
     fn bind(config: &BrokerConfig) -> Result<Ports, StartError> {
         let ip = parse_ip(&config.bind_address)
             .ok_or_else(|| parts::invalid("bindAddress", &config.bind_address, "an IP address"))?;
-        let main = Bound::to(SocketAddr::new(ip, config.listen_port))?;
-        let fast = config.fast_port().map(|port| Bound::to(SocketAddr::new(ip, port))).transpose()?;
+        let main = BoundPort::to(SocketAddr::new(ip, config.listen_port))?;
+        let fast = config.fast_port().map(|port| BoundPort::to(SocketAddr::new(ip, port))).transpose()?;
         Ok(Ports { main, fast })
     }
 
@@ -171,10 +171,10 @@ fn server_config(config: &BrokerConfig) -> Result<ServerConfig, StartError> {
     let workers = Workers::start(config.worker_threads).map_err(StartError::Thread)?;
     let peers = Peers::new(PeerLimits {
         connections_per_address: config.connections_per_address_max,
-        partial_bytes: config.unfinished_frame_bytes_max,
-        partial_bytes_per_address: config.unfinished_frame_bytes_max / 4,
-        unsent_bytes: config.unread_answer_bytes_max,
-        unsent_bytes_per_address: config.unread_answer_bytes_max / 4,
+        unfinished_frame_bytes: config.unfinished_frame_bytes_max,
+        unfinished_frame_bytes_per_address: config.unfinished_frame_bytes_max / 4,
+        unread_answer_bytes: config.unread_answer_bytes_max,
+        unread_answer_bytes_per_address: config.unread_answer_bytes_max / 4,
         ..PeerLimits::default()
     });
     Ok(ServerConfig {

@@ -136,7 +136,7 @@ fn find(code: RequestCode) -> Option<Line> {
             d.acknowledge(call, recalled)
         }),
         RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => line(GroupInTopic(Consume), |d, call| {
-            let slot = || call.connection.parked_slot(call.request);
+            let slot = || call.connection.held_slot(call.request);
             let code = call.request.request_code();
             let pulled = d.pull.pull(&call.origin, code, &call.header()?, call.effort, slot)?;
             Ok(pulled.map_or(Outcome::Deferred, Outcome::Reply))

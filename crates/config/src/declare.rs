@@ -81,7 +81,7 @@ pub struct Passive {
 
 /// What [`Configuration::assign`] found the key to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum KeyKind {
     Effective,
     Inert,
     Unknown,
@@ -90,7 +90,7 @@ pub enum Known {
 /// A struct made by [`config!`](crate::config). The first four are written by the macro.
 pub trait Configuration: Clone + Default {
     /// Sets one key from text, which is trimmed first. Inert and unknown keys are kept as text. Unchanged on error.
-    fn assign(&mut self, key: &str, text: &str) -> Result<Known, InvalidValue>;
+    fn assign(&mut self, key: &str, text: &str) -> Result<KeyKind, InvalidValue>;
     /// Every effective key with its value, in the order of declaration. `None`: unset.
     fn effective(&self) -> Vec<(&'static str, Option<String>)>;
     fn declarations() -> Vec<Declaration>;
@@ -130,9 +130,9 @@ pub trait Configuration: Clone + Default {
         for entry in entries {
             let at = KeyAt { line: entry.line, key: entry.key };
             match loaded.config.assign(&at.key, &entry.value) {
-                Ok(Known::Effective) => {}
-                Ok(Known::Inert) => loaded.inert.push(at.clone()),
-                Ok(Known::Unknown) => loaded.unknown.push(at.clone()),
+                Ok(KeyKind::Effective) => {}
+                Ok(KeyKind::Inert) => loaded.inert.push(at.clone()),
+                Ok(KeyKind::Unknown) => loaded.unknown.push(at.clone()),
                 Err(invalid) => return Err(ConfigError::Invalid { file: file.into(), line: at.line, invalid }),
             }
             loaded.lines.insert(at.key, at.line);
@@ -147,7 +147,7 @@ pub trait Configuration: Clone + Default {
         let mut next = self.clone();
         for (key, text) in changes {
             let mut with_it = next.clone();
-            if with_it.assign(key.as_ref(), text.as_ref())? != Known::Unknown || before.contains_key(key.as_ref()) {
+            if with_it.assign(key.as_ref(), text.as_ref())? != KeyKind::Unknown || before.contains_key(key.as_ref()) {
                 next = with_it;
             }
         }
@@ -224,7 +224,7 @@ macro_rules! config {
         }
 
         impl $crate::Configuration for $name {
-            fn assign(&mut self, key: &str, text: &str) -> ::core::result::Result<$crate::Known, $crate::InvalidValue> {
+            fn assign(&mut self, key: &str, text: &str) -> ::core::result::Result<$crate::KeyKind, $crate::InvalidValue> {
                 let text = text.trim();
                 match key {
                     $( $key => {
@@ -238,15 +238,15 @@ macro_rules! config {
                                 allowed()
                             }))?;
                         self.$field = value;
-                        Ok($crate::Known::Effective)
+                        Ok($crate::KeyKind::Effective)
                     } )*
                     $( $( $inert_key => {
                         self.passive.inert.insert($inert_key, text.to_owned());
-                        Ok($crate::Known::Inert)
+                        Ok($crate::KeyKind::Inert)
                     } )* )?
                     _ => {
                         self.passive.unknown.insert(key.to_owned(), text.to_owned());
-                        Ok($crate::Known::Unknown)
+                        Ok($crate::KeyKind::Unknown)
                     }
                 }
             }

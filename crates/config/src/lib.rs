@@ -42,7 +42,7 @@ mod saved;
 mod value;
 
 pub use declare::{
-    ConfigError, Configuration, Declaration, InertDefault, InvalidValue, KeyAt, Known, LoadedConfig, Passive,
+    ConfigError, Configuration, Declaration, InertDefault, InvalidValue, KeyAt, KeyKind, LoadedConfig, Passive,
 };
 pub use file::replace_file;
 pub use properties::{Entry, MalformedProperties, decode_text, parse_properties};

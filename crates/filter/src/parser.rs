@@ -8,9 +8,9 @@ use crate::lexer::{Lexer, Token, shorten};
 use crate::tree::{Condition, Constant, Operand, Place, Relation};
 use crate::value::Number;
 
-type Parsed<T = Operand> = Result<T, CompileError>;
+type ParseResult<T = Operand> = Result<T, CompileError>;
 
-pub(crate) fn parse(text: &str) -> Parsed<Condition> {
+pub(crate) fn parse(text: &str) -> ParseResult<Condition> {
     let mut lexer = Lexer::new(text);
     if text.len() > Expression::LEN_MAX {
         return Err(lexer.error(0, Problem::TooLong { len: text.len() }));
@@ -32,13 +32,13 @@ struct Parser<'t> {
 }
 
 impl<'t> Parser<'t> {
-    fn or(&mut self) -> Parsed {
+    fn or(&mut self) -> ParseResult {
         let start = self.lexer.start();
         let first = self.and()?;
         if self.token == Token::Or { self.joined(start, first, Self::and, Condition::Or) } else { Ok(first) }
     }
 
-    fn and(&mut self) -> Parsed {
+    fn and(&mut self) -> ParseResult {
         let start = self.lexer.start();
         let first = self.equality()?;
         if self.token == Token::And { self.joined(start, first, Self::equality, Condition::And) } else { Ok(first) }
@@ -49,9 +49,9 @@ impl<'t> Parser<'t> {
         &mut self,
         start: usize,
         first: Operand,
-        term: fn(&mut Self) -> Parsed,
+        term: fn(&mut Self) -> ParseResult,
         join: fn(Vec<Condition>) -> Condition,
-    ) -> Parsed {
+    ) -> ParseResult {
         let operator = self.token;
         let mut terms = vec![self.condition(start, first)?];
         while self.take(operator)? {
@@ -62,7 +62,7 @@ impl<'t> Parser<'t> {
         Ok(operand(join(terms)))
     }
 
-    fn equality(&mut self) -> Parsed {
+    fn equality(&mut self) -> ParseResult {
         let start = self.lexer.start();
         let mut left = self.comparison()?;
         let mut links = 0;
@@ -74,7 +74,7 @@ impl<'t> Parser<'t> {
     }
 
     /// `left`, which begins at `start`, with the `=`, `<>` or IS that follows it.
-    fn equated(&mut self, start: usize, left: Operand) -> Parsed {
+    fn equated(&mut self, start: usize, left: Operand) -> ParseResult {
         let operator = self.token;
         self.advance()?;
         let (condition, negated) = if operator == Token::Is {
@@ -88,7 +88,7 @@ impl<'t> Parser<'t> {
     }
 
     /// What follows a `=` or `<>`.
-    fn equal(&mut self, start: usize, left: Operand) -> Parsed<Condition> {
+    fn equal(&mut self, start: usize, left: Operand) -> ParseResult<Condition> {
         let right_start = self.lexer.start();
         let right = self.comparison()?;
         for (start, side) in [(start, &left), (right_start, &right)] {
@@ -105,7 +105,7 @@ impl<'t> Parser<'t> {
         Ok(Condition::Equal(Box::new([left, right])))
     }
 
-    fn comparison(&mut self) -> Parsed {
+    fn comparison(&mut self) -> ParseResult {
         let start = self.lexer.start();
         let mut left = self.unary()?;
         let mut links = 0;
@@ -117,7 +117,7 @@ impl<'t> Parser<'t> {
     }
 
     /// `left`, which begins at `start`, with the comparison that follows it.
-    fn compared(&mut self, start: usize, left: Operand) -> Parsed<Condition> {
+    fn compared(&mut self, start: usize, left: Operand) -> ParseResult<Condition> {
         let negated = self.take(Token::Not)?;
         match self.token {
             Token::Between => self.between(start, left, negated),
@@ -134,14 +134,14 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn compare(&mut self, start: usize, left: Operand, relation: Relation) -> Parsed<Condition> {
+    fn compare(&mut self, start: usize, left: Operand, relation: Relation) -> ParseResult<Condition> {
         self.advance()?;
         let left = self.comparable(start, left)?;
         let right = self.bound()?;
         Ok(Condition::Compare(Box::new([left, right]), relation))
     }
 
-    fn between(&mut self, start: usize, value: Operand, negated: bool) -> Parsed<Condition> {
+    fn between(&mut self, start: usize, value: Operand, negated: bool) -> ParseResult<Condition> {
         self.advance()?;
         let value = self.comparable(start, value)?;
         let low_start = self.lexer.start();
@@ -158,7 +158,7 @@ impl<'t> Parser<'t> {
         Ok(Condition::Between { operands: Box::new([value, low, high]), negated })
     }
 
-    fn listed(&mut self, start: usize, left: Operand, negated: bool) -> Parsed<Condition> {
+    fn listed(&mut self, start: usize, left: Operand, negated: bool) -> ParseResult<Condition> {
         let Operand::Property(property) = left else {
             return Err(self.lexer.error(start, Problem::PropertyExpected { found: describe(&left) }));
         };
@@ -173,12 +173,12 @@ impl<'t> Parser<'t> {
         Ok(Condition::In { property, list: list.into(), negated })
     }
 
-    fn search(&mut self, left: Operand, place: Place, negated: bool) -> Parsed<Condition> {
+    fn search(&mut self, left: Operand, place: Place, negated: bool) -> ParseResult<Condition> {
         self.advance()?;
         Ok(Condition::Search { place, operand: Box::new(left), sought: self.string()?, negated })
     }
 
-    fn unary(&mut self) -> Parsed {
+    fn unary(&mut self) -> ParseResult {
         if !matches!(self.token, Token::Plus | Token::Minus | Token::Not | Token::Open) {
             return self.leaf();
         }
@@ -189,7 +189,7 @@ impl<'t> Parser<'t> {
     }
 
     /// A sign, NOT or parenthesis with what it is for.
-    fn nested(&mut self) -> Parsed {
+    fn nested(&mut self) -> ParseResult {
         let opening = self.token;
         self.advance()?;
         match opening {
@@ -209,7 +209,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn leaf(&mut self) -> Parsed {
+    fn leaf(&mut self) -> ParseResult {
         let leaf = match self.token {
             Token::Name(name) => Operand::Property(name.into()),
             Token::Whole(digits) => Operand::Constant(Constant::Number(self.whole(digits)?)),
@@ -224,7 +224,7 @@ impl<'t> Parser<'t> {
         Ok(leaf)
     }
 
-    fn whole(&self, digits: &str) -> Parsed<Number> {
+    fn whole(&self, digits: &str) -> ParseResult<Number> {
         match digits.parse::<i64>() {
             // An `L` behind the digits does not make a small number long.
             Ok(number) => Ok(i32::try_from(number).map_or(Number::Long(number), Number::Int)),
@@ -232,7 +232,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn fraction(&self, text: &str) -> Parsed<Number> {
+    fn fraction(&self, text: &str) -> ParseResult<Number> {
         match text.parse::<f64>() {
             // Java means to refuse what is too small for a double, and refuses 0.0 with it.
             Ok(number) if number > 0.0 && number.is_finite() => Ok(Number::Double(number)),
@@ -240,20 +240,20 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn string(&mut self) -> Parsed<Box<str>> {
+    fn string(&mut self) -> ParseResult<Box<str>> {
         let Token::Text(quoted) = self.token else { return Err(self.unexpected("a string in single quotes")) };
         self.advance()?;
         Ok(unquote(quoted))
     }
 
-    fn bound(&mut self) -> Parsed {
+    fn bound(&mut self) -> ParseResult {
         let start = self.lexer.start();
         let bound = self.unary()?;
         self.comparable(start, bound)
     }
 
     /// `operand`, which begins at `start`, where a condition is needed.
-    fn condition(&self, start: usize, operand: Operand) -> Parsed<Condition> {
+    fn condition(&self, start: usize, operand: Operand) -> ParseResult<Condition> {
         match operand {
             Operand::Condition(condition) => Ok(*condition),
             Operand::Property(name) => Ok(Condition::Cast(name)),
@@ -266,7 +266,7 @@ impl<'t> Parser<'t> {
     }
 
     /// `operand`, which begins at `start`, as a side of `<` and its kin.
-    fn comparable(&self, start: usize, operand: Operand) -> Parsed {
+    fn comparable(&self, start: usize, operand: Operand) -> ParseResult {
         match operand {
             Operand::Property(_) | Operand::Negate(_) | Operand::Constant(Constant::Number(_)) => Ok(operand),
             Operand::Condition(_) | Operand::Constant(_) => {
@@ -277,12 +277,12 @@ impl<'t> Parser<'t> {
 
     /// `a = b = c` is `(a = b) = c`: each link but the first puts what is left of it one level deeper. That is never taken back, for
     /// what encloses the chain encloses these levels too.
-    fn link(&mut self, links: &mut usize) -> Parsed<()> {
+    fn link(&mut self, links: &mut usize) -> ParseResult<()> {
         *links += 1;
         if *links == 1 { Ok(()) } else { self.deepen() }
     }
 
-    fn deepen(&mut self) -> Parsed<()> {
+    fn deepen(&mut self) -> ParseResult<()> {
         self.nesting += 1;
         if self.nesting > Expression::NESTING_MAX {
             return Err(self.lexer.error(self.lexer.start(), Problem::TooDeep));
@@ -290,13 +290,13 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    fn advance(&mut self) -> Parsed<()> {
+    fn advance(&mut self) -> ParseResult<()> {
         self.token = self.lexer.next_token()?;
         Ok(())
     }
 
     /// Whether `token` was next. If so, it is behind us now.
-    fn take(&mut self, token: Token<'_>) -> Parsed<bool> {
+    fn take(&mut self, token: Token<'_>) -> ParseResult<bool> {
         let found = self.token == token;
         if found {
             self.advance()?;
@@ -304,7 +304,7 @@ impl<'t> Parser<'t> {
         Ok(found)
     }
 
-    fn expect(&mut self, token: Token<'_>, expected: &'static str) -> Parsed<()> {
+    fn expect(&mut self, token: Token<'_>, expected: &'static str) -> ParseResult<()> {
         if self.take(token)? { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 

@@ -81,7 +81,7 @@ pub(crate) struct Signals {
 
 /// What a sleeping task wants to be woken by besides bytes and signals.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Awaits {
+pub(crate) struct WakeConditions {
     /// The last open slot is gone.
     pub(crate) slots: bool,
     /// A request may be taken again.
@@ -171,14 +171,14 @@ impl Connection {
 
     /// The same for a request that is not being worked on but waits for an event, where whoever keeps it sees to it that not too many do: it does
     /// not count among those that stop their connection from being read.
-    pub fn parked_slot(&self, request: &Command) -> ReplySlot {
-        self.shared.waiting.begin_parked();
+    pub fn held_slot(&self, request: &Command) -> ReplySlot {
+        self.shared.waiting.begin_held();
         self.slot(request, true)
     }
 
     /// Of what has begun to be counted.
-    fn slot(&self, request: &Command, parked: bool) -> ReplySlot {
-        ReplySlot { shared: self.shared.clone(), to: request.id(), oneway: request.flags.is_oneway(), parked }
+    fn slot(&self, request: &Command, held: bool) -> ReplySlot {
+        ReplySlot { shared: self.shared.clone(), to: request.id(), oneway: request.flags.is_oneway(), held }
     }
 
     /// Ends the connection soon: what is queued is written as far as the socket takes it at once.
@@ -232,7 +232,7 @@ impl Connection {
 
     /// Goes to sleep unless something was queued or asked since `seen`, or the slots that it awaits are all gone, or there is the room for
     /// requests that it awaits. False: look again.
-    pub(crate) fn sleep(&self, waker: &Waker, unsent: usize, seen: Signals, awaits: Awaits) -> bool {
+    pub(crate) fn sleep(&self, waker: &Waker, unsent: usize, seen: Signals, awaits: WakeConditions) -> bool {
         let mut state = self.shared.state.lock();
         if !state.outbound.is_empty() || state.signals != seen {
             return false;
@@ -318,7 +318,7 @@ pub struct ReplySlot {
     shared: Arc<ConnectionState>,
     to: RequestId,
     oneway: bool,
-    parked: bool,
+    held: bool,
 }
 
 impl ReplySlot {
@@ -373,7 +373,7 @@ impl ConnectionState {
 
 impl Drop for ReplySlot {
     fn drop(&mut self) {
-        let watched = if self.parked { self.shared.waiting.end_parked() } else { self.shared.waiting.end() };
+        let watched = if self.held { self.shared.waiting.end_held() } else { self.shared.waiting.end() };
         if watched {
             self.shared.wake_watcher();
         }

@@ -18,10 +18,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, error, info, warn};
 
-use crate::connection::{Awaits, Connection, Signals};
+use crate::connection::{Connection, Signals, WakeConditions};
 use crate::inbound::{Inbound, MalformedInput};
 use crate::outbound::{Outbound, SLICES_MAX};
-use crate::peers::{Guest, Kept};
+use crate::peers::{Guest, Resource};
 use crate::service::{Handle, Outcome, RequestSource, Requests, Service, panic_text};
 
 /// Frames handled in one go before the replies are written.
@@ -167,7 +167,7 @@ impl Driver {
             return Ok(true);
         }
         self.check_time(context)?;
-        let awaits = Awaits {
+        let awaits = WakeConditions {
             slots: signals.drain && self.lingering.is_none() && self.outbound.is_empty(),
             room: too_many_wait,
         };
@@ -258,7 +258,7 @@ impl Driver {
         }
         if let Some(guest) = &mut self.guest {
             // Nothing, where the peer reads.
-            guest.keeps(Kept::UnreadAnswers, self.outbound.owned(), &self.connection);
+            guest.keeps(Resource::UnreadAnswers, self.outbound.owned(), &self.connection);
         }
         Ok(())
     }
@@ -267,7 +267,7 @@ impl Driver {
     fn read(&mut self, context: &mut Context<'_>) -> Result<bool, EndReason> {
         if let Some(guest) = &mut self.guest {
             // All whole frames are handled: what is here is the beginning of one.
-            guest.keeps(Kept::UnfinishedFrames, self.inbound.buffer.len(), &self.connection);
+            guest.keeps(Resource::UnfinishedFrames, self.inbound.buffer.len(), &self.connection);
         }
         let room = self.inbound.make_room();
         let read = pin!(self.stream.read_buf(&mut self.inbound.buffer)).poll(context);

@@ -29,7 +29,7 @@ mod workers;
 pub use client::{Client, ClientConfig};
 pub use connection::{Connection, ConnectionId, ReplySlot};
 pub use error::{ConnectError, InvokeError};
-pub use listen::{BindError, Bound};
+pub use listen::{BindError, BoundPort};
 pub use off_task::answer_off_task;
 pub use peers::{PeerLimits, Peers};
 pub use server::{Server, ServerConfig};

@@ -18,19 +18,19 @@ pub struct BindError {
 
 /// A port that is taken, on which nobody can connect yet.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundPort {
     socket: TcpSocket,
     addr: SocketAddr,
 }
 
-impl Bound {
+impl BoundPort {
     /// Port 0 lets the kernel choose. `0.0.0.0` and `::` both mean every address of this machine, of IPv4 and of IPv6, as with Java; where the
     /// kernel has no IPv6, `0.0.0.0` means those of IPv4, and `::` is an error.
-    pub fn to(addr: SocketAddr) -> Result<Bound, BindError> {
-        let bound = Bound::to_both(addr).and_then(|socket| Ok((socket.local_addr()?.port(), socket)));
+    pub fn to(addr: SocketAddr) -> Result<BoundPort, BindError> {
+        let bound = BoundPort::to_both(addr).and_then(|socket| Ok((socket.local_addr()?.port(), socket)));
         let (port, socket) = bound.map_err(|cause| BindError { addr, cause })?;
         // As asked for, not as the socket of both stacks has it.
-        Ok(Bound { socket, addr: SocketAddr::new(addr.ip(), port) })
+        Ok(BoundPort { socket, addr: SocketAddr::new(addr.ip(), port) })
     }
 
     /// With the port that was chosen.
@@ -44,7 +44,7 @@ impl Bound {
         send_buffer: Option<u32>,
         receive_buffer: Option<u32>,
     ) -> Result<TcpListener, BindError> {
-        let Bound { socket, addr } = self;
+        let BoundPort { socket, addr } = self;
         let listen = || {
             if let Some(len) = send_buffer {
                 socket.set_send_buffer_size(len)?;
@@ -59,13 +59,13 @@ impl Bound {
 
     fn to_both(addr: SocketAddr) -> io::Result<TcpSocket> {
         if addr.ip().is_unspecified() {
-            match Bound::to_one(SocketAddr::from((Ipv6Addr::UNSPECIFIED, addr.port()))) {
+            match BoundPort::to_one(SocketAddr::from((Ipv6Addr::UNSPECIFIED, addr.port()))) {
                 // A kernel without IPv6.
                 Err(error) if addr.is_ipv4() && error.kind() != io::ErrorKind::AddrInUse => {}
                 socket => return socket,
             }
         }
-        Bound::to_one(addr)
+        BoundPort::to_one(addr)
     }
 
     fn to_one(addr: SocketAddr) -> io::Result<TcpSocket> {

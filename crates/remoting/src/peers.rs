@@ -23,16 +23,16 @@ pub struct PeerLimits {
     pub connections_per_address: usize,
     /// Bytes of frames that have begun to arrive, over all connections. Beyond it, the address that has the most of them loses the connection
     /// whose frame has been arriving for longest.
-    pub partial_bytes: usize,
+    pub unfinished_frame_bytes: usize,
     /// The same for the connections of one address.
-    pub partial_bytes_per_address: usize,
+    pub unfinished_frame_bytes_per_address: usize,
     /// Bytes of answers in memory that peers do not read, over all connections. Beyond it, the address that has the most of them loses the
     /// connection that has not read all of its answers for longest. What lies in mapped files does not count.
-    pub unsent_bytes: usize,
+    pub unread_answer_bytes: usize,
     /// The same for the connections of one address.
-    pub unsent_bytes_per_address: usize,
+    pub unread_answer_bytes_per_address: usize,
     /// Requests of one connection that wait for their answers. Beyond it, nothing more is read from the connection until one is answered.
-    /// Parked ones ([`Connection::parked_slot`]) do not count.
+    /// Held ones ([`Connection::held_slot`]) do not count.
     pub waiting_per_connection: usize,
     /// The same for all connections of one address, counted in steps of 16 of each connection; each may have one whatever the others have.
     pub waiting_per_address: usize,
@@ -42,10 +42,10 @@ impl Default for PeerLimits {
     fn default() -> Self {
         Self {
             connections_per_address: 10_000,
-            partial_bytes: 512 * 1024 * 1024,
-            partial_bytes_per_address: 128 * 1024 * 1024,
-            unsent_bytes: 512 * 1024 * 1024,
-            unsent_bytes_per_address: 128 * 1024 * 1024,
+            unfinished_frame_bytes: 512 * 1024 * 1024,
+            unfinished_frame_bytes_per_address: 128 * 1024 * 1024,
+            unread_answer_bytes: 512 * 1024 * 1024,
+            unread_answer_bytes_per_address: 128 * 1024 * 1024,
             waiting_per_connection: 4096,
             waiting_per_address: 8192,
         }
@@ -65,24 +65,28 @@ struct PeersState {
 #[derive(Debug)]
 struct State {
     addresses: HashMap<IpAddr, Address>,
-    /// By [`Kept`].
+    /// By [`Resource`].
     kept: [Ledger; 2],
 }
 
 /// What a connection makes the process keep.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kept {
+pub(crate) enum Resource {
     /// Frames that have begun to arrive.
     UnfinishedFrames,
     /// Answers in memory that wait for the peer to read.
     UnreadAnswers,
 }
 
-impl Kept {
+impl Resource {
     fn why_closed(self) -> &'static str {
         match self {
-            Kept::UnfinishedFrames => "too many bytes of unfinished frames, and its own has been arriving for longest",
-            Kept::UnreadAnswers => "too many bytes of answers that nobody reads, and its own have waited for longest",
+            Resource::UnfinishedFrames => {
+                "too many bytes of unfinished frames, and its own has been arriving for longest"
+            }
+            Resource::UnreadAnswers => {
+                "too many bytes of answers that nobody reads, and its own have waited for longest"
+            }
         }
     }
 }
@@ -106,8 +110,8 @@ impl Peers {
         let state = State {
             addresses: HashMap::new(),
             kept: [
-                Ledger::new(limits.partial_bytes, limits.partial_bytes_per_address),
-                Ledger::new(limits.unsent_bytes, limits.unsent_bytes_per_address),
+                Ledger::new(limits.unfinished_frame_bytes, limits.unfinished_frame_bytes_per_address),
+                Ledger::new(limits.unread_answer_bytes, limits.unread_answer_bytes_per_address),
             ],
         };
         Self(Arc::new(PeersState { limits, state: Mutex::new(state) }))
@@ -141,13 +145,13 @@ pub(crate) struct Guest {
     ip: IpAddr,
     /// Known once something was counted.
     id: Option<ConnectionId>,
-    /// Bytes that are counted for it, by [`Kept`].
+    /// Bytes that are counted for it, by [`Resource`].
     counted: [usize; 2],
 }
 
 impl Guest {
     /// So many bytes of that kind are here now. Closes whoever has taken too much; that may be this connection.
-    pub(crate) fn keeps(&mut self, kind: Kept, bytes: usize, connection: &Connection) {
+    pub(crate) fn keeps(&mut self, kind: Resource, bytes: usize, connection: &Connection) {
         let counted = bytes - bytes % STEP;
         if counted == self.counted[kind as usize] {
             return;

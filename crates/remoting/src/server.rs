@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use crate::address::{canonical, network};
 use crate::connection::Connection;
 use crate::driver::{Driver, Limits};
-use crate::listen::{BindError, Bound};
+use crate::listen::{BindError, BoundPort};
 use crate::peers::Peers;
 use crate::service::Service;
 use crate::workers::Workers;
@@ -28,7 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// What one listening socket and its connections may use.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// See [`Bound::to`]; [`Server::local_addr`] tells the port that was chosen for port 0.
+    /// See [`BoundPort::to`]; [`Server::local_addr`] tells the port that was chosen for port 0.
     pub listen: SocketAddr,
     /// A connection that neither read nor wrote for this long is closed. Java: `serverChannelMaxIdleTimeSeconds`.
     pub idle_max: Duration,
@@ -78,11 +78,11 @@ pub struct Server {
 impl Server {
     /// Listens and serves from now on; accepts on the current tokio runtime.
     pub async fn bind(config: ServerConfig, service: Arc<dyn Service>) -> Result<Server, BindError> {
-        Server::start(Bound::to(config.listen)?, config, service).await
+        Server::start(BoundPort::to(config.listen)?, config, service).await
     }
 
     /// The same on a port that was taken before, which counts instead of the one in `config`.
-    pub async fn start(bound: Bound, config: ServerConfig, service: Arc<dyn Service>) -> Result<Server, BindError> {
+    pub async fn start(bound: BoundPort, config: ServerConfig, service: Arc<dyn Service>) -> Result<Server, BindError> {
         let local_addr = bound.addr();
         let listener = bound.listen(config.send_buffer_len, config.receive_buffer_len)?;
         let (stop, stopped) = oneshot::channel();
@@ -110,7 +110,7 @@ impl Server {
     }
 
     /// Stops accepting and reading, answers every request already read (deferred replies included), writes the answers and closes.
-    /// Connections that need longer than `drain` are cut. A service that parks requests should release them first.
+    /// Connections that need longer than `drain` are cut. A service that holds requests should release them first.
     pub async fn shutdown(mut self, drain: Duration) {
         if let Some(stop) = self.stop.take() {
             // An error means that the acceptor is gone already, which is what we want.

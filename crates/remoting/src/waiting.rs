@@ -11,7 +11,7 @@ pub(crate) const STEP: usize = 16;
 
 /// One that is being worked on.
 const WORKING: u64 = 1;
-/// One that is parked.
+/// One that is held.
 const PARKED: u64 = 1 << 32;
 /// The connection's task sleeps until there are fewer.
 const WATCHED: u64 = 1 << 63;
@@ -19,7 +19,7 @@ const WATCHED: u64 = 1 << 63;
 /// Counts requests of a connection that wait for their answers. The default has no bound: for peers that we chose.
 #[derive(Debug)]
 pub(crate) struct WaitingRequests {
-    /// Above the lowest 32 bits those that are parked, at the top whether somebody waits for fewer.
+    /// Above the lowest 32 bits those that are held, at the top whether somebody waits for fewer.
     counts: AtomicU64,
     own_max: usize,
     /// Steps of different connections may arrive in any order, so it can be below zero for a moment.
@@ -47,7 +47,7 @@ impl WaitingRequests {
     }
 
     /// One more waits for an event, and whoever keeps it sees to it that not too many do: it takes no room.
-    pub(crate) fn begin_parked(&self) {
+    pub(crate) fn begin_held(&self) {
         self.counts.fetch_add(PARKED, Ordering::Relaxed);
     }
 
@@ -61,9 +61,9 @@ impl WaitingRequests {
         before & WATCHED != 0
     }
 
-    /// One that began parked less; as [`Self::end`].
+    /// One that began held less; as [`Self::end`].
     #[must_use]
-    pub(crate) fn end_parked(&self) -> bool {
+    pub(crate) fn end_held(&self) -> bool {
         self.counts.fetch_sub(PARKED, Ordering::AcqRel) & WATCHED != 0
     }
 
@@ -102,7 +102,7 @@ mod tests {
 
     proptest! {
         /// Whatever begins and ends: an address counts all but fewer than a step of each connection, so it never has more than its bound, those
-        /// and one for each; parked ones count for nothing but for whether all are gone.
+        /// and one for each; held ones count for nothing but for whether all are gone.
         #[test]
         fn requests_that_wait_are_counted_per_connection_and_per_address(
             steps in proptest::collection::vec((0usize..4, 0u8..8), 1..600)
@@ -113,7 +113,7 @@ mod tests {
             let connections: Vec<_> =
                 (0..4).map(|_| WaitingRequests::new(OWN_MAX, Arc::clone(&address), ADDRESS_MAX)).collect();
             let mut working = [0usize; 4];
-            let mut parked = [0usize; 4];
+            let mut held = [0usize; 4];
             for (number, step) in steps {
                 let waiting = &connections[number];
                 match step {
@@ -122,21 +122,21 @@ mod tests {
                         working[number] += 1;
                     }
                     5 => {
-                        waiting.begin_parked();
-                        parked[number] += 1;
+                        waiting.begin_held();
+                        held[number] += 1;
                     }
                     6 if working[number] > 0 => {
                         prop_assert!(!waiting.end());
                         working[number] -= 1;
                     }
-                    7 if parked[number] > 0 => {
-                        prop_assert!(!waiting.end_parked());
-                        parked[number] -= 1;
+                    7 if held[number] > 0 => {
+                        prop_assert!(!waiting.end_held());
+                        held[number] -= 1;
                     }
                     _ => {}
                 }
                 prop_assert!(working[number] <= OWN_MAX);
-                prop_assert_eq!(waiting.open(), working[number] + parked[number]);
+                prop_assert_eq!(waiting.open(), working[number] + held[number]);
                 let counted: usize = working.iter().map(|own| own - own % STEP).sum();
                 prop_assert_eq!(address.load(Ordering::Relaxed), counted as i64);
                 prop_assert!(counted < ADDRESS_MAX + STEP);
@@ -152,11 +152,11 @@ mod tests {
         let waiting = WaitingRequests::default();
         waiting.begin();
         waiting.begin();
-        waiting.begin_parked();
+        waiting.begin_held();
         assert!(!waiting.end());
         waiting.watch();
         assert_eq!((waiting.open(), waiting.room() > 0), (2, true));
-        assert!(waiting.end() && waiting.end_parked());
+        assert!(waiting.end() && waiting.end_held());
         assert_eq!(waiting.open(), 0);
         waiting.begin();
         waiting.unwatch();

@@ -59,7 +59,11 @@ async fn an_address_has_so_many_connections_and_others_have_theirs() {
 
 #[tokio::test]
 async fn unfinished_frames_of_many_connections_cost_their_own_address_a_connection() {
-    let limits = PeerLimits { partial_bytes_per_address: 300_000, partial_bytes: 1_000_000, ..PeerLimits::default() };
+    let limits = PeerLimits {
+        unfinished_frame_bytes_per_address: 300_000,
+        unfinished_frame_bytes: 1_000_000,
+        ..PeerLimits::default()
+    };
     let server = serve(Handler::new(echo), limits).await;
     // An honest peer is in the middle of a frame, and so is one beside the greedy connections that is done soon.
     let whole = frame(1, 7, &vec![7; 250_000]);
@@ -113,21 +117,21 @@ impl Kept {
 async fn requests_that_wait_stop_their_connection_and_no_other() {
     let kept = Arc::new(Kept::default());
     let keeps = kept.clone();
-    // Code 2 is parked, code 3 answered at once.
+    // Code 2 is held, code 3 answered at once.
     let handler = Handler::new(move |connection, request| {
         keeps.seen.fetch_add(1, Ordering::SeqCst);
         if request.code == 3 {
             return Outcome::Reply(Reply::ok());
         }
-        let parked = request.code == 2;
-        let slot = if parked { connection.parked_slot(&request) } else { connection.reply_slot(&request) };
+        let held = request.code == 2;
+        let slot = if held { connection.held_slot(&request) } else { connection.reply_slot(&request) };
         keeps.slots.lock().push(slot);
         Outcome::Deferred
     });
     let limits = PeerLimits { waiting_per_connection: 40, waiting_per_address: 48, ..PeerLimits::default() };
     let server = serve(handler, limits).await;
     let mut peer = Raw::connect(server.local_addr()).await;
-    // Parked requests do not count.
+    // Held requests do not count.
     for opaque in 0..50 {
         peer.send(&frame(2, opaque, b"")).await;
     }
@@ -184,7 +188,11 @@ async fn answers_that_nobody_reads_cost_their_own_address_a_connection() {
     const LEN: i32 = 4_000_000;
     let handler = Handler::new(|_, request| Outcome::Reply(Reply::ok().body(vec![1; request.code as usize])));
     // Room for two connections of an address with what they leave unread.
-    let limits = PeerLimits { unsent_bytes: 40_000_000, unsent_bytes_per_address: 17_000_000, ..PeerLimits::default() };
+    let limits = PeerLimits {
+        unread_answer_bytes: 40_000_000,
+        unread_answer_bytes_per_address: 17_000_000,
+        ..PeerLimits::default()
+    };
     // Nobody is closed here for reading nothing.
     let config = ServerConfig {
         peers: Peers::new(limits),

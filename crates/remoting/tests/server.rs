@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ferromq_protocol::{Command, Reply, ResponseCode};
-use ferromq_remoting::{Bound, Connection, Outcome, ReplySlot, Server, ServerConfig, Workers};
+use ferromq_remoting::{BoundPort, Connection, Outcome, ReplySlot, Server, ServerConfig, Workers};
 use parking_lot::Mutex;
 use support::{Handler, PATIENCE, Raw, echo, frame, has_ipv6, local, request, serve};
 
@@ -414,16 +414,16 @@ async fn all_addresses_are_those_of_both_stacks_and_each_peer_has_its_own() {
 
 #[tokio::test]
 async fn a_port_that_was_taken_stays_taken_until_it_is_listened_on() {
-    let bound = Bound::to(local().listen).unwrap();
+    let bound = BoundPort::to(local().listen).unwrap();
     let addr = bound.addr();
     assert!(tokio::net::TcpStream::connect(addr).await.is_err(), "nobody listens yet");
     // Whoever lets the kernel choose is given others.
-    let others: Vec<_> = (0..50).map(|_| Bound::to(local().listen).unwrap()).collect();
+    let others: Vec<_> = (0..50).map(|_| BoundPort::to(local().listen).unwrap()).collect();
     assert!(others.iter().all(|other| other.addr().port() != addr.port()));
     let server = Server::start(bound, local(), Handler::new(echo)).await.unwrap();
     assert_eq!(server.local_addr(), addr);
     for taken in [addr, SocketAddr::from(([0, 0, 0, 0], addr.port()))] {
-        assert!(Bound::to(taken).unwrap_err().to_string().contains(&format!("cannot listen on {taken}")));
+        assert!(BoundPort::to(taken).unwrap_err().to_string().contains(&format!("cannot listen on {taken}")));
     }
     let mut peer = Raw::connect(addr).await;
     peer.send(&frame(1, 1, b"x")).await;

@@ -57,7 +57,7 @@ pub const COMMANDS: &[Command] = &[
     consume_message::COMMAND,
 ];
 
-type Running<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
+type CommandFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
 
 /// One command of the tool.
 pub struct Command {
@@ -67,7 +67,7 @@ pub struct Command {
     pub options: &'static [OptionSpec],
     /// The first stderr line of a failure; `None` prints the bare cause.
     pub failure: Option<&'static str>,
-    pub run: for<'a> fn(&'a mut Context) -> Running<'a>,
+    pub run: for<'a> fn(&'a mut Context) -> CommandFuture<'a>,
 }
 
 /// What a command works with.

@@ -7,7 +7,7 @@ use ferromq_protocol::body::{
     BrokerData, BrokerMemberGroup, BrokerMemberGroupReply, ClusterInfo, QueueData, RouteForm, TopicRoute,
 };
 
-use super::{Group, Held, MASTER_ID, PERM_WRITE, Queues, Routes};
+use super::{Group, MASTER_ID, PERM_WRITE, QueueRights, Queues, Routes};
 
 /// Topics of this prefix show their brokers as they are, without an acting master.
 const SYNC_BROKER_MEMBER_PREFIX: &str = "rmq_sys_SYNC_BROKER_MEMBER_";
@@ -143,8 +143,9 @@ impl Routes {
 
     /// By the flag of a topic's first broker, as Java.
     fn topics_with(&self, which: impl Fn(i32) -> bool) -> Vec<String> {
-        let shows =
-            |brokers: &BTreeMap<String, Held>| brokers.values().next().is_some_and(|held| which(held.shown.sys_flag));
+        let shows = |brokers: &BTreeMap<String, QueueRights>| {
+            brokers.values().next().is_some_and(|held| which(held.shown.sys_flag))
+        };
         self.topics.iter().filter(|(_, brokers)| shows(brokers)).map(|(topic, _)| topic.clone()).collect()
     }
 }
@@ -170,7 +171,7 @@ fn broker_data(broker_name: &str, group: &Group) -> BrokerData {
     }
 }
 
-fn queue_data((broker_name, Held { shown: queues, .. }): (&String, &Held)) -> QueueData {
+fn queue_data((broker_name, QueueRights { shown: queues, .. }): (&String, &QueueRights)) -> QueueData {
     QueueData {
         broker_name: broker_name.clone(),
         perm: queues.perm,

@@ -62,14 +62,14 @@ pub struct Queues {
 
 /// Queues as a broker registered them, and as they are shown: without its right to write, if an operator or the loss of the master took it.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct QueueRights {
     registered: Queues,
     shown: Queues,
 }
 
-impl From<Queues> for Held {
-    fn from(queues: Queues) -> Held {
-        Held { registered: queues, shown: queues }
+impl From<Queues> for QueueRights {
+    fn from(queues: Queues) -> QueueRights {
+        QueueRights { registered: queues, shown: queues }
     }
 }
 
@@ -117,7 +117,7 @@ pub struct Routes {
     groups: BTreeMap<String, Group>,
     processes: HashMap<ProcessKey, Process>,
     /// Topic → broker name → queues.
-    topics: BTreeMap<String, BTreeMap<String, Held>>,
+    topics: BTreeMap<String, BTreeMap<String, QueueRights>>,
     /// Static topics: topic → broker name → mapping.
     mappings: BTreeMap<String, BTreeMap<String, TopicQueueMappingInfo>>,
     /// Legacy; normally empty.

@@ -7,8 +7,8 @@ use ferromq_protocol::body::{DataVersion, TopicQueueMappingInfo};
 use ferromq_remoting::ConnectionId;
 
 use super::{
-    BROKER_TIMEOUT, Group, Held, MASTER_ID, MinBrokerChange, PERM_WRITE, Process, ProcessKey, Queues, Routes, weight,
-    weight_of_mapping,
+    BROKER_TIMEOUT, Group, MASTER_ID, MinBrokerChange, PERM_WRITE, Process, ProcessKey, QueueRights, Queues, Routes,
+    weight, weight_of_mapping,
 };
 
 /// What a broker says about itself. Java: the parameters of `RouteInfoManager.registerBroker`.
@@ -119,7 +119,7 @@ impl Routes {
                 }
                 // What an operator took from a topic stays taken when the broker only says again what it said before. Java goes by
                 // the version of the whole table alone.
-                let said_before = |held: &Held| !version_is_new || held.registered == queues;
+                let said_before = |held: &QueueRights| !version_is_new || held.registered == queues;
                 if first || !brokers.get(broker_name).is_some_and(said_before) {
                     let before = brokers.insert(broker_name.clone(), queues.into());
                     self.taken += if before.is_none() { weight(topic) } else { 0 };
@@ -223,7 +223,7 @@ impl Routes {
             return None;
         }
         if group.acting_master && !group.addresses.contains_key(&MASTER_ID) {
-            for Held { shown: queues, .. } in
+            for QueueRights { shown: queues, .. } in
                 self.topics.values_mut().filter_map(|brokers| brokers.get_mut(broker_name))
             {
                 queues.perm &= !PERM_WRITE;
