@@ -39,7 +39,7 @@ impl Health {
         if self.flags.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        Err(self.refusal())
+        self.check_shortages()
     }
 
     /// [`Health::check`] for what may be written on a full disk too.
@@ -50,14 +50,12 @@ impl Health {
         if self.is_closed() { Err(AppendError::Closed) } else { Ok(()) }
     }
 
-    fn refusal(&self) -> AppendError {
-        if let Err(refusal) = self.check_sound() {
-            return refusal;
-        }
+    fn check_shortages(&self) -> Result<(), AppendError> {
+        self.check_sound()?;
         match self.full.lock().first() {
-            Some((_, path, reason)) => AppendError::DiskFull { path: path.clone(), reason: reason.clone() },
-            // The disk got room between the two looks; the caller may try again.
-            None => AppendError::Extend { reason: "the disk was full a moment ago".to_owned() },
+            Some((_, path, reason)) => Err(AppendError::DiskFull { path: path.clone(), reason: reason.clone() }),
+            // The disk got room between the two looks.
+            None => Ok(()),
         }
     }
 
@@ -129,6 +127,14 @@ mod tests {
         health.disk_has_room(Shortage::Disk);
         assert!(health.check().is_err());
         health.disk_has_room(Shortage::Dispatch);
+        assert!(health.check().is_ok());
+    }
+
+    #[test]
+    fn a_disk_that_got_room_between_two_looks_refuses_nothing() {
+        let health = Health::default();
+        // What was seen a moment before the list.
+        health.flags.fetch_or(DISK_FULL, Ordering::SeqCst);
         assert!(health.check().is_ok());
     }
 }

@@ -1,0 +1,226 @@
+//! A disk that becomes full, and one that would if nothing were deleted.
+//!
+//! The disk is a tmpfs in a mount namespace of its own, which needs no root where users may have namespaces, and goes with the process that
+//! holds it.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::audit::{Ledger, QUEUES};
+use super::load::{Progress, Reader, Refused, Sender, Waiter, make_topics};
+use super::wire::now_ms;
+use crate::cluster::{Broker, Nameserver};
+use crate::process::{HANG_GUARD, Process};
+
+const SETTINGS: [&str; 11] = [
+    "mappedFileSizeCommitLog=262144",
+    "mappedFileSizeConsumeQueue=4000",
+    "maxHashSlotNum=1000",
+    "maxIndexNum=4000",
+    "cleanResourceInterval=10",
+    "deleteCommitLogFilesInterval=0",
+    "messageDelayLevel=1s 2s",
+    "maxTransferCountOnMessageInMemory=1000",
+    "maxTransferBytesOnMessageInMemory=1000000",
+    "maxTransferCountOnMessageInDisk=1000",
+    "maxTransferBytesOnMessageInDisk=1000000",
+];
+
+/// A small file system, and the process in whose namespace it is mounted.
+struct SmallDisk {
+    holder: Process,
+    dir: PathBuf,
+}
+
+impl SmallDisk {
+    /// `None` where there can be none; the reason is printed.
+    fn mount(home: &Path, mib: u64) -> Option<SmallDisk> {
+        let dir = home.join("small");
+        fs::create_dir(&dir).expect("temporary directory is writable");
+        let script = format!("mount -t tmpfs -o size={mib}m tmpfs '{}' && echo mounted && exec cat", dir.display());
+        let mut command = Command::new("unshare");
+        let mut holder = Process::start("small disk", command.args(["-rm", "sh", "-c", &script]));
+        if holder.next_line().is_none() {
+            eprintln!("left out: no file system can be mounted in a namespace here (unshare -rm, mount -t tmpfs)");
+            return None;
+        }
+        Some(SmallDisk { holder, dir })
+    }
+
+    /// What runs a program where it is mounted.
+    fn wrapper(&self) -> Vec<String> {
+        let pid = self.holder.pid().to_string();
+        ["nsenter", "-t", &pid, "-U", "--preserve-credentials", "-m", "--"].map(str::to_owned).to_vec()
+    }
+
+    /// A file there as it is seen from here.
+    fn path(&self, name: &str) -> PathBuf {
+        let dir = self.dir.strip_prefix("/").expect("it is absolute");
+        Path::new("/proc").join(self.holder.pid().to_string()).join("root").join(dir).join(name)
+    }
+
+    /// Takes all that is left of it, to the last byte.
+    fn fill(&self) {
+        let mut filler = File::create(self.path("filler")).expect("a name takes no room");
+        for len in [1 << 20, 1 << 16, 4096, 1] {
+            while filler.write_all(&vec![1; len]).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.path("filler")).expect("it was made");
+    }
+}
+
+/// A broker on a small disk, whoever works with it, and what is known.
+struct Scene {
+    // Order matters: the broker ends before its disk goes.
+    broker: Broker,
+    disk: SmallDisk,
+    ledger: Ledger,
+    senders: [Sender; 2],
+    waiter: Waiter,
+    reader: Reader,
+    _nameserver: Nameserver,
+    _home: tempfile::TempDir,
+}
+
+impl Scene {
+    fn set(mib: u64, extra: &[&str]) -> Option<Scene> {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let disk = SmallDisk::mount(home.path(), mib)?;
+        let nameserver = Nameserver::start(home.path());
+        let store = disk.dir.join("store");
+        let settings = [&SETTINGS[..], extra].concat();
+        let broker = Broker::start_in(home.path(), "small", &nameserver.addr(), &settings, &store, disk.wrapper());
+        make_topics(broker.port);
+        Some(Scene {
+            broker,
+            disk,
+            ledger: Ledger::default(),
+            senders: [Sender::new(1, 32, 1500), Sender::new(2, 1, 3000)],
+            waiter: Waiter::new(3, 50, 3000),
+            reader: Reader { next: [0; QUEUES.len()] },
+            _nameserver: nameserver,
+            _home: home,
+        })
+    }
+
+    /// Everybody works while `play` goes on. It is given what can be awaited, and the broker.
+    fn run(&mut self, play: impl FnOnce(&Progress, &mut Broker, &SmallDisk, &mut Ledger)) -> usize {
+        let (port, progress) = (self.broker.port, Progress::default());
+        let Scene { broker, disk, ledger, senders: [first, second], waiter, reader, .. } = self;
+        let (sights, ends_refused) = std::thread::scope(|scope| {
+            let sending = [scope.spawn(|| first.run(port, &progress)), scope.spawn(|| second.run(port, &progress))];
+            let waiting = scope.spawn(|| waiter.run(port, &progress));
+            let reading = scope.spawn(|| reader.run(port, &progress));
+            play(&progress, broker, disk, ledger);
+            progress.stop.store(true, Ordering::SeqCst);
+            for sender in sending {
+                let report = sender.join().expect("it does not panic");
+                ledger.accepted(report.acks);
+                ledger.refused(report.refused);
+            }
+            let report = waiting.join().expect("it does not panic");
+            ledger.fates(report.fates);
+            ledger.refused(report.refused);
+            (reading.join().expect("it does not panic"), report.ends_refused)
+        });
+        for sender in &self.senders {
+            self.ledger.has_sent(sender.id, sender.next);
+        }
+        self.ledger.saw(sights);
+        ends_refused
+    }
+
+    /// All that waits comes, once.
+    fn end(mut self, name: &str) {
+        self.ledger.fates(self.waiter.end_all(self.broker.port).fates);
+        let begun = Instant::now();
+        while self.ledger.missing() > 0 {
+            assert!(begun.elapsed() < HANG_GUARD, "{} that waited do not come", self.ledger.missing());
+            self.ledger.audit(self.broker.port);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.broker.restart_clean();
+        self.ledger.audit(self.broker.port);
+        self.ledger.sum_up();
+        println!("{name}: {:?}", self.ledger.figures);
+    }
+}
+
+/// Waits until a counter has gone up by so many.
+fn await_more(what: &str, broker: &mut Broker, counter: &std::sync::atomic::AtomicU64, more: u64) {
+    let (begun, enough) = (Instant::now(), counter.load(Ordering::SeqCst) + more);
+    while counter.load(Ordering::SeqCst) < enough {
+        assert!(!broker.process.has_ended(), "the broker ended by itself while waiting for {what}");
+        assert!(begun.elapsed() < HANG_GUARD, "still waiting for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
+    let Some(mut scene) = Scene::set(96, &["cleanFileForciblyEnable=false"]) else { return };
+    let mut ends_refused = 0;
+    for round in 0..4 {
+        let killed = round == 2;
+        ends_refused += scene.run(|progress, broker, disk, ledger| {
+            await_more("messages", broker, &progress.acked, 2000);
+            disk.fill();
+            await_more("refusals", broker, &progress.refused, 300);
+            if killed {
+                broker.process.kill_hard();
+                ledger.killed(now_ms());
+                return;
+            }
+            disk.free();
+            await_more("messages after there is room again", broker, &progress.acked, 2000);
+        });
+        if killed {
+            scene.broker.assert_store_is_whole();
+            // It is up, or says why not.
+            if !scene.broker.try_start() {
+                assert!(scene.broker.process.logged(|line| line.contains("mqbroker: ") && line.contains("space")));
+            }
+            scene.disk.free();
+            if scene.broker.process.has_ended() {
+                scene.broker.start_again();
+            }
+        }
+        scene.ledger.audit(scene.broker.port);
+    }
+    for Refused { id, code, remark } in scene.ledger.refusals() {
+        assert!(*code == 14 && remark.contains("until there is room for"), "{id:?} was refused with {code}, {remark}");
+    }
+    assert_eq!(scene.ledger.figures.deleted, 0, "nothing was to go");
+    println!("ends of transactions refused: {ends_refused}");
+    scene.end("a full disk");
+}
+
+#[test]
+fn a_disk_of_a_third_of_the_traffic_is_enough_where_old_messages_go() {
+    const MIB: u64 = 48;
+    let Some(mut scene) = Scene::set(MIB, &[]) else { return };
+    // Their segment goes long before their time.
+    let far = scene.waiter.send_timers(scene.broker.port, 50, now_ms() + 15_000);
+    scene.ledger.fates(far.fates);
+    let mut rounds = 0;
+    while scene.senders.iter().map(|sender| sender.bytes).sum::<u64>() < 3 * (MIB << 20) {
+        rounds += 1;
+        scene.run(|progress, broker, _, _| await_more("messages", broker, &progress.acked, 10_000));
+        scene.ledger.audit(scene.broker.port);
+    }
+    // Refused at most while it was being made room.
+    for Refused { id, code, remark } in scene.ledger.refusals() {
+        assert!(*code == 14 && remark.contains("until there is room for"), "{id:?} was refused with {code}, {remark}");
+    }
+    let figures = &scene.ledger.figures;
+    assert!(figures.deleted > 0 && figures.deleted_unread == 0, "{figures:?}");
+    println!("{rounds} rounds");
+    scene.end("a third of the traffic");
+}
