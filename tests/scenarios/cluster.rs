@@ -30,6 +30,18 @@ fn program(name: &str, built: &str) -> PathBuf {
     std::env::var_os("FERROMQ_BIN_DIR").map_or_else(|| PathBuf::from(built), |dir| PathBuf::from(dir).join(name))
 }
 
+/// A command that another program runs, if there is one.
+fn wrapped(wrapper: &[String], program: PathBuf) -> Command {
+    match wrapper {
+        [] => Command::new(program),
+        [first, others @ ..] => {
+            let mut command = Command::new(first);
+            command.args(others).arg(program);
+            command
+        }
+    }
+}
+
 /// One nameserver process.
 pub struct Nameserver {
     pub process: Process,
@@ -75,12 +87,26 @@ pub struct Broker {
     pub name: String,
     conf: PathBuf,
     home: PathBuf,
+    /// The words before its command line: what runs it where it is to run.
+    wrapper: Vec<String>,
 }
 
 impl Broker {
     pub fn start(home: &Path, name: &str, namesrv: &str, extra: &[&str]) -> Broker {
+        Broker::start_in(home, name, namesrv, extra, &home.join(format!("store-{name}")), Vec::new())
+    }
+
+    /// With its store elsewhere, and run by another program.
+    pub fn start_in(
+        home: &Path,
+        name: &str,
+        namesrv: &str,
+        extra: &[&str],
+        store: &Path,
+        wrapper: Vec<String>,
+    ) -> Broker {
         let port = free_port();
-        let store = home.join(format!("store-{name}"));
+        let store = store.to_owned();
         let conf = home.join(format!("{name}.conf"));
         let mut text = format!(
             "brokerClusterName=DefaultCluster\nbrokerName={name}\nbrokerId=0\nbrokerIP1=127.0.0.1\nlistenPort={port}\nnamesrvAddr={namesrv}\n\
@@ -94,20 +120,32 @@ impl Broker {
             text.push('\n');
         }
         std::fs::write(&conf, text).expect("temporary directory is writable");
-        let process = Broker::spawn(name, &conf, home);
-        Broker { process, port, store, name: name.to_owned(), conf, home: home.to_owned() }
+        let process = Broker::launch(name, &conf, home, &wrapper);
+        let mut broker = Broker { process, port, store, name: name.to_owned(), conf, home: home.to_owned(), wrapper };
+        broker.await_up();
+        broker
     }
 
-    fn launch(name: &str, conf: &Path, home: &Path) -> Process {
-        let mut command = Command::new(program("mqbroker", env!("CARGO_BIN_EXE_mqbroker")));
+    fn launch(name: &str, conf: &Path, home: &Path, wrapper: &[String]) -> Process {
+        let mut command = wrapped(wrapper, program("mqbroker", env!("CARGO_BIN_EXE_mqbroker")));
         command.arg("-c").arg(conf).env("HOME", home);
         Process::start(name, &mut command)
     }
 
-    fn spawn(name: &str, conf: &Path, home: &Path) -> Process {
-        let mut process = Broker::launch(name, conf, home);
-        process.wait_for_line("the broker is up", |line| line.contains("boot success"));
-        process
+    fn await_up(&mut self) {
+        self.process.wait_for_line("the broker is up", |line| line.contains("boot success"));
+    }
+
+    /// Starts it, and says whether it is up. What it says otherwise is on its stderr.
+    pub fn try_start(&mut self) -> bool {
+        self.process = Broker::launch(&self.name, &self.conf, &self.home, &self.wrapper);
+        while let Some(line) = self.process.next_line() {
+            if line.contains("boot success") {
+                return true;
+            }
+        }
+        self.process.wait_exit();
+        false
     }
 
     pub fn addr(&self) -> String {
@@ -116,8 +154,8 @@ impl Broker {
 
     /// What the stopped broker has left holds together.
     pub fn assert_store_is_whole(&self) {
-        let (store, conf) = (self.store.display().to_string(), self.conf.display().to_string());
-        let done = run(&mut mqadmin(&["storeCheck", &store, "-c", &conf]));
+        let mut command = wrapped(&self.wrapper, program("mqadmin", env!("CARGO_BIN_EXE_mqadmin")));
+        let done = run(command.arg("storeCheck").arg(&self.store).arg("-c").arg(&self.conf));
         assert!(done.status.success(), "{}: {}{}", self.name, done.stdout, done.stderr);
     }
 
@@ -125,7 +163,7 @@ impl Broker {
     pub fn restart_hard(&mut self) {
         self.process.kill_hard();
         self.assert_store_is_whole();
-        self.process = Broker::spawn(&self.name, &self.conf, &self.home);
+        self.start_again();
     }
 
     /// SIGTERM, the orderly end, and a new process on the same directory and port.
@@ -138,13 +176,14 @@ impl Broker {
 
     /// Starts it on its directory and kills it so soon that it is hardly up.
     pub fn start_and_kill_within(&mut self, moment: Duration) {
-        self.process = Broker::launch(&self.name, &self.conf, &self.home);
+        self.process = Broker::launch(&self.name, &self.conf, &self.home, &self.wrapper);
         std::thread::sleep(moment);
         self.process.kill_hard();
     }
 
     pub fn start_again(&mut self) {
-        self.process = Broker::spawn(&self.name, &self.conf, &self.home);
+        self.process = Broker::launch(&self.name, &self.conf, &self.home, &self.wrapper);
+        self.await_up();
     }
 }
 

@@ -17,7 +17,7 @@ use crate::cluster::{Broker, Nameserver};
 use crate::process::{HANG_GUARD, Process};
 
 const SETTINGS: [&str; 11] = [
-    "mappedFileSizeCommitLog=262144",
+    "mappedFileSizeCommitLog=524288",
     "mappedFileSizeConsumeQueue=4000",
     "maxHashSlotNum=1000",
     "maxIndexNum=4000",
@@ -90,7 +90,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn set(mib: u64, extra: &[&str]) -> Option<Scene> {
+    /// One message of each kind that waits goes with `every` plain ones: a segment with such goes five times a second at most.
+    fn set(mib: u64, extra: &[&str], every: u64) -> Option<Scene> {
         let home = tempfile::tempdir().expect("a temporary directory");
         let disk = SmallDisk::mount(home.path(), mib)?;
         let nameserver = Nameserver::start(home.path());
@@ -103,7 +104,7 @@ impl Scene {
             disk,
             ledger: Ledger::default(),
             senders: [Sender::new(1, 32, 1500), Sender::new(2, 1, 3000)],
-            waiter: Waiter::new(3, 50, 3000),
+            waiter: Waiter::new(3, every, 3000),
             reader: Reader { next: [0; QUEUES.len()] },
             _nameserver: nameserver,
             _home: home,
@@ -165,7 +166,7 @@ fn await_more(what: &str, broker: &mut Broker, counter: &std::sync::atomic::Atom
 
 #[test]
 fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
-    let Some(mut scene) = Scene::set(96, &["cleanFileForciblyEnable=false"]) else { return };
+    let Some(mut scene) = Scene::set(96, &["cleanFileForciblyEnable=false"], 50) else { return };
     let mut ends_refused = 0;
     for round in 0..4 {
         let killed = round == 2;
@@ -204,8 +205,9 @@ fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
 
 #[test]
 fn a_disk_of_a_third_of_the_traffic_is_enough_where_old_messages_go() {
-    const MIB: u64 = 48;
-    let Some(mut scene) = Scene::set(MIB, &[]) else { return };
+    const MIB: u64 = 32;
+    // From there to where sends are refused is what comes in about a second.
+    let Some(mut scene) = Scene::set(MIB, &["diskSpaceCleanForciblyRatio=60"], 3000) else { return };
     // Their segment goes long before their time.
     let far = scene.waiter.send_timers(scene.broker.port, 50, now_ms() + 15_000);
     scene.ledger.fates(far.fates);

@@ -34,6 +34,8 @@ pub struct Progress {
     pub stop: AtomicBool,
     /// Messages that were accepted.
     pub acked: AtomicU64,
+    /// And those that were not.
+    pub refused: AtomicU64,
     sent_bytes: AtomicU64,
     read_bytes: AtomicU64,
 }
@@ -80,9 +82,11 @@ pub struct Sender {
     /// Number of the next message: those below it were sent.
     pub next: u64,
     /// Requests on their way at a time.
-    pub window: usize,
-    pub body_len_max: usize,
-    pub dice: Dice,
+    window: usize,
+    body_len_max: usize,
+    /// Bytes of the bodies that were accepted.
+    pub bytes: u64,
+    dice: Dice,
 }
 
 #[derive(Default)]
@@ -93,7 +97,14 @@ pub struct SenderReport {
 
 impl Sender {
     pub fn new(id: u32, window: usize, body_len_max: usize) -> Sender {
-        Sender { id, next: 0, window, body_len_max, dice: Dice(u64::from(id) << 32 | u64::from(std::process::id())) }
+        Sender {
+            id,
+            next: 0,
+            window,
+            body_len_max,
+            bytes: 0,
+            dice: Dice(u64::from(id) << 32 | u64::from(std::process::id())),
+        }
     }
 
     pub fn run(&mut self, port: u16, progress: &Progress) -> SenderReport {
@@ -138,10 +149,12 @@ impl Sender {
                 Ok(reply) => {
                     assert_eq!(reply.queue_id.0, QUEUES[queue].1, "another queue: {answer:?}");
                     progress.acked.fetch_add(ids.len() as u64, Ordering::SeqCst);
+                    self.bytes += len as u64;
                     let offsets = reply.queue_offset.0..;
                     report.acks.extend(offsets.zip(ids).map(|(offset, id)| Ack { id, queue, offset }));
                 }
                 Err((code, remark)) => {
+                    progress.refused.fetch_add(ids.len() as u64, Ordering::SeqCst);
                     // Nobody will read it.
                     progress.read_bytes.fetch_add(len as u64, Ordering::SeqCst);
                     report.refused.extend(ids.into_iter().map(|id| Refused { id, code, remark: remark.clone() }));
@@ -188,6 +201,8 @@ pub struct WaiterReport {
     /// With the time before it was sent, in ms.
     pub fates: Vec<(Id, i64, Fate)>,
     pub refused: Vec<Refused>,
+    /// Ends of transactions that were not accepted, and are told again.
+    pub ends_refused: usize,
 }
 
 impl Waiter {
@@ -202,13 +217,35 @@ impl Waiter {
             let mut at = 0;
             while progress.wait_while(|| progress.acked.load(Ordering::SeqCst) < at) {
                 self.one_window(&mut wire, &mut report)?;
-                while self.open.len() > OPEN_HALVES {
-                    self.end_oldest(&mut wire, &mut report)?;
-                }
+                while self.open.len() > OPEN_HALVES && self.end_oldest(&mut wire, &mut report)? {}
                 at = progress.acked.load(Ordering::SeqCst) + self.every;
             }
             Ok(())
         })();
+        report
+    }
+
+    /// Some for one and the same time, in ms.
+    pub fn send_timers(&mut self, port: u16, count: u64, due: i64) -> WaiterReport {
+        let mut wire = Wire::connect(port).expect("the broker is up");
+        let mut report = WaiterReport::default();
+        let (topic, queue) = QUEUES[4];
+        for _ in 0..count {
+            let id = Id { sender: self.id, number: self.next };
+            self.next += 1;
+            let message = Outgoing {
+                topic,
+                queue,
+                bodies: &[body(id, 10)],
+                keys: &[id.key()],
+                properties: &format!("TIMER_DELIVER_MS\u{1}{due}\u{2}"),
+                sys_flag: 0,
+            };
+            let sent_ms = now_ms();
+            let answer = wire.ask(send(&message)).expect("the broker is up");
+            placed(&answer).unwrap_or_else(|(code, remark)| panic!("refused: {code}, {remark}"));
+            report.fates.push((id, sent_ms, Fate::Due(due)));
+        }
         report
     }
 
@@ -258,23 +295,20 @@ impl Waiter {
         Ok(())
     }
 
-    fn end_oldest(&mut self, wire: &mut Wire, report: &mut WaiterReport) -> io::Result<()> {
-        let Some(half) = self.open.pop_front() else { return Ok(()) };
+    /// False: it was refused, and stays open.
+    fn end_oldest(&mut self, wire: &mut Wire, report: &mut WaiterReport) -> io::Result<bool> {
+        let Some(half) = self.open.pop_front() else { return Ok(false) };
         // From here on it may be committed, answered or not.
         report.fates.push((half.id, now_ms(), if half.commits { Fate::Perhaps(0) } else { Fate::Never }));
         let answer = wire.ask(end_transaction(&half.reply, &half.id.key(), half.commits))?;
-        match answer.code {
-            0 if half.commits => report.fates.push((half.id, now_ms(), Fate::Due(0))),
-            0 => {}
-            code => {
-                let remark = answer.remark.as_ref().map(ToString::to_string).unwrap_or_default();
-                report.refused.push(Refused { id: half.id, code, remark });
-                // Refused only for the moment.
-                self.open.push_front(half);
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        let accepted = answer.code == 0;
+        if !accepted {
+            report.ends_refused += 1;
+            self.open.push_front(half);
+        } else if half.commits {
+            report.fates.push((half.id, now_ms(), Fate::Due(0)));
         }
-        Ok(())
+        Ok(accepted)
     }
 
     /// Ends all that is open.
@@ -282,7 +316,10 @@ impl Waiter {
         let mut report = WaiterReport::default();
         let mut wire = Wire::connect(port).expect("the broker is up");
         while !self.open.is_empty() {
-            self.end_oldest(&mut wire, &mut report).expect("the broker is up");
+            assert!(
+                self.end_oldest(&mut wire, &mut report).expect("the broker is up"),
+                "the end of a transaction was refused"
+            );
         }
         report
     }

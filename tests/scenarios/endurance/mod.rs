@@ -5,6 +5,7 @@
 //! the official clients are in `crash` and `retention`.
 
 mod audit;
+mod full_disk;
 mod kills;
 mod load;
 mod wire;
