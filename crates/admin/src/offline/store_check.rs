@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ferromq_config::command_line::{GivenOptions, OptionSpec, switch};
 use ferromq_protocol::json;
-use ferromq_store::check::{Finding, Summary, check};
+use ferromq_store::check::{Finding, QueueTotals, Summary, check};
 use serde::Serialize;
 
 use super::config_files::ConfigFiles;
@@ -61,8 +61,9 @@ fn run(given: &GivenOptions, root: &Path, out: &mut Out<'_>) -> Result<u8, Failu
 }
 
 fn print(summary: &Summary, out: &mut Out<'_>) {
-    let Summary { log_files, log_begin, log_end, messages, queues, entries, lost, .. } = *summary;
-    let Summary { missing, to_come, deleted, index_files, index_entries, timers, faults, notes, .. } = *summary;
+    let Summary { log_files, log_begin, log_end, messages, index_files, index_entries, timers, faults, notes, .. } =
+        *summary;
+    let QueueTotals { queues, entries, lost, missing, to_come, deleted } = summary.of_queues;
     out.line(format!("log: {messages} messages from {log_begin} to {log_end} in {log_files} files"));
     out.line(format!("queues: {entries} entries in {queues} queues, {lost} of lost messages"));
     out.line(format!("messages that are not in their queue: {missing}; of topics that were deleted: {deleted}; that the next start puts there: {to_come}"));
@@ -123,8 +124,9 @@ struct JsonSummary {
 
 impl From<&Summary> for JsonSummary {
     fn from(summary: &Summary) -> JsonSummary {
-        let Summary { clean, log_files, log_begin, log_end, messages, queues, entries, lost, .. } = *summary;
-        let Summary { missing, to_come, deleted, index_files, index_entries, timers, faults, notes, .. } = *summary;
+        let Summary { clean, log_files, log_begin, log_end, messages, of_queues, .. } = *summary;
+        let Summary { index_files, index_entries, timers, faults, notes, .. } = *summary;
+        let QueueTotals { queues, entries, lost, missing, to_come, deleted } = of_queues;
         JsonSummary {
             clean,
             log_files,

@@ -143,8 +143,11 @@ fn a_store_of_ours_is_right_and_is_left_as_it_was() {
     assert_eq!(found, []);
     assert!(summary.clean && summary.log_files > 1 && summary.index_files > 1, "{summary:?}");
     // Two of the deleted topic and the note of it.
-    assert_eq!((summary.messages, summary.entries, summary.deleted, summary.missing), (50, 48, 1, 0));
-    assert_eq!((summary.timers, summary.lost, summary.to_come), (3, 0, 0));
+    assert_eq!(
+        (summary.messages, summary.of_queues.entries, summary.of_queues.deleted, summary.of_queues.missing),
+        (50, 48, 1, 0)
+    );
+    assert_eq!((summary.timers, summary.of_queues.lost, summary.of_queues.to_come), (3, 0, 0));
     let mut dump = Dump::open(config(&site)).unwrap();
     dump.record(0).unwrap().unwrap();
     dump.chains(T, "key-3").unwrap();
@@ -158,7 +161,7 @@ fn a_store_that_java_wrote_is_right() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/store-5.3.3");
     let (found, summary) = findings(&CheckConfig::at(golden));
     assert!(found.is_empty(), "{found:#?}");
-    assert!(summary.messages > 10 && summary.entries > 10 && summary.index_entries > 10, "{summary:?}");
+    assert!(summary.messages > 10 && summary.of_queues.entries > 10 && summary.index_entries > 10, "{summary:?}");
 }
 
 #[test]
@@ -212,7 +215,7 @@ fn what_a_kill_leaves_is_no_fault() {
     overwrite(&site, last, 20, &[0; 40]);
     std::fs::write(&checkpoint, [0; 4096]).unwrap();
     let (found, summary) = findings(&config(&site));
-    assert_eq!((summary.faults, summary.to_come), (0, 2), "{found:#?}");
+    assert_eq!((summary.faults, summary.of_queues.to_come), (0, 2), "{found:#?}");
     // Files that were being made.
     let len = std::fs::metadata(root(&site).join(last)).unwrap().len();
     let new = [format!("consumequeue/Batch/0/{len:020}"), "index/29991231000000000".to_owned()];
@@ -228,7 +231,7 @@ fn what_a_kill_leaves_is_no_fault() {
     // A start that was killed while it entered the queue of timers again.
     overwrite(&site, &format!("consumequeue/{TIMER_TOPIC}/0/00000000000000000000"), 20, &[0; 40]);
     let (found, summary) = findings(&config(&site));
-    assert_eq!((summary.faults, summary.to_come), (0, 4), "{found:#?}");
+    assert_eq!((summary.faults, summary.of_queues.to_come), (0, 4), "{found:#?}");
     std::fs::write(&checkpoint, untouched).unwrap();
 }
 
@@ -346,11 +349,11 @@ fn damage_in_a_queue_is_found() {
     assert_found(&site, Part::Queues, "consumequeue/TopicT/0", None, "is not at offset 0: its queue is not there");
     std::fs::remove_dir_all(root(&site).join("consumequeue/TopicT")).unwrap();
     let (_, summary) = findings(&config(&site));
-    assert_eq!(summary.missing, 40);
+    assert_eq!(summary.of_queues.missing, 40);
     // A topic that nobody knows was deleted by a broker that does not say so in the log.
     let without = CheckConfig { topics: Some(["Batch".to_owned(), "Deleted".to_owned()].into()), ..config(&site) };
     let (found, summary) = findings(&without);
-    assert_eq!((summary.faults, summary.missing, summary.deleted), (0, 0, 41), "{found:#?}");
+    assert_eq!((summary.faults, summary.of_queues.missing, summary.of_queues.deleted), (0, 0, 41), "{found:#?}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use dump::{Chain, ChainLink, Dump, PlacedEntry};
 pub(crate) use log::damage_of;
+pub use queues::QueueTotals;
 pub use report::{Finding, Part};
 
 use crate::checkpoint::{CheckpointFile, LogBegin, Places};
@@ -118,16 +119,7 @@ pub struct Summary {
     pub log_begin: u64,
     pub log_end: u64,
     pub messages: u64,
-    pub queues: u64,
-    pub entries: u64,
-    /// Entries that say that their message was lost.
-    pub lost: u64,
-    /// Messages that should be in a queue and are not.
-    pub missing: u64,
-    /// Messages that the next start puts into their queues, as after every crash.
-    pub to_come: u64,
-    /// Messages whose topic was deleted.
-    pub deleted: u64,
+    pub of_queues: QueueTotals,
     pub index_files: u64,
     pub index_entries: u64,
     pub timers: u64,
@@ -209,12 +201,7 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
         log_begin: log.begin(),
         log_end: walked.end,
         messages: walked.records,
-        queues: queues.totals.queues,
-        entries: queues.totals.entries,
-        lost: queues.totals.lost,
-        missing: queues.totals.missing,
-        to_come: queues.totals.to_come,
-        deleted: queues.totals.deleted,
+        of_queues: queues.totals,
         index_files: index.totals.files,
         index_entries: index.totals.entries,
         timers: timers.waiting,

@@ -65,6 +65,7 @@ pub struct Queues {
     pub totals: QueueTotals,
 }
 
+/// What was found in the queues, and should have been.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct QueueTotals {
     pub queues: u64,
