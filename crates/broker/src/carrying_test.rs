@@ -14,17 +14,14 @@ use super::*;
 use crate::clients::Clients;
 use crate::config::BrokerConfig;
 use crate::consumer_offsets::ConsumerOffsets;
-use crate::delay::{DelayParts, Delays};
 use crate::destination::DelayQueue;
 use crate::handlers::transactions::TransactionPath;
 use crate::live_config::LiveConfig;
-use crate::master_duties::MasterDuties;
+use crate::master_duties::{MasterDuties, MasterParts};
 use crate::persistence::Persistence;
 use crate::statistics::Statistics;
 use crate::testing::{TroubledDisk, copy_at_an_instant, message, wait_until};
-use crate::timers::Timers;
 use crate::topics::Topics;
-use crate::transactions::{TransactionParts, Transactions};
 
 const START: i64 = 1_800_000_000_000;
 const HOUR: i64 = 3_600_000;
@@ -75,39 +72,21 @@ impl House {
         let live = Arc::new(LiveConfig::new(config.clone(), None));
         let topics = Arc::new(Topics::open(&config_dir, &live, &persistence).unwrap());
         let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence).unwrap());
-        let statistics = Arc::new(Statistics::new());
-        let delays = DelayParts {
+        let parts = MasterParts {
+            live: Arc::clone(&live),
             store: Arc::clone(&store),
-            topics: Arc::clone(&topics),
-            statistics: Arc::clone(&statistics),
+            topics,
+            offsets,
+            clients: Arc::new(Clients::new()),
+            statistics: Arc::new(Statistics::new()),
             levels: levels.clone(),
             clock: clock(),
             forward: clock(),
-        };
-        let delays = Arc::new(Delays::open(&config_dir, delays, &persistence).unwrap());
-        let timers = Timers::open(
-            root.path().join("timers"),
-            &config_dir.join("timercheck"),
-            clock(),
-            Arc::clone(&store),
-            Arc::clone(&topics),
-            Arc::clone(&statistics),
-        );
-        let timers = Arc::new(timers.unwrap());
-        let transactions = Transactions::open(TransactionParts {
-            config: Arc::clone(&live),
-            offsets,
-            clients: Arc::new(Clients::new()),
-            topics,
-            statistics,
-            store: Arc::clone(&store),
-            levels: levels.clone(),
-            forward: clock(),
             store_host: ([127, 0, 0, 1], 10_911).into(),
-        });
-        let transactions = Arc::new(transactions.unwrap());
-        let path = TransactionPath { config: live, transactions: Arc::clone(&transactions), store: Arc::clone(&store) };
-        let duties = Arc::new(MasterDuties { delays, timers, transactions });
+        };
+        let duties = Arc::new(MasterDuties::open(root.path(), parts, &persistence).unwrap());
+        let transactions = Arc::clone(&duties.transactions);
+        let path = TransactionPath { config: live, transactions, store: Arc::clone(&store) };
         let woken = Arc::downgrade(&duties);
         store.on_arrival(move |arrival| {
             if let Some(duties) = woken.upgrade() {

@@ -4,13 +4,22 @@
 //! they read when they are opened: who becomes a master after others have written the log opens them anew.
 
 use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
-use ferromq_store::{Arrival, Keeper};
+use ferromq_store::{Arrival, Clock, DelayLevels, Keeper, Store};
 
-use crate::delay::Delays;
+use crate::clients::Clients;
+use crate::consumer_offsets::ConsumerOffsets;
+use crate::delay::{DelayParts, Delays};
+use crate::live_config::LiveConfig;
+use crate::persistence::Persistence;
+use crate::start_error::StartError;
+use crate::statistics::Statistics;
 use crate::timers::Timers;
-use crate::transactions::Transactions;
+use crate::topics::Topics;
+use crate::transactions::{TransactionParts, Transactions};
 
 pub(crate) struct MasterDuties {
     pub delays: Arc<Delays>,
@@ -18,7 +27,63 @@ pub(crate) struct MasterDuties {
     pub transactions: Arc<Transactions>,
 }
 
+/// The parts that they use.
+pub(crate) struct MasterParts {
+    pub live: Arc<LiveConfig>,
+    pub store: Arc<Store>,
+    pub topics: Arc<Topics>,
+    pub offsets: Arc<ConsumerOffsets>,
+    pub clients: Arc<Clients>,
+    pub statistics: Arc<Statistics>,
+    pub levels: DelayLevels,
+    /// The wall clock.
+    pub clock: Clock,
+    /// One that only goes forward.
+    pub forward: Clock,
+    /// As it is stored with messages.
+    pub store_host: SocketAddr,
+}
+
 impl MasterDuties {
+    /// Reads how far they are from the directory of the store and from the log. None runs yet.
+    pub(crate) fn open(root: &Path, parts: MasterParts, persistence: &Persistence) -> Result<MasterDuties, StartError> {
+        let MasterParts { live, store, topics, offsets, clients, statistics, levels, clock, forward, store_host } =
+            parts;
+        let config_dir = root.join("config");
+        let delays = DelayParts {
+            store: Arc::clone(&store),
+            topics: Arc::clone(&topics),
+            statistics: Arc::clone(&statistics),
+            levels: levels.clone(),
+            clock: clock.clone(),
+            forward: forward.clone(),
+        };
+        let delays = Arc::new(Delays::open(&config_dir, delays, persistence)?);
+        let timers_dir = root.join("timers");
+        let timers = Timers::open(
+            timers_dir.clone(),
+            &config_dir.join("timercheck"),
+            clock,
+            Arc::clone(&store),
+            Arc::clone(&topics),
+            Arc::clone(&statistics),
+        );
+        let timers = Arc::new(timers.map_err(|source| StartError::Timers { path: timers_dir, source })?);
+        let transactions = Transactions::open(TransactionParts {
+            config: live,
+            offsets,
+            clients,
+            topics,
+            statistics,
+            store,
+            levels,
+            forward,
+            store_host,
+        });
+        let transactions = Arc::new(transactions.map_err(StartError::Transactions)?);
+        Ok(MasterDuties { delays, timers, transactions })
+    }
+
     /// All or none.
     pub(crate) fn start(&self) -> io::Result<()> {
         let started = self.delays.start().and_then(|()| self.timers.start()).and_then(|()| self.transactions.start());

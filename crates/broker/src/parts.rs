@@ -16,7 +16,6 @@ use crate::clients::Clients;
 use crate::clock::{forward, now_ms};
 use crate::config::{BrokerConfig, FlushDiskType};
 use crate::consumer_offsets::ConsumerOffsets;
-use crate::delay::{DelayParts, Delays};
 use crate::dispatch::Dispatch;
 use crate::groups::Groups;
 use crate::handlers::pull::PullPath;
@@ -30,7 +29,7 @@ use crate::handlers::send_back::SendBackPath;
 use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
 use crate::live_config::LiveConfig;
-use crate::master_duties::MasterDuties;
+use crate::master_duties::{MasterDuties, MasterParts};
 use crate::missing_tables;
 use crate::persistence::Persistence;
 use crate::queue_locks::QueueLocks;
@@ -39,9 +38,7 @@ use crate::registrar::MissingRegistrations;
 use crate::scrubbing::Scrubbing;
 use crate::start_error::StartError;
 use crate::statistics::Statistics;
-use crate::timers::Timers;
 use crate::topics::Topics;
-use crate::transactions::{TransactionParts, Transactions};
 
 /// Whatever has a state, by its owner. Only the composition holds them all.
 pub(crate) struct Parts {
@@ -89,37 +86,22 @@ impl Parts {
         let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence)?);
         let clients = Arc::new(Clients::new());
         let statistics = Arc::new(Statistics::new());
-        let delays = DelayParts {
-            store: Arc::clone(&store),
-            topics: Arc::clone(&topics),
-            statistics: Arc::clone(&statistics),
-            levels: levels.clone(),
-            clock: Clock::system(),
-            forward: forward(),
-        };
-        let delays = Arc::new(Delays::open(&config_dir, delays, &persistence)?);
-        let timers_dir = config.store_path_root_dir.join("timers");
-        let timers = Timers::open(
-            timers_dir.clone(),
-            &config_dir.join("timercheck"),
-            Clock::system(),
-            Arc::clone(&store),
-            Arc::clone(&topics),
-            Arc::clone(&statistics),
-        );
-        let timers = Arc::new(timers.map_err(|source| StartError::Timers { path: timers_dir, source })?);
-        let transactions = TransactionParts {
-            config: Arc::clone(&live),
-            offsets: Arc::clone(&offsets),
-            clients: Arc::clone(&clients),
-            topics: Arc::clone(&topics),
-            statistics: Arc::clone(&statistics),
-            store: Arc::clone(&store),
-            levels: levels.clone(),
-            forward: forward(),
-            store_host,
-        };
-        let transactions = Arc::new(Transactions::open(transactions).map_err(StartError::Transactions)?);
+        let master_duties = MasterDuties::open(
+            &config.store_path_root_dir,
+            MasterParts {
+                live: Arc::clone(&live),
+                store: Arc::clone(&store),
+                topics: Arc::clone(&topics),
+                offsets: Arc::clone(&offsets),
+                clients: Arc::clone(&clients),
+                statistics: Arc::clone(&statistics),
+                levels: levels.clone(),
+                clock: Clock::system(),
+                forward: forward(),
+                store_host,
+            },
+            &persistence,
+        )?;
         let readers = Arc::new(Readers::start().map_err(StartError::Thread)?);
         let pull = PullPath::new(
             Arc::clone(&live),
@@ -144,7 +126,7 @@ impl Parts {
             statistics,
             readers,
             pull: Arc::new(pull),
-            master_duties: Arc::new(MasterDuties { delays, timers, transactions }),
+            master_duties: Arc::new(master_duties),
             scrubbing,
             levels,
             address,
