@@ -340,6 +340,7 @@ fn delayed_messages_make_room_on_a_disk_that_counts_as_full() {
     house.pass(1_000);
     house.wait_free(end);
     assert_eq!(house.count("Second", 0), 0);
+    house.wait_for(TIMER_TOPIC, 0, 2);
     // The levels come in either order.
     let until = [0, 1].map(|offset| {
         let entry = house.store.queue_entry(TIMER_TOPIC, QueueId(0), QueueOffset(offset), Effort::Full);
