@@ -18,7 +18,7 @@ use ferromq_protocol::message::Record;
 use parking_lot::Mutex;
 
 use crate::checkpoint::{Checkpoint, Told};
-use crate::consume_queue::{ConsumeQueue, QueueExtent};
+use crate::consume_queue::QueueExtent;
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::files;
@@ -54,13 +54,6 @@ pub struct ListedQueue {
     pub topic: Arc<str>,
     pub id: QueueId,
     pub extent: QueueExtent,
-}
-
-impl ListedQueue {
-    /// As the queue is now.
-    pub fn of(queue: &Arc<ConsumeQueue>) -> ListedQueue {
-        ListedQueue { topic: queue.topic().into(), id: queue.id(), extent: queue.extent() }
-    }
 }
 
 /// The file, and what it said when the store was opened.

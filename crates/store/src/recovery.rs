@@ -21,7 +21,7 @@ use foldhash::HashMap;
 use memchr::memmem;
 
 use crate::checkpoint::{Checkpoint, Told};
-use crate::consume_queue::{ConsumeQueue, Put};
+use crate::consume_queue::{ConsumeQueue, Put, QueueExtent};
 use crate::disk::{Disk, PAGE};
 use crate::entry_properties::EntryProperties;
 use crate::files;
@@ -261,16 +261,18 @@ fn must_be_rebuilt(files: &[Arc<LogFile>], projection: &Projection, inventory: &
     Ok(false)
 }
 
-/// What the queues have before anything is taken from them, but for those whose last entry is not of the queue.
+/// What the queues have before anything is taken from them, but for those whose last entry is not of the queue. One that is torn counts
+/// for nothing: it may look like that of a message which is gone with the log's beginning, while its own is put again, or was never on
+/// the disk.
 fn ends_of_queues(files: &[Arc<LogFile>], projection: &Projection) -> io::Result<Vec<ListedQueue>> {
     let mut ends = Vec::new();
     for queue in projection.queues.all() {
-        let Some(last) = queue.max().checked_sub(1) else { continue };
-        if let Some(entry) = queue.entry(last)?
-            && (belongs(files, projection, &queue, last, &entry)
-                || record_bytes(files, projection, entry.physical.0)?.is_none())
+        let Some((last, entry)) = queue.last_whole(&*projection.disk)? else { continue };
+        if belongs(files, projection, &queue, last, &entry)
+            || record_bytes(files, projection, entry.physical.0)?.is_none()
         {
-            ends.push(ListedQueue::of(&queue));
+            let extent = QueueExtent { min: queue.min(), max: last + 1, end: entry.end() };
+            ends.push(ListedQueue { topic: queue.topic().into(), id: queue.id(), extent });
         }
     }
     Ok(ends)

@@ -357,6 +357,45 @@ fn index_files_follow() {
     assert_eq!(query_bodies(&store, T, "k199").len(), 1);
 }
 
+/// Of pages of 64 bytes, the last one of the queue is on the disk and the one before it is not, as far as it was not synced: what is left
+/// of the entry across their border looks like that of a message at the log's beginning, which is gone for long.
+#[test]
+fn a_torn_entry_of_a_queue_is_no_message_that_it_had() {
+    for (synced, is_in_the_log) in [(6, false), (6, true), (3, false), (3, true)] {
+        let site = Site::new();
+        // An open that looks for the end first looks at entry 6.
+        let config =
+            || StoreConfig { queue_file_entries: 13, ..config(&site, Arc::<PowerDisk>::default() as Arc<dyn Disk>) };
+        let open = || Store::open(config()).unwrap();
+        let store = open();
+        put_many(&store, T, synced);
+        put_many(&store, "Other", 7 - synced);
+        settle(&store);
+        keep_segments(&store, 1);
+        assert!(log_min(&store) > 0);
+        let unsynced = put_many(&store, T, 7 - synced);
+        settle(&store);
+        drop(store);
+        let zero = |path: PathBuf, range: std::ops::Range<usize>| {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[range].fill(0);
+            std::fs::write(&path, bytes).unwrap();
+        };
+        let lost = usize::from(synced) * 20..128;
+        zero(root(&site).join("consumequeue").join(T).join("0").join(files::segment_name(0)), lost);
+        for PhysicalOffset(physical) in unsynced.into_iter().filter(|_| !is_in_the_log) {
+            let in_log = root(&site).join("commitlog").join(files::segment_name(physical - physical % SEGMENT));
+            zero(in_log, (physical % SEGMENT) as usize..SEGMENT as usize);
+        }
+        let trace = TraceLog::default();
+        let store = trace.capture(open);
+        let next = store.append(&message(T, 0, b"next", "")).unwrap().queue_offset.0;
+        let expected = if is_in_the_log { 7 } else { synced.into() };
+        assert_eq!(next, expected, "{synced} synced, in the log: {is_in_the_log}: {}", trace.text());
+        assert!(!trace.text().contains("ERROR"), "{}", trace.text());
+    }
+}
+
 #[test]
 fn a_queue_that_lost_all_its_messages_knows_its_next_offset() {
     for stop in ["close", "kill", "power"] {
