@@ -568,10 +568,9 @@ impl Pass<'_> {
         if found.entry.len != right.len {
             return Some(format!("says {} bytes, the record at {physical} has {}", found.entry.len, right.len));
         }
-        // A reader gave its message up, and a crash took the first part of what it wrote.
-        let is_half_given_up =
-            found.entry.tags_code == QueueEntry::lost(right.physical).tags_code && record.check_crc().is_err();
-        (found.entry.tags_code != right.tags_code && !is_half_given_up).then(|| {
+        // A reader gives an entry up whose message is damaged, and a crash may leave the old one but for its tags code, or a half of that.
+        let is_readable = record.check_crc().is_ok();
+        (found.entry.tags_code != right.tags_code && is_readable).then(|| {
             format!(
                 "has the tags code {}, that of the message at {physical} is {}",
                 found.entry.tags_code, right.tags_code
