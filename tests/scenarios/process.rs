@@ -104,6 +104,11 @@ impl Process {
         self.log.lock().expect("no reader panics").iter().any(|line| wanted(line))
     }
 
+    /// What was written to stderr so far.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.log.lock().expect("no reader panics").clone()
+    }
+
     /// Tells a driver to end by closing its input.
     pub fn close_stdin(&mut self) {
         self.stdin = None;

@@ -58,7 +58,7 @@ fn filler(id: Id, at: usize) -> u8 {
 }
 
 /// The id in a body that is as it was sent.
-fn parse(body: &[u8]) -> Option<Id> {
+pub fn parse(body: &[u8]) -> Option<Id> {
     let mut parts = body.splitn(3, |byte| *byte == b' ');
     let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
     let id = Id { sender: u32::try_from(number()?).ok()?, number: number()? };

@@ -5,6 +5,7 @@
 //! the official clients are in `crash` and `retention`.
 
 mod audit;
+mod damaged_starts;
 mod full_disk;
 mod kills;
 mod load;

@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use ferromq_protocol::header::{
     CreateTopicRequest, EndTransactionRequest, MinOffsetRequest, OffsetReply, PullReply, PullRequest,
-    QueryMessageRequest, SendReply, SendRequest,
+    QueryMessageRequest, QueryOffsetRequest, SendReply, SendRequest, UpdateOffsetRequest,
 };
-use ferromq_protocol::message::{Record, Records};
+use ferromq_protocol::message::{OffsetMessageId, Record, Records};
 use ferromq_protocol::{Command, QueueId, RequestCode, ResponseCode, decode_frame};
 
 use crate::process::{HANG_GUARD, await_condition};
@@ -154,6 +154,52 @@ impl Wire {
         Ok(Stretch { moved_to, messages, next })
     }
 
+    /// [`Wire::pull`] where anything may be missing: goes on where the broker says.
+    pub fn try_pull(&mut self, topic: &str, queue: u32, offset: u64) -> Result<Stretch, String> {
+        let answer = self.ask(pull(topic, queue, offset)).map_err(|error| error.to_string())?;
+        let fields: PullReply = answer.header().map_err(|error| format!("{error}: {answer:?}"))?;
+        let goes_on = matches!(
+            answer.response_code(),
+            ResponseCode::SUCCESS
+                | ResponseCode::PULL_NOT_FOUND
+                | ResponseCode::PULL_RETRY_IMMEDIATELY
+                | ResponseCode::PULL_OFFSET_MOVED
+        );
+        if !goes_on {
+            return Err(format!("{answer:?}"));
+        }
+        let mut messages = Vec::new();
+        for record in Records::new(&answer.body) {
+            let record = record.map_err(|error| format!("at {offset}: {error}"))?;
+            messages.push(Found { record: answer.body.slice_ref(record.bytes()) });
+        }
+        Ok(Stretch { moved_to: None, messages, next: fields.next_begin_offset.0 })
+    }
+
+    pub fn commit(&mut self, topic: &str, queue: u32, offset: u64) -> io::Result<()> {
+        let header = UpdateOffsetRequest {
+            consumer_group: GROUP.into(),
+            topic: topic.into(),
+            queue_id: Some(QueueId(queue)),
+            commit_offset: i64::try_from(offset).ok(),
+        };
+        let answer = self.ask(Command::request(RequestCode::UPDATE_CONSUMER_OFFSET, &header))?;
+        assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{answer:?}");
+        Ok(())
+    }
+
+    /// What the group has committed.
+    pub fn consumed(&mut self, topic: &str, queue: u32) -> io::Result<Option<u64>> {
+        let header = QueryOffsetRequest {
+            consumer_group: GROUP.into(),
+            topic: topic.into(),
+            queue_id: QueueId(queue),
+            set_zero_if_not_found: Some(false),
+        };
+        let answer = self.ask(Command::request(RequestCode::QUERY_CONSUMER_OFFSET, &header))?;
+        Ok(answer.header::<OffsetReply>().ok().map(|reply| reply.offset.0))
+    }
+
     fn begin_of(&mut self, topic: &str, queue: u32) -> io::Result<u64> {
         let header = MinOffsetRequest { topic: topic.into(), queue_id: QueueId(queue) };
         let answer = self.ask(Command::request(RequestCode::GET_MIN_OFFSET, &header))?;
@@ -190,6 +236,12 @@ pub fn placed(answer: &Command) -> Result<SendReply, (i32, String)> {
         return Err((answer.code, remark()));
     }
     Ok(answer.header().unwrap_or_else(|error| panic!("{error}: {answer:?}")))
+}
+
+/// Where an accepted message stands in the log.
+pub fn physical(reply: &SendReply) -> u64 {
+    let id: OffsetMessageId = reply.msg_id.parse().unwrap_or_else(|error| panic!("{}: {error}", reply.msg_id));
+    id.physical_offset.0
 }
 
 pub fn send(message: &Outgoing<'_>) -> Command {
@@ -245,13 +297,11 @@ pub fn pull(topic: &str, queue: u32, offset: u64) -> Command {
 
 /// The end of a transaction whose half was accepted as `half`.
 pub fn end_transaction(half: &SendReply, key: &str, commits: bool) -> Command {
-    let id: ferromq_protocol::message::OffsetMessageId =
-        half.msg_id.parse().unwrap_or_else(|error| panic!("{}: {error}", half.msg_id));
     let header = EndTransactionRequest {
         topic: None,
         producer_group: GROUP.into(),
         tran_state_table_offset: half.queue_offset.as_i64(),
-        commit_log_offset: id.physical_offset.as_i64(),
+        commit_log_offset: i64::try_from(physical(half)).expect("no log is so long"),
         commit_or_rollback: if commits { 8 } else { 12 },
         from_transaction_check: false,
         msg_id: key.into(),
