@@ -281,6 +281,12 @@ impl Allocator {
         self.wake_at.store(wake_at.max(tail + 1), Ordering::Relaxed);
     }
 
+    /// Whether the segment that is due is made, or cannot be at this moment.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        !self.segment_is_due()
+    }
+
     /// Tells the threads to end.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -294,7 +300,7 @@ impl Allocator {
     /// Removes the prepared segment that nobody needed. After the threads have ended, or with the making lock held.
     pub fn discard(&self) -> io::Result<()> {
         match self.next.lock().file.take() {
-            Some(file) => crate::files::remove_file(file.path()),
+            Some(file) => self.dirs.remove_segment(file.path()),
             None => Ok(()),
         }
     }

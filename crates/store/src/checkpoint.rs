@@ -311,7 +311,7 @@ impl Checkpoint {
             bytes[INVENTORY_ID_AT..].copy_from_slice(&id.to_be_bytes());
         }
         if *written != bytes {
-            self.file.write_all_at(&bytes, 0)?;
+            disk.write(&self.path, &self.file, &bytes, 0)?;
             disk.sync_file(&self.path, &self.file).map_err(sync_failed)?;
             *written = bytes;
         }

@@ -174,7 +174,7 @@ impl ConsumeQueue {
             if max > last.first() || files.len() == 1 {
                 break;
             }
-            files::remove_file(last.path()).map_err(OpenError::io("remove", last.path()))?;
+            std::fs::remove_file(last.path()).map_err(OpenError::io("remove", last.path()))?;
             files.pop();
         }
         let min = files.first().map_or(0, |file| file.first());
@@ -530,10 +530,10 @@ impl ConsumeQueue {
     }
 
     fn add_file(&self, disk: &dyn Disk, first: u64) -> io::Result<Arc<QueueFile>> {
-        std::fs::create_dir_all(&self.dir)?;
+        disk.make_dir(&self.dir)?;
         let path = self.dir.join(segment_name(first * ENTRY_LEN as u64));
         // Nobody else has files here: what is at its path came of an attempt that failed.
-        files::remove_file(&path)?;
+        files::remove_file(disk, &path)?;
         let segment = Segment::create(&self.mappings, disk, path, first, self.file_entries)?;
         let file = segment.file(&self.mappings)?;
         self.dir_dirty.store(true, Ordering::Release);
@@ -576,7 +576,7 @@ impl ConsumeQueue {
     fn clear(&self, disk: &dyn Disk) -> io::Result<()> {
         let _flush = self.flush_lock.lock();
         for file in self.files.write().drain(..) {
-            files::remove_file(file.path())?;
+            files::remove_file(disk, file.path())?;
         }
         self.cuts.fetch_add(1, Ordering::AcqRel);
         self.min.store(0, Ordering::Release);
@@ -665,7 +665,7 @@ impl ConsumeQueue {
         let mut files = self.files.write();
         while files.len() > 1 && files.last().is_some_and(|file| file.first() > offset) {
             if let Some(file) = files.pop() {
-                files::remove_file(file.path())?;
+                files::remove_file(disk, file.path())?;
                 dropped = true;
             }
         }
@@ -736,7 +736,7 @@ impl ConsumeQueue {
         loop {
             let _flush = self.flush_lock.lock();
             let Some(first) = self.file_before_min().filter(|_| !self.is_going()) else { return Ok(()) };
-            files::remove_file(first.path())?;
+            files::remove_file(disk, first.path())?;
             disk.sync_dir(&self.dir)?;
             self.flushed.fetch_max(first.end(), Ordering::AcqRel);
             self.files.write().retain(|file| !Arc::ptr_eq(file, &first));
@@ -830,9 +830,9 @@ impl ConsumeQueue {
     }
 
     /// Takes the files away.
-    pub fn remove(&self) -> io::Result<()> {
+    pub fn remove(&self, disk: &dyn Disk) -> io::Result<()> {
         self.let_go();
-        files::remove_dir(&self.dir)
+        files::remove_dir(disk, &self.dir)
     }
 }
 

@@ -6,7 +6,8 @@ use ferromq_protocol::PhysicalOffset;
 
 use super::*;
 use crate::disk::LocalDisk;
-use crate::testing::{FaultyDisk, PowerDisk, wait_until};
+use crate::scripted_disk::ScriptedDisk;
+use crate::testing::{FaultyDisk, wait_until};
 
 const PER_FILE: u64 = 4;
 
@@ -105,7 +106,7 @@ fn a_torn_entry_takes_with_it_what_was_lost_before_it() {
     bytes[100..128].fill(0);
     std::fs::write(&path, bytes).unwrap();
     let queue = open();
-    queue.keep_before(&PowerDisk::default(), 5500, &|_, _, _| true).unwrap();
+    queue.keep_before(&ScriptedDisk::default(), 5500, &|_, _, _| true).unwrap();
     assert_eq!((queue.max(), queue.next(), queue.end_physical()), (5, 5, 5500));
 }
 
@@ -150,7 +151,7 @@ fn the_log_is_the_truth() {
     assert!(queue.entry(2).unwrap().unwrap().is_filler());
     assert_eq!(put(&queue, 2, 7200), Put::Added);
     assert_eq!((queue.max(), queue.entry(2).unwrap()), (4, Some(entry(7200))));
-    queue.remove().unwrap();
+    queue.remove(&LocalDisk).unwrap();
     assert!(!dir.path().join("T/0").exists());
 }
 

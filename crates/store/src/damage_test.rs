@@ -10,12 +10,13 @@ use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use super::*;
 use crate::Effort;
 use crate::disk::Disk;
+use crate::scripted_disk::ScriptedDisk;
 use crate::testing::*;
 
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// Nothing gets to the disk by itself.
-fn quiet(site: &Site, disk: &Arc<PowerDisk>) -> StoreConfig {
+fn quiet(site: &Site, disk: &Arc<ScriptedDisk>) -> StoreConfig {
     StoreConfig {
         flush: FlushMode::Async { interval: NEVER, least_pages: 0, thorough_interval: NEVER },
         queue_flush_interval: NEVER,
@@ -182,7 +183,7 @@ fn a_record_that_lost_its_properties_was_never_whole() {
     for (cut, vouched) in
         [1_usize, 2, 50, 330].into_iter().flat_map(|cut| ["", "place", "time"].map(|vouched| (cut, vouched)))
     {
-        let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
         let config = || StoreConfig { segment_len: 1 << 20, message_len_max: 1 << 20, ..quiet(&site, &disk) };
         let store = Store::open(config()).unwrap();
         let text =
@@ -197,6 +198,7 @@ fn a_record_that_lost_its_properties_was_never_whole() {
             store.flusher.flush_whole_chunks().and_then(|()| store.checkpoint.save(&*disk)).unwrap();
         }
         drop(store);
+        disk.power_loss(&root(&site), || false);
         let checkpoint = root(&site).join("checkpoint");
         match vouched {
             "place" => assert_eq!(Checkpoint::open(checkpoint).unwrap().found().unwrap().log, 8192),
@@ -265,7 +267,7 @@ fn an_open_that_did_not_finish_is_finished_by_the_next() {
         ("index", "close", "power"),
     ] {
         for steps in (0..).scan(0, |steps, _| Some(std::mem::replace(steps, *steps + 1 + *steps / 3))) {
-            let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+            let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
             let config = || StoreConfig { queue_file_entries: 16, ..quiet(&site, &disk) };
             let store = Store::open(config()).unwrap();
             let message_of = |n: u8| (if n < 60 { T } else { "Other" }, format!("UNIQ_KEY\u{1}u{n}\u{2}"));
@@ -380,7 +382,7 @@ fn damage_in_the_index_hides_no_message() {
             if number == 120 && bytes.start == 4 {
                 continue;
             }
-            let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+            let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
             let config = || StoreConfig { index_entries: 1000, ..quiet(&site, &disk) };
             let store = Store::open(config()).unwrap();
             for n in 0..60_u8 {
@@ -445,4 +447,44 @@ fn what_is_behind_waits_for_a_log_that_cannot_be_read() {
     disk.bad.lock().clear();
     settle(&store);
     assert_eq!(read_bodies(&store, "Bad", 0, 0), [(0, b"late".to_vec())]);
+}
+
+/// A process ends while it makes the first segment, and the next one goes on with it: by then its name has to be on the disk.
+#[test]
+fn a_segment_whose_name_a_kill_left_in_memory_is_there_after_a_power_loss() {
+    for steps in 0..40 {
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
+        *disk.fails_after.lock() = Some(steps);
+        // It may be enough.
+        drop(Store::open(quiet(&site, &disk)));
+        *disk.fails_after.lock() = None;
+        let store = Store::open(quiet(&site, &disk)).unwrap();
+        put(&store, b"flushed");
+        store.flusher.flush().unwrap();
+        drop(store);
+        disk.power_loss(&root(&site), || true);
+        let store = Store::open(quiet(&site, &disk)).unwrap();
+        assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"flushed".to_vec())], "after {steps} steps");
+    }
+}
+
+/// A record of which a part was on the disk is cut off; an open that ends in the middle of that leaves no damage to the next one.
+#[test]
+fn an_open_that_ends_while_it_cuts_off_a_torn_record_leaves_no_damage() {
+    for steps in 0..40 {
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
+        let config = || StoreConfig { segment_len: 1 << 20, message_len_max: 1 << 20, ..quiet(&site, &disk) };
+        let store = Store::open(config()).unwrap();
+        put(&store, b"whole");
+        let torn = put(&store, &[7; 8100]);
+        settle(&store);
+        store.flusher.flush_whole_chunks().and_then(|()| store.checkpoint.save(&*disk)).unwrap();
+        drop(store);
+        disk.power_loss(&root(&site), || true);
+        *disk.fails_after.lock() = Some(steps);
+        drop(Store::open(config()));
+        *disk.fails_after.lock() = None;
+        let store = Store::open(config()).unwrap();
+        assert_eq!(store.watermarks().written, torn.physical_offset, "after {steps} steps");
+    }
 }

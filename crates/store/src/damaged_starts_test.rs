@@ -538,7 +538,7 @@ fn run(seed: u64) {
             let dir = known.root().join("commitlog");
             for path in [dir.clone(), known.root().join("lock")] {
                 let _ = fs::remove_file(&path);
-                files::remove_dir(&path).unwrap();
+                files::remove_dir(&LocalDisk, &path).unwrap();
             }
             fs::create_dir(&dir).unwrap();
             for (path, bytes) in known.files.iter().filter(|(path, _)| path.starts_with(&dir)) {

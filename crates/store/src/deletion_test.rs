@@ -8,6 +8,7 @@ use ferromq_protocol::{QueueId, QueueOffset};
 use super::*;
 use crate::disk::Disk;
 use crate::health::Shortage;
+use crate::scripted_disk::ScriptedDisk;
 use crate::testing::*;
 
 const NEVER: Duration = Duration::from_secs(3600);
@@ -147,7 +148,7 @@ fn a_topic_that_is_begun_anew_while_unused_ones_are_removed_stays() {
 #[test]
 fn a_power_loss_in_a_deletion_leaves_all_or_nothing() {
     for (record_is_lost, begins_anew) in [(true, false), (true, true), (false, false), (false, true)] {
-        let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
         let config = || quiet(&site, Arc::clone(&disk) as Arc<dyn Disk>);
         let store = Store::open(config()).unwrap();
         put_all(&store, T, 0..20);
@@ -160,7 +161,7 @@ fn a_power_loss_in_a_deletion_leaves_all_or_nothing() {
         store.flusher.flush().unwrap();
         let end = store.watermarks().written.0;
         // The move has got to the disk, and what was asked for did not.
-        *disk.fails_after.lock() = Some(0);
+        *disk.fails_after.lock() = Some(2);
         store.delete_topic(T).unwrap_err();
         *disk.fails_after.lock() = None;
         assert!(!topic_dir(&site, T).exists() && store.queue_ids(T).is_empty());
@@ -311,7 +312,7 @@ fn a_topic_may_be_deleted_under_its_producers() {
 #[test]
 fn a_deleted_topic_does_not_come_back() {
     for (beside, stop) in [(false, "close"), (true, "close"), (false, "kill"), (true, "kill"), (true, "power")] {
-        let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
         let what = format!("beside others: {beside}, {stop}");
         let mut store = Store::open(quiet(&site, Arc::clone(&disk) as Arc<dyn Disk>)).unwrap();
         for n in 0..10_u8 {

@@ -1,9 +1,10 @@
-//! What the store asks of the disk where it can fail or wait: making files, writing and syncing them, reading what is not in memory.
-//! The seam through which tests inject a full disk, a failing sync, a bad sector, and slowness.
+//! What the store asks of the disk where it can fail or wait: making, naming and removing files, writing and syncing them, reading what is
+//! not in memory.
+//! The seam through which tests inject a full disk, a failing sync, a bad sector, slowness, and power cuts.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -71,12 +72,35 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn write(&self, _path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         file.write_all_at(bytes, at)
     }
-    /// Gives a file another name, in place of the one that has it. Durable with the directory's next sync.
+    /// Turns bytes of a file that is not written to meanwhile into zeros; its length stays. Not yet durable.
+    fn zero(&self, _path: &Path, file: &File, range: Range<u64>) -> io::Result<()> {
+        zero_range(file, range.start, range.end - range.start)
+    }
+    /// Gives a file or a directory another name, in place of the file that has it. Durable with the directory's next sync, as are the
+    /// three that follow.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
     }
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+    /// Removes a directory with all that is in it.
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
+    }
+    /// Makes a directory, and those above it, unless it is there.
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
     /// How full the filesystem of `path` is.
     fn usage(&self, path: &Path) -> io::Result<DiskUsage>;
+    /// What names the time since the machine was started: until the power goes, what was written is there, on the device or not. `None`
+    /// where nothing tells.
+    fn boot_id(&self) -> Option<String> {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+    }
 }
 
 /// The machine's filesystem.
@@ -162,7 +186,7 @@ fn allocate(file: &File, range: Range<u64>) -> io::Result<()> {
 }
 
 /// Turns `from..from + len` of a file into zeros without giving its blocks back. The file's length stays.
-pub(crate) fn zero_range(file: &File, from: u64, len: u64) -> io::Result<()> {
+fn zero_range(file: &File, from: u64, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
@@ -205,13 +229,6 @@ fn write_zeros(file: &File, from: u64, len: u64) -> io::Result<()> {
         at += chunk as u64;
     }
     Ok(())
-}
-
-/// Replaces a small file's content in place and makes it durable.
-pub(crate) fn write_small_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
 }
 
 #[cfg(test)]

@@ -20,10 +20,7 @@ pub fn make_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     if let Some(parent) = parent {
         make_dir(disk, parent)?;
     }
-    match std::fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
+    disk.make_dir(dir)?;
     disk.sync_dir(parent.unwrap_or(Path::new(".")))
 }
 
@@ -179,7 +176,7 @@ pub fn is_blank(path: &Path) -> Result<bool, OpenError> {
 /// Replaces a file as a whole, durably.
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = path.with_extension("new");
-    remove_file(&aside)?;
+    remove_file(disk, &aside)?;
     let file = disk.create(&aside, 0)?;
     disk.write(&aside, &file, bytes, 0)?;
     // What a sync of this file failed with is of no consequence: the next try makes another one.
@@ -210,7 +207,7 @@ pub fn set_aside(disk: &dyn Disk, root: &Path, path: &Path, why: &str) -> io::Re
                 copy(disk, path, &to)?;
                 // What is there twice after a power loss is copied once more.
                 disk.sync_dir(&dir)?;
-                if path.is_dir() { remove_dir(path)? } else { remove_file(path)? }
+                if path.is_dir() { remove_dir(disk, path)? } else { remove_file(disk, path)? }
             }
             moved => moved?,
         }
@@ -241,16 +238,16 @@ fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Removes a file; one that is gone already is as good.
-pub fn remove_file(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
+pub fn remove_file(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
 /// Removes a directory with all that is in it; one that is gone already is as good.
-pub fn remove_dir(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
+pub fn remove_dir(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

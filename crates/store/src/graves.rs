@@ -43,7 +43,7 @@ impl Graves {
                 put_back(disk, &grave, &queues_dir.join(topic)).map_err(OpenError::io("put back", &grave))?;
             }
         }
-        files::remove_dir(&graves).map_err(OpenError::io("remove", &graves))?;
+        files::remove_dir(disk, &graves).map_err(OpenError::io("remove", &graves))?;
         Ok(Graves { queues_dir, list: Mutex::default() })
     }
 
@@ -52,18 +52,18 @@ impl Graves {
     }
 
     /// Makes sure that [`Graves::bury`] needs nothing but the move.
-    pub fn prepare(&self) -> io::Result<()> {
-        std::fs::create_dir_all(self.by_topic())
+    pub fn prepare(&self, disk: &dyn Disk) -> io::Result<()> {
+        disk.make_dir(&self.by_topic())
     }
 
     /// Moves the directory of a topic away, in one step, so that what is made in its place from then on is another one. With the
     /// dispatch held, which makes files there.
-    pub fn bury(&self, topic: &str) -> io::Result<()> {
+    pub fn bury(&self, disk: &dyn Disk, topic: &str) -> io::Result<()> {
         let topic_dir = self.queues_dir.join(topic);
         if !topic_dir.exists() {
             return Ok(());
         }
-        std::fs::rename(topic_dir, self.by_topic().join(topic))?;
+        disk.rename(&topic_dir, &self.by_topic().join(topic))?;
         self.list.lock().topics.push(topic.to_owned());
         Ok(())
     }
@@ -83,7 +83,7 @@ impl Graves {
             let nameless = graves.join(format!("t{}", list.nameless + gone.len() as u64));
             let grave = by_topic.join(topic);
             if grave.exists() {
-                std::fs::rename(grave, &nameless)?;
+                disk.rename(&grave, &nameless)?;
             }
             gone.push(nameless);
         }
@@ -104,8 +104,8 @@ pub fn by_topic(queues_dir: &Path) -> PathBuf {
 /// Undoes a move, durably.
 fn put_back(disk: &dyn Disk, grave: &Path, topic_dir: &Path) -> io::Result<()> {
     // What was made there since is behind the deletion in the log, and is put again from there.
-    files::remove_dir(topic_dir)?;
-    std::fs::rename(grave, topic_dir)?;
+    files::remove_dir(disk, topic_dir)?;
+    disk.rename(grave, topic_dir)?;
     for dir in [topic_dir, grave].into_iter().filter_map(Path::parent) {
         disk.sync_dir(dir)?;
     }

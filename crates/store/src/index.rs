@@ -209,7 +209,7 @@ impl Index {
                 files::set_aside(disk, root, &path, "an index file that has not the length of one")?;
             } else {
                 tracing::warn!(path = %path.display(), "index file removed; its messages are indexed again");
-                files::remove_file(&path)?;
+                files::remove_file(disk, &path)?;
             }
         }
         disk.sync_dir(&self.dir)
@@ -289,7 +289,7 @@ impl Index {
         let removed = repair.files < files.len();
         for file in files.drain(repair.files..) {
             tracing::warn!(path = %file.path().display(), "index file removed; its messages are indexed again");
-            files::remove_file(file.path())?;
+            files::remove_file(disk, file.path())?;
         }
         if removed { disk.sync_dir(&self.dir) } else { Ok(()) }
     }
@@ -357,9 +357,9 @@ impl Index {
     }
 
     /// Removes the file that was made ahead and is not needed.
-    pub fn discard(&self) -> io::Result<()> {
+    pub fn discard(&self, disk: &dyn Disk) -> io::Result<()> {
         match self.next.lock().take() {
-            Some(file) => files::remove_file(file.path()),
+            Some(file) => files::remove_file(disk, file.path()),
             None => Ok(()),
         }
     }
@@ -386,7 +386,7 @@ impl Index {
             return Ok(());
         }
         // One that stays is tried again.
-        known[..gone].iter().try_for_each(|file| files::remove_file(file.path()))?;
+        known[..gone].iter().try_for_each(|file| files::remove_file(disk, file.path()))?;
         disk.sync_dir(&self.dir)?;
         // Who is looking through one of them keeps it.
         self.files.write().drain(..gone);

@@ -194,7 +194,7 @@ impl IndexFile {
     pub fn create(disk: &dyn Disk, path: PathBuf, shape: IndexShape) -> io::Result<IndexFile> {
         let file = IndexFile::of(WordFile::create_empty(disk, path, shape.file_len())?, shape);
         file.allocate(disk, 1).inspect_err(|_| {
-            if let Err(error) = files::remove_file(file.path()) {
+            if let Err(error) = files::remove_file(disk, file.path()) {
                 tracing::warn!(%error, path = %file.path().display(), "an index file that has no room stays behind");
             }
         })?;

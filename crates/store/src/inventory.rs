@@ -208,7 +208,7 @@ impl Inventory {
                     tracing::warn!(%error, path = %self.path.display(), "the list of queues cannot be written: until it is, a start does not notice when a queue is missing");
                 }
                 // An old one would say what is not so any more.
-                files::remove_file(&self.path)?;
+                files::remove_file(disk, &self.path)?;
                 checkpoint.inventory_is(None);
             }
         }

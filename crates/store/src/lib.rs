@@ -87,4 +87,6 @@ pub use waiters::NotSafe;
 pub use watermarks::Watermarks;
 
 #[cfg(test)]
+mod scripted_disk;
+#[cfg(test)]
 mod testing;

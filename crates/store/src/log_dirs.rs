@@ -249,14 +249,19 @@ impl LogDirs {
         places
     }
 
+    /// Removes one that was made and is not needed.
+    pub fn remove_segment(&self, path: &Path) -> io::Result<()> {
+        files::remove_file(&*self.disk, path)
+    }
+
     fn make_in(&self, dir: &Path, start: u64) -> io::Result<LogFile> {
         let path = dir.join(segment_name(start));
-        files::remove_file(&path)?;
+        self.remove_segment(&path)?;
         LogFile::create(&*self.disk, path.clone(), start, self.segment_len)
             .and_then(|file| self.disk.sync_dir(dir).map(|()| file))
             .inspect_err(|_| {
                 // Another directory may get this segment now.
-                if let Err(error) = files::remove_file(&path) {
+                if let Err(error) = self.remove_segment(&path) {
                     tracing::warn!(path = %path.display(), %error, "a segment that could not be made stays behind; the next start passes it over");
                 }
             })

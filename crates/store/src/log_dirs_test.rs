@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
 use super::*;
+use crate::disk::LocalDisk;
 use crate::files::segment_name;
 use crate::retention::RetentionRules;
 use crate::testing::*;
@@ -455,7 +456,7 @@ fn nearly_full_disks_get_no_segments_unless_all_are() {
     disks.site.disk.refusing.lock().clear();
     for number in 100..111 {
         for name in ["a", "b", "c"] {
-            files::remove_file(&disks.dir(name).join(segment_name(number * LEN))).unwrap();
+            files::remove_file(&LocalDisk, &disks.dir(name).join(segment_name(number * LEN))).unwrap();
         }
     }
     fill(&store, &mut count, 4);

@@ -126,7 +126,7 @@ impl Maintenance {
             return Ok(());
         }
         self.flusher.flush()?;
-        self.graves.forget(&*self.disk)?.iter().try_for_each(|dir| files::remove_dir(dir))
+        self.graves.forget(&*self.disk)?.iter().try_for_each(|dir| files::remove_dir(&*self.disk, dir))
     }
 
     /// Has everything written out soon: a start after a crash would miss what is gone from the store and listed yet.

@@ -262,7 +262,7 @@ impl LogFile {
     /// Zeros everything behind the written end, so that no old record can ever follow a new one.
     pub fn zero_rest(&self, disk: &dyn Disk) -> io::Result<()> {
         let from = self.written() as u64;
-        crate::disk::zero_range(&self.file, from, self.len() as u64 - from)?;
+        disk.zero(&self.path, &self.file, from..self.len() as u64)?;
         disk.sync_file(&self.path, &self.file)
     }
 
@@ -441,9 +441,9 @@ impl Drop for LogSlice {
 
 /// A new file that cannot be used (`vm.max_map_count` is reached, mostly) goes again, so that the next try meets the same
 /// error and not a file that is there already.
-fn or_gone<T>(made: io::Result<T>, path: &Path) -> io::Result<T> {
+fn or_gone<T>(disk: &dyn Disk, made: io::Result<T>, path: &Path) -> io::Result<T> {
     made.inspect_err(|_| {
-        if let Err(error) = std::fs::remove_file(path) {
+        if let Err(error) = disk.remove_file(path) {
             tracing::warn!(%error, path = %path.display(), "a file that cannot be mapped stays behind");
         }
     })
@@ -473,7 +473,7 @@ impl WordFile {
     /// [`WordFile::sync`] and one of its directory.
     pub fn create_empty(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<WordFile> {
         let file = disk.create(&path, 0)?;
-        or_gone(file.set_len(len).and_then(|()| WordFile::map(&file, path.clone())), &path)
+        or_gone(disk, file.set_len(len).and_then(|()| WordFile::map(&file, path.clone())), &path)
     }
 
     pub fn open(path: PathBuf) -> io::Result<WordFile> {

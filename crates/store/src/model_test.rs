@@ -11,8 +11,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::Effort;
 use crate::check;
-use crate::disk::Disk;
+use crate::disk::{Disk, LocalDisk};
 use crate::retention::{Hours, Progress, RetentionRules};
+use crate::scripted_disk::ScriptedDisk;
 use crate::testing::*;
 
 #[derive(Clone, Debug)]
@@ -121,7 +122,7 @@ impl Known {
 
 struct Model {
     site: Site,
-    disk: Arc<PowerDisk>,
+    disk: Arc<ScriptedDisk>,
     /// How many directories the log has.
     log_dirs: usize,
     store: Option<Store>,
@@ -338,7 +339,7 @@ impl Model {
                 settle(self.store());
                 self.store().close().unwrap();
                 self.store = None;
-                crate::files::remove_dir(&self.root().join("consumequeue")).unwrap();
+                crate::files::remove_dir(&LocalDisk, &self.root().join("consumequeue")).unwrap();
                 self.queues_are_built_again(true);
                 self.reopen();
             }
@@ -350,7 +351,7 @@ impl Model {
                 let flushed = self.store().watermarks().flushed.0;
                 self.store = None;
                 if let Some(dir) = without {
-                    crate::files::remove_dir(&self.root().join(dir)).unwrap();
+                    crate::files::remove_dir(&LocalDisk, &self.root().join(dir)).unwrap();
                     // Whoever took it away waited for that: a half of it that comes back tells nobody that the rest is missing.
                     self.disk.sync_dir(&self.root()).unwrap();
                 }

@@ -111,7 +111,7 @@ impl Projection {
         if !dir.is_dir() {
             return Ok(());
         }
-        files::remove_dir(&dir)?;
+        files::remove_dir(&*self.disk, &dir)?;
         self.disk.sync_dir(self.queues.dir())
     }
 

@@ -111,13 +111,14 @@ impl OnDisk {
     }
 }
 
-/// Recovers after a clean stop or a crash. Nobody else uses the parts meanwhile.
+/// Recovers after a clean stop or a crash, in which `power_went` or may have. Nobody else uses the parts meanwhile.
 pub fn recover(
     segments: &Segments,
     projection: &Projection,
     checkpoint: &Checkpoint,
     inventory: &Inventory,
     clean: bool,
+    power_went: bool,
     interrupt: &Interrupt,
 ) -> io::Result<RecoveryOutcome> {
     let began = Instant::now();
@@ -158,7 +159,7 @@ pub fn recover(
         keep_before(&files, projection, start.queues)?;
     }
     let went_on = log_min > inventory.found().log_min;
-    let mut scan = scan(&files, projection, start, on_disk, interrupt)?;
+    let mut scan = scan(&files, projection, start, on_disk, power_went, interrupt)?;
     let mut lacking = lacking(&inventory.found().queues, projection, went_on, &scan)?;
     if (scan.gap || !lacking.is_empty()) && start.queues > log_min {
         for (listed, found) in &lacking {
@@ -171,7 +172,8 @@ pub fn recover(
         }
         begin_again(checkpoint, disk, Start { queues: log_min, ..start }, known)?;
         keep_before(&files, projection, log_min)?;
-        scan = self::scan(&files, projection, Start { queues: log_min, index: u64::MAX }, on_disk, interrupt)?;
+        let start = Start { queues: log_min, index: u64::MAX };
+        scan = self::scan(&files, projection, start, on_disk, power_went, interrupt)?;
         lacking = self::lacking(&inventory.found().queues, projection, went_on, &scan)?;
     }
     // Zeros in the place of something that was lost while it was read are no end.
@@ -183,6 +185,14 @@ pub fn recover(
             furthest,
             "queues have entries behind the end of the log: the messages up to there are lost"
         );
+    }
+    if on_disk.reaches(end + 1) {
+        // A record of which a part was on the disk. An open after this one would take the zeros in its place for damage.
+        checkpoint.lower(end);
+        if inventory.found().log_end > end {
+            inventory.clear(disk, checkpoint)?;
+        }
+        checkpoint.save(disk)?;
     }
     cut_log(segments, projection, end, clean)?;
     for queue in projection.queues.all() {
@@ -342,7 +352,7 @@ fn drop_projections(projection: &Projection, checkpoint: &Checkpoint) -> io::Res
             tracing::warn!(topic = queue.topic(), queue = %queue.id(), "queue removed: there is no commit log");
         }
         projection.queues.take_topic(queue.topic());
-        queue.remove()?;
+        queue.remove(&*projection.disk)?;
     }
     if let Some(index) = &projection.index {
         index.truncate(&*projection.disk, 0)?;
@@ -535,18 +545,29 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// Whether nothing of a record was lost, as far as that can be told.
-fn is_whole(record: &Record<'_>, at: usize, on_disk: OnDisk) -> bool {
-    record.check_crc().is_ok() && (on_disk.covers_whole(record) || !has_torn_properties(record, at))
+/// Whether nothing of a record was lost, as far as that can be told. What was written stays written until the power goes.
+fn is_whole(record: &Record<'_>, at: usize, on_disk: OnDisk, power_went: bool) -> bool {
+    record.check_crc().is_ok() && (on_disk.covers_whole(record) || !power_went || !has_torn_text(record, at))
 }
 
-/// Whether a page that holds a part of the record's properties was lost. The CRC covers the body only; but what was not
-/// written reads as zeros (segments are allocated zeroed, and the rest of one is zeroed when it is cut).
-pub fn has_torn_properties(record: &Record<'_>, at: usize) -> bool {
+/// Whether a page that holds a part of the record's topic or properties was lost, or got to the disk while it was being filled. The CRC covers the
+/// body only; but what was not written reads as zeros (segments are allocated zeroed, and the rest of one is zeroed when it is cut). So does
+/// what ends with a zero at the end of a page, and that a client may have sent.
+fn has_torn_text(record: &Record<'_>, at: usize) -> bool {
+    record.topic().contains('\0') || properties_by_page(record, at).any(|piece| piece.last() == Some(&0))
+}
+
+/// Whether a whole page of the record's properties is zeros.
+pub fn has_lost_properties(record: &Record<'_>, at: usize) -> bool {
+    properties_by_page(record, at).skip(1).any(|piece| piece.iter().all(|byte| *byte == 0))
+}
+
+/// The first piece ends with the page that the properties begin in.
+fn properties_by_page<'a>(record: &'a Record<'_>, at: usize) -> impl Iterator<Item = &'a [u8]> {
     let text = record.properties_bytes();
     let begin = at + record.record_len() - text.len();
-    let in_first_page = (begin.next_multiple_of(PAGE) - begin).min(text.len());
-    text[in_first_page..].chunks(PAGE).any(|piece| piece.iter().all(|byte| *byte == 0))
+    let (first, rest) = text.split_at((begin.next_multiple_of(PAGE) - begin).min(text.len()));
+    std::iter::once(first).chain(rest.chunks(PAGE))
 }
 
 /// Goes through the records from the last border before the start on.
@@ -555,6 +576,7 @@ fn scan(
     projection: &Projection,
     start: Start,
     on_disk: OnDisk,
+    power_went: bool,
     interrupt: &Interrupt,
 ) -> io::Result<Scan> {
     let (begin, last) = border_before(files, projection, start.queues.min(start.index))?;
@@ -571,7 +593,7 @@ fn scan(
             let found = segment.record_at(at)?;
             match &found {
                 Ok(ParsedRecord::Blank { .. }) => break,
-                Ok(ParsedRecord::Record(record)) if is_whole(record, at, on_disk) => {
+                Ok(ParsedRecord::Record(record)) if is_whole(record, at, on_disk, power_went) => {
                     let text = record.properties();
                     let properties = EntryProperties::of(&text);
                     if physical >= start.queues {
@@ -671,7 +693,8 @@ fn behind_damage(
 /// Ends the log at `end`: later files go, and nothing old is left behind the end in its file.
 fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) -> io::Result<()> {
     // A file that begins exactly at the end is the next to be written; those after it hold nothing.
-    for file in segments.split_off(end + 1) {
+    // The last one first: what a crash leaves has no gap.
+    for file in segments.split_off(end + 1).into_iter().rev() {
         if file.is_read_only() {
             let path = file.path().display();
             return Err(io::Error::other(format!(
@@ -679,7 +702,7 @@ fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) 
             )));
         }
         tracing::warn!(path = %file.path().display(), end, "removed a log file behind the end of the log");
-        files::remove_file(file.path())?;
+        files::remove_file(&*projection.disk, file.path())?;
         if let Some(dir) = file.path().parent() {
             // One that came back with a power loss would be read as what follows.
             projection.disk.sync_dir(dir)?;

@@ -500,7 +500,9 @@ impl Retention {
     /// Has the file that is leaving go from the disk, durably.
     fn unlink(&self, progress: &mut Progress) -> io::Result<()> {
         let Some(Leaving { path, read_only }) = &progress.leaving else { return Ok(()) };
-        match files::remove_file(path).and_then(|()| path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir))) {
+        match files::remove_file(&*self.disk, path)
+            .and_then(|()| path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir)))
+        {
             // The next open knows where the log begins, and passes over it.
             Err(error) if *read_only && !is_failed_sync(&error) => {
                 tracing::warn!(path = %path.display(), %error, "a log file that is no longer needed stays in its read-only directory");

@@ -13,6 +13,7 @@ use crate::error::AppendError;
 use crate::health::Shortage;
 use crate::keepers::Keeper;
 use crate::retention::{Hours, Progress, RetentionRules};
+use crate::scripted_disk::ScriptedDisk;
 use crate::testing::*;
 use crate::{AllMessages, Boundary, Effort, ReadLimits, ReadStatus};
 
@@ -365,7 +366,7 @@ fn a_torn_entry_of_a_queue_is_no_message_that_it_had() {
         let site = Site::new();
         // An open that looks for the end first looks at entry 6.
         let config =
-            || StoreConfig { queue_file_entries: 13, ..config(&site, Arc::<PowerDisk>::default() as Arc<dyn Disk>) };
+            || StoreConfig { queue_file_entries: 13, ..config(&site, Arc::<ScriptedDisk>::default() as Arc<dyn Disk>) };
         let open = || Store::open(config()).unwrap();
         let store = open();
         put_many(&store, T, synced);
@@ -399,7 +400,7 @@ fn a_torn_entry_of_a_queue_is_no_message_that_it_had() {
 #[test]
 fn a_queue_that_lost_all_its_messages_knows_its_next_offset() {
     for stop in ["close", "kill", "power"] {
-        let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
         let open = || Store::open(config(&site, Arc::clone(&disk) as Arc<dyn Disk>)).unwrap();
         let store = open();
         for n in 0..37_u8 {
@@ -628,7 +629,7 @@ fn a_removal_that_cannot_be_synced() {
 #[test]
 fn a_crash_between_removals_leaves_no_gap() {
     for steps in 0.. {
-        let (site, disk) = (Site::new(), Arc::<PowerDisk>::default());
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
         let config = || config(&site, Arc::clone(&disk) as Arc<dyn Disk>);
         let store = Store::open(config()).unwrap();
         for n in 0..50_u8 {

@@ -10,6 +10,7 @@ mod writing;
 pub use round::Round;
 pub use writing::Want;
 
+use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::allocator::Allocator;
 use crate::checkpoint::Checkpoint;
 use crate::commit_log::CommitLog;
 use crate::config::{FlushMode, StoreConfig};
+use crate::disk::Disk;
 use crate::dispatch::Dispatcher;
 use crate::error::{CloseError, OpenError};
 use crate::files;
@@ -147,15 +149,35 @@ impl Store {
             disk: Arc::clone(&disk),
         });
         // Before anything is put: an open that does not come to its end is a crash to the next one.
-        write_abort(&abort).and_then(|()| disk.sync_dir(&config.root)).map_err(OpenError::io("write", &abort))?;
-        let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, clean, &config.interrupt)
-            .map_err(|source| {
-                if config.interrupt.is_raised() {
-                    OpenError::Interrupted
-                } else {
-                    OpenError::io("recover", &config.root)(source)
-                }
-            })?;
+        let (boot, abort_boot) = (disk.boot_id(), if clean { disk.boot_id() } else { boot_of(&abort) });
+        let write_abort = |boot: &Option<String>| {
+            write_abort(&*disk, &abort, boot.as_deref())
+                .and_then(|()| disk.sync_dir(&config.root))
+                .map_err(OpenError::io("write", &abort))
+        };
+        write_abort(&abort_boot)?;
+        if !clean {
+            // Names that a process before this one did not get to make durable: what comes into those files counts on them. Those of
+            // queues are synced with their entries.
+            let index_dir = config.index_enabled.then(|| index::dir_of(&config.root));
+            for dir in log_dirs.writable().iter().chain(&index_dir) {
+                disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
+            }
+        }
+        let power_went = abort_boot.is_none() || abort_boot != boot;
+        let recovered =
+            recovery::recover(&segments, &projection, &checkpoint, &inventory, clean, power_went, &config.interrupt)
+                .map_err(|source| {
+                    if config.interrupt.is_raised() {
+                        OpenError::Interrupted
+                    } else {
+                        OpenError::io("recover", &config.root)(source)
+                    }
+                })?;
+        if abort_boot != boot {
+            // Not before what the power's going has left is cut off.
+            write_abort(&boot)?;
+        }
 
         let sync_flush = matches!(config.flush, FlushMode::Sync { .. });
         let positions = Arc::new(Positions::new(recovered.end, sync_flush, recovered.last_timestamp));
@@ -337,14 +359,14 @@ impl Store {
         self.checkpoint.save(disk).map_err(sync(self.checkpoint.path()))?;
         self.allocator.discard().map_err(remove(log_dir))?;
         if let Some(index) = &self.index {
-            index.discard().map_err(remove(&index::dir_of(&self.config.root)))?;
+            index.discard(disk).map_err(remove(&index::dir_of(&self.config.root)))?;
         }
         let behind = self.positions.written().saturating_sub(self.positions.projected());
         if behind > 0 {
             return Err(CloseError::DispatchBehind { behind });
         }
         let abort = self.config.root.join("abort");
-        files::remove_file(&abort).map_err(remove(&abort))?;
+        files::remove_file(disk, &abort).map_err(remove(&abort))?;
         disk.sync_dir(&self.config.root).map_err(sync(&self.config.root))
     }
 
@@ -391,14 +413,31 @@ fn tail_segment(segments: &Segments, allocator: &Allocator, end: u64) -> io::Res
     Ok(file)
 }
 
-/// The abort file: it exists while the store is open, and holds the process id as Java's does.
-fn write_abort(abort: &Path) -> io::Result<()> {
-    crate::disk::write_small_file(abort, std::process::id().to_string().as_bytes())
+/// The abort file: it exists while the store is open, and holds the process id as Java's does, and behind that since which start of the
+/// machine all that was written to the store is there, if that is known.
+fn write_abort(disk: &dyn Disk, abort: &Path, boot: Option<&str>) -> io::Result<()> {
+    let file = match disk.create(abort, 0) {
+        // Never without one: this open has not checked anything yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => OpenOptions::new().write(true).open(abort)?,
+        made => made?,
+    };
+    file.set_len(0)?;
+    let content = format!("{}\n{}", std::process::id(), boot.unwrap_or_default());
+    disk.write(abort, &file, content.as_bytes(), 0)?;
+    disk.sync_file(abort, &file)
+}
+
+fn boot_of(abort: &Path) -> Option<String> {
+    let content = std::fs::read_to_string(abort).ok()?;
+    content.lines().nth(1).map(str::to_owned)
 }
 
 #[cfg(test)]
 #[path = "behind_test.rs"]
 mod catching_up;
+#[cfg(test)]
+#[path = "crash_test.rs"]
+mod crashes;
 #[cfg(test)]
 #[path = "damage_test.rs"]
 mod damage;

@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::disk::LocalDisk;
-    use crate::testing::PowerDisk;
+    use crate::scripted_disk::ScriptedDisk;
 
     fn checkpoint(entered: u64) -> TimerCheckpoint {
         TimerCheckpoint { entered: QueueOffset(entered), delivered_ms: 8, carried: QueueOffset(5), latest_ms: 9 }
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn a_save_that_fails_anywhere_leaves_the_one_before_and_the_next_one_holds() {
         for failing in 0..7 {
-            let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(PowerDisk::default()));
+            let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(ScriptedDisk::default()));
             let timers = dir.path().join("timers");
             fs::create_dir(&timers).unwrap();
             let (mut file, _) = CheckpointFile::open(&*disk, &timers).unwrap();

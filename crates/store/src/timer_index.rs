@@ -130,7 +130,7 @@ impl TimerIndex {
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
             if entry.path().extension().is_some_and(|extension| extension == RENEWED) {
-                remove_file(&entry.path())?;
+                remove_file(&*disk, &entry.path())?;
             }
             let name = entry.file_name();
             if let Some(minute) = name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok()) {
@@ -535,7 +535,7 @@ impl TimerIndex {
         // Those that the checkpoint counts stay.
         let first_kept = self.first_kept(self.saved).min(save.first_kept);
         while let Some(minute) = self.minutes.keys().next().copied().filter(|minute| *minute < first_kept) {
-            remove_file(&self.path(minute))?;
+            remove_file(&*self.disk, &self.path(minute))?;
             let file = self.minutes.remove(&minute).unwrap_or_default();
             if minute >= self.near_end {
                 self.far_count -= file.waiting();
@@ -561,7 +561,7 @@ impl TimerIndex {
         let mut files: BTreeMap<i64, Minute> = BTreeMap::new();
         for minute in &self.doubt {
             let path = self.path(*minute).with_extension(RENEWED);
-            remove_file(&path)?;
+            remove_file(&*self.disk, &path)?;
             self.disk.create(&path, 0)?;
             files.insert(*minute, Minute::default());
         }

@@ -8,7 +8,8 @@ use super::*;
 use std::sync::atomic::Ordering;
 
 use crate::disk::LocalDisk;
-use crate::testing::{FaultyDisk, PowerDisk};
+use crate::scripted_disk::ScriptedDisk;
+use crate::testing::FaultyDisk;
 use crate::timer_checkpoint::path_in;
 
 const HOUR: i64 = 3_600_000;
@@ -378,7 +379,7 @@ fn what_was_given_back_comes_again() {
 fn what_the_disk_does_not_take_is_an_error_and_comes_again() {
     // Of a save with a new file: the file, its entries, its sync, its name; the checkpoint's bytes, its sync.
     for taken in 0..6 {
-        let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(PowerDisk::default()));
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(ScriptedDisk::default()));
         let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), 0).unwrap();
         let mut index = open();
         enter(&mut index, &[10, HOUR]);
@@ -400,7 +401,7 @@ fn what_the_disk_does_not_take_is_an_error_and_comes_again() {
 
 #[test]
 fn a_checkpoint_that_is_found_after_a_kill_is_on_the_disk() {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(PowerDisk::default()));
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(ScriptedDisk::default()));
     let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), 0).unwrap();
     let mut index = open();
     enter(&mut index, &[10]);
@@ -408,6 +409,7 @@ fn a_checkpoint_that_is_found_after_a_kill_is_on_the_disk() {
     *disk.fails_after.lock() = Some(5);
     index.save(index.checkpoint()).unwrap_err();
     *disk.fails_after.lock() = None;
+    disk.restart();
     let mut index = open();
     assert_eq!(index.entered(), QueueOffset(1));
     index.save(index.checkpoint()).unwrap();
@@ -585,7 +587,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 /// An index as the broker uses it, over a queue that loses nothing but what is carried on, as soon as that is saved.
 struct Model {
-    disk: Arc<PowerDisk>,
+    disk: Arc<ScriptedDisk>,
     dir: tempfile::TempDir,
     index: TimerIndex,
     now_ms: i64,
@@ -601,7 +603,7 @@ struct Model {
 
 impl Model {
     fn new() -> Model {
-        let (disk, dir) = (Arc::new(PowerDisk::default()), tempfile::tempdir().unwrap());
+        let (disk, dir) = (Arc::new(ScriptedDisk::default()), tempfile::tempdir().unwrap());
         let index = TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), 0).unwrap();
         let (queue, delivered) = (Vec::new(), BTreeMap::new());
         Model { disk, dir, index, now_ms: HOUR, queue, min: 0, count: 0, delivered, crashes: 0 }

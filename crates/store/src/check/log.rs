@@ -10,7 +10,7 @@ use super::CheckError;
 use super::report::{Part, Report};
 use super::window::{Window, is_blank};
 use crate::files;
-use crate::recovery::has_torn_properties;
+use crate::recovery::has_lost_properties;
 use crate::segments::stated_len;
 use crate::walk::{LogItem, record_at};
 
@@ -343,7 +343,7 @@ fn is_whole(record: &Record<'_>, at: u64, known: Known, report: &mut Report<'_>,
 pub fn damage_of(record: &Record<'_>, at: usize) -> Option<String> {
     let what = match record.check_crc() {
         Err(error) => error.to_string(),
-        Ok(()) if has_torn_properties(record, at) => "a page of its properties is lost".to_owned(),
+        Ok(()) if has_lost_properties(record, at) => "a page of its properties is lost".to_owned(),
         Ok(()) => return None,
     };
     let (topic, queue, offset) = (record.topic(), record.queue_id(), record.queue_offset());

@@ -38,7 +38,7 @@ impl Store {
         self.dispatch_signal.wake();
         let Some(gone) = buried? else { return Ok(false) };
         self.maintenance.hurry();
-        gone.iter().try_for_each(|dir| files::remove_dir(dir))?;
+        gone.iter().try_for_each(|dir| files::remove_dir(&*self.config.disk, dir))?;
         Ok(true)
     }
 
@@ -50,7 +50,7 @@ impl Store {
         let _writing_out = self.maintenance.writing_out.lock();
         // One that could not be finished may be in the way.
         self.maintenance.finish_deletions()?;
-        self.maintenance.graves.prepare()?;
+        self.maintenance.graves.prepare(&*self.config.disk)?;
         let (removed, end) = loop {
             // Without the dispatch held, which all topics would wait for.
             self.log.wait_for_room(record.len()).map_err(io::Error::other)?;
@@ -74,7 +74,7 @@ impl Store {
             // After the record, which outlives a kill. And before the dispatch goes on: whoever begins the topic anew finds no
             // directory there.
             removed.iter().for_each(|queue| queue.set_going());
-            if let Err(error) = self.maintenance.graves.bury(topic) {
+            if let Err(error) = self.maintenance.graves.bury(&*self.config.disk, topic) {
                 // New queues would meet the files of the old ones. The next open removes these, as the log says.
                 self.health.poison(format!("the queues of the deleted topic {topic} cannot be put away: {error}"));
                 return Err(error);

@@ -67,8 +67,12 @@ impl Store {
             let path = path.to_owned();
             move |source| TruncateError::Io { path, source }
         };
-        for file in gone {
-            files::remove_file(file.path()).map_err(failed(file.path()))?;
+        // The last one first, each for good before the next: what a crash leaves has no gap.
+        for file in gone.iter().rev() {
+            files::remove_file(&*self.config.disk, file.path()).map_err(failed(file.path()))?;
+            if let Some(dir) = file.path().parent() {
+                self.config.disk.sync_dir(dir).map_err(failed(dir))?;
+            }
         }
         let log_dir = self.log_dirs.first();
         let last_end = last.as_ref().map_or(to, |last| last.end());

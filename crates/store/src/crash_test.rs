@@ -1,0 +1,1004 @@
+//! A store whose machine stops at any moment, on a disk that loses what was not synced.
+//!
+//! A [`Run`] does what a broker does to a store, from a seed, and writes down in a [`History`] what was promised. At a call to the disk the
+//! world stops; what a power cut may leave then is opened again and held against what was promised by then: [`Left::check`].
+//!
+//! | what | how much | more |
+//! |---|---|---|
+//! | a crash at every call of a workload, each with some outcomes | `CUTS` outcomes | `FERROMQ_CRASH_CUTS` |
+//! | random seeds: crash after crash, kills among them | `SEEDS` | `FERROMQ_CRASH_SEEDS`, from `FERROMQ_CRASH_FIRST` on; with `FERROMQ_CRASH_FAULTS=1` calls fail, too |
+//! | bugs planted in the disk | `SEEDS_PER_BUG` seeds at most for each | |
+//! | one of them again | | `FERROMQ_CRASH_SEED`, `FERROMQ_CRASH_AT` |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use ferromq_protocol::message::{Record, SysFlag};
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
+
+use super::*;
+use crate::Clock;
+use crate::disk::LocalDisk;
+use crate::retention::{Hours, Progress, RetentionRules};
+use crate::scripted_disk::{Bug, Dice, Fate, Fault, Image, Part, ScriptedDisk, write_tree};
+use crate::table_change::deleted_topic;
+use crate::testing::{PATIENCE, START_MS, message, query_bodies, read_bodies};
+use crate::timer_index::{Timer, TimerIndex};
+use crate::walk::record_at;
+
+/// Outcomes of each crash of the workload that is crashed everywhere.
+const CUTS: usize = 2;
+/// Steps of that workload.
+const STEPS: usize = 300;
+const SEEDS: u64 = 1500;
+/// After so many it is enough.
+const FAILURES_MAX: usize = 10;
+
+const TOPICS: [&str; 2] = ["A", "B"];
+const QUEUES: u32 = 2;
+/// Of messages for a given time; they have one queue.
+const TIMERS: &str = "Timers";
+const SEGMENT_LEN: u64 = 8192;
+
+/// What was, or is being, put into the log.
+#[derive(Clone, PartialEq)]
+enum Put {
+    Message {
+        topic: &'static str,
+        queue: u32,
+        /// `None` for a half.
+        offset: Option<u64>,
+        physical: u64,
+        body: Vec<u8>,
+    },
+    Deletion {
+        topic: String,
+    },
+}
+
+impl std::fmt::Debug for Put {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Put::Message { topic, queue, offset, physical, body } => {
+                write!(f, "{topic}/{queue} {offset:?} at {physical}: {} bytes, {}", body.len(), key(body))
+            }
+            Put::Deletion { topic } => write!(f, "deletion of {topic}"),
+        }
+    }
+}
+
+/// Of a queue: its next offset, and the messages that the log still has.
+type Seen<'a> = (u64, Vec<(u64, &'a [u8])>);
+
+#[derive(Debug)]
+struct Known {
+    put: Put,
+    /// Of its record in the log.
+    end: u64,
+}
+
+/// What was promised.
+#[derive(Clone, Debug, Default)]
+struct History {
+    /// In log order, those too that are gone from it.
+    puts: Vec<Arc<Known>>,
+    /// May be in the log: the store has not answered yet, or it has refused in doubt.
+    pending: Vec<Put>,
+    /// What ends by here in the log is there after a power cut.
+    safe: u64,
+    /// The log begins there; a retention that goes on may have got up to the other.
+    min: u64,
+    min_at_most: u64,
+    /// Queue offsets of timers that were delivered, and those of which a checkpoint that was saved says so.
+    delivered: BTreeSet<u64>,
+    delivered_for_good: BTreeSet<u64>,
+    /// Makes bodies differ, those of messages that are lost too.
+    count: u32,
+}
+
+impl History {
+    fn end(&self) -> u64 {
+        self.puts.last().map_or(0, |last| last.end)
+    }
+
+    /// Of each queue that there is: its next offset, and the messages that the log still has.
+    fn queues(&self) -> BTreeMap<(&'static str, u32), Seen<'_>> {
+        let mut queues = BTreeMap::<_, (u64, Vec<_>)>::new();
+        for known in &self.puts {
+            match &known.put {
+                Put::Message { topic, queue, offset: Some(offset), body, .. } => {
+                    let (next, there) = queues.entry((*topic, *queue)).or_default();
+                    assert_eq!(*offset, *next, "a gap, or an offset given twice, in {topic}/{queue}");
+                    *next += 1;
+                    if known.end > self.min {
+                        there.push((*offset, body.as_slice()));
+                    }
+                }
+                Put::Message { .. } => {}
+                Put::Deletion { topic } => queues.retain(|(of, _), _| of != topic),
+            }
+        }
+        queues
+    }
+
+    fn next(&self, topic: &'static str, queue: u32) -> u64 {
+        self.queues().get(&(topic, queue)).map_or(0, |(next, _)| *next)
+    }
+}
+
+/// The moment at which the world stopped.
+#[derive(Clone)]
+struct Moment {
+    call: String,
+    image: Image,
+    history: History,
+    now_ms: i64,
+    power_losses: usize,
+}
+
+/// How a workload is run.
+#[derive(Clone, Copy, Debug)]
+struct Mode {
+    sync: bool,
+    bug: Option<Bug>,
+}
+
+/// Where a store is.
+struct Place {
+    dir: tempfile::TempDir,
+    now: Arc<AtomicI64>,
+    disk: Arc<ScriptedDisk>,
+    mode: Mode,
+}
+
+impl Place {
+    fn new(mode: Mode, now_ms: i64, power_losses: usize) -> Place {
+        let disk = Arc::new(ScriptedDisk::new(mode.bug, power_losses));
+        Place { dir: tempfile::tempdir_in(dir_in_memory()).unwrap(), now: Arc::new(AtomicI64::new(now_ms)), disk, mode }
+    }
+
+    /// All that is on the disk.
+    fn disk_root(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
+    fn root(&self) -> PathBuf {
+        self.disk_root().join("store")
+    }
+
+    /// Not where `storeCheck` looks for it: it knows other timers.
+    fn timers(&self) -> PathBuf {
+        self.disk_root().join("timers")
+    }
+
+    /// Nothing gets to the disk by itself: steps decide.
+    fn config(&self) -> StoreConfig {
+        let never = Duration::from_secs(3600);
+        let flush = if self.mode.sync {
+            FlushMode::Sync { timeout: PATIENCE }
+        } else {
+            FlushMode::Async { interval: never, least_pages: 0, thorough_interval: never }
+        };
+        let now = Arc::clone(&self.now);
+        StoreConfig {
+            segment_len: SEGMENT_LEN,
+            queue_file_entries: 16,
+            index_slots: 31,
+            index_entries: 64,
+            message_len_max: 4096,
+            flush,
+            queue_flush_interval: never,
+            queue_flush_thorough_interval: never,
+            retention: RetentionRules {
+                hours: Hours::default(),
+                segment_pause: Duration::ZERO,
+                ..RetentionRules::default()
+            },
+            clock: Clock::from_fn(move || now.load(Ordering::SeqCst)),
+            disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
+            ..StoreConfig::at(self.root())
+        }
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.now.load(Ordering::SeqCst)
+    }
+}
+
+/// Files that many stores are made of one after the other need no device.
+fn dir_in_memory() -> PathBuf {
+    let shm = PathBuf::from("/dev/shm");
+    if shm.is_dir() { shm } else { std::env::temp_dir() }
+}
+
+/// A store that is being used.
+struct Run {
+    place: Place,
+    dice: Dice,
+    history: Arc<Mutex<History>>,
+    store: Option<Store>,
+    timers: Option<TimerIndex>,
+}
+
+impl Run {
+    fn new(place: Place, mut history: History, seed: u64) -> Run {
+        history.count += 1000;
+        Run { place, dice: Dice::new(seed), history: Arc::new(Mutex::new(history)), store: None, timers: None }
+    }
+
+    /// False if the disk has failed, as it was told to.
+    fn open(&mut self) -> bool {
+        let place = &self.place;
+        self.store = place.may_fail(Store::open(place.config()));
+        let Some(store) = &self.store else { return false };
+        let timers = TimerIndex::open(Arc::clone(&place.disk) as Arc<dyn Disk>, place.timers(), START_MS);
+        self.timers = place.may_fail(timers);
+        if let Some(timers) = &mut self.timers {
+            let end = store.queue_bounds(TIMERS, QueueId(0)).map_or(0, |bounds| bounds.max.0);
+            if place.may_fail(timers.queue_ends(QueueOffset(end))).is_none() {
+                self.timers = None;
+            }
+        }
+        self.timers.is_some()
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    /// Whether anything can still be done.
+    fn goes_on(&self) -> bool {
+        !self.place.disk.is_dead() && self.store.as_ref().is_some_and(|store| store.health.poison_reason().is_none())
+    }
+
+    /// Until all that the store does by itself is done.
+    fn settle(&self) {
+        let store = self.store();
+        crate::testing::wait_until(|| {
+            let marks = store.watermarks();
+            store.allocator.is_idle() && marks.projected >= marks.confirmed
+                || !self.goes_on()
+                || store.check_writable().is_err()
+        });
+    }
+
+    fn step(&mut self) {
+        self.place.now.fetch_add(90, Ordering::SeqCst);
+        match self.dice.below(100) {
+            0..36 => self.append(1),
+            36..48 => {
+                let count = 1 + self.dice.below(5);
+                self.append(count);
+            }
+            48..52 => self.half(),
+            52..62 => self.timer(),
+            62..68 => self.enter_timers(),
+            68..71 => self.deliver_timers(),
+            71..76 => self.save_timers(),
+            76..80 => drop(self.place.may_fail(self.store().flusher.flush())),
+            80..87 => self.upkeep(),
+            87..90 => {
+                let store = self.store();
+                let done = store.flusher.flush_whole_chunks().and_then(|()| store.checkpoint.save(&*self.place.disk));
+                self.place.may_fail(done);
+            }
+            90..94 => self.retain(),
+            94..96 => self.delete(),
+            96..98 => self.read(),
+            _ => self.close(),
+        }
+        if self.store.is_some() {
+            self.settle();
+            self.note_flushed();
+        }
+    }
+
+    fn note_flushed(&self) {
+        let flushed = self.store().watermarks().flushed.0;
+        let mut history = self.history.lock();
+        history.safe = history.safe.max(flushed);
+    }
+
+    fn body(&mut self, len: usize) -> Vec<u8> {
+        let mut history = self.history.lock();
+        history.count += 1;
+        let mut body = vec![u8::try_from(len % 251).unwrap(); len];
+        body.extend(history.count.to_be_bytes());
+        body
+    }
+
+    fn append(&mut self, count: usize) {
+        let topic = TOPICS[self.dice.below(TOPICS.len())];
+        let queue = u32::try_from(self.dice.below(QUEUES as usize)).unwrap();
+        let len_max = if count == 1 { 900 } else { 300 };
+        let bodies: Vec<_> = (0..count)
+            .map(|_| {
+                let len = self.dice.below(len_max);
+                self.body(len)
+            })
+            .collect();
+        self.put(topic, queue, bodies, 0);
+    }
+
+    fn half(&mut self) {
+        let body = self.body(20);
+        self.put(TOPICS[0], 0, vec![body], SysFlag::TRANSACTION_PREPARED);
+    }
+
+    fn timer(&mut self) {
+        // Some in the past, most soon, few far away.
+        let far = [4000, 4000, 600_000, 86_400_000][self.dice.below(4)];
+        let due = self.place.now_ms() - 1000 + i64::try_from(self.dice.below(far)).unwrap();
+        let mut body = due.to_be_bytes().to_vec();
+        body.extend(self.body(10));
+        self.put(TIMERS, 0, vec![body], 0);
+    }
+
+    fn put(&mut self, topic: &'static str, queue: u32, bodies: Vec<Vec<u8>>, sys_flag: i32) {
+        let visible = sys_flag == 0;
+        let next = self.history.lock().next(topic, queue);
+        let texts: Vec<_> = bodies.iter().map(|body| properties(body)).collect();
+        let messages: Vec<_> = bodies
+            .iter()
+            .zip(&texts)
+            .map(|(body, text)| {
+                let mut message = message(topic, queue, body, text);
+                message.sys_flag = SysFlag(sys_flag);
+                message
+            })
+            .collect();
+        let put = |at: usize, physical| Put::Message {
+            topic,
+            queue,
+            offset: visible.then_some(next + at as u64),
+            physical,
+            body: bodies[at].clone(),
+        };
+        self.history.lock().pending = (0..bodies.len()).map(|at| put(at, 0)).collect();
+        let store = self.store.as_ref().unwrap();
+        let round = store.round();
+        let appended = match &messages[..] {
+            [one] => round.append(one).map(|placed| (vec![placed.physical_offset], placed.queue_offset, placed.end)),
+            _ => round.append_batch(&messages).map(|placed| (placed.physical_offsets, placed.queue_offset, placed.end)),
+        };
+        let Some((places, offset, end)) = self.place.may_fail(appended) else {
+            // Refused is refused, and not only in doubt.
+            self.history.lock().pending.clear();
+            return;
+        };
+        assert!(!visible || offset.0 == next, "{topic}/{queue} gave {offset:?}, and {next} is the next");
+        {
+            let mut history = self.history.lock();
+            history.pending.clear();
+            for (at, message) in messages.iter().enumerate() {
+                let physical = places[at].0;
+                history
+                    .puts
+                    .push(Arc::new(Known { put: put(at, physical), end: physical + message.record_len() as u64 }));
+            }
+            assert_eq!(history.end(), end.0);
+        }
+        // The one thread after the other, so that calls come in the same order each time.
+        crate::testing::wait_until(|| store.allocator.is_idle() || !self.goes_on());
+        let answered = Arc::new(AtomicBool::new(false));
+        let (told, history, is_sync) = (Arc::clone(&answered), Arc::clone(&self.history), self.place.mode.sync);
+        round.when_safe(end, Want::Acknowledged, move |done| {
+            if done.is_ok() && is_sync {
+                let mut history = history.lock();
+                history.safe = history.safe.max(end.0);
+            }
+            told.store(true, Ordering::SeqCst);
+        });
+        drop(round);
+        crate::testing::wait_until(|| answered.load(Ordering::SeqCst) || !self.goes_on());
+    }
+
+    fn upkeep(&self) {
+        self.settle();
+        let store = self.store();
+        let done = store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*self.place.disk));
+        self.place.may_fail(done);
+        if let Some(index) = &store.index {
+            index.prepare(&*self.place.disk);
+        }
+    }
+
+    fn retain(&mut self) {
+        let keep = 2 + self.dice.below(4) as u64;
+        self.history.lock().min_at_most = u64::MAX;
+        let store = self.store();
+        let reserved_bytes = Some(keep * SEGMENT_LEN);
+        store.change_retention(RetentionRules { reserved_bytes, ..self.place.config().retention });
+        store.retention.go_round(&mut Progress::default());
+        let marks = store.watermarks();
+        let mut history = self.history.lock();
+        assert!(marks.min.0 >= history.min && marks.min <= marks.written, "{marks:?}");
+        if self.goes_on() && !self.place.disk.has_failed() {
+            history.min = marks.min.0;
+            history.min_at_most = history.min;
+        }
+    }
+
+    fn delete(&mut self) {
+        let topic = TOPICS[self.dice.below(TOPICS.len())];
+        let there = !self.store().queue_ids(topic).is_empty();
+        let deletion = Put::Deletion { topic: topic.to_owned() };
+        if there {
+            self.history.lock().pending = vec![deletion.clone()];
+        }
+        let deleted = self.place.may_fail(self.store().delete_topic(topic));
+        let marks = self.store().watermarks();
+        let mut history = self.history.lock();
+        match deleted {
+            Some(deleted) => assert_eq!(deleted, there),
+            // In doubt, until the log is looked at.
+            None if !self.goes_on() => return,
+            None => {}
+        }
+        history.pending.clear();
+        if there && self.store().queue_ids(topic).is_empty() {
+            history.puts.push(Arc::new(Known { put: deletion, end: marks.written.0 }));
+            if deleted.is_some() {
+                history.safe = history.safe.max(marks.written.0);
+            }
+        }
+    }
+
+    fn read(&self) {
+        self.settle();
+        if self.goes_on()
+            && !self.place.disk.has_failed()
+            && self.store().watermarks().projected.0 == self.history.lock().end()
+        {
+            check_queues(self.store(), &self.history.lock());
+        }
+    }
+
+    /// A clean stop, and a start.
+    fn close(&mut self) {
+        let closed = self.place.may_fail(self.store().close());
+        if closed.is_some() {
+            let mut history = self.history.lock();
+            history.safe = history.safe.max(history.end());
+        }
+        self.timers = None;
+        self.store = None;
+        {
+            // The others come again.
+            let mut history = self.history.lock();
+            history.delivered = history.delivered_for_good.clone();
+        }
+        if closed.is_some() && !self.place.disk.is_dead() {
+            self.open();
+        }
+    }
+
+    fn enter_timers(&mut self) {
+        let (Some(store), Some(timers)) = (&self.store, &mut self.timers) else { return };
+        self.history.lock().delivered.extend(enter(store, timers));
+        self.place.may_fail(timers.write());
+    }
+
+    fn deliver_timers(&mut self) {
+        let now = self.place.now_ms();
+        let (Some(store), Some(timers)) = (&self.store, &mut self.timers) else { return };
+        let waiting = timers_of(store);
+        loop {
+            let Some(due) = self.place.may_fail(due(store, timers, now)) else { return };
+            let Some(first) = due.first() else { return };
+            self.history
+                .lock()
+                .delivered
+                .extend(due.iter().filter(|timer| comes(&waiting, timer)).map(|timer| timer.offset.0));
+            timers.delivered(first.due_ms);
+        }
+    }
+
+    /// Once the log is on the disk up to what was entered, as the broker does it.
+    fn save_timers(&mut self) {
+        let Some(timers) = &mut self.timers else { return };
+        let (checkpoint, delivered) = (timers.checkpoint(), self.history.lock().delivered.clone());
+        if !timers.is_whole() || self.place.may_fail(self.store.as_ref().unwrap().flusher.flush()).is_none() {
+            return;
+        }
+        if self.place.may_fail(timers.save(checkpoint)).is_some() {
+            self.history.lock().delivered_for_good = delivered;
+        }
+    }
+
+    /// Has the world stop before the call that comes after so many; `None` if it never comes.
+    fn stop_after(&self, calls: usize) -> Arc<Mutex<Option<Moment>>> {
+        let stopped = Arc::new(Mutex::new(None));
+        let (found, history, root) = (Arc::clone(&stopped), Arc::clone(&self.history), self.place.disk_root());
+        let (disk, now, mut left) = (Arc::downgrade(&self.place.disk), Arc::clone(&self.place.now), calls);
+        self.place.disk.watch(move |call| {
+            let Some(disk) = disk.upgrade() else { return };
+            if left > 0 {
+                left -= 1;
+            } else if !disk.is_dead() {
+                let image = disk.image(&root, None);
+                let (history, now_ms) = (history.lock().clone(), now.load(Ordering::SeqCst));
+                let power_losses = disk.power_losses();
+                *found.lock() = Some(Moment { call: call.to_string(), image, history, now_ms, power_losses });
+                disk.die();
+            }
+        });
+        stopped
+    }
+
+    /// As things are.
+    fn moment(&self) -> Moment {
+        let image = self.place.disk.image(&self.place.disk_root(), None);
+        Moment {
+            call: "none".to_owned(),
+            image,
+            history: self.history.lock().clone(),
+            now_ms: self.place.now_ms(),
+            power_losses: self.place.disk.power_losses(),
+        }
+    }
+}
+
+impl Place {
+    /// The value; nothing if the disk has failed as it was told to, which must be the reason then.
+    fn may_fail<T, E: std::fmt::Debug>(&self, done: Result<T, E>) -> Option<T> {
+        match done {
+            Ok(value) => Some(value),
+            Err(error) => {
+                assert!(self.disk.has_failed(), "without any failure of the disk: {error:?}");
+                None
+            }
+        }
+    }
+}
+
+fn properties(body: &[u8]) -> String {
+    let key = key(body);
+    format!("UNIQ_KEY\u{1}{key}\u{2}KEYS\u{1}k{key}\u{2}")
+}
+
+fn key(body: &[u8]) -> String {
+    body[body.len() - 4..].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether anything comes of an entry: of a place that is another's now nothing does. In the order of the queue.
+fn comes(waiting: &[Timer], timer: &Timer) -> bool {
+    waiting.binary_search_by_key(&timer.offset, |waiting| waiting.offset).is_ok_and(|at| waiting[at] == *timer)
+}
+
+/// The timers that the queue has.
+fn timers_of(store: &Store) -> Vec<Timer> {
+    let due = |body: &[u8]| i64::from_be_bytes(body[..8].try_into().unwrap());
+    let bodies = read_bodies(store, TIMERS, 0, 0);
+    bodies
+        .iter()
+        .map(|(offset, body)| Timer { due_ms: due(body), offset: QueueOffset(*offset), cancels: false })
+        .collect()
+}
+
+/// Enters what is new in the queue of timers, as the broker does it. Gives the places of those that are delivered at once, because they
+/// come late.
+fn enter(store: &Store, timers: &mut TimerIndex) -> Vec<u64> {
+    let bounds = store.queue_bounds(TIMERS, QueueId(0));
+    let (min, max) = bounds.map_or_else(Default::default, |bounds| (bounds.min, bounds.max));
+    let from = timers.entered().clamp(min, max);
+    if from != timers.entered() {
+        timers.skip_to(from);
+    }
+    let mut late = Vec::new();
+    for timer in timers_of(store).into_iter().filter(|timer| timer.offset >= from) {
+        assert_eq!(timer.offset, timers.entered());
+        if timers.was_dealt_with(&timer) {
+            timers.enter(None);
+        } else if timers.has_passed(timer.due_ms) {
+            late.push(timer.offset.0);
+            timers.enter(None);
+        } else {
+            timers.enter(Some(timer));
+        }
+    }
+    late
+}
+
+/// What is due, each time's timers by themselves; a file that is lost is made again out of the queue.
+fn due(store: &Store, timers: &mut TimerIndex, now_ms: i64) -> io::Result<Vec<Timer>> {
+    let error = match timers.due(now_ms) {
+        Ok(due) => return Ok(due),
+        Err(error) => error,
+    };
+    let Some(times) = timers.lost() else { return Err(error) };
+    let (from, to) = (timers.saved().carried, timers.entered());
+    let lost = timers_of(store)
+        .into_iter()
+        .filter(|timer| (from..to).contains(&timer.offset) && times.contains(&timer.due_ms));
+    timers.restore(&lost.collect::<Vec<_>>())?;
+    timers.due(now_ms)
+}
+
+/// What a crash has left.
+struct Left {
+    place: Place,
+    history: History,
+    /// The machine went on.
+    all_is_there: bool,
+}
+
+impl Left {
+    /// After a power cut at that moment.
+    fn by_power_cut(moment: &Moment, mode: Mode, dice: &mut Dice) -> Left {
+        // From hardly anything to nearly everything.
+        let lost_of_16 = 1 + dice.below(15);
+        let mut losses = Dice::new(dice.roll());
+        let tears = (!dice.one_in(3)).then(|| Dice::new(dice.roll()));
+        let tree = moment.image.after_power_cut(&mut Fate { lost: &mut || losses.below(16) < lost_of_16, tears });
+        let place = Place::new(mode, moment.now_ms, moment.power_losses + 1);
+        write_tree(&place.disk_root(), &tree);
+        place.disk.all_is_synced(&place.disk_root());
+        Left { place, history: moment.history.clone(), all_is_there: false }
+    }
+
+    /// Opens it and holds it against the history, which then knows what is left. Crashes on the way a few times, if the dice say so.
+    fn check(mut self, dice: &mut Dice) -> Run {
+        while dice.one_in(4) {
+            // Once more before the open has come to its end.
+            let mut run = Run::new(self.place, self.history, 0);
+            let stopped = run.stop_after(dice.below(40));
+            run.open();
+            let moment = stopped.lock().take().unwrap_or_else(|| run.moment());
+            let mode = run.place.mode;
+            drop(run);
+            self = Left::by_power_cut(&moment, mode, dice);
+        }
+        if self.all_is_there {
+            self.history.safe = self.history.safe.max(self.history.end());
+        }
+        let mut run = Run::new(self.place, self.history, dice.roll());
+        assert!(run.open(), "it does not open");
+        run.settle();
+        run.check_log();
+        let history = run.history.lock().clone();
+        check_queues(run.store(), &history);
+        check_index(run.store(), &history);
+        run.check_timers();
+        run
+    }
+}
+
+impl Run {
+    /// The log has what was promised, in order, and nothing else.
+    fn check_log(&self) {
+        let found = log_of(self.store());
+        let marks = self.store().watermarks();
+        let mut history = self.history.lock();
+        let at_most = history.min_at_most.max(history.min);
+        assert!(
+            marks.min.0 >= history.min && marks.min.0 <= at_most,
+            "the log begins at {:?}, not at {}..{at_most}",
+            marks.min,
+            history.min
+        );
+        history.min = marks.min.0;
+        history.min_at_most = marks.min.0;
+        let from = history.puts.partition_point(|known| known.end <= history.min);
+        let mut kept = from;
+        let mut pending = std::mem::take(&mut history.pending).into_iter();
+        for (put, end) in found {
+            if let Some(known) = history.puts.get(kept) {
+                assert_eq!(known.put, put, "something else than what was put there");
+                kept += 1;
+                continue;
+            }
+            let known = pending.next();
+            let same = match (&known, &put) {
+                (
+                    Some(Put::Message { topic, queue, offset, body, .. }),
+                    Put::Message { topic: t, queue: q, offset: o, body: b, .. },
+                ) => (topic, queue, offset, body) == (t, q, o, b),
+                (known, put) => known.as_ref() == Some(put),
+            };
+            assert!(same, "invented: {put:?}, which may be {known:?}");
+            history.puts.push(Arc::new(Known { put, end }));
+            kept += 1;
+        }
+        if let Some(lost) = history.puts.get(kept) {
+            assert!(lost.end > history.safe, "lost: {lost:?}, and all up to {} was safe", history.safe);
+        }
+        history.puts.truncate(kept);
+        history.safe = marks.written.0;
+    }
+
+    /// Every timer that waits is there.
+    fn check_timers(&self) {
+        let copy = tempfile::tempdir_in(dir_in_memory()).unwrap();
+        let mut tree = Vec::new();
+        for entry in std::fs::read_dir(self.place.timers()).unwrap() {
+            let path = entry.unwrap().path();
+            tree.push((path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap()));
+        }
+        for (name, bytes) in tree {
+            std::fs::write(copy.path().join(name), bytes).unwrap();
+        }
+        let mut timers = TimerIndex::open(Arc::new(LocalDisk), copy.path().to_owned(), START_MS).unwrap();
+        let mut found: BTreeSet<_> = enter(self.store(), &mut timers).into_iter().collect();
+        let waiting = timers_of(self.store());
+        let mut drained = BTreeSet::new();
+        loop {
+            let due = due(self.store(), &mut timers, i64::MAX / 4).unwrap();
+            let Some(first) = due.first() else { break };
+            drained.extend(due.iter().filter(|timer| comes(&waiting, timer)).map(|timer| timer.offset.0));
+            timers.delivered(first.due_ms);
+        }
+        let mut history = self.history.lock();
+        let next = history.next(TIMERS, 0);
+        // What went with the log's tail was never delivered: its places are others' now.
+        history.delivered.retain(|offset| *offset < next);
+        history.delivered_for_good.retain(|offset| *offset < next);
+        let again: Vec<_> = drained.intersection(&history.delivered_for_good).collect();
+        assert!(again.is_empty(), "delivered before, and it was saved that they were: {again:?}");
+        found.extend(drained);
+        let lost: Vec<_> = waiting
+            .iter()
+            .map(|timer| timer.offset.0)
+            .filter(|offset| !history.delivered.contains(offset) && !found.contains(offset))
+            .collect();
+        assert!(lost.is_empty(), "timers lost: {lost:?} of {waiting:?}, delivered {:?}", history.delivered);
+        history.delivered = history.delivered_for_good.clone();
+    }
+}
+
+/// All of the log, in order, with where each record ends.
+fn log_of(store: &Store) -> Vec<(Put, u64)> {
+    let marks = store.watermarks();
+    let mut found = Vec::new();
+    let mut at = marks.min.0;
+    while at < marks.written.0 {
+        let bytes = store.raw_from(PhysicalOffset(at), usize::MAX).unwrap().expect("the log has no gaps");
+        let mut read = 0;
+        while read < bytes.len() {
+            let physical = at + read as u64;
+            let parsed = record_at(&bytes[read..], physical).unwrap_or_else(|error| panic!("at {physical}: {error:?}"));
+            let ferromq_protocol::message::record::ParsedRecord::Record(record) = parsed else {
+                read = bytes.len();
+                break;
+            };
+            record.check_crc().unwrap();
+            read += record.record_len();
+            found.push((put_of(&record), at + read as u64));
+        }
+        at += read as u64;
+    }
+    found
+}
+
+fn put_of(record: &Record<'_>) -> Put {
+    if let Some(topic) = deleted_topic(record) {
+        return Put::Deletion { topic };
+    }
+    let topic = TOPICS.into_iter().chain([TIMERS]).find(|topic| *topic == record.topic()).expect("one of the topics");
+    assert_eq!(record.properties(), properties(record.body()), "a message with other properties");
+    Put::Message {
+        topic,
+        queue: record.queue_id().0,
+        offset: record.sys_flag().is_visible().then_some(record.queue_offset().0),
+        physical: record.physical_offset().0,
+        body: record.body().to_vec(),
+    }
+}
+
+/// What consumers see is what the history has, queue by queue.
+fn check_queues(store: &Store, history: &History) {
+    let expected = history.queues();
+    let queues = TOPICS.into_iter().flat_map(|topic| (0..QUEUES).map(move |queue| (topic, queue))).chain([(TIMERS, 0)]);
+    for (topic, queue) in queues {
+        let (next, there) = expected.get(&(topic, queue)).cloned().unwrap_or_default();
+        let found = read_bodies(store, topic, queue, 0);
+        let found: Vec<_> = found.iter().map(|(offset, body)| (*offset, body.as_slice())).collect();
+        let short =
+            |bodies: &[(u64, &[u8])]| bodies.iter().map(|(offset, body)| (*offset, key(body))).collect::<Vec<_>>();
+        assert!(found == there, "{topic}/{queue} has {:?}, and should have {:?}", short(&found), short(&there));
+        let (min, max) =
+            store.queue_bounds(topic, QueueId(queue)).map_or((0, 0), |bounds| (bounds.min.0, bounds.max.0));
+        assert_eq!(max, next, "the next offset of {topic}/{queue}");
+        assert_eq!(min, there.first().map_or(next, |(first, _)| *first), "where {topic}/{queue} begins");
+    }
+}
+
+/// Each message that the log has is found by its keys, and no other.
+fn check_index(store: &Store, history: &History) {
+    for known in history.puts.iter().rev() {
+        let Put::Message { topic, body, .. } = &known.put else { continue };
+        let key = key(body);
+        for key in [key.clone(), format!("k{key}")] {
+            let found = query_bodies(store, topic, &key);
+            if known.end > history.min {
+                assert!(found == std::slice::from_ref(body), "{} messages by the key {key}", found.len());
+            } else {
+                assert!(found.is_empty(), "by the key {key} of a message that is gone");
+            }
+        }
+    }
+}
+
+/// A number from the environment.
+fn asked(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// Does `case`; if it fails, says how to have it again, and what happened.
+fn repeatable(how: impl Fn(&[String]) -> String, case: impl FnOnce(&mut Vec<String>)) {
+    let mut told = Vec::new();
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| case(&mut told))) {
+        eprintln!("again: {}", how(&told));
+        resume_unwind(panic);
+    }
+}
+
+/// Does `case` for each number below `count`, on all cores. Those that fail hinder no others, unless they are many.
+fn on_all_cores(count: usize, case: impl Fn(usize) + Sync) {
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while failed.load(Ordering::SeqCst) < FAILURES_MAX {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    if number >= count {
+                        return;
+                    }
+                    if catch_unwind(AssertUnwindSafe(|| case(number))).is_err() {
+                        failed.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    assert_eq!(failed, 0, "{failed} of {} failed, see above", next.into_inner().min(count));
+}
+
+/// Every moment of a workload, before each call to the disk.
+fn moments(mode: Mode, seed: u64, steps: usize) -> Vec<Moment> {
+    let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), seed);
+    let moments = Arc::new(Mutex::new(Vec::<Moment>::new()));
+    let (all, history, root) = (Arc::clone(&moments), Arc::clone(&run.history), run.place.disk_root());
+    let (disk, now) = (Arc::downgrade(&run.place.disk), Arc::clone(&run.place.now));
+    run.place.disk.watch(move |call| {
+        let Some(disk) = disk.upgrade() else { return };
+        let mut all = all.lock();
+        let image = disk.image(&root, all.last().map(|last| &last.image));
+        let (history, now_ms) = (history.lock().clone(), now.load(Ordering::SeqCst));
+        all.push(Moment { call: call.to_string(), image, history, now_ms, power_losses: 0 });
+    });
+    assert!(run.open());
+    for _ in 0..steps {
+        run.step();
+    }
+    run.place.disk.watch_no_more();
+    let last = run.moment();
+    drop(run);
+    let mut moments = std::mem::take(&mut *moments.lock());
+    moments.push(last);
+    moments
+}
+
+fn crash_everywhere(sync: bool) {
+    let mode = Mode { sync, bug: None };
+    let moments = moments(mode, 12, STEPS);
+    let cuts = asked("FERROMQ_CRASH_CUTS").map_or(CUTS, |cuts| usize::try_from(cuts).unwrap());
+    let only = asked("FERROMQ_CRASH_AT").map(|only| usize::try_from(only).unwrap());
+    eprintln!("{} calls of {STEPS} steps, {cuts} cuts at each", moments.len());
+    on_all_cores(moments.len() * cuts, |number| {
+        if only.is_some_and(|only| only != number) {
+            return;
+        }
+        let moment = &moments[number / cuts];
+        let how = |_: &[String]| format!("FERROMQ_CRASH_AT={number} FERROMQ_CRASH_CUTS={cuts}, at {}", moment.call);
+        repeatable(how, |_| {
+            let mut dice = Dice::new(number as u64);
+            let mut run = Left::by_power_cut(moment, mode, &mut dice).check(&mut dice);
+            // It goes on from there.
+            for _ in 0..dice.below(4) {
+                run.step();
+            }
+        });
+    });
+}
+
+#[test]
+fn a_power_cut_at_every_call_loses_nothing_that_was_on_the_disk() {
+    crash_everywhere(false);
+}
+
+#[test]
+fn a_power_cut_at_every_call_loses_nothing_that_was_acknowledged() {
+    crash_everywhere(true);
+}
+
+/// One crash after the other, from a seed.
+fn crash_at_random(seed: u64, bug: Option<Bug>, told: &mut Vec<String>) {
+    let mut dice = Dice::new(seed);
+    let mode = Mode { sync: dice.one_in(2), bug };
+    let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), dice.roll());
+    for era in 0..1 + dice.below(3) {
+        let calls = if dice.one_in(3) { 30 } else { 400 };
+        let stopped = run.stop_after(dice.below(calls));
+        let mut fault = None;
+        if dice.one_in(3) && asked("FERROMQ_CRASH_FAULTS").is_some() {
+            let errno = if dice.one_in(2) { libc::EIO } else { libc::ENOSPC };
+            fault = Some(Fault { after: dice.below(200), count: 1 + dice.below(4), errno });
+            run.place.disk.fail(fault.unwrap());
+        }
+        let is_open = if era == 0 { run.open() } else { run.store.is_some() };
+        if is_open {
+            for _ in 0..dice.below(60) {
+                run.step();
+                if run.store.is_none() || !run.goes_on() {
+                    break;
+                }
+            }
+        }
+        let left = if dice.one_in(4) {
+            // Only the process ends: what was written is there, on the disk or not.
+            run.store = None;
+            run.timers = None;
+            run.place.disk.restart();
+            let history = run.history.lock().clone();
+            told.push(format!("era {era}: {mode:?}, {fault:?}, killed"));
+            Left { place: run.place, history, all_is_there: true }
+        } else {
+            let moment = stopped.lock().take().unwrap_or_else(|| run.moment());
+            told.push(format!("era {era}: {mode:?}, {fault:?}, power cut at {}", moment.call));
+            drop(run);
+            Left::by_power_cut(&moment, mode, &mut dice)
+        };
+        run = left.check(&mut dice);
+    }
+}
+
+#[test]
+fn random_crashes_lose_nothing_that_was_promised() {
+    if let Some(seed) = asked("FERROMQ_CRASH_SEED") {
+        return repeatable(|told| told.join("\n"), |told| crash_at_random(seed, None, told));
+    }
+    let first = asked("FERROMQ_CRASH_FIRST").unwrap_or(0);
+    let count = usize::try_from(asked("FERROMQ_CRASH_SEEDS").unwrap_or(SEEDS)).unwrap();
+    on_all_cores(count, |number| {
+        let seed = first + number as u64;
+        repeatable(
+            |told| format!("FERROMQ_CRASH_SEED={seed}\n{}", told.join("\n")),
+            |told| crash_at_random(seed, None, told),
+        );
+    });
+}
+
+/// What a store could do wrong, and what it does not make good by itself.
+const BUGS: [Bug; 13] = [
+    Bug::NotSynced(Part::Log),
+    Bug::NotSynced(Part::Queues),
+    Bug::NotSynced(Part::Index),
+    Bug::NotSynced(Part::Timers),
+    Bug::NamesNotSynced(Part::Log),
+    Bug::NamesNotSynced(Part::Queues),
+    Bug::NamesNotSynced(Part::Index),
+    Bug::NamesNotSynced(Part::Timers),
+    Bug::NamesNotSynced(Part::Root),
+    Bug::SyncBeginsLate(Part::Log),
+    Bug::SyncEndsEarly(Part::Log),
+    Bug::SavedAheadOf(Part::Log),
+    Bug::CutTooFar,
+];
+/// Each is found by one of so many seeds.
+const SEEDS_PER_BUG: u64 = 1000;
+
+#[test]
+fn bugs_that_a_store_could_have_are_found() {
+    on_all_cores(BUGS.len(), |number| {
+        let bug = BUGS[number];
+        let finds = |seed: &u64| catch_unwind(|| crash_at_random(*seed, Some(bug), &mut Vec::new())).is_err();
+        let seed = (0..SEEDS_PER_BUG).find(finds);
+        println!("{bug:?} is found by seed {seed:?}");
+        assert!(seed.is_some(), "{bug:?} is not found by any of {SEEDS_PER_BUG} seeds");
+    });
+}

@@ -1,0 +1,652 @@
+//! A disk that follows a script: it counts the calls, shows what there is at any of them, fails one of them, stops at one of them, and can
+//! lose its power.
+//!
+//! Calls change real files at once. Beside that the disk knows what of them is certain to be there after a power cut: what was synced. What
+//! else a cut leaves is up to a [`Fate`]: any pages, names, removals and lengths that were not synced, each by itself, so in any order,
+//! and pages torn at any byte. It goes by the difference between what there is and what was synced, so that writes through a mapping count too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::disk::{PAGE, sync_failed};
+use crate::*;
+
+/// Bytes that reach the device together. Real devices write whole pages; entries lie across their borders, so smaller ones
+/// stand for them where files are small.
+const LOG_PAGE: usize = 4096;
+const OTHER_PAGE: usize = 64;
+
+/// What is below a directory, by the path from there: the bytes of a file, `None` for a directory.
+pub type Tree = BTreeMap<PathBuf, Option<Arc<Vec<u8>>>>;
+
+/// Numbers that follow from a seed (splitmix64).
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+
+    /// One of 0..`end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        // Less than a usize.
+        (self.roll() % end.max(1) as u64) as usize
+    }
+
+    pub fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+}
+
+/// What becomes of what was not synced.
+pub struct Fate<'a> {
+    /// Whether the next thing is lost.
+    pub lost: &'a mut dyn FnMut() -> bool,
+    /// Tears pages that are not lost, and cuts files off.
+    pub tears: Option<Dice>,
+}
+
+/// Which file or directory a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Log,
+    Queues,
+    Index,
+    Timers,
+    /// The store's checkpoint.
+    Checkpoint,
+    /// What [`files::replace`] writes before it has its name.
+    Aside,
+    /// Whatever lies beside these.
+    Root,
+}
+
+fn part_of(path: &Path) -> Part {
+    if path.extension().is_some_and(|extension| extension == "new") {
+        return Part::Aside;
+    }
+    let parts = [
+        ("commitlog", Part::Log),
+        ("consumequeue", Part::Queues),
+        ("index", Part::Index),
+        ("timers", Part::Timers),
+        ("checkpoint", Part::Checkpoint),
+    ];
+    let is_below = |name: &str| path.components().any(|component| component.as_os_str() == name);
+    parts.into_iter().find(|(name, _)| is_below(name)).map_or(Part::Root, |(_, part)| part)
+}
+
+/// What a store could do wrong, done here in its place: a check that does not find it is not good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Bytes are never synced.
+    NotSynced(Part),
+    /// Names are never synced.
+    NamesNotSynced(Part),
+    /// Syncs begin a page too late.
+    SyncBeginsLate(Part),
+    /// Syncs end a page too early.
+    SyncEndsEarly(Part),
+    /// What the checkpoint says gets to the disk before what it says it of.
+    SavedAheadOf(Part),
+    /// More of a file is cut off than is to be.
+    CutTooFar,
+}
+
+/// A call that fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Calls before it.
+    pub after: usize,
+    /// So many fail, one after the other.
+    pub count: usize,
+    pub errno: i32,
+}
+
+/// What is asked of the disk.
+#[derive(Clone, Debug)]
+pub struct Call {
+    number: usize,
+    name: &'static str,
+    path: PathBuf,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "call {}, {} {}", self.number, self.name, self.path.display())
+    }
+}
+
+type Watch = Box<dyn FnMut(&Call) + Send>;
+
+/// Syncs whose effect comes after the checkpoint's, and whether that was.
+#[derive(Default)]
+struct Late {
+    syncs: Vec<(PathBuf, Range<usize>, Vec<u8>)>,
+    checkpoint_was: bool,
+}
+
+#[derive(Default)]
+pub struct ScriptedDisk {
+    known: Mutex<Known>,
+    calls: AtomicUsize,
+    power_losses: AtomicUsize,
+    /// Called before each call.
+    watch: Mutex<Option<Watch>>,
+    /// Nothing works any more.
+    dead: AtomicBool,
+    fault: Mutex<Option<Fault>>,
+    fault_met: AtomicBool,
+    /// After so many changes and syncs all further ones fail.
+    pub fails_after: Mutex<Option<usize>>,
+    bug: Option<Bug>,
+    /// For [`Bug::SavedAheadOf`].
+    late: Mutex<Late>,
+}
+
+impl fmt::Debug for ScriptedDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptedDisk").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+
+/// What is certain.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Content of files as far as it was synced; of a file that is not in here nothing was.
+    content: BTreeMap<PathBuf, Arc<Vec<u8>>>,
+    /// Entries of directories that were synced, and what they lead to still existing or not.
+    entries: BTreeSet<PathBuf>,
+    /// What had a name before another file was given it, as far as it was synced, until the directory is.
+    replaced: BTreeMap<PathBuf, Arc<Vec<u8>>>,
+    /// New names of what is certain to be there under the one or the other, until the directory of the old one is synced.
+    moved: Vec<(PathBuf, PathBuf)>,
+    /// Pages that a sync could not write: the kernel tells of them once, and takes them for written after that.
+    given_up: Vec<(PathBuf, usize, Vec<u8>)>,
+}
+
+/// What there is at one moment, and what of it is certain.
+#[derive(Clone, Debug)]
+pub struct Image {
+    now: Tree,
+    known: Known,
+}
+
+impl Disk for ScriptedDisk {
+    fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        self.act("create", path)?;
+        let mut known = self.known.lock();
+        let file = LocalDisk.create(path, len)?;
+        if let Some(before) = known.content.remove(path)
+            && known.entries.contains(path)
+        {
+            known.replaced.entry(path.to_owned()).or_insert(before);
+        }
+        Ok(file)
+    }
+
+    fn allocate(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        self.act("allocate", Path::new(""))?;
+        LocalDisk.allocate(file, range)
+    }
+
+    fn sync_range(&self, range: &MappedRange<'_>) -> io::Result<()> {
+        let part = part_of(range.path);
+        let done = self.act("sync_range", range.path);
+        let mut synced = range.from..range.from + range.len;
+        match self.bug {
+            Some(Bug::SyncBeginsLate(of)) if of == part => synced.start = synced.end.min(synced.start + PAGE),
+            Some(Bug::SyncEndsEarly(of)) if of == part => {
+                synced.end = synced.start.max(synced.end.saturating_sub(PAGE))
+            }
+            Some(Bug::NotSynced(of)) if of == part => return done,
+            _ => {}
+        }
+        self.synced(range.path, synced, done)
+    }
+
+    fn sync_file(&self, path: &Path, _: &File) -> io::Result<()> {
+        let part = part_of(path);
+        let done = self.act("sync_file", path);
+        if self.bug == Some(Bug::NotSynced(part)) {
+            return done;
+        }
+        let synced = self.synced(path, 0..usize::MAX, done);
+        if part == Part::Checkpoint {
+            self.late.lock().checkpoint_was = true;
+        }
+        synced
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.act("sync_dir", dir).map_err(sync_failed)?;
+        if self.bug == Some(Bug::NamesNotSynced(part_of(dir))) {
+            return Ok(());
+        }
+        let mut known = self.known.lock();
+        known.replaced.retain(|path, _| path.parent() != Some(dir));
+        known.moved.retain(|(from, _)| from.parent() != Some(dir));
+        // What was below something that is gone is gone with it.
+        known.entries.retain(|path| {
+            path.strip_prefix(dir)
+                .ok()
+                .and_then(|below| below.iter().next())
+                .is_none_or(|name| path.parent() != Some(dir) && dir.join(name).exists())
+        });
+        for entry in fs::read_dir(dir)? {
+            known.entries.insert(entry?.path());
+        }
+        Ok(())
+    }
+
+    fn page_len(&self) -> usize {
+        OTHER_PAGE
+    }
+
+    fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        let done = self.act("write", path);
+        let part = match part_of(path) {
+            // One sector, all of it or nothing.
+            Part::Checkpoint if done.is_err() => &[],
+            // What fails has got somewhere before.
+            _ if done.is_err() => &bytes[..bytes.len() / 2],
+            _ => bytes,
+        };
+        LocalDisk.write(path, file, part, at)?;
+        done
+    }
+
+    fn zero(&self, path: &Path, file: &File, range: Range<u64>) -> io::Result<()> {
+        self.act("zero", path)?;
+        let too_far = if self.bug == Some(Bug::CutTooFar) { 30 } else { 0 };
+        LocalDisk.zero(path, file, range.start.saturating_sub(too_far)..range.end)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.act("rename", to)?;
+        let mut known = self.known.lock();
+        LocalDisk.rename(from, to)?;
+        let was_there = known.entries.contains(to);
+        if let Some(before) = known.content.remove(to)
+            && was_there
+        {
+            known.replaced.entry(to.to_owned()).or_insert(before);
+        }
+        if known.rename(from, to) {
+            known.moved.push((from.to_owned(), to.to_owned()));
+        }
+        if was_there {
+            known.entries.insert(to.to_owned());
+        }
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        // What is not there is not asked of the device.
+        path.symlink_metadata()?;
+        self.act("remove_file", path)?;
+        LocalDisk.remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        path.symlink_metadata()?;
+        self.act("remove_dir", path)?;
+        LocalDisk.remove_dir(path)
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        self.act("make_dir", path)?;
+        LocalDisk.make_dir(path)
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        Some(self.power_losses.load(Ordering::SeqCst).to_string())
+    }
+
+    fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
+        Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio: 0.5 })
+    }
+}
+
+impl ScriptedDisk {
+    /// Of a machine whose power went so many times before.
+    pub fn new(bug: Option<Bug>, power_losses: usize) -> ScriptedDisk {
+        ScriptedDisk { bug, power_losses: AtomicUsize::new(power_losses), ..ScriptedDisk::default() }
+    }
+
+    /// How often the power went so far.
+    pub fn power_losses(&self) -> usize {
+        self.power_losses.load(Ordering::SeqCst)
+    }
+
+    /// Has `watch` called before each call, on its thread and before anything of it is done.
+    pub fn watch(&self, watch: impl FnMut(&Call) + Send + 'static) {
+        *self.watch.lock() = Some(Box::new(watch));
+    }
+
+    pub fn watch_no_more(&self) {
+        *self.watch.lock() = None;
+    }
+
+    /// Has some of the next calls fail.
+    pub fn fail(&self, fault: Fault) {
+        *self.fault.lock() = Some(fault);
+    }
+
+    /// From now on every call fails.
+    pub fn die(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Whether a call has failed because the script said so.
+    pub fn has_failed(&self) -> bool {
+        self.is_dead() || self.fault_met.load(Ordering::SeqCst)
+    }
+
+    /// The process has ended; the machine has not. Everything works again.
+    pub fn restart(&self) {
+        self.watch_no_more();
+        self.dead.store(false, Ordering::SeqCst);
+        self.fault_met.store(false, Ordering::SeqCst);
+        *self.fault.lock() = None;
+        self.known.lock().given_up.clear();
+    }
+
+    fn act(&self, name: &'static str, path: &Path) -> io::Result<()> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        self.let_late_syncs_count();
+        if let Some(watch) = &mut *self.watch.lock() {
+            watch(&Call { number, name, path: path.to_owned() });
+        }
+        if self.is_dead() {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        if let Some(fault) = &mut *self.fault.lock() {
+            if fault.after > 0 {
+                fault.after -= 1;
+            } else if fault.count > 0 {
+                fault.count -= 1;
+                self.fault_met.store(true, Ordering::SeqCst);
+                return Err(io::Error::from_raw_os_error(fault.errno));
+            }
+        }
+        match &mut *self.fails_after.lock() {
+            Some(0) => Err(io::ErrorKind::StorageFull.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn let_late_syncs_count(&self) {
+        let mut late = self.late.lock();
+        if std::mem::take(&mut late.checkpoint_was) {
+            let mut known = self.known.lock();
+            for (path, range, bytes) in late.syncs.drain(..) {
+                known.note(&path, range, &bytes);
+            }
+        }
+    }
+
+    /// A sync of a range has ended so.
+    fn synced(&self, path: &Path, range: Range<usize>, done: io::Result<()>) -> io::Result<()> {
+        let bytes = fs::read(path)?;
+        let range = range.start.min(bytes.len())..range.end.min(bytes.len());
+        if done.is_err() {
+            self.known.lock().give_up(path, range, &bytes);
+        } else if matches!(self.bug, Some(Bug::SavedAheadOf(part)) if part == part_of(path)) {
+            self.late.lock().syncs.push((path.to_owned(), range, bytes));
+        } else {
+            self.known.lock().note(path, range, &bytes);
+        }
+        done
+    }
+
+    /// What there is below `root` at this moment. Files that are as in `before` share their bytes with it.
+    pub fn image(&self, root: &Path, before: Option<&Image>) -> Image {
+        let known = self.known.lock().below(root);
+        let mut now = Tree::new();
+        read_tree(root, Path::new(""), &mut now);
+        for (path, node) in &mut now {
+            let same = before.and_then(|before| before.now.get(path)).filter(|same| *same == node);
+            if let Some(same) = same {
+                node.clone_from(same);
+            }
+        }
+        Image { now, known }
+    }
+
+    /// Leaves below `root` what may be there after the power went: of what was not synced, any pages, files and removals, each by
+    /// itself, as `lost` says. To be called while nobody uses the files.
+    pub fn power_loss(&self, root: &Path, mut lost: impl FnMut() -> bool) {
+        let left = self.image(root, None).after_power_cut(&mut Fate { lost: &mut lost, tears: None });
+        fs::remove_dir_all(root).unwrap();
+        write_tree(root, &left);
+        self.all_is_synced(root);
+        self.power_losses.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// What is there now below `root` is on the disk.
+    pub fn all_is_synced(&self, root: &Path) {
+        let mut tree = Tree::new();
+        read_tree(root, Path::new(""), &mut tree);
+        let mut known = self.known.lock();
+        *known = Known::default();
+        for (path, node) in tree {
+            let path = root.join(path);
+            if let Some(bytes) = node {
+                known.content.insert(path.clone(), bytes);
+            }
+            known.entries.insert(path);
+        }
+    }
+}
+
+impl Known {
+    fn note(&mut self, path: &Path, range: Range<usize>, bytes: &[u8]) {
+        let content = self.content.entry(path.to_owned()).or_default();
+        let content = Arc::make_mut(content);
+        content.resize(bytes.len(), 0);
+        for start in range.clone().step_by(PAGE) {
+            let page = start..range.end.min(start + PAGE);
+            let is_given_up = |(of, at, lost): &(PathBuf, usize, Vec<u8>)| {
+                of == path && *at == page.start && lost.as_slice() == &bytes[page.clone()]
+            };
+            if !self.given_up.iter().any(is_given_up) {
+                content[page.clone()].copy_from_slice(&bytes[page]);
+            }
+        }
+    }
+
+    fn give_up(&mut self, path: &Path, range: Range<usize>, bytes: &[u8]) {
+        for start in range.clone().step_by(PAGE) {
+            let page = start..range.end.min(start + PAGE);
+            self.given_up.push((path.to_owned(), start, bytes[page].to_vec()));
+        }
+    }
+
+    /// Moves what is known of a path, and of what is below it, to another one. True if it was certain to be there.
+    fn rename(&mut self, from: &Path, to: &Path) -> bool {
+        let was_certain = self.entries.contains(from);
+        let new = |path: &Path| match path.strip_prefix(from) {
+            Ok(below) if below.as_os_str().is_empty() => Some(to.to_owned()),
+            Ok(below) => Some(to.join(below)),
+            Err(_) => None,
+        };
+        let moved: Vec<_> = self.entries.iter().filter_map(|path| Some((path.clone(), new(path)?))).collect();
+        for (path, new) in moved {
+            self.entries.remove(&path);
+            self.entries.insert(new);
+        }
+        let moved: Vec<_> = self.content.keys().filter_map(|path| Some((path.clone(), new(path)?))).collect();
+        for (path, new) in moved {
+            if let Some(content) = self.content.remove(&path) {
+                self.content.insert(new, content);
+            }
+        }
+        was_certain
+    }
+
+    /// What is known of what is below `root`, by the path from there.
+    fn below(&self, root: &Path) -> Known {
+        let below = |path: &Path| path.strip_prefix(root).ok().map(Path::to_owned);
+        let contents = |of: &BTreeMap<PathBuf, Arc<Vec<u8>>>| {
+            of.iter().filter_map(|(path, bytes)| Some((below(path)?, Arc::clone(bytes)))).collect()
+        };
+        Known {
+            content: contents(&self.content),
+            entries: self.entries.iter().filter_map(|path| below(path)).collect(),
+            replaced: contents(&self.replaced),
+            moved: self.moved.iter().filter_map(|(from, to)| Some((below(from)?, below(to)?))).collect(),
+            given_up: Vec::new(),
+        }
+    }
+}
+
+impl Image {
+    /// What the power's going leaves.
+    pub fn after_power_cut(&self, fate: &mut Fate<'_>) -> Tree {
+        let (mut left, mut known) = (self.now.clone(), self.known.clone());
+        for (from, to) in self.known.moved.iter().rev() {
+            if !left.contains_key(to) {
+                continue;
+            }
+            if !(fate.lost)() {
+                // What has got there has it with what it is in.
+                known.entries.extend(to.ancestors().skip(1).map(Path::to_owned));
+            } else {
+                // What was made in its old place came after it.
+                left.retain(|path, _| !path.starts_with(from));
+                let moved: Vec<_> = left.keys().filter(|path| path.starts_with(to)).cloned().collect();
+                for path in moved {
+                    let below = path.strip_prefix(to).unwrap();
+                    let back = if below.as_os_str().is_empty() { from.clone() } else { from.join(below) };
+                    let node = left.remove(&path).unwrap();
+                    left.insert(back, node);
+                }
+                known.rename(to, from);
+            }
+        }
+        for path in &known.entries {
+            if left.contains_key(path) || self.now.contains_key(path) {
+                continue;
+            }
+            // Removed, and the directory was not synced since. Whole directories stay gone: they are harmless when empty.
+            let has_parent = path.parent().is_none_or(|dir| dir.as_os_str().is_empty() || left.contains_key(dir));
+            if let (Some(content), true) = (known.content.get(path), has_parent)
+                && (fate.lost)()
+            {
+                left.insert(path.clone(), Some(Arc::clone(content)));
+            }
+        }
+        let paths: Vec<_> = left.keys().cloned().collect();
+        for path in paths {
+            let Some(node) = left.get(&path) else { continue };
+            if !known.entries.contains(&path) && (fate.lost)() {
+                left.retain(|other, _| !other.starts_with(&path));
+            } else if let Some(now) = node {
+                let mut bytes = now.to_vec();
+                let before = known.content.get(&path).map_or(&[][..], |content| content);
+                lose_pages(&path, &mut bytes, before, fate);
+                if bytes != **now {
+                    left.insert(path, Some(Arc::new(bytes)));
+                }
+            }
+        }
+        for (path, before) in &known.replaced {
+            if left.contains_key(path) && (fate.lost)() {
+                left.insert(path.clone(), Some(Arc::clone(before)));
+            }
+        }
+        left
+    }
+}
+
+fn lose_pages(path: &Path, bytes: &mut Vec<u8>, synced: &[u8], fate: &mut Fate<'_>) {
+    let part = part_of(path);
+    // What the checkpoint uses is in one sector, which no device tears.
+    let page = if matches!(part, Part::Log | Part::Checkpoint) { LOG_PAGE } else { OTHER_PAGE };
+    for (number, now) in bytes.chunks_mut(page).enumerate() {
+        let at = number * page;
+        let mut before = vec![0; now.len()];
+        if let Some(known) = synced.get(at..synced.len().min(at + now.len())) {
+            before[..known.len()].copy_from_slice(known);
+        }
+        if *now == before {
+            continue;
+        }
+        if (fate.lost)() {
+            now.copy_from_slice(&before);
+        } else if let Some(dice) = &mut fate.tears
+            && part != Part::Checkpoint
+            && dice.one_in(3)
+        {
+            // As it was while it was being written to.
+            let changed = |at: &usize| now[*at] != before[*at];
+            let first = (0..now.len()).find(changed).unwrap_or(0);
+            let last = (0..now.len()).rev().find(changed).unwrap_or(0);
+            let torn = first + dice.below(last - first + 1);
+            // What is changed in place is changed word by word.
+            let torn = if matches!(part, Part::Queues | Part::Index) { torn - torn % 4 } else { torn };
+            now[torn..].copy_from_slice(&before[torn..]);
+        }
+    }
+    if let Some(dice) = &mut fate.tears
+        && bytes.len() > synced.len()
+        && dice.one_in(8)
+    {
+        // A length that was set is there or not; what was written to the end of a file is there up to somewhere.
+        let grows = matches!(part, Part::Timers | Part::Aside);
+        bytes.truncate(synced.len() + if grows { dice.below(bytes.len() - synced.len()) } else { 0 });
+    }
+}
+
+/// What is below `dir`; what goes meanwhile may be in there or not.
+fn read_tree(dir: &Path, below: &Path, tree: &mut Tree) {
+    let Ok(entries) = fs::read_dir(dir.join(below)) else { return };
+    for entry in entries.flatten() {
+        let path = below.join(entry.file_name());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            tree.insert(path.clone(), None);
+            read_tree(dir, &path, tree);
+        } else if let Ok(bytes) = fs::read(dir.join(&path)) {
+            tree.insert(path, Some(Arc::new(bytes)));
+        }
+    }
+}
+
+/// Makes `dir` with that in it.
+pub fn write_tree(dir: &Path, tree: &Tree) {
+    fs::create_dir_all(dir).unwrap();
+    for (path, node) in tree {
+        match node {
+            None => fs::create_dir_all(dir.join(path)).unwrap(),
+            Some(bytes) => fs::write(dir.join(path), &**bytes).unwrap(),
+        }
+    }
+}
