@@ -44,12 +44,12 @@ mod tests {
 
     /// Whose work takes until it is let go.
     #[derive(Default)]
-    struct Held {
+    struct HeldWork {
         free: Mutex<bool>,
         freed: Condvar,
     }
 
-    struct Front(Arc<Held>);
+    struct Front(Arc<HeldWork>);
 
     impl Service for Front {
         fn serve(&self, requests: &mut Requests<'_>) {
@@ -68,7 +68,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_has_its_share_again_whatever_becomes_of_its_work() {
-        let held = Arc::new(Held::default());
+        let held = Arc::new(HeldWork::default());
         let config = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
         let server = Server::bind(config, Arc::new(Front(Arc::clone(&held)))).await.unwrap();
         let client = Client::new(ClientConfig::default(), None);

@@ -52,7 +52,7 @@ pub struct DurableUpTo {
 
 /// What the file says when the store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum CheckpointContent {
     /// What FerroMQ wrote.
     Places(DurableUpTo),
     /// What a Java broker wrote: store times.
@@ -113,7 +113,7 @@ pub struct Checkpoint {
     /// Whether the positions say anything: not yet where only times are known.
     by_place: AtomicBool,
     /// What it said as it was opened.
-    told: Mutex<Told>,
+    told: Mutex<CheckpointContent>,
     /// Id of the inventory that there must be; 0 for none.
     inventory: AtomicU64,
     /// Where the log began then.
@@ -141,7 +141,7 @@ impl Checkpoint {
         file.read_exact_at(&mut bytes, 0).map_err(OpenError::io("read", &path))?;
         let told = told_by(&bytes);
         let written = Mutex::new(bytes);
-        if told == Told::Nothing {
+        if told == CheckpointContent::Nothing {
             if bytes != [0; USED_LEN] {
                 tracing::error!(path = %path.display(), "the checkpoint is damaged: nothing it says is believed");
             }
@@ -150,15 +150,15 @@ impl Checkpoint {
         // Java reads them signed; below 0 makes no sense in any of them.
         let field = |at: usize| long_at(&bytes, at).cast_signed().max(0);
         let positions = match told {
-            Told::Places(found) => found,
-            Told::Times | Told::Nothing => DurableUpTo { log: 0, queues: 0, index: 0 },
+            CheckpointContent::Places(found) => found,
+            CheckpointContent::Times | CheckpointContent::Nothing => DurableUpTo { log: 0, queues: 0, index: 0 },
         };
-        let found_begin = if let Told::Places(_) = told { begin_in(&bytes) } else { None };
+        let found_begin = if let CheckpointContent::Places(_) = told { begin_in(&bytes) } else { None };
         Ok(Checkpoint {
             log: DurableMark::new(field(0), positions.log),
             queues: DurableMark::new(field(8), positions.queues),
             index: DurableMark::new(field(16), positions.index),
-            by_place: AtomicBool::new(matches!(told, Told::Places(_))),
+            by_place: AtomicBool::new(matches!(told, CheckpointContent::Places(_))),
             told: Mutex::new(told),
             inventory: AtomicU64::new(if bytes[INVENTORY_AT..INVENTORY_ID_AT] == INVENTORY {
                 field(INVENTORY_ID_AT).cast_unsigned()
@@ -180,21 +180,21 @@ impl Checkpoint {
     }
 
     /// What it said as it was opened.
-    pub fn told(&self) -> Told {
+    pub fn told(&self) -> CheckpointContent {
         *self.told.lock()
     }
 
     /// It is another store's.
     pub fn disbelieve(&self) {
-        *self.told.lock() = Told::Nothing;
+        *self.told.lock() = CheckpointContent::Nothing;
         [&self.log, &self.queues, &self.index].into_iter().for_each(|part| part.only_to(0));
     }
 
     /// The positions of the last stop or crash; `None` when a Java broker wrote the file last, or nobody, or it is damaged.
     pub fn found(&self) -> Option<DurableUpTo> {
         match self.told() {
-            Told::Places(found) => Some(found),
-            Told::Times | Told::Nothing => None,
+            CheckpointContent::Places(found) => Some(found),
+            CheckpointContent::Times | CheckpointContent::Nothing => None,
         }
     }
 
@@ -279,8 +279,8 @@ impl Checkpoint {
     /// The positions that the file has.
     pub fn saved(&self) -> Option<DurableUpTo> {
         match told_by(&self.written.lock()) {
-            Told::Places(places) => Some(places),
-            Told::Times | Told::Nothing => None,
+            CheckpointContent::Places(places) => Some(places),
+            CheckpointContent::Times | CheckpointContent::Nothing => None,
         }
     }
 
@@ -360,7 +360,7 @@ impl CheckpointFile {
     pub fn decode(bytes: &[u8]) -> Option<CheckpointFile> {
         let bytes: &[u8; USED_LEN] = bytes.first_chunk()?;
         let places = match told_by(bytes) {
-            Told::Places(up_to) => {
+            CheckpointContent::Places(up_to) => {
                 let begin = match begin_in(bytes) {
                     Some(begin) => LogBegin::At(begin),
                     None if bytes[BEGIN_AT..INVENTORY_AT] == [0; INVENTORY_AT - BEGIN_AT] => LogBegin::Unsaid,
@@ -369,8 +369,8 @@ impl CheckpointFile {
                 Places::Hold { up_to, begin }
             }
             _ if bytes[MAGIC_AT..INVENTORY_AT].iter().all(|byte| *byte == 0) => Places::None,
-            Told::Times => Places::Outdated,
-            Told::Nothing => Places::Damaged,
+            CheckpointContent::Times => Places::Outdated,
+            CheckpointContent::Nothing => Places::Damaged,
         };
         Some(CheckpointFile {
             log_time: long_at(bytes, 0).cast_signed(),
@@ -387,22 +387,26 @@ fn crc_holds(bytes: &[u8; USED_LEN]) -> bool {
     bytes[CRC_AT..BEGIN_AT] == crc32fast::hash(&bytes[MAGIC_AT..CRC_AT]).to_be_bytes()
 }
 
-fn told_by(bytes: &[u8; USED_LEN]) -> Told {
+fn told_by(bytes: &[u8; USED_LEN]) -> CheckpointContent {
     let long = |at: usize| long_at(bytes, at);
     let ours = &bytes[MAGIC_AT..BEGIN_AT];
     if ours.iter().all(|byte| *byte == 0) {
         let is_time = |at: usize| (0..LAST_MS).contains(&long(at).cast_signed());
         let is_blank = bytes[..WITNESS_LEN].iter().all(|byte| *byte == 0);
-        return if is_blank || ![0, 8, 16].into_iter().all(is_time) { Told::Nothing } else { Told::Times };
+        return if is_blank || ![0, 8, 16].into_iter().all(is_time) {
+            CheckpointContent::Nothing
+        } else {
+            CheckpointContent::Times
+        };
     }
     if bytes[MAGIC_AT..POSITIONS_AT] != MAGIC || !crc_holds(bytes) {
-        return Told::Nothing;
+        return CheckpointContent::Nothing;
     }
     if bytes[WITNESS_AT..CRC_AT] != bytes[..WITNESS_LEN] {
         // Somebody has moved the times since they were written.
-        return Told::Times;
+        return CheckpointContent::Times;
     }
-    Told::Places(DurableUpTo {
+    CheckpointContent::Places(DurableUpTo {
         log: long(POSITIONS_AT),
         queues: long(POSITIONS_AT + 8),
         index: long(POSITIONS_AT + 16),
@@ -458,7 +462,7 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             std::fs::write(&path, bad).unwrap();
-            assert_eq!(Checkpoint::open(path.clone()).unwrap().told(), Told::Nothing, "byte {at}");
+            assert_eq!(Checkpoint::open(path.clone()).unwrap().told(), CheckpointContent::Nothing, "byte {at}");
         }
         checkpoint.log_begins_at(4096);
         checkpoint.save(&LocalDisk).unwrap();
@@ -479,7 +483,7 @@ mod tests {
         let mut java = good.clone();
         java[7] += 1;
         std::fs::write(&path, java).unwrap();
-        assert_eq!(Checkpoint::open(path.clone()).unwrap().told(), Told::Times);
+        assert_eq!(Checkpoint::open(path.clone()).unwrap().told(), CheckpointContent::Times);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A store whose machine stops at any moment, on a disk that loses what was not synced.
 //!
 //! A [`Run`] does what a broker does to a store, from a seed, and writes down in a [`History`] what was promised. At a call to the disk the
-//! world stops; what a power cut may leave then is opened again and held against what was promised by then: [`Left::check`].
+//! world stops; what a power cut may leave then is opened again and held against what was promised by then: [`AfterCrash::check`].
 //!
 //! | what | how much | more |
 //! |---|---|---|
@@ -618,16 +618,16 @@ fn due(store: &Store, timers: &mut TimerIndex, now_ms: i64) -> io::Result<Vec<Ti
 }
 
 /// What a crash has left.
-struct Left {
+struct AfterCrash {
     place: Place,
     history: History,
     /// The machine went on.
     all_is_there: bool,
 }
 
-impl Left {
+impl AfterCrash {
     /// After a power cut at that moment.
-    fn by_power_cut(moment: &Moment, mode: Mode, dice: &mut Dice) -> Left {
+    fn by_power_cut(moment: &Moment, mode: Mode, dice: &mut Dice) -> AfterCrash {
         // From hardly anything to nearly everything.
         let lost_of_16 = 1 + dice.below(15);
         let mut losses = Dice::new(dice.roll());
@@ -636,7 +636,7 @@ impl Left {
         let place = Place::new(mode, moment.now_ms, moment.power_losses + 1);
         write_tree(&place.disk_root(), &tree);
         place.disk.all_is_synced(&place.disk_root());
-        Left { place, history: moment.history.clone(), all_is_there: false }
+        AfterCrash { place, history: moment.history.clone(), all_is_there: false }
     }
 
     /// Opens it and holds it against the history, which then knows what is left. Crashes on the way a few times, if the dice say so.
@@ -649,7 +649,7 @@ impl Left {
             let moment = stopped.lock().take().unwrap_or_else(|| run.moment());
             let mode = run.place.mode;
             drop(run);
-            self = Left::by_power_cut(&moment, mode, dice);
+            self = AfterCrash::by_power_cut(&moment, mode, dice);
         }
         if self.all_is_there {
             self.history.safe = self.history.safe.max(self.history.end());
@@ -897,7 +897,7 @@ fn crash_everywhere(sync: bool) {
         let how = |_: &[String]| format!("FERROMQ_CRASH_AT={number} FERROMQ_CRASH_CUTS={cuts}, at {}", moment.call);
         repeatable(how, |_| {
             let mut dice = Dice::new(number as u64);
-            let mut run = Left::by_power_cut(moment, mode, &mut dice).check(&mut dice);
+            let mut run = AfterCrash::by_power_cut(moment, mode, &mut dice).check(&mut dice);
             // It goes on from there.
             for _ in 0..dice.below(4) {
                 run.step();
@@ -946,12 +946,12 @@ fn crash_at_random(seed: u64, bug: Option<Bug>, told: &mut Vec<String>) {
             run.place.disk.restart();
             let history = run.history.lock().clone();
             told.push(format!("era {era}: {mode:?}, {fault:?}, killed"));
-            Left { place: run.place, history, all_is_there: true }
+            AfterCrash { place: run.place, history, all_is_there: true }
         } else {
             let moment = stopped.lock().take().unwrap_or_else(|| run.moment());
             told.push(format!("era {era}: {mode:?}, {fault:?}, power cut at {}", moment.call));
             drop(run);
-            Left::by_power_cut(&moment, mode, &mut dice)
+            AfterCrash::by_power_cut(&moment, mode, &mut dice)
         };
         run = left.check(&mut dice);
     }

@@ -36,7 +36,7 @@ pub struct SegmentPath {
 
 /// The segments of `dir`, in order and of any length. Files with other names are passed over.
 pub fn find_segments(dir: &Path, read_only: bool, len: u64) -> Result<Vec<SegmentPath>, OpenError> {
-    let Named { mut segments, strange } = named_files(dir)?;
+    let SegmentNames { mut segments, strange } = named_files(dir)?;
     let misplaced = segments.extract_if(.., |segment| segment.len != len && !segment.start.is_multiple_of(len));
     for path in strange.into_iter().chain(misplaced.map(|segment| segment.path)) {
         if path.is_dir() {
@@ -106,7 +106,7 @@ pub fn lengthen(disk: &dyn Disk, segments: &[SegmentPath], len: u64) -> Result<(
 }
 
 /// What is in a directory of segments, by name.
-pub struct Named {
+pub struct SegmentNames {
     /// In order.
     pub segments: Vec<SegmentPath>,
     /// Files with other names, and directories with such names.
@@ -114,8 +114,8 @@ pub struct Named {
 }
 
 /// The files of a directory whose names are 20 digits. One that is not there is empty.
-pub fn named_files(dir: &Path) -> Result<Named, OpenError> {
-    let mut named = Named { segments: Vec::new(), strange: Vec::new() };
+pub fn named_files(dir: &Path) -> Result<SegmentNames, OpenError> {
+    let mut named = SegmentNames { segments: Vec::new(), strange: Vec::new() };
     for path in entries(dir)? {
         let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.len() == 20);
         // None begins where no file could end.

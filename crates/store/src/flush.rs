@@ -17,7 +17,7 @@ use crate::health::Health;
 use crate::mapped_file::CHUNK_MAX;
 use crate::segments::Segments;
 use crate::signal::Signal;
-use crate::waiters::{Done, NotSafe, Waiters};
+use crate::waiters::{Completion, NotSafe, Waiters};
 use crate::watermarks::Positions;
 
 const PAGE: u64 = disk::PAGE as u64;
@@ -153,7 +153,7 @@ impl Flusher {
 
     /// Calls `done` once everything before `end` is on the disk, or with the reason why not. On the thread that syncs, or
     /// at once on the caller's when the answer is known. Wakes nobody: see [`Flusher::wake`] and [`Flusher::flush_here`].
-    pub fn when_flushed(&self, end: u64, done: Done) {
+    pub fn when_flushed(&self, end: u64, done: Completion) {
         if self.positions.flushed() >= end {
             return done(Ok(()));
         }

@@ -20,7 +20,7 @@ use crate::disk::Disk;
 use crate::entry_properties::EntryProperties;
 use crate::error::OpenError;
 use crate::files;
-use crate::index_file::{Admitted, IndexFile, IndexShape, KeyQuery, Steps};
+use crate::index_file::{IndexFile, IndexShape, KeyQuery, QueryVerdict, Steps};
 use crate::looking::{Look, ReadError};
 use crate::segments::Segments;
 
@@ -398,7 +398,7 @@ impl Index {
         &self,
         look: &Look<'_>,
         sought: &KeyQuery<'_>,
-        admit: &mut dyn FnMut(u64) -> Result<Admitted, ReadError>,
+        admit: &mut dyn FnMut(u64) -> Result<QueryVerdict, ReadError>,
     ) -> Result<bool, ReadError> {
         let files = self.files.read().clone();
         let mut found = Vec::new();
@@ -436,13 +436,13 @@ impl Index {
                 let was_there = log.has_remnant(look, at)?;
                 // Asked now: it may have gone meanwhile.
                 let has_gone = log.first().is_none_or(|first| at < first.start());
-                return Ok(if was_there || has_gone { Admitted::No } else { Admitted::Impossible });
+                return Ok(if was_there || has_gone { QueryVerdict::No } else { QueryVerdict::Impossible });
             };
             if !has_key(&bytes, sought) {
-                return Ok(if has_hash(&bytes, hash) { Admitted::No } else { Admitted::Impossible });
+                return Ok(if has_hash(&bytes, hash) { QueryVerdict::No } else { QueryVerdict::Impossible });
             }
             messages.insert(at, bytes);
-            Ok(Admitted::Yes)
+            Ok(QueryVerdict::Yes)
         })?;
         if messages.is_empty() {
             return Ok(QueryOutcome { cut_short, ..QueryOutcome::default() });

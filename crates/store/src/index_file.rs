@@ -92,7 +92,7 @@ const QUERY_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What a query makes of the place that an entry with the sought hash leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admitted {
+pub enum QueryVerdict {
     Yes,
     /// Another message; or none any more.
     No,
@@ -422,7 +422,7 @@ impl IndexFile {
         sought: &KeyQuery<'_>,
         steps: &mut Steps,
         found: &mut Vec<u64>,
-        admit: &mut dyn FnMut(u64) -> Result<Admitted, ReadError>,
+        admit: &mut dyn FnMut(u64) -> Result<QueryVerdict, ReadError>,
     ) -> Result<(), ReadError> {
         let KeyQuery { topic, key, max, begin, end } = *sought;
         let hash = index_key_hash(topic, key).cast_unsigned();
@@ -453,9 +453,9 @@ impl IndexFile {
             }
             if entry.hash == hash && time <= end && !found.contains(&entry.physical) {
                 match admit(entry.physical)? {
-                    Admitted::Yes => found.push(entry.physical),
-                    Admitted::No => {}
-                    Admitted::Impossible => self.note_damage(number),
+                    QueryVerdict::Yes => found.push(entry.physical),
+                    QueryVerdict::No => {}
+                    QueryVerdict::Impossible => self.note_damage(number),
                 }
             }
             if entry.previous >= number {
@@ -595,7 +595,7 @@ mod tests {
         let mut found = Vec::new();
         let sought = KeyQuery { topic: "T", key, max: 64, begin, end };
         file.find(&Look::new(&LocalDisk, Effort::Full), &sought, &mut Steps::new(), &mut found, &mut |_| {
-            Ok(Admitted::Yes)
+            Ok(QueryVerdict::Yes)
         })
         .unwrap();
         found
@@ -611,7 +611,7 @@ mod tests {
         let sought = KeyQuery { topic: "T", key: "the same", max: 1000, begin: 0, end: i64::MAX };
         let find = |effort, steps: &mut Steps| {
             let mut found = Vec::new();
-            file.find(&Look::new(&LocalDisk, effort), &sought, steps, &mut found, &mut |_| Ok(Admitted::Yes))
+            file.find(&Look::new(&LocalDisk, effort), &sought, steps, &mut found, &mut |_| Ok(QueryVerdict::Yes))
                 .map(|()| found.len())
         };
         assert!(matches!(find(Effort::Brief, &mut Steps::new()), Err(ReadError::NeedsTime)));

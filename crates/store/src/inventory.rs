@@ -17,7 +17,7 @@ use ferromq_protocol::QueueId;
 use ferromq_protocol::message::Record;
 use parking_lot::Mutex;
 
-use crate::checkpoint::{Checkpoint, Told};
+use crate::checkpoint::{Checkpoint, CheckpointContent};
 use crate::consume_queue::QueueExtent;
 use crate::disk::Disk;
 use crate::error::OpenError;
@@ -92,13 +92,13 @@ impl Inventory {
             Err(error) => return Err(OpenError::io("read", &path)(error)),
         };
         let listing = bytes.as_deref().and_then(Listing::parse);
-        let by_java = matches!(checkpoint.told(), Told::Times);
+        let by_java = matches!(checkpoint.told(), CheckpointContent::Times);
         let of_another = listing.as_ref().zip(named).is_some_and(|(listing, id)| listing.id != id);
         if of_another && !by_java {
             tracing::error!(path = %path.display(), checkpoint = %checkpoint.path().display(), "one of these two is another store's: neither is believed");
             checkpoint.disbelieve();
         }
-        let must_be = named.is_some() || checkpoint.told() == Told::Nothing || bytes.is_some();
+        let must_be = named.is_some() || checkpoint.told() == CheckpointContent::Nothing || bytes.is_some();
         let listing = listing.filter(|_| !of_another);
         let lost = listing.is_none() && must_be && !by_java;
         let id = named.or_else(|| listing.as_ref().map(|listing| listing.id)).unwrap_or_else(new_id);
@@ -326,7 +326,7 @@ impl Listing {
         if crc32fast::hash(content) != u32::from_be_bytes(*crc) {
             return None;
         }
-        let mut left = Left(content.strip_prefix(&MAGIC)?);
+        let mut left = Remainder(content.strip_prefix(&MAGIC)?);
         let mut listing =
             Listing { id: left.long()?, log_min: left.long()?, log_end: left.long()?, ..Listing::default() };
         for _ in 0..left.long()? {
@@ -356,9 +356,9 @@ impl Listing {
 }
 
 /// What is not read yet.
-struct Left<'a>(&'a [u8]);
+struct Remainder<'a>(&'a [u8]);
 
-impl<'a> Left<'a> {
+impl<'a> Remainder<'a> {
     fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;

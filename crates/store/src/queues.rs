@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, is_failed_sync};
 use crate::error::OpenError;
-use crate::files::{self, Named, SegmentPath};
+use crate::files::{self, SegmentNames, SegmentPath};
 use crate::graves::GRAVES;
 use crate::interrupt::Interrupt;
 use crate::mappings::Mappings;
@@ -264,7 +264,7 @@ where
 
 /// The files of a queue that can be used; the others are added to `unfit`. A last one is removed when nothing was ever put into it: a
 /// crash left it half allocated.
-fn fitting(found: Named, file_len: u64, unfit: &mut Unfit) -> Result<Vec<SegmentPath>, OpenError> {
+fn fitting(found: SegmentNames, file_len: u64, unfit: &mut Unfit) -> Result<Vec<SegmentPath>, OpenError> {
     let mut segments = found.segments;
     for path in found.strange {
         if path.is_dir() {

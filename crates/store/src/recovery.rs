@@ -20,7 +20,7 @@ use ferromq_protocol::message::{ParsedRecord, Record, RecordError};
 use foldhash::HashMap;
 use memchr::memmem;
 
-use crate::checkpoint::{Checkpoint, Told};
+use crate::checkpoint::{Checkpoint, CheckpointContent};
 use crate::consume_queue::{ConsumeQueue, Put, QueueExtent};
 use crate::disk::{Disk, PAGE};
 use crate::entry_properties::EntryProperties;
@@ -79,10 +79,10 @@ enum OnDisk {
 impl OnDisk {
     fn told_by(checkpoint: &Checkpoint, inventory: &Inventory) -> OnDisk {
         match checkpoint.told() {
-            Told::Places(found) => OnDisk::Before(found.log.max(inventory.found().log_end)),
-            Told::Times => OnDisk::StoredBy(checkpoint.log_time()),
-            Told::Nothing if inventory.found().log_end > 0 => OnDisk::Before(inventory.found().log_end),
-            Told::Nothing => OnDisk::Untold,
+            CheckpointContent::Places(found) => OnDisk::Before(found.log.max(inventory.found().log_end)),
+            CheckpointContent::Times => OnDisk::StoredBy(checkpoint.log_time()),
+            CheckpointContent::Nothing if inventory.found().log_end > 0 => OnDisk::Before(inventory.found().log_end),
+            CheckpointContent::Nothing => OnDisk::Untold,
         }
     }
 

@@ -137,7 +137,7 @@ impl fmt::Display for Reason {
 
 /// A segment that would go but is needed.
 #[derive(Debug)]
-struct HeldUp {
+struct NeededSegment {
     segment: u64,
     by: &'static str,
     since: Instant,
@@ -163,7 +163,7 @@ struct InVain {
 
 /// A file on its way from the disk.
 #[derive(Debug)]
-struct Leaving {
+struct LeavingFile {
     path: PathBuf,
     /// Of a directory that may let nothing go.
     read_only: bool,
@@ -172,9 +172,9 @@ struct Leaving {
 /// What the thread knows from one round to the next.
 #[derive(Debug, Default)]
 pub struct Progress {
-    held_up: Option<HeldUp>,
+    held_up: Option<NeededSegment>,
     /// A file that the log has no longer and the disk may have yet. No other goes before it: no crash may leave a gap.
-    leaving: Option<Leaving>,
+    leaving: Option<LeavingFile>,
     /// Files that are gone and still read. The last one who lets go of a file waits until its room is given back, which is not for a
     /// thread that serves connections.
     read_yet: Vec<Arc<LogFile>>,
@@ -461,7 +461,7 @@ impl Retention {
             tracing::info!(path = %file.path().display(), %reason, needed_by = by, %from, "the oldest log file stays until what is needed of it is carried on");
         }
         let since = known.map_or_else(Instant::now, |known| known.since);
-        progress.held_up = Some(HeldUp { segment: file.start(), by, since });
+        progress.held_up = Some(NeededSegment { segment: file.start(), by, since });
         true
     }
 
@@ -483,7 +483,7 @@ impl Retention {
             return Ok(false);
         }
         drop(writing_out);
-        progress.leaving = Some(Leaving { path: first.path().to_owned(), read_only: first.is_read_only() });
+        progress.leaving = Some(LeavingFile { path: first.path().to_owned(), read_only: first.is_read_only() });
         progress.read_yet.push(Arc::clone(first));
         self.unlink(progress).map(|()| true)
     }
@@ -499,7 +499,7 @@ impl Retention {
 
     /// Has the file that is leaving go from the disk, durably.
     fn unlink(&self, progress: &mut Progress) -> io::Result<()> {
-        let Some(Leaving { path, read_only }) = &progress.leaving else { return Ok(()) };
+        let Some(LeavingFile { path, read_only }) = &progress.leaving else { return Ok(()) };
         match files::remove_file(&*self.disk, path)
             .and_then(|()| path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir)))
         {

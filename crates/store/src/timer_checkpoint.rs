@@ -39,7 +39,7 @@ pub struct TimerCheckpoint {
 
 /// What a file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum TimerCheckpointContent {
     /// Nothing was saved yet.
     Nothing,
     Damaged,
@@ -56,22 +56,22 @@ pub struct SavedCheckpoint {
     number: u64,
 }
 
-impl Found {
+impl TimerCheckpointContent {
     /// Of the whole content of a file, or its first [`FILE_LEN`] bytes.
-    pub fn in_file(bytes: &[u8]) -> Found {
+    pub fn in_file(bytes: &[u8]) -> TimerCheckpointContent {
         let places = bytes.chunks(SLOT_LEN).take(2).filter_map(decode);
         match places.max_by_key(|saved| saved.number) {
-            Some(saved) => Found::Checkpoint(saved),
-            None if bytes.len() == FILE_LEN && bytes.iter().all(|byte| *byte == 0) => Found::Nothing,
-            None => Found::Damaged,
+            Some(saved) => TimerCheckpointContent::Checkpoint(saved),
+            None if bytes.len() == FILE_LEN && bytes.iter().all(|byte| *byte == 0) => TimerCheckpointContent::Nothing,
+            None => TimerCheckpointContent::Damaged,
         }
     }
 
     /// Of the file in a directory of timers; an error of [`io::ErrorKind::NotFound`] if there is none.
-    pub fn read(dir: &Path) -> io::Result<Found> {
+    pub fn read(dir: &Path) -> io::Result<TimerCheckpointContent> {
         let mut bytes = Vec::with_capacity(FILE_LEN);
         File::open(path_in(dir))?.take(FILE_LEN as u64).read_to_end(&mut bytes)?;
-        Ok(Found::in_file(&bytes))
+        Ok(TimerCheckpointContent::in_file(&bytes))
     }
 }
 
@@ -86,11 +86,11 @@ pub struct CheckpointFile {
 
 impl CheckpointFile {
     /// Opens the file in `dir`, or makes it. What it says is on the disk when this returns.
-    pub fn open(disk: &dyn Disk, dir: &Path) -> io::Result<(CheckpointFile, Found)> {
+    pub fn open(disk: &dyn Disk, dir: &Path) -> io::Result<(CheckpointFile, TimerCheckpointContent)> {
         let path = path_in(dir);
         let mut bytes = Vec::with_capacity(FILE_LEN);
         let found = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => TimerCheckpointContent::Nothing,
             opened => {
                 let file = opened?;
                 // A save before a kill may have got no further than into memory.
@@ -98,26 +98,28 @@ impl CheckpointFile {
                 let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(FILE_LEN);
                 bytes.resize(len, 0);
                 disk.read(&path, &file, &mut bytes, 0)?;
-                Found::in_file(&bytes)
+                TimerCheckpointContent::in_file(&bytes)
             }
         };
         let mut number = 0;
         let mut next = None;
-        if let Found::Checkpoint(saved) = found {
+        if let TimerCheckpointContent::Checkpoint(saved) = found {
             number = saved.number;
             let is_second = bytes.get(SLOT_LEN..).and_then(decode).is_some_and(|second| second == saved);
             next = (bytes.len() == FILE_LEN).then_some(if is_second { 0 } else { SLOT_LEN });
-        } else if found == Found::Nothing && bytes.len() == FILE_LEN {
+        } else if found == TimerCheckpointContent::Nothing && bytes.len() == FILE_LEN {
             next = Some(0);
         }
         let mut file = CheckpointFile { path, number, next };
         if file.next.is_none() {
             // While there is room. A file of before there were two places stays as good as it was.
             let made = match found {
-                Found::Checkpoint(saved) => file.make(disk, saved.checkpoint, saved.entries),
-                Found::Nothing => replace(disk, &file.path, &[0; FILE_LEN]).map(|()| file.next = Some(0)),
+                TimerCheckpointContent::Checkpoint(saved) => file.make(disk, saved.checkpoint, saved.entries),
+                TimerCheckpointContent::Nothing => {
+                    replace(disk, &file.path, &[0; FILE_LEN]).map(|()| file.next = Some(0))
+                }
                 // Says so until something is saved.
-                Found::Damaged => Ok(()),
+                TimerCheckpointContent::Damaged => Ok(()),
             };
             if let Err(error) = made {
                 tracing::warn!(path = %file.path.display(), %error, "the timers' checkpoint cannot be made now: it needs room on the disk when it is saved");
@@ -221,10 +223,10 @@ mod tests {
     }
 
     fn entered(dir: &Path) -> Option<u64> {
-        match Found::read(dir).unwrap() {
-            Found::Checkpoint(saved) => Some(saved.checkpoint.entered.0),
-            Found::Nothing => None,
-            Found::Damaged => panic!("damaged"),
+        match TimerCheckpointContent::read(dir).unwrap() {
+            TimerCheckpointContent::Checkpoint(saved) => Some(saved.checkpoint.entered.0),
+            TimerCheckpointContent::Nothing => None,
+            TimerCheckpointContent::Damaged => panic!("damaged"),
         }
     }
 
@@ -232,7 +234,7 @@ mod tests {
     fn each_save_leaves_the_one_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let (mut file, found) = CheckpointFile::open(&LocalDisk, dir.path()).unwrap();
-        assert_eq!((found, entered(dir.path())), (Found::Nothing, None));
+        assert_eq!((found, entered(dir.path())), (TimerCheckpointContent::Nothing, None));
         for n in 1..6 {
             file.write(&LocalDisk, checkpoint(n), 7).unwrap();
             assert_eq!(entered(dir.path()), Some(n));
@@ -243,16 +245,16 @@ mod tests {
             for at in last..last + NUMBERED_LEN {
                 let mut damaged = whole.clone();
                 damaged[at] ^= 1;
-                match Found::in_file(&damaged) {
-                    Found::Checkpoint(saved) => assert_eq!(saved.checkpoint.entered.0, n - 1),
-                    other => assert_eq!((n, other), (1, Found::Damaged)),
+                match TimerCheckpointContent::in_file(&damaged) {
+                    TimerCheckpointContent::Checkpoint(saved) => assert_eq!(saved.checkpoint.entered.0, n - 1),
+                    other => assert_eq!((n, other), (1, TimerCheckpointContent::Damaged)),
                 }
             }
             if n == 3 {
                 let found;
                 (file, found) = CheckpointFile::open(&LocalDisk, dir.path()).unwrap();
                 let saved = SavedCheckpoint { checkpoint: checkpoint(3), entries: 7, number: 3 };
-                assert_eq!(found, Found::Checkpoint(saved));
+                assert_eq!(found, TimerCheckpointContent::Checkpoint(saved));
             }
         }
     }
@@ -268,12 +270,19 @@ mod tests {
             let before = TimerCheckpoint { carried, latest_ms, ..checkpoint(7) };
             for number in 0..2 {
                 let (_, found) = CheckpointFile::open(&LocalDisk, dir.path()).unwrap();
-                assert_eq!(found, Found::Checkpoint(SavedCheckpoint { checkpoint: before, entries, number }));
+                assert_eq!(
+                    found,
+                    TimerCheckpointContent::Checkpoint(SavedCheckpoint { checkpoint: before, entries, number })
+                );
             }
         }
         for len in (1..COUNTED_LEN).filter(|len| *len != HEAD_LEN) {
-            let expected = if len < WHOLE_LEN { Found::Damaged } else { Found::in_file(&numbered[..WHOLE_LEN]) };
-            assert_eq!(Found::in_file(&numbered[..len]), expected, "{len}");
+            let expected = if len < WHOLE_LEN {
+                TimerCheckpointContent::Damaged
+            } else {
+                TimerCheckpointContent::in_file(&numbered[..WHOLE_LEN])
+            };
+            assert_eq!(TimerCheckpointContent::in_file(&numbered[..len]), expected, "{len}");
         }
     }
 

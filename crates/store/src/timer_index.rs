@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::disk::{Disk, is_failed_sync};
 use crate::files::{make_dir, remove_file, replace, segment_name};
-use crate::timer_checkpoint::{CheckpointFile, Found, LACKING, TimerCheckpoint};
+use crate::timer_checkpoint::{CheckpointFile, LACKING, TimerCheckpoint, TimerCheckpointContent};
 
 pub const MINUTE_MS: i64 = 60_000;
 pub const ENTRY_LEN: usize = 16;
@@ -119,9 +119,9 @@ impl TimerIndex {
         let new = TimerCheckpoint { delivered_ms, latest_ms: delivered_ms, ..TimerCheckpoint::default() };
         let (checkpoint_file, told) = CheckpointFile::open(&*disk, &dir)?;
         let (checkpoint, counted) = match told {
-            Found::Checkpoint(saved) => (saved.checkpoint, saved.entries),
-            Found::Nothing => (new, 0),
-            Found::Damaged => {
+            TimerCheckpointContent::Checkpoint(saved) => (saved.checkpoint, saved.entries),
+            TimerCheckpointContent::Nothing => (new, 0),
+            TimerCheckpointContent::Damaged => {
                 tracing::warn!(dir = %dir.display(), "the timers' checkpoint is damaged: all timer messages are entered again, those delivered too");
                 (new, 0)
             }
@@ -146,7 +146,7 @@ impl TimerIndex {
             // What was before that is behind it once more. What has been delivered is to be passed over: see `was_dealt_with`.
             entered = entered.min(checkpoint.carried);
             lacking = Some(checkpoint);
-        } else if told == Found::Nothing && found > 0 {
+        } else if told == TimerCheckpointContent::Nothing && found > 0 {
             tracing::warn!(dir = %dir.display(), "the timers have no checkpoint: all timer messages are entered again, those delivered too");
         }
         Ok(TimerIndex {

@@ -18,12 +18,12 @@ pub enum NotSafe {
     Failed,
 }
 
-pub type Done = Box<dyn FnOnce(Result<(), NotSafe>) + Send>;
+pub type Completion = Box<dyn FnOnce(Result<(), NotSafe>) + Send>;
 
 struct Waiter {
     end: u64,
     deadline: Instant,
-    done: Done,
+    done: Completion,
 }
 
 /// Callbacks in the order of the places that they wait for, so that a mark that moves completes a prefix. None runs under the lock.
@@ -50,7 +50,7 @@ impl Waiters {
     }
 
     /// True if it is the only one now. After `is_closed` nobody would tell it: whoever closes calls [`Waiters::fail_all`] after it.
-    pub fn add(&self, end: u64, deadline: Instant, done: Done, is_closed: impl FnOnce() -> bool) -> bool {
+    pub fn add(&self, end: u64, deadline: Instant, done: Completion, is_closed: impl FnOnce() -> bool) -> bool {
         let added = self.change(|list| {
             if is_closed() {
                 return Err(done);

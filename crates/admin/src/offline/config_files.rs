@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ferromq_protocol::body::{ConsumerOffsetTable, DelayOffsetTable, SubscriptionGroupTable, TopicConfigTable};
 use ferromq_protocol::{json, topics};
-use ferromq_store::check::{Checked, Finding, Part};
+use ferromq_store::check::{CheckResult, Finding, Part};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -41,7 +41,7 @@ impl ConfigFiles {
     }
 
     /// Holds them against what the queues have.
-    pub fn hold_against(&self, checked: &Checked, tell: &mut dyn FnMut(&Finding)) {
+    pub fn hold_against(&self, checked: &CheckResult, tell: &mut dyn FnMut(&Finding)) {
         if let Some(known) = &self.topics {
             let path = self.dir.join("topics.json");
             for topic in checked.topics().filter(|topic| !known.contains(*topic) && !topics::is_system(topic)) {
@@ -84,7 +84,7 @@ impl ConfigFiles {
 struct Ahead<'a> {
     is_fault: bool,
     told: u64,
-    checked: &'a Checked,
+    checked: &'a CheckResult,
     tell: &'a mut dyn FnMut(&Finding),
 }
 

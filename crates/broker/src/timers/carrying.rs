@@ -24,13 +24,13 @@ const TURN_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct CarryProgress {
     /// What was stored again last and may not be entered yet.
-    under_way: Option<UnderWay>,
+    under_way: Option<CopyUnderWay>,
     /// The log before the second is not needed as soon as the index is saved that says that the queue is carried on up to the first.
     done: Option<(QueueOffset, PhysicalOffset)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct UnderWay {
+struct CopyUnderWay {
     /// Where the copies end in the queue, and the earliest that one of them is due.
     end: QueueOffset,
     earliest_ms: i64,
@@ -126,7 +126,7 @@ impl TimerDelivery {
             let Some(copy) = copy else { continue };
             bytes += copy.record_len;
             let earliest_ms = progress.under_way.map_or(timer.due_ms, |copies| copies.earliest_ms.min(timer.due_ms));
-            progress.under_way = Some(UnderWay { end: copy.queue_offset.next(), earliest_ms });
+            progress.under_way = Some(CopyUnderWay { end: copy.queue_offset.next(), earliest_ms });
         }
         index.carry(&waiting, next);
         progress.done = free.map(|free| (next, free));

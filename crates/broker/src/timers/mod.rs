@@ -61,7 +61,7 @@ pub(crate) struct TimerProgress {
 
 /// What the thread has told of its index.
 #[derive(Clone, Copy, Default)]
-struct Told {
+struct TimerFigures {
     entered: QueueOffset,
     waiting: u64,
     earliest_ms: Option<i64>,
@@ -76,7 +76,7 @@ struct TimerDelivery {
     statistics: Arc<Statistics>,
     clock: Clock,
     java: JavaProgress,
-    told: Mutex<Told>,
+    told: Mutex<TimerFigures>,
     save_periods: SavePeriods,
     carrying: Arc<Carrying>,
 }
@@ -189,7 +189,8 @@ impl TimerDelivery {
 
     /// For [`Timers::progress`].
     fn tell(&self, index: &TimerIndex) {
-        *self.told.lock() = Told { entered: index.entered(), waiting: index.count(), earliest_ms: index.earliest_ms() };
+        *self.told.lock() =
+            TimerFigures { entered: index.entered(), waiting: index.count(), earliest_ms: index.earliest_ms() };
     }
 
     fn run(&self, bell: &Arc<Bell>) {

@@ -7,9 +7,9 @@ use ferromq_protocol::message::tags::index_key_hash;
 use ferromq_protocol::message::{Record, TransactionKind};
 
 use super::CheckError;
-use super::log::{Log, STEP, Walked};
-use super::queues::Entered;
-use super::report::{Counted, Part, Report};
+use super::log::{Log, LogWalk, STEP};
+use super::queues::QueueEntries;
+use super::report::{FindingCount, Part, Report};
 use super::window::{Window, is_blank};
 use crate::entry_properties::EntryProperties;
 use crate::files;
@@ -86,11 +86,11 @@ impl Index {
     }
 
     /// After the whole log was seen.
-    pub fn finish(&mut self, entered: Entered, log: &mut Log, walked: &Walked, report: &mut Report<'_>) {
+    pub fn finish(&mut self, entered: QueueEntries, log: &mut Log, walked: &LogWalk, report: &mut Report<'_>) {
         let files = std::mem::take(&mut self.files);
         let last = files.len().saturating_sub(1);
         for (number, (path, shape)) in files.iter().enumerate() {
-            let strange = Counted::default();
+            let strange = FindingCount::default();
             let is_on_disk = entered.clean;
             let mut pass =
                 Pass { index: self, path, shape: *shape, entered, log, log_end: walked.end, strange, is_on_disk };
@@ -113,10 +113,10 @@ struct Pass<'a> {
     index: &'a mut Index,
     path: &'a Path,
     shape: IndexShape,
-    entered: Entered,
+    entered: QueueEntries,
     log: &'a mut Log,
     log_end: u64,
-    strange: Counted,
+    strange: FindingCount,
     /// All of the file is. Otherwise the next start makes it anew from the first entry on that does not hold.
     is_on_disk: bool,
 }

@@ -40,7 +40,7 @@ pub struct Log {
 
 /// What is known to be on the disk: what cannot be read there is damage; behind it, it is what a crash leaves.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct DurableLog {
     /// The broker was stopped in order.
     pub clean: bool,
     /// All bytes before this place are.
@@ -49,7 +49,7 @@ pub struct Known {
     pub time: i64,
 }
 
-impl Known {
+impl DurableLog {
     /// Whether all bytes before `end` are on the disk, as far as places tell.
     fn reaches(self, end: u64) -> bool {
         self.clean || end <= self.log
@@ -66,7 +66,7 @@ impl Known {
 
 /// What going through the log came to.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Walked {
+pub struct LogWalk {
     /// Behind the last record.
     pub end: u64,
     pub records: u64,
@@ -92,7 +92,7 @@ impl Hole {
     }
 
     /// Nothing does.
-    fn tell_of_end(self, report: &mut Report<'_>, known: Known, segment_end: u64) {
+    fn tell_of_end(self, report: &mut Report<'_>, known: DurableLog, segment_end: u64) {
         let Some(why) = self.why else { return };
         // A sync may end in the middle of a record.
         if known.reaches(segment_end) {
@@ -193,11 +193,11 @@ impl Log {
     /// Goes through all records, over damage, and hands on each that can be read, with whether its body is whole.
     pub fn walk(
         &self,
-        known: Known,
+        known: DurableLog,
         report: &mut Report<'_>,
         visit: &mut dyn FnMut(&Record<'_>, bool, &mut Report<'_>),
-    ) -> Walked {
-        let mut walked = Walked { end: self.begin(), ..Walked::default() };
+    ) -> LogWalk {
+        let mut walked = LogWalk { end: self.begin(), ..LogWalk::default() };
         let mut hole: Option<Hole> = None;
         let mut ended = false;
         for segment in &self.segments {
@@ -332,7 +332,7 @@ fn record_in(window: &mut Window, at: u64, physical: u64) -> io::Result<Option<R
 }
 
 /// Whether nothing of a record was lost, as far as that can be told.
-fn is_whole(record: &Record<'_>, at: u64, known: Known, report: &mut Report<'_>, path: &Path) -> bool {
+fn is_whole(record: &Record<'_>, at: u64, known: DurableLog, report: &mut Report<'_>, path: &Path) -> bool {
     // A segment's length is a usize on any system that has one.
     let Some(what) = damage_of(record, usize::try_from(at).unwrap_or(0)) else { return true };
     report.tell(known.covers_whole(record), Part::Log, path, at, what);

@@ -31,8 +31,8 @@ use crate::error::OpenError;
 use crate::index_file::IndexShape;
 use crate::lock::ReadLock;
 use index::Index;
-use log::{Known, Log, Walked};
-use queues::{Entered, Queues};
+use log::{DurableLog, Log, LogWalk};
+use queues::{QueueEntries, Queues};
 use report::Report;
 use window::Window;
 
@@ -129,12 +129,12 @@ pub struct Summary {
 
 /// What came of a check.
 #[derive(Debug)]
-pub struct Checked {
+pub struct CheckResult {
     pub summary: Summary,
     queues: Queues,
 }
 
-impl Checked {
+impl CheckResult {
     /// One after the last message of a queue, by its entries and by the log; `None` for a queue that is in neither.
     pub fn queue_end(&self, topic: &str, id: u32) -> Option<u64> {
         self.queues.end(topic, id)
@@ -147,7 +147,7 @@ impl Checked {
 }
 
 /// Checks a store, and hands each finding on as it is found. While it is at it, no broker can start there.
-pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Checked, CheckError> {
+pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<CheckResult, CheckError> {
     if config
         .index_shape
         .is_some_and(|(slots, entries)| slots == 0 || entries < 2 || i32::try_from(slots.max(entries)).is_err())
@@ -172,9 +172,9 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
     let before = |place: Option<u64>| if clean { u64::MAX } else { place.unwrap_or(0) };
     // A Java broker tells of times alone.
     let time = checkpoint.filter(|_| places.is_none()).map_or(0, |checkpoint| checkpoint.log_time);
-    let known = Known { clean, log: before(places.map(|places| places.log)), time };
-    let in_queues = Entered { clean, before: before(places.map(|places| places.queues)) };
-    let in_index = Entered { clean, before: before(places.map(|places| places.index)) };
+    let known = DurableLog { clean, log: before(places.map(|places| places.log)), time };
+    let in_queues = QueueEntries { clean, before: before(places.map(|places| places.queues)) };
+    let in_index = QueueEntries { clean, before: before(places.map(|places| places.index)) };
 
     let log = Log::find(&config.log_dirs(), report)?;
     let mut queues = Queues::find(config.queues_dir(), report)?;
@@ -208,7 +208,7 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
         faults: report.faults,
         notes: report.notes,
     };
-    Ok(Checked { summary, queues })
+    Ok(CheckResult { summary, queues })
 }
 
 /// `None` when there is none, or what there is is too short.
@@ -244,7 +244,7 @@ fn read_checkpoint(path: &Path, report: &mut Report<'_>) -> Result<Option<Checkp
 }
 
 /// A checkpoint must not be ahead of what is there.
-fn hold_against(checkpoint: &CheckpointFile, path: &Path, log: Range<u64>, walked: &Walked, report: &mut Report<'_>) {
+fn hold_against(checkpoint: &CheckpointFile, path: &Path, log: Range<u64>, walked: &LogWalk, report: &mut Report<'_>) {
     if let Places::Hold { up_to: places, begin } = checkpoint.places {
         if let LogBegin::At(begin) = begin
             && begin < log.start

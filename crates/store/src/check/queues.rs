@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use ferromq_protocol::message::Record;
 use ferromq_protocol::topics;
 
-use super::log::{Log, Walked};
-use super::report::{Counted, Part, Report};
+use super::log::{Log, LogWalk};
+use super::report::{FindingCount, Part, Report};
 use super::window::{Window, is_blank};
 use super::{CheckConfig, CheckError};
 use crate::delay_levels::DelayLevels;
@@ -37,14 +37,14 @@ const MISSING_TOLD: usize = 8;
 
 /// What is known of the queues' entries.
 #[derive(Clone, Copy, Debug)]
-pub struct Entered {
+pub struct QueueEntries {
     /// The broker was stopped in order.
     pub clean: bool,
     /// The entries of messages before this place are on the disk.
     pub before: u64,
 }
 
-impl Entered {
+impl QueueEntries {
     /// Whether what is wrong with an entry of the message at a place is a fault: else the next start makes it anew.
     pub fn covers(self, physical: u64) -> bool {
         self.clean || physical < self.before
@@ -56,7 +56,7 @@ pub struct Queues {
     dir: PathBuf,
     topics: BTreeMap<String, BTreeMap<u32, Queue>>,
     /// Messages of queues that have no directory.
-    unfiled: BTreeMap<(String, u32), Unfiled>,
+    unfiled: BTreeMap<(String, u32), UnfiledMessage>,
     unfiled_beyond: u64,
     /// Topics whose directory was put away by a deletion that may have got no further: a start after a crash puts it back.
     buried: BTreeSet<String>,
@@ -87,7 +87,7 @@ struct Queue {
     piece: Option<(u64, Vec<u8>)>,
     /// Messages of the log whose entry is right.
     right: u64,
-    missing: Missing,
+    missing: MissingEntries,
     /// Messages whose entry leads behind them: if it is right, the topic was begun anew there.
     passed_over: u64,
     /// After the last message in the log.
@@ -99,27 +99,27 @@ struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct Unfiled {
-    missing: Missing,
+struct UnfiledMessage {
+    missing: MissingEntries,
     next: u64,
 }
 
 /// Messages without an entry.
 #[derive(Debug, Default)]
-struct Missing {
+struct MissingEntries {
     count: u64,
-    first: Vec<Lacking>,
+    first: Vec<MissingEntry>,
 }
 
 #[derive(Debug)]
-struct Lacking {
+struct MissingEntry {
     offset: u64,
     physical: u64,
     why: &'static str,
 }
 
-impl Missing {
-    fn add(&mut self, lacking: Lacking) {
+impl MissingEntries {
+    fn add(&mut self, lacking: MissingEntry) {
         self.count += 1;
         if self.first.len() < MISSING_TOLD {
             self.first.push(lacking);
@@ -199,7 +199,7 @@ impl Queues {
         &mut self,
         record: &Record<'_>,
         whole: bool,
-        entered: Entered,
+        entered: QueueEntries,
         levels: &DelayLevels,
         report: &mut Report<'_>,
     ) {
@@ -214,7 +214,7 @@ impl Queues {
         let (topic, id, offset) = (record.topic(), record.queue_id().0, record.queue_offset().0);
         let text = record.properties();
         let right = queue_entry(record, &EntryProperties::of(&text), physical, levels);
-        let lacking = |why| Lacking { offset, physical, why };
+        let lacking = |why| MissingEntry { offset, physical, why };
         if self.pieces >= PIECES_MAX {
             self.topics.values_mut().flat_map(BTreeMap::values_mut).for_each(|queue| queue.piece = None);
             self.pieces = 0;
@@ -236,7 +236,7 @@ impl Queues {
         if offset == 0 && queue.next > 0 {
             // A Java broker does not say in the log that a topic was deleted.
             self.totals.deleted += queue.missing.count;
-            queue.missing = Missing::default();
+            queue.missing = MissingEntries::default();
         }
         queue.next = offset + 1;
         if entered.covers(physical) {
@@ -264,7 +264,7 @@ impl Queues {
     }
 
     /// At `physical` the log says that a topic's queues were deleted.
-    fn forget(&mut self, topic: &str, physical: u64, entered: Entered, report: &mut Report<'_>) {
+    fn forget(&mut self, topic: &str, physical: u64, entered: QueueEntries, report: &mut Report<'_>) {
         let mut before = 0;
         for (id, queue) in self.topics.get_mut(topic).into_iter().flatten() {
             if queue.right > 0 {
@@ -274,7 +274,7 @@ impl Queues {
             }
             before += queue.missing.count;
             before += std::mem::take(&mut queue.passed_over);
-            queue.missing = Missing::default();
+            queue.missing = MissingEntries::default();
             (queue.next, queue.on_disk) = (0, 0);
         }
         let gone: Vec<_> = self.unfiled.keys().filter(|(name, _)| name == topic).cloned().collect();
@@ -288,9 +288,9 @@ impl Queues {
     pub fn finish(
         &mut self,
         config: &CheckConfig,
-        entered: Entered,
+        entered: QueueEntries,
         log: &mut Log,
-        walked: &Walked,
+        walked: &LogWalk,
         report: &mut Report<'_>,
     ) {
         for ((topic, id), unfiled) in &self.unfiled {
@@ -341,8 +341,8 @@ fn queue_dir(dir: &Path, topic: &str, id: u32) -> PathBuf {
     dir.join(topic).join(id.to_string())
 }
 
-fn tell_missing(dir: &Path, queue: Option<&Queue>, missing: &Missing, report: &mut Report<'_>) {
-    for Lacking { offset, physical, why } in &missing.first {
+fn tell_missing(dir: &Path, queue: Option<&Queue>, missing: &MissingEntries, report: &mut Report<'_>) {
+    for MissingEntry { offset, physical, why } in &missing.first {
         let what = format_args!("the message at {physical} of the log is not at offset {offset}: {why}");
         match queue.and_then(|queue| queue.file_of(*offset)) {
             Some(start) => report.fault(Part::Queues, &dir.join(segment_name(start)), offset * ENTRY - start, what),
@@ -429,7 +429,7 @@ impl Queue {
 }
 
 /// An entry, and where it is.
-struct Found<'a> {
+struct FoundEntry<'a> {
     path: &'a Path,
     at: u64,
     offset: u64,
@@ -441,7 +441,7 @@ fn each_entry(
     dir: &Path,
     files: &[(u64, u64)],
     report: &mut Report<'_>,
-    visit: &mut dyn FnMut(&Found<'_>, &mut Report<'_>),
+    visit: &mut dyn FnMut(&FoundEntry<'_>, &mut Report<'_>),
 ) {
     for (start, _) in files {
         let path = dir.join(segment_name(*start));
@@ -455,7 +455,7 @@ fn each_entry(
                     continue;
                 }
                 let entry = QueueEntry::decode(&bytes);
-                visit(&Found { path: &path, at, offset: (start + at) / ENTRY, entry }, report);
+                visit(&FoundEntry { path: &path, at, offset: (start + at) / ENTRY, entry }, report);
                 at += ENTRY;
             }
             Ok(())
@@ -471,9 +471,9 @@ struct Pass<'a> {
     dir: &'a Path,
     topic: &'a str,
     id: u32,
-    entered: Entered,
+    entered: QueueEntries,
     log: &'a mut Log,
-    walked: &'a Walked,
+    walked: &'a LogWalk,
     levels: &'a DelayLevels,
     totals: &'a mut QueueTotals,
 }
@@ -481,10 +481,10 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn run(&mut self, queue: &mut Queue, report: &mut Report<'_>) {
         let (log_begin, log_end, on_disk) = (self.log.begin(), self.walked.end, queue.on_disk);
-        let (mut in_log, mut behind_end, mut strange) = (0, 0, Counted::default());
+        let (mut in_log, mut behind_end, mut strange) = (0, 0, FindingCount::default());
         let (mut end, mut reached) = (None, 0);
         each_entry(self.dir, &queue.files, report, &mut |found, report| {
-            let Found { path, at, offset, entry } = *found;
+            let FoundEntry { path, at, offset, entry } = *found;
             self.totals.entries += 1;
             let is_fault = self.entered.clean || offset < on_disk;
             let mut fault = |what: &str| {
@@ -552,7 +552,7 @@ impl Pass<'_> {
     }
 
     /// What is wrong with an entry that leads into the log.
-    fn fault_of(&mut self, found: &Found<'_>) -> Option<String> {
+    fn fault_of(&mut self, found: &FoundEntry<'_>) -> Option<String> {
         let physical = found.entry.physical.0;
         let record = match self.log.record_at(physical) {
             Ok(Some(record)) => record,

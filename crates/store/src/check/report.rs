@@ -91,9 +91,9 @@ pub const TOLD_MAX: u64 = 100;
 
 /// Of one kind, in one file.
 #[derive(Debug, Default)]
-pub struct Counted(u64);
+pub struct FindingCount(u64);
 
-impl Counted {
+impl FindingCount {
     /// Whether one more is to be told.
     pub fn one_more(&mut self) -> bool {
         self.0 += 1;

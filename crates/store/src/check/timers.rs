@@ -10,10 +10,10 @@ use ferromq_protocol::topics::TIMER_TOPIC;
 use super::CheckError;
 use super::log::Log;
 use super::queues::Queues;
-use super::report::{Counted, Part, Report};
+use super::report::{FindingCount, Part, Report};
 use super::window::Window;
 use crate::files::{self, segment_name};
-use crate::timer_checkpoint::{Found, LACKING, TimerCheckpoint, path_in};
+use crate::timer_checkpoint::{LACKING, TimerCheckpoint, TimerCheckpointContent, path_in};
 use crate::timer_index::{ENTRY_LEN, MINUTE_MS, Timer, decode_timer, minute_of};
 
 /// Timer messages wait in this queue.
@@ -38,7 +38,7 @@ struct Timers<'a> {
 }
 
 /// What the queue says of a place.
-enum Told {
+enum QueueVerdict {
     Timer {
         due_ms: i64,
         cancels: bool,
@@ -66,23 +66,23 @@ pub fn check(
         }
     }
     let path = path_in(dir);
-    let found = match Found::read(dir) {
+    let found = match TimerCheckpointContent::read(dir) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => TimerCheckpointContent::Nothing,
         Err(error) => {
             report.fault(Part::Timers, &path, None, format_args!("cannot be read: {error}"));
-            Found::Damaged
+            TimerCheckpointContent::Damaged
         }
     };
     let (checkpoint, lacks) = match found {
-        Found::Checkpoint(saved) => (saved.checkpoint, saved.entries == LACKING),
-        Found::Nothing if minutes.is_empty() => return Ok(TimerTotals::default()),
+        TimerCheckpointContent::Checkpoint(saved) => (saved.checkpoint, saved.entries == LACKING),
+        TimerCheckpointContent::Nothing if minutes.is_empty() => return Ok(TimerTotals::default()),
         // Killed before it was written the first time.
-        Found::Nothing if !clean => {
+        TimerCheckpointContent::Nothing if !clean => {
             report.note(Part::Timers, &path, None, "not there yet: all timer messages are entered again");
             return Ok(TimerTotals::default());
         }
-        Found::Nothing => {
+        TimerCheckpointContent::Nothing => {
             report.fault(
                 Part::Timers,
                 &path,
@@ -91,7 +91,7 @@ pub fn check(
             );
             return Ok(TimerTotals::default());
         }
-        Found::Damaged => {
+        TimerCheckpointContent::Damaged => {
             report.fault(
                 Part::Timers,
                 &path,
@@ -143,7 +143,7 @@ impl Timers<'_> {
         let delivered_ms = self.checkpoint.delivered_ms.max(self.checkpoint.latest_ms);
         for offset in begin..self.checkpoint.entered.0.min(end) {
             let told = self.told(offset).map_err(|source| CheckError::Io { path: self.dir.to_owned(), source })?;
-            if let Told::Timer { due_ms, .. } = told
+            if let QueueVerdict::Timer { due_ms, .. } = told
                 && due_ms > delivered_ms
             {
                 *wanted.entry(minute_of(due_ms)).or_default() += 1;
@@ -152,27 +152,27 @@ impl Timers<'_> {
         Ok(wanted)
     }
 
-    fn told(&mut self, offset: u64) -> io::Result<Told> {
+    fn told(&mut self, offset: u64) -> io::Result<QueueVerdict> {
         let Some(entry) = self.queues.entry(TIMER_TOPIC, QUEUE, offset)? else {
             return Ok(if offset < self.begin {
-                Told::Gone
+                QueueVerdict::Gone
             } else if self.queues.is_to_come(TIMER_TOPIC, QUEUE, offset) {
-                Told::ToCome
+                QueueVerdict::ToCome
             } else {
-                Told::Other
+                QueueVerdict::Other
             });
         };
         if entry.is_filler() {
-            return Ok(Told::Other);
+            return Ok(QueueVerdict::Other);
         }
         if entry.physical.0 < self.log.begin() {
-            return Ok(Told::Gone);
+            return Ok(QueueVerdict::Gone);
         }
-        let Some(record) = self.log.record_at(entry.physical.0)? else { return Ok(Told::Other) };
+        let Some(record) = self.log.record_at(entry.physical.0)? else { return Ok(QueueVerdict::Other) };
         let text = record.properties();
         let due = property(&text, names::TIMER_OUT_MS).and_then(|due| due.parse().ok());
         let cancels = property(&text, names::TIMER_DEL_UNIQKEY).is_some();
-        Ok(due.map_or(Told::Other, |due_ms| Told::Timer { due_ms, cancels }))
+        Ok(due.map_or(QueueVerdict::Other, |due_ms| QueueVerdict::Timer { due_ms, cancels }))
     }
 
     /// Looks at the timers of a file that count; gives how many.
@@ -182,7 +182,7 @@ impl Timers<'_> {
         if !window.len().is_multiple_of(ENTRY_LEN as u64) {
             report.note(Part::Timers, path, whole * ENTRY_LEN as u64, "a torn entry, which the next one replaces");
         }
-        let (mut strange, mut count, mut seen) = (Counted::default(), 0, Vec::new());
+        let (mut strange, mut count, mut seen) = (FindingCount::default(), 0, Vec::new());
         for number in 0..whole {
             let at = number * ENTRY_LEN as u64;
             let Some(timer) = window.array(at)?.as_ref().and_then(decode_timer) else { continue };
@@ -216,13 +216,13 @@ impl Timers<'_> {
             return Ok(Some(format!("a timer due at {}, which is not from {from} to {to}", timer.due_ms)));
         }
         Ok(match self.told(timer.offset.0)? {
-            Told::Timer { due_ms, cancels } if (due_ms, cancels) == (timer.due_ms, timer.cancels) => None,
-            Told::ToCome => None,
-            Told::Gone => Some(format!("its message, at offset {}, has gone from the log", timer.offset)),
-            Told::Timer { due_ms, .. } => {
+            QueueVerdict::Timer { due_ms, cancels } if (due_ms, cancels) == (timer.due_ms, timer.cancels) => None,
+            QueueVerdict::ToCome => None,
+            QueueVerdict::Gone => Some(format!("its message, at offset {}, has gone from the log", timer.offset)),
+            QueueVerdict::Timer { due_ms, .. } => {
                 Some(format!("says {} for the timer at offset {}, its message {due_ms}", timer.due_ms, timer.offset))
             }
-            Told::Other => Some(format!("leads to offset {}, where no timer is", timer.offset)),
+            QueueVerdict::Other => Some(format!("leads to offset {}, where no timer is", timer.offset)),
         })
     }
 }
