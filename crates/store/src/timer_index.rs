@@ -79,9 +79,10 @@ pub struct TimerIndex {
     /// Files written since the last checkpoint; and whether there are new ones.
     unsynced: BTreeSet<i64>,
     new_files: bool,
-    /// As in the file; entered only as far as nothing is lacking.
+    /// As in the file.
     saved: TimerCheckpoint,
-    /// The files lack something of this checkpoint: the queue is entered again up to where it was entered then.
+    /// The files lack something of this checkpoint: the queue is entered again up to where it was entered then. How far it is carried on is
+    /// as in the file.
     lacking: Option<TimerCheckpoint>,
     /// The file of the checkpoint says that something is lacking, however much is entered again.
     lacking_is_saved: bool,
@@ -165,7 +166,7 @@ impl TimerIndex {
             is_full: false,
             unsynced: BTreeSet::new(),
             new_files: false,
-            saved: TimerCheckpoint { entered, ..checkpoint },
+            saved: checkpoint,
             lacking,
             lacking_is_saved: false,
             counts_too_many: false,
@@ -180,8 +181,12 @@ impl TimerIndex {
         self.entered
     }
 
-    /// What this index stands for now; durable once handed to [`TimerIndex::save`].
+    /// What this index stands for now; durable once handed to [`TimerIndex::save`]. Before all is entered again that files lack, that is
+    /// what it was before, but for how far the queue is carried on: it would be forgotten what was dealt with.
     pub fn checkpoint(&self) -> TimerCheckpoint {
+        if let Some(lacking) = self.lacking.filter(|_| !self.is_whole()) {
+            return TimerCheckpoint { carried: self.carried, ..lacking };
+        }
         TimerCheckpoint {
             entered: self.entered,
             delivered_ms: self.delivered_ms,
@@ -197,7 +202,8 @@ impl TimerIndex {
 
     /// Whether there is nothing to be saved.
     pub fn is_saved(&self) -> bool {
-        self.checkpoint() == self.saved && !self.counts_too_many
+        let lacks_nothing = self.lacking.is_none() && !self.counts_too_many;
+        self.checkpoint() == self.saved && (lacks_nothing || !self.is_whole())
     }
 
     /// What is durable.
@@ -216,7 +222,7 @@ impl TimerIndex {
         self.lacking.is_some_and(|lacking| timer.offset < lacking.entered && timer.due_ms <= lacking.delivered_ms)
     }
 
-    /// Whether all is entered again that files lack. Not to be saved before: it would be forgotten what was dealt with.
+    /// Whether all is entered again that files lack.
     pub fn is_whole(&self) -> bool {
         self.lacking.is_none_or(|lacking| lacking.entered <= self.entered)
     }
@@ -244,6 +250,7 @@ impl TimerIndex {
     fn save_lacking(&mut self) -> io::Result<()> {
         if let Some(lacking) = self.lacking {
             self.checkpoint_file.lock().write(&*self.disk, lacking, LACKING)?;
+            self.saved = lacking;
             self.lacking_is_saved = true;
         }
         Ok(())
@@ -474,7 +481,7 @@ impl TimerIndex {
 
     /// Makes `checkpoint`, an earlier [`TimerIndex::checkpoint`], durable, and removes files that it leaves behind.
     pub fn save(&mut self, checkpoint: TimerCheckpoint) -> io::Result<()> {
-        if checkpoint == self.saved && !self.counts_too_many {
+        if checkpoint == self.saved && self.is_saved() {
             return Ok(());
         }
         let save = self.begin_save(checkpoint)?;
@@ -483,10 +490,28 @@ impl TimerIndex {
     }
 
     /// The first part of [`TimerIndex::save`], for whoever does not want to wait for the disk: [`TimerSave::run`] on another thread
-    /// follows, and then [`TimerIndex::end_save`]. One at a time.
+    /// follows, and then [`TimerIndex::end_save`]. One at a time. Where the files lack something, or are in doubt, the checkpoint alone is
+    /// saved, and says so: a start enters again what waits.
     pub fn begin_save(&mut self, checkpoint: TimerCheckpoint) -> io::Result<TimerSave> {
-        if self.is_in_doubt() {
-            return Err(io::Error::other("a sync has failed, and the files that it was for are not made anew yet"));
+        if !self.lacking_is_saved {
+            // Not beside the save: the older one of the two would come last.
+            self.save_lacking()?;
+        }
+        let is_whole = self.is_whole();
+        if !is_whole || self.is_in_doubt() {
+            return Ok(TimerSave {
+                disk: Arc::clone(&self.disk),
+                dir: self.dir.clone(),
+                checkpoint_file: Arc::clone(&self.checkpoint_file),
+                minutes: BTreeSet::new(),
+                new_files: false,
+                first_kept: i64::MIN,
+                compacted: BTreeSet::new(),
+                checkpoint,
+                is_whole,
+                entries: LACKING,
+                counts_too_many: std::mem::take(&mut self.counts_too_many),
+            });
         }
         self.write_what_fits()?;
         let first_kept = self.first_kept(checkpoint);
@@ -504,6 +529,7 @@ impl TimerIndex {
             first_kept,
             compacted: compacted.into_keys().collect(),
             checkpoint,
+            is_whole,
             entries,
             counts_too_many: std::mem::take(&mut self.counts_too_many),
         })
@@ -523,14 +549,19 @@ impl TimerIndex {
             self.counts_too_many |= save.counts_too_many;
             if let TimerSaveError::Sync(error) = &error {
                 self.doubt.extend(&save.minutes);
-                tracing::error!(dir = %self.dir.display(), files = self.doubt.len(), %error, "files of timers could not be synced: nobody knows what of them is on the disk, and they are made anew out of the timer queue; no old log file goes before that");
-                // An open must not believe them either.
-                self.checkpoint_file.lock().write(&*self.disk, self.saved, LACKING)?;
+                tracing::error!(dir = %self.dir.display(), files = self.doubt.len(), %error, "files of timers could not be synced: nobody knows what of them is on the disk, and they are made anew out of the timer queue");
+                // An open must not believe them either, and has to know what was dealt with before the last one.
+                let known = self.lacking.unwrap_or(self.saved);
+                self.checkpoint_file.lock().write(&*self.disk, known, LACKING)?;
             }
             return Err(error.into());
         }
         self.saved = save.checkpoint;
-        self.lacking = None;
+        if save.is_whole {
+            self.lacking = None;
+        } else if let Some(lacking) = &mut self.lacking {
+            lacking.carried = save.checkpoint.carried;
+        }
         self.counts_too_many |= save.entries == LACKING;
         // Those that the checkpoint counts stay.
         let first_kept = self.first_kept(self.saved).min(save.first_kept);
@@ -545,7 +576,8 @@ impl TimerIndex {
         Ok(())
     }
 
-    /// Whether there are files of which nobody knows what is on the disk, so that nothing is saved: [`TimerIndex::renew`] makes an end of it.
+    /// Whether there are files of which nobody knows what is on the disk, so that a start does not believe any: [`TimerIndex::renew`] makes
+    /// an end of it.
     pub fn is_in_doubt(&self) -> bool {
         !self.doubt.is_empty()
     }
@@ -722,6 +754,8 @@ pub struct TimerSave {
     first_kept: i64,
     compacted: BTreeSet<i64>,
     checkpoint: TimerCheckpoint,
+    /// All was entered again that the files had lacked.
+    is_whole: bool,
     /// That the files have which stay, when those are made anew.
     entries: u64,
     /// The checkpoint before did.

@@ -311,6 +311,35 @@ fn a_sync_that_failed_holds_no_segment_for_ever() {
 }
 
 #[test]
+fn a_sync_that_failed_for_want_of_room_holds_no_segment() {
+    let house = House::small();
+    for (in_ms, topic) in [(1_000, "Second"), (HOUR, "Hour")] {
+        house.at(in_ms, topic, "");
+    }
+    house.wait_waiting(2);
+    let end = house.fill_segment();
+    house.disk.fail_syncs("/timers/0");
+    wait_until("no sync has failed", || {
+        assert!(house.needed_before(end).is_some());
+        house.disk.refused() > 0
+    });
+    // Nothing can be made anew.
+    house.disk.no_room("/timers/");
+    house.wait_free(end);
+    house.pass(1_000);
+    house.wait_for("Second", 0, 1);
+    wait_until("it is not saved that it came", || house.saved().delivered_ms == house.now_ms());
+    let house = house.killed(end);
+    house.wait_entered();
+    house.pass(HOUR);
+    house.wait_for("Hour", 0, 1);
+    house.wait_waiting(0);
+    house.timers.stop();
+    house.see();
+    assert_eq!(["Second", "Hour"].map(|topic| house.count(topic, 0)), [1, 1]);
+}
+
+#[test]
 fn a_disk_that_is_full_to_the_last_byte_gets_room() {
     let house = House::small();
     house.at(HOUR, "Hour", "");

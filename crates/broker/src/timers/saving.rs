@@ -41,7 +41,8 @@ pub(super) struct IndexSaver {
     running: Option<RunningSave>,
     /// The log tells of the first failure in a row.
     pub failing: bool,
-    /// Before files that are in doubt are tried to be made anew.
+    /// When files that are in doubt were tried to be made anew, and how long that is not tried again.
+    renewed: Instant,
     pause: Duration,
 }
 
@@ -57,6 +58,7 @@ impl IndexSaver {
             next: SaveAfterFlush::default(),
             running: None,
             failing: false,
+            renewed: Instant::now(),
             pause: Duration::ZERO,
         }
     }
@@ -81,15 +83,18 @@ impl IndexSaver {
         let outcome =
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that saves has panicked").into()));
         index.end_save(&save, outcome)?;
-        self.failing = false;
+        if !index.is_in_doubt() {
+            self.failing = false;
+            self.pause = Duration::ZERO;
+        }
         Ok(())
     }
 }
 
 impl TimerDelivery {
-    /// Not while taking over from Java, or from files that lack something: interrupted then, that begins anew.
+    /// Not while taking over from Java: interrupted then, that begins anew.
     pub(super) fn may_be_saved(&self, index: &TimerIndex) -> bool {
-        index.entered() >= self.java.queue_offset && index.is_whole()
+        index.entered() >= self.java.queue_offset
     }
 
     /// Makes the index durable as far as the delivered copies are on disk.
@@ -99,9 +104,9 @@ impl TimerDelivery {
         }
         let marks = self.store.watermarks();
         saving.end(index, false)?;
-        if index.is_in_doubt() {
-            return self.renew(index, saving, bell);
-        }
+        // How far the queue is carried on is saved whatever becomes of this: it may need the room that comes of it.
+        let renewed =
+            if index.is_in_doubt() && saving.running.is_none() { self.renew(index, saving, bell) } else { Ok(()) };
         if saving.running.is_none()
             && let Some(checkpoint) = saving.next.take_flushed(marks.flushed)
         {
@@ -118,16 +123,15 @@ impl TimerDelivery {
             let bell = Arc::clone(bell);
             self.store.when_safe(marks.written, Want::Disk, move |_| bell.wake());
         }
-        Ok(())
+        renewed
     }
-}
 
-impl TimerDelivery {
-    /// Makes files anew that are in doubt, out of the queue; until then nothing is saved. Waits for the disk.
+    /// Makes files anew that are in doubt, out of the queue; until then a start enters again all that waits. Waits for the disk.
     fn renew(&self, index: &mut TimerIndex, saving: &mut IndexSaver, bell: &Bell) -> io::Result<()> {
-        if saving.last.elapsed() < saving.pause {
+        if saving.renewed.elapsed() < saving.pause {
             return Ok(());
         }
+        let began = Instant::now();
         let begin = self.store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default().min;
         let renewed = index.renew(begin, |offset| {
             if bell.is_stopping() {
@@ -135,11 +139,9 @@ impl TimerDelivery {
             }
             Ok(self.timer_at(offset)?.filter(|timer| !self.java.has_delivered(timer)))
         });
-        saving.last = Instant::now();
-        saving.pause = match renewed {
-            Ok(()) => Duration::ZERO,
-            Err(_) => (saving.pause * 2).clamp(RENEWAL_PAUSE.start, RENEWAL_PAUSE.end),
-        };
+        // Also when it succeeds: the disk may fail the save that comes next, which makes an end of the pause otherwise.
+        saving.pause = (saving.pause * 2).max(began.elapsed()).clamp(RENEWAL_PAUSE.start, RENEWAL_PAUSE.end);
+        saving.renewed = Instant::now();
         renewed.map_err(|error| match error {
             TurnError::Index(error) => error,
             error => io::Error::other(error),
@@ -150,6 +152,7 @@ impl TimerDelivery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::timers::house::House;
     use ferromq_protocol::QueueOffset;
     use ferromq_store::{LocalDisk, Timer};
 
@@ -159,11 +162,46 @@ mod tests {
         let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), 0).unwrap();
         index.enter(Some(Timer { due_ms: 1, offset: QueueOffset(0), cancels: false }));
         let checkpoint = index.checkpoint();
-        let save = index.begin_save(checkpoint).unwrap();
-        index.end_save(&save, Err(TimerSaveError::Sync(io::Error::other("bad block")))).unwrap_err();
+        dir.close().unwrap();
         let before = Instant::now();
         let mut saving = IndexSaver { last: before, ..IndexSaver::new() };
         saving.begin(&mut index, checkpoint).unwrap_err();
         assert!(saving.last > before && saving.running.is_none());
+    }
+
+    #[test]
+    fn files_in_doubt_are_made_anew_again_after_a_pause_unless_a_save_has_come_between() {
+        let house = House::asleep();
+        for _ in 0..2 {
+            house.at(3_600_000, "Hour", "");
+        }
+        house.wait_for(TIMER_TOPIC, 0, 2);
+        let delivery = &house.timers.delivery;
+        let mut index = delivery.index.lock().take().unwrap();
+        let mut saving = IndexSaver::new();
+        let bell = Bell::default();
+        let fail = |index: &mut TimerIndex| {
+            let timer = delivery.timer_at(index.entered()).unwrap();
+            index.enter(timer);
+            let save = index.begin_save(index.checkpoint()).unwrap();
+            index.end_save(&save, Err(TimerSaveError::Sync(io::Error::other("bad block")))).unwrap_err();
+        };
+        fail(&mut index);
+        delivery.renew(&mut index, &mut saving, &bell).unwrap();
+        assert!(!index.is_in_doubt() && saving.pause == RENEWAL_PAUSE.start);
+        fail(&mut index);
+        let renewed = saving.renewed;
+        delivery.renew(&mut index, &mut saving, &bell).unwrap();
+        assert!(index.is_in_doubt() && saving.renewed == renewed || renewed.elapsed() >= RENEWAL_PAUSE.start);
+        // Of how far it is alone.
+        let checkpoint = index.checkpoint();
+        saving.begin(&mut index, checkpoint).unwrap();
+        saving.end(&mut index, true).unwrap();
+        assert_eq!(saving.pause, RENEWAL_PAUSE.start);
+        saving.pause = Duration::ZERO;
+        delivery.renew(&mut index, &mut saving, &bell).unwrap();
+        saving.begin(&mut index, checkpoint).unwrap();
+        saving.end(&mut index, true).unwrap();
+        assert_eq!((index.is_in_doubt(), saving.pause), (false, Duration::ZERO));
     }
 }
