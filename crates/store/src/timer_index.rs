@@ -74,6 +74,8 @@ pub struct TimerIndex {
     far_count: u64,
     /// Entries that are not in their file yet.
     unwritten: Vec<Timer>,
+    /// When the last of those was due that were delivered out of memory and are in no file.
+    unfiled_ms: i64,
     /// The disk has no room for them.
     is_full: bool,
     /// Files written since the last checkpoint; and whether there are new ones.
@@ -163,6 +165,7 @@ impl TimerIndex {
             minutes,
             wasteful: BTreeSet::new(),
             unwritten: Vec::new(),
+            unfiled_ms: i64::MIN,
             is_full: false,
             unsynced: BTreeSet::new(),
             new_files: false,
@@ -354,9 +357,17 @@ impl TimerIndex {
         }
     }
 
-    /// Whether more may be entered: what has no room on the disk must not become more and more.
-    pub fn takes_more(&self) -> bool {
+    /// Whether more may be entered: what has no room on the disk must not become more and more. What was delivered needs none.
+    pub fn takes_more(&mut self) -> bool {
+        if self.unwritten.len() >= UNWRITTEN_MAX {
+            self.drop_delivered();
+        }
         self.unwritten.len() < UNWRITTEN_MAX
+    }
+
+    fn drop_delivered(&mut self) {
+        let delivered = self.unwritten.extract_if(.., |timer| timer.due_ms <= self.delivered_ms);
+        self.unfiled_ms = delivered.map(|timer| timer.due_ms).fold(self.unfiled_ms, i64::max);
     }
 
     /// Puts what was entered into the files.
@@ -518,8 +529,9 @@ impl TimerIndex {
         let compacted = self.take_wasteful(checkpoint);
         let counted = |(at, minute): (&i64, &Minute)| compacted.get(at).copied().unwrap_or(minute.entries);
         let entries = self.minutes.range(first_kept..).map(counted).sum();
-        // What has no room is entered again by the next start, which knows what was delivered.
-        let entries = if self.unwritten.is_empty() { entries } else { LACKING };
+        // What has no room is entered again by the next start, which knows what was delivered; this checkpoint may not know it yet.
+        let is_filed = self.unwritten.is_empty() && self.unfiled_ms <= checkpoint.delivered_ms;
+        let entries = if is_filed { entries } else { LACKING };
         Ok(TimerSave {
             disk: Arc::clone(&self.disk),
             dir: self.dir.clone(),

@@ -247,6 +247,29 @@ fn how_far_it_is_carried_on_is_saved_while_files_lack_something() {
 }
 
 #[test]
+fn what_was_delivered_needs_no_room_and_counts_as_missing_where_a_checkpoint_does_not_know_of_it() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(FaultyDisk::default()));
+    let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().to_owned(), 0).unwrap();
+    let mut index = open();
+    disk.full.store(true, Ordering::SeqCst);
+    enter(&mut index, &[100, HOUR]);
+    let before = index.checkpoint();
+    assert_eq!(take(&mut index, 100), [(100, 0)]);
+    index.drop_delivered();
+    assert_eq!(index.unwritten, [timer(HOUR, 1)]);
+    disk.full.store(false, Ordering::SeqCst);
+    // The copy that was delivered may not be on the disk yet.
+    index.save(before).unwrap();
+    let found = open();
+    assert_eq!((found.entered(), found.is_whole()), (QueueOffset(0), false));
+    assert!(!found.was_dealt_with(&timer(100, 0)));
+    index.save(index.checkpoint()).unwrap();
+    let mut found = open();
+    assert_eq!((found.entered(), found.is_whole()), (QueueOffset(2), true));
+    assert_eq!(take(&mut found, HOUR), [(HOUR, 1)]);
+}
+
+#[test]
 fn what_a_full_disk_does_not_take_waits_in_memory_and_is_saved_as_missing() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(FaultyDisk::default()));
     let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().to_owned(), 0).unwrap();

@@ -59,14 +59,18 @@ impl TimerDelivery {
         // Everything that has come first: among it may be what takes something back that is due. What cannot be entered now holds up
         // what was entered before, for a while only.
         let entered = self.enter_all(index, bell);
-        // Then nothing can be delivered, and there is room again only when segments can go.
-        let is_full = matches!(entered, Err(TurnError::Append(AppendError::DiskFull { .. }) | TurnError::NoRoom));
+        // Then nothing can be delivered.
+        let is_full = matches!(entered, Err(TurnError::Append(AppendError::DiskFull { .. })));
+        let no_room = matches!(entered, Err(TurnError::NoRoom));
+        // There is room again only when segments can go.
+        let is_stuck = is_full || no_room;
         let held_up_ms = if entered.is_ok() { 0 } else { HELD_UP_MAX_MS };
-        let not_from_ms = carried.not_from_ms(index.entered());
         // What takes back must not pass copies that are stored and cannot be entered.
-        let delivered = if is_full { Ok(0) } else { self.deliver_due(index, held_up_ms, not_from_ms, bell) };
+        let copies_wait_ms = if no_room { i64::MAX } else { HELD_UP_MAX_MS };
+        let waits = carried.not_from_ms(index.entered()).map(|from| (from, copies_wait_ms));
+        let delivered = if is_full { Ok(0) } else { self.deliver_due(index, held_up_ms, waits, bell) };
         // What is due and was delivered need not be carried on. Otherwise copies would come late, behind what cannot be entered.
-        let carries = if entered.is_ok() || is_full { self.carry(index, carried, is_full) } else { Ok(false) };
+        let carries = if entered.is_ok() || is_stuck { self.carry(index, carried, is_stuck) } else { Ok(false) };
         // Whatever failed, and for however long: what has been delivered must not come again after a crash.
         if let Err(error) = self.save(index, saving, bell)
             && !std::mem::replace(&mut saving.failing, true)
@@ -80,19 +84,19 @@ impl TimerDelivery {
         Ok(delivered >= DELIVERED_MAX || carries)
     }
 
-    /// Delivers what has been due for `held_up_ms`, and gives how many. What is due at `not_from_ms` or later waits, for a while only.
+    /// Delivers what has been due for `held_up_ms`, and gives how many. What is due at the first of the times that it `waits` for, or later,
+    /// waits for as long as the second says.
     fn deliver_due(
         &self,
         index: &mut TimerIndex,
         held_up_ms: i64,
-        not_from_ms: Option<i64>,
+        waits: Option<(i64, i64)>,
         bell: &Bell,
     ) -> Result<usize, TurnError> {
         let mut delivered = 0;
         while delivered < DELIVERED_MAX && !bell.is_stopping() {
             let now_ms = self.clock.now_ms();
-            let not_yet =
-                not_from_ms.map_or(i64::MAX, |from| from.saturating_sub(1).max(now_ms.saturating_sub(HELD_UP_MAX_MS)));
+            let not_yet = waits.map_or(i64::MAX, |(from, ms)| from.saturating_sub(1).max(now_ms.saturating_sub(ms)));
             let due = match index.due(now_ms.saturating_sub(held_up_ms).min(not_yet)) {
                 Ok(due) => due,
                 Err(error) => {
@@ -427,6 +431,28 @@ mod tests {
             // What takes back came in time, if it could be read in time.
             assert_eq!(house.count("Back", 0), u64::from(!passes));
         }
+    }
+
+    #[test]
+    fn what_is_due_comes_though_no_more_can_be_entered() {
+        let house = House::new();
+        house.at(1_000, "Due", "");
+        house.wait_waiting(1);
+        house.timers.stop();
+        house.disk.no_room("/timers/");
+        if let Some(index) = &mut *house.timers.delivery.index.lock() {
+            // In minutes of their own, so that a try to write costs little.
+            for due_ms in (NOW + 3_600_000..).step_by(60_000) {
+                if !index.takes_more() {
+                    break;
+                }
+                index.enter(Some(Timer { due_ms, offset: index.entered(), cancels: false }));
+            }
+        }
+        house.timers.start().unwrap();
+        house.pass(1_000 + HELD_UP_MAX_MS);
+        house.wait_for("Due", 0, 1);
+        house.timers.stop();
     }
 
     #[test]

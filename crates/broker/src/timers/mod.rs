@@ -221,6 +221,8 @@ impl TimerDelivery {
                         // Told of already.
                     } else if let TurnError::Index(_) = &error {
                         error!(%error, "no timer message is delivered until the disk does it; a file that is lost is made again out of the timer queue");
+                    } else if let TurnError::NoRoom = &error {
+                        warn!(%error, "no more timer messages are taken over before there is room");
                     } else {
                         warn!(%error, "timer messages cannot be delivered now; trying again");
                     }
