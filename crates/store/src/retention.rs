@@ -157,6 +157,8 @@ struct Turnover {
 struct InVain {
     since: Instant,
     rules: RetentionRules,
+    /// Where the log ended then.
+    begun_at: u64,
     /// From here on of the log it is tried again: so much has come since then that carrying on is no more than half of what is written.
     again_at: u64,
 }
@@ -338,7 +340,7 @@ impl Retention {
             if for_room.is_none() {
                 (progress.turnover, progress.in_vain, progress.told_in_vain) = (None, None, false);
             }
-            let for_room = for_room.filter(|reason| !self.is_in_vain(*reason, rules, first, progress));
+            let for_room = for_room.filter(|reason| !self.is_in_vain(*reason, rules, used, first, progress));
             let Some(reason) = for_room.or_else(|| self.is_expired(rules, used, by_hand, first, next)) else {
                 progress.held_up = None;
                 break;
@@ -405,11 +407,22 @@ impl Retention {
     }
 
     /// Whether no room comes of letting segments go, because what waits in them is stored again and is most of the log. Said once.
-    fn is_in_vain(&self, reason: Reason, rules: &RetentionRules, first: &LogFile, progress: &mut Progress) -> bool {
+    fn is_in_vain(
+        &self,
+        reason: Reason,
+        rules: &RetentionRules,
+        used: f64,
+        first: &LogFile,
+        progress: &mut Progress,
+    ) -> bool {
         let (written, carried) = (self.positions.written(), self.carried.load(Ordering::Acquire));
         if let Some(in_vain) = &progress.in_vain {
-            let lasts =
-                in_vain.since.elapsed() < IN_VAIN_PAUSE && in_vain.rules == *rules && written < in_vain.again_at;
+            // What came since can go, and nothing comes any more while the disk is full.
+            let room_is_needed = used > rules.full_ratio && written - in_vain.begun_at >= first.len() as u64;
+            let lasts = in_vain.since.elapsed() < IN_VAIN_PAUSE
+                && in_vain.rules == *rules
+                && written < in_vain.again_at
+                && !room_is_needed;
             if lasts {
                 return true;
             }
@@ -433,7 +446,7 @@ impl Retention {
             );
         }
         let again_at = written.saturating_add(came_back);
-        progress.in_vain = Some(InVain { since: Instant::now(), rules: rules.clone(), again_at });
+        progress.in_vain = Some(InVain { since: Instant::now(), rules: rules.clone(), begun_at: written, again_at });
         true
     }
 

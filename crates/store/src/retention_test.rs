@@ -823,6 +823,40 @@ impl Keeper for Waits {
 }
 
 #[test]
+fn what_came_since_goes_from_a_full_disk_though_what_waits_does_not_fit() {
+    let site = Site::new();
+    let store = Arc::new(open(&site));
+    let places = parking_lot::Mutex::new(put_many(&store, T, 18));
+    settle(&store);
+    let waits: Arc<dyn Keeper> = Arc::new(Waits { store: Arc::downgrade(&store), places });
+    store.add_keeper(Arc::clone(&waits));
+    let mut progress = Progress::default();
+    let mut go = || {
+        let before = store.watermarks().written;
+        store.retention.go_round(&mut progress);
+        settle(&store);
+        store.watermarks().written.0 - before.0
+    };
+    // Fuller than diskSpaceCleanForciblyRatio, and takes messages.
+    *site.disk.usage.lock() = Some(|_| 0.88);
+    store.change_retention(RetentionRules { batch_max: 2, ..rules() });
+    let written: Vec<_> = (0..20).map(|_| go()).collect();
+    assert!(written[0] > 0 && written[10..].iter().all(|bytes| *bytes == 0), "{written:?}");
+    // Less than waits, and then the disk is full.
+    put_many(&store, "New", 8);
+    settle(&store);
+    assert_eq!(go(), 0);
+    *site.disk.usage.lock() = Some(|_| 0.99);
+    assert!(go() > 0, "nothing goes, and nothing can come");
+    for _ in 0..20 {
+        go();
+    }
+    assert_eq!(store.queue_bounds("New", Q).unwrap().min, QueueOffset(8), "it has gone");
+    assert_eq!(go(), 0, "it is in vain once more");
+    assert!(offsets(&store, T).len() >= 18, "what waits is there");
+}
+
+#[test]
 fn what_waits_and_does_not_fit_is_not_carried_round_for_ever() {
     let site = Site::new();
     let store = Arc::new(open(&site));
