@@ -258,6 +258,24 @@ mod tests {
     }
 
     #[test]
+    fn a_producers_clock_that_is_behind_leaves_time_to_be_asked() {
+        const HOUR: i64 = 3_600_000;
+        for (kept, behind_ms) in [(4, 8 * HOUR), (4, 3 * HOUR), (1, HOUR / 2), (4, 2 * HOUR - 1), (72, 30 * HOUR)] {
+            let house = house_with(9);
+            house.transactions.table.parts.config.update(&[("fileReservedTime", kept.to_string())]).unwrap();
+            house.begin_born(house.wall_ms.load(Ordering::SeqCst) - behind_ms, "");
+            house.see();
+            house.pass(kept * HOUR / 2);
+            assert_eq!(house.open(), 1, "{behind_ms} ms behind, {kept} hours");
+            let again = house.opened_again().unwrap();
+            again.table.round(again.worker.bell());
+            assert_eq!(again.table.pending.lock().len(), 1, "{behind_ms} ms behind, {kept} hours");
+            house.pass(kept * HOUR / 2 + 1);
+            assert_eq!(house.open(), 0, "it is given up in the end");
+        }
+    }
+
+    #[test]
     fn a_transaction_that_cannot_be_checked_now_holds_up_no_other() {
         let house = house();
         let first = house.begin("");

@@ -75,11 +75,13 @@ pub fn house_with(transaction_check_max: u32) -> House {
 
 impl House {
     pub fn begin(&self, more: &str) -> AppendedMessage {
+        self.begin_born(self.wall_ms.load(Ordering::SeqCst), more)
+    }
+
+    /// As a producer's clock says.
+    pub fn begin_born(&self, born_timestamp: i64, more: &str) -> AppendedMessage {
         let properties = format!("REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}0\u{2}{more}");
-        let half = NewMessage {
-            born_timestamp: self.wall_ms.load(Ordering::SeqCst),
-            ..message(TRANSACTION_HALF_TOPIC, QUEUE, b"half", &properties)
-        };
+        let half = NewMessage { born_timestamp, ..message(TRANSACTION_HALF_TOPIC, QUEUE, b"half", &properties) };
         let round = self.store.round();
         let appended = round.append(&half).unwrap();
         let immunity = properties::property(more, names::CHECK_IMMUNITY_TIME_IN_SECONDS);

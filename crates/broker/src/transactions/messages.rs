@@ -120,14 +120,20 @@ pub(super) struct Place {
     pub time: i64,
 }
 
-/// Of what a producer's clock says of a message that has just come, this much is believed, in ms: not yet to be made, or made days before, it
-/// cannot have been.
-pub(super) const BELIEVED_MS: i64 = 24 * 3_600_000;
+/// Of what a producer's clock says of a message that has just come, no more than this is believed, in ms: not yet to be made, or made days
+/// before, it cannot have been.
+const BELIEVED_MS: i64 = 24 * 3_600_000;
 
 /// Age at which a transaction is given up, in ms: that at which its half would go with Java, but an hour at least. Java:
 /// `TransactionalMessageServiceImpl.needSkip`.
 pub(super) fn give_up_age_ms(config: &BrokerConfig) -> i64 {
     i64::try_from(config.file_reserved_time).unwrap_or(i64::MAX).max(1).saturating_mul(3_600_000)
+}
+
+/// What is believed of a producer's clock, in ms: whatever that says of a transaction that has just begun, there is as much time again to ask
+/// for its end before it is given up. A copy may be as old as a half can get, and one that is older is over.
+pub(super) fn believed_ms(give_up_ms: i64, is_copy: bool) -> i64 {
+    if is_copy { give_up_ms.saturating_mul(2).max(BELIEVED_MS) } else { BELIEVED_MS.min(give_up_ms / 2) }
 }
 
 /// How old a message was when it was stored, in ms, as far as its producer's clock can be right.

@@ -41,7 +41,7 @@ use crate::places;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 use crate::worker::Worker;
-use messages::{BELIEVED_MS, age_when_stored, first_copy, immunity_ms, named_copies};
+use messages::{age_when_stored, believed_ms, first_copy, give_up_age_ms, immunity_ms, named_copies};
 use pending::{Half, Moved, PendingHalves};
 
 /// The one queue of the half topic, the op topic, and the topic of given-up halves.
@@ -134,12 +134,14 @@ impl Transactions {
 
     /// A half message is stored. To be called before the reply, so that an end cannot overtake it.
     pub(crate) fn began(&self, appended: &AppendedMessage, born_ms: i64, immunity: Option<&str>) {
-        let stored_ms = self.table.parts.forward.now_ms();
+        let parts = &self.table.parts;
+        let stored_ms = parts.forward.now_ms();
+        let believed_ms = believed_ms(give_up_age_ms(&parts.config.current()), false);
         self.table.pending.lock().insert(Half {
             queue_offset: appended.queue_offset,
             physical: appended.physical_offset,
             older: Vec::new(),
-            born_ms: stored_ms.saturating_sub(age_when_stored(born_ms, appended.store_timestamp, BELIEVED_MS)),
+            born_ms: stored_ms.saturating_sub(age_when_stored(born_ms, appended.store_timestamp, believed_ms)),
             stored_ms,
             immunity_ms: immunity.and_then(immunity_ms),
             ended: false,

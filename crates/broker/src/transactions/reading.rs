@@ -6,7 +6,7 @@ use ferromq_protocol::message::properties::{names, property};
 use ferromq_protocol::topics::{TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, groups};
 use ferromq_store::ReadError;
 
-use super::messages::{BELIEVED_MS, age_when_stored, ended_by, first_copy, give_up_age_ms, immunity_ms};
+use super::messages::{age_when_stored, believed_ms, ended_by, first_copy, give_up_age_ms, immunity_ms};
 use super::pending::{Half, PendingHalves};
 use super::{QUEUE, TransactionParts};
 use crate::missing;
@@ -28,8 +28,7 @@ impl TransactionParts {
             let age_ms = wall_ms.saturating_sub(record.store_timestamp()).max(0);
             let stored_ms = forward_ms.saturating_sub(age_ms);
             let earlier = first.and_then(|first| pending.remove(first));
-            // A copy may be as old as a half can get, and one that is older is over.
-            let believed_ms = if first.is_some() { give_up_ms.saturating_mul(2).max(BELIEVED_MS) } else { BELIEVED_MS };
+            let believed_ms = believed_ms(give_up_ms, first.is_some());
             let age_ms = age_when_stored(record.born_timestamp(), record.store_timestamp(), believed_ms);
             let born_ms = stored_ms.saturating_sub(age_ms);
             let (older, first_stored_ms, born_ms) = match earlier {
