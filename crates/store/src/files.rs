@@ -204,7 +204,7 @@ pub fn set_aside(disk: &dyn Disk, root: &Path, path: &Path, why: &str) -> io::Re
         match disk.rename(path, &to) {
             // A topic's directory, say, may lie on another disk.
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                copy(disk, path, &to)?;
+                copy(disk, path, &to).inspect_err(|_| remove_part(disk, &to))?;
                 // What is there twice after a power loss is copied once more.
                 disk.sync_dir(&dir)?;
                 if path.is_dir() { remove_dir(disk, path)? } else { remove_file(disk, path)? }
@@ -220,6 +220,14 @@ pub fn set_aside(disk: &dyn Disk, root: &Path, path: &Path, why: &str) -> io::Re
     })?;
     tracing::error!(path = %path.display(), why, kept_as = %kept_as.display(), "moved away: it cannot be used in its place");
     Ok(())
+}
+
+/// Of a copy that failed: the next try makes another.
+fn remove_part(disk: &dyn Disk, to: &Path) {
+    let removed = if to.is_dir() { remove_dir(disk, to) } else { remove_file(disk, to) };
+    if let Err(error) = removed {
+        tracing::warn!(path = %to.display(), %error, "a part of a copy cannot be removed; remove it by hand");
+    }
 }
 
 /// Copies a file, or a directory with all that is in it, to a place where nothing is; durable but for its own name. Links are copied as
@@ -307,6 +315,23 @@ mod tests {
         std::fs::remove_file(at(3)).unwrap();
         std::fs::create_dir(at(3)).unwrap();
         assert!(matches!(list(), Err(OpenError::WrongKind { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_copied_aside_leaves_no_part_there() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("T");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("file"), "one").unwrap();
+        // It leads nowhere, and cannot be copied.
+        std::os::unix::fs::symlink("nothing", path.join("link")).unwrap();
+        let apart = FaultyDisk::default();
+        apart.moves_nothing.store(true, Ordering::SeqCst);
+        set_aside(&apart, root.path(), &path, "a test").unwrap_err();
+        assert_eq!(std::fs::read_dir(root.path().join(DAMAGED)).unwrap().count(), 0);
+        std::fs::remove_file(path.join("link")).unwrap();
+        set_aside(&apart, root.path(), &path, "a test").unwrap();
+        assert_eq!(std::fs::read_to_string(root.path().join(DAMAGED).join("T/file")).unwrap(), "one");
     }
 
     #[test]
