@@ -48,43 +48,31 @@ impl Queues {
         let file_len = file_entries * ENTRY_LEN as u64;
         let mappings = Arc::new(Mappings::new(mappings_max));
         let mut unfit = Unfit::default();
-        let mut found = Vec::new();
         for path in files::list_files(&dir)? {
             unfit.others.push((path, "no directory of a topic"));
         }
-        for topic_dir in files::list_dirs(&dir)? {
-            let Some(topic) = topic_dir.file_name().and_then(|name| name.to_str()) else { continue };
-            let topic: Arc<str> = topic.into();
-            for path in files::list_files(&topic_dir)? {
-                unfit.others.push((path, "no directory of a queue"));
-            }
-            let mut queues = Vec::new();
-            for queue_dir in files::list_dirs(&topic_dir)? {
-                interrupt.check().map_err(|_| OpenError::Interrupted)?;
-                let id = queue_dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-                let Some(id) = id else {
-                    tracing::warn!(path = %queue_dir.display(), "not a queue id; passed over");
-                    continue;
-                };
-                let files = files::named_files(&queue_dir)?;
-                queues.push((QueueId(id), queue_dir, files));
-            }
-            queues.sort_by_key(|(id, _, _)| *id);
-            found.push((topic, queues));
+        let topics = for_all(files::list_dirs(&dir)?, interrupt, topic_in)?;
+        let mut table: HashMap<Arc<str>, Vec<Arc<ConsumeQueue>>> = HashMap::default();
+        let mut queue_dirs = Vec::new();
+        for topic in topics.into_iter().flatten() {
+            unfit.others.extend(topic.strange.into_iter().map(|path| (path, "no directory of a queue")));
+            queue_dirs.extend(topic.queues.into_iter().map(|(id, dir)| (Arc::clone(&topic.name), id, dir)));
+            table.insert(topic.name, Vec::new());
         }
-        let all = || found.iter().flat_map(|(_, queues)| queues).flat_map(|(_, _, files)| &files.segments);
-        check_setting(all, file_len)?;
-        let mut table = HashMap::default();
-        for (topic, of_topic) in found {
-            let mut queues = Vec::with_capacity(of_topic.len());
-            for (id, queue_dir, files) in of_topic {
-                interrupt.check().map_err(|_| OpenError::Interrupted)?;
-                let segments = fitting(files, file_len, &mut unfit)?;
-                let (topic, mappings) = (Arc::clone(&topic), Arc::clone(&mappings));
-                let queue = ConsumeQueue::open(topic, id, queue_dir, segments, file_entries, mappings)?;
-                queues.push(Arc::new(queue));
-            }
-            table.insert(topic, queues);
+        let found = for_all(queue_dirs, interrupt, |(topic, id, dir)| {
+            let files = files::named_files(&dir)?;
+            Ok((topic, id, dir, files))
+        })?;
+        check_setting(|| found.iter().flat_map(|(.., files)| &files.segments), file_len)?;
+        let opened = for_all(found, interrupt, |(topic, id, dir, files)| {
+            let mut unfit = Unfit::default();
+            let segments = fitting(files, file_len, &mut unfit)?;
+            let queue = ConsumeQueue::open(Arc::clone(&topic), id, dir, segments, file_entries, Arc::clone(&mappings))?;
+            Ok((topic, queue, unfit))
+        })?;
+        for (topic, queue, of_queue) in opened {
+            unfit.files.extend(of_queue.files);
+            table.entry(topic).or_default().push(Arc::new(queue));
         }
         Ok(Queues {
             dir,
@@ -237,6 +225,68 @@ impl Queues {
     }
 }
 
+/// Opening a queue that is not in memory is a wait for the disk: for its directory, and for the page that it ends in.
+const OPENING_THREADS: usize = 16;
+/// Queues, or topics, that are worth a thread.
+const WORTH_A_THREAD: usize = 64;
+
+/// Does `work` for all items, on several threads where there are many. The results are in the order of the items; of errors, that of
+/// the first item counts.
+fn for_all<T: Send, R: Send>(
+    mut items: Vec<T>,
+    interrupt: &Interrupt,
+    work: impl Fn(T) -> Result<R, OpenError> + Sync,
+) -> Result<Vec<R>, OpenError> {
+    let of_part = |part: Vec<T>| -> Result<Vec<R>, OpenError> {
+        let unless_stopped = |item| {
+            interrupt.check().map_err(|_| OpenError::Interrupted)?;
+            work(item)
+        };
+        part.into_iter().map(unless_stopped).collect()
+    };
+    let part_len = items.len().div_ceil(OPENING_THREADS).max(WORTH_A_THREAD);
+    std::thread::scope(|scope| {
+        let mut others = Vec::new();
+        while items.len() > part_len {
+            let rest = items.split_off(part_len);
+            let part = std::mem::replace(&mut items, rest);
+            let thread = std::thread::Builder::new().name("store-opening".to_owned());
+            let of_part = &of_part;
+            let begun = thread.spawn_scoped(scope, move || of_part(part));
+            others.push(begun.map_err(OpenError::Thread)?);
+        }
+        let last = of_part(items);
+        let mut results = Vec::new();
+        for other in others {
+            results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        results.extend(last?);
+        Ok(results)
+    })
+}
+
+/// The directory of a topic.
+struct TopicDir {
+    name: Arc<str>,
+    /// By id.
+    queues: Vec<(QueueId, PathBuf)>,
+    strange: Vec<PathBuf>,
+}
+
+/// `None` when its name is not one of a topic.
+fn topic_in(dir: PathBuf) -> Result<Option<TopicDir>, OpenError> {
+    let Some(name) = dir.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
+    let mut queues = Vec::new();
+    for queue_dir in files::list_dirs(&dir)? {
+        match queue_dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) {
+            Some(id) => queues.push((QueueId(id), queue_dir)),
+            None => tracing::warn!(path = %queue_dir.display(), "not a queue id; passed over"),
+        }
+    }
+    queues.sort_by_key(|(id, _)| *id);
+    Ok(Some(TopicDir { name: name.into(), queues, strange: files::list_files(&dir)? }))
+}
+
 /// What cannot be used, and why.
 #[derive(Debug, Default)]
 struct Unfit {
@@ -316,6 +366,24 @@ pub fn is_directory_name(topic: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_done_on_several_threads_comes_in_order_and_tells_the_first_error() {
+        let (interrupt, many) = (Interrupt::default(), 10 * OPENING_THREADS * WORTH_A_THREAD);
+        for count in [0, 1, WORTH_A_THREAD, WORTH_A_THREAD + 1, many] {
+            let doubled = for_all((0..count).collect(), &interrupt, |item| Ok(item * 2)).unwrap();
+            assert!(doubled.into_iter().eq((0..count).map(|item| item * 2)), "{count}");
+        }
+        let refused = |item: usize| match item % 1000 {
+            7 => Err(OpenError::Config { key: "item", reason: item.to_string() }),
+            _ => Ok(()),
+        };
+        let error = for_all((0..many).collect(), &interrupt, refused).unwrap_err();
+        assert!(matches!(error, OpenError::Config { reason, .. } if reason == "7"));
+        interrupt.raise();
+        let stopped = for_all((0..many).collect(), &interrupt, |item: usize| Ok(item));
+        assert!(matches!(stopped, Err(OpenError::Interrupted)));
+    }
 
     #[test]
     fn queues_are_found_again() {
