@@ -99,6 +99,17 @@ struct History {
 }
 
 impl History {
+    /// Of a moment between `before` and now, while other threads went on: what may be there by now, and only what was promised before.
+    fn since(&self, before: History) -> History {
+        History {
+            safe: before.safe,
+            min: before.min,
+            min_at_most: self.min_at_most.max(self.min),
+            delivered_for_good: before.delivered_for_good,
+            ..self.clone()
+        }
+    }
+
     fn end(&self) -> u64 {
         self.puts.last().map_or(0, |last| last.end)
     }
@@ -518,8 +529,9 @@ impl Run {
             if left > 0 {
                 left -= 1;
             } else if !disk.is_dead() {
+                let before = history.lock().clone();
                 let image = disk.image(&root, None);
-                let (history, now_ms) = (history.lock().clone(), now.load(Ordering::SeqCst));
+                let (history, now_ms) = (history.lock().since(before), now.load(Ordering::SeqCst));
                 let power_losses = disk.power_losses();
                 *found.lock() = Some(Moment { call: call.to_string(), image, history, now_ms, power_losses });
                 disk.die();
@@ -602,19 +614,19 @@ fn enter(store: &Store, timers: &mut TimerIndex) -> Vec<u64> {
     late
 }
 
-/// What is due, each time's timers by themselves; a file that is lost is made again out of the queue.
+/// What is due, each time's timers by themselves; files that are lost are made again out of the queue.
 fn due(store: &Store, timers: &mut TimerIndex, now_ms: i64) -> io::Result<Vec<Timer>> {
-    let error = match timers.due(now_ms) {
-        Ok(due) => return Ok(due),
-        Err(error) => error,
-    };
-    let Some(times) = timers.lost() else { return Err(error) };
-    let (from, to) = (timers.saved().carried, timers.entered());
-    let lost = timers_of(store)
-        .into_iter()
-        .filter(|timer| (from..to).contains(&timer.offset) && times.contains(&timer.due_ms));
-    timers.restore(&lost.collect::<Vec<_>>())?;
-    timers.due(now_ms)
+    loop {
+        let error = match timers.due(now_ms) {
+            Ok(due) => return Ok(due),
+            Err(error) => error,
+        };
+        let Some(times) = timers.lost() else { return Err(error) };
+        let (from, to) = (timers.saved().carried, timers.entered());
+        let is_lost = |timer: &Timer| (from..to).contains(&timer.offset) && times.contains(&timer.due_ms);
+        let lost: Vec<_> = timers_of(store).into_iter().filter(is_lost).collect();
+        timers.restore(&lost)?;
+    }
 }
 
 /// What a crash has left.
@@ -744,7 +756,9 @@ impl Run {
             .filter(|offset| !history.delivered.contains(offset) && !found.contains(offset))
             .collect();
         assert!(lost.is_empty(), "timers lost: {lost:?} of {waiting:?}, delivered {:?}", history.delivered);
-        history.delivered = history.delivered_for_good.clone();
+        // What comes again is not delivered, and the checkpoint that says so of the others is on the disk by now.
+        history.delivered.retain(|offset| !found.contains(offset));
+        history.delivered_for_good = history.delivered.clone();
     }
 }
 
@@ -867,8 +881,9 @@ fn moments(mode: Mode, seed: u64, steps: usize) -> Vec<Moment> {
     run.place.disk.watch(move |call| {
         let Some(disk) = disk.upgrade() else { return };
         let mut all = all.lock();
+        let before = history.lock().clone();
         let image = disk.image(&root, all.last().map(|last| &last.image));
-        let (history, now_ms) = (history.lock().clone(), now.load(Ordering::SeqCst));
+        let (history, now_ms) = (history.lock().since(before), now.load(Ordering::SeqCst));
         all.push(Moment { call: call.to_string(), image, history, now_ms, power_losses: 0 });
     });
     assert!(run.open());

@@ -415,21 +415,26 @@ impl ScriptedDisk {
 
     /// A sync of a range has ended so.
     fn synced(&self, path: &Path, range: Range<usize>, done: io::Result<()>) -> io::Result<()> {
+        // First: of two syncs at a time, the later one has read the newer bytes.
+        let mut known = self.known.lock();
         let bytes = fs::read(path)?;
         let range = range.start.min(bytes.len())..range.end.min(bytes.len());
         if done.is_err() {
-            self.known.lock().give_up(path, range, &bytes);
+            known.give_up(path, range, &bytes);
         } else if matches!(self.bug, Some(Bug::SavedAheadOf(part)) if part == part_of(path)) {
+            drop(known);
             self.late.lock().syncs.push((path.to_owned(), range, bytes));
         } else {
-            self.known.lock().note(path, range, &bytes);
+            known.note(path, range, &bytes);
         }
         done
     }
 
     /// What there is below `root` at this moment. Files that are as in `before` share their bytes with it.
     pub fn image(&self, root: &Path, before: Option<&Image>) -> Image {
-        let known = self.known.lock().below(root);
+        // Held until all is read: what is renamed meanwhile would be there under neither name.
+        let held = self.known.lock();
+        let known = held.below(root);
         let mut now = Tree::new();
         read_tree(root, Path::new(""), &mut now);
         for (path, node) in &mut now {
@@ -438,6 +443,7 @@ impl ScriptedDisk {
                 node.clone_from(same);
             }
         }
+        drop(held);
         Image { now, known }
     }
 
