@@ -624,7 +624,7 @@ impl ConsumeQueue {
             let is_sound = |offset: u64| {
                 let entry = file.entry(offset);
                 let is_whole = || {
-                    !file.is_across(disk.page_len(), offset) || (file.follows(offset) && belongs(self, offset, &entry))
+                    file.follows(offset) && (!file.is_across(disk.page_len(), offset) || belongs(self, offset, &entry))
                 };
                 entry.is_before(physical) && is_whole()
             };
@@ -650,13 +650,12 @@ impl ConsumeQueue {
         self.drop_files_behind(disk, file.first())
     }
 
-    /// The last entry that is neither lost nor torn as far as its place tells, and its offset: see [`ConsumeQueue::keep_before`].
-    pub fn last_whole(&self, disk: &dyn Disk) -> io::Result<Option<(u64, QueueEntry)>> {
+    /// The last entry that is neither lost nor torn, as far as its place tells, and its offset: see [`ConsumeQueue::keep_before`].
+    pub fn last_whole(&self) -> io::Result<Option<(u64, QueueEntry)>> {
         let Some(last) = self.max().checked_sub(1) else { return Ok(None) };
         let Some(file) = self.file_of(last)? else { return Ok(None) };
-        let is_whole = |offset| !file.is_across(disk.page_len(), offset) || file.follows(offset);
         let mut entries = (file.first()..=last).rev().map(|offset| (offset, file.entry(offset)));
-        Ok(entries.find(|(offset, entry)| entry.is_there() && is_whole(*offset)))
+        Ok(entries.find(|(offset, entry)| entry.is_there() && file.follows(*offset)))
     }
 
     /// Removes the files that begin behind `offset`, durably. Under the flush lock.

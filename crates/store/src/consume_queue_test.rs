@@ -110,6 +110,25 @@ fn a_torn_entry_takes_with_it_what_was_lost_before_it() {
     assert_eq!((queue.max(), queue.next(), queue.end_physical()), (5, 5, 5500));
 }
 
+/// A page got to the disk while an entry was put: its length is there, its place is not.
+#[test]
+fn an_entry_that_was_being_put_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || queue_with(dir.path(), 64);
+    let queue = open();
+    for offset in 0..6 {
+        put(&queue, offset, 5000 + offset * 100);
+    }
+    drop(queue);
+    let path = dir.path().join("T/0").join(segment_name(0));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100..108].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let queue = open();
+    queue.keep_before(&ScriptedDisk::default(), 5500, &|_, _, _| true).unwrap();
+    assert_eq!((queue.max(), queue.end_physical()), (5, 5500));
+}
+
 #[test]
 fn an_offset_that_cannot_be_fills_no_gap() {
     let dir = tempfile::tempdir().unwrap();

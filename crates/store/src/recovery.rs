@@ -277,7 +277,7 @@ fn must_be_rebuilt(files: &[Arc<LogFile>], projection: &Projection, inventory: &
 fn ends_of_queues(files: &[Arc<LogFile>], projection: &Projection) -> io::Result<Vec<ListedQueue>> {
     let mut ends = Vec::new();
     for queue in projection.queues.all() {
-        let Some((last, entry)) = queue.last_whole(&*projection.disk)? else { continue };
+        let Some((last, entry)) = queue.last_whole()? else { continue };
         if belongs(files, projection, &queue, last, &entry)
             || record_bytes(files, projection, entry.physical.0)?.is_none()
         {
