@@ -112,6 +112,10 @@ impl Scrub {
                 }
             }
         };
+        if from + passed == file.len() {
+            // Behind the last record; nobody wants what is there.
+            piece.failed = None;
+        }
         self.next += passed as u64;
         let mut asked = piece.bytes.len();
         if let Some((error, block)) = piece.failed {

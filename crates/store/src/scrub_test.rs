@@ -125,6 +125,27 @@ fn what_the_disk_does_not_give_is_told_as_that() {
     assert_eq!((rounds(&store, scrub, 4), store.stats().scrub_damages), (vec![], 1));
 }
 
+/// A sector behind the last record of a segment, which nobody wants, and damage right behind it.
+#[test]
+fn what_the_disk_does_not_give_behind_the_last_record_hides_nothing() {
+    const LEN: u64 = 256 * 1024;
+    let site = Site::new();
+    let store = Store::open(StoreConfig { segment_len: LEN, message_len_max: 128 * 1024, ..site.config() }).unwrap();
+    // Two to a segment.
+    for _ in 0..5 {
+        put(&store, &[7; 90_000]);
+    }
+    settle(&store);
+    wait_until(|| store.stats().flush_behind == 0);
+    let path = |number: u64| root(&site).join(format!("commitlog/{:020}", number * LEN));
+    site.disk.bad.lock().push((path(0).display().to_string(), 200_000..200_001));
+    flip(&path(1), 500);
+    let lines = rounds(&store, &mut store.scrub(), 2);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let place = format!("path={} at=0 physical={LEN} ", path(1).display());
+    assert!(lines[0].contains(&place) && lines[0].contains("body CRC"), "{lines:#?}");
+}
+
 /// Segments of many pieces and blocks, records across the borders of both, and one longer than a piece.
 #[test]
 fn pieces_fit_together() {
