@@ -569,8 +569,7 @@ impl Pass<'_> {
             return Some(format!("says {} bytes, the record at {physical} has {}", found.entry.len, right.len));
         }
         // A reader gives an entry up whose message is damaged, and a crash may leave the old one but for its tags code, or a half of that.
-        let is_readable = record.check_crc().is_ok();
-        (found.entry.tags_code != right.tags_code && is_readable).then(|| {
+        (found.entry.tags_code != right.tags_code && record.check_crc().is_ok()).then(|| {
             format!(
                 "has the tags code {}, that of the message at {physical} is {}",
                 found.entry.tags_code, right.tags_code
