@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use ferromq_protocol::message::Record;
 use ferromq_protocol::message::record::{BLANK_LEN, blank, stamp_record};
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 use parking_lot::{Mutex, MutexGuard};
@@ -14,9 +15,11 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::allocator::Allocator;
 use crate::clock::Clock;
 use crate::consume_queue::{ConsumeQueue, QueueStanding};
+use crate::disk::PAGE;
 use crate::error::AppendError;
 use crate::health::{Health, HealthCheck};
 use crate::mapped_file::LogFile;
+use crate::recovery::has_torn_text;
 use crate::segments::Segments;
 use crate::stats::Counters;
 use crate::watermarks::Positions;
@@ -144,7 +147,12 @@ impl CommitLog {
         for len in lens {
             let (record, after) = rest.split_at_mut(*len);
             stamp_record(record, QueueOffset(offset), PhysicalOffset(at), store_timestamp);
+            // Inside the file, whose length is a usize.
+            let looks_torn = looks_torn(record, (at - tail.start()) as usize);
             at += *len as u64;
+            if looks_torn {
+                self.positions.looks_torn.store(at, Ordering::Release);
+            }
             offset += step;
             rest = after;
         }
@@ -183,8 +191,13 @@ impl CommitLog {
                 continue;
             }
             let (now, later) = bytes.split_at(bytes.len().min(tail.ready()));
+            let has_zeros = has_zero_at_page_end(now, tail.written());
             self.put(&tail, now)?;
             at += now.len() as u64;
+            if has_zeros {
+                // It may be in some record's text; records begin and end anywhere.
+                self.positions.looks_torn.store(at, Ordering::Release);
+            }
             bytes = later;
             let timestamp = self.positions.written_timestamp.load(Ordering::Relaxed);
             self.publish(&mut tail, at, timestamp, 0, now.len());
@@ -271,4 +284,14 @@ impl CommitLog {
         self.positions.written.store(end, Ordering::Release);
         Ok(tail)
     }
+}
+/// Whether bytes that come to stand at `at` of a segment have a zero at the end of a page, or as the last of them.
+fn has_zero_at_page_end(bytes: &[u8], at: usize) -> bool {
+    let first = (PAGE - 1 - at % PAGE).min(bytes.len());
+    bytes.last() == Some(&0) || bytes[first..].iter().step_by(PAGE).any(|byte| *byte == 0)
+}
+
+/// Whether a record that comes to stand at `at` of a segment would be taken for torn after a power cut.
+fn looks_torn(record: &[u8], at: usize) -> bool {
+    has_zero_at_page_end(record, at) && Record::parse(record).is_ok_and(|record| has_torn_text(&record, at))
 }

@@ -20,7 +20,7 @@ use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 
 use super::*;
 use crate::Clock;
-use crate::disk::LocalDisk;
+use crate::disk::{Disk, LocalDisk};
 use crate::retention::{Hours, Progress, RetentionRules};
 use crate::scripted_disk::{Bug, Dice, Fate, Fault, Image, Part, ScriptedDisk, write_tree};
 use crate::table_change::deleted_topic;

@@ -231,6 +231,97 @@ fn a_record_with_zeros_in_its_properties_is_whole() {
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 10);
 }
 
+/// A process was killed while it copied a record into the log: its body is there, and of its properties the beginning.
+#[test]
+fn a_record_that_was_being_written_at_a_kill_does_not_come_back_without_its_properties() {
+    let text = "UNIQ_KEY\u{1}u1\u{2}TAGS\u{1}TagA\u{2}KEYS\u{1}order-1\u{2}";
+    for missing in [1, 10, 20, text.len()] {
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
+        let store = Store::open(quiet(&site, &disk)).unwrap();
+        store.append(&message(T, 0, b"whole", text)).unwrap();
+        let torn = store.append(&message(T, 0, b"torn", text)).unwrap();
+        settle(&store);
+        drop(store);
+        overwrite(&site, LOG, torn.end.0 - missing as u64, &vec![0; missing]);
+        let store = Store::open(quiet(&site, &disk)).unwrap();
+        assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"whole".to_vec())], "{missing} bytes missing");
+        assert_eq!(store.watermarks().written, torn.physical_offset);
+    }
+}
+
+/// By a write-back that failed before the file system was mounted again, or in a copy of the directory.
+#[test]
+fn a_page_of_properties_that_was_lost_without_a_power_cut_is_noticed() {
+    let text = format!("UNIQ_KEY\u{1}u1\u{2}pad\u{1}{}\u{2}TAGS\u{1}TagA\u{2}", "p".repeat(9000));
+    for followed in [false, true] {
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
+        let config = || StoreConfig { segment_len: 1 << 20, message_len_max: 1 << 20, ..quiet(&site, &disk) };
+        let store = Store::open(config()).unwrap();
+        put(&store, b"whole");
+        store.append(&message(T, 0, b"torn", &text)).unwrap();
+        let mut expected = vec![(0, b"whole".to_vec())];
+        if followed {
+            put(&store, b"behind");
+            expected.push((2, b"behind".to_vec()));
+        }
+        settle(&store);
+        drop(store);
+        overwrite(&site, LOG, 4096, &[0; 4096]);
+        let store = Store::open(config()).unwrap();
+        assert_eq!(read_bodies(&store, T, 0, 0), expected);
+    }
+}
+
+/// Zeros at the ends of pages, as a client sent them: what was synced is there after a power cut, and where nobody knows what was, one
+/// such record takes none of the others with it.
+#[test]
+fn zeros_that_a_client_sent_end_no_log() {
+    let text = format!("UNIQ_KEY\u{1}u1\u{2}zeros\u{1}{}\u{2}", "\0".repeat(3000));
+    for told in [true, false] {
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
+        let config = || StoreConfig { segment_len: 1 << 20, message_len_max: 1 << 20, ..quiet(&site, &disk) };
+        let store = Store::open(config()).unwrap();
+        for _ in 0..10 {
+            store.append(&message(T, 0, b"body", &text)).unwrap();
+        }
+        put(&store, b"last");
+        settle(&store);
+        // Nobody else saves the checkpoint after this sync.
+        store.stop_threads();
+        store.flusher.flush().unwrap();
+        drop(store);
+        disk.power_loss(&root(&site), || true);
+        if !told {
+            std::fs::remove_file(root(&site).join("checkpoint")).unwrap();
+            std::fs::write(root(&site).join("abort"), "1").unwrap();
+        }
+        let store = Store::open(config()).unwrap();
+        assert_eq!(read_bodies(&store, T, 0, 0).len(), 11, "{told}");
+    }
+}
+
+/// A page of properties that got to the disk while it was being filled, and somebody has removed `abort` since.
+#[test]
+fn a_power_cut_is_none_the_less_one_without_its_abort_file() {
+    let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
+    let config = || StoreConfig { segment_len: 1 << 20, message_len_max: 1 << 20, ..quiet(&site, &disk) };
+    let store = Store::open(config()).unwrap();
+    put(&store, b"whole");
+    settle(&store);
+    store.close().unwrap();
+    let store = Store::open(config()).unwrap();
+    let text = format!("pad\u{1}{}\u{2}TAGS\u{1}TagA\u{2}", "p".repeat(5000));
+    let torn = store.append(&message(T, 0, b"torn", &text)).unwrap();
+    settle(&store);
+    drop(store);
+    disk.power_loss(&root(&site), || false);
+    std::fs::remove_file(root(&site).join("abort")).unwrap();
+    overwrite(&site, LOG, 4000, &[0; 96]);
+    let store = Store::open(config()).unwrap();
+    assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"whole".to_vec())]);
+    assert_eq!(store.watermarks().written, torn.physical_offset);
+}
+
 #[test]
 fn a_clock_set_back_does_not_hide_what_was_not_on_the_disk() {
     let (site, disk) = (Site::new(), Arc::default());

@@ -261,11 +261,14 @@ impl Flusher {
         self.segments.sync(&*self.disk, from..to)?;
         let ended = Instant::now();
         syncing.pace.took(ended - began, ended);
-        self.positions.flushed.store(to, Ordering::Release);
         let now = LogEnd { end: written, timestamp };
         let before = std::mem::replace(&mut syncing.seen, now);
         let durable = [now, before].into_iter().find(|seen| seen.end <= to);
         self.checkpoint.log_is_durable(to, durable.map(|seen| seen.timestamp));
+        if from < self.positions.looks_torn.load(Ordering::Acquire) {
+            self.checkpoint.save(&*self.disk)?;
+        }
+        self.positions.flushed.store(to, Ordering::Release);
         if to == written
             && let Some(file) = self.segments.find(to)
         {

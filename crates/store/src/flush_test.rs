@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use ferromq_protocol::QueueOffset;
 
 use super::*;
+use crate::disk::Disk as _;
 use crate::testing::*;
 use crate::{AppendError, CloseError, NotSafe};
 
@@ -49,7 +50,9 @@ fn sync_flush_completes_a_prefix_and_gates_consumers() {
     });
     assert_eq!(failed.load(Ordering::SeqCst), 1);
     assert!(matches!(store.close(), Err(CloseError::Poisoned(_))));
-    assert!(site.dir.path().join("store/abort").exists());
+    // What the disk did not take may be gone from memory, too.
+    let abort = std::fs::read_to_string(site.dir.path().join("store/abort")).unwrap();
+    assert_eq!(crate::abort::crash(abort.lines().nth(1), site.disk.boot_id().as_deref()), Crash::PowerCut);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::abort::AbortFile;
 use crate::error::AppendError;
 
 const CLOSED: u8 = 1;
@@ -29,11 +30,17 @@ pub type HealthCheck = fn(&Health) -> Result<(), AppendError>;
 pub struct Health {
     flags: AtomicU8,
     poison: Mutex<Option<Arc<str>>>,
+    /// Is to say so too: the next open must not count on what was written.
+    abort: Option<AbortFile>,
     /// Each shortage with where it is and what is known of it.
     full: Mutex<Vec<(Shortage, PathBuf, String)>>,
 }
 
 impl Health {
+    pub fn new(abort: AbortFile) -> Health {
+        Health { abort: Some(abort), ..Health::default() }
+    }
+
     /// Whether writes are taken; one relaxed load when they are.
     pub fn check(&self) -> Result<(), AppendError> {
         if self.flags.load(Ordering::Relaxed) == 0 {
@@ -64,7 +71,12 @@ impl Health {
     pub fn poison(&self, reason: String) {
         tracing::error!(reason, "the store refuses writes from now on");
         self.poison.lock().get_or_insert_with(|| reason.into());
-        self.flags.fetch_or(POISONED, Ordering::SeqCst);
+        let before = self.flags.fetch_or(POISONED, Ordering::SeqCst);
+        if before & POISONED == 0
+            && let Some(Err(error)) = self.abort.as_ref().map(AbortFile::distrust)
+        {
+            tracing::error!(%error, "abort cannot be written: a next start on this boot takes what was not synced for written");
+        }
     }
 
     pub fn poison_reason(&self) -> Option<Arc<str>> {

@@ -11,6 +11,7 @@
 //! `unsafe` lives in `mapped_file` and `mapping` alone.
 #![warn(clippy::little_endian_bytes, clippy::host_endian_bytes)]
 
+mod abort;
 mod allocator;
 mod append;
 mod behind;

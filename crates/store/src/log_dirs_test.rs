@@ -396,6 +396,40 @@ fn a_log_does_not_end_in_a_read_only_directory() {
     assert!(disks.dir("old").join(segment_name(0)).exists());
 }
 
+/// The log ends before, or in, a segment that nothing is written to, and others come behind that.
+#[test]
+fn an_end_of_the_log_that_cannot_be_made_removes_nothing() {
+    for damaged in [1, 2] {
+        let disks = Disks::new();
+        let mut count = 0;
+        // Nothing is vouched for.
+        let never = Duration::from_secs(3600);
+        let flush = FlushMode::Async { interval: never, least_pages: 0, thorough_interval: never };
+        let config = || StoreConfig {
+            flush: flush.clone(),
+            queue_flush_interval: never,
+            queue_flush_thorough_interval: never,
+            read_only_log_dirs: vec![disks.dir("old")],
+            ..disks.config(&["a"])
+        };
+        std::fs::create_dir_all(disks.dir("old")).unwrap();
+        let store = Store::open(config()).unwrap();
+        fill(&store, &mut count, 4);
+        drop(store);
+        let name = |dir: &str, number: u64| disks.dir(dir).join(segment_name(LEN * number));
+        std::fs::rename(name("a", 2), name("old", 2)).unwrap();
+        let before = disks.segments("a");
+        assert!(before.contains(&3), "{before:?}");
+        let path = name(if damaged == 2 { "old" } else { "a" }, damaged);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[90] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let error = disks.refused(config()).to_string();
+        assert!(error.contains(&segment_name(LEN * 2)), "{error}");
+        assert_eq!(disks.segments("a"), before);
+    }
+}
+
 #[test]
 fn a_directory_that_takes_nothing_is_passed_over() {
     for error in [libc::ENOSPC, libc::EIO, libc::EROFS, libc::ENOENT] {

@@ -20,7 +20,7 @@ use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ use crate::mapping::Mapping;
 
 /// Most bytes prepared in one go: a quarter of a millisecond of work where memory is dear.
 pub const CHUNK_MAX: usize = 64 * 1024;
+/// A record's length, without which it is none.
+const HEAD_LEN: usize = 4;
 /// Bytes that a processor brings from memory at once, and how often it is asked to for one range: it goes on by itself.
 const CACHE_LINE: usize = 64;
 const EXPECTED_LINES_MAX: usize = 32;
@@ -212,12 +214,17 @@ impl LogFile {
         let at = self.written.load(Ordering::Relaxed);
         let prepared = self.prepared();
         assert!(bytes.len() <= prepared.saturating_sub(at), "append of {} bytes at {at} of {prepared}", bytes.len());
+        let (head, rest) = bytes.split_at(bytes.len().min(HEAD_LEN));
         // SAFETY: `at..at + bytes.len()` lies below `prepared` (asserted above), which is at most the mapping's length. It
         // is at or beyond `written`, where no slice reaches: slices end below `written`, and `retract` lowers it only when
         // none is left. The claim keeps every other append out, and `prepare` writes beyond `prepared` only. `bytes` does
         // not overlap: it is the caller's memory or below `written`.
         unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(at), bytes.len());
+            let to = self.map.as_mut_ptr().add(at);
+            std::ptr::copy_nonoverlapping(rest.as_ptr(), to.add(head.len()), rest.len());
+            // A process killed in between leaves nothing that looks like a record: not even the compiler puts the length first.
+            compiler_fence(Ordering::Release);
+            std::ptr::copy_nonoverlapping(head.as_ptr(), to, head.len());
         }
         self.map.check().map_err(|error| named(&self.path, error))?;
         self.written.store(at + bytes.len(), Ordering::Release);

@@ -20,6 +20,7 @@ use ferromq_protocol::message::{ParsedRecord, Record, RecordError};
 use foldhash::HashMap;
 use memchr::memmem;
 
+use crate::abort::Crash;
 use crate::checkpoint::{Checkpoint, CheckpointContent};
 use crate::consume_queue::{ConsumeQueue, Put, QueueExtent};
 use crate::disk::{Disk, PAGE};
@@ -111,14 +112,13 @@ impl OnDisk {
     }
 }
 
-/// Recovers after a clean stop or a crash, in which `power_went` or may have. Nobody else uses the parts meanwhile.
+/// Recovers after a clean stop or a crash. Nobody else uses the parts meanwhile.
 pub fn recover(
     segments: &Segments,
     projection: &Projection,
     checkpoint: &Checkpoint,
     inventory: &Inventory,
-    clean: bool,
-    power_went: bool,
+    crash: Crash,
     interrupt: &Interrupt,
 ) -> io::Result<RecoveryOutcome> {
     let began = Instant::now();
@@ -131,7 +131,7 @@ pub fn recover(
     let log_min = first.start();
     let on_disk = OnDisk::told_by(checkpoint, inventory);
     let known = known_projected(&files, projection, checkpoint)?;
-    let clean = clean && !goes_on_behind(&files, projection, checkpoint)?;
+    let clean = crash == Crash::None;
     if inventory.is_lost() {
         tracing::error!(path = %inventory.path().display(), "the list of queues and index files is missing or damaged: the whole log is read, in case one of them is missing");
         projection.index.iter().for_each(|index| index.drop_all());
@@ -159,7 +159,7 @@ pub fn recover(
         keep_before(&files, projection, start.queues)?;
     }
     let went_on = log_min > inventory.found().log_min;
-    let mut scan = scan(&files, projection, start, on_disk, power_went, interrupt)?;
+    let mut scan = scan(&files, projection, start, on_disk, crash, interrupt)?;
     let mut lacking = lacking(&inventory.found().queues, projection, went_on, &scan)?;
     if (scan.gap || !lacking.is_empty()) && start.queues > log_min {
         for (listed, found) in &lacking {
@@ -173,7 +173,7 @@ pub fn recover(
         begin_again(checkpoint, disk, Start { queues: log_min, ..start }, known)?;
         keep_before(&files, projection, log_min)?;
         let start = Start { queues: log_min, index: u64::MAX };
-        scan = self::scan(&files, projection, start, on_disk, power_went, interrupt)?;
+        scan = self::scan(&files, projection, start, on_disk, crash, interrupt)?;
         lacking = self::lacking(&inventory.found().queues, projection, went_on, &scan)?;
     }
     // Zeros in the place of something that was lost while it was read are no end.
@@ -227,9 +227,9 @@ pub fn recover(
 }
 
 /// Whether the log goes on behind what an orderly stop has left: somebody has removed `abort`.
-fn goes_on_behind(files: &[Arc<LogFile>], projection: &Projection, checkpoint: &Checkpoint) -> io::Result<bool> {
+pub fn goes_on_behind(segments: &Segments, projection: &Projection, checkpoint: &Checkpoint) -> io::Result<bool> {
     let Some(found) = checkpoint.found() else { return Ok(false) };
-    let goes_on = record_bytes(files, projection, found.queues)?.is_some();
+    let goes_on = record_bytes(&segments.all(), projection, found.queues)?.is_some();
     if goes_on {
         tracing::warn!(
             from = found.queues,
@@ -545,16 +545,57 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// Whether nothing of a record was lost, as far as that can be told. What was written stays written until the power goes.
-fn is_whole(record: &Record<'_>, at: usize, on_disk: OnDisk, power_went: bool) -> bool {
-    record.check_crc().is_ok() && (on_disk.covers_whole(record) || !power_went || !has_torn_text(record, at))
+/// What can be told of a record by its CRC, the zeros in its text, and what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Whole,
+    /// A page of its properties is zeros; a whole record follows.
+    PassedOver,
+    Broken,
+}
+
+impl Condition {
+    fn of(
+        record: &Record<'_>,
+        segment: &Segment<'_>,
+        at: usize,
+        on_disk: OnDisk,
+        crash: Crash,
+    ) -> io::Result<Condition> {
+        if record.check_crc().is_err() {
+            return Ok(Condition::Broken);
+        }
+        let is_suspect = match crash {
+            // Pages are lost without the power going, too: by a write-back that failed, in a copy of the directory.
+            Crash::None | Crash::Kill => has_lost_properties(record, at) || has_unwritten_end(record),
+            Crash::PowerCut | Crash::Unknown => has_torn_text(record, at),
+        };
+        if !is_suspect || on_disk.covers_whole(record) {
+            return Ok(Condition::Whole);
+        }
+        if crash == Crash::PowerCut && !matches!(on_disk, OnDisk::Untold) {
+            return Ok(Condition::Broken);
+        }
+        // It may be old, or nothing may have been lost: it does not take with it what follows, nor is it torn by one zero that a client
+        // may have sent.
+        Ok(match segment.whole_record_at(at + record.record_len())? {
+            None => Condition::Broken,
+            Some(_) if has_lost_properties(record, at) => Condition::PassedOver,
+            Some(_) => Condition::Whole,
+        })
+    }
 }
 
 /// Whether a page that holds a part of the record's topic or properties was lost, or got to the disk while it was being filled. The CRC covers the
 /// body only; but what was not written reads as zeros (segments are allocated zeroed, and the rest of one is zeroed when it is cut). So does
 /// what ends with a zero at the end of a page, and that a client may have sent.
-fn has_torn_text(record: &Record<'_>, at: usize) -> bool {
+pub fn has_torn_text(record: &Record<'_>, at: usize) -> bool {
     record.topic().contains('\0') || properties_by_page(record, at).any(|piece| piece.last() == Some(&0))
+}
+
+/// Whether the record was still being put into the log when its process was killed: that ends with its last byte.
+fn has_unwritten_end(record: &Record<'_>) -> bool {
+    record.topic().contains('\0') || record.properties_bytes().last() == Some(&0)
 }
 
 /// Whether a whole page of the record's properties is zeros.
@@ -576,7 +617,7 @@ fn scan(
     projection: &Projection,
     start: Start,
     on_disk: OnDisk,
-    power_went: bool,
+    crash: Crash,
     interrupt: &Interrupt,
 ) -> io::Result<Scan> {
     let (begin, last) = border_before(files, projection, start.queues.min(start.index))?;
@@ -591,9 +632,13 @@ fn scan(
             interrupt.check()?;
             let physical = file.start() + at as u64;
             let found = segment.record_at(at)?;
+            let condition = match &found {
+                Ok(ParsedRecord::Record(record)) => Condition::of(record, &segment, at, on_disk, crash)?,
+                _ => Condition::Broken,
+            };
             match &found {
                 Ok(ParsedRecord::Blank { .. }) => break,
-                Ok(ParsedRecord::Record(record)) if is_whole(record, at, on_disk, power_went) => {
+                Ok(ParsedRecord::Record(record)) if condition == Condition::Whole => {
                     let text = record.properties();
                     let properties = EntryProperties::of(&text);
                     if physical >= start.queues {
@@ -614,7 +659,13 @@ fn scan(
                 }
                 _ => {
                     let next_file = files.get(index + 1).and_then(|next| Segment::of(next, projection));
-                    let Some(next) = behind_damage(&segment, at, next_file.as_ref(), on_disk, interrupt)? else {
+                    let next = match &found {
+                        Ok(ParsedRecord::Record(record)) if condition == Condition::PassedOver => {
+                            Some(at + record.record_len())
+                        }
+                        _ => behind_damage(&segment, at, next_file.as_ref(), on_disk, interrupt)?,
+                    };
+                    let Some(next) = next else {
                         scan.end = physical;
                         return Ok(scan);
                     };
@@ -693,14 +744,23 @@ fn behind_damage(
 /// Ends the log at `end`: later files go, and nothing old is left behind the end in its file.
 fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) -> io::Result<()> {
     // A file that begins exactly at the end is the next to be written; those after it hold nothing.
+    let behind = segments.split_off(end + 1);
+    let last = segments.last().filter(|last| end < last.end());
+    // Before the first one goes.
+    if let Some(file) = behind.iter().find(|file| file.is_read_only()) {
+        let path = file.path().display();
+        return Err(io::Error::other(format!(
+            "the log ends at {end}; {path} is behind that, in a directory that nothing is written to: move it away"
+        )));
+    }
+    if let Some(last) = last.as_ref().filter(|last| last.is_read_only()) {
+        let path = last.path().display();
+        return Err(io::Error::other(format!(
+            "the log ends at {end} in {path}, and nothing is written to that directory: take it out of readOnlyCommitLogStorePaths until the file is full"
+        )));
+    }
     // The last one first: what a crash leaves has no gap.
-    for file in segments.split_off(end + 1).into_iter().rev() {
-        if file.is_read_only() {
-            let path = file.path().display();
-            return Err(io::Error::other(format!(
-                "the log ends at {end}; {path} is behind that, in a directory that nothing is written to: move it away"
-            )));
-        }
+    for file in behind.into_iter().rev() {
         tracing::warn!(path = %file.path().display(), end, "removed a log file behind the end of the log");
         files::remove_file(&*projection.disk, file.path())?;
         if let Some(dir) = file.path().parent() {
@@ -708,17 +768,7 @@ fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) 
             projection.disk.sync_dir(dir)?;
         }
     }
-    let Some(last) = segments.last() else { return Ok(()) };
-    if end >= last.end() {
-        return Ok(());
-    }
-    if last.is_read_only() {
-        let path = last.path().display();
-        let reason = format!(
-            "the log ends at {end} in {path}, and nothing is written to that directory: take it out of readOnlyCommitLogStorePaths until the file is full"
-        );
-        return Err(io::Error::other(reason));
-    }
+    let Some(last) = last else { return Ok(()) };
     // In the file, whose length is a usize.
     let at = (end - last.start()) as usize;
     let dirty = match Segment::of(&last, projection) {

@@ -10,7 +10,6 @@ mod writing;
 pub use round::Round;
 pub use writing::Want;
 
-use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::abort::{self, AbortFile, Crash};
 use crate::allocator::Allocator;
 use crate::checkpoint::Checkpoint;
 use crate::commit_log::CommitLog;
 use crate::config::{FlushMode, StoreConfig};
-use crate::disk::Disk;
 use crate::dispatch::Dispatcher;
 use crate::error::{CloseError, OpenError};
 use crate::files;
@@ -97,7 +96,8 @@ impl Store {
         make_dir(&config.root)?;
         let lock = DirectoryLock::take(&config.root)?;
         let mut side_locks = log_dirs.lock_present()?;
-        let (abort, checkpoint) = (config.root.join("abort"), config.root.join("checkpoint"));
+        let abort = AbortFile::at(Arc::clone(&disk), config.root.join("abort"));
+        let checkpoint = config.root.join("checkpoint");
         let set_aside =
             |path: &Path, why| files::set_aside(&*disk, &config.root, path, why).map_err(OpenError::io("open", path));
         if checkpoint.is_dir() {
@@ -117,7 +117,7 @@ impl Store {
             make_dir(&dir)?;
             side_locks.extend(SideLock::take(&dir)?);
         }
-        let clean = !abort.exists();
+        let clean = !abort.path().exists();
         if !clean {
             tracing::info!(root = %config.root.display(), "the store was not closed in order; it is checked before it opens");
         }
@@ -126,8 +126,8 @@ impl Store {
         if graves.exists() && !graves.is_dir() {
             set_aside(&graves, "no directory")?;
         }
-        if abort.is_dir() {
-            set_aside(&abort, "a directory in place of a file")?;
+        if abort.path().is_dir() {
+            set_aside(abort.path(), "a directory in place of a file")?;
         }
         let graves = Graves::open(&*disk, config.queues_path(), clean)?;
         let queues = Arc::new(Queues::open(
@@ -148,15 +148,32 @@ impl Store {
             delay_levels: config.delay_levels.clone(),
             disk: Arc::clone(&disk),
         });
-        // Before anything is put: an open that does not come to its end is a crash to the next one.
-        let (boot, abort_boot) = (disk.boot_id(), if clean { disk.boot_id() } else { boot_of(&abort) });
-        let write_abort = |boot: &Option<String>| {
-            write_abort(&*disk, &abort, boot.as_deref())
-                .and_then(|()| disk.sync_dir(&config.root))
-                .map_err(OpenError::io("write", &abort))
+        let recover_failed = |source| {
+            if config.interrupt.is_raised() {
+                OpenError::Interrupted
+            } else {
+                OpenError::io("recover", &config.root)(source)
+            }
         };
-        write_abort(&abort_boot)?;
-        if !clean {
+        let boot = disk.boot_id();
+        // What an open that does not come to its end leaves to the next one.
+        let (crash, found_boot) = if !clean {
+            let found_boot = abort.boot();
+            (abort::crash(found_boot.as_deref(), boot.as_deref()), found_boot)
+        } else if recovery::goes_on_behind(&segments, &projection, &checkpoint).map_err(recover_failed)? {
+            (Crash::PowerCut, Some(abort::DISTRUST.to_owned()))
+        } else {
+            (Crash::None, boot.clone())
+        };
+        let write_abort = |boot: &Option<String>| {
+            abort
+                .write(boot.as_deref())
+                .and_then(|()| disk.sync_dir(&config.root))
+                .map_err(OpenError::io("write", abort.path()))
+        };
+        // Before anything is put: an open that does not come to its end is a crash to the next one.
+        write_abort(&found_boot)?;
+        if crash != Crash::None {
             // Names that a process before this one did not get to make durable: what comes into those files counts on them. Those of
             // queues are synced with their entries.
             let index_dir = config.index_enabled.then(|| index::dir_of(&config.root));
@@ -164,24 +181,16 @@ impl Store {
                 disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
             }
         }
-        let power_went = abort_boot.is_none() || abort_boot != boot;
-        let recovered =
-            recovery::recover(&segments, &projection, &checkpoint, &inventory, clean, power_went, &config.interrupt)
-                .map_err(|source| {
-                    if config.interrupt.is_raised() {
-                        OpenError::Interrupted
-                    } else {
-                        OpenError::io("recover", &config.root)(source)
-                    }
-                })?;
-        if abort_boot != boot {
+        let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, crash, &config.interrupt)
+            .map_err(recover_failed)?;
+        if found_boot != boot {
             // Not before what the power's going has left is cut off.
             write_abort(&boot)?;
         }
 
         let sync_flush = matches!(config.flush, FlushMode::Sync { .. });
         let positions = Arc::new(Positions::new(recovered.end, sync_flush, recovered.last_timestamp));
-        let health = Arc::new(Health::default());
+        let health = Arc::new(Health::new(abort));
         let counters = Arc::new(Counters::default());
         let allocator = Arc::new(Allocator::new(
             Arc::clone(&log_dirs),
@@ -411,25 +420,6 @@ fn tail_segment(segments: &Segments, allocator: &Allocator, end: u64) -> io::Res
     let file = Arc::new(allocator.begin(end)?);
     segments.push(Arc::clone(&file));
     Ok(file)
-}
-
-/// The abort file: it exists while the store is open, and holds the process id as Java's does, and behind that since which start of the
-/// machine all that was written to the store is there, if that is known.
-fn write_abort(disk: &dyn Disk, abort: &Path, boot: Option<&str>) -> io::Result<()> {
-    let file = match disk.create(abort, 0) {
-        // Never without one: this open has not checked anything yet.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => OpenOptions::new().write(true).open(abort)?,
-        made => made?,
-    };
-    file.set_len(0)?;
-    let content = format!("{}\n{}", std::process::id(), boot.unwrap_or_default());
-    disk.write(abort, &file, content.as_bytes(), 0)?;
-    disk.sync_file(abort, &file)
-}
-
-fn boot_of(abort: &Path) -> Option<String> {
-    let content = std::fs::read_to_string(abort).ok()?;
-    content.lines().nth(1).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -32,6 +32,9 @@ pub struct Positions {
     /// the record being below the `written` read afterwards.
     pub written_timestamp: AtomicI64,
     pub flushed: AtomicU64,
+    /// End of the last record that looks torn though it is not, by the zeros that a client sent; written under the log's lock. After a
+    /// power cut only the checkpoint can say that it is whole: it is saved before `flushed` reaches this.
+    pub looks_torn: AtomicU64,
     /// Records before it were dispatched; but for what is behind, see [`Positions::projected`].
     pub dispatched: AtomicU64,
     pub dispatched_timestamp: AtomicI64,
@@ -49,6 +52,7 @@ impl Positions {
             written: AtomicU64::new(end),
             written_timestamp: AtomicI64::new(last_timestamp),
             flushed: AtomicU64::new(end),
+            looks_torn: AtomicU64::new(0),
             dispatched: AtomicU64::new(end),
             dispatched_timestamp: AtomicI64::new(last_timestamp),
             missing: AtomicU64::new(NONE),
