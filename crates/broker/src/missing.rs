@@ -29,7 +29,7 @@ pub(crate) fn look_up_entry(
     queue: QueueId,
     at: QueueOffset,
 ) -> Result<Option<QueueEntry>, ReadError> {
-    match store.queue_entry(topic, queue, at, Effort::Full) {
+    match store.sound_entry(topic, queue, at) {
         Ok(Some(entry)) => return Ok(Some(entry)),
         Ok(None) if store.queue_bounds(topic, queue).is_some_and(|bounds| at >= bounds.min) => {
             error!(topic, %queue, queue_offset = %at, "{what} was lost from the log and is left out");

@@ -14,7 +14,7 @@ use crate::config::StoreConfig;
 use crate::consume_queue::{ConsumeQueue, try_partition_point};
 use crate::disk::Disk;
 use crate::looking::{Effort, Look, ReadError};
-use crate::mending::Mender;
+use crate::mending::{Mender, is_message};
 use crate::projection::Projection;
 use crate::queue_file::{ENTRY_LEN, QueueEntry};
 use crate::queues::Queues;
@@ -322,6 +322,27 @@ impl Reader {
         run.file.check()?;
         outcome.suggest_slave = log_end.saturating_sub(examined) > self.limits.in_memory_bytes;
         Ok(())
+    }
+
+    /// The entry of a queue at an offset for who goes by entries and not by pulls: one that does not lead to its message is put right first.
+    /// What cannot be read is told by who reads the message.
+    pub fn sound_entry(
+        &self,
+        look: &Look<'_>,
+        queue: &ConsumeQueue,
+        offset: u64,
+    ) -> Result<Option<QueueEntry>, ReadError> {
+        let Some(entry) = queue.look_up(look, offset)?.filter(|entry| !entry.is_filler()) else { return Ok(None) };
+        let leads = match self.segments.record_at(look, entry.physical.0) {
+            Err(_) => true,
+            Ok(Some(bytes)) => !self.mender.is_old(&entry) || is_message(&bytes, queue, offset, &entry),
+            Ok(None) => !self.mender.is_nowhere(queue, offset, &entry),
+        };
+        if leads {
+            return Ok(Some(entry));
+        }
+        self.mender.put_right(look, queue, offset, &entry)?;
+        Ok(queue.look_up(look, offset)?.filter(|entry| !entry.is_filler()))
     }
 
     /// A look at the disk of the store.

@@ -191,6 +191,26 @@ fn a_damaged_entry_is_put_right_by_who_reads_it() {
     }
 }
 
+/// Delays and timers go by entries.
+#[test]
+fn a_damaged_entry_is_put_right_by_who_waits_for_its_message() {
+    let site = filled(true);
+    let store = open(&site);
+    let right = store.queue_entry(T, QueueId(1), QueueOffset(5), Effort::Full).unwrap().unwrap();
+    store.close().unwrap();
+    let path = root(&site).join("consumequeue/TopicT/1/00000000000000000000");
+    let whole = fs::read(&path).unwrap();
+    for byte in [0, 7, 11] {
+        let mut entries = whole.clone();
+        entries[100 + byte] ^= 0x40;
+        fs::write(&path, entries).unwrap();
+        let store = open(&site);
+        let found = store.sound_entry(T, QueueId(1), QueueOffset(5)).unwrap();
+        assert_eq!(found, Some(right), "byte {byte}");
+        store.close().unwrap();
+    }
+}
+
 /// Who pulls gets everything else, in the same pulls; and the damage is named once.
 #[test]
 fn a_damaged_message_hides_none_behind_it() {

@@ -58,6 +58,18 @@ impl Store {
         Ok(entry.filter(|entry| !entry.is_filler()))
     }
 
+    /// [`Store::queue_entry`] for who waits for its message: an entry that does not lead to it is put right, if the log has it. May wait for
+    /// the disk.
+    pub fn sound_entry(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        offset: QueueOffset,
+    ) -> Result<Option<QueueEntry>, ReadError> {
+        let Some(queue) = self.queues.find(topic, queue_id) else { return Ok(None) };
+        self.reader.sound_entry(&self.reader.look(Effort::Full), &queue, offset.0)
+    }
+
     /// When the message at an offset was stored, in milliseconds.
     pub fn store_time_at(
         &self,
