@@ -269,6 +269,12 @@ impl Disk for ScriptedDisk {
             _ => bytes,
         };
         LocalDisk.write(path, file, part, at)?;
+        // Dirty again, though it be with the same bytes.
+        let written = at..at + part.len() as u64;
+        self.known.lock().given_up.retain(|(of, from, bytes)| {
+            let lost = *from as u64..(from + bytes.len()) as u64;
+            of != path || lost.end <= written.start || written.end <= lost.start
+        });
         done
     }
 

@@ -89,15 +89,17 @@ impl CheckpointFile {
     pub fn open(disk: &dyn Disk, dir: &Path) -> io::Result<(CheckpointFile, TimerCheckpointContent)> {
         let path = path_in(dir);
         let mut bytes = Vec::with_capacity(FILE_LEN);
-        let found = match File::open(&path) {
+        let found = match OpenOptions::new().read(true).write(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => TimerCheckpointContent::Nothing,
             opened => {
                 let file = opened?;
-                // A save before a kill may have got no further than into memory.
-                disk.sync_file(&path, &file).map_err(sync_failed)?;
                 let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(FILE_LEN);
                 bytes.resize(len, 0);
                 disk.read(&path, &file, &mut bytes, 0)?;
+                // A save before a kill may have got no further than into memory. If its sync failed, another one alone would write
+                // nothing: what a failed one has not written counts as written.
+                disk.write(&path, &file, &bytes, 0)?;
+                disk.sync_file(&path, &file).map_err(sync_failed)?;
                 TimerCheckpointContent::in_file(&bytes)
             }
         };
