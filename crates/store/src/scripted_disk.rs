@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2};
 use parking_lot::Mutex;
 
 use crate::disk::{PAGE, sync_failed};
@@ -599,6 +600,17 @@ impl Image {
     }
 }
 
+/// Whether a record begins there.
+fn is_head(bytes: &[u8]) -> bool {
+    let magic = bytes.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    magic.is_some_and(|magic| [MAGIC_V1, MAGIC_V2].contains(&magic))
+}
+
+/// Of the record that begins there.
+fn stated_len(bytes: &[u8]) -> usize {
+    bytes.first_chunk().map_or(0, |len| u32::from_be_bytes(*len) as usize)
+}
+
 fn lose_pages(path: &Path, bytes: &mut Vec<u8>, synced: &[u8], fate: &mut Fate<'_>) {
     let part = part_of(path);
     // What the checkpoint uses is in one sector, which no device tears.
@@ -625,6 +637,13 @@ fn lose_pages(path: &Path, bytes: &mut Vec<u8>, synced: &[u8], fate: &mut Fate<'
             let torn = first + dice.below(last - first + 1);
             // What is changed in place is changed word by word.
             let torn = if matches!(part, Part::Queues | Part::Index) { torn - torn % 4 } else { torn };
+            // A record's length is put when the rest of it is there.
+            if part == Part::Log
+                && let Some(head) = (first.saturating_sub(3)..torn).rev().find(|at| is_head(&now[*at..]))
+                && head + stated_len(&now[head..]) > torn
+            {
+                now[head..head + 4].copy_from_slice(&before[head..head + 4]);
+            }
             now[torn..].copy_from_slice(&before[torn..]);
         }
     }
