@@ -179,9 +179,8 @@ impl Place {
         self.disk_root().join("store")
     }
 
-    /// Not where `storeCheck` looks for it: it knows other timers.
     fn timers(&self) -> PathBuf {
-        self.disk_root().join("timers")
+        self.root().join("timers")
     }
 
     /// Nothing gets to the disk by itself: steps decide.
