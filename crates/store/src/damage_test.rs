@@ -553,7 +553,7 @@ fn a_segment_whose_name_a_kill_left_in_memory_is_there_after_a_power_loss() {
         put(&store, b"flushed");
         store.flusher.flush().unwrap();
         drop(store);
-        disk.power_loss(&root(&site), || true);
+        disk.power_loss(site.dir.path(), || true);
         let store = Store::open(quiet(&site, &disk)).unwrap();
         assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"flushed".to_vec())], "after {steps} steps");
     }

@@ -24,6 +24,15 @@ pub fn make_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.sync_dir(parent.unwrap_or(Path::new(".")))
 }
 
+/// Makes the name of `dir` durable, if the directory that it is in may be opened.
+pub fn sync_name(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match disk.sync_dir(parent.unwrap_or(Path::new("."))) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
 /// A file of a run of segments.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SegmentPath {

@@ -94,6 +94,10 @@ impl Store {
             files::make_dir(&*disk, dir).map_err(|source| OpenError::NotWritable { path: dir.to_owned(), source })
         };
         make_dir(&config.root)?;
+        // A process before this one may have made them, and ended before their names were on the disk.
+        for dir in log_dirs.writable().iter().filter(|dir| dir.is_dir()).chain([&config.root]) {
+            files::sync_name(&*disk, dir).map_err(OpenError::io("sync the directory of", dir))?;
+        }
         let lock = DirectoryLock::take(&config.root)?;
         let mut side_locks = log_dirs.lock_present()?;
         let abort = AbortFile::at(Arc::clone(&disk), config.root.join("abort"));
