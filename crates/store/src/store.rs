@@ -400,10 +400,9 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if self.health.close() {
-            self.stop_threads();
-            self.flusher.abandon();
-        }
+        self.health.close();
+        self.stop_threads();
+        self.flusher.abandon();
     }
 }
 
