@@ -19,9 +19,9 @@ use crate::disk::PAGE;
 use crate::error::AppendError;
 use crate::health::{Health, HealthCheck};
 use crate::mapped_file::LogFile;
-use crate::recovery::has_torn_text;
 use crate::segments::Segments;
 use crate::stats::Counters;
+use crate::torn_text::has_torn_text;
 use crate::watermarks::Positions;
 
 /// Where records went.
@@ -285,6 +285,7 @@ impl CommitLog {
         Ok(tail)
     }
 }
+
 /// Whether bytes that come to stand at `at` of a segment have a zero at the end of a page, or as the last of them.
 fn has_zero_at_page_end(bytes: &[u8], at: usize) -> bool {
     let first = (PAGE - 1 - at % PAGE).min(bytes.len());

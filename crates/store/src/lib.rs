@@ -59,6 +59,7 @@ mod store;
 mod table_change;
 mod timer_checkpoint;
 mod timer_index;
+mod torn_text;
 mod waiters;
 mod walk;
 mod watermarks;

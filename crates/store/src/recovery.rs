@@ -23,7 +23,7 @@ use memchr::memmem;
 use crate::abort::Crash;
 use crate::checkpoint::{Checkpoint, CheckpointContent};
 use crate::consume_queue::{ConsumeQueue, Put, QueueExtent};
-use crate::disk::{Disk, PAGE};
+use crate::disk::Disk;
 use crate::entry_properties::EntryProperties;
 use crate::files;
 use crate::index::{DurableExtent, Repair};
@@ -35,6 +35,7 @@ use crate::projection::Projection;
 use crate::queue_file::QueueEntry;
 use crate::segments::{self, Segments};
 use crate::table_change::deleted_topic;
+use crate::torn_text::{has_lost_properties, has_torn_text, has_unwritten_end};
 use crate::walk;
 
 /// A search in a damaged part looks at so much at once, and then whether it is to be given up.
@@ -584,31 +585,6 @@ impl Condition {
             Some(_) => Condition::Whole,
         })
     }
-}
-
-/// Whether a page that holds a part of the record's topic or properties was lost, or got to the disk while it was being filled. The CRC covers the
-/// body only; but what was not written reads as zeros (segments are allocated zeroed, and the rest of one is zeroed when it is cut). So does
-/// what ends with a zero at the end of a page, and that a client may have sent.
-pub fn has_torn_text(record: &Record<'_>, at: usize) -> bool {
-    record.topic().contains('\0') || properties_by_page(record, at).any(|piece| piece.last() == Some(&0))
-}
-
-/// Whether the record was still being put into the log when its process was killed: that ends with its last byte.
-fn has_unwritten_end(record: &Record<'_>) -> bool {
-    record.topic().contains('\0') || record.properties_bytes().last() == Some(&0)
-}
-
-/// Whether a whole page of the record's properties is zeros.
-pub fn has_lost_properties(record: &Record<'_>, at: usize) -> bool {
-    properties_by_page(record, at).skip(1).any(|piece| piece.iter().all(|byte| *byte == 0))
-}
-
-/// The first piece ends with the page that the properties begin in.
-fn properties_by_page<'a>(record: &'a Record<'_>, at: usize) -> impl Iterator<Item = &'a [u8]> {
-    let text = record.properties_bytes();
-    let begin = at + record.record_len() - text.len();
-    let (first, rest) = text.split_at((begin.next_multiple_of(PAGE) - begin).min(text.len()));
-    std::iter::once(first).chain(rest.chunks(PAGE))
 }
 
 /// Goes through the records from the last border before the start on.

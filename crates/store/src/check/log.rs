@@ -10,8 +10,8 @@ use super::CheckError;
 use super::report::{Part, Report};
 use super::window::{Window, is_blank};
 use crate::files;
-use crate::recovery::has_lost_properties;
 use crate::segments::stated_len;
+use crate::torn_text::has_lost_properties;
 use crate::walk::{LogItem, record_at};
 
 /// Read at a time by who reads on, and by who looks here and there.
