@@ -16,18 +16,21 @@ pub fn make_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
+    if let Some(parent) = parent_of(dir) {
         make_dir(disk, parent)?;
     }
     disk.make_dir(dir)?;
-    disk.sync_dir(parent.unwrap_or(Path::new(".")))
+    disk.sync_dir(parent_of(dir).unwrap_or(Path::new(".")))
+}
+
+/// The directory that has the name of `dir`, if a path can say it.
+fn parent_of(dir: &Path) -> Option<&Path> {
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty())
 }
 
 /// Makes the name of `dir` durable, if the directory that it is in may be opened.
 pub fn sync_name(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    match disk.sync_dir(parent.unwrap_or(Path::new("."))) {
+    match disk.sync_dir(parent_of(dir).unwrap_or(Path::new("."))) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
     }
