@@ -10,7 +10,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 
 use crate::binary_fields::{Entries, patch_len};
-use crate::json_fields::{Members, Places, decimal, write_escaped};
+use crate::json_fields::{Members, Places, decimal, is_plain, write_escaped};
 use crate::serialization::Serialization;
 use crate::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
@@ -294,6 +294,7 @@ impl<'a> FieldWriter<'a> {
 
     /// Writes one field. Its name is one of ours, which needs no escapes.
     pub fn field<V: FieldValue>(&mut self, name: &'static str, value: &V) {
+        debug_assert!(is_plain(name), "{name}");
         self.write(name, false, !V::IS_PLAIN, |out| value.encode(out));
     }
 

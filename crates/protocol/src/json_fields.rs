@@ -137,11 +137,18 @@ pub(crate) fn decimal<T>(value: i64, take: impl FnOnce(&str) -> T) -> T {
     take(str::from_utf8(&digits[at..]).unwrap_or_default())
 }
 
+/// Whether text is ASCII that nobody escapes.
+pub(crate) fn is_plain(text: &str) -> bool {
+    // Looked at whole, several bytes at a time.
+    let bytes = text.as_bytes();
+    !bytes.iter().fold(false, |found, byte| found | !matches!(byte, b' '..=b'~') | matches!(byte, b'"' | b'\\'))
+}
+
 /// Writes text the way fastjson escapes it: quotes, backslashes, control characters up to U+009F, U+2028 and U+2029.
 pub(crate) fn write_escaped(out: &mut BytesMut, text: &str) {
     let bytes = text.as_bytes();
-    // Looked at whole, several bytes at a time: nearly all text has nothing to escape.
-    if !bytes.iter().fold(false, |found, byte| found | !matches!(byte, b' '..=b'~') | matches!(byte, b'"' | b'\\')) {
+    // Nearly all text.
+    if is_plain(text) {
         return out.put_slice(bytes);
     }
     let mut plain_from = 0;
