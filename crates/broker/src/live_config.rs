@@ -65,14 +65,16 @@ impl LiveConfig {
         self.changes.load(Ordering::SeqCst)
     }
 
-    /// Applies all changes or none, and gives the keys that now differ. The file that the broker was started with is written first, so
-    /// that nothing is in force that the next start would take back; blocks until it is on disk.
+    /// [`LiveConfig::update_and`], where no part has a copy.
+    #[cfg(test)]
     pub fn update<K: AsRef<str>, V: AsRef<str>>(&self, changes: &[(K, V)]) -> Result<Vec<String>, ChangeError> {
         self.update_and(changes, |_, _| {})
     }
 
-    /// [`LiveConfig::update`]. If anything has changed, `follow` is given what now holds and the keys that differ, for the parts that have
-    /// copies of their own; one change at a time and in their order, so that no part is left with an older one.
+    /// Applies all changes or none, and gives the keys that now differ. The file that the broker was started with is written first, so
+    /// that nothing is in force that the next start would take back; blocks until it is on disk. If anything has changed, `follow` is given
+    /// what now holds and the keys that differ, for the parts that have copies of their own; one change at a time and in their order, so that
+    /// no part is left with an older one.
     pub fn update_and<K: AsRef<str>, V: AsRef<str>>(
         &self,
         changes: &[(K, V)],
