@@ -822,14 +822,20 @@ impl Keeper for Waits {
     }
 }
 
-#[test]
-fn what_came_since_goes_from_a_full_disk_though_what_waits_does_not_fit() {
+/// A store of five segments, or six, in which all waits and is stored again as soon as it is to go.
+fn with_what_waits() -> (Site, Arc<Store>, Arc<dyn Keeper>) {
     let site = Site::new();
     let store = Arc::new(open(&site));
     let places = parking_lot::Mutex::new(put_many(&store, T, 18));
     settle(&store);
     let waits: Arc<dyn Keeper> = Arc::new(Waits { store: Arc::downgrade(&store), places });
     store.add_keeper(Arc::clone(&waits));
+    (site, store, waits)
+}
+
+#[test]
+fn what_came_since_goes_from_a_full_disk_though_what_waits_does_not_fit() {
+    let (site, store, _waits) = with_what_waits();
     let mut progress = Progress::default();
     let mut go = || {
         let before = store.watermarks().written;
@@ -858,13 +864,7 @@ fn what_came_since_goes_from_a_full_disk_though_what_waits_does_not_fit() {
 
 #[test]
 fn what_waits_and_does_not_fit_is_not_carried_round_for_ever() {
-    let site = Site::new();
-    let store = Arc::new(open(&site));
-    // Five segments, or six.
-    let places = parking_lot::Mutex::new(put_many(&store, T, 18));
-    settle(&store);
-    let waits: Arc<dyn Keeper> = Arc::new(Waits { store: Arc::downgrade(&store), places });
-    store.add_keeper(Arc::clone(&waits));
+    let (site, store, _waits) = with_what_waits();
     let mut progress = Progress::default();
     let mut go = |segments: u64, batch_max| {
         let rules = RetentionRules { reserved_bytes: Some(segments * SEGMENT), batch_max, ..rules() };

@@ -508,21 +508,8 @@ impl TimerIndex {
             // Not beside the save: the older one of the two would come last.
             self.save_lacking()?;
         }
-        let is_whole = self.is_whole();
-        if !is_whole || self.is_in_doubt() {
-            return Ok(TimerSave {
-                disk: Arc::clone(&self.disk),
-                dir: self.dir.clone(),
-                checkpoint_file: Arc::clone(&self.checkpoint_file),
-                minutes: BTreeSet::new(),
-                new_files: false,
-                first_kept: i64::MIN,
-                compacted: BTreeSet::new(),
-                checkpoint,
-                is_whole,
-                entries: LACKING,
-                counts_too_many: std::mem::take(&mut self.counts_too_many),
-            });
+        if !self.is_whole() || self.is_in_doubt() {
+            return Ok(self.save_of_checkpoint(checkpoint));
         }
         self.write_what_fits()?;
         let first_kept = self.first_kept(checkpoint);
@@ -533,18 +520,30 @@ impl TimerIndex {
         let is_filed = self.unwritten.is_empty() && self.unfiled_ms <= checkpoint.delivered_ms;
         let entries = if is_filed { entries } else { LACKING };
         Ok(TimerSave {
-            disk: Arc::clone(&self.disk),
-            dir: self.dir.clone(),
-            checkpoint_file: Arc::clone(&self.checkpoint_file),
             minutes: std::mem::take(&mut self.unsynced),
             new_files: std::mem::take(&mut self.new_files),
             first_kept,
             compacted: compacted.into_keys().collect(),
-            checkpoint,
-            is_whole,
             entries,
-            counts_too_many: std::mem::take(&mut self.counts_too_many),
+            ..self.save_of_checkpoint(checkpoint)
         })
+    }
+
+    /// Of the checkpoint alone.
+    fn save_of_checkpoint(&mut self, checkpoint: TimerCheckpoint) -> TimerSave {
+        TimerSave {
+            disk: Arc::clone(&self.disk),
+            dir: self.dir.clone(),
+            checkpoint_file: Arc::clone(&self.checkpoint_file),
+            minutes: BTreeSet::new(),
+            new_files: false,
+            first_kept: i64::MIN,
+            compacted: BTreeSet::new(),
+            checkpoint,
+            is_whole: self.is_whole(),
+            entries: LACKING,
+            counts_too_many: std::mem::take(&mut self.counts_too_many),
+        }
     }
 
     /// The clock may have been set back: what has not been delivered now keeps its file.
