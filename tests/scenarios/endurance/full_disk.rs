@@ -7,28 +7,13 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
-use super::audit::{Ledger, QUEUES};
-use super::load::{Progress, Reader, Refused, Sender, Waiter, make_topics};
+use super::SETTINGS;
+use super::audit::Ledger;
+use super::load::{Crew, Progress, Refused, make_topics};
 use super::wire::now_ms;
 use crate::cluster::{Broker, Nameserver};
-use crate::process::{HANG_GUARD, Process};
-
-const SETTINGS: [&str; 11] = [
-    "mappedFileSizeCommitLog=524288",
-    "mappedFileSizeConsumeQueue=4000",
-    "maxHashSlotNum=1000",
-    "maxIndexNum=4000",
-    "cleanResourceInterval=10",
-    "deleteCommitLogFilesInterval=0",
-    "messageDelayLevel=1s 2s",
-    "maxTransferCountOnMessageInMemory=1000",
-    "maxTransferBytesOnMessageInMemory=1000000",
-    "maxTransferCountOnMessageInDisk=1000",
-    "maxTransferBytesOnMessageInDisk=1000000",
-];
+use crate::process::Process;
 
 /// A small file system, and the process in whose namespace it is mounted.
 struct SmallDisk {
@@ -82,9 +67,7 @@ struct Scene {
     broker: Broker,
     disk: SmallDisk,
     ledger: Ledger,
-    senders: [Sender; 2],
-    waiter: Waiter,
-    reader: Reader,
+    crew: Crew,
     _nameserver: Nameserver,
     _home: tempfile::TempDir,
 }
@@ -96,71 +79,32 @@ impl Scene {
         let disk = SmallDisk::mount(home.path(), mib)?;
         let nameserver = Nameserver::start(home.path());
         let store = disk.dir.join("store");
-        let settings = [&SETTINGS[..], extra].concat();
+        let settings = [&SETTINGS[..], &["mappedFileSizeCommitLog=524288"], extra].concat();
         let broker = Broker::start_in(home.path(), "small", &nameserver.addr(), &settings, &store, disk.wrapper());
         make_topics(broker.port);
         Some(Scene {
             broker,
             disk,
             ledger: Ledger::default(),
-            senders: [Sender::new(1, 32, 1500), Sender::new(2, 1, 3000)],
-            waiter: Waiter::new(3, every, 3000),
-            reader: Reader { next: [0; QUEUES.len()] },
+            crew: Crew::new(every),
             _nameserver: nameserver,
             _home: home,
         })
     }
 
-    /// Everybody works while `play` goes on. It is given what can be awaited, and the broker.
+    /// [`Crew::work`], for a play with the broker and its disk.
     fn run(&mut self, play: impl FnOnce(&Progress, &mut Broker, &SmallDisk, &mut Ledger)) -> usize {
-        let (port, progress) = (self.broker.port, Progress::default());
-        let Scene { broker, disk, ledger, senders: [first, second], waiter, reader, .. } = self;
-        let (sights, ends_refused) = std::thread::scope(|scope| {
-            let sending = [scope.spawn(|| first.run(port, &progress)), scope.spawn(|| second.run(port, &progress))];
-            let waiting = scope.spawn(|| waiter.run(port, &progress));
-            let reading = scope.spawn(|| reader.run(port, &progress));
-            play(&progress, broker, disk, ledger);
-            progress.stop.store(true, Ordering::SeqCst);
-            for sender in sending {
-                let report = sender.join().expect("it does not panic");
-                ledger.accepted(report.acks);
-                ledger.refused(report.refused);
-            }
-            let report = waiting.join().expect("it does not panic");
-            ledger.fates(report.fates);
-            ledger.refused(report.refused);
-            (reading.join().expect("it does not panic"), report.ends_refused)
-        });
-        for sender in &self.senders {
-            self.ledger.has_sent(sender.id, sender.next);
-        }
-        self.ledger.saw(sights);
-        ends_refused
+        let Scene { broker, disk, ledger, crew, .. } = self;
+        crew.work(broker.port, ledger, |progress, ledger| play(progress, broker, disk, ledger))
     }
 
     /// All that waits comes, once.
     fn end(mut self, name: &str) {
-        self.ledger.fates(self.waiter.end_all(self.broker.port).fates);
-        let begun = Instant::now();
-        while self.ledger.missing() > 0 {
-            assert!(begun.elapsed() < HANG_GUARD, "{} that waited do not come", self.ledger.missing());
-            self.ledger.audit(self.broker.port);
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.crew.await_all(self.broker.port, &mut self.ledger);
         self.broker.restart_clean();
         self.ledger.audit(self.broker.port);
         self.ledger.sum_up();
         println!("{name}: {:?}", self.ledger.figures);
-    }
-}
-
-/// Waits until a counter has gone up by so many.
-fn await_more(what: &str, broker: &mut Broker, counter: &std::sync::atomic::AtomicU64, more: u64) {
-    let (begun, enough) = (Instant::now(), counter.load(Ordering::SeqCst) + more);
-    while counter.load(Ordering::SeqCst) < enough {
-        assert!(!broker.process.has_ended(), "the broker ended by itself while waiting for {what}");
-        assert!(begun.elapsed() < HANG_GUARD, "still waiting for {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -171,16 +115,16 @@ fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
     for round in 0..4 {
         let killed = round == 2;
         ends_refused += scene.run(|progress, broker, disk, ledger| {
-            await_more("messages", broker, &progress.acked, 2000);
+            progress.await_more("messages", &progress.acked, 2000);
             disk.fill();
-            await_more("refusals", broker, &progress.refused, 300);
+            progress.await_more("refusals", &progress.refused, 300);
             if killed {
                 broker.process.kill_hard();
                 ledger.killed(now_ms());
                 return;
             }
             disk.free();
-            await_more("messages after there is room again", broker, &progress.acked, 2000);
+            progress.await_more("messages after there is room again", &progress.acked, 2000);
         });
         if killed {
             scene.broker.assert_store_is_whole();
@@ -209,12 +153,12 @@ fn a_disk_of_a_third_of_the_traffic_is_enough_where_old_messages_go() {
     // From there to where sends are refused is what comes in about a second.
     let Some(mut scene) = Scene::set(MIB, &["diskSpaceCleanForciblyRatio=60"], 3000) else { return };
     // Their segment goes long before their time.
-    let far = scene.waiter.send_timers(scene.broker.port, 50, now_ms() + 15_000);
+    let far = scene.crew.waiter.send_timers(scene.broker.port, 50, now_ms() + 15_000);
     scene.ledger.fates(far.fates);
     let mut rounds = 0;
-    while scene.senders.iter().map(|sender| sender.bytes).sum::<u64>() < 3 * (MIB << 20) {
+    while scene.crew.senders.iter().map(|sender| sender.bytes).sum::<u64>() < 3 * (MIB << 20) {
         rounds += 1;
-        scene.run(|progress, broker, _, _| await_more("messages", broker, &progress.acked, 10_000));
+        scene.run(|progress, _, _, _| progress.await_more("messages", &progress.acked, 10_000));
         scene.ledger.audit(scene.broker.port);
     }
     // Refused at most while it was being made room.

@@ -2,15 +2,13 @@
 //!
 //! `FERROMQ_KILLS=1000` makes it more kills.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::audit::{Dice, Ledger, QUEUES};
-use super::load::{Progress, Reader, Refused, Sender, Waiter, make_topics};
-use super::of_env;
+use super::audit::{Dice, Ledger};
+use super::load::{Crew, Refused, make_topics};
 use super::wire::now_ms;
+use super::{SETTINGS, of_env};
 use crate::cluster::Cluster;
-use crate::process::HANG_GUARD;
 
 const KILLS: u64 = 30;
 
@@ -20,64 +18,25 @@ const KEPT: u64 = 8 << 20;
 fn survives_kills(flush: &str) {
     let kills = of_env("FERROMQ_KILLS", KILLS);
     let kept = format!("fileReservedBytes={KEPT}");
-    let mut cluster = Cluster::start(&[
-        flush,
-        &kept,
-        "mappedFileSizeCommitLog=262144",
-        "mappedFileSizeConsumeQueue=4000",
-        "maxHashSlotNum=1000",
-        "maxIndexNum=4000",
-        "cleanResourceInterval=10",
-        "deleteCommitLogFilesInterval=0",
-        "deleteFileBatchMax=1000",
-        "messageDelayLevel=1s 2s",
-        "maxTransferCountOnMessageInMemory=1000",
-        "maxTransferBytesOnMessageInMemory=1000000",
-        "maxTransferCountOnMessageInDisk=1000",
-        "maxTransferBytesOnMessageInDisk=1000000",
-    ]);
+    let own = [flush, &kept, "mappedFileSizeCommitLog=262144", "deleteFileBatchMax=1000"];
+    let mut cluster = Cluster::start(&[&SETTINGS[..], &own].concat());
     let port = cluster.broker.port;
     make_topics(port);
     let mut ledger = Ledger::default();
     let mut dice = Dice(u64::from(cluster.broker.process.pid()));
-    let mut senders = [Sender::new(1, 32, 1500), Sender::new(2, 1, 3000)];
-    let mut waiter = Waiter::new(3, 50, 3000);
-    let mut reader = Reader { next: [0; QUEUES.len()] };
+    let mut crew = Crew::new(50);
     let started = Instant::now();
     let mut unfinished_starts = 0;
     for kill in 0..=kills {
-        let progress = Progress::default();
         let enough = 200 + dice.below(6000);
-        let [first, second] = &mut senders;
-        let sights = std::thread::scope(|scope| {
-            let sending = [scope.spawn(|| first.run(port, &progress)), scope.spawn(|| second.run(port, &progress))];
-            let waiting = scope.spawn(|| waiter.run(port, &progress));
-            let reading = scope.spawn(|| reader.run(port, &progress));
-            let begun = Instant::now();
-            while progress.acked.load(Ordering::SeqCst) < enough && !reading.is_finished() {
-                assert!(begun.elapsed() < HANG_GUARD, "the load stands still before kill {kill}");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        crew.work(port, &mut ledger, |progress, ledger| {
+            progress.await_more(&format!("messages before kill {kill}"), &progress.acked, enough);
             assert!(!cluster.broker.process.has_ended(), "the broker ended by itself before kill {kill}");
             if kill < kills {
                 cluster.broker.process.kill_hard();
                 ledger.killed(now_ms());
             }
-            progress.stop.store(true, Ordering::SeqCst);
-            for sender in sending {
-                let report = sender.join().expect("it does not panic");
-                ledger.accepted(report.acks);
-                ledger.refused(report.refused);
-            }
-            let report = waiting.join().expect("it does not panic");
-            ledger.refused(report.refused);
-            ledger.fates(report.fates);
-            reading.join().expect("it does not panic")
         });
-        for sender in &senders {
-            ledger.has_sent(sender.id, sender.next);
-        }
-        ledger.saw(sights);
         if let Some(Refused { id, code, remark }) = ledger.refusals().next() {
             panic!("{id:?} was refused before kill {kill}: {code}, {remark}");
         }
@@ -96,14 +55,7 @@ fn survives_kills(flush: &str) {
         ledger.check_keys(port, &newest);
     }
 
-    // All that waits comes, and nothing of it twice.
-    ledger.fates(waiter.end_all(port).fates);
-    let begun = Instant::now();
-    while ledger.missing() > 0 {
-        assert!(begun.elapsed() < HANG_GUARD, "{} that waited do not come", ledger.missing());
-        ledger.audit(port);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    crew.await_all(port, &mut ledger);
     assert!(cluster.broker.process.terminate().success());
     cluster.broker.assert_store_is_whole();
     cluster.broker.start_again();

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferromq_protocol::header::SendReply;
 
-use super::audit::{Dice, Id, QUEUES, body};
+use super::audit::{Dice, Id, Ledger, QUEUES, body};
 use super::wire::{Outgoing, Wire, end_transaction, now_ms, placed, send};
+use crate::process::HANG_GUARD;
 
 /// Bytes that senders may be ahead of the reader: less than what the retention leaves, so that nothing goes unread.
 const LEAD_MAX: u64 = 1 << 20;
@@ -31,7 +32,7 @@ pub fn make_topics(port: u16) {
 /// What those at work share.
 #[derive(Default)]
 pub struct Progress {
-    pub stop: AtomicBool,
+    stop: AtomicBool,
     /// Messages that were accepted.
     pub acked: AtomicU64,
     /// And those that were not.
@@ -56,6 +57,95 @@ impl Progress {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.goes_on()
+    }
+
+    /// Returns when a counter has gone up by so many.
+    pub fn await_more(&self, what: &str, counter: &AtomicU64, more: u64) {
+        let (begun, enough) = (Instant::now(), counter.load(Ordering::SeqCst) + more);
+        let goes_on = self.wait_while(|| {
+            assert!(begun.elapsed() < HANG_GUARD, "still waiting for {what}");
+            counter.load(Ordering::SeqCst) < enough
+        });
+        assert!(goes_on, "somebody lost the connection or panicked while {what} were awaited");
+    }
+}
+
+/// Stops all who are at work when one of them is done, whatever the reason, or who watches them: else the others would never end.
+struct StopsAll<'a>(&'a Progress);
+
+impl Drop for StopsAll<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// All who work with one broker.
+pub struct Crew {
+    pub senders: [Sender; 2],
+    pub waiter: Waiter,
+    reader: Reader,
+}
+
+impl Crew {
+    /// Some of each kind that waits go with `every` plain messages.
+    pub fn new(every: u64) -> Crew {
+        Crew {
+            senders: [Sender::new(1, 32, 1500), Sender::new(2, 1, 3000)],
+            waiter: Waiter::new(3, every, 3000),
+            reader: Reader { next: [0; QUEUES.len()] },
+        }
+    }
+
+    /// Everybody works while `play` goes on, which is given what can be awaited. Gives how many ends of transactions were refused.
+    pub fn work(&mut self, port: u16, ledger: &mut Ledger, play: impl FnOnce(&Progress, &mut Ledger)) -> usize {
+        let progress = &Progress::default();
+        let Crew { senders: [first, second], waiter, reader } = self;
+        let (sights, ends_refused) = std::thread::scope(|scope| {
+            let stops_all = || StopsAll(progress);
+            let sending = [first, second].map(|sender| {
+                scope.spawn(move || {
+                    let _stops_all = stops_all();
+                    sender.run(port, progress)
+                })
+            });
+            let waiting = scope.spawn(move || {
+                let _stops_all = stops_all();
+                waiter.run(port, progress)
+            });
+            let reading = scope.spawn(move || {
+                let _stops_all = stops_all();
+                reader.run(port, progress)
+            });
+            {
+                let _stops_all = stops_all();
+                play(progress, ledger);
+            }
+            for sender in sending {
+                let report = sender.join().expect("it does not panic");
+                ledger.accepted(report.acks);
+                ledger.refused(report.refused);
+            }
+            let report = waiting.join().expect("it does not panic");
+            ledger.fates(report.fates);
+            ledger.refused(report.refused);
+            (reading.join().expect("it does not panic"), report.ends_refused)
+        });
+        for sender in &self.senders {
+            ledger.has_sent(sender.id, sender.next);
+        }
+        ledger.saw(sights);
+        ends_refused
+    }
+
+    /// Ends what is open, and returns when all that waits has come, and nothing of it twice.
+    pub fn await_all(&mut self, port: u16, ledger: &mut Ledger) {
+        ledger.fates(self.waiter.end_all(port).fates);
+        let begun = Instant::now();
+        while ledger.missing() > 0 {
+            assert!(begun.elapsed() < HANG_GUARD, "{} that waited do not come", ledger.missing());
+            ledger.audit(port);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -312,7 +402,7 @@ impl Waiter {
     }
 
     /// Ends all that is open.
-    pub fn end_all(&mut self, port: u16) -> WaiterReport {
+    fn end_all(&mut self, port: u16) -> WaiterReport {
         let mut report = WaiterReport::default();
         let mut wire = Wire::connect(port).expect("the broker is up");
         while !self.open.is_empty() {
@@ -333,13 +423,13 @@ pub enum Sight {
 }
 
 /// Reads all queues at their ends.
-pub struct Reader {
+struct Reader {
     /// Of each queue, what is read next.
-    pub next: [u64; QUEUES.len()],
+    next: [u64; QUEUES.len()],
 }
 
 impl Reader {
-    pub fn run(&mut self, port: u16, progress: &Progress) -> Vec<Sight> {
+    fn run(&mut self, port: u16, progress: &Progress) -> Vec<Sight> {
         let mut sights = Vec::new();
         let _: io::Result<()> = (|| {
             let mut wire = Wire::connect(port)?;
