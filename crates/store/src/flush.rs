@@ -266,6 +266,7 @@ impl Flusher {
         let durable = [now, before].into_iter().find(|seen| seen.end <= to);
         self.checkpoint.log_is_durable(to, durable.map(|seen| seen.timestamp));
         if from < self.positions.looks_torn.load(Ordering::Acquire) {
+            // Before the sync counts: only the checkpoint can vouch for such a record.
             self.checkpoint.save(&*self.disk)?;
         }
         self.positions.flushed.store(to, Ordering::Release);
