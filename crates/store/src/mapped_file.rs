@@ -300,7 +300,9 @@ impl LogFile {
 
     /// Whether what was read or written until now is what the file has; an error says what it has lost.
     pub fn check(&self) -> io::Result<()> {
-        let len = self.file.metadata().map_err(|error| named(&self.path, error))?.len();
+        // By its end and not by a stat: Linux (6.13 and later) counts the times of a file finer once somebody has asked for them, and
+        // the next write then changes the inode too. The position is used for nothing else.
+        let len = rustix::fs::seek(&self.file, SeekFrom::End(0)).map_err(|error| named(&self.path, error.into()))?;
         if len < self.len() as u64 {
             // Shorter than a usize.
             self.map.note_loss(len as usize);
