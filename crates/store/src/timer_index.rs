@@ -2,7 +2,8 @@
 //!
 //! The messages themselves wait in the log; an entry here is 16 bytes: when one is due, and its place in the queue. Minutes that are near
 //! are in memory, in order; a minute far away costs an append to its file and no memory, so three days of timers need none. Entries are
-//! only ever appended; what a checkpoint does not cover is entered again out of the queue. Layout: docs/format.md, "Timers".
+//! only ever appended; what a checkpoint does not cover is entered again out of the queue. Each has a sum: a minute with one that is
+//! damaged, which might lead to another message or to none, is made again out of the queue. Layout: docs/format.md, "Timers".
 //!
 //! A design of our own: Java's wheel (`TimerWheel`, `TimerLog`) knows whole seconds, and links entries backwards, so that its order is
 //! found by walking chains on disk.
@@ -29,6 +30,8 @@ pub const ENTRY_LEN: usize = 16;
 const AHEAD_MS: i64 = 5_000;
 /// Bit of an entry's queue offset: it cancels another timer.
 const CANCELS: u64 = 1 << 63;
+/// Due times that an entry has room for: up to the year 10889.
+const DUE_MAX_MS: i64 = (1 << 48) - 1;
 /// A file is made anew when so many of its entries count elsewhere, and no fewer than half of them: less than this is a block of the
 /// disk.
 const WASTE_MIN: u64 = 256;
@@ -827,9 +830,20 @@ pub fn minute_of(due_ms: i64) -> i64 {
 fn encode(timers: &[Timer], bytes: &mut Vec<u8>) {
     for timer in timers {
         let place = timer.offset.0 | if timer.cancels { CANCELS } else { 0 };
-        bytes.extend_from_slice(&timer.due_ms.to_be_bytes());
-        bytes.extend_from_slice(&place.to_be_bytes());
+        let mut entry = [0; ENTRY_LEN];
+        // Nobody has a timer for another time.
+        entry[..8].copy_from_slice(&timer.due_ms.clamp(1, DUE_MAX_MS).to_be_bytes());
+        entry[8..].copy_from_slice(&place.to_be_bytes());
+        let sum = sum_of(&entry);
+        entry[..2].copy_from_slice(&sum.to_be_bytes());
+        bytes.extend_from_slice(&entry);
     }
+}
+
+/// Of what is behind the sum of an entry; 0 stands for none, in files of before there were sums.
+fn sum_of(entry: &[u8; ENTRY_LEN]) -> u16 {
+    // The lower half: no one or two flipped bits leave it as it is, nor does any change of one byte.
+    (crc32fast::hash(&entry[2..]) as u16).max(1)
 }
 
 /// As the system numbers a bad sector.
@@ -860,28 +874,54 @@ fn append(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// An entry of its bytes in a file; `None` where a crash of the machine has left zeros: it was not in a checkpoint then.
-pub fn decode_timer(entry: &[u8; ENTRY_LEN]) -> Option<Timer> {
-    let (due, place) = entry.split_at(8);
-    let due_ms = i64::from_be_bytes(due.try_into().unwrap_or_default());
-    let place = u64::from_be_bytes(place.try_into().unwrap_or_default());
-    (due_ms > 0).then_some(Timer { due_ms, offset: QueueOffset(place & !CANCELS), cancels: place & CANCELS != 0 })
+/// What the bytes of an entry in a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimerEntry {
+    Timer(Timer),
+    /// Zeros that a crash of the machine has left: it was not in a checkpoint then.
+    Nothing,
+    /// Its sum is that of another one.
+    Damaged,
 }
 
-/// One of another minute is damage: [`io::ErrorKind::InvalidData`].
+impl TimerEntry {
+    pub fn decode(entry: &[u8; ENTRY_LEN]) -> TimerEntry {
+        if *entry == [0; ENTRY_LEN] {
+            return TimerEntry::Nothing;
+        }
+        let (due, place) = entry.split_at(8);
+        let due = u64::from_be_bytes(due.try_into().unwrap_or_default());
+        let place = u64::from_be_bytes(place.try_into().unwrap_or_default());
+        let sum = (due >> 48) as u16;
+        let due_ms = due.cast_signed() & DUE_MAX_MS;
+        if due_ms == 0 || sum != 0 && sum != sum_of(entry) {
+            return TimerEntry::Damaged;
+        }
+        let offset = QueueOffset(place & !CANCELS);
+        TimerEntry::Timer(Timer { due_ms, offset, cancels: place & CANCELS != 0 })
+    }
+}
+
+/// A damaged entry, or one of another minute, is damage of all: [`io::ErrorKind::InvalidData`].
 fn read_minute(disk: &dyn Disk, path: &Path, minute: i64) -> io::Result<Vec<Timer>> {
     let file = File::open(path)?;
     // A file of ours, and of one minute: it fits into memory.
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
     disk.read(path, &file, &mut bytes, 0)?;
-    let timers: Vec<_> = bytes.as_chunks().0.iter().filter_map(decode_timer).collect();
-    match timers.iter().find(|timer| minute_of(timer.due_ms) != minute) {
-        Some(strange) => {
-            let text = format!("it has a timer that is due at {}, in another minute", strange.due_ms);
-            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    let damaged = |text| io::Error::new(io::ErrorKind::InvalidData, text);
+    let mut timers = Vec::with_capacity(bytes.len() / ENTRY_LEN);
+    for (number, entry) in bytes.as_chunks().0.iter().enumerate() {
+        match TimerEntry::decode(entry) {
+            TimerEntry::Timer(timer) if minute_of(timer.due_ms) == minute => timers.push(timer),
+            TimerEntry::Timer(timer) => {
+                let text = format!("it has a timer that is due at {}, in another minute", timer.due_ms);
+                return Err(damaged(text));
+            }
+            TimerEntry::Nothing => {}
+            TimerEntry::Damaged => return Err(damaged(format!("its entry at {} is damaged", number * ENTRY_LEN))),
         }
-        None => Ok(timers),
     }
+    Ok(timers)
 }
 
 #[cfg(test)]

@@ -382,12 +382,59 @@ fn files_that_are_missing_or_cut_off_are_noticed() {
         }
         assert_eq!(take(&mut index, HOUR + 1), [(HOUR + 1, 2)], "{damage}");
         if damage == "flipped" {
-            assert!(index.due(4 * HOUR).unwrap_err().to_string().contains("in another minute"));
+            assert!(index.due(4 * HOUR).unwrap_err().to_string().contains("its entry at 0 is damaged"));
             assert_eq!(index.lost(), Some(2 * HOUR..2 * HOUR + MINUTE_MS));
             index.restore(&[timer(2 * HOUR, 1)]).unwrap();
         }
         assert_eq!(take(&mut index, 4 * HOUR), [(2 * HOUR, 1), (3 * HOUR, 3)], "{damage}");
     }
+}
+
+/// Whatever it makes of an entry: another time, the place of another timer or of none, one that takes back.
+#[test]
+fn a_flipped_bit_makes_no_timer_late_early_or_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &[HOUR, HOUR, HOUR + 1, 10 * HOUR]);
+    index.save(index.checkpoint()).unwrap();
+    let path = minute_path(dir.path(), minute_of(HOUR));
+    let good = fs::read(&path).unwrap();
+    assert_eq!(good.len(), 3 * ENTRY_LEN);
+    for bit in 0..good.len() * 8 {
+        let mut bytes = good.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, &bytes).unwrap();
+        let mut index = open(&dir).unwrap();
+        let error = match index.due(HOUR) {
+            Ok(due) => panic!("bit {bit} is believed: {due:?}"),
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains(&format!("its entry at {} is damaged", bit / 128 * 16)), "{error}");
+        assert_eq!(index.lost(), Some(HOUR..HOUR + MINUTE_MS));
+        index.restore(&[timer(HOUR, 0), timer(HOUR, 1), timer(HOUR + 1, 2)]).unwrap();
+        assert_eq!(take(&mut index, 2 * HOUR), [(HOUR, 0), (HOUR, 1), (HOUR + 1, 2)], "bit {bit}");
+    }
+    // And in the file of another minute.
+    fs::rename(&path, minute_path(dir.path(), minute_of(2 * HOUR))).unwrap();
+    assert!(open(&dir).unwrap().due(2 * HOUR).unwrap_err().to_string().contains("in another minute"));
+}
+
+#[test]
+fn files_of_before_entries_had_sums_are_read_and_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &[HOUR, HOUR]);
+    index.save(index.checkpoint()).unwrap();
+    let path = minute_path(dir.path(), minute_of(HOUR));
+    let mut bytes = fs::read(&path).unwrap();
+    for at in [0, 16] {
+        bytes[at..at + 2].fill(0);
+    }
+    assert_eq!(bytes[..16], [HOUR.to_be_bytes(), [0; 8]].concat());
+    fs::write(&path, bytes).unwrap();
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &[HOUR + 1]);
+    assert_eq!(take(&mut index, 2 * HOUR), [(HOUR, 0), (HOUR, 1), (HOUR + 1, 2)]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::report::{FindingCount, Part, Report};
 use super::window::Window;
 use crate::files::{self, segment_name};
 use crate::timer_checkpoint::{LACKING, TimerCheckpoint, TimerCheckpointContent, path_in};
-use crate::timer_index::{ENTRY_LEN, MINUTE_MS, Timer, decode_timer, minute_of};
+use crate::timer_index::{ENTRY_LEN, MINUTE_MS, Timer, TimerEntry, minute_of};
 
 /// Timer messages wait in this queue.
 const QUEUE: u32 = 0;
@@ -35,6 +35,8 @@ struct Timers<'a> {
     log: &'a mut Log,
     /// The queue has messages from here.
     begin: u64,
+    /// The broker was stopped in order.
+    clean: bool,
 }
 
 /// What the queue says of a place.
@@ -108,7 +110,7 @@ pub fn check(
         report.fault(Part::Timers, &path, 0, what);
     }
     let begin = queues.range(TIMER_TOPIC, QUEUE).map_or(0, |(first, _)| first);
-    let mut timers = Timers { dir, checkpoint, queues, log, begin };
+    let mut timers = Timers { dir, checkpoint, queues, log, begin, clean };
     let wanted = timers.wanted(end)?;
     let mut totals = TimerTotals { waiting: wanted.values().sum() };
     let mut found = BTreeMap::new();
@@ -182,10 +184,22 @@ impl Timers<'_> {
         if !window.len().is_multiple_of(ENTRY_LEN as u64) {
             report.note(Part::Timers, path, whole * ENTRY_LEN as u64, "a torn entry, which the next one replaces");
         }
-        let (mut strange, mut count, mut seen) = (FindingCount::default(), 0, Vec::new());
+        let (mut strange, mut damaged) = (FindingCount::default(), FindingCount::default());
+        let (mut count, mut seen) = (0, Vec::new());
         for number in 0..whole {
             let at = number * ENTRY_LEN as u64;
-            let Some(timer) = window.array(at)?.as_ref().and_then(decode_timer) else { continue };
+            let timer = match window.array(at)?.as_ref().map(TimerEntry::decode) {
+                Some(TimerEntry::Timer(timer)) => timer,
+                None | Some(TimerEntry::Nothing) => continue,
+                Some(TimerEntry::Damaged) => {
+                    if damaged.one_more() {
+                        // A crash may have torn it; whether anything is missing shows when all are counted.
+                        let what = "a damaged entry: the file is made again out of the queue when its minute comes";
+                        report.tell(self.clean, Part::Timers, path, at, what);
+                    }
+                    continue;
+                }
+            };
             // What came after the checkpoint is entered again, and what was carried on is elsewhere.
             let counts = (self.checkpoint.carried..self.checkpoint.entered).contains(&timer.offset);
             if !counts || timer.due_ms <= self.checkpoint.delivered_ms {
@@ -202,6 +216,7 @@ impl Timers<'_> {
             }
         }
         strange.finish(report, Part::Timers, path);
+        damaged.finish(report, Part::Timers, path);
         if whole <= SORTED_MAX {
             seen.sort_unstable();
             seen.dedup();
