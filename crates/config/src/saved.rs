@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, warn};
 
-use crate::file::{behind_links, beside};
+use crate::file::{Files, LocalFiles, behind_links, beside, directory_of, remove, sync, write_whole, writing};
 
 /// How many damaged versions are kept aside; after that many, the last one gives way.
 const ASIDE_MAX: u32 = 9;
@@ -30,9 +30,37 @@ pub enum LoadError {
 
 /// Reads the file at `path` with `parse`, or its `.bak`; `None` when there is neither, or nothing in them. `parse` says what it does not
 /// understand and where. A damaged file that has a good backup is kept as `<path>.damaged`, so that no later save can put it over the backup.
+/// What is given is on the disk: a save that was killed may have got no further than into memory.
 pub fn read_saved<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) -> Result<Option<T>, LoadError> {
+    read_by(&LocalFiles, path, parse)
+}
+
+pub(crate) fn read_by<T>(
+    files: &dyn Files,
+    path: &Path,
+    parse: impl Fn(&[u8]) -> Result<T, String>,
+) -> Result<Option<T>, LoadError> {
     // The backup lies beside the file that a link points at, and that one is set aside, not the link.
-    let path = &behind_links(path).map_err(|source| LoadError::Io { path: path.display().to_string(), source })?;
+    let path = &behind_links(path).map_err(failed_at(path))?;
+    let value = find(files, path, parse)?;
+    if value.is_some() {
+        make_durable(files, path).map_err(failed_at(path))?;
+    }
+    Ok(value)
+}
+
+fn make_durable(files: &dyn Files, path: &Path) -> io::Result<()> {
+    match fs::File::open(path) {
+        // Its backup was taken.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => files.sync_file(path, &opened?)?,
+    }
+    // It is whole, or was put right.
+    remove(files, &writing(path))?;
+    sync(files, directory_of(path))
+}
+
+fn find<T>(files: &dyn Files, path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) -> Result<Option<T>, LoadError> {
     let backup_path = beside(path, ".bak");
     let file = read(path, &parse)?;
     if let Content::Good(value) = file {
@@ -43,7 +71,7 @@ pub fn read_saved<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) ->
     match (file, backup) {
         (Content::Good(value), _) => Ok(Some(value)),
         (Content::Damaged(reason), Content::Good(value)) => {
-            let aside = set_aside(path)?;
+            let aside = set_aside(files, path, &backup_path)?;
             error!(
                 "{shown} cannot be read: {reason}. Its backup is used; the damaged file is kept as {}",
                 aside.display()
@@ -59,7 +87,11 @@ pub fn read_saved<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) ->
         }
         (Content::Empty, Content::Good(value)) => {
             // Otherwise the next save would put emptiness over the backup. Java deletes it too.
-            fs::remove_file(path).map_err(|source| LoadError::Io { path: shown.to_string(), source })?;
+            let removed = match files.remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => restore(files, path, &backup_path),
+                removed => removed,
+            };
+            removed.map_err(failed_at(path))?;
             error!("{shown} is empty; its backup is used");
             Ok(Some(value))
         }
@@ -93,7 +125,7 @@ fn read<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) -> Result<Co
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Missing),
-        Err(source) => return Err(LoadError::Io { path: path.display().to_string(), source }),
+        Err(error) => return Err(failed_at(path)(error)),
     };
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Content::Empty);
@@ -104,7 +136,7 @@ fn read<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) -> Result<Co
     })
 }
 
-fn set_aside(path: &Path) -> Result<PathBuf, LoadError> {
+fn set_aside(files: &dyn Files, path: &Path, backup: &Path) -> Result<PathBuf, LoadError> {
     let mut aside = beside(path, ".damaged");
     for count in 2..=ASIDE_MAX {
         if !aside.exists() {
@@ -112,10 +144,24 @@ fn set_aside(path: &Path) -> Result<PathBuf, LoadError> {
         }
         aside = beside(path, &format!(".damaged.{count}"));
     }
-    match fs::rename(path, &aside) {
-        Ok(()) => Ok(aside),
-        Err(source) => Err(LoadError::Io { path: path.display().to_string(), source }),
-    }
+    let moved = match files.rename(path, &aside) {
+        // A mount point of its own: a save that writes it in place was cut short.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => fs::read(path)
+            .and_then(|bytes| write_whole(files, &aside, &bytes, fs::metadata(path).ok().as_ref()))
+            .and_then(|()| sync(files, directory_of(path)))
+            .and_then(|()| restore(files, path, backup)),
+        moved => moved,
+    };
+    moved.map(|()| aside).map_err(failed_at(path))
+}
+
+/// Puts the backup into a file that cannot be replaced.
+fn restore(files: &dyn Files, path: &Path, backup: &Path) -> io::Result<()> {
+    write_whole(files, path, &fs::read(backup)?, None)
+}
+
+fn failed_at(path: &Path) -> impl Fn(io::Error) -> LoadError {
+    move |source| LoadError::Io { path: path.display().to_string(), source }
 }
 
 #[cfg(test)]
