@@ -207,8 +207,9 @@ impl Inventory {
                 if !self.failing.swap(true, Ordering::AcqRel) {
                     tracing::warn!(%error, path = %self.path.display(), "the list of queues cannot be written: until it is, a start does not notice when a queue is missing");
                 }
-                // An old one would say what is not so any more.
+                // An old one would say what is not so any more; nor may a power cut bring it back.
                 files::remove_file(disk, &self.path)?;
+                disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
                 checkpoint.inventory_is(None);
             }
         }
@@ -377,6 +378,26 @@ impl<'a> Remainder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scripted_disk::{Fault, ScriptedDisk};
+
+    #[test]
+    fn a_list_that_could_not_be_replaced_does_not_come_back() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), ScriptedDisk::default());
+        let root = dir.path().join("store");
+        std::fs::create_dir(&root).unwrap();
+        let checkpoint = Checkpoint::open(root.join("checkpoint")).unwrap();
+        let inventory = Inventory::open(&disk, &root, &checkpoint).unwrap();
+        let list = |log_end| encode(1, 0, log_end, std::iter::empty(), None, &BTreeMap::new());
+        inventory.write(&disk, &checkpoint, &list(100)).unwrap();
+        assert!(checkpoint.inventory().is_some());
+        disk.all_is_synced(dir.path());
+        // There is no room for the next one.
+        disk.fail(Fault { after: 0, count: 1, errno: libc::ENOSPC });
+        inventory.write(&disk, &checkpoint, &list(200)).unwrap();
+        assert_eq!(checkpoint.inventory(), None, "and the checkpoint may go on without");
+        disk.power_loss(dir.path(), || true);
+        assert!(!inventory.path().exists());
+    }
 
     #[test]
     fn what_is_written_is_read_and_damage_is_found() {
