@@ -495,11 +495,8 @@ impl ConsumeQueue {
         // First, so that nobody asks for the fillers.
         self.min.store(offset, Ordering::Release);
         self.min_physical.store(entry.physical.0, Ordering::Release);
-        let file = self
-            .add_file(disk, offset - offset % self.file_entries)
-            .inspect_err(|_| self.min.store(0, Ordering::Release))?;
+        let file = self.add_file(disk, offset).inspect_err(|_| self.min.store(0, Ordering::Release))?;
         for before in file.first()..offset {
-            file.allocate(disk, before)?;
             file.put(before, &QueueEntry::FILLER);
         }
         self.write(disk, &file, offset, entry)?;
@@ -516,7 +513,7 @@ impl ConsumeQueue {
         drop(files);
         let file = match last {
             Some(last) => last.file(&self.mappings)?,
-            None => self.add_file(disk, offset - offset % self.file_entries)?,
+            None => self.add_file(disk, offset)?,
         };
         self.write(disk, &file, offset, entry)
     }
@@ -529,13 +526,17 @@ impl ConsumeQueue {
         Ok(())
     }
 
-    fn add_file(&self, disk: &dyn Disk, first: u64) -> io::Result<Arc<QueueFile>> {
+    /// Makes the file for the entry at `offset`, with room up to that.
+    fn add_file(&self, disk: &dyn Disk, offset: u64) -> io::Result<Arc<QueueFile>> {
+        let first = offset - offset % self.file_entries;
         disk.make_dir(&self.dir)?;
         let path = self.dir.join(segment_name(first * ENTRY_LEN as u64));
         // Nobody else has files here: what is at its path came of an attempt that failed.
         files::remove_file(disk, &path)?;
         let segment = Segment::create(&self.mappings, disk, path, first, self.file_entries)?;
         let file = segment.file(&self.mappings)?;
+        // Before it counts: a queue that begins in its middle gets fillers for all that is before, or is not begun.
+        (first..=offset).try_for_each(|offset| file.allocate(disk, offset))?;
         self.dir_dirty.store(true, Ordering::Release);
         let mut files = self.files.write();
         if files.is_empty() {

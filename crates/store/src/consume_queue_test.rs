@@ -63,6 +63,25 @@ fn vector_of_the_spec() {
 }
 
 #[test]
+fn a_queue_begins_where_it_should_though_the_first_try_fails() {
+    for after in 0..5 {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), ScriptedDisk::default());
+        let late = queue(dir.path());
+        *disk.fails_after.lock() = Some(after);
+        let first = late.put(&disk, QueueOffset(6), &entry(600));
+        *disk.fails_after.lock() = None;
+        assert_eq!(first.is_ok(), after > 2, "{first:?}");
+        late.put(&disk, QueueOffset(6), &entry(600)).unwrap();
+        assert_eq!((late.min(), late.max()), (6, 7), "after {after}");
+        late.flush(&disk, 0).unwrap();
+        drop(late);
+        let again = queue(dir.path());
+        again.correct_min(0).unwrap();
+        assert_eq!((again.min(), again.max()), (6, 7), "after {after}");
+    }
+}
+
+#[test]
 fn a_queue_may_begin_late() {
     let dir = tempfile::tempdir().unwrap();
     let late = queue(dir.path());
