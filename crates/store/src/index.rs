@@ -340,7 +340,12 @@ impl Index {
             .and_then(|name| name.parse::<u64>().ok());
         let name = file_name(self.clock.now_ms(), name_before);
         let file = IndexFile::create(disk, self.dir.join(name), self.shape)?;
-        disk.sync_dir(&self.dir)?;
+        disk.sync_dir(&self.dir).inspect_err(|_| {
+            // Empty, and in the middle of those that come, it would pass for one that was lost.
+            if let Err(error) = files::remove_file(disk, file.path()) {
+                tracing::warn!(path = %file.path().display(), %error, "an index file that is not used stays behind");
+            }
+        })?;
         Ok(file)
     }
 
