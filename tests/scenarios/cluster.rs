@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use crate::process::{Process, await_condition, run};
+use crate::process::{Finished, Process, await_condition, run};
 
 /// A port whose neighbours P-2 (fast port) and P+1 (replication) are free as well.
 ///
@@ -152,10 +152,15 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// `mqadmin storeCheck` of what the stopped broker has left.
+    pub fn store_check(&self, options: &[&str]) -> Finished {
+        let mut command = wrapped(&self.wrapper, program("mqadmin", env!("CARGO_BIN_EXE_mqadmin")));
+        run(command.arg("storeCheck").arg(&self.store).arg("-c").arg(&self.conf).args(options))
+    }
+
     /// What the stopped broker has left holds together.
     pub fn assert_store_is_whole(&self) {
-        let mut command = wrapped(&self.wrapper, program("mqadmin", env!("CARGO_BIN_EXE_mqadmin")));
-        let done = run(command.arg("storeCheck").arg(&self.store).arg("-c").arg(&self.conf));
+        let done = self.store_check(&[]);
         assert!(done.status.success(), "{}: {}{}", self.name, done.stdout, done.stderr);
     }
 

@@ -91,6 +91,8 @@ pub struct StoreConfig {
     pub in_memory_ratio: f64,
     /// `messageDelayLevel`.
     pub delay_levels: DelayLevels,
+    /// An open reads the whole log and makes all queues again out of it, whether or not anything of them is missing.
+    pub rebuild_queues: bool,
     pub clock: Clock,
     /// Raised, an open that is under way gives up.
     pub interrupt: Interrupt,
@@ -163,6 +165,7 @@ impl Default for StoreConfig {
             read_scan_bytes: 16_000,
             in_memory_ratio: 0.40,
             delay_levels: DelayLevels::default(),
+            rebuild_queues: false,
             clock: Clock::system(),
             interrupt: Interrupt::default(),
             disk: Arc::new(LocalDisk),

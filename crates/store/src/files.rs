@@ -161,7 +161,8 @@ fn list(dir: &Path, dirs: bool) -> Result<Vec<PathBuf>, OpenError> {
     Ok(paths)
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
+/// All that is in `dir`, in order. One that is not there is empty.
+pub fn entries(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -200,38 +201,46 @@ pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Where what cannot be used is kept: nothing of it is destroyed, since it may be a part of something else that was put there by mistake.
 const DAMAGED: &str = "damaged";
 
+/// Where that is.
+pub fn damaged_dir(root: &Path) -> PathBuf {
+    root.join(DAMAGED)
+}
+
 /// Moves `path`, which lies below `root`, to `<root>/damaged/`, so that something else can be made in its place. `why` goes into the
 /// trace log.
 pub fn set_aside(disk: &dyn Disk, root: &Path, path: &Path, why: &str) -> io::Result<()> {
-    let dir = root.join(DAMAGED);
-    let moved = make_dir(disk, &dir).and_then(|()| {
-        let below = path.strip_prefix(root).unwrap_or(path);
-        let name = below.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("+");
-        let mut to = dir.join(&name);
-        let mut count = 1_u32;
-        while to.symlink_metadata().is_ok() {
-            count += 1;
-            to = dir.join(format!("{name}.{count}"));
-        }
-        match disk.rename(path, &to) {
-            // A topic's directory, say, may lie on another disk.
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                copy(disk, path, &to).inspect_err(|_| remove_part(disk, &to))?;
-                // What is there twice after a power loss is copied once more.
-                disk.sync_dir(&dir)?;
-                if path.is_dir() { remove_dir(disk, path)? } else { remove_file(disk, path)? }
-            }
-            moved => moved?,
-        }
-        disk.sync_dir(&dir)?;
-        disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-        Ok(to)
-    });
-    let kept_as = moved.map_err(|error| {
+    let kept_as = move_aside(disk, root, path).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot move {} away, which is {why}: {error}", path.display()))
     })?;
     tracing::error!(path = %path.display(), why, kept_as = %kept_as.display(), "moved away: it cannot be used in its place");
     Ok(())
+}
+
+/// [`set_aside`] without a word: gives where it is now. Durable when this returns.
+pub fn move_aside(disk: &dyn Disk, root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let dir = damaged_dir(root);
+    make_dir(disk, &dir)?;
+    let below = path.strip_prefix(root).unwrap_or(path);
+    let name = below.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("+");
+    let mut to = dir.join(&name);
+    let mut count = 1_u32;
+    while to.symlink_metadata().is_ok() {
+        count += 1;
+        to = dir.join(format!("{name}.{count}"));
+    }
+    match disk.rename(path, &to) {
+        // A topic's directory, say, may lie on another disk.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            copy(disk, path, &to).inspect_err(|_| remove_part(disk, &to))?;
+            // What is there twice after a power loss is copied once more.
+            disk.sync_dir(&dir)?;
+            if path.is_dir() { remove_dir(disk, path)? } else { remove_file(disk, path)? }
+        }
+        moved => moved?,
+    }
+    disk.sync_dir(&dir)?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(to)
 }
 
 /// Of a copy that failed: the next try makes another.

@@ -113,13 +113,15 @@ impl OnDisk {
     }
 }
 
-/// Recovers after a clean stop or a crash. Nobody else uses the parts meanwhile.
+/// Recovers after a clean stop or a crash; with `rebuild` the queues are made again, whatever they are like. Nobody else uses the parts
+/// meanwhile.
 pub fn recover(
     segments: &Segments,
     projection: &Projection,
     checkpoint: &Checkpoint,
     inventory: &Inventory,
     crash: Crash,
+    rebuild: bool,
     interrupt: &Interrupt,
 ) -> io::Result<RecoveryOutcome> {
     let began = Instant::now();
@@ -142,7 +144,7 @@ pub fn recover(
     } else {
         start_after_crash(&files, projection, checkpoint, known)?
     };
-    let rebuilt = start.queues > log_min && must_be_rebuilt(&files, projection, inventory)?;
+    let rebuilt = start.queues > log_min && (rebuild || must_be_rebuilt(&files, projection, inventory)?);
     if rebuilt {
         start.queues = log_min;
     }

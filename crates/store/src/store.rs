@@ -185,7 +185,8 @@ impl Store {
                 disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
             }
         }
-        let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, crash, &config.interrupt)
+        let (rebuild, interrupt) = (config.rebuild_queues, &config.interrupt);
+        let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, crash, rebuild, interrupt)
             .map_err(recover_failed)?;
         if found_boot != boot {
             // Not before what the power's going has left is cut off.

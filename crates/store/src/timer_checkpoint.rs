@@ -160,6 +160,21 @@ impl CheckpointFile {
     }
 }
 
+/// Says that files of minutes lack something, so that the next open enters again what waits and passes over what was delivered. Durable
+/// when this returns. False where there is no checkpoint that knows what was delivered: then nothing is changed.
+pub fn say_lacking(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    match TimerCheckpointContent::read(dir) {
+        Ok(TimerCheckpointContent::Checkpoint(saved)) => {
+            let (mut file, _) = CheckpointFile::open(disk, dir)?;
+            file.write(disk, saved.checkpoint, LACKING)?;
+            Ok(true)
+        }
+        Ok(TimerCheckpointContent::Nothing | TimerCheckpointContent::Damaged) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 pub fn path_in(dir: &Path) -> PathBuf {
     dir.join("checkpoint")
 }

@@ -12,9 +12,9 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use ferromq_config::command_line::{GivenOptions, HELP, OptionSpec, value};
-use ferromq_config::{decode_text, parse_properties};
+use ferromq_config::{ConfigValue, Entry, decode_text, parse_properties};
 use ferromq_store::DelayLevels;
-use ferromq_store::check::{CheckConfig, CheckError};
+use ferromq_store::check::{CheckConfig, CheckError, RepairConfig, RepairError};
 
 /// All of them, in the order of the help list.
 pub const COMMANDS: &[OfflineCommand] = &[store_check::COMMAND, store_dump::COMMAND];
@@ -79,6 +79,8 @@ impl OfflineCommand {
 pub enum Failure {
     #[error(transparent)]
     Check(#[from] CheckError),
+    #[error("--repair: {0}")]
+    Repair(#[from] RepairError),
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
@@ -101,31 +103,52 @@ impl Out<'_> {
     }
 }
 
+/// What a broker.conf says.
+struct Settings<'a> {
+    file: &'a str,
+    entries: Vec<Entry>,
+}
+
+impl Settings<'_> {
+    /// Of the file that the options name, if they name one.
+    fn read(given: &GivenOptions) -> Result<Option<Settings<'_>>, Failure> {
+        let Some(file) = given.value(&CONFIG_FILE) else { return Ok(None) };
+        let path = Path::new(file);
+        let bytes = std::fs::read(path).map_err(|source| Failure::Read { path: path.to_owned(), source })?;
+        let entries =
+            parse_properties(&decode_text(&bytes)).map_err(|error| Failure::Wrong(format!("{file}: {error}")))?;
+        Ok(Some(Settings { file, entries }))
+    }
+
+    /// Of a key that is there twice the last one counts.
+    fn text(&self, key: &str) -> Option<&str> {
+        self.entries.iter().rev().find(|entry| entry.key == key).map(|entry| entry.value.trim())
+    }
+
+    fn parsed<T: ConfigValue>(&self, key: &str, default: T, kind: &str) -> Result<T, Failure> {
+        let Some(text) = self.text(key) else { return Ok(default) };
+        T::parse_text(text)
+            .ok_or_else(|| Failure::Wrong(format!("{}: {key} is `{text}`, which is no {kind}", self.file)))
+    }
+
+    fn dirs(&self, key: &str) -> Vec<PathBuf> {
+        let splitter = self.text("multiPathSplitter").filter(|splitter| !splitter.is_empty()).unwrap_or(",");
+        dirs(self.text(key).unwrap_or_default(), splitter)
+    }
+}
+
 /// Where the store is, as the options say it.
 fn store_at(given: &GivenOptions, root: &Path) -> Result<CheckConfig, Failure> {
     let mut config = CheckConfig::at(root);
-    if let Some(file) = given.value(&CONFIG_FILE) {
-        let path = Path::new(file);
-        let bytes = std::fs::read(path).map_err(|source| Failure::Read { path: path.to_owned(), source })?;
-        let text = decode_text(&bytes);
-        let entries = parse_properties(&text).map_err(|error| Failure::Wrong(format!("{file}: {error}")))?;
-        // Of a key that is there twice the last one counts.
-        let setting = |key: &str| entries.iter().rev().find(|entry| entry.key == key).map(|entry| entry.value.trim());
-        let number = |key: &str, default: u32| match setting(key) {
-            Some(text) => {
-                text.parse().map_err(|_| Failure::Wrong(format!("{file}: {key} is `{text}`, which is no number")))
-            }
-            None => Ok(default),
-        };
+    if let Some(settings) = Settings::read(given)? {
+        let number = |key, default| settings.parsed(key, default, "number");
         config.index_shape = Some((number("maxHashSlotNum", 5_000_000)?, number("maxIndexNum", 20_000_000)?));
-        if let Some(levels) = setting("messageDelayLevel") {
+        if let Some(levels) = settings.text("messageDelayLevel") {
             config.delay_levels =
-                DelayLevels::parse(levels).map_err(|error| Failure::Wrong(format!("{file}: {error}")))?;
+                DelayLevels::parse(levels).map_err(|error| Failure::Wrong(format!("{}: {error}", settings.file)))?;
         }
-        let splitter = setting("multiPathSplitter").filter(|splitter| !splitter.is_empty()).unwrap_or(",");
-        let listed = |key: &str| dirs(setting(key).unwrap_or_default(), splitter);
-        let read_only = listed("readOnlyCommitLogStorePaths");
-        let mut log_dirs = listed("storePathCommitLog");
+        let read_only = settings.dirs("readOnlyCommitLogStorePaths");
+        let mut log_dirs = settings.dirs("storePathCommitLog");
         if log_dirs.is_empty() && !read_only.is_empty() {
             log_dirs.push(root.join("commitlog"));
         }
@@ -137,6 +160,22 @@ fn store_at(given: &GivenOptions, root: &Path) -> Result<CheckConfig, Failure> {
         config.log_dirs = dirs(list, ",");
     }
     Ok(config)
+}
+
+/// What a broker makes the files of the store with.
+fn made_with(given: &GivenOptions) -> Result<RepairConfig, Failure> {
+    let Some(settings) = Settings::read(given)? else {
+        return Err(Failure::Wrong(
+            "--repair needs -c with the broker's own file: what is made again must be as long as the rest".to_owned(),
+        ));
+    };
+    let queue_file_len: u64 = settings.parsed("mappedFileSizeConsumeQueue", 6_000_000, "number")?;
+    Ok(RepairConfig {
+        read_only_log_dirs: settings.dirs("readOnlyCommitLogStorePaths"),
+        segment_len: settings.parsed("mappedFileSizeCommitLog", 1 << 30, "number")?,
+        queue_file_entries: queue_file_len.div_ceil(20),
+        index_enabled: settings.parsed("messageIndexEnable", true, "truth value")?,
+    })
 }
 
 fn dirs(list: &str, splitter: &str) -> Vec<PathBuf> {

@@ -134,6 +134,88 @@ fn programs_get_one_object() {
     assert!(code.is_err() && whole(&printed).error.unwrap().contains("is no store"), "{printed}");
 }
 
+/// The lengths that the files have.
+fn say_lengths(dir: &tempfile::TempDir) {
+    let conf = dir.path().join("broker.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    std::fs::write(conf, text + "mappedFileSizeCommitLog=65536\nmappedFileSizeConsumeQueue=2000\n").unwrap();
+}
+
+#[test]
+fn what_is_repaired_is_told_and_what_is_left() {
+    let dir = store();
+    damage(&dir);
+    // With the lengths of Java's default nothing is made in there.
+    let (printed, code) = check(&dir, &["--repair"]);
+    let why = code.unwrap_err();
+    assert!(
+        why.contains("--repair: the store does not open: ") && why.contains("Set mappedFileSizeCommitLog"),
+        "{why}"
+    );
+    assert!(!dir.path().join("store/damaged").exists(), "{printed}");
+    say_lengths(&dir);
+    let (printed, code) = check(&dir, &["--repair"]);
+    assert_eq!(code, Ok(0), "{printed}");
+    let kept_as = dir.path().join("store/damaged/consumequeue+T+0");
+    let moved =
+        format!("moved away: {} is {}\n", dir.path().join("store/consumequeue/T/0").display(), kept_as.display());
+    for expected in ["\n1 faults, 0 notes\n", &moved, "made again: the queues, out of the log\n"] {
+        assert!(printed.contains(expected), "{expected} is not in {printed}");
+    }
+    assert!(kept_as.is_dir() && printed.ends_with("\nnothing is wrong\n"), "{printed}");
+    assert_eq!(check(&dir, &[]).1, Ok(0));
+    let (printed, code) = check(&dir, &["--repair"]);
+    assert!(code == Ok(0) && !printed.contains("now:"), "{printed}");
+    // Only what can be made again.
+    write(&dir, "delayOffset.json", "{");
+    let (printed, code) = check(&dir, &["--repair"]);
+    assert!(code == Ok(1) && printed.contains("nothing of this can be made again"), "{printed}");
+    assert!(printed.contains("\nconfig: put the file back from a copy"), "{printed}");
+}
+
+#[test]
+fn programs_get_one_object_of_a_repair_too() {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Whole {
+        findings: Vec<serde::de::IgnoredAny>,
+        repair: Option<RepairOut>,
+        left: Option<Vec<serde::de::IgnoredAny>>,
+        left_summary: Option<serde::de::IgnoredAny>,
+        remedies: Option<std::collections::BTreeMap<String, String>>,
+        error: Option<String>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct RepairOut {
+        moved: Vec<MoveOut>,
+        made_again: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    struct MoveOut {
+        file: String,
+        to: String,
+    }
+    let whole = |printed: &str| ferromq_protocol::json::from_slice::<Whole>(printed.as_bytes()).unwrap();
+    let dir = store();
+    say_lengths(&dir);
+    damage(&dir);
+    let topics = dir.path().join("store/config/topics.json");
+    std::fs::rename(&topics, dir.path().join("topics.json")).unwrap();
+    let (printed, code) = check(&dir, &["--repair", "--json"]);
+    let refused = whole(&printed);
+    assert!(code.is_err() && refused.error.unwrap().contains("nobody knows which topics"), "{printed}");
+    std::fs::rename(dir.path().join("topics.json"), &topics).unwrap();
+    write(&dir, "delayOffset.json", "{");
+    let (printed, code) = check(&dir, &["--repair", "--json"]);
+    let done = whole(&printed);
+    assert_eq!((code, done.findings.len(), done.left.unwrap().len()), (Ok(1), 2, 1), "{printed}");
+    let (repair, remedies) = (done.repair.unwrap(), done.remedies.unwrap());
+    assert_eq!((repair.moved.len(), repair.made_again.len()), (1, 1), "{printed}");
+    assert!(repair.moved[0].file.ends_with("T/0") && repair.moved[0].to.ends_with("damaged/consumequeue+T+0"));
+    assert!(done.left_summary.is_some() && done.error.is_none() && remedies.contains_key("config"), "{printed}");
+}
+
 #[test]
 fn tables_are_held_against_the_queues_and_left_as_they_are() {
     let dir = store();
@@ -193,6 +275,8 @@ fn what_cannot_be_checked_says_why() {
     assert_eq!(store_check::COMMAND.execute(&[], usage), FAILED);
     assert_eq!(store_check::COMMAND.execute(&["--strange".to_owned()], usage), FAILED);
     assert_eq!(store_check::COMMAND.execute(&["/nowhere".to_owned()], usage), FAILED);
+    let root = dir.path().join("store").display().to_string();
+    assert_eq!(store_check::COMMAND.execute(&[root, "--repair".to_owned()], usage), FAILED, "without -c");
 }
 
 #[test]

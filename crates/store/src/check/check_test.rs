@@ -15,13 +15,13 @@ use crate::disk::Disk;
 use crate::testing::*;
 use crate::{LocalDisk, OpenError, RetentionRules, Store, Timer, TimerIndex};
 
-const LOG: &str = "commitlog/00000000000000000000";
+pub const LOG: &str = "commitlog/00000000000000000000";
 const SECOND_LOG: &str = "commitlog/00000000000000004096";
-const QUEUE: &str = "consumequeue/TopicT/0/00000000000000000000";
-const TIMER_DUE_MS: i64 = START_MS + 3_600_000;
+pub const QUEUE: &str = "consumequeue/TopicT/0/00000000000000000000";
+pub const TIMER_DUE_MS: i64 = START_MS + 3_600_000;
 
 /// A store with all that a check looks at: several files of everything, keys, tags, delays, timers, a batch, a deleted topic.
-fn fill(site: &Site) -> Store {
+pub fn fill(site: &Site) -> Store {
     let store = site.open();
     store.append(&message("Deleted", 0, b"gone", "KEYS\u{1}d\u{2}")).unwrap();
     settle(&store);
@@ -52,13 +52,13 @@ fn fill(site: &Site) -> Store {
     store
 }
 
-fn filled() -> Site {
+pub fn filled() -> Site {
     let site = Site::new();
     fill(&site).close().unwrap();
     site
 }
 
-fn config(site: &Site) -> CheckConfig {
+pub fn config(site: &Site) -> CheckConfig {
     CheckConfig { index_shape: Some((31, 64)), ..CheckConfig::at(root(site)) }
 }
 
@@ -69,7 +69,7 @@ fn findings(config: &CheckConfig) -> (Vec<Finding>, Summary) {
     (found, checked.summary)
 }
 
-fn faults(site: &Site) -> Vec<Finding> {
+pub fn faults(site: &Site) -> Vec<Finding> {
     findings(&config(site)).0.into_iter().filter(|finding| finding.is_fault).collect()
 }
 
@@ -87,23 +87,23 @@ fn assert_found(site: &Site, part: Part, file: &str, at: impl Into<Option<u64>>,
     assert!(faults.iter().any(is_it), "{file}:{at:?} {what} is not among {faults:#?}");
 }
 
-fn overwrite(site: &Site, file: &str, at: u64, bytes: &[u8]) {
+pub fn overwrite(site: &Site, file: &str, at: u64, bytes: &[u8]) {
     let file = OpenOptions::new().write(true).open(root(site).join(file)).unwrap();
     file.write_all_at(bytes, at).unwrap();
 }
 
-fn flip(site: &Site, file: &str, at: u64) {
+pub fn flip(site: &Site, file: &str, at: u64) {
     let path = root(site).join(file);
     let mut byte = [0];
     std::fs::File::open(path).unwrap().read_exact_at(&mut byte, at).unwrap();
     overwrite(site, file, at, &[byte[0] ^ 1]);
 }
 
-fn cut(site: &Site, file: &str, len: u64) {
+pub fn cut(site: &Site, file: &str, len: u64) {
     OpenOptions::new().write(true).open(root(site).join(file)).unwrap().set_len(len).unwrap();
 }
 
-fn index_file(site: &Site) -> String {
+pub fn index_file(site: &Site) -> String {
     let mut names: Vec<_> =
         std::fs::read_dir(root(site).join("index")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
@@ -111,7 +111,7 @@ fn index_file(site: &Site) -> String {
 }
 
 /// Where the first record after `from` of a topic stands.
-fn record_of(site: &Site, topic: &str, from: u64) -> (u64, u64) {
+pub fn record_of(site: &Site, topic: &str, from: u64) -> (u64, u64) {
     let mut dump = Dump::open(config(site)).unwrap();
     let found = (from..4096).find_map(|at| {
         let bytes = dump.record(at).unwrap()?;
@@ -121,7 +121,7 @@ fn record_of(site: &Site, topic: &str, from: u64) -> (u64, u64) {
 }
 
 /// Every file's bytes and the time of its last change.
-fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64)> {
+pub fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64)> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

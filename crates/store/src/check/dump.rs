@@ -91,7 +91,7 @@ impl Dump {
 
     /// Where the index leads to for a key, file by file, the newest first.
     pub fn chains(&self, topic: &str, key: &str) -> Result<Vec<Chain>, CheckError> {
-        let dir = self.config.root.join("index");
+        let dir = self.config.index_dir();
         let mut ignored = |_: &_| {};
         let index = super::Index::find(dir, self.config.index_shape(), &mut Report::new(&mut ignored))?;
         let hash = index_key_hash(topic, key).cast_unsigned();

@@ -159,6 +159,11 @@ impl Log {
         self.segments.len()
     }
 
+    /// Of the longest file.
+    pub fn segment_len(&self) -> Option<u64> {
+        self.segments.iter().map(|segment| segment.len).max()
+    }
+
     /// Where the file with a place ends, or the last one.
     pub fn file_end(&self, physical: u64) -> u64 {
         let segment = self.number_of(physical).map(|number| &self.segments[number]).or(self.segments.last());

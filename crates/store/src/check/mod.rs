@@ -2,18 +2,22 @@
 //! each against the others.
 //!
 //! Reads files and nothing else: no mapping, no write, no lock that would leave a trace. Whatever is in the files, a length
-//! is looked at before memory is taken, and memory depends on the number of queues and minutes, not on what is in them.
+//! is looked at before memory is taken, and memory depends on the number of queues and minutes, not on what is in them. Only
+//! [`repair`](mod@repair) writes, and has a start do it.
 
 mod dump;
 mod index;
 mod log;
 mod queues;
+mod repair;
 mod report;
 mod timers;
 mod window;
 
 #[cfg(test)]
 mod check_test;
+#[cfg(test)]
+mod repair_test;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,6 +27,7 @@ use std::path::{Path, PathBuf};
 pub use dump::{Chain, ChainLink, Dump, PlacedEntry};
 pub(crate) use log::damage_of;
 pub use queues::QueueTotals;
+pub use repair::{Damage, RepairConfig, RepairError, Repaired, remedies, repair};
 pub use report::{Finding, Part};
 
 use crate::checkpoint::{CheckpointFile, LogBegin, Places};
@@ -68,6 +73,10 @@ impl CheckConfig {
 
     fn queues_dir(&self) -> PathBuf {
         self.root.join("consumequeue")
+    }
+
+    fn index_dir(&self) -> PathBuf {
+        self.root.join("index")
     }
 
     fn index_shape(&self) -> Option<IndexShape> {
@@ -132,6 +141,8 @@ pub struct Summary {
 pub struct CheckResult {
     pub summary: Summary,
     queues: Queues,
+    /// Of the longest file of the log.
+    segment_len: Option<u64>,
 }
 
 impl CheckResult {
@@ -178,7 +189,7 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
 
     let log = Log::find(&config.log_dirs(), report)?;
     let mut queues = Queues::find(config.queues_dir(), report)?;
-    let mut index = Index::find(config.root.join("index"), config.index_shape(), report)?;
+    let mut index = Index::find(config.index_dir(), config.index_shape(), report)?;
     let walked = log.walk(known, report, &mut |record, whole, report| {
         queues.see(record, whole, in_queues, &config.delay_levels, report);
         // One that is damaged may have come into the index before that, or not.
@@ -208,7 +219,7 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
         faults: report.faults,
         notes: report.notes,
     };
-    Ok(CheckResult { summary, queues })
+    Ok(CheckResult { summary, queues, segment_len: log.segment_len() })
 }
 
 /// `None` when there is none, or what there is is too short.

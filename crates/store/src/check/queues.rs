@@ -159,6 +159,14 @@ impl Queues {
         Ok(Queues { dir, topics, unfiled: BTreeMap::new(), unfiled_beyond: 0, buried, pieces: 0, totals })
     }
 
+    /// The length that most files have.
+    pub fn file_len(&self) -> Option<u64> {
+        let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+        let files = self.topics.values().flat_map(BTreeMap::values).flat_map(|queue| &queue.files);
+        files.for_each(|(_, len)| *counts.entry(*len).or_default() += 1);
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(len, _)| len)
+    }
+
     /// The topics that have a directory.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         self.topics.keys().map(String::as_str)

@@ -29,6 +29,15 @@ impl Store {
         Ok(gone)
     }
 
+    /// Takes the queues away of all topics for which `keep` is false, and says nothing of that in the log: for topics that a read of the
+    /// whole log has brought back. Before anybody appends; durable with the close that follows.
+    pub(crate) fn forget_topics_except(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+        self.dispatcher.held(|| {
+            let mut others = self.queues.topics().into_iter().filter(|topic| !keep(topic));
+            others.try_for_each(|topic| self.maintenance.projection.forget_topic(&topic))
+        })
+    }
+
     fn delete_unless(&self, topic: &str, keep: Option<&dyn Fn(&str) -> bool>) -> io::Result<bool> {
         if self.queues.of_topic(topic).is_empty() {
             return Ok(false);
