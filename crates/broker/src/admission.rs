@@ -53,6 +53,10 @@ pub(crate) enum Busy {
         "[OVERLOAD]system busy, start flow control for a while: {waiting} sends wait for the disk, limit {limit} (sendThreadPoolQueueCapacity)"
     )]
     Flush { waiting: usize, limit: usize },
+    #[error(
+        "[REJECTREQUEST]system busy, start flow control for a while: the write pool has no free buffer (transientStorePoolSize), because the disk does not keep up"
+    )]
+    Pool,
 }
 
 impl Admission {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ferromq_config::{ConfigError, Configuration, LoadedConfig, config, config_enum, home_dir};
 use ferromq_remoting::address::{host_and_port, parse_ip};
-use ferromq_store::{Hours, RetentionRules, check_log_dirs};
+use ferromq_store::{Hours, RetentionRules, WritePoolConfig, check_log_dirs};
 
 use crate::this_host;
 
@@ -193,6 +193,18 @@ config! {
         "flushCommitLogLeastPages" in 0..=1_000_000 => flush_commit_log_least_pages: u64 = 4,
         /// It is flushed whatever is new after this long, in ms.
         "flushCommitLogThoroughInterval" in 1..=86_400_000 => flush_commit_log_thorough_interval: u64 = 10_000,
+        /// New messages are in a pool of locked memory first, and lost with the process until they are in the log's file a moment later.
+        "transientStorePoolEnable" => transient_store_pool_enable: bool = false,
+        /// Buffers of the pool, of 16 MiB each, or of a file of the commit log if that is shorter; 3 at least.
+        "transientStorePoolSize" in 1..=4096 => transient_store_pool_size: usize = 5,
+        /// How often what is in the pool is written to the log's file, in ms. Java: 200, and at once when enough is there.
+        "commitIntervalCommitLog" in 1..=3_600_000 => commit_interval_commit_log: u64 = 1,
+        /// Pages of 4 KiB that must be new before it is. Java: 4.
+        "commitCommitLogLeastPages" in 0..=1_000_000 => commit_commit_log_least_pages: u64 = 0,
+        /// It is written whatever is new after this long, in ms.
+        "commitCommitLogThoroughInterval" in 0..=3_600_000 => commit_commit_log_thorough_interval: u64 = 200,
+        /// A message for which the pool has no room is refused at once, and does not wait up to 5 s for it.
+        "fastFailIfNoBufferInStorePool" => fast_fail_if_no_buffer_in_store_pool: bool = false,
         /// Messages can be found by key.
         "messageIndexEnable" => message_index_enable: bool = true,
         /// Hash slots per index file.
@@ -315,9 +327,6 @@ config! {
         "commercialSizePerMsg" => 4096,
         "commercialTimerCount" => None,
         "commercialTransCount" => None,
-        "commitCommitLogLeastPages" => 4,
-        "commitCommitLogThoroughInterval" => 200,
-        "commitIntervalCommitLog" => 200,
         "commitLogForceSwapMapInterval" => 43200000,
         "commitLogSwapMapInterval" => 3600000,
         "commitLogSwapMapReserveFileNum" => 100,
@@ -402,7 +411,6 @@ config! {
         "endTransactionThreadPoolNums" => 12,
         "estimateAccumulation" => true,
         "expectConsumerNumUseFilter" => 32,
-        "fastFailIfNoBufferInStorePool" => false,
         "fetchControllerAddrByDnsLookup" => false,
         "fetchNameSrvAddrByDnsLookup" => false,
         "fetchNamesrvAddrByAddressServer" => false,
@@ -596,8 +604,6 @@ config! {
         "transactionOpBatchInterval" => 3000,
         "transactionOpMsgMaxSize" => 4096,
         "transferMsgByHeap" => true,
-        "transientStorePoolEnable" => false,
-        "transientStorePoolSize" => 5,
         "travelCqFileNumWhenGetMessage" => 1,
         "updateNameServerAddrPeriod" => 120000,
         "useABSLock" => false,
@@ -649,6 +655,9 @@ const UNSUPPORTED_VALUES: [(&str, &str, &str); 3] = [
     ),
     ("messageStorePlugIn", "", "empty: what a plug-in keeps elsewhere, such as in tiered storage, would not be seen"),
 ];
+
+/// Bytes of a buffer of the write pool. Java's are as long as a file of the log, 5 GiB in all, which few machines can lock for it.
+const POOL_BUFFER_LEN: usize = 16 << 20;
 
 /// How far below the main port the fast ("VIP") port is.
 const FAST_PORT_DISTANCE: u16 = 2;
@@ -707,6 +716,10 @@ impl BrokerConfig {
             let allowed = "false, with the nameservers in namesrvAddr: this FerroMQ broker asks no address server, and no client would find it";
             return refuse("fetchNamesrvAddrByAddressServer", allowed);
         }
+        if self.transient_store_pool_enable && !self.mapped_file_size_commit_log.is_multiple_of(4096) {
+            let allowed = "a multiple of 4096 with transientStorePoolEnable=true, which writes whole pages";
+            return refuse("mappedFileSizeCommitLog", allowed);
+        }
         if self.multi_path_splitter.is_empty() {
             return refuse("multiPathSplitter", "what stands between directories, such as a comma");
         }
@@ -745,6 +758,18 @@ impl BrokerConfig {
     /// sent and never be pulled.
     pub fn message_len_max(&self) -> usize {
         self.max_message_size.min(ferromq_protocol::BODY_LEN_MAX - 64 * 1024)
+    }
+
+    pub(crate) fn write_pool(&self) -> Option<WritePoolConfig> {
+        let buffer_len = usize::try_from(self.mapped_file_size_commit_log).unwrap_or(POOL_BUFFER_LEN);
+        self.transient_store_pool_enable.then(|| WritePoolConfig {
+            buffers: self.transient_store_pool_size,
+            buffer_len: buffer_len.min(POOL_BUFFER_LEN),
+            commit_interval: Duration::from_millis(self.commit_interval_commit_log),
+            commit_least_pages: self.commit_commit_log_least_pages,
+            commit_thorough_interval: Duration::from_millis(self.commit_commit_log_thorough_interval),
+            fails_fast: self.fast_fail_if_no_buffer_in_store_pool,
+        })
     }
 
     /// What the store keeps. Ratios are bounded as Java bounds them.
@@ -833,6 +858,32 @@ mod tests {
         assert_eq!(config.retention().reserved_time, Duration::from_secs(48 * 3600));
         assert_eq!((config.listen_port, config.fast_port(), config.ha_listen_port), (10911, Some(10909), 10912));
         assert!(config.broker_ip1.is_some() && config.store_path_commit_log.is_some());
+    }
+
+    #[test]
+    fn the_write_pool_is_as_its_keys_say() {
+        assert_eq!(complete("transientStorePoolSize=7").unwrap().write_pool(), None);
+        let pool =
+            |more: &str| complete(&format!("transientStorePoolEnable=true\n{more}")).unwrap().write_pool().unwrap();
+        let default = pool("");
+        let length_and_times = (default.buffer_len, default.commit_interval, default.commit_least_pages);
+        assert_eq!(length_and_times, (16 << 20, Duration::from_millis(1), 0));
+        assert!(default.buffers == 5 && !default.fails_fast);
+        let set = pool(
+            "transientStorePoolSize=7\ncommitIntervalCommitLog=200\ncommitCommitLogLeastPages=4\ncommitCommitLogThoroughInterval=300\n\
+             fastFailIfNoBufferInStorePool=true\nmappedFileSizeCommitLog=8192\n",
+        );
+        let expected = WritePoolConfig {
+            buffers: 7,
+            buffer_len: 8192,
+            commit_interval: Duration::from_millis(200),
+            commit_least_pages: 4,
+            commit_thorough_interval: Duration::from_millis(300),
+            fails_fast: true,
+        };
+        assert_eq!(set, expected);
+        let odd = error("transientStorePoolEnable=true\nmappedFileSizeCommitLog=5000");
+        assert!(odd.contains("mappedFileSizeCommitLog is `5000`, but must be a multiple of 4096"), "{odd}");
     }
 
     #[test]

@@ -291,6 +291,7 @@ pub(crate) fn store_config(config: &BrokerConfig, disk: Arc<dyn Disk>) -> Result
         index_entries: config.max_index_num,
         query_max: usize::try_from(config.max_msgs_num_batch).unwrap_or(1),
         flush,
+        write_pool: config.write_pool(),
         queue_flush_interval: Duration::from_millis(config.flush_interval_consume_queue),
         queue_flush_least_pages: config.flush_consume_queue_least_pages,
         queue_flush_thorough_interval: Duration::from_millis(config.flush_consume_queue_thorough_interval),

@@ -14,7 +14,7 @@ use ferromq_protocol::{Command, RequestCode, ResponseCode};
 use ferromq_remoting::{Client, ClientConfig, Connection};
 use ferromq_store::{Disk, DiskUsage, LocalDisk, MappedRange};
 use parking_lot::{Condvar, Mutex};
-use support::{House, PATIENCE, pull_request, remark};
+use support::{House, PATIENCE, pull_request, remark, text};
 use tokio::task::JoinHandle;
 
 /// Holds what goes through it, and says how much it holds.
@@ -70,6 +70,8 @@ struct SlowDisk {
     failed: AtomicUsize,
     reads: Arc<Gate>,
     syncs: Arc<Gate>,
+    /// Writes to the log that do not go through its mapping.
+    writes: Arc<Gate>,
 }
 
 impl Disk for SlowDisk {
@@ -105,6 +107,12 @@ impl Disk for SlowDisk {
             return Err(io::Error::from_raw_os_error(trouble));
         }
         LocalDisk.read(path, file, bytes, at)
+    }
+    fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        if path.to_string_lossy().contains("/commitlog/") {
+            self.writes.pass();
+        }
+        LocalDisk.write(path, file, bytes, at)
     }
     fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
         LocalDisk.usage(path)
@@ -146,6 +154,46 @@ async fn a_sync_that_hangs_is_told_of_in_time() {
     client.shutdown().await;
     disk.syncs.open();
     house.see("Topic", "0", 1).await;
+    house.stop().await;
+}
+
+/// A disk that does not keep up with the write pool: sends are told to come later, as by Java's broker, and taken again when it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_write_pool_refuses_sends_for_a_while() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Arc::new(SlowDisk::default());
+    let more = "workerThreads=1\ntransientStorePoolEnable=true\nfastFailIfNoBufferInStorePool=true\nmappedFileSizeCommitLog=65536\n";
+    let house = House::start_on(root.path(), more, Arc::clone(&disk) as Arc<dyn Disk>).await;
+    assert_eq!(house.send("Topic", "0", "", b"shown").await.code, 0);
+    house.see("Topic", "0", 1).await;
+    let free = |count: &str| format!(r#""remainTransientStoreBufferNumbs":"{count}""#);
+    house.ask_until(RequestCode::GET_BROKER_RUNTIME_INFO, &[], |info| text(info).contains(&free("5"))).await;
+    disk.writes.close();
+    let mut taken = 1;
+    let refused = loop {
+        let reply = house.send("Topic", "0", "", &[7; 10_000]).await;
+        match reply.code {
+            0 => taken += 1,
+            // One that came before that was known.
+            1 => {
+                assert!(remark(&reply).starts_with("create mapped file failed, server is busy or broken."), "{reply:?}")
+            }
+            _ => break reply,
+        }
+    };
+    assert_eq!(refused.response_code(), ResponseCode::SYSTEM_BUSY);
+    let told = "[REJECTREQUEST]system busy, start flow control for a while";
+    assert!(remark(&refused).starts_with(told), "{refused:?}");
+    assert!(taken > 10, "{taken}");
+    // What is only in the pool is shown to nobody, and others are served.
+    let (client, peer) = another(&house).await;
+    assert_eq!(peer.invoke(pull_request("Topic", "0", "1", &[]), PATIENCE).await.unwrap().code, 19);
+    client.shutdown().await;
+    disk.writes.open();
+    house.see("Topic", "0", taken).await;
+    house.ask_until(RequestCode::GET_BROKER_RUNTIME_INFO, &[], |info| text(info).contains(&free("5"))).await;
+    assert_eq!(house.send("Topic", "0", "", b"again").await.code, 0);
+    house.see("Topic", "0", taken + 1).await;
     house.stop().await;
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::commit::Committer;
 use crate::error::AppendError;
 use crate::log_dirs::LogDirs;
 use crate::mapped_file::{CHUNK_MAX, LogFile};
@@ -25,8 +26,12 @@ const AHEAD_MAX: u64 = 64 << 20;
 const FIRST_BYTES: usize = 1 << 20;
 /// An append waits so long for a segment or a part of one. Java: AllocateMappedFileService.waitTimeOut.
 const SEGMENT_WAIT: Duration = Duration::from_secs(5);
+/// While the write pool has no free buffer, looked at again so often.
+const STARVED_PAUSE: Duration = Duration::from_millis(1);
 /// After a failure, the next try is not sooner.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+const NO_BUFFER: &str = "the write pool has no free buffer: the disk does not keep up with what is written";
 
 #[derive(Debug)]
 pub struct Allocator {
@@ -41,6 +46,10 @@ pub struct Allocator {
     stop: AtomicBool,
     /// Bytes readied in one go.
     chunk: usize,
+    /// With the write pool: bytes are readied with its buffers.
+    committer: Option<Arc<Committer>>,
+    /// The pool had no free buffer when one was needed last.
+    starved: AtomicBool,
     /// When the tail is past this, the thread has something to do.
     wake_at: AtomicU64,
     next: Mutex<Next>,
@@ -70,6 +79,7 @@ impl Allocator {
         segments: Arc<Segments>,
         positions: Arc<Positions>,
         sync_flush: bool,
+        committer: Option<Arc<Committer>>,
     ) -> Allocator {
         let start = segments.last().map_or(positions.written(), |last| last.end());
         Allocator {
@@ -78,6 +88,8 @@ impl Allocator {
             segments,
             // A sync writes whole chunks: with one sync per group of appends they have to be small.
             chunk: if sync_flush { 4096 } else { CHUNK_MAX },
+            committer,
+            starved: AtomicBool::new(false),
             wake_at: AtomicU64::new(0),
             positions,
             signal: Signal::default(),
@@ -138,11 +150,15 @@ impl Allocator {
             if self.stop.load(Ordering::Acquire) {
                 return Err(AppendError::Closed);
             }
+            if self.fails_fast() && self.is_starved() {
+                return Err(AppendError::Extend { reason: NO_BUFFER.to_owned() });
+            }
             let end = file.start() + (file.written() + needed) as u64;
             next.wanted_ready = next.wanted_ready.max(end);
             self.signal.wake();
             if self.ready.wait_until(&mut next, give_up).timed_out() {
-                let reason = format!("the log's next bytes are not in memory after {} s", SEGMENT_WAIT.as_secs());
+                let cause = if self.is_starved() { NO_BUFFER } else { "the log's next bytes are not in memory" };
+                let reason = format!("{cause} after {} s", SEGMENT_WAIT.as_secs());
                 return Err(AppendError::Extend { reason });
             }
         }
@@ -180,6 +196,10 @@ impl Allocator {
             self.make_ready(tail, ahead);
             if self.segment_is_due() {
                 self.maker.wake();
+            }
+            if self.is_starved() {
+                self.signal.nap(STARVED_PAUSE);
+                continue;
             }
             self.signal.sleep_unless(None, || {
                 self.stop.load(Ordering::Acquire)
@@ -225,7 +245,8 @@ impl Allocator {
         };
         // Made, and its first bytes readied, before the log gets there.
         let made = self.dirs.make_segment(start).inspect(|file| {
-            while file.prepared() < FIRST_BYTES {
+            // A buffer of the pool is of more use where the log is now.
+            while self.committer.is_none() && file.prepared() < FIRST_BYTES {
                 if !file.prepare(self.chunk) {
                     break;
                 }
@@ -253,6 +274,7 @@ impl Allocator {
 
     fn make_ready(&self, tail: u64, ahead: u64) {
         let Some(current) = self.segments.last() else { return };
+        let ahead = self.committer.as_ref().map_or(ahead, |committer| ahead.min(committer.pool.buffer_len() as u64));
         let end = |file: &LogFile| file.start() + file.prepared() as u64;
         let goal = |ready: u64| {
             let wanted = std::mem::take(&mut self.next.lock().wanted_ready);
@@ -261,7 +283,11 @@ impl Allocator {
             ready < (tail + ahead).max(wanted)
         };
         while goal(end(&current)) && !self.stop.load(Ordering::Acquire) {
-            if !current.prepare(self.chunk) {
+            let goes_on = match &self.committer {
+                None => current.prepare(self.chunk),
+                Some(committer) => self.stage(&current, committer),
+            };
+            if !goes_on {
                 break;
             }
             // A thread that appends may be waiting for this core, and a burst of chunks takes milliseconds: it goes first
@@ -285,6 +311,43 @@ impl Allocator {
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         !self.segment_is_due()
+    }
+
+    /// Readies a buffer's length more: a free one, or the oldest that is in its file by now. False when there is none, or no need.
+    fn stage(&self, file: &LogFile, committer: &Committer) -> bool {
+        let pool = &committer.pool;
+        if file.prepared() >= file.len() {
+            self.starved.store(false, Ordering::Release);
+            return false;
+        }
+        let staged = match file.stage(pool) {
+            Ok(false) => {
+                self.segments.unstage_oldest().and_then(|freed| if freed { file.stage(pool) } else { Ok(false) })
+            }
+            done => done,
+        };
+        let is_staged = staged.unwrap_or_else(|error| {
+            // Only the first in a row.
+            if !self.is_starved() {
+                tracing::warn!(%error, path = %file.path().display(), "a buffer of the write pool cannot be mapped over the commit log; trying again");
+            }
+            false
+        });
+        self.starved.store(!is_staged, Ordering::Release);
+        if !is_staged {
+            committer.hurry();
+        }
+        is_staged
+    }
+
+    /// Whether who needs a buffer of the write pool is refused rather than waits.
+    pub fn fails_fast(&self) -> bool {
+        self.committer.as_ref().is_some_and(|committer| committer.pool.config().fails_fast)
+    }
+
+    /// Whether the next append that needs a buffer of the write pool would have to wait for one.
+    pub fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
     }
 
     /// Tells the threads to end.

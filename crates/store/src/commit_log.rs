@@ -37,7 +37,8 @@ pub struct Placement {
 pub struct CommitLog {
     tail: Mutex<Arc<LogFile>>,
     segments: Arc<Segments>,
-    segment_len: u64,
+    /// Most bytes of one append, and of the filler behind it.
+    append_len_max: u64,
     allocator: Arc<Allocator>,
     positions: Arc<Positions>,
     health: Arc<Health>,
@@ -53,7 +54,7 @@ impl CommitLog {
     pub fn new(
         tail: Arc<LogFile>,
         segments: Arc<Segments>,
-        segment_len: u64,
+        append_len_max: u64,
         allocator: Arc<Allocator>,
         positions: Arc<Positions>,
         health: Arc<Health>,
@@ -63,7 +64,7 @@ impl CommitLog {
         CommitLog {
             tail: Mutex::new(tail),
             segments,
-            segment_len,
+            append_len_max,
             allocator,
             positions,
             health,
@@ -87,8 +88,8 @@ impl CommitLog {
         check: HealthCheck,
     ) -> Result<Option<Placement>, AppendError> {
         let needed = records.len() + BLANK_LEN;
-        if needed as u64 > self.segment_len {
-            return Err(AppendError::LargerThanSegment { len: records.len(), segment_len: self.segment_len });
+        if needed as u64 > self.append_len_max {
+            return Err(AppendError::LargerThanSegment { len: records.len(), segment_len: self.append_len_max });
         }
         let mut tail = self.tail_with_room(needed, check)?;
         match queue.standing() {

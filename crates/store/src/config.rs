@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::delay_levels::DelayLevels;
+use crate::disk::PAGE;
 use crate::disk::{Disk, LocalDisk};
 use crate::error::OpenError;
 use crate::interrupt::Interrupt;
 use crate::mappings;
 use crate::queue_file::ENTRY_LEN;
 use crate::retention::RetentionRules;
+use crate::write_pool::WritePoolConfig;
 
 /// When the log reaches the disk. `flushDiskType`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FlushMode {
-    /// An acknowledged message survives the end of the process; the end of the machine takes what was written since
+    /// An acknowledged message survives the end of the process, but with the write pool; the end of the machine takes what was written since
     /// the last flush.
     Async {
         /// `flushIntervalCommitLog`.
@@ -67,6 +69,8 @@ pub struct StoreConfig {
     /// `maxMsgsNumBatch`: most messages one query answers with.
     pub query_max: usize,
     pub flush: FlushMode,
+    /// `transientStorePoolEnable`: the log's end is in a pool of memory before it is in its file, and lost with the process until then.
+    pub write_pool: Option<WritePoolConfig>,
     /// `flushIntervalConsumeQueue`.
     pub queue_flush_interval: Duration,
     /// `flushConsumeQueueLeastPages`.
@@ -125,6 +129,17 @@ impl StoreConfig {
         if self.segment_len < 1024 || self.segment_len > u64::from(u32::MAX >> 1) {
             return refuse("mappedFileSizeCommitLog", "must be between 1 KiB and 2 GiB");
         }
+        if let Some(pool) = &self.write_pool {
+            if !self.segment_len.is_multiple_of(PAGE as u64) {
+                return refuse(
+                    "mappedFileSizeCommitLog",
+                    "must be a multiple of 4096 with transientStorePoolEnable=true",
+                );
+            }
+            if pool.buffer_len == 0 || !pool.buffer_len.is_multiple_of(PAGE) {
+                return refuse("transientStorePoolSize", "buffers must be whole pages of 4096 bytes");
+            }
+        }
         if self.queue_file_entries == 0 || self.queue_file_len() > u64::from(u32::MAX >> 1) {
             return refuse("mappedFileSizeConsumeQueue", "must be between 20 bytes and 2 GiB");
         }
@@ -153,6 +168,7 @@ impl Default for StoreConfig {
             index_entries: 20_000_000,
             query_max: 64,
             flush: FlushMode::default(),
+            write_pool: None,
             queue_flush_interval: Duration::from_secs(1),
             queue_flush_least_pages: 2,
             queue_flush_thorough_interval: Duration::from_secs(60),

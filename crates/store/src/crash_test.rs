@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | a crash at every call of a workload, each with some outcomes | `CUTS` outcomes | `FERROMQ_CRASH_CUTS` |
 //! | random seeds: crash after crash, kills among them | `SEEDS` | `FERROMQ_CRASH_SEEDS`, from `FERROMQ_CRASH_FIRST` on; with `FERROMQ_CRASH_FAULTS=1` calls fail, too |
+//! | the same two with the write pool, where a kill takes what was not committed | `POOL_STEPS`, `POOL_SEEDS` | the same |
 //! | bugs planted in the disk | `SEEDS_PER_BUG` seeds at most for each | |
 //! | one of them again | | `FERROMQ_CRASH_SEED`, `FERROMQ_CRASH_AT` |
 
@@ -19,20 +20,24 @@ use ferromq_protocol::message::{Record, SysFlag};
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 
 use super::*;
-use crate::Clock;
-use crate::disk::{Disk, LocalDisk};
+use crate::disk::{Disk, LocalDisk, PAGE};
 use crate::retention::{Hours, Progress, RetentionRules};
 use crate::scripted_disk::{Bug, Dice, Fate, Fault, Image, Part, ScriptedDisk, write_tree};
 use crate::table_change::deleted_topic;
-use crate::testing::{PATIENCE, START_MS, message, query_bodies, read_bodies};
+use crate::testing::{PATIENCE, START_MS, message, pool_of, query_bodies, read_bodies};
 use crate::timer_index::{Timer, TimerIndex};
 use crate::walk::record_at;
+use crate::{Clock, WritePoolConfig};
 
 /// Outcomes of each crash of the workload that is crashed everywhere.
 const CUTS: usize = 2;
 /// Steps of that workload.
 const STEPS: usize = 300;
 const SEEDS: u64 = 1500;
+const POOL_STEPS: usize = 150;
+const POOL_SEEDS: u64 = 750;
+/// Of the write pool, as long as a page.
+const BUFFERS: usize = 64;
 /// After so many it is enough.
 const FAILURES_MAX: usize = 10;
 
@@ -153,6 +158,8 @@ struct Moment {
 #[derive(Clone, Copy, Debug)]
 struct Mode {
     sync: bool,
+    /// With the write pool.
+    pool: bool,
     bug: Option<Bug>,
 }
 
@@ -199,6 +206,11 @@ impl Place {
             index_entries: 64,
             message_len_max: 4096,
             flush,
+            write_pool: self.mode.pool.then(|| WritePoolConfig {
+                commit_interval: never,
+                commit_thorough_interval: never,
+                ..pool_of(BUFFERS, PAGE)
+            }),
             queue_flush_interval: never,
             queue_flush_thorough_interval: never,
             retention: RetentionRules {
@@ -268,10 +280,18 @@ impl Run {
         let store = self.store();
         crate::testing::wait_until(|| {
             let marks = store.watermarks();
-            store.allocator.is_idle() && marks.projected >= marks.confirmed
+            store.allocator.is_idle() && marks.projected.0 >= self.last_whole(marks.confirmed.0)
                 || !self.goes_on()
                 || store.check_writable().is_err()
         });
+    }
+
+    /// Where the last record ends that is wholly before `end`: a commit may end in the middle of one.
+    fn last_whole(&self, end: u64) -> u64 {
+        if !self.place.mode.pool {
+            return end;
+        }
+        self.history.lock().puts.iter().rev().map(|known| known.end).find(|known| *known <= end).unwrap_or(0)
     }
 
     fn step(&mut self) {
@@ -300,15 +320,37 @@ impl Run {
             _ => self.close(),
         }
         if self.store.is_some() {
+            self.commit();
             self.settle();
             self.note_flushed();
         }
     }
 
+    /// With the write pool: now and then it gets to the log's files, or whole pages of it.
+    fn commit(&mut self) {
+        if self.place.mode.pool && !self.dice.one_in(3) {
+            let all = self.dice.one_in(2);
+            let store = self.store();
+            let done = store.committer.as_ref().map(|committer| committer.commit_as(all)).unwrap();
+            self.place.may_fail(done);
+            store.dispatch_signal.wake();
+        }
+    }
+
     fn note_flushed(&self) {
-        let flushed = self.store().watermarks().flushed.0;
+        let marks = self.store().watermarks();
+        assert!(marks.projected <= marks.committed && marks.flushed <= marks.committed, "{marks:?}");
         let mut history = self.history.lock();
-        history.safe = history.safe.max(flushed);
+        history.safe = history.safe.max(marks.flushed.0);
+    }
+
+    /// How far the log outlives the process.
+    fn committed(&self) -> u64 {
+        match &self.store {
+            _ if !self.place.mode.pool => self.history.lock().end(),
+            Some(store) => store.watermarks().committed.0,
+            None => 0,
+        }
     }
 
     fn body(&mut self, len: usize) -> Vec<u8> {
@@ -632,8 +674,8 @@ fn due(store: &Store, timers: &mut TimerIndex, now_ms: i64) -> io::Result<Vec<Ti
 struct AfterCrash {
     place: Place,
     history: History,
-    /// The machine went on.
-    all_is_there: bool,
+    /// The log is there up to here: the machine went on.
+    there: u64,
 }
 
 impl AfterCrash {
@@ -647,7 +689,7 @@ impl AfterCrash {
         let place = Place::new(mode, moment.now_ms, moment.power_losses + 1);
         write_tree(&place.disk_root(), &tree);
         place.disk.all_is_synced(&place.disk_root());
-        AfterCrash { place, history: moment.history.clone(), all_is_there: false }
+        AfterCrash { place, history: moment.history.clone(), there: 0 }
     }
 
     /// Opens it and holds it against the history, which then knows what is left. Crashes on the way a few times, if the dice say so.
@@ -662,9 +704,7 @@ impl AfterCrash {
             drop(run);
             self = AfterCrash::by_power_cut(&moment, mode, dice);
         }
-        if self.all_is_there {
-            self.history.safe = self.history.safe.max(self.history.end());
-        }
+        self.history.safe = self.history.safe.max(self.there);
         let mut run = Run::new(self.place, self.history, dice.roll());
         assert!(run.open(), "it does not open");
         run.settle();
@@ -897,12 +937,13 @@ fn moments(mode: Mode, seed: u64, steps: usize) -> Vec<Moment> {
     moments
 }
 
-fn crash_everywhere(sync: bool) {
-    let mode = Mode { sync, bug: None };
-    let moments = moments(mode, 12, STEPS);
+fn crash_everywhere(sync: bool, pool: bool) {
+    let mode = Mode { sync, pool, bug: None };
+    let steps = if pool { POOL_STEPS } else { STEPS };
+    let moments = moments(mode, 12, steps);
     let cuts = asked("FERROMQ_CRASH_CUTS").map_or(CUTS, |cuts| usize::try_from(cuts).unwrap());
     let only = asked("FERROMQ_CRASH_AT").map(|only| usize::try_from(only).unwrap());
-    eprintln!("{} calls of {STEPS} steps, {cuts} cuts at each", moments.len());
+    eprintln!("{} calls of {steps} steps, {cuts} cuts at each", moments.len());
     on_all_cores(moments.len() * cuts, |number| {
         if only.is_some_and(|only| only != number) {
             return;
@@ -922,18 +963,28 @@ fn crash_everywhere(sync: bool) {
 
 #[test]
 fn a_power_cut_at_every_call_loses_nothing_that_was_on_the_disk() {
-    crash_everywhere(false);
+    crash_everywhere(false, false);
+}
+
+#[test]
+fn a_power_cut_at_every_call_with_the_write_pool_loses_nothing_that_was_on_the_disk() {
+    crash_everywhere(false, true);
+}
+
+#[test]
+fn a_power_cut_at_every_call_with_the_write_pool_loses_nothing_that_was_acknowledged() {
+    crash_everywhere(true, true);
 }
 
 #[test]
 fn a_power_cut_at_every_call_loses_nothing_that_was_acknowledged() {
-    crash_everywhere(true);
+    crash_everywhere(true, false);
 }
 
 /// One crash after the other, from a seed.
-fn crash_at_random(seed: u64, bug: Option<Bug>, told: &mut Vec<String>) {
+fn crash_at_random(seed: u64, pool: bool, bug: Option<Bug>, told: &mut Vec<String>) {
     let mut dice = Dice::new(seed);
-    let mode = Mode { sync: dice.one_in(2), bug };
+    let mode = Mode { sync: dice.one_in(2), pool, bug };
     let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), dice.roll());
     for era in 0..1 + dice.below(3) {
         let calls = if dice.one_in(3) { 30 } else { 400 };
@@ -954,13 +1005,14 @@ fn crash_at_random(seed: u64, bug: Option<Bug>, told: &mut Vec<String>) {
             }
         }
         let left = if dice.one_in(4) {
-            // Only the process ends: what was written is there, on the disk or not.
+            // Only the process ends: what was written to the files is there, on the disk or not.
+            let there = run.committed();
             run.store = None;
             run.timers = None;
             run.place.disk.restart();
             let history = run.history.lock().clone();
             told.push(format!("era {era}: {mode:?}, {fault:?}, killed"));
-            AfterCrash { place: run.place, history, all_is_there: true }
+            AfterCrash { place: run.place, history, there }
         } else {
             let moment = stopped.lock().take().unwrap_or_else(|| run.moment());
             told.push(format!("era {era}: {mode:?}, {fault:?}, power cut at {}", moment.call));
@@ -971,20 +1023,29 @@ fn crash_at_random(seed: u64, bug: Option<Bug>, told: &mut Vec<String>) {
     }
 }
 
-#[test]
-fn random_crashes_lose_nothing_that_was_promised() {
+fn crash_at_random_often(pool: bool, seeds: u64) {
     if let Some(seed) = asked("FERROMQ_CRASH_SEED") {
-        return repeatable(|told| told.join("\n"), |told| crash_at_random(seed, None, told));
+        return repeatable(|told| told.join("\n"), |told| crash_at_random(seed, pool, None, told));
     }
     let first = asked("FERROMQ_CRASH_FIRST").unwrap_or(0);
-    let count = usize::try_from(asked("FERROMQ_CRASH_SEEDS").unwrap_or(SEEDS)).unwrap();
+    let count = usize::try_from(asked("FERROMQ_CRASH_SEEDS").unwrap_or(seeds)).unwrap();
     on_all_cores(count, |number| {
         let seed = first + number as u64;
         repeatable(
             |told| format!("FERROMQ_CRASH_SEED={seed}\n{}", told.join("\n")),
-            |told| crash_at_random(seed, None, told),
+            |told| crash_at_random(seed, pool, None, told),
         );
     });
+}
+
+#[test]
+fn random_crashes_lose_nothing_that_was_promised() {
+    crash_at_random_often(false, SEEDS);
+}
+
+#[test]
+fn random_crashes_with_the_write_pool_lose_nothing_that_was_promised() {
+    crash_at_random_often(true, POOL_SEEDS);
 }
 
 /// What a store could do wrong, and what it does not make good by itself.
@@ -1003,16 +1064,27 @@ const BUGS: [Bug; 13] = [
     Bug::SavedAheadOf(Part::Log),
     Bug::CutTooFar,
 ];
+/// And with the write pool.
+const POOL_BUGS: [Bug; 7] = [
+    Bug::CommitBeginsLate,
+    Bug::CommitEndsEarly,
+    Bug::CommitIsLate,
+    Bug::CommitForgetsBegin,
+    Bug::NotSynced(Part::Log),
+    Bug::SyncEndsEarly(Part::Log),
+    Bug::SavedAheadOf(Part::Log),
+];
 /// Each is found by one of so many seeds.
 const SEEDS_PER_BUG: u64 = 1000;
 
 #[test]
 fn bugs_that_a_store_could_have_are_found() {
-    on_all_cores(BUGS.len(), |number| {
-        let bug = BUGS[number];
-        let finds = |seed: &u64| catch_unwind(|| crash_at_random(*seed, Some(bug), &mut Vec::new())).is_err();
+    let bugs: Vec<_> = BUGS.map(|bug| (bug, false)).into_iter().chain(POOL_BUGS.map(|bug| (bug, true))).collect();
+    on_all_cores(bugs.len(), |number| {
+        let (bug, pool) = bugs[number];
+        let finds = |seed: &u64| catch_unwind(|| crash_at_random(*seed, pool, Some(bug), &mut Vec::new())).is_err();
         let seed = (0..SEEDS_PER_BUG).find(finds);
-        println!("{bug:?} is found by seed {seed:?}");
+        println!("{bug:?}, with the write pool: {pool}, is found by seed {seed:?}");
         assert!(seed.is_some(), "{bug:?} is not found by any of {SEEDS_PER_BUG} seeds");
     });
 }

@@ -23,13 +23,15 @@ pub struct MappedRange<'a> {
     pub from: usize,
     pub len: usize,
     pub(crate) map: &'a Mapping,
+    /// What to sync where the mapping has other memory in the place of the file's.
+    pub(crate) file: Option<&'a File>,
 }
 
 impl<'a> MappedRange<'a> {
     /// From the start of the page that `range` begins in.
     pub(crate) fn new(path: &'a Path, map: &'a Mapping, range: Range<usize>) -> MappedRange<'a> {
         let from = range.start - range.start % PAGE;
-        MappedRange { path, from, len: range.end - from, map }
+        MappedRange { path, from, len: range.end - from, map, file: None }
     }
 }
 
@@ -68,7 +70,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn read(&self, _path: &Path, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
         file.read_exact_at(bytes, at)
     }
-    /// Puts `bytes` at `at` of a file that is not mapped. On an error, any part of them may be there.
+    /// Puts `bytes` at `at` of a file to which nobody writes through a mapping. On an error, any part of them may be there. Those of the
+    /// commit log (with the write pool) are whole pages, and begin at one in the file and in memory: the file may be open for direct I/O.
     fn write(&self, _path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         file.write_all_at(bytes, at)
     }

@@ -73,6 +73,7 @@ pub enum AppendError {
     /// The message breaks a limit. Java: MESSAGE_ILLEGAL, or PROPERTIES_SIZE_EXCEEDED.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// Of the log, or of what the write pool can hold.
     #[error("record of {len} bytes does not fit into a segment of {segment_len}")]
     LargerThanSegment { len: usize, segment_len: u64 },
     #[error("batch is {len} bytes, limit {limit}")]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::checkpoint::Checkpoint;
+use crate::commit::Committer;
 use crate::config::FlushMode;
 use crate::disk::{self, Disk};
 use crate::health::Health;
@@ -32,6 +33,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const HANG_FORGOTTEN: Duration = Duration::from_secs(300);
 /// How long a waiter waits in async mode, where nobody has said.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What found no room is tried again after this.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often it is looked for waiters whose time is up, while there are any.
 const LOOK_FOR_LATE: Duration = Duration::from_millis(50);
 /// So often too after the last one, before the thread parks: under load, waiters then need not wake it.
@@ -94,6 +97,8 @@ pub struct SyncState {
 pub struct Flusher {
     segments: Arc<Segments>,
     positions: Arc<Positions>,
+    /// With the write pool: what is to be synced has to be in the files first.
+    committer: Option<Arc<Committer>>,
     checkpoint: Arc<Checkpoint>,
     disk: Arc<dyn Disk>,
     health: Arc<Health>,
@@ -119,9 +124,11 @@ impl fmt::Debug for Flusher {
 }
 
 impl Flusher {
+    #[allow(clippy::too_many_arguments, reason = "composition: each part is used as it is")]
     pub fn new(
         segments: Arc<Segments>,
         positions: Arc<Positions>,
+        committer: Option<Arc<Committer>>,
         checkpoint: Arc<Checkpoint>,
         disk: Arc<dyn Disk>,
         health: Arc<Health>,
@@ -132,6 +139,7 @@ impl Flusher {
         Flusher {
             segments,
             positions,
+            committer,
             checkpoint,
             disk,
             health,
@@ -190,7 +198,7 @@ impl Flusher {
         if let Some(syncing) = self.syncing.try_lock()
             && syncing.pace.allows_callers(Instant::now)
         {
-            // An error has poisoned the store and told the waiters.
+            // An error has poisoned the store and told the waiters, or there is no room and the thread tries again.
             let _ = self.flush_held(syncing, Extent::All);
             if !self.waiters.are_there() {
                 return;
@@ -232,7 +240,18 @@ impl Flusher {
     }
 
     fn flush_held(&self, syncing: MutexGuard<'_, SyncState>, extent: Extent) -> io::Result<()> {
-        let result = self.sync_written(syncing, extent);
+        let began = Instant::now();
+        let seen = match self.end_in_files() {
+            Ok(seen) => seen,
+            Err(error) => {
+                // If there is only no room, it is tried again, and who waits goes on waiting.
+                if self.health.is_poisoned() {
+                    self.waiters.fail_all();
+                }
+                return Err(error);
+            }
+        };
+        let result = self.sync_written(syncing, extent, seen, began);
         match &result {
             Ok(()) => self.waiters.complete(self.positions.flushed()),
             Err(error) => {
@@ -243,13 +262,28 @@ impl Flusher {
         result
     }
 
-    fn sync_written(&self, mut syncing: MutexGuard<'_, SyncState>, extent: Extent) -> io::Result<()> {
+    /// Where the log ends in its files. With the write pool everything written gets there first.
+    fn end_in_files(&self) -> io::Result<LogEnd> {
+        // The time first: the record it belongs to is below the end read after it.
+        let timestamp = self.positions.written_timestamp.load(Ordering::Acquire);
+        let end = match &self.committer {
+            Some(committer) => committer.commit()?,
+            None => self.positions.written(),
+        };
+        Ok(LogEnd { end, timestamp })
+    }
+
+    fn sync_written(
+        &self,
+        mut syncing: MutexGuard<'_, SyncState>,
+        extent: Extent,
+        now: LogEnd,
+        began: Instant,
+    ) -> io::Result<()> {
         if self.health.is_poisoned() {
             return Err(io::Error::other("an earlier sync failed"));
         }
-        // The time first: the record it belongs to is below the end read after it.
-        let timestamp = self.positions.written_timestamp.load(Ordering::Acquire);
-        let (from, written) = (self.positions.flushed(), self.positions.written());
+        let (from, written) = (self.positions.flushed(), now.end);
         let to = match extent {
             Extent::All => written,
             Extent::WholeChunks(chunk) => written - written % chunk,
@@ -257,11 +291,9 @@ impl Flusher {
         if from >= to {
             return Ok(());
         }
-        let began = Instant::now();
         self.segments.sync(&*self.disk, from..to)?;
         let ended = Instant::now();
         syncing.pace.took(ended - began, ended);
-        let now = LogEnd { end: written, timestamp };
         let before = std::mem::replace(&mut syncing.seen, now);
         let durable = [now, before].into_iter().find(|seen| seen.end <= to);
         self.checkpoint.log_is_durable(to, durable.map(|seen| seen.timestamp));
@@ -305,9 +337,10 @@ impl Flusher {
     fn run_sync(&self) {
         while !self.stopped() {
             if self.is_behind() {
-                // An error has poisoned the store, which ends the loop.
                 if self.flush().is_err() {
-                    return;
+                    // It has poisoned the store, which ends the loop, or there is no room.
+                    self.pause();
+                    continue;
                 }
             } else {
                 // A waiter that came while its bytes were being flushed.
@@ -350,7 +383,8 @@ impl Flusher {
                     let extent =
                         if grows && !self.waiters.are_there() { Extent::WholeChunks(self.chunk) } else { Extent::All };
                     if self.flush_as(extent).is_err() {
-                        return;
+                        self.pause();
+                        continue;
                     }
                     last_flush = Instant::now();
                     if thorough {
@@ -358,6 +392,13 @@ impl Flusher {
                     }
                 }
             }
+        }
+    }
+
+    /// After a failure; not at all when the thread is to end.
+    fn pause(&self) {
+        if !self.stopped() {
+            self.signal.nap(RETRY_PAUSE);
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Shortage {
     Disk,
     /// Queues or index cannot grow.
     Dispatch,
+    /// What is in the write pool does not get into the log's files.
+    Commit,
 }
 
 /// Of an append: [`Health::check`], or [`Health::check_sound`] for one of the store's own.

@@ -20,6 +20,7 @@ pub mod check;
 mod checkpoint;
 mod clock;
 mod collection;
+mod commit;
 mod commit_log;
 mod config;
 mod consume_queue;
@@ -54,6 +55,7 @@ mod retention;
 mod scrub;
 mod segments;
 mod signal;
+mod staged;
 mod stats;
 mod store;
 mod table_change;
@@ -63,6 +65,7 @@ mod torn_text;
 mod waiters;
 mod walk;
 mod watermarks;
+mod write_pool;
 
 pub use append::{AppendedBatch, AppendedMessage};
 pub use checkpoint::{CheckpointFile, DurableUpTo, LogBegin, Places};
@@ -87,6 +90,7 @@ pub use timer_checkpoint::TimerCheckpoint;
 pub use timer_index::{Timer, TimerIndex, TimerSave, TimerSaveError};
 pub use waiters::NotSafe;
 pub use watermarks::Watermarks;
+pub use write_pool::WritePoolConfig;
 
 #[cfg(test)]
 mod scripted_disk;

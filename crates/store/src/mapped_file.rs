@@ -4,6 +4,9 @@
 //! writer at a time and read as slices below the published end. [`WordFile`] is changed in place (consume queues,
 //! index): all access is by 32-bit atomics, so that readers and the writer never race.
 //!
+//! With the write pool, buffers of it are mapped over parts of a [`LogFile`] for a while (`staged`); what changes then is where the bytes
+//! are, and not which.
+//!
 //! What makes the mappings sound, for every block below: files have their full length before they are mapped
 //! (they get it when they are made, `files` checks it on open) and nobody makes them shorter while they are mapped: this
 //! crate never does, and the directory lock keeps other brokers away. So no byte changes under a reader except through
@@ -19,8 +22,8 @@ use std::io;
 use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, compiler_fence};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -32,6 +35,8 @@ use rustix::io::Errno;
 use crate::disk::{Disk, MappedRange, PAGE, naming, sync_failed};
 use crate::looking::{Growth, Look, MappedFile, ReadError, SeenBlocks};
 use crate::mapping::Mapping;
+use crate::staged::Staged;
+use crate::write_pool::WritePool;
 
 /// Most bytes prepared in one go: a quarter of a millisecond of work where memory is dear.
 pub const CHUNK_MAX: usize = 64 * 1024;
@@ -49,11 +54,12 @@ fn open_whole(path: &Path) -> io::Result<(File, Mapping)> {
 }
 
 /// Makes `range` of `map` durable. What is being written meanwhile may or may not be on the disk. With a loss nobody knows what is.
-fn sync_map(disk: &dyn Disk, path: &Path, map: &Mapping, range: Range<usize>) -> io::Result<()> {
+/// With `file` it is what is synced: the mapping has other memory in its place.
+fn sync_map(disk: &dyn Disk, path: &Path, map: &Mapping, file: Option<&File>, range: Range<usize>) -> io::Result<()> {
     if range.is_empty() {
         return Ok(());
     }
-    disk.sync_range(&MappedRange::new(path, map, range))
+    disk.sync_range(&MappedRange { file, ..MappedRange::new(path, map, range) })
         .and_then(|()| map.check())
         .map_err(|error| sync_failed(named(path, error)))
 }
@@ -70,7 +76,7 @@ fn named(path: &Path, error: io::Error) -> io::Error {
 impl MappedRange<'_> {
     /// Writes the range out and waits for the device (msync with MS_SYNC, which is fdatasync of the range).
     pub fn sync(&self) -> io::Result<()> {
-        self.map.flush_range(self.from, self.len)
+        self.file.map_or_else(|| self.map.flush_range(self.from, self.len), File::sync_data)
     }
 
     /// Whether all of it is in memory at this moment. False where the kernel does not say.
@@ -121,6 +127,8 @@ pub struct LogFile {
     busy: AtomicBool,
     seen: SeenBlocks<8>,
     growth: Growth,
+    /// Its part in the write pool, once it has one.
+    staged: OnceLock<Staged>,
 }
 
 impl LogFile {
@@ -161,6 +169,7 @@ impl LogFile {
             busy: AtomicBool::new(false),
             seen: SeenBlocks::default(),
             growth: Growth::default(),
+            staged: OnceLock::new(),
         }
     }
 
@@ -234,7 +243,16 @@ impl LogFile {
     /// Gives the rest of the file away unwritten: what is there stays (zeros, in a file of ours).
     pub fn seal(&self) {
         let _claim = Claim::take(&self.busy);
-        // A chunk that is being prepared meanwhile has nothing but zeros in it, then as now.
+        // A chunk that is being prepared meanwhile has nothing but zeros in it, then as now. A buffer of the write pool has what was in
+        // it before, and none is mounted here any more when the lock is free again.
+        let _preparing = self.staged.get().map(|_| {
+            let preparing = self.preparing.lock();
+            let (from, to) = (self.written.load(Ordering::Relaxed), self.prepared());
+            // SAFETY: below `prepared`, so inside the mapping, and at or beyond `written`, where no slice reaches. The claim keeps
+            // appends out.
+            unsafe { self.map.as_mut_ptr().add(from).write_bytes(0, to.saturating_sub(from)) };
+            preparing
+        });
         self.prepared.fetch_max(self.len(), Ordering::AcqRel);
         self.written.store(self.len(), Ordering::Release);
     }
@@ -251,6 +269,15 @@ impl LogFile {
             return true;
         }
         assert!(!self.read_only, "{} is only read", self.path.display());
+        let _preparing = self.preparing.lock();
+        if let Some(staged) = self.staged.get() {
+            assert!(staged.committed() == before, "{} is not in its file", self.path.display());
+            if let Err(error) = staged.unmount_all(&self.map, &self.file) {
+                tracing::error!(%error, path = %self.path.display(), "a buffer of the write pool cannot be taken back");
+                return false;
+            }
+            self.prepared.store(before, Ordering::SeqCst);
+        }
         self.written.store(to, Ordering::SeqCst);
         // A reader either counted itself before this and is seen here, or sees the lower end (both SeqCst).
         let give_up = Instant::now() + patience;
@@ -261,7 +288,9 @@ impl LogFile {
             }
             std::thread::yield_now();
         }
-        let _preparing = self.preparing.lock();
+        if let Some(staged) = self.staged.get() {
+            staged.cut(to);
+        }
         self.prepared.store(to, Ordering::SeqCst);
         true
     }
@@ -286,7 +315,11 @@ impl LogFile {
     pub fn look(&self, look: &Look<'_>, range: Range<usize>) -> Result<usize, ReadError> {
         self.check_read()?;
         let used = self.written();
-        if look.is_new(&self.growth, range.start, used) {
+        let is_there = match self.staged.get() {
+            None => look.is_new(&self.growth, range.start, used),
+            Some(staged) => staged.has(range.start),
+        };
+        if is_there {
             return Ok(used.max(range.end));
         }
         let file = MappedFile { path: &self.path, map: &self.map, used, seen: &self.seen };
@@ -317,8 +350,11 @@ impl LogFile {
 
     /// Makes `range`, which is written, durable.
     pub fn sync(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
-        self.unmap(range.clone());
-        sync_map(disk, &self.path, &self.map, range)?;
+        let staged_file = self.staged.get().map(|_| &self.file);
+        if staged_file.is_none() {
+            self.unmap(range.clone());
+        }
+        sync_map(disk, &self.path, &self.map, staged_file, range)?;
         // What somebody cut off was given up by the kernel, without an error.
         self.check().map_err(sync_failed)
     }
@@ -342,6 +378,9 @@ impl LogFile {
     /// Starts writing `range`, which is written, to the device without waiting, so that the next sync has less to do.
     pub fn start_write_back(&self, range: Range<usize>) {
         use std::os::fd::AsRawFd as _;
+        if self.staged.get().is_some() {
+            return;
+        }
         self.unmap(range.clone());
         let (Ok(from), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len())) else { return };
         // SAFETY: a system call on a file descriptor that lives as long as `self.file`; it touches no memory of ours.
@@ -379,8 +418,59 @@ impl LogFile {
         true
     }
 
+    /// [`LogFile::prepare`] with a buffer of the write pool, which is mapped over the next bytes. False when the pool has none.
+    pub fn stage(&self, pool: &Arc<WritePool>) -> io::Result<bool> {
+        let _preparing = self.preparing.lock();
+        let from = self.prepared();
+        if from >= self.len() {
+            return Ok(true);
+        }
+        let Some(buffer) = pool.take() else { return Ok(false) };
+        let staged = match self.staged.get() {
+            Some(staged) => staged,
+            // The first time nothing is ready but what is in the file.
+            None => {
+                let new = Staged::new(pool, &self.path, from)?;
+                self.staged.get_or_init(|| new)
+            }
+        };
+        let to = (from / pool.buffer_len() + 1).saturating_mul(pool.buffer_len()).min(self.len());
+        staged.mount(&self.map, &self.file, buffer, from, to)?;
+        map_writable(&self.map, &self.path, from - from % PAGE..to);
+        self.prepared.fetch_max(to, Ordering::AcqRel);
+        Ok(true)
+    }
+
+    /// Gives the oldest buffer of the write pool back, if it has one that is all in the file.
+    pub fn unstage_oldest(&self) -> io::Result<bool> {
+        self.staged.get().map_or(Ok(false), |staged| staged.unmount_oldest(&self.map, &self.file))
+    }
+
+    /// Gives all buffers of the write pool back. All that was written is in the file, and nothing is appended any more.
+    pub fn unstage(&self) -> io::Result<()> {
+        self.staged.get().map_or(Ok(()), |staged| staged.unmount_all(&self.map, &self.file))
+    }
+
+    /// Whether buffers of the write pool are mapped over it.
+    pub fn is_staged(&self) -> bool {
+        self.staged.get().is_some_and(Staged::is_mounted)
+    }
+
+    /// Brings what is written and in the write pool to the file, not yet durably; without `all` only whole pages, if there is one. Gives
+    /// how far the file has it. By one at a time, and not while the log is truncated.
+    pub fn commit(self: &Arc<Self>, disk: &dyn Disk, all: bool) -> io::Result<usize> {
+        let written = self.written();
+        let (Some(staged), Some(bytes)) = (self.staged.get(), self.slice(0..written)) else { return Ok(written) };
+        // A write would make a file long again that somebody made shorter, with zeros for what it has lost.
+        self.check()?;
+        staged.commit(disk, &self.path, &bytes, self.len(), all).map_err(|error| named(&self.path, error))
+    }
+
     /// Maps the pages of `range` writable again, after a sync has write-protected them.
     pub fn map_writable(&self, range: Range<usize>) {
+        if self.staged.get().is_some() {
+            return;
+        }
         map_writable(&self.map, &self.path, range);
     }
 }
@@ -595,7 +685,7 @@ impl WordFile {
 
     /// Makes `range` durable.
     pub fn sync(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
-        sync_map(disk, &self.path, &self.map, range)
+        sync_map(disk, &self.path, &self.map, None, range)
     }
 
     fn atom(&self, at: usize) -> &AtomicU32 {

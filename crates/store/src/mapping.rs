@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Once, OnceLock};
@@ -57,6 +57,30 @@ impl Mapping {
         self.place.note_loss(at);
     }
 
+    /// Puts bytes of `file` from `offset` on in the place of what is mapped at `range`; all of it whole pages. Whoever reads there
+    /// meanwhile sees the one or the other, so where somebody may, both have the same bytes.
+    pub fn put_over(&self, range: Range<usize>, file: &File, offset: u64) -> io::Result<()> {
+        let page = page_len();
+        let is_whole = range.start.is_multiple_of(page) && range.end.is_multiple_of(page);
+        assert!(is_whole && range.start < range.end && range.end <= self.map.len(), "{range:?} of {}", self.map.len());
+        // Mapped elsewhere and then moved: whatever may fail in a filesystem fails before anything is taken away.
+        let map = MmapOptions::new().offset(offset).len(range.len()).map_raw(file)?;
+        // SAFETY: what is moved is a mapping of its own, of this very length, which nobody else knows of. The range that it is moved over
+        // is inside this mapping (asserted), so nothing else of the process is replaced, and there is always something there: the kernel
+        // does the exchange under its own lock. What slices see there does not change, by the promise above.
+        let moved = unsafe {
+            let to = self.map.as_mut_ptr().add(range.start).cast::<libc::c_void>();
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            libc::mremap(map.as_mut_ptr().cast(), range.len(), range.len(), flags, to)
+        };
+        if moved == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // It is part of this one now.
+        std::mem::forget(map);
+        Ok(())
+    }
+
     /// [`Mapping::loss`] as an error.
     pub fn check(&self) -> io::Result<()> {
         self.loss().map_or(Ok(()), |at| {
@@ -79,6 +103,12 @@ impl Drop for Mapping {
         // Before the memory is unmapped: another mapping may get the same addresses.
         self.place.give_back();
     }
+}
+
+/// Bytes of a page of this machine's memory.
+pub fn page_len() -> usize {
+    // SAFETY: asks the system for a number.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(crate::disk::PAGE)
 }
 
 fn file_len(file: &File) -> io::Result<usize> {
@@ -163,13 +193,12 @@ fn install() {
     // SAFETY: `sigaction` is plain data, of which all zeros is a value: no flags, an empty mask. The handler has the signature that
     // SA_SIGINFO asks for and does only what a signal handler may (see there). The old action is written into memory of ours.
     unsafe {
-        let page_len = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(crate::disk::PAGE);
         if libc::sigaction(libc::SIGBUS, ptr::null(), before.as_mut_ptr()) != 0 {
             tracing::warn!(error = %io::Error::last_os_error(), "what the disk does not give will end the process");
             return;
         }
         // Before the handler is there, which reads it.
-        let _ = BEFORE.set((before.assume_init(), page_len));
+        let _ = BEFORE.set((before.assume_init(), page_len()));
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
         action.sa_sigaction = on_bus_error as *const () as usize;
         // The stack for signals, where a thread has one, as Rust's own handler asks for it.

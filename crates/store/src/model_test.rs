@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Effort;
+use crate::WritePoolConfig;
 use crate::check;
 use crate::disk::{Disk, LocalDisk};
 use crate::retention::{Hours, Progress, RetentionRules};
@@ -54,6 +55,10 @@ enum Step {
     Delete,
     /// Queues, index and checkpoint get to the disk, as they do now and then.
     Upkeep,
+    /// What is in the write pool gets to the log's files, or whole pages of it.
+    Commit {
+        all: bool,
+    },
     /// The log gets there ...
     Flush,
     /// ... up to somewhere in a record, as while it grows; and the checkpoint says so.
@@ -94,6 +99,7 @@ fn step(retention: u32) -> impl Strategy<Value = Step> {
         2 => (any::<u64>(), 1..16_u64).prop_map(|(seed, lost)| Step::PowerLoss { seed, lost }),
         1 => Just(Step::Delete),
         1 => Just(Step::Upkeep),
+        1 => any::<bool>().prop_map(|all| Step::Commit { all }),
         1 => Just(Step::Flush),
         1 => Just(Step::FlushWholeChunks),
         1 => Just(Step::ClockBack),
@@ -120,8 +126,19 @@ impl Known {
     }
 }
 
+/// The write pool.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Pool {
+    Off,
+    /// Nothing gets out of it by itself.
+    Ample,
+    /// Its few buffers are used again all the time.
+    Scarce,
+}
+
 struct Model {
     site: Site,
+    pool: Pool,
     disk: Arc<ScriptedDisk>,
     /// How many directories the log has.
     log_dirs: usize,
@@ -141,9 +158,10 @@ struct Model {
 const TOPIC: &str = "Model";
 
 impl Model {
-    fn new(log_dirs: usize, segment_len: u64) -> Model {
+    fn new(log_dirs: usize, segment_len: u64, pool: Pool) -> Model {
         let mut model = Model {
             site: Site::new(),
+            pool,
             disk: Arc::default(),
             log_dirs,
             store: None,
@@ -159,8 +177,8 @@ impl Model {
     }
 
     /// Through all of it, in a log of segments of so many bytes.
-    fn run(log_dirs: usize, segment_len: u64, steps: Vec<Step>) {
-        let mut model = Model::new(log_dirs, segment_len);
+    fn run(log_dirs: usize, segment_len: u64, pool: Pool, steps: Vec<Step>) {
+        let mut model = Model::new(log_dirs, segment_len, pool);
         for step in steps {
             model.apply(step);
         }
@@ -185,6 +203,11 @@ impl Model {
             },
             disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
             commit_log_dirs: self.log_dirs().collect(),
+            write_pool: match self.pool {
+                Pool::Off => None,
+                Pool::Ample => Some(WritePoolConfig { commit_interval: never, ..pool_of(100, 8192) }),
+                Pool::Scarce => Some(pool_of(3, 4096)),
+            },
             ..self.site.config()
         }
     }
@@ -195,6 +218,37 @@ impl Model {
 
     fn open(&self) -> Store {
         Store::open(self.config()).unwrap()
+    }
+
+    /// What was written becomes visible.
+    fn settle(&self) {
+        if let Some(committer) = &self.store().committer {
+            committer.commit().unwrap();
+        }
+        self.store().dispatch_signal.wake();
+        settle(self.store());
+    }
+
+    /// Ends the store as a kill does, with what the write pool alone has. Gives where the log ends then.
+    fn kill(&mut self) -> u64 {
+        let marks = self.store().watermarks();
+        self.store = None;
+        if self.pool == Pool::Off {
+            return marks.written.0;
+        }
+        let store = self.open();
+        let end = store.watermarks().written.0;
+        drop(store);
+        let whole = self.messages.iter().map(|known| known.physical + known.len as u64);
+        let whole = whole.filter(|end| *end <= marks.committed.0).max().unwrap_or(0);
+        assert!(end >= whole && end <= marks.written.0, "{marks:?}, and the log ends at {end}");
+        // A filler, or what it is for, may be there and no record behind it.
+        let lost = self.messages.iter().find(|known| known.physical + known.len as u64 > end);
+        assert!(
+            self.pool == Pool::Scarce || lost.is_none_or(|lost| lost.physical + lost.len as u64 > marks.committed.0)
+        );
+        self.messages.retain(|known| known.physical + known.len as u64 <= end);
+        end
     }
 
     fn store(&self) -> &Store {
@@ -267,11 +321,11 @@ impl Model {
                 self.messages.push(Known { queue: None, offset: 0, body, physical, len, damaged: false });
             }
             Step::Read { queue } => {
-                settle(self.store());
+                self.settle();
                 self.check_queue(queue);
             }
             Step::Query => {
-                settle(self.store());
+                self.settle();
                 self.check_index();
             }
             Step::Close => {
@@ -281,19 +335,18 @@ impl Model {
                 self.reopen();
             }
             Step::Kill => {
-                self.store = None;
+                self.kill();
                 self.check_files();
                 self.reopen();
             }
             Step::KillWithGarbage { garbage } => {
-                let end = self.store().watermarks().written.0;
-                self.store = None;
+                let end = self.kill();
                 self.overwrite(end, &garbage);
                 self.reopen();
             }
             Step::Tear => {
-                let end = self.store().watermarks().written.0;
-                let vouched = self.stop_and_see_what_is_vouched_for();
+                let end = self.kill();
+                let vouched = self.vouched_for();
                 let is_torn = |last: &mut Known| last.physical >= vouched && last.physical + last.len as u64 == end;
                 if let Some(last) = self.messages.pop_if(is_torn) {
                     // Which makes the CRC wrong.
@@ -302,7 +355,8 @@ impl Model {
                 self.reopen();
             }
             Step::Damage { pick } => {
-                let end = self.stop_and_see_what_is_vouched_for();
+                self.kill();
+                let end = self.vouched_for();
                 let vouched = self.messages.iter().filter(|known| known.physical + known.len as u64 <= end).count();
                 if vouched > 0 {
                     let known = &mut self.messages[pick % vouched];
@@ -325,9 +379,14 @@ impl Model {
             }
             Step::Retain { keep } => self.retain(keep),
             Step::Upkeep => {
-                settle(self.store());
+                self.settle();
                 let store = self.store();
                 store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*self.disk)).unwrap();
+            }
+            Step::Commit { all } => {
+                if let Some(committer) = &self.store().committer {
+                    committer.commit_as(all).unwrap();
+                }
             }
             Step::Flush => self.store().flusher.flush().unwrap(),
             Step::FlushWholeChunks => {
@@ -336,7 +395,7 @@ impl Model {
             }
             Step::ClockBack => self.site.advance(-20_000),
             Step::LoseQueues => {
-                settle(self.store());
+                self.settle();
                 self.store().close().unwrap();
                 self.store = None;
                 crate::files::remove_dir(&LocalDisk, &self.root().join("consumequeue")).unwrap();
@@ -345,7 +404,7 @@ impl Model {
             }
             Step::CutShort { clean, without, steps, seed, lost } => {
                 if clean {
-                    settle(self.store());
+                    self.settle();
                     self.store().close().unwrap();
                 }
                 let flushed = self.store().watermarks().flushed.0;
@@ -366,7 +425,7 @@ impl Model {
 
     /// A round, in which whatever has to get to the disk first does.
     fn retain(&mut self, keep: u64) {
-        settle(self.store());
+        self.settle();
         let store = self.store();
         let reserved_bytes = Some(keep * self.segment_len);
         store.change_retention(RetentionRules { reserved_bytes, ..self.config().retention });
@@ -406,9 +465,8 @@ impl Model {
         }
     }
 
-    /// A kill; and the place before which the checkpoint says that the log is on the disk.
-    fn stop_and_see_what_is_vouched_for(&mut self) -> u64 {
-        self.store = None;
+    /// The place before which the checkpoint says that the log is on the disk.
+    fn vouched_for(&self) -> u64 {
         let found = Checkpoint::open(self.root().join("checkpoint")).unwrap().found();
         found.map_or(0, |found| found.log)
     }
@@ -541,14 +599,21 @@ proptest! {
 
     #[test]
     fn behaves_like_a_list(log_dirs in 1..4_usize, steps in proptest::collection::vec(step(1), 1..60)) {
-        Model::run(log_dirs, 16 << 10, steps);
+        Model::run(log_dirs, 16 << 10, Pool::Off, steps);
     }
 
     #[test]
     fn behaves_like_a_list_that_loses_its_beginning(
         log_dirs in 1..4_usize, steps in proptest::collection::vec(step(8), 1..120),
     ) {
-        Model::run(log_dirs, 4 << 10, steps);
+        Model::run(log_dirs, 4 << 10, Pool::Off, steps);
+    }
+
+    #[test]
+    fn behaves_like_a_list_with_the_write_pool(
+        scarce in any::<bool>(), log_dirs in 1..3_usize, steps in proptest::collection::vec(step(2), 1..100),
+    ) {
+        Model::run(log_dirs, 16 << 10, if scarce { Pool::Scarce } else { Pool::Ample }, steps);
     }
 }
 

@@ -496,6 +496,10 @@ impl Retention {
             return Ok(false);
         }
         drop(writing_out);
+        if let Err(error) = first.unstage() {
+            // They come back when nobody reads it any more.
+            tracing::warn!(%error, path = %first.path().display(), "buffers of the write pool stay with a log file that is deleted");
+        }
         progress.leaving = Some(LeavingFile { path: first.path().to_owned(), read_only: first.is_read_only() });
         progress.read_yet.push(Arc::clone(first));
         self.unlink(progress).map(|()| true)

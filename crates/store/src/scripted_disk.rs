@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -108,6 +109,14 @@ pub enum Bug {
     SavedAheadOf(Part),
     /// More of a file is cut off than is to be.
     CutTooFar,
+    /// Of what goes from the write pool to the log, the first page is left out,
+    CommitBeginsLate,
+    /// or the last one,
+    CommitEndsEarly,
+    /// or all of it, until the next time,
+    CommitIsLate,
+    /// or what the page that the log ended in had before.
+    CommitForgetsBegin,
 }
 
 /// A call that fails.
@@ -159,6 +168,10 @@ pub struct ScriptedDisk {
     bug: Option<Bug>,
     /// For [`Bug::SavedAheadOf`].
     late: Mutex<Late>,
+    /// For [`Bug::CommitIsLate`]: where, and the bytes.
+    late_commit: Mutex<Option<(PathBuf, Vec<u8>, u64)>>,
+    /// For [`Bug::CommitForgetsBegin`]: the last place that was written to.
+    last_commit: Mutex<Option<(PathBuf, u64)>>,
 }
 
 impl fmt::Debug for ScriptedDisk {
@@ -265,8 +278,11 @@ impl Disk for ScriptedDisk {
         let part = match part_of(path) {
             // One sector, all of it or nothing.
             Part::Checkpoint if done.is_err() => &[],
+            // Whole pages go to the log.
+            Part::Log if done.is_err() => &bytes[..bytes.len() / 2 / PAGE * PAGE],
             // What fails has got somewhere before.
             _ if done.is_err() => &bytes[..bytes.len() / 2],
+            Part::Log => self.committed(path, file, bytes, at)?,
             _ => bytes,
         };
         LocalDisk.write(path, file, part, at)?;
@@ -407,6 +423,39 @@ impl ScriptedDisk {
                 Ok(())
             }
             None => Ok(()),
+        }
+    }
+
+    /// What of a commit is written: all of it, without a bug.
+    fn committed<'a>(&self, path: &Path, file: &File, bytes: &'a [u8], at: u64) -> io::Result<&'a [u8]> {
+        match self.bug {
+            Some(Bug::CommitEndsEarly) => Ok(&bytes[..bytes.len() - PAGE]),
+            Some(Bug::CommitBeginsLate) => {
+                LocalDisk.write(path, file, &bytes[PAGE..], at + PAGE as u64)?;
+                Ok(&[])
+            }
+            Some(Bug::CommitIsLate) => {
+                let late = self.late_commit.lock().replace((path.to_owned(), bytes.to_vec(), at));
+                // Unless it is gone.
+                if let Some((path, bytes, at)) = late
+                    && let Ok(file) = fs::OpenOptions::new().write(true).open(path)
+                {
+                    file.write_all_at(&bytes, at)?;
+                }
+                Ok(&[])
+            }
+            Some(Bug::CommitForgetsBegin) => {
+                let place = (path.to_owned(), at);
+                if self.last_commit.lock().replace(place.clone()) == Some(place) {
+                    // Not direct, as memory that is on no page's border.
+                    let mut bytes = bytes.to_vec();
+                    bytes[..PAGE / 8].fill(0);
+                    fs::OpenOptions::new().write(true).open(path)?.write_all_at(&bytes, at)?;
+                    return Ok(&[]);
+                }
+                Ok(bytes)
+            }
+            _ => Ok(bytes),
         }
     }
 

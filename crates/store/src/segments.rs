@@ -122,6 +122,16 @@ impl Segments {
         Ok(at > 0 && head.is_some_and(|head| Record::is_remnant_at(&head, PhysicalOffset(at))))
     }
 
+    /// Has the oldest buffer of the write pool given back, if it is all in its file. False when none is.
+    pub fn unstage_oldest(&self) -> io::Result<bool> {
+        // Buffers are given back in their order, so the segments that have any are next to each other at the end.
+        let files = self.files.read();
+        let staged = files.iter().rev().skip_while(|file| !file.is_staged()).take_while(|file| file.is_staged());
+        let oldest = staged.last().cloned();
+        drop(files);
+        oldest.map_or(Ok(false), |oldest| oldest.unstage_oldest())
+    }
+
     /// Brings `range` of the log into memory.
     pub fn bring(&self, look: &Look<'_>, range: Range<u64>) -> Result<(), ReadError> {
         self.for_each_part(range, |file, part| file.look(look, part).map(drop))

@@ -55,6 +55,9 @@ pub struct StoreStats {
     pub scrub_bytes: u64,
     pub scrub_rounds: u64,
     pub scrub_damages: u64,
+    /// Bytes in the write pool and not in the log's files yet, and buffers of it that have none of these; `None` without one.
+    pub commit_behind: Option<u64>,
+    pub pool_buffers_free: Option<usize>,
 }
 
 #[derive(Debug, Default)]

@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::abort::{self, AbortFile, Crash};
 use crate::allocator::Allocator;
 use crate::checkpoint::Checkpoint;
+use crate::commit::Committer;
 use crate::commit_log::CommitLog;
 use crate::config::{FlushMode, StoreConfig};
 use crate::dispatch::Dispatcher;
@@ -47,6 +48,7 @@ use crate::segments::Segments;
 use crate::signal::Signal;
 use crate::stats::Counters;
 use crate::watermarks::Positions;
+use crate::write_pool::WritePool;
 
 /// A close waits so long for the dispatch to catch up. Java: ReputMessageService.shutdown.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -67,6 +69,7 @@ pub struct Store {
     index: Option<Arc<Index>>,
     positions: Arc<Positions>,
     allocator: Arc<Allocator>,
+    committer: Option<Arc<Committer>>,
     flusher: Arc<Flusher>,
     dispatcher: Arc<Dispatcher>,
     dispatch_signal: Arc<Signal>,
@@ -194,15 +197,34 @@ impl Store {
         }
 
         let sync_flush = matches!(config.flush, FlushMode::Sync { .. });
-        let positions = Arc::new(Positions::new(recovered.end, sync_flush, recovered.last_timestamp));
+        let pool = config.write_pool.as_ref().map(WritePool::new).transpose();
+        let pool = pool.map_err(OpenError::io("take memory for the write pool of", &config.root))?.map(Arc::new);
+        let positions = Positions::new(recovered.end, sync_flush, pool.is_some(), recovered.last_timestamp);
+        let positions = Arc::new(positions);
         let health = Arc::new(Health::new(abort));
         let counters = Arc::new(Counters::default());
+        let dispatch_signal = Arc::new(Signal::default());
+        let committer = pool.map(|pool| {
+            Arc::new(Committer {
+                pool,
+                segments: Arc::clone(&segments),
+                positions: Arc::clone(&positions),
+                disk: Arc::clone(&disk),
+                health: Arc::clone(&health),
+                signal: Signal::default(),
+                dispatch: Arc::clone(&dispatch_signal),
+                hurried: AtomicBool::new(false),
+                stop: AtomicBool::new(false),
+                committing: Mutex::default(),
+            })
+        });
         let allocator = Arc::new(Allocator::new(
             Arc::clone(&log_dirs),
             config.segment_len,
             Arc::clone(&segments),
             Arc::clone(&positions),
             sync_flush,
+            committer.clone(),
         ));
         let tail = tail_segment(&segments, &allocator, recovered.end).map_err(|source| OpenError::Io {
             doing: "make a commit log file in",
@@ -211,20 +233,22 @@ impl Store {
         })?;
         checkpoint.log_begins_at(segments.first().map_or(0, |first| first.start()));
 
+        let pool_len = committer.as_ref().map_or(u64::MAX, |committer| committer.pool.append_len_max() as u64);
+        let append_len_max = config.segment_len.min(pool_len);
         let log = CommitLog::new(
             tail,
             Arc::clone(&segments),
-            config.segment_len,
+            append_len_max,
             Arc::clone(&allocator),
             Arc::clone(&positions),
             Arc::clone(&health),
             Arc::clone(&counters),
             config.clock.clone(),
         );
-        let dispatch_signal = Arc::new(Signal::default());
         let flusher = Arc::new(Flusher::new(
             Arc::clone(&segments),
             Arc::clone(&positions),
+            committer.clone(),
             Arc::clone(&checkpoint),
             Arc::clone(&disk),
             Arc::clone(&health),
@@ -294,6 +318,7 @@ impl Store {
             index,
             positions,
             allocator,
+            committer,
             flusher,
             dispatcher,
             dispatch_signal,
@@ -320,6 +345,9 @@ impl Store {
         start("store-allocator", Box::new(move || allocator.run()))?;
         let maker = Arc::clone(&self.allocator);
         start("store-segments", Box::new(move || maker.run_maker()))?;
+        if let Some(committer) = self.committer.clone() {
+            start("store-commit", Box::new(move || committer.run()))?;
+        }
         let flusher = Arc::clone(&self.flusher);
         start("store-flush", Box::new(move || flusher.run()))?;
         let flusher = Arc::clone(&self.flusher);
@@ -387,6 +415,9 @@ impl Store {
     fn stop_threads(&self) {
         self.dispatcher.stop();
         self.allocator.stop();
+        if let Some(committer) = &self.committer {
+            committer.stop();
+        }
         self.flusher.stop();
         self.maintenance.stop();
         self.retention.stop();
@@ -456,6 +487,9 @@ mod model;
 #[cfg(test)]
 #[path = "open_test.rs"]
 mod opening;
+#[cfg(test)]
+#[path = "write_pool_test.rs"]
+mod pooled;
 #[cfg(test)]
 #[path = "reading_test.rs"]
 mod reading_tests;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,10 @@ pub struct FaultyDisk {
     pub usage: Mutex<Option<UsedRatio>>,
     /// Syncs of directories fail.
     pub dir_sync_fails: AtomicBool,
+    /// Writes to the log that do not go through its mapping hang.
+    pub write_hangs: AtomicBool,
+    /// The number of the error with which they fail; 0 for none.
+    pub write_error: AtomicI32,
     /// Files are moved nowhere, as between two file systems.
     pub moves_nothing: AtomicBool,
     /// Comes in between, once, when the log is synced next.
@@ -154,6 +158,19 @@ impl Disk for FaultyDisk {
         LocalDisk.read(path, file, bytes, at)
     }
 
+    fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        if path.components().any(|component| component.as_os_str() == "commitlog") {
+            while self.write_hangs.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            let error = self.write_error.load(Ordering::SeqCst);
+            if error != 0 {
+                return Err(io::Error::from_raw_os_error(error));
+            }
+        }
+        LocalDisk.write(path, file, bytes, at)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         if self.moves_nothing.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::CrossesDevices.into());
@@ -210,6 +227,18 @@ impl Site {
 
     pub fn advance(&self, ms: i64) {
         self.now.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+/// A write pool that brings to the log what is written at once.
+pub fn pool_of(buffers: usize, buffer_len: usize) -> WritePoolConfig {
+    WritePoolConfig {
+        buffers,
+        buffer_len,
+        commit_interval: Duration::ZERO,
+        commit_least_pages: 0,
+        commit_thorough_interval: Duration::ZERO,
+        fails_fast: false,
     }
 }
 

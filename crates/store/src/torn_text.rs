@@ -11,7 +11,7 @@ pub fn has_torn_text(record: &Record<'_>, at: usize) -> bool {
     record.topic().contains('\0') || properties_by_page(record, at).any(|piece| piece.last() == Some(&0))
 }
 
-/// Whether the record was still being put into the log when its process was killed: that ends with its last byte.
+/// Whether the record was still being put into the log when its process was killed: that ends with its last byte, from the write pool too.
 pub fn has_unwritten_end(record: &Record<'_>) -> bool {
     record.topic().contains('\0') || record.properties_bytes().last() == Some(&0)
 }

@@ -11,9 +11,11 @@ pub struct Watermarks {
     pub min: PhysicalOffset,
     /// End of the last record. Java: max offset.
     pub written: PhysicalOffset,
+    /// Everything before it is in the log's files, whether on the disk or not: `written`, but with the write pool.
+    pub committed: PhysicalOffset,
     /// Everything before it is on the disk.
     pub flushed: PhysicalOffset,
-    /// Consumers may see what comes before it: in sync mode what is flushed, else what is written; of that, where replication confirms
+    /// Consumers may see what comes before it: in sync mode what is flushed, else what is committed; of that, where replication confirms
     /// anything, what it has confirmed.
     pub confirmed: PhysicalOffset,
     /// Everything before it is in the consume queues and the index.
@@ -35,6 +37,8 @@ pub struct Positions {
     /// End of the last record that looks torn though it is not, by the zeros that a client sent; written under the log's lock. After a
     /// power cut only the checkpoint can say that it is whole: it is saved before `flushed` reaches this.
     pub looks_torn: AtomicU64,
+    /// Under the lock of committing. With the write pool only.
+    committed: Option<AtomicU64>,
     /// Records before it were dispatched; but for what is behind, see [`Positions::projected`].
     pub dispatched: AtomicU64,
     pub dispatched_timestamp: AtomicI64,
@@ -47,12 +51,13 @@ pub struct Positions {
 }
 
 impl Positions {
-    pub fn new(end: u64, sync_flush: bool, last_timestamp: i64) -> Positions {
+    pub fn new(end: u64, sync_flush: bool, has_pool: bool, last_timestamp: i64) -> Positions {
         Positions {
             written: AtomicU64::new(end),
             written_timestamp: AtomicI64::new(last_timestamp),
             flushed: AtomicU64::new(end),
             looks_torn: AtomicU64::new(0),
+            committed: has_pool.then(|| AtomicU64::new(end)),
             dispatched: AtomicU64::new(end),
             dispatched_timestamp: AtomicI64::new(last_timestamp),
             missing: AtomicU64::new(NONE),
@@ -68,6 +73,18 @@ impl Positions {
 
     pub fn flushed(&self) -> u64 {
         self.flushed.load(Ordering::Acquire)
+    }
+
+    /// How far the log survives the end of the process.
+    pub fn committed(&self) -> u64 {
+        self.committed.as_ref().map_or_else(|| self.written(), |committed| committed.load(Ordering::Acquire))
+    }
+
+    /// Under the lock of committing.
+    pub fn committed_to(&self, to: u64) {
+        if let Some(committed) = &self.committed {
+            committed.store(to, Ordering::Release);
+        }
     }
 
     pub fn dispatched(&self) -> u64 {
@@ -109,9 +126,8 @@ impl Positions {
 
     /// How far consumers may see. Java: DefaultMessageStore.getConfirmOffset.
     pub fn confirmed(&self) -> u64 {
-        let written = self.written();
         let confirmed = self.confirmed.load(Ordering::Acquire);
-        let limit = if self.sync_flush { self.flushed() } else { written };
+        let limit = if self.sync_flush { self.flushed() } else { self.committed() };
         if confirmed == NONE { limit } else { limit.min(confirmed) }
     }
 }

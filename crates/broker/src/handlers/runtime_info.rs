@@ -94,9 +94,12 @@ impl RuntimeInfo {
         put("dispatchBehindBytes", stats.dispatch_behind.to_string());
         // Dispatch has no buffer of its own.
         put("dispatchMaxBuffer", "0".to_owned());
+        if let Some(behind) = stats.commit_behind {
+            put("remainHowManyDataToCommit", size_text(behind));
+        }
         put("remainHowManyDataToFlush", size_text(stats.flush_behind));
-        // What Java says when there is no off-heap pool.
-        put("remainTransientStoreBufferNumbs", i32::MAX.to_string());
+        // What Java says without a write pool.
+        put("remainTransientStoreBufferNumbs", stats.pool_buffers_free.unwrap_or(i32::MAX as usize).to_string());
         put("commitLogMinOffset", marks.min.to_string());
         put("commitLogMaxOffset", marks.written.to_string());
         // Ours, and only where the scrub is at work or was.

@@ -17,7 +17,7 @@ use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, Reply, Respo
 use ferromq_store::{AppendError, AppendedMessage, DelayLevels, NotSafe, Round};
 
 use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
-use crate::admission::{Admission, BusyLimits};
+use crate::admission::{Admission, Busy, BusyLimits};
 use crate::clock::{elapsed_ms, now_ms};
 use crate::config::BrokerConfig;
 use crate::destination::{self, DelayQueue, Destination};
@@ -77,7 +77,7 @@ impl SendPath {
     ) -> Result<Promise<SendAnswer>, Refusal> {
         let config = self.parts.config.current();
         let topic = self.admit(&config, origin, request)?;
-        self.refuse_overload(&config)?;
+        self.refuse_overload(&config, round)?;
         if body.is_empty() {
             return Err(Refusal::system_error("the message body is empty"));
         }
@@ -131,7 +131,10 @@ impl SendPath {
     }
 
     /// Says "later" while the disk does not keep up.
-    fn refuse_overload(&self, config: &BrokerConfig) -> Result<(), Refusal> {
+    fn refuse_overload(&self, config: &BrokerConfig, round: &Round<'_>) -> Result<(), Refusal> {
+        if round.is_pool_empty() {
+            return Err(self.refuse(ResponseCode::SYSTEM_BUSY, Busy::Pool.to_string()));
+        }
         let limits = BusyLimits {
             append_ms: config.os_page_cache_busy_time_out_mills,
             waiting: config.send_thread_pool_queue_capacity,

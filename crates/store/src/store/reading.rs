@@ -176,8 +176,9 @@ impl Store {
         let projected = PhysicalOffset(self.positions.projected());
         let flushed = PhysicalOffset(self.positions.flushed());
         let confirmed = PhysicalOffset(self.positions.confirmed());
+        let committed = PhysicalOffset(self.positions.committed());
         let written = PhysicalOffset(self.positions.written());
-        Watermarks { min: PhysicalOffset(self.log_min()), written, flushed, confirmed, projected }
+        Watermarks { min: PhysicalOffset(self.log_min()), written, committed, flushed, confirmed, projected }
     }
 
     pub(super) fn log_min(&self) -> u64 {
@@ -190,6 +191,8 @@ impl Store {
             dispatch_behind: self.dispatcher.behind(),
             flush_behind: self.positions.written().saturating_sub(self.positions.flushed()),
             queues: self.queues.count(),
+            commit_behind: self.committer.as_ref().map(|committer| committer.behind()),
+            pool_buffers_free: self.committer.as_ref().map(|committer| committer.buffers_free()),
             ..self.counters.snapshot()
         }
     }

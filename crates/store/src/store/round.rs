@@ -45,6 +45,11 @@ impl Round<'_> {
         self.note(self.store.put_batch(messages))
     }
 
+    /// As [`Store::is_pool_empty`].
+    pub fn is_pool_empty(&self) -> bool {
+        self.store.is_pool_empty()
+    }
+
     /// As [`Store::is_safe`].
     pub fn is_safe(&self, end: PhysicalOffset, want: Want) -> bool {
         self.store.is_safe(end, want)
@@ -80,7 +85,8 @@ impl Drop for Round<'_> {
     /// the records are still in this core's cache. What has to be flushed first becomes visible after that.
     fn drop(&mut self) {
         self.flush();
-        if self.appended.get() {
+        // What is to be committed first is shown after that.
+        if self.appended.get() && !self.store.commits_later() {
             self.store.dispatcher.catch_up();
         }
     }

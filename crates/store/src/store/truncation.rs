@@ -31,6 +31,10 @@ impl Store {
         if self.health.is_closed() {
             return Err(TruncateError::Closed);
         }
+        // What stays is in the files then, and what goes is nowhere else.
+        let committed = self.committer.as_ref().map_or(Ok(0), |committer| committer.commit());
+        committed.map_err(|source| TruncateError::Io { path: self.log_dirs.first().to_owned(), source })?;
+        let _committing = self.committer.as_ref().map(|committer| committer.hold());
         let (min, end) = (self.log_min(), self.positions.written());
         if to < min || to > end {
             let offset = PhysicalOffset;
@@ -87,6 +91,7 @@ impl Store {
         *tail = new_tail;
         self.positions.written.store(to, Ordering::Release);
         self.positions.written_timestamp.store(last_timestamp, Ordering::Release);
+        self.positions.committed_to(to);
         self.positions.flushed.fetch_min(to, Ordering::AcqRel);
         self.dispatcher.log_truncated(&mut work, to);
         self.cut_projections(to).map_err(failed(&self.config.root))?;

@@ -27,8 +27,8 @@ pub enum Want {
 }
 
 impl Store {
-    /// Appends a message. It is in the log's memory then and survives the end of the process; for the disk see
-    /// [`Store::when_safe`]. Consumers see it a moment later. Java: asyncPutMessage.
+    /// Appends a message. It is in the log's memory then and survives the end of the process, with the write pool when it has been
+    /// committed; for the disk see [`Store::when_safe`]. Consumers see it a moment later. Java: asyncPutMessage.
     pub fn append(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
         let appended = self.put(message)?;
         self.wake_threads();
@@ -176,15 +176,23 @@ impl Store {
     pub(super) fn log_grew(&self, end: u64) {
         self.allocator.tail_moved(end);
         if !self.positions.is_sync_flush() {
+            if let Some(committer) = &self.committer {
+                committer.tail_moved();
+            }
             self.flusher.tail_moved();
         }
     }
 
-    /// In sync mode the flush comes first, and wakes the dispatch.
+    /// Whether what is appended gets into the log's files, and is shown, by the thread that commits.
+    pub(super) fn commits_later(&self) -> bool {
+        self.committer.is_some() && !self.positions.is_sync_flush()
+    }
+
+    /// In sync mode the flush comes first, with the write pool the commit, and wakes the dispatch.
     fn wake_threads(&self) {
         if self.positions.is_sync_flush() {
             self.flusher.tail_moved();
-        } else {
+        } else if !self.commits_later() {
             self.dispatch_signal.wake();
         }
     }
@@ -195,6 +203,12 @@ impl Store {
         } else {
             self.counters.put_failed();
         }
+    }
+
+    /// Whether the write pool has no buffer for what comes next, because the disk does not keep up, and nobody is to wait for one. Java:
+    /// isTransientStorePoolDeficient, which does not ask for that.
+    pub fn is_pool_empty(&self) -> bool {
+        self.allocator.fails_fast() && self.allocator.is_starved()
     }
 
     /// Whether everything before `end` is safe already.
@@ -241,8 +255,10 @@ impl Store {
     }
 
     /// Log bytes from an offset to the end of its segment, at most `len_max`; `None` at the end of the log, and where it is gone
-    /// ([`Store::is_gone`]).
+    /// ([`Store::is_gone`]). Only what is in the log's files, so that no copy has what a crash of this process takes back. Java: MappedFile.getReadPosition.
     pub fn raw_from(&self, from: PhysicalOffset, len_max: usize) -> Result<Option<Bytes>, ReadError> {
+        let committed = self.positions.committed().saturating_sub(from.0);
+        let len_max = len_max.min(usize::try_from(committed).unwrap_or(usize::MAX));
         let Some(slice) = self.segments.slice_to_end(from.0, len_max) else { return Ok(None) };
         let bytes = self.segments.look(&self.reader.look(Effort::Full), from.0, slice.len())?;
         Ok(bytes.map(|slice| slice.into_bytes()))

@@ -1,0 +1,163 @@
+//! Brings the log from the write pool to its files: a moment after it was written, and before each sync. Only there with the pool.
+//!
+//! What is not committed yet is lost with the process. Consumers do not see it.
+//! Java: CommitLog.CommitRealTimeService.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::disk::{Disk, PAGE};
+use crate::health::{Health, Shortage};
+use crate::segments::Segments;
+use crate::signal::Signal;
+use crate::watermarks::Positions;
+use crate::write_pool::WritePool;
+
+/// After a commit that found no room, the next one is not sooner.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub struct Committer {
+    pub pool: Arc<WritePool>,
+    pub segments: Arc<Segments>,
+    pub positions: Arc<Positions>,
+    pub disk: Arc<dyn Disk>,
+    pub health: Arc<Health>,
+    pub signal: Signal,
+    /// Woken when more of the log is committed.
+    pub dispatch: Arc<Signal>,
+    /// Somebody needs a buffer.
+    pub hurried: AtomicBool,
+    pub stop: AtomicBool,
+    /// One commit at a time; also held while the log is truncated.
+    pub committing: Mutex<()>,
+}
+
+impl Committer {
+    /// To be called after each append with asynchronous flush. With sync flush whoever syncs commits first.
+    pub fn tail_moved(&self) {
+        self.signal.wake();
+    }
+
+    /// Has the thread commit now: the pool has no free buffer.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Release);
+        self.signal.wake_now();
+    }
+
+    /// Commits everything written so far; how far that is. For want of room it can be tried again, and the store takes no messages until
+    /// it has succeeded. After any other error the store is poisoned: nobody knows what the file has.
+    pub fn commit(&self) -> io::Result<u64> {
+        self.commit_as(true)
+    }
+
+    /// [`Committer::commit`]; without `all` of whole pages only, if there is one.
+    pub fn commit_as(&self, all: bool) -> io::Result<u64> {
+        let _committing = self.committing.lock();
+        if self.health.is_poisoned() {
+            return Err(io::Error::other("an earlier write failed"));
+        }
+        let end = loop {
+            let from = self.positions.committed();
+            let Some(file) = self.segments.find(from) else { break from };
+            // Inside the file, whose length is a usize.
+            let to = file.start() + file.commit(&*self.disk, all).inspect_err(|error| self.has_failed(error))? as u64;
+            self.positions.committed_to(to);
+            if to < file.end() {
+                break to;
+            }
+        };
+        self.health.disk_has_room(Shortage::Commit);
+        Ok(end)
+    }
+
+    fn has_failed(&self, error: &io::Error) {
+        let reason = format!("the write pool cannot be brought to the commit log: {error}");
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            let dir = self.segments.last().and_then(|last| last.path().parent().map(ToOwned::to_owned));
+            self.health.disk_full(Shortage::Commit, &dir.unwrap_or_default(), reason);
+        } else {
+            self.health.poison(reason);
+        }
+    }
+
+    /// Bytes that are not committed.
+    pub fn behind(&self) -> u64 {
+        // In this order, or more would be committed than written.
+        let committed = self.positions.committed();
+        self.positions.written().saturating_sub(committed)
+    }
+
+    /// Buffers that have none of these in them.
+    pub fn buffers_free(&self) -> usize {
+        let in_use = usize::try_from(self.behind()).unwrap_or(usize::MAX).div_ceil(self.pool.buffer_len());
+        self.pool.buffers().saturating_sub(in_use)
+    }
+
+    fn is_due(&self) -> bool {
+        self.hurried.load(Ordering::Acquire) || !self.positions.is_sync_flush() && self.behind() > 0
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire) || self.health.is_poisoned()
+    }
+
+    /// The thread.
+    pub fn run(&self) {
+        self.signal.attach();
+        let config = self.pool.config();
+        let mut last_thorough = Instant::now();
+        while !self.stopped() {
+            self.signal.sleep_unless(None, || self.stopped() || self.is_due());
+            // Until all is committed, appends need not wake this thread.
+            while !self.stopped() && self.is_due() {
+                if !self.hurried.load(Ordering::Acquire) {
+                    self.signal.nap(config.commit_interval);
+                }
+                let hurried = self.hurried.swap(false, Ordering::AcqRel);
+                let pages = self.behind() / PAGE as u64;
+                let thorough = last_thorough.elapsed() >= config.commit_thorough_interval;
+                if self.stopped() || !hurried && !thorough && pages < config.commit_least_pages {
+                    continue;
+                }
+                // While much comes in, the page that appends are in waits for the next time.
+                if self.commit_as(false).is_err() {
+                    // It has said why.
+                    self.pause();
+                    continue;
+                }
+                if thorough {
+                    last_thorough = Instant::now();
+                }
+                self.dispatch.wake();
+            }
+        }
+    }
+
+    /// However often it is woken meanwhile.
+    fn pause(&self) {
+        let end = Instant::now() + RETRY_PAUSE;
+        while !self.stopped() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.signal.nap(left);
+        }
+    }
+
+    /// Tells the thread to end. What it has not committed stays so.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.signal.wake_now();
+    }
+
+    /// Keeps commits out while the log is truncated.
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        self.committing.lock()
+    }
+}
