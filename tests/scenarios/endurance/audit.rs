@@ -92,6 +92,9 @@ struct Queue {
 pub struct Figures {
     pub acked: usize,
     pub refused: usize,
+    /// Accepted and lost, as the mode allows, and the most bytes of the log that one kill took.
+    pub lost: usize,
+    pub lost_bytes_max: u64,
     /// Accepted and deleted by the retention, as the queues' beginnings say, and of these, how many nobody had read.
     pub deleted: u64,
     pub deleted_unread: u64,
@@ -114,6 +117,8 @@ pub struct Ledger {
     kills: Vec<i64>,
     /// Of each sender of plain messages, how many it sent.
     sent: HashMap<u32, u64>,
+    /// The kill before an audit may have taken the end of the log, about so many bytes of it at most, with all that was accepted there.
+    pub loses_at_most: u64,
     pub figures: Figures,
 }
 
@@ -206,8 +211,14 @@ impl Ledger {
         for queue in 0..QUEUES.len() {
             self.read(&mut wire, queue);
         }
+        let (mut lost, mut kept) = (Vec::new(), 0);
         for ack in std::mem::take(&mut self.acks) {
             let queue = &self.queues[ack.queue];
+            if self.loses_at_most > 0 && ack.offset >= queue.end {
+                lost.push(ack.physical);
+                continue;
+            }
+            kept = kept.max(ack.physical);
             let there = queue.seen.get(&ack.offset);
             let as_promised = if ack.offset < queue.begin { there.is_none() } else { there == Some(&ack.id) };
             assert!(
@@ -215,6 +226,13 @@ impl Ledger {
                 "lost: {ack:?} in {:?}, which has {there:?} there and goes from {} to {}",
                 QUEUES[ack.queue], queue.begin, queue.end
             );
+        }
+        if let (Some(first), Some(last)) = (lost.iter().min(), lost.iter().max()) {
+            assert!(kept <= *first, "lost from {first} on, and what stands at {kept} is there");
+            let bytes = last - first;
+            assert!(bytes <= self.loses_at_most, "{bytes} bytes of the log are lost, from {first} to {last}");
+            self.figures.lost += lost.len();
+            self.figures.lost_bytes_max = self.figures.lost_bytes_max.max(bytes);
         }
         for (id, waiting) in &self.waiting {
             self.kills_explain(*id, waiting);

@@ -10,21 +10,32 @@ use super::wire::now_ms;
 use super::{SETTINGS, of_env};
 use crate::cluster::Cluster;
 
+const ASYNC: &str = "flushDiskType=ASYNC_FLUSH";
+const SYNC: &str = "flushDiskType=SYNC_FLUSH";
 const KILLS: u64 = 30;
+/// With the write pool, which comes on top of those.
+const POOL_KILLS: u64 = 15;
 
+/// Bytes of a file of the log, and of a buffer of the write pool then.
+const SEGMENT_LEN: u64 = 256 << 10;
 /// Bytes of log that stay: what is sent between two kills, about.
 const KEPT: u64 = 8 << 20;
 
-fn survives_kills(flush: &str) {
-    let kills = of_env("FERROMQ_KILLS", KILLS);
+/// Messages are plain ones where some may be lost: what comes of one that waits cannot be told from outside then.
+fn survives_kills(flush: &str, pool: bool) {
+    let kills = of_env("FERROMQ_KILLS", if pool { POOL_KILLS } else { KILLS });
     let kept = format!("fileReservedBytes={KEPT}");
-    let own = [flush, &kept, "mappedFileSizeCommitLog=262144", "deleteFileBatchMax=1000"];
+    let segment = format!("mappedFileSizeCommitLog={SEGMENT_LEN}");
+    let pool_enabled = format!("transientStorePoolEnable={pool}");
+    let own = [flush, &kept, &segment, &pool_enabled, "deleteFileBatchMax=1000"];
+    let may_lose = pool && flush == ASYNC;
     let mut cluster = Cluster::start(&[&SETTINGS[..], &own].concat());
     let port = cluster.broker.port;
     make_topics(port);
     let mut ledger = Ledger::default();
+    ledger.loses_at_most = if may_lose { 5 * SEGMENT_LEN } else { 0 };
     let mut dice = Dice(u64::from(cluster.broker.process.pid()));
-    let mut crew = Crew::new(50);
+    let mut crew = Crew::new(if may_lose { u64::MAX } else { 50 });
     let started = Instant::now();
     let mut unfinished_starts = 0;
     for kill in 0..=kills {
@@ -57,23 +68,35 @@ fn survives_kills(flush: &str) {
 
     crew.await_all(port, &mut ledger);
     assert!(cluster.broker.process.terminate().success());
+    // A stop in order takes nothing.
+    ledger.loses_at_most = 0;
     cluster.broker.assert_store_is_whole();
     cluster.broker.start_again();
     ledger.audit(port);
     ledger.sum_up();
     let per_kill = started.elapsed().as_secs_f64() / kills.max(1) as f64;
     println!(
-        "{flush}: {kills} kills and {unfinished_starts} in the middle of a start, {per_kill:.2} s each: {:?}",
+        "{flush}, with the write pool: {pool}: {kills} kills and {unfinished_starts} in the middle of a start, {per_kill:.2} s each: {:?}",
         ledger.figures
     );
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kills_with_async_flush() {
-    survives_kills("flushDiskType=ASYNC_FLUSH");
+    survives_kills(ASYNC, false);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kills_with_sync_flush() {
-    survives_kills("flushDiskType=SYNC_FLUSH");
+    survives_kills(SYNC, false);
+}
+
+#[test]
+fn kills_take_the_end_of_the_write_pool_and_nothing_that_was_shown_with_async_flush() {
+    survives_kills(ASYNC, true);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_kills_with_the_write_pool_and_sync_flush() {
+    survives_kills(SYNC, true);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ferromq_protocol::header::SendReply;
 
 use super::audit::{Dice, Id, Ledger, QUEUES, body};
-use super::wire::{Outgoing, Wire, end_transaction, now_ms, placed, send};
+use super::wire::{Outgoing, Wire, end_transaction, first_physical, now_ms, placed, send};
 use crate::process::HANG_GUARD;
 
 /// Bytes that senders may be ahead of the reader: less than what the retention leaves, so that nothing goes unread.
@@ -87,7 +87,7 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// Some of each kind that waits go with `every` plain messages.
+    /// Some of each kind that waits go with `every` plain messages; none with `u64::MAX`.
     pub fn new(every: u64) -> Crew {
         Crew {
             senders: [Sender::new(1, 32, 1500), Sender::new(2, 1, 3000)],
@@ -156,6 +156,8 @@ pub struct Ack {
     /// Index into [`QUEUES`].
     pub queue: usize,
     pub offset: u64,
+    /// Where the first message of its request stands in the log.
+    pub physical: u64,
 }
 
 /// A message that was not accepted.
@@ -241,7 +243,8 @@ impl Sender {
                     progress.acked.fetch_add(ids.len() as u64, Ordering::SeqCst);
                     self.bytes += len as u64;
                     let offsets = reply.queue_offset.0..;
-                    report.acks.extend(offsets.zip(ids).map(|(offset, id)| Ack { id, queue, offset }));
+                    let physical = first_physical(&reply);
+                    report.acks.extend(offsets.zip(ids).map(|(offset, id)| Ack { id, queue, offset, physical }));
                 }
                 Err((code, remark)) => {
                     progress.refused.fetch_add(ids.len() as u64, Ordering::SeqCst);
@@ -304,7 +307,7 @@ impl Waiter {
         let mut report = WaiterReport::default();
         let _: io::Result<()> = (|| {
             let mut wire = Wire::connect(port)?;
-            let mut at = 0;
+            let mut at = if self.every == u64::MAX { u64::MAX } else { 0 };
             while progress.wait_while(|| progress.acked.load(Ordering::SeqCst) < at) {
                 self.one_window(&mut wire, &mut report)?;
                 while self.open.len() > OPEN_HALVES && self.end_oldest(&mut wire, &mut report)? {}

@@ -244,6 +244,13 @@ pub fn physical(reply: &SendReply) -> u64 {
     id.physical_offset.0
 }
 
+/// Where the first message of a batch stands in the log.
+pub fn first_physical(reply: &SendReply) -> u64 {
+    let first = reply.msg_id.split(',').next().expect("a piece");
+    let id: OffsetMessageId = first.parse().unwrap_or_else(|error| panic!("{}: {error}", reply.msg_id));
+    id.physical_offset.0
+}
+
 pub fn send(message: &Outgoing<'_>) -> Command {
     let is_batch = message.bodies.len() > 1;
     let properties = |key: &str| format!("UNIQ_KEY\u{1}{key}\u{2}{}", message.properties);
