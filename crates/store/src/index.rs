@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +70,9 @@ pub struct Repair {
     pub broken: bool,
 }
 
+/// More entries than any file has.
+const DAMAGED: u32 = u32::MAX;
+
 /// What a file has: entries before number `next`, the last of them of a record at `end_physical`; as its header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexExtent {
@@ -87,11 +91,16 @@ impl IndexExtent {
         IndexExtent {
             number,
             // One that is damaged is made again by the next start, to which it has less than this.
-            next: if file.is_damaged() { u32::MAX } else { file.next_entry() },
+            next: if file.is_damaged() { DAMAGED } else { file.next_entry() },
             end_physical: file.end_physical(),
             begin_timestamp: file.begin_timestamp(),
             end_timestamp: file.end_timestamp(),
         }
+    }
+
+    /// Whether both are of one file with as many entries. One that was cut off there knows the time of its last entry to the second only.
+    fn is_of_file(&self, other: &IndexExtent) -> bool {
+        IndexExtent { end_timestamp: other.end_timestamp, ..*self } == *other
     }
 }
 
@@ -117,14 +126,15 @@ pub struct Index {
 
 impl Index {
     /// Opens what is on the disk, and holds it against what is `listed`: from the first file on that is damaged or missing nothing is used,
-    /// see [`Index::is_damaged`]. Files whose messages are all before `log_min` may be gone. A last file that was never made whole is
-    /// removed; its messages are indexed again.
+    /// see [`Index::is_damaged`]. Files whose messages are all before `needed.start` may be gone, and so may what messages at or behind
+    /// `needed.end` have: those are indexed again whatever there is, and a start before this one may have got no further than to take
+    /// out what they had. A last file that was never made whole is removed; its messages are indexed again.
     pub fn open(
         dir: PathBuf,
         shape: IndexShape,
         clock: Clock,
         listed: Option<&[IndexExtent]>,
-        log_min: u64,
+        needed: Range<u64>,
     ) -> Result<Index, OpenError> {
         let mut found = Vec::new();
         let number_of = |path: &Path| path.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok());
@@ -169,11 +179,12 @@ impl Index {
         // Each of those listed must be there, and what it had.
         let lacks = |listed: &&IndexExtent| {
             let found = index_files.iter().map(|file| IndexExtent::of(file)).find(|file| file.number == listed.number);
-            found.map_or(listed.end_physical >= log_min && listed.next > 1, |found| {
-                found.next < listed.next || found.next == listed.next && found != **listed
+            found.map_or(listed.end_physical >= needed.start && listed.next > 1, |found| {
+                found.next < listed.next || found.next == listed.next && !found.is_of_file(listed)
             })
         };
-        let lacking = listed.unwrap_or_default().iter().find(lacks).map(|listed| listed.number);
+        let vouched = |listed: &&IndexExtent| listed.end_physical < needed.end || listed.next == DAMAGED;
+        let lacking = listed.unwrap_or_default().iter().filter(vouched).find(lacks).map(|listed| listed.number);
         if let Some(number) = lacking {
             tracing::error!(dir = %dir.display(), file = number, "an index file is missing or has lost entries");
             let keep = index_files.partition_point(|file| IndexExtent::of(file).number < number);

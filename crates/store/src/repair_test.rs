@@ -7,6 +7,7 @@ use ferromq_protocol::{QueueId, QueueOffset};
 
 use super::*;
 use crate::Effort;
+use crate::scripted_disk::{Fault, ScriptedDisk};
 use crate::testing::*;
 
 const NEVER: Duration = Duration::from_secs(3600);
@@ -419,6 +420,50 @@ fn a_damaged_message_makes_no_index_file_damaged() {
         assert_eq!(query_bodies(&store, T, "u4"), Vec::<Vec<u8>>::new(), "{damaged:?}");
         let index = store.index.as_ref().unwrap();
         assert!(index.extents().iter().all(|file| file.next != u32::MAX), "{damaged:?} makes the index damaged");
+    }
+}
+
+/// It takes out of the index what came behind the checkpoint, and puts it again: until it has, nothing is missing of what the next start
+/// could not put itself. So where it ends, at whatever call, that one names nothing and has everything.
+#[test]
+fn a_start_that_is_killed_leaves_no_index_file_that_seems_to_have_lost_entries() {
+    for is_list_ahead in [false, true] {
+        let mut after = 0;
+        loop {
+            let site = Site::new();
+            let store = open(&site);
+            let put = |n: u8| {
+                site.advance(137);
+                store.append(&message(T, 0, &[n; 60], &key(n))).unwrap();
+            };
+            let save = || store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*site.disk)).unwrap();
+            (0..10).for_each(put);
+            settle(&store);
+            save();
+            let checkpoint = fs::read(store.checkpoint.path()).unwrap();
+            (10..20).for_each(put);
+            settle(&store);
+            if is_list_ahead {
+                // Killed between the two.
+                save();
+                fs::write(store.checkpoint.path(), checkpoint).unwrap();
+            }
+            drop(store);
+            let disk = Arc::<ScriptedDisk>::default();
+            disk.fail(Fault { after, count: usize::MAX, errno: libc::EIO });
+            let is_opened = Store::open(StoreConfig { disk, ..config(&site) }).is_ok();
+            let log = TraceLog::default();
+            let store = log.capture(|| open(&site));
+            assert!(!log.text().contains("lost entries"), "after {after}, {is_list_ahead}: {}", log.text());
+            for n in 0..20 {
+                assert_eq!(query_bodies(&store, T, &format!("u{n}")), [vec![n; 60]], "u{n} after {after}");
+            }
+            if is_opened {
+                break;
+            }
+            after += 1;
+        }
+        assert!(after > 10, "{after}");
     }
 }
 

@@ -11,6 +11,7 @@ pub use round::Round;
 pub use writing::Want;
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
@@ -148,7 +149,8 @@ impl Store {
         // Not before it is known that nothing is missing: this may be where a disk belongs.
         side_locks.extend(log_dirs.make_missing()?);
         let log_min = segments.first().map_or(0, |first| first.start());
-        let index = open_index(&config, inventory.found(), log_min)?;
+        let vouched = checkpoint.found().map_or(u64::MAX, |found| found.index);
+        let index = open_index(&config, inventory.found(), log_min..vouched)?;
         let projection = Arc::new(Projection {
             queues: Arc::clone(&queues),
             index: index.clone(),
@@ -438,13 +440,13 @@ impl Drop for Store {
     }
 }
 
-fn open_index(config: &StoreConfig, listing: &Listing, log_min: u64) -> Result<Option<Arc<Index>>, OpenError> {
+fn open_index(config: &StoreConfig, listing: &Listing, needed: Range<u64>) -> Result<Option<Arc<Index>>, OpenError> {
     if !config.index_enabled {
         return Ok(None);
     }
     let shape = IndexShape { slots: config.index_slots, entries: config.index_entries };
     let (dir, clock) = (index::dir_of(&config.root), config.clock.clone());
-    Index::open(dir, shape, clock, listing.index.as_deref(), log_min).map(|index| Some(Arc::new(index)))
+    Index::open(dir, shape, clock, listing.index.as_deref(), needed).map(|index| Some(Arc::new(index)))
 }
 
 /// The segment that `end` is in or begins, made if it is not there.
