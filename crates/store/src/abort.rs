@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::Disk;
+use crate::files;
 
 /// In place of a start of the machine: pages may have been lost without one.
 pub const DISTRUST: &str = "lost";
@@ -54,6 +55,11 @@ impl AbortFile {
     /// Says that pages may be lost though the machine goes on, after a sync that failed. Waits for no device.
     pub fn distrust(&self) -> io::Result<()> {
         self.put(Some(DISTRUST)).map(drop)
+    }
+
+    /// Of a store that is closed in order: durable with the next sync of its directory.
+    pub fn remove(&self) -> io::Result<()> {
+        files::remove_file(&*self.disk, &self.path)
     }
 
     fn put(&self, boot: Option<&str>) -> io::Result<File> {

@@ -78,6 +78,7 @@ pub struct Store {
     retention: Arc<Retention>,
     checkpoint: Arc<Checkpoint>,
     health: Arc<Health>,
+    abort: AbortFile,
     counters: Arc<Counters>,
     reader: Reader,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -203,7 +204,7 @@ impl Store {
         let pool = pool.map_err(OpenError::io("take memory for the write pool of", &config.root))?.map(Arc::new);
         let positions = Positions::new(recovered.end, sync_flush, pool.is_some(), recovered.last_timestamp);
         let positions = Arc::new(positions);
-        let health = Arc::new(Health::new(abort));
+        let health = Arc::new(Health::new(abort.clone()));
         let counters = Arc::new(Counters::default());
         let dispatch_signal = Arc::new(Signal::default());
         let committer = pool.map(|pool| {
@@ -328,6 +329,7 @@ impl Store {
             retention,
             checkpoint,
             health,
+            abort,
             counters,
             reader,
             threads: Mutex::default(),
@@ -409,8 +411,7 @@ impl Store {
         if behind > 0 {
             return Err(CloseError::DispatchBehind { behind });
         }
-        let abort = self.config.root.join("abort");
-        files::remove_file(disk, &abort).map_err(remove(&abort))?;
+        self.abort.remove().map_err(remove(self.abort.path()))?;
         disk.sync_dir(&self.config.root).map_err(sync(&self.config.root))
     }
 
