@@ -236,6 +236,12 @@ pub fn move_aside(disk: &dyn Disk, root: &Path, path: &Path) -> io::Result<PathB
             disk.sync_dir(&dir)?;
             if path.is_dir() { remove_dir(disk, path)? } else { remove_file(disk, path)? }
         }
+        // A copy would be of no use: the place stays taken.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let text =
+                format!("{error}: a file system or a file is mounted there. Unmount it, or take away what lies in it");
+            return Err(io::Error::new(error.kind(), text));
+        }
         moved => moved?,
     }
     disk.sync_dir(&dir)?;
@@ -284,8 +290,6 @@ pub fn remove_dir(disk: &dyn Disk, path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
     use crate::disk::LocalDisk;
     use crate::testing::FaultyDisk;
@@ -347,12 +351,26 @@ mod tests {
         // It leads nowhere, and cannot be copied.
         std::os::unix::fs::symlink("nothing", path.join("link")).unwrap();
         let apart = FaultyDisk::default();
-        apart.moves_nothing.store(true, Ordering::SeqCst);
+        *apart.moves_nothing.lock() = Some(io::ErrorKind::CrossesDevices);
         set_aside(&apart, root.path(), &path, "a test").unwrap_err();
         assert_eq!(std::fs::read_dir(root.path().join(DAMAGED)).unwrap().count(), 0);
         std::fs::remove_file(path.join("link")).unwrap();
         set_aside(&apart, root.path(), &path, "a test").unwrap();
         assert_eq!(std::fs::read_to_string(root.path().join(DAMAGED).join("T/file")).unwrap(), "one");
+    }
+
+    #[test]
+    fn what_is_mounted_is_named_and_left() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("checkpoint");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("file"), "one").unwrap();
+        let mounted = FaultyDisk::default();
+        *mounted.moves_nothing.lock() = Some(io::ErrorKind::ResourceBusy);
+        let error = set_aside(&mounted, root.path(), &path, "a test").unwrap_err().to_string();
+        assert!(error.contains(&*path.to_string_lossy()) && error.contains("is mounted there. Unmount it"), "{error}");
+        assert_eq!(std::fs::read_to_string(path.join("file")).unwrap(), "one");
+        assert_eq!(std::fs::read_dir(root.path().join(DAMAGED)).unwrap().count(), 0);
     }
 
     #[test]
@@ -366,7 +384,7 @@ mod tests {
             assert!(!path.exists());
         }
         let apart = FaultyDisk::default();
-        apart.moves_nothing.store(true, Ordering::SeqCst);
+        *apart.moves_nothing.lock() = Some(io::ErrorKind::CrossesDevices);
         for content in ["four", "five"] {
             std::fs::write(&path, content).unwrap();
             set_aside(&apart, root.path(), &path, "a test").unwrap();

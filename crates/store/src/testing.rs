@@ -54,8 +54,8 @@ pub struct FaultyDisk {
     pub write_hangs: AtomicBool,
     /// The number of the error with which they fail; 0 for none.
     pub write_error: AtomicI32,
-    /// Files are moved nowhere, as between two file systems.
-    pub moves_nothing: AtomicBool,
+    /// Files are moved nowhere, for this reason: they lie on another file system, or are mounted.
+    pub moves_nothing: Mutex<Option<io::ErrorKind>>,
     /// Comes in between, once, when the log is synced next.
     pub during_sync: Mutex<Option<Interlude>>,
 }
@@ -172,8 +172,8 @@ impl Disk for FaultyDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if self.moves_nothing.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::CrossesDevices.into());
+        if let Some(kind) = *self.moves_nothing.lock() {
+            return Err(kind.into());
         }
         LocalDisk.rename(from, to)
     }
