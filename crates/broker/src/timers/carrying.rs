@@ -41,6 +41,11 @@ impl CarryProgress {
         self.under_way.is_some()
     }
 
+    /// Whether all is carried on that was asked for, but for what is saved of it.
+    pub fn is_done(&self) -> bool {
+        self.done.is_some()
+    }
+
     /// What is due then or later is not to be delivered yet: among it may be what takes back a message, or is taken back, that has left its
     /// place and is not entered again.
     pub fn not_from_ms(&mut self, entered: QueueOffset) -> Option<i64> {
@@ -137,6 +142,7 @@ impl TimerDelivery {
     pub(super) fn tell_free(&self, index: &TimerIndex, progress: &mut CarryProgress) {
         if let Some((_, free)) = progress.done.take_if(|(carried, _)| *carried <= index.saved().carried) {
             self.carrying.is_free(free);
+            self.store.go_on_with_retention();
         }
     }
 

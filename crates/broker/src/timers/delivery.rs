@@ -72,7 +72,7 @@ impl TimerDelivery {
         // What is due and was delivered need not be carried on. Otherwise copies would come late, behind what cannot be entered.
         let carries = if entered.is_ok() || is_stuck { self.carry(index, carried, is_stuck) } else { Ok(false) };
         // Whatever failed, and for however long: what has been delivered must not come again after a crash.
-        if let Err(error) = self.save(index, saving, bell)
+        if let Err(error) = self.save(index, saving, carried, bell)
             && !std::mem::replace(&mut saving.failing, true)
         {
             // Deliveries go on; after a crash some come again.

@@ -3,12 +3,14 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::topics::TIMER_TOPIC;
 use ferromq_store::{AppendError, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError, Want};
 
+use super::carrying::CarryProgress;
 use super::delivery::TurnError;
 use super::{QUEUE, TimerDelivery};
 use crate::save_after_flush::SaveAfterFlush;
@@ -25,7 +27,7 @@ pub(super) struct SavePeriods {
 /// Between two tries to make files anew of which a failed sync has left in doubt what is on the disk: each reads all that waits.
 const RENEWAL_PAUSE: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(60);
 
-/// The same while a segment of the log is held up.
+/// How often the index is saved while a segment of the log is held up and what waits in it is carried on.
 const HELD_UP: Duration = Duration::from_millis(200);
 
 impl Default for SavePeriods {
@@ -48,7 +50,22 @@ pub(super) struct IndexSaver {
 
 struct RunningSave {
     save: Arc<TimerSave>,
+    /// It has all but ended.
+    is_over: Arc<AtomicBool>,
     thread: JoinHandle<Result<(), TimerSaveError>>,
+}
+
+/// Tells of the end of a save, whatever it comes to.
+struct SaveEnd {
+    is_over: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+}
+
+impl Drop for SaveEnd {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        self.bell.wake();
+    }
 }
 
 impl IndexSaver {
@@ -63,13 +80,20 @@ impl IndexSaver {
         }
     }
 
-    fn begin(&mut self, index: &mut TimerIndex, checkpoint: TimerCheckpoint) -> io::Result<()> {
+    /// Wakes `bell` when it is over.
+    fn begin(&mut self, index: &mut TimerIndex, checkpoint: TimerCheckpoint, bell: &Arc<Bell>) -> io::Result<()> {
         // One that fails right here is not tried again sooner either.
         self.last = Instant::now();
         let save = Arc::new(index.begin_save(checkpoint)?);
+        let is_over = Arc::<AtomicBool>::default();
+        let end = SaveEnd { is_over: Arc::clone(&is_over), bell: Arc::clone(bell) };
         let running = Arc::clone(&save);
-        match std::thread::Builder::new().name("timers-save".into()).spawn(move || running.run()) {
-            Ok(thread) => self.running = Some(RunningSave { save, thread }),
+        let run = move || {
+            let _end = end;
+            running.run()
+        };
+        match std::thread::Builder::new().name("timers-save".into()).spawn(run) {
+            Ok(thread) => self.running = Some(RunningSave { save, is_over, thread }),
             Err(error) => index.end_save(&save, Err(error.into()))?,
         }
         Ok(())
@@ -77,9 +101,8 @@ impl IndexSaver {
 
     /// Takes over what has come of a save.
     pub fn end(&mut self, index: &mut TimerIndex, wait: bool) -> io::Result<()> {
-        let Some(RunningSave { save, thread }) = self.running.take_if(|run| wait || run.thread.is_finished()) else {
-            return Ok(());
-        };
+        let is_over = |run: &mut RunningSave| wait || run.is_over.load(Ordering::Acquire);
+        let Some(RunningSave { save, thread, .. }) = self.running.take_if(is_over) else { return Ok(()) };
         let outcome =
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that saves has panicked").into()));
         index.end_save(&save, outcome)?;
@@ -98,7 +121,13 @@ impl TimerDelivery {
     }
 
     /// Makes the index durable as far as the delivered copies are on disk.
-    pub(super) fn save(&self, index: &mut TimerIndex, saving: &mut IndexSaver, bell: &Arc<Bell>) -> io::Result<()> {
+    pub(super) fn save(
+        &self,
+        index: &mut TimerIndex,
+        saving: &mut IndexSaver,
+        carried: &CarryProgress,
+        bell: &Arc<Bell>,
+    ) -> io::Result<()> {
         if !self.may_be_saved(index) {
             return Ok(());
         }
@@ -110,13 +139,19 @@ impl TimerDelivery {
         if saving.running.is_none()
             && let Some(checkpoint) = saving.next.take_flushed(marks.flushed)
         {
-            saving.begin(index, checkpoint)?;
+            saving.begin(index, checkpoint, bell)?;
         }
         let (now, saved) = (index.checkpoint(), index.saved());
         let SavePeriods { delivered, entered } = &self.save_periods;
         let period = if now.delivered_ms == saved.delivered_ms { *entered } else { *delivered };
-        // A segment waits for it.
-        let period = if now.carried == saved.carried { period } else { period.min(HELD_UP) };
+        let period = if now.carried == saved.carried {
+            period
+        } else if carried.is_done() {
+            // A segment waits for nothing but this.
+            Duration::ZERO
+        } else {
+            period.min(HELD_UP)
+        };
         if !saving.next.is_waiting() && saving.running.is_none() && !index.is_saved() && saving.last.elapsed() >= period
         {
             saving.next.wait_for(marks.written, now);
@@ -165,8 +200,22 @@ mod tests {
         dir.close().unwrap();
         let before = Instant::now();
         let mut saving = IndexSaver { last: before, ..IndexSaver::new() };
-        saving.begin(&mut index, checkpoint).unwrap_err();
+        saving.begin(&mut index, checkpoint, &Arc::default()).unwrap_err();
         assert!(saving.last > before && saving.running.is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_save_is_noticed_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), 0).unwrap();
+        index.skip_to(QueueOffset(7));
+        let (mut saving, bell, checkpoint) = (IndexSaver::new(), Arc::<Bell>::default(), index.checkpoint());
+        assert!(bell.begins());
+        saving.begin(&mut index, checkpoint, &bell).unwrap();
+        // Nobody else wakes it.
+        bell.sleep(i64::MAX, None);
+        saving.end(&mut index, false).unwrap();
+        assert_eq!((saving.running.is_none(), index.saved()), (true, checkpoint));
     }
 
     #[test]
@@ -195,12 +244,12 @@ mod tests {
         assert!(index.is_in_doubt() && saving.renewed == renewed || renewed.elapsed() >= RENEWAL_PAUSE.start);
         // Of how far it is alone.
         let checkpoint = index.checkpoint();
-        saving.begin(&mut index, checkpoint).unwrap();
+        saving.begin(&mut index, checkpoint, &Arc::default()).unwrap();
         saving.end(&mut index, true).unwrap();
         assert_eq!(saving.pause, RENEWAL_PAUSE.start);
         saving.pause = Duration::ZERO;
         delivery.renew(&mut index, &mut saving, &bell).unwrap();
-        saving.begin(&mut index, checkpoint).unwrap();
+        saving.begin(&mut index, checkpoint, &Arc::default()).unwrap();
         saving.end(&mut index, true).unwrap();
         assert_eq!((index.is_in_doubt(), saving.pause), (false, Duration::ZERO));
     }

@@ -19,6 +19,11 @@ impl Store {
         self.retention.begin();
     }
 
+    /// A keeper needs no more what it was asked for: the segment that it held up need not wait until it is asked again.
+    pub fn go_on_with_retention(&self) {
+        self.retention.signal.wake_now();
+    }
+
     /// Changes what is kept, at once, and which directories count as full.
     pub fn change_retention(&self, rules: RetentionRules) {
         self.log_dirs.full_above(rules.forced_ratio);
