@@ -62,7 +62,10 @@ impl TimerCheckpointContent {
         let places = bytes.chunks(SLOT_LEN).take(2).filter_map(decode);
         match places.max_by_key(|saved| saved.number) {
             Some(saved) => TimerCheckpointContent::Checkpoint(saved),
-            None if bytes.len() == FILE_LEN && bytes.iter().all(|byte| *byte == 0) => TimerCheckpointContent::Nothing,
+            // Or the first save was torn.
+            None if bytes.len() == FILE_LEN && bytes[SLOT_LEN..].iter().all(|byte| *byte == 0) => {
+                TimerCheckpointContent::Nothing
+            }
             None => TimerCheckpointContent::Damaged,
         }
     }
@@ -264,7 +267,7 @@ mod tests {
                 damaged[at] ^= 1;
                 match TimerCheckpointContent::in_file(&damaged) {
                     TimerCheckpointContent::Checkpoint(saved) => assert_eq!(saved.checkpoint.entered.0, n - 1),
-                    other => assert_eq!((n, other), (1, TimerCheckpointContent::Damaged)),
+                    other => assert_eq!((n, other), (1, TimerCheckpointContent::Nothing)),
                 }
             }
             if n == 3 {

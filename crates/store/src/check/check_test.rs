@@ -451,7 +451,7 @@ fn damage_of_timers_is_found() {
     let good = std::fs::read(&path).unwrap();
     assert_eq!(good.len(), 48);
     flip(&site, &file, 16 + 7);
-    assert_found(&site, Part::Timers, &file, 16, "a damaged entry");
+    assert_found(&site, Part::Timers, &file, None, "has 2 of 3 timers of its minute");
     // In a file of before entries had sums.
     overwrite(&site, &file, 16, &[0; 2]);
     assert_found(&site, Part::Timers, &file, 16, "for the timer at offset 1, its message");

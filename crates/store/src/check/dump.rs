@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ferromq_protocol::message::tags::index_key_hash;
 
-use super::log::Log;
+use super::log::{DurableLog, Log};
 use super::queues::Queues;
 use super::report::Report;
 use super::window::Window;
@@ -60,8 +60,8 @@ impl Dump {
         // What does not fit is the check's to tell.
         let mut ignored = |_: &_| {};
         let report = &mut Report::new(&mut ignored);
-        let log = Log::find(&config.log_dirs(), report)?;
-        let queues = Queues::find(config.queues_dir(), report)?;
+        let log = Log::find(&config.log_dirs(), DurableLog::default(), report)?;
+        let queues = Queues::find(config.queues_dir(), true, report)?;
         Ok(Dump { log, queues, config, _lock: lock })
     }
 
@@ -93,7 +93,7 @@ impl Dump {
     pub fn chains(&self, topic: &str, key: &str) -> Result<Vec<Chain>, CheckError> {
         let dir = self.config.index_dir();
         let mut ignored = |_: &_| {};
-        let index = super::Index::find(dir, self.config.index_shape(), &mut Report::new(&mut ignored))?;
+        let index = super::Index::find(dir, self.config.index_shape(), true, &mut Report::new(&mut ignored))?;
         let hash = index_key_hash(topic, key).cast_unsigned();
         let mut chains = Vec::new();
         for (path, shape) in index.files().iter().rev() {
@@ -120,6 +120,6 @@ impl Dump {
 
     /// What the checkpoint says; `None` when it is missing or too short.
     pub fn checkpoint(&self) -> Result<Option<CheckpointFile>, CheckError> {
-        super::read_checkpoint(&self.config.root.join("checkpoint"), &mut Report::new(&mut |_| {}))
+        super::read_checkpoint(&self.config.root.join("checkpoint"), false, &mut Report::new(&mut |_| {}))
     }
 }

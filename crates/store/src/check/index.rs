@@ -38,8 +38,14 @@ pub struct IndexTotals {
 }
 
 impl Index {
-    /// Lists the files. Without a shape there are four entries for each slot, as in Java's default.
-    pub fn find(dir: PathBuf, shape: Option<IndexShape>, report: &mut Report<'_>) -> Result<Index, CheckError> {
+    /// Lists the files. Without a shape there are four entries for each slot, as in Java's default. Unless the broker was stopped in order
+    /// (`clean`), files of which nothing was on the disk may have no length.
+    pub fn find(
+        dir: PathBuf,
+        shape: Option<IndexShape>,
+        clean: bool,
+        report: &mut Report<'_>,
+    ) -> Result<Index, CheckError> {
         let mut named = Vec::new();
         for path in files::list_files(&dir)? {
             let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u64>().ok());
@@ -57,7 +63,7 @@ impl Index {
             match shape.or_else(|| usual_shape(len)).filter(|shape| shape.file_len() == len) {
                 Some(shape) => index.files.push((path, shape)),
                 None => {
-                    let is_new = at == last && is_blank(&path);
+                    let is_new = (at == last || !clean) && is_blank(&path);
                     let what = format_args!("{len} bytes do not fit maxHashSlotNum and maxIndexNum");
                     report.tell(!is_new, Part::Index, &path, None, what);
                 }
@@ -131,7 +137,10 @@ impl Pass<'_> {
             report.note(Part::Index, path, None, "made ahead and not used");
             return Ok(());
         }
-        self.is_on_disk |= head.next_entry >= shape.entries && head.end_physical < self.entered.before;
+        // A header that was torn may say so of a file that was being made again: what is missing of one is told by its keys.
+        let last = window.array(shape.entry_at(shape.entries - 1) as u64)?.map(|bytes| IndexEntry::decode(&bytes));
+        let is_full = head.next_entry >= shape.entries && last.is_some_and(|last| last.physical == head.end_physical);
+        self.is_on_disk |= is_full && head.end_physical < self.entered.before;
         if !(1..=shape.entries).contains(&head.next_entry) {
             let what = format_args!("its head says that the next entry is {} of {}", head.next_entry, shape.entries);
             report.tell(self.is_on_disk, Part::Index, path, 36, what);

@@ -39,7 +39,7 @@ pub struct Log {
 }
 
 /// What is known to be on the disk: what cannot be read there is damage; behind it, it is what a crash leaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct DurableLog {
     /// The broker was stopped in order.
     pub clean: bool,
@@ -107,7 +107,7 @@ impl Hole {
 
 impl Log {
     /// Lists the files. A name, a length or a place that does not fit is told.
-    pub fn find(dirs: &[PathBuf], report: &mut Report<'_>) -> Result<Log, CheckError> {
+    pub fn find(dirs: &[PathBuf], known: DurableLog, report: &mut Report<'_>) -> Result<Log, CheckError> {
         let mut segments = Vec::new();
         for dir in dirs {
             for path in files::list_files(dir)? {
@@ -122,7 +122,7 @@ impl Log {
         let expected = segments.iter().map(|segment| segment.len).max().unwrap_or(0);
         let mut fitting: Vec<Segment> = Vec::with_capacity(segments.len());
         let last = segments.len().saturating_sub(1);
-        for (number, segment) in segments.into_iter().enumerate() {
+        for (number, mut segment) in segments.into_iter().enumerate() {
             let before = fitting.last().map(Segment::end);
             match before {
                 Some(end) if segment.start < end => {
@@ -142,8 +142,12 @@ impl Log {
             }
             if segment.len != expected {
                 let what = format_args!("has {} bytes, others have {expected}", segment.len);
-                let is_new = number == last && is_blank(&segment.path);
+                // Behind what is on the disk, a crash may take the length of more than one.
+                let is_new = (number == last || !known.reaches(segment.start + 1)) && is_blank(&segment.path);
                 report.tell(!is_new, Part::Log, &segment.path, None, what);
+                if is_new {
+                    segment.len = expected;
+                }
             }
             fitting.push(segment);
         }
@@ -280,6 +284,16 @@ impl Log {
         }
         walked
     }
+}
+
+/// Whether nothing was ever put into a log.
+pub fn is_unused(dirs: &[PathBuf]) -> Result<bool, CheckError> {
+    for dir in dirs {
+        if files::list_files(dir)?.iter().any(|path| !is_blank(path)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn start_of(path: &Path) -> Option<u64> {

@@ -174,8 +174,9 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
         let what = "left by a broker that did not stop in order: the next start puts right what is not on the disk";
         report.note(Part::Checkpoint, &config.root.join("abort"), None, what);
     }
+    let log_dirs = config.log_dirs();
     let checkpoint_path = config.root.join("checkpoint");
-    let checkpoint = read_checkpoint(&checkpoint_path, report)?;
+    let checkpoint = read_checkpoint(&checkpoint_path, log::is_unused(&log_dirs)?, report)?;
     let places = match checkpoint.map(|checkpoint| checkpoint.places) {
         Some(Places::Hold { up_to, .. }) => Some(up_to),
         _ => None,
@@ -187,9 +188,9 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
     let in_queues = QueueEntries { clean, before: before(places.map(|places| places.queues)) };
     let in_index = QueueEntries { clean, before: before(places.map(|places| places.index)) };
 
-    let log = Log::find(&config.log_dirs(), report)?;
-    let mut queues = Queues::find(config.queues_dir(), report)?;
-    let mut index = Index::find(config.index_dir(), config.index_shape(), report)?;
+    let log = Log::find(&log_dirs, known, report)?;
+    let mut queues = Queues::find(config.queues_dir(), clean, report)?;
+    let mut index = Index::find(config.index_dir(), config.index_shape(), clean, report)?;
     let walked = log.walk(known, report, &mut |record, whole, report| {
         queues.see(record, whole, in_queues, &config.delay_levels, report);
         // One that is damaged may have come into the index before that, or not.
@@ -222,21 +223,21 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
     Ok(CheckResult { summary, queues, segment_len: log.segment_len() })
 }
 
-/// `None` when there is none, or what there is is too short.
-fn read_checkpoint(path: &Path, report: &mut Report<'_>) -> Result<Option<CheckpointFile>, CheckError> {
+/// `None` when there is none, or what there is is too short. While nothing is in the log it may not be there yet, or not all of it.
+fn read_checkpoint(path: &Path, is_new: bool, report: &mut Report<'_>) -> Result<Option<CheckpointFile>, CheckError> {
     /// More than is used of it.
     const READ: usize = 4096;
     let bytes = match Window::open(path, READ).and_then(|mut window| window.bytes(0, READ).map(<[u8]>::to_vec)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            report.fault(Part::Checkpoint, path, None, "is missing");
+            report.tell(!is_new, Part::Checkpoint, path, None, "is missing");
             return Ok(None);
         }
         Err(source) => return Err(CheckError::Io { path: path.to_owned(), source }),
     };
     let checkpoint = CheckpointFile::decode(&bytes);
     match checkpoint.map(|checkpoint| checkpoint.places) {
-        None => report.fault(Part::Checkpoint, path, None, format_args!("has {} bytes", bytes.len())),
+        None => report.tell(!is_new, Part::Checkpoint, path, None, format_args!("has {} bytes", bytes.len())),
         Some(Places::Damaged) => report.fault(Part::Checkpoint, path, 64, "its places do not fit their CRC"),
         Some(Places::Outdated) => {
             report.note(

@@ -101,7 +101,9 @@ struct Queue {
 #[derive(Debug, Default)]
 struct UnfiledMessage {
     missing: MissingEntries,
+    /// As of a [`Queue`].
     next: u64,
+    on_disk: u64,
 }
 
 /// Messages without an entry.
@@ -134,8 +136,9 @@ enum Slot {
 }
 
 impl Queues {
-    /// Lists the files. A name, a length or a place that does not fit is told.
-    pub fn find(dir: PathBuf, report: &mut Report<'_>) -> Result<Queues, CheckError> {
+    /// Lists the files. A name, a length or a place that does not fit is told. Unless the broker was stopped in order (`clean`), files of
+    /// which nothing was on the disk may be missing, or have no length.
+    pub fn find(dir: PathBuf, clean: bool, report: &mut Report<'_>) -> Result<Queues, CheckError> {
         let mut topics: BTreeMap<String, BTreeMap<u32, Queue>> = BTreeMap::new();
         let mut file_len = 0;
         for topic_dir in files::list_dirs(&dir)? {
@@ -148,7 +151,7 @@ impl Queues {
                     report.note(Part::Queues, &queue_dir, None, "not a queue id; nobody reads it");
                     continue;
                 };
-                let queue = Queue::find(&queue_dir, &mut file_len, report)?;
+                let queue = Queue::find(&queue_dir, clean, &mut file_len, report)?;
                 queues.insert(id, queue);
             }
         }
@@ -198,8 +201,11 @@ impl Queues {
 
     /// Whether the next start gives the log's message at an offset of a queue its entry, as after every crash.
     pub fn is_to_come(&self, topic: &str, id: u32, offset: u64) -> bool {
-        let queue = self.topics.get(topic).and_then(|queues| queues.get(&id));
-        queue.is_some_and(|queue| (queue.on_disk..queue.next).contains(&offset))
+        let to_come = match self.topics.get(topic).and_then(|queues| queues.get(&id)) {
+            Some(queue) => queue.on_disk..queue.next,
+            None => self.unfiled.get(&(topic.to_owned(), id)).map_or(0..0, |unfiled| unfiled.on_disk..unfiled.next),
+        };
+        to_come.contains(&offset)
     }
 
     /// A record of the log, the next one.
@@ -230,13 +236,18 @@ impl Queues {
         let Some(queue) = self.topics.get_mut(topic).and_then(|queues| queues.get_mut(&id)) else {
             if !whole {
                 // What nobody can read need not have a place.
-            } else if !entered.covers(physical) {
-                self.totals.to_come += 1;
-            } else if self.unfiled.len() >= UNFILED_MAX && !self.unfiled.contains_key(&(topic.to_owned(), id)) {
-                self.unfiled_beyond += 1;
-            } else {
-                let unfiled = self.unfiled.entry((topic.to_owned(), id)).or_default();
-                unfiled.next = offset + 1;
+                return;
+            }
+            let is_missing = entered.covers(physical);
+            self.totals.to_come += u64::from(!is_missing);
+            if self.unfiled.len() >= UNFILED_MAX && !self.unfiled.contains_key(&(topic.to_owned(), id)) {
+                self.unfiled_beyond += u64::from(is_missing);
+                return;
+            }
+            let unfiled = self.unfiled.entry((topic.to_owned(), id)).or_default();
+            unfiled.next = offset + 1;
+            if is_missing {
+                unfiled.on_disk = offset + 1;
                 unfiled.missing.add(lacking("its queue is not there"));
             }
             return;
@@ -301,7 +312,7 @@ impl Queues {
         walked: &LogWalk,
         report: &mut Report<'_>,
     ) {
-        for ((topic, id), unfiled) in &self.unfiled {
+        for ((topic, id), unfiled) in self.unfiled.iter().filter(|(_, unfiled)| unfiled.missing.count > 0) {
             let dir = queue_dir(&self.dir, topic, *id);
             let is_unknown =
                 config.topics.as_ref().is_some_and(|known| !known.contains(topic)) && !topics::is_system(topic);
@@ -364,7 +375,7 @@ fn tell_missing(dir: &Path, queue: Option<&Queue>, missing: &MissingEntries, rep
 }
 
 impl Queue {
-    fn find(dir: &Path, file_len: &mut u64, report: &mut Report<'_>) -> Result<Queue, CheckError> {
+    fn find(dir: &Path, clean: bool, file_len: &mut u64, report: &mut Report<'_>) -> Result<Queue, CheckError> {
         let mut found = Vec::new();
         for path in files::list_files(dir)? {
             let len = path.metadata().map_err(|source| CheckError::Io { path: path.clone(), source })?.len();
@@ -384,19 +395,15 @@ impl Queue {
                 *file_len = len;
             }
             if len != *file_len || !len.is_multiple_of(ENTRY) {
-                let is_new = number == last && is_blank(&path);
+                let is_new = (number == last || !clean) && is_blank(&path);
                 let what = format_args!("has {len} bytes, others have {file_len}");
                 report.tell(!is_new, Part::Queues, &path, None, what);
             }
             match files.last().map(|(before, len)| before + len) {
                 Some(end) if start > end => {
                     let gap = (start - end) / ENTRY;
-                    report.fault(
-                        Part::Queues,
-                        &path,
-                        None,
-                        format_args!("the files with the {gap} entries before it are missing"),
-                    );
+                    let what = format_args!("the files with the {gap} entries before it are missing");
+                    report.tell(clean, Part::Queues, &path, None, what);
                 }
                 Some(end) if start < end => {
                     report.fault(Part::Queues, &path, None, "lies over the file before it, and is passed over");

@@ -35,8 +35,13 @@ struct Timers<'a> {
     log: &'a mut Log,
     /// The queue has messages from here.
     begin: u64,
-    /// The broker was stopped in order.
-    clean: bool,
+}
+
+/// An entry that does not fit its message.
+struct WrongTimer {
+    /// It may be of a message that had this place before.
+    is_old: bool,
+    what: String,
 }
 
 /// What the queue says of a place.
@@ -70,6 +75,11 @@ pub fn check(
     let path = path_in(dir);
     let found = match TimerCheckpointContent::read(dir) {
         Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && clean && !minutes.is_empty() => {
+            let what = "missing: all timer messages are entered again, those delivered too";
+            report.fault(Part::Timers, &path, None, what);
+            return Ok(TimerTotals::default());
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => TimerCheckpointContent::Nothing,
         Err(error) => {
             report.fault(Part::Timers, &path, None, format_args!("cannot be read: {error}"));
@@ -79,18 +89,9 @@ pub fn check(
     let (checkpoint, lacks) = match found {
         TimerCheckpointContent::Checkpoint(saved) => (saved.checkpoint, saved.entries == LACKING),
         TimerCheckpointContent::Nothing if minutes.is_empty() => return Ok(TimerTotals::default()),
-        // Killed before it was written the first time.
-        TimerCheckpointContent::Nothing if !clean => {
-            report.note(Part::Timers, &path, None, "not there yet: all timer messages are entered again");
-            return Ok(TimerTotals::default());
-        }
+        // Stopped before it was written the first time.
         TimerCheckpointContent::Nothing => {
-            report.fault(
-                Part::Timers,
-                &path,
-                None,
-                "missing, or with nothing in it: all timer messages are entered again, those delivered too",
-            );
+            report.note(Part::Timers, &path, None, "nothing is saved yet: all timer messages are entered again");
             return Ok(TimerTotals::default());
         }
         TimerCheckpointContent::Damaged => {
@@ -110,7 +111,7 @@ pub fn check(
         report.fault(Part::Timers, &path, 0, what);
     }
     let begin = queues.range(TIMER_TOPIC, QUEUE).map_or(0, |(first, _)| first);
-    let mut timers = Timers { dir, checkpoint, queues, log, begin, clean };
+    let mut timers = Timers { dir, checkpoint, queues, log, begin };
     let wanted = timers.wanted(end)?;
     let mut totals = TimerTotals { waiting: wanted.values().sum() };
     let mut found = BTreeMap::new();
@@ -155,14 +156,12 @@ impl Timers<'_> {
     }
 
     fn told(&mut self, offset: u64) -> io::Result<QueueVerdict> {
+        // Whatever a crash has left in its place.
+        if self.queues.is_to_come(TIMER_TOPIC, QUEUE, offset) {
+            return Ok(QueueVerdict::ToCome);
+        }
         let Some(entry) = self.queues.entry(TIMER_TOPIC, QUEUE, offset)? else {
-            return Ok(if offset < self.begin {
-                QueueVerdict::Gone
-            } else if self.queues.is_to_come(TIMER_TOPIC, QUEUE, offset) {
-                QueueVerdict::ToCome
-            } else {
-                QueueVerdict::Other
-            });
+            return Ok(if offset < self.begin { QueueVerdict::Gone } else { QueueVerdict::Other });
         };
         if entry.is_filler() {
             return Ok(QueueVerdict::Other);
@@ -188,14 +187,15 @@ impl Timers<'_> {
         let (mut count, mut seen) = (0, Vec::new());
         for number in 0..whole {
             let at = number * ENTRY_LEN as u64;
-            let timer = match window.array(at)?.as_ref().map(TimerEntry::decode) {
+            let entry = window.array(at)?;
+            let timer = match entry.as_ref().map(TimerEntry::decode) {
                 Some(TimerEntry::Timer(timer)) => timer,
                 None | Some(TimerEntry::Nothing) => continue,
                 Some(TimerEntry::Damaged) => {
                     if damaged.one_more() {
-                        // A crash may have torn it; whether anything is missing shows when all are counted.
+                        // A crash may have torn it, and what it was is entered again; whether anything is missing shows the count.
                         let what = "a damaged entry: the file is made again out of the queue when its minute comes";
-                        report.tell(self.clean, Part::Timers, path, at, what);
+                        report.note(Part::Timers, path, at, what);
                     }
                     continue;
                 }
@@ -205,14 +205,24 @@ impl Timers<'_> {
             if !counts || timer.due_ms <= self.checkpoint.delivered_ms {
                 continue;
             }
-            count += 1;
-            if whole <= SORTED_MAX {
-                seen.push(timer.offset);
-            }
-            if let Some(what) = self.fault_of(minute, &timer)?
-                && strange.one_more()
-            {
-                report.fault(Part::Timers, path, at, what);
+            match self.fault_of(minute, &timer)? {
+                None => {
+                    count += 1;
+                    if whole <= SORTED_MAX {
+                        seen.push(timer.offset);
+                    }
+                }
+                // With a sum it was so once: the log has lost its end since, and the place is another timer's, which has its own entry.
+                Some(WrongTimer { is_old: true, what }) if entry.is_some_and(|entry| entry[..2] != [0; 2]) => {
+                    if strange.one_more() {
+                        report.note(Part::Timers, path, at, what);
+                    }
+                }
+                Some(WrongTimer { what, .. }) => {
+                    if strange.one_more() {
+                        report.fault(Part::Timers, path, at, what);
+                    }
+                }
             }
         }
         strange.finish(report, Part::Timers, path);
@@ -225,19 +235,23 @@ impl Timers<'_> {
         Ok(count)
     }
 
-    fn fault_of(&mut self, minute: i64, timer: &Timer) -> io::Result<Option<String>> {
+    fn fault_of(&mut self, minute: i64, timer: &Timer) -> io::Result<Option<WrongTimer>> {
+        let wrong = |is_old, what| Some(WrongTimer { is_old, what });
         if minute_of(timer.due_ms) != minute {
             let (from, to) = (minute.saturating_mul(MINUTE_MS), minute.saturating_add(1).saturating_mul(MINUTE_MS));
-            return Ok(Some(format!("a timer due at {}, which is not from {from} to {to}", timer.due_ms)));
+            return Ok(wrong(false, format!("a timer due at {}, which is not from {from} to {to}", timer.due_ms)));
         }
         Ok(match self.told(timer.offset.0)? {
             QueueVerdict::Timer { due_ms, cancels } if (due_ms, cancels) == (timer.due_ms, timer.cancels) => None,
             QueueVerdict::ToCome => None,
-            QueueVerdict::Gone => Some(format!("its message, at offset {}, has gone from the log", timer.offset)),
-            QueueVerdict::Timer { due_ms, .. } => {
-                Some(format!("says {} for the timer at offset {}, its message {due_ms}", timer.due_ms, timer.offset))
+            QueueVerdict::Gone => {
+                wrong(false, format!("its message, at offset {}, has gone from the log", timer.offset))
             }
-            QueueVerdict::Other => Some(format!("leads to offset {}, where no timer is", timer.offset)),
+            QueueVerdict::Timer { due_ms, .. } => {
+                let (said, offset) = (timer.due_ms, timer.offset);
+                wrong(true, format!("says {said} for the timer at offset {offset}, its message {due_ms}"))
+            }
+            QueueVerdict::Other => wrong(false, format!("leads to offset {}, where no timer is", timer.offset)),
         })
     }
 }
