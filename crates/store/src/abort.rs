@@ -21,6 +21,8 @@ pub enum Crash {
     Kill,
     /// Any pages.
     PowerCut,
+    /// Any pages, and others are in memory only: a sync has failed, and the kernel does not write again what it could not.
+    FailedSync,
     /// One or the other: Java's file, or a machine that does not name its starts.
     Unknown,
 }
@@ -82,7 +84,8 @@ impl AbortFile {
 pub fn crash(found: Option<&str>, boot: Option<&str>) -> Crash {
     match (found, boot) {
         (Some(found), Some(boot)) if found == boot => Crash::Kill,
-        (Some(DISTRUST), _) | (Some(_), Some(_)) => Crash::PowerCut,
+        (Some(DISTRUST), _) => Crash::FailedSync,
+        (Some(_), Some(_)) => Crash::PowerCut,
         (None, _) | (_, None) => Crash::Unknown,
     }
 }
@@ -99,8 +102,8 @@ mod tests {
         for (found, boot, expected) in [
             (Some("a"), Some("a"), Crash::Kill),
             (Some("a"), Some("b"), Crash::PowerCut),
-            (Some(DISTRUST), Some("a"), Crash::PowerCut),
-            (Some(DISTRUST), None, Crash::PowerCut),
+            (Some(DISTRUST), Some("a"), Crash::FailedSync),
+            (Some(DISTRUST), None, Crash::FailedSync),
             (None, Some("a"), Crash::Unknown),
             (Some("a"), None, Crash::Unknown),
             (None, None, Crash::Unknown),

@@ -284,6 +284,11 @@ impl Checkpoint {
         }
     }
 
+    /// The next save writes, changed or not: what the file said when it was opened may be in memory only, from before a kill.
+    pub fn write_again(&self) {
+        *self.written.lock() = [0xFF; USED_LEN];
+    }
+
     /// Writes the fields out if they changed.
     pub fn save(&self, disk: &dyn Disk) -> io::Result<()> {
         let mut written = self.written.lock();

@@ -52,7 +52,7 @@ fn sync_flush_completes_a_prefix_and_gates_consumers() {
     assert!(matches!(store.close(), Err(CloseError::Poisoned(_))));
     // What the disk did not take may be gone from memory, too.
     let abort = std::fs::read_to_string(site.dir.path().join("store/abort")).unwrap();
-    assert_eq!(crate::abort::crash(abort.lines().nth(1), site.disk.boot_id().as_deref()), Crash::PowerCut);
+    assert_eq!(crate::abort::crash(abort.lines().nth(1), site.disk.boot_id().as_deref()), Crash::FailedSync);
 }
 
 #[test]

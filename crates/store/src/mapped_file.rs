@@ -302,6 +302,20 @@ impl LogFile {
         disk.sync_file(&self.path, &self.file)
     }
 
+    /// Writes `range`, which is written, once more with the same bytes, while nobody appends: what a failed sync has not got to the device
+    /// counts as written since, and the next one would leave it out.
+    pub fn rewrite(self: &Arc<Self>, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        for at in range.clone().step_by(CHUNK_MAX) {
+            let part = self.slice(at..range.end.min(at + CHUNK_MAX));
+            let bytes = part.ok_or_else(|| io::Error::other("the log became shorter"))?.to_vec();
+            disk.write(&self.path, &self.file, &bytes, at as u64)?;
+        }
+        Ok(())
+    }
+
     /// A range of written bytes; `None` when it reaches beyond the written end.
     pub fn slice(self: &Arc<Self>, range: Range<usize>) -> Option<LogSlice> {
         self.readers.fetch_add(1, Ordering::SeqCst);

@@ -220,6 +220,10 @@ pub fn recover(
         index.truncate(disk, end)?;
     }
     let last_timestamp = scan.last.map_or_else(|| checkpoint.log_time(), |(_, time)| time);
+    if crash == Crash::FailedSync {
+        // Queues and index are put again from there, which is as good.
+        segments.rewrite(disk, start.queues.min(start.index)..end)?;
+    }
     make_durable(segments, projection, checkpoint, inventory, start, end, last_timestamp)?;
     if let Some((at, _)) = scan.last {
         checkpoint.confirm(at);
@@ -571,12 +575,12 @@ impl Condition {
         let is_suspect = match crash {
             // Pages are lost without the power going, too: by a write-back that failed, in a copy of the directory.
             Crash::None | Crash::Kill => has_lost_properties(record, at) || has_unwritten_end(record),
-            Crash::PowerCut | Crash::Unknown => has_torn_text(record, at),
+            Crash::PowerCut | Crash::FailedSync | Crash::Unknown => has_torn_text(record, at),
         };
         if !is_suspect || on_disk.covers_whole(record) {
             return Ok(Condition::Whole);
         }
-        if crash == Crash::PowerCut && !matches!(on_disk, OnDisk::Untold) {
+        if matches!(crash, Crash::PowerCut | Crash::FailedSync) && !matches!(on_disk, OnDisk::Untold) {
             return Ok(Condition::Broken);
         }
         // It may be old, or nothing may have been lost: it does not take with it what follows, nor is it torn by one zero that a client

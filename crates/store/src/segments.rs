@@ -142,6 +142,11 @@ impl Segments {
         self.for_each_part(range, |file, part| file.sync(disk, part))
     }
 
+    /// Writes `range` of the log once more: see [`LogFile::rewrite`].
+    pub fn rewrite(&self, disk: &dyn Disk, range: Range<u64>) -> io::Result<()> {
+        self.for_each_part(range, |file, part| file.rewrite(disk, part))
+    }
+
     /// Starts writing `range` to the device.
     pub fn start_write_back(&self, range: Range<u64>) {
         // The closure cannot fail.
@@ -154,7 +159,7 @@ impl Segments {
     fn for_each_part<E>(
         &self,
         range: Range<u64>,
-        mut act: impl FnMut(&LogFile, Range<usize>) -> Result<(), E>,
+        mut act: impl FnMut(&Arc<LogFile>, Range<usize>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut at = range.start;
         while at < range.end {

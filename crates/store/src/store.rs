@@ -26,6 +26,7 @@ use crate::checkpoint::Checkpoint;
 use crate::commit::Committer;
 use crate::commit_log::CommitLog;
 use crate::config::{FlushMode, StoreConfig};
+use crate::disk::is_failed_sync;
 use crate::dispatch::Dispatcher;
 use crate::error::{CloseError, OpenError};
 use crate::files;
@@ -191,8 +192,19 @@ impl Store {
                 disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
             }
         }
+        if crash != Crash::None {
+            // As it was read, it may be in memory only.
+            checkpoint.write_again();
+        }
         let (rebuild, interrupt) = (config.rebuild_queues, &config.interrupt);
         let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, crash, rebuild, interrupt)
+            .inspect_err(|error| {
+                if is_failed_sync(error)
+                    && let Err(error) = abort.distrust()
+                {
+                    tracing::error!(%error, "abort cannot be written: a next start on this boot takes what was not synced for written");
+                }
+            })
             .map_err(recover_failed)?;
         if found_boot != boot {
             // Not before what the power's going has left is cut off.
