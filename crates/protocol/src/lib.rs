@@ -28,7 +28,6 @@ mod names;
 mod offsets;
 mod reply;
 mod serialization;
-mod short_text;
 mod version;
 
 pub mod body;

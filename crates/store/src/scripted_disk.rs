@@ -70,7 +70,9 @@ pub enum Part {
     Log,
     Queues,
     Index,
+    /// Their files of minutes.
     Timers,
+    TimersCheckpoint,
     /// The store's checkpoint.
     Checkpoint,
     /// What [`files::replace`] writes before it has its name.
@@ -82,6 +84,9 @@ pub enum Part {
 fn part_of(path: &Path) -> Part {
     if path.extension().is_some_and(|extension| extension == "new") {
         return Part::Aside;
+    }
+    if path.ends_with("timers/checkpoint") {
+        return Part::TimersCheckpoint;
     }
     let parts = [
         ("commitlog", Part::Log),
@@ -117,6 +122,10 @@ pub enum Bug {
     CommitIsLate,
     /// or what the page that the log ended in had before.
     CommitForgetsBegin,
+    /// A file is replaced by writing over it, so that at some time it is half the one and half the other.
+    ReplacedInSteps,
+    /// A part of what is to be written is not, and nobody asks.
+    WritesShort(Part),
 }
 
 /// A call that fails.
@@ -204,9 +213,14 @@ pub struct Image {
 
 impl Disk for ScriptedDisk {
     fn create(&self, path: &Path, len: u64) -> io::Result<File> {
+        // What is there already is not asked of the device.
+        if path.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         self.act("create", path)?;
         let mut known = self.known.lock();
         let file = LocalDisk.create(path, len)?;
+        known.given_up.retain(|(of, ..)| of != path);
         if let Some(before) = known.content.remove(path)
             && known.entries.contains(path)
         {
@@ -276,33 +290,41 @@ impl Disk for ScriptedDisk {
     fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         let done = self.act("write", path);
         let part = match part_of(path) {
-            // One sector, all of it or nothing.
+            // One sector, all of it or nothing; and nothing of anything once the process is to have ended.
             Part::Checkpoint if done.is_err() => &[],
+            _ if self.is_dead() => &[],
             // Whole pages go to the log.
             Part::Log if done.is_err() => &bytes[..bytes.len() / 2 / PAGE * PAGE],
             // What fails has got somewhere before.
             _ if done.is_err() => &bytes[..bytes.len() / 2],
             Part::Log => self.committed(path, file, bytes, at)?,
+            part if self.bug == Some(Bug::WritesShort(part)) => &bytes[..bytes.len() / 2],
             _ => bytes,
         };
         LocalDisk.write(path, file, part, at)?;
-        // Dirty again, though it be with the same bytes.
-        let written = at..at + part.len() as u64;
-        self.known.lock().given_up.retain(|(of, from, bytes)| {
-            let lost = *from as u64..(from + bytes.len()) as u64;
-            of != path || lost.end <= written.start || written.end <= lost.start
-        });
+        self.known.lock().written(path, at..at + part.len() as u64);
         done
     }
 
     fn zero(&self, path: &Path, file: &File, range: Range<u64>) -> io::Result<()> {
         self.act("zero", path)?;
         let too_far = if self.bug == Some(Bug::CutTooFar) { 30 } else { 0 };
-        LocalDisk.zero(path, file, range.start.saturating_sub(too_far)..range.end)
+        let range = range.start.saturating_sub(too_far)..range.end;
+        LocalDisk.zero(path, file, range.clone())?;
+        self.known.lock().written(path, range);
+        Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.act("rename", to)?;
+        if self.bug == Some(Bug::ReplacedInSteps) && part_of(from) == Part::Aside {
+            let bytes = fs::read(from)?;
+            for part in [&bytes[..bytes.len() / 2], &bytes[..]] {
+                fs::write(to, part)?;
+                self.known.lock().content.insert(to.to_owned(), Arc::new(part.to_vec()));
+                self.act("rename, in steps", to)?;
+            }
+        }
         let mut known = self.known.lock();
         LocalDisk.rename(from, to)?;
         let was_there = known.entries.contains(to);
@@ -395,7 +417,8 @@ impl ScriptedDisk {
         self.dead.store(false, Ordering::SeqCst);
         self.fault_met.store(false, Ordering::SeqCst);
         *self.fault.lock() = None;
-        self.known.lock().given_up.clear();
+        // What is mapped and put again is written again, which cannot be seen here where it is the same as before.
+        self.known.lock().given_up.retain(|(path, ..)| matches!(part_of(path), Part::Log | Part::Checkpoint));
     }
 
     fn act(&self, name: &'static str, path: &Path) -> io::Result<()> {
@@ -406,6 +429,10 @@ impl ScriptedDisk {
         }
         if self.is_dead() {
             return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        if name == "write" && path.ends_with("abort") {
+            // A few bytes in the place of others get into memory without any device.
+            return Ok(());
         }
         if let Some(fault) = &mut *self.fault.lock() {
             if fault.after > 0 {
@@ -475,7 +502,9 @@ impl ScriptedDisk {
         let mut known = self.known.lock();
         let bytes = fs::read(path)?;
         let range = range.start.min(bytes.len())..range.end.min(bytes.len());
-        if done.is_err() {
+        if self.is_dead() {
+            // No sync failed: the process had ended.
+        } else if done.is_err() {
             known.give_up(path, range, &bytes);
         } else if matches!(self.bug, Some(Bug::SavedAheadOf(part)) if part == part_of(path)) {
             drop(known);
@@ -491,8 +520,7 @@ impl ScriptedDisk {
         // Held until all is read: what is renamed meanwhile would be there under neither name.
         let held = self.known.lock();
         let known = held.below(root);
-        let mut now = Tree::new();
-        read_tree(root, Path::new(""), &mut now);
+        let mut now = tree_of(root);
         for (path, node) in &mut now {
             let same = before.and_then(|before| before.now.get(path)).filter(|same| *same == node);
             if let Some(same) = same {
@@ -515,8 +543,7 @@ impl ScriptedDisk {
 
     /// What is there now below `root` is on the disk.
     pub fn all_is_synced(&self, root: &Path) {
-        let mut tree = Tree::new();
-        read_tree(root, Path::new(""), &mut tree);
+        let tree = tree_of(root);
         let mut known = self.known.lock();
         *known = Known::default();
         for (path, node) in tree {
@@ -543,6 +570,14 @@ impl Known {
                 content[page.clone()].copy_from_slice(&bytes[page]);
             }
         }
+    }
+
+    /// It will be written by the next sync, though it be the same bytes.
+    fn written(&mut self, path: &Path, written: Range<u64>) {
+        self.given_up.retain(|(of, from, bytes)| {
+            let lost = *from as u64..(from + bytes.len()) as u64;
+            of != path || lost.end <= written.start || written.end <= lost.start
+        });
     }
 
     fn give_up(&mut self, path: &Path, range: Range<usize>, bytes: &[u8]) {
@@ -612,6 +647,12 @@ impl Image {
                     left.insert(back, node);
                 }
                 known.rename(to, from);
+                // Both or neither: what had the new name has it still.
+                if let Some(before) = self.known.replaced.get(to) {
+                    left.insert(to.clone(), Some(Arc::clone(before)));
+                    known.entries.insert(to.clone());
+                    known.content.insert(to.clone(), Arc::clone(before));
+                }
             }
         }
         for path in &known.entries {
@@ -640,8 +681,9 @@ impl Image {
                 }
             }
         }
+        let is_moved = |path: &PathBuf| self.known.moved.iter().any(|(_, to)| to == path);
         for (path, before) in &known.replaced {
-            if left.contains_key(path) && (fate.lost)() {
+            if !is_moved(path) && left.contains_key(path) && (fate.lost)() {
                 left.insert(path.clone(), Some(Arc::clone(before)));
             }
         }
@@ -718,6 +760,13 @@ fn read_tree(dir: &Path, below: &Path, tree: &mut Tree) {
             tree.insert(path, Some(Arc::new(bytes)));
         }
     }
+}
+
+/// What is below `dir`.
+pub fn tree_of(dir: &Path) -> Tree {
+    let mut tree = Tree::new();
+    read_tree(dir, Path::new(""), &mut tree);
+    tree
 }
 
 /// Makes `dir` with that in it.
