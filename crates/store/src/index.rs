@@ -265,7 +265,7 @@ impl Index {
         for (at, file) in files.iter().enumerate() {
             let last = at + 1 == files.len();
             // A file that is followed by another is full; one that says otherwise has lost its header.
-            let durable = file.is_full() && durable.covers(file);
+            let durable = file.is_full() && durable.covers(file) && file.ends_as_stated();
             if !last && durable && file.end_physical() < log_end {
                 repair.resume = file.end_physical() + 1;
                 continue;
@@ -350,7 +350,10 @@ impl Index {
             .and_then(|file| file.path().file_name().and_then(|name| name.to_str()))
             .and_then(|name| name.parse::<u64>().ok());
         let name = file_name(self.clock.now_ms(), name_before);
-        let file = IndexFile::create(disk, self.dir.join(name), self.shape)?;
+        let path = self.dir.join(name);
+        // Nobody else has files here: what is at its path came of an attempt that failed.
+        files::remove_file(disk, &path)?;
+        let file = IndexFile::create(disk, path, self.shape)?;
         disk.sync_dir(&self.dir).inspect_err(|_| {
             // Empty, and in the middle of those that come, it would pass for one that was lost.
             if let Err(error) = files::remove_file(disk, file.path()) {
@@ -526,5 +529,15 @@ mod tests {
         assert_eq!(name.len(), 17);
         assert!(name.starts_with("202611") && name.ends_with("541"), "{name}");
         assert_eq!(file_name(0, Some(20_261_121_001_755_541)), "20261121001755542");
+    }
+
+    #[test]
+    fn what_a_failed_attempt_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let shape = IndexShape { slots: 7, entries: 12 };
+        let clock = Clock::from_fn(|| 1_700_000_000_000);
+        let index = Index::open(dir.path().join("index"), shape, clock, None, 0..0).unwrap();
+        let left = index.make_file(&crate::LocalDisk, None).unwrap();
+        assert_eq!(index.make_file(&crate::LocalDisk, None).unwrap().path(), left.path());
     }
 }

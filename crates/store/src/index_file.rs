@@ -491,6 +491,13 @@ impl IndexFile {
         Ok(())
     }
 
+    /// Whether the last entry that the header knows is of the record that it names. A header that was torn while the file was made again
+    /// may know as many entries as before, and where it ended in between.
+    pub fn ends_as_stated(&self) -> bool {
+        let last = self.next_entry().min(self.shape.entries).saturating_sub(1);
+        last > 0 && self.entry(last).physical == self.end_physical()
+    }
+
     /// After a crash or a truncation of the log: how far entries hang together and lie before `log_end`. With `cut_last` the entries
     /// of the last message do not count: some of its keys may be missing, so it is to be indexed again as a whole; so it is where
     /// the run ends before it should. `belongs` tells whether a hash is of a key of the message at a place; it is asked about
