@@ -169,7 +169,8 @@ impl ConsumeQueue {
         let mut max = 0;
         while let Some(last) = files.last() {
             let file = last.file(&mappings).map_err(OpenError::io("map", last.path()))?;
-            max = partition_point(last.first(), last.end(), |offset| file.entry(offset).is_there());
+            let used = file.used_end().map_err(OpenError::io("read", last.path()))?;
+            max = partition_point(last.first(), used, |offset| file.entry(offset).is_there());
             file.check().map_err(|error| OpenError::io("read", last.path())(io::Error::other(error)))?;
             if max > last.first() || files.len() == 1 {
                 break;
@@ -591,6 +592,10 @@ impl ConsumeQueue {
 
     /// Removes the entries whose records end beyond `end` of the log, from the back. Java: truncateDirtyLogicFiles.
     pub fn truncate_physical(&self, disk: &dyn Disk, end: u64) -> io::Result<()> {
+        // That of the last entry, which need not be looked at then.
+        if self.end_physical() < end {
+            return Ok(());
+        }
         let (min, max) = (self.min(), self.max());
         let mut keep = max;
         while keep > min {
@@ -620,7 +625,8 @@ impl ConsumeQueue {
             if !file.entry(file.first()).is_before(physical) {
                 continue;
             }
-            let mut end = partition_point(file.first(), file.end(), |offset| file.entry(offset).is_before(physical));
+            let used = file.used_end()?;
+            let mut end = partition_point(file.first(), used, |offset| file.entry(offset).is_before(physical));
             // What is torn may look like an entry of any record. Between it and the last one that is whole there may be others, lost or not.
             let is_sound = |offset: u64| {
                 let entry = file.entry(offset);

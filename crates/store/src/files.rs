@@ -128,16 +128,16 @@ pub struct SegmentNames {
 /// The files of a directory whose names are 20 digits. One that is not there is empty.
 pub fn named_files(dir: &Path) -> Result<SegmentNames, OpenError> {
     let mut named = SegmentNames { segments: Vec::new(), strange: Vec::new() };
-    for path in entries(dir)? {
+    for Entry { path, is_dir } in entries_of(dir)? {
         let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.len() == 20);
         // None begins where no file could end.
         let start = name.and_then(|name| name.parse().ok()).filter(|start: &u64| i64::try_from(*start).is_ok());
         match start {
-            Some(start) if !path.is_dir() => {
+            Some(start) if !is_dir => {
                 let len = path.metadata().map_err(OpenError::io("look at", &path))?.len();
                 named.segments.push(SegmentPath { start, path, len, read_only: false });
             }
-            None if path.is_dir() => {}
+            None if is_dir => {}
             _ => named.strange.push(path),
         }
     }
@@ -147,33 +147,49 @@ pub fn named_files(dir: &Path) -> Result<SegmentNames, OpenError> {
 
 /// The plain files of `dir`; directories are passed over.
 pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    list(dir, false)
+    Ok(list_all(dir)?.0)
 }
 
 /// The directories in `dir`.
 pub fn list_dirs(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    list(dir, true)
+    Ok(list_all(dir)?.1)
 }
 
-fn list(dir: &Path, dirs: bool) -> Result<Vec<PathBuf>, OpenError> {
-    let mut paths = entries(dir)?;
-    paths.retain(|path| path.is_dir() == dirs);
-    Ok(paths)
+/// The plain files of `dir`, and its directories.
+pub fn list_all(dir: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), OpenError> {
+    let (dirs, files) = entries_of(dir)?.into_iter().partition::<Vec<_>, _>(|entry| entry.is_dir);
+    let paths = |entries: Vec<Entry>| entries.into_iter().map(|entry| entry.path).collect();
+    Ok((paths(files), paths(dirs)))
 }
 
 /// All that is in `dir`, in order. One that is not there is empty.
 pub fn entries(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
+    Ok(entries_of(dir)?.into_iter().map(|entry| entry.path).collect())
+}
+
+struct Entry {
+    path: PathBuf,
+    /// Or leads to one.
+    is_dir: bool,
+}
+
+/// In order.
+fn entries_of(dir: &Path) -> Result<Vec<Entry>, OpenError> {
+    let found = match std::fs::read_dir(dir) {
+        Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(OpenError::io("list", dir)(error)),
     };
-    let mut paths = Vec::new();
-    for entry in entries {
-        paths.push(entry.map_err(OpenError::io("list", dir))?.path());
+    let mut entries = Vec::new();
+    for entry in found {
+        let entry = entry.map_err(OpenError::io("list", dir))?;
+        let path = entry.path();
+        // Mostly the directory says so, and nothing has to be looked up.
+        let kind = entry.file_type().map_err(OpenError::io("look at", &path))?;
+        entries.push(Entry { is_dir: kind.is_dir() || kind.is_symlink() && path.is_dir(), path });
     }
-    paths.sort();
-    Ok(paths)
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(entries)
 }
 
 /// Whether a file holds nothing but zeros at its start, where every used segment has a record or an entry.

@@ -54,6 +54,7 @@ mod recovery;
 mod retention;
 mod scrub;
 mod segments;
+mod several;
 mod signal;
 mod staged;
 mod stats;

@@ -87,7 +87,7 @@ impl Maintenance {
     fn flush_some(&self) -> io::Result<()> {
         let _one = self.writing_out.lock();
         let dirty = self.dispatcher.held(|| self.projection.queues.take_dirty());
-        self.projection.queues.write_out(&*self.disk, self.least_pages, dirty)
+        self.projection.queues.write_out(&*self.disk, self.least_pages, dirty, &self.hurried_by_stop())
     }
 
     /// Writes out everything that is dispatched, and notes so in the checkpoint (not yet saved).
@@ -106,7 +106,7 @@ impl Maintenance {
             dirty.iter().for_each(|queue| self.projection.queues.mark_dirty(queue));
             return Err(error);
         }
-        self.projection.queues.write_out(&*self.disk, 0, dirty)?;
+        self.projection.queues.write_out(&*self.disk, 0, dirty, &self.hurried_by_stop())?;
         if let Some(index) = &self.projection.index {
             index.sync(&*self.disk)?;
         }
@@ -117,6 +117,11 @@ impl Maintenance {
             self.checkpoint.index_is_durable(dispatched, Some(timestamp));
         }
         Ok(())
+    }
+
+    /// Who stops the store waits for what is being written out.
+    fn hurried_by_stop(&self) -> impl Fn() -> bool {
+        || self.stop.load(Ordering::Acquire)
     }
 
     /// Sees to deletions that are in the log and could not be finished: the checkpoint must not pass them before. While nobody

@@ -624,6 +624,16 @@ impl WordFile {
         Ok(())
     }
 
+    /// Behind it nothing was ever written: there are holes, which nobody needs to look at.
+    pub fn data_end(&self) -> io::Result<usize> {
+        let file = File::open(&self.path)?;
+        let mut end = 0;
+        while let Some(data) = next_data(&file, end)? {
+            end = data.end;
+        }
+        Ok(end.min(self.len()))
+    }
+
     /// Maps the pages of `range` writable ahead of puts.
     pub fn map_writable(&self, range: Range<usize>) {
         map_writable(&self.map, &self.path, range);

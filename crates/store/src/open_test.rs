@@ -5,8 +5,9 @@ use std::path::Path;
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
 use super::*;
+use crate::scripted_disk::ScriptedDisk;
 use crate::testing::*;
-use crate::{Boundary, Effort, ReadStatus};
+use crate::{Boundary, Disk, Effort, ReadStatus};
 
 fn put_with(store: &Store, properties: &str) {
     store.append(&message(T, 0, b"x", properties)).unwrap();
@@ -252,4 +253,33 @@ fn two_stores_share_no_directory() {
     store.append(&message(T, 0, b"x", "")).unwrap();
     store.close().unwrap();
     Store::open(at("two", &log)).unwrap();
+}
+
+/// More of them than one thread syncs and looks at.
+#[test]
+fn many_new_queues_are_on_the_disk_after_a_stop_and_after_a_start_that_follows_a_kill() {
+    const COUNT: u32 = 400;
+    for clean in [true, false] {
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
+        let config = || StoreConfig { disk: Arc::clone(&disk) as Arc<dyn Disk>, segment_len: 1 << 17, ..site.config() };
+        let topic = |queue: u32| format!("T{}", queue / 8);
+        let store = Store::open(config()).unwrap();
+        for queue in 0..COUNT {
+            store.append(&message(&topic(queue), queue % 8, &queue.to_be_bytes(), "")).unwrap();
+        }
+        settle(&store);
+        if clean {
+            store.close().unwrap();
+        }
+        drop(store);
+        if !clean {
+            drop(Store::open(config()).unwrap());
+        }
+        disk.power_loss(&root(&site), || true);
+        let store = Store::open(config()).unwrap();
+        for queue in 0..COUNT {
+            let found = read_bodies(&store, &topic(queue), queue % 8, 0);
+            assert_eq!(found, [(0, queue.to_be_bytes().to_vec())], "{queue}, clean: {clean}");
+        }
+    }
 }

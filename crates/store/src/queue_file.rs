@@ -114,6 +114,12 @@ impl QueueFile {
         self.first + (self.words.len() / ENTRY_LEN) as u64
     }
 
+    /// Offset behind which nothing was ever put. A search that goes there would have the kernel make pages of zeros.
+    pub fn used_end(&self) -> io::Result<u64> {
+        let used = self.words.data_end()?.div_ceil(ENTRY_LEN) as u64;
+        Ok(self.end().min(self.first + used))
+    }
+
     fn at(&self, offset: u64) -> usize {
         // Offsets asked for lie in this file, whose length is a usize.
         (offset - self.first) as usize * ENTRY_LEN

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferromq_protocol::QueueId;
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use crate::consume_queue::ConsumeQueue;
@@ -17,6 +17,7 @@ use crate::graves::GRAVES;
 use crate::interrupt::Interrupt;
 use crate::mappings::Mappings;
 use crate::queue_file::ENTRY_LEN;
+use crate::several::{for_all, one_by_one};
 
 /// Every queue of every topic. A queue is made by the first append to it, or found on the disk.
 #[derive(Debug)]
@@ -47,30 +48,35 @@ impl Queues {
     ) -> Result<Queues, OpenError> {
         let file_len = file_entries * ENTRY_LEN as u64;
         let mappings = Arc::new(Mappings::new(mappings_max));
+        let unless_stopped = || interrupt.check().map_err(|_| OpenError::Interrupted);
         let mut unfit = Unfit::default();
-        for path in files::list_files(&dir)? {
-            unfit.others.push((path, "no directory of a topic"));
-        }
-        let topics = for_all(files::list_dirs(&dir)?, interrupt, topic_in)?;
+        let (files, topic_dirs) = files::list_all(&dir)?;
+        unfit.others.extend(files.into_iter().map(|path| (path, "no directory of a topic")));
+        let topics = for_all(topic_dirs, |dir| unless_stopped().and_then(|()| topic_in(dir)));
         let mut table: HashMap<Arc<str>, Vec<Arc<ConsumeQueue>>> = HashMap::default();
         let mut queue_dirs = Vec::new();
-        for topic in topics.into_iter().flatten() {
+        for topic in topics {
+            let Some(topic) = topic? else { continue };
             unfit.others.extend(topic.strange.into_iter().map(|path| (path, "no directory of a queue")));
             queue_dirs.extend(topic.queues.into_iter().map(|(id, dir)| (Arc::clone(&topic.name), id, dir)));
             table.insert(topic.name, Vec::new());
         }
-        let found = for_all(queue_dirs, interrupt, |(topic, id, dir)| {
+        let found = for_all(queue_dirs, |(topic, id, dir)| -> Result<_, OpenError> {
+            unless_stopped()?;
             let files = files::named_files(&dir)?;
             Ok((topic, id, dir, files))
-        })?;
+        });
+        let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
         check_setting(|| found.iter().flat_map(|(.., files)| &files.segments), file_len)?;
-        let opened = for_all(found, interrupt, |(topic, id, dir, files)| {
+        let opened = for_all(found, |(topic, id, dir, files)| -> Result<_, OpenError> {
+            unless_stopped()?;
             let mut unfit = Unfit::default();
             let segments = fitting(files, file_len, &mut unfit)?;
             let queue = ConsumeQueue::open(Arc::clone(&topic), id, dir, segments, file_entries, Arc::clone(&mappings))?;
             Ok((topic, queue, unfit))
-        })?;
-        for (topic, queue, of_queue) in opened {
+        });
+        for opened in opened {
+            let (topic, queue, of_queue) = opened?;
             unfit.files.extend(of_queue.files);
             table.entry(topic).or_default().push(Arc::new(queue));
         }
@@ -179,17 +185,27 @@ impl Queues {
 
     /// Writes out everything, where there is no dispatch (yet).
     pub fn flush(&self, disk: &dyn Disk, least_pages: u64) -> io::Result<()> {
-        self.write_out(disk, least_pages, self.take_dirty())
+        self.write_out(disk, least_pages, self.take_dirty(), &|| true)
     }
 
     /// Writes out what [`ConsumeQueue::flush`] says, of `dirty` queues, and makes the names of new files durable. What fails is
-    /// tried again the next time, and keeps no other queue from the disk.
-    pub fn write_out(&self, disk: &dyn Disk, least_pages: u64, dirty: Vec<Arc<ConsumeQueue>>) -> io::Result<()> {
+    /// tried again the next time, and keeps no other queue from the disk. One by one, as long as nobody is `hurried`: others wait for
+    /// the disk too.
+    pub fn write_out(
+        &self,
+        disk: &dyn Disk,
+        least_pages: u64,
+        dirty: Vec<Arc<ConsumeQueue>>,
+        hurried: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
         let mut failed = FirstError::default();
         let mut renewed = Vec::new();
-        for queue in dirty {
+        let flushed = one_by_one(dirty, hurried, |queue| {
             let new_files = queue.take_new_files();
             let flushed = queue.flush(disk, least_pages);
+            (queue, new_files, flushed)
+        });
+        for (queue, new_files, flushed) in flushed {
             if !matches!(flushed, Ok(true)) {
                 self.mark_dirty(&queue);
             }
@@ -199,21 +215,19 @@ impl Queues {
             }
         }
         // The queue's directory, the topic's and that of all topics: each may be new. Shared ones are synced once.
-        let mut synced = HashSet::default();
+        let mut dirs: Vec<(&Path, Vec<&ConsumeQueue>)> = Vec::new();
+        let mut places = HashMap::default();
         for queue in &renewed {
             for dir in queue.dir().ancestors().take(3) {
-                if queue.is_going() || !synced.insert(dir) {
-                    continue;
+                let place = *places.entry(dir).or_insert(dirs.len());
+                if place == dirs.len() {
+                    dirs.push((dir, Vec::new()));
                 }
-                let done = disk.sync_dir(dir);
-                // It was taken away under it; there may be another queue in its place.
-                if done.is_err() && queue.is_going() {
-                    synced.remove(dir);
-                } else {
-                    failed.note(done);
-                }
+                dirs[place].1.push(queue);
             }
         }
+        let synced = one_by_one(dirs, hurried, |(dir, queues)| sync_dir_of(disk, dir, &queues));
+        synced.into_iter().for_each(|done| failed.note(done));
         let failed = failed.result();
         if failed.is_err() {
             for queue in &renewed {
@@ -225,44 +239,16 @@ impl Queues {
     }
 }
 
-/// Opening a queue that is not in memory is a wait for the disk: for its directory, and for the page that it ends in.
-const OPENING_THREADS: usize = 16;
-/// Queues, or topics, that are worth a thread.
-const WORTH_A_THREAD: usize = 64;
-
-/// Does `work` for all items, on several threads where there are many. The results are in the order of the items; of errors, that of
-/// the first item counts.
-fn for_all<T: Send, R: Send>(
-    mut items: Vec<T>,
-    interrupt: &Interrupt,
-    work: impl Fn(T) -> Result<R, OpenError> + Sync,
-) -> Result<Vec<R>, OpenError> {
-    let of_part = |part: Vec<T>| -> Result<Vec<R>, OpenError> {
-        let unless_stopped = |item| {
-            interrupt.check().map_err(|_| OpenError::Interrupted)?;
-            work(item)
-        };
-        part.into_iter().map(unless_stopped).collect()
-    };
-    let part_len = items.len().div_ceil(OPENING_THREADS).max(WORTH_A_THREAD);
-    std::thread::scope(|scope| {
-        let mut others = Vec::new();
-        while items.len() > part_len {
-            let rest = items.split_off(part_len);
-            let part = std::mem::replace(&mut items, rest);
-            let thread = std::thread::Builder::new().name("store-opening".to_owned());
-            let of_part = &of_part;
-            let begun = thread.spawn_scoped(scope, move || of_part(part));
-            others.push(begun.map_err(OpenError::Thread)?);
+/// Syncs a directory of queues, for those whose files are not on their way out.
+fn sync_dir_of(disk: &dyn Disk, dir: &Path, queues: &[&ConsumeQueue]) -> io::Result<()> {
+    for queue in queues.iter().filter(|queue| !queue.is_going()) {
+        let done = disk.sync_dir(dir);
+        // It was taken away under it; there may be another queue in its place.
+        if done.is_ok() || !queue.is_going() {
+            return done;
         }
-        let last = of_part(items);
-        let mut results = Vec::new();
-        for other in others {
-            results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        results.extend(last?);
-        Ok(results)
-    })
+    }
+    Ok(())
 }
 
 /// The directory of a topic.
@@ -277,14 +263,15 @@ struct TopicDir {
 fn topic_in(dir: PathBuf) -> Result<Option<TopicDir>, OpenError> {
     let Some(name) = dir.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
     let mut queues = Vec::new();
-    for queue_dir in files::list_dirs(&dir)? {
+    let (strange, queue_dirs) = files::list_all(&dir)?;
+    for queue_dir in queue_dirs {
         match queue_dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) {
             Some(id) => queues.push((QueueId(id), queue_dir)),
             None => tracing::warn!(path = %queue_dir.display(), "not a queue id; passed over"),
         }
     }
     queues.sort_by_key(|(id, _)| *id);
-    Ok(Some(TopicDir { name: name.into(), queues, strange: files::list_files(&dir)? }))
+    Ok(Some(TopicDir { name: name.into(), queues, strange }))
 }
 
 /// What cannot be used, and why.
@@ -368,27 +355,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_done_on_several_threads_comes_in_order_and_tells_the_first_error() {
-        let (interrupt, many) = (Interrupt::default(), 10 * OPENING_THREADS * WORTH_A_THREAD);
-        for count in [0, 1, WORTH_A_THREAD, WORTH_A_THREAD + 1, many] {
-            let doubled = for_all((0..count).collect(), &interrupt, |item| Ok(item * 2)).unwrap();
-            assert!(doubled.into_iter().eq((0..count).map(|item| item * 2)), "{count}");
-        }
-        let refused = |item: usize| match item % 1000 {
-            7 => Err(OpenError::Config { key: "item", reason: item.to_string() }),
-            _ => Ok(()),
-        };
-        let error = for_all((0..many).collect(), &interrupt, refused).unwrap_err();
-        assert!(matches!(error, OpenError::Config { reason, .. } if reason == "7"));
-        interrupt.raise();
-        let stopped = for_all((0..many).collect(), &interrupt, |item: usize| Ok(item));
-        assert!(matches!(stopped, Err(OpenError::Interrupted)));
-    }
-
-    #[test]
     fn queues_are_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        let queues = Queues::open(dir.path().to_owned(), 4, 1, &Interrupt::default()).unwrap();
+        let open = || Queues::open(dir.path().to_owned(), 4, 1, &Interrupt::default());
+        let queues = open().unwrap();
         assert!(queues.find("T", QueueId(3)).is_none());
         let three = queues.find_or_make("T", QueueId(3));
         queues.find_or_make("T", QueueId(1));
@@ -403,7 +373,7 @@ mod tests {
         assert_eq!(queues.count(), 0);
         std::fs::create_dir_all(dir.path().join("%RETRY%g/0")).unwrap();
         std::fs::create_dir_all(dir.path().join("%RETRY%g/strange")).unwrap();
-        let again = Queues::open(dir.path().to_owned(), 4, 1, &Interrupt::default()).unwrap();
+        let again = open().unwrap();
         assert_eq!((again.count(), &*again.topics()[0]), (1, "%RETRY%g"));
     }
 

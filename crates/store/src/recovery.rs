@@ -34,6 +34,7 @@ use crate::mapped_file::{LogFile, LogSlice};
 use crate::projection::Projection;
 use crate::queue_file::QueueEntry;
 use crate::segments::{self, Segments};
+use crate::several::for_all;
 use crate::table_change::deleted_topic;
 use crate::torn_text::{has_lost_properties, has_torn_text, has_unwritten_end};
 use crate::walk;
@@ -198,11 +199,13 @@ pub fn recover(
         checkpoint.save(disk)?;
     }
     cut_log(segments, projection, end, clean)?;
-    for queue in projection.queues.all() {
+    let corrected = for_all(projection.queues.all(), |queue| -> io::Result<()> {
         queue.truncate_physical(disk, end)?;
         queue.correct_min(log_min)?;
         queue.advance_next(queue.max());
-    }
+        Ok(())
+    });
+    corrected.into_iter().collect::<io::Result<()>>()?;
     projection.queues.set_log_begins_at(log_min);
     // What had an entry and has none any more was damaged.
     lacking.extend(self::lacking(&before, projection, true, &scan)?);
@@ -282,17 +285,14 @@ fn must_be_rebuilt(files: &[Arc<LogFile>], projection: &Projection, inventory: &
 /// for nothing: it may look like that of a message which is gone with the log's beginning, while its own is put again, or was never on
 /// the disk.
 fn ends_of_queues(files: &[Arc<LogFile>], projection: &Projection) -> io::Result<Vec<ListedQueue>> {
-    let mut ends = Vec::new();
-    for queue in projection.queues.all() {
-        let Some((last, entry)) = queue.last_whole()? else { continue };
-        if belongs(files, projection, &queue, last, &entry)
-            || record_bytes(files, projection, entry.physical.0)?.is_none()
-        {
-            let extent = QueueExtent { min: queue.min(), max: last + 1, end: entry.end() };
-            ends.push(ListedQueue { topic: queue.topic().into(), id: queue.id(), extent });
-        }
-    }
-    Ok(ends)
+    let ends = for_all(projection.queues.all(), |queue| -> io::Result<_> {
+        let Some((last, entry)) = queue.last_whole()? else { return Ok(None) };
+        let counts = belongs(files, projection, &queue, last, &entry)
+            || record_bytes(files, projection, entry.physical.0)?.is_none();
+        let extent = QueueExtent { min: queue.min(), max: last + 1, end: entry.end() };
+        Ok(counts.then(|| ListedQueue { topic: queue.topic().into(), id: queue.id(), extent }))
+    });
+    ends.into_iter().filter_map(Result::transpose).collect()
 }
 
 /// The queues that do not have what is listed, as far as the log still goes to there, each with its number of entries. `went_on`: the
@@ -347,7 +347,8 @@ fn belongs(
 fn keep_before(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<()> {
     let belongs =
         |queue: &ConsumeQueue, offset: u64, entry: &QueueEntry| belongs(files, projection, queue, offset, entry);
-    projection.queues.all().iter().try_for_each(|queue| queue.keep_before(&*projection.disk, physical, &belongs))
+    let kept = for_all(projection.queues.all(), |queue| queue.keep_before(&*projection.disk, physical, &belongs));
+    kept.into_iter().collect()
 }
 
 /// Without a log there is nothing to point into.
