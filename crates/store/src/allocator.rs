@@ -282,7 +282,12 @@ impl Allocator {
             self.ready.notify_all();
             ready < (tail + ahead).max(wanted)
         };
-        while goal(end(&current)) && !self.stop.load(Ordering::Acquire) {
+        loop {
+            if !goal(end(&current)) || self.stop.load(Ordering::Acquire) {
+                // Nobody needs a buffer any more, so nobody is refused for want of one: without appends the goal is nearer than before.
+                self.starved.store(false, Ordering::Release);
+                break;
+            }
             let goes_on = match &self.committer {
                 None => current.prepare(self.chunk),
                 Some(committer) => self.stage(&current, committer),

@@ -61,16 +61,24 @@ impl Committer {
         if self.health.is_poisoned() {
             return Err(io::Error::other("an earlier write failed"));
         }
+        // What an append has only put into the segment is not the log's yet.
+        let (before, written) = (self.positions.committed(), self.positions.written());
         let end = loop {
             let from = self.positions.committed();
             let Some(file) = self.segments.find(from) else { break from };
             // Inside the file, whose length is a usize.
-            let to = file.start() + file.commit(&*self.disk, all).inspect_err(|error| self.has_failed(error))? as u64;
+            let limit = (written.clamp(file.start(), file.end()) - file.start()) as usize;
+            let done = file.commit(&*self.disk, limit, all).inspect_err(|error| self.has_failed(error))?;
+            let to = file.start() + done as u64;
             self.positions.committed_to(to);
             if to < file.end() {
                 break to;
             }
         };
+        // Whoever commits, consumers see it now. With sync flush they see it after the sync.
+        if end > before && !self.positions.is_sync_flush() {
+            self.dispatch.wake();
+        }
         self.health.disk_has_room(Shortage::Commit);
         Ok(end)
     }
@@ -125,7 +133,7 @@ impl Committer {
                     continue;
                 }
                 // While much comes in, the page that appends are in waits for the next time.
-                if self.commit_as(false).is_err() {
+                if self.commit_as(thorough).is_err() {
                     // It has said why.
                     self.pause();
                     continue;
@@ -133,7 +141,6 @@ impl Committer {
                 if thorough {
                     last_thorough = Instant::now();
                 }
-                self.dispatch.wake();
             }
         }
     }

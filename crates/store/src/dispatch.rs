@@ -235,25 +235,31 @@ impl Dispatcher {
         };
         // Both inside the file, whose length is a usize.
         let from = (at - file.start()) as usize;
-        let to = (limit.min(file.end()) - file.start()) as usize;
-        let Some(bytes) = file.slice(from..to) else { return false };
+        // Up to where appends have come, which is where a record ends. The confirmed offset may lie inside one, of which what is there
+        // would look damaged if its sender made it look like the head of another.
+        let Some(bytes) = file.slice(from..file.written()) else { return false };
         let listeners = self.listeners.read();
         let start = at;
         for _ in 0..BATCH_RECORDS {
             let rest = &bytes[(at - start) as usize..];
-            if rest.is_empty() {
+            if rest.is_empty() || at >= limit {
                 break;
             }
             // Inside the file, whose length is a usize.
             match LogItem::at(rest, at, (file.end() - at) as usize) {
                 LogItem::Record(record) => {
                     let end = at + record.record_len() as u64;
+                    if end > limit {
+                        break;
+                    }
                     self.project(&mut work, &record, at, &listeners);
                     at = end;
                 }
+                LogItem::End if file.end() > limit => break,
                 LogItem::End => at = file.end(),
-                // The confirmed offset may lie inside a record.
+                // What a peer sent ends inside a record.
                 LogItem::Part => break,
+                LogItem::Damage { len, .. } if at + len as u64 > limit => break,
                 LogItem::Damage { len, error } => {
                     if let Err(error) = file.check() {
                         self.health.poison(format!("the commit log has lost what was written: {error}"));

@@ -379,7 +379,7 @@ impl Flusher {
                 if due || self.waiters.are_there() {
                     // While the log grows, the chunk that appends are in stays as it is: a sync write-protects what it
                     // writes, and the next append would wait for the page, sometimes as long as the sync takes.
-                    let grows = written - flushed >= 2 * self.chunk;
+                    let grows = written.saturating_sub(flushed) >= 2 * self.chunk;
                     let extent =
                         if grows && !self.waiters.are_there() { Extent::WholeChunks(self.chunk) } else { Extent::All };
                     if self.flush_as(extent).is_err() {

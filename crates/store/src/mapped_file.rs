@@ -470,10 +470,10 @@ impl LogFile {
         self.staged.get().is_some_and(Staged::is_mounted)
     }
 
-    /// Brings what is written and in the write pool to the file, not yet durably; without `all` only whole pages, if there is one. Gives
-    /// how far the file has it. By one at a time, and not while the log is truncated.
-    pub fn commit(self: &Arc<Self>, disk: &dyn Disk, all: bool) -> io::Result<usize> {
-        let written = self.written();
+    /// Brings what is written up to `limit` and in the write pool to the file, not yet durably; without `all` only whole pages, if there is
+    /// one. Gives how far the file has it. By one at a time, and not while the log is truncated.
+    pub fn commit(self: &Arc<Self>, disk: &dyn Disk, limit: usize, all: bool) -> io::Result<usize> {
+        let written = self.written().min(limit);
         let (Some(staged), Some(bytes)) = (self.staged.get(), self.slice(0..written)) else { return Ok(written) };
         // A write would make a file long again that somebody made shorter, with zeros for what it has lost.
         self.check()?;

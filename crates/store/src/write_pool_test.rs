@@ -79,6 +79,36 @@ fn a_record_of_which_a_part_is_committed_is_none_after_a_kill() {
     }
 }
 
+/// What a client sends may look like the head of a filler, or of a record: nobody takes the committed part of it for all there is.
+#[test]
+fn a_record_of_which_a_part_is_committed_hides_nothing() {
+    for at in [100, 3000, 6400] {
+        let site = Site::new();
+        let store = Store::open(config(&site, holding())).unwrap();
+        let mut body = [7; 6500];
+        body[at..at + 4].copy_from_slice(&ferromq_protocol::message::record::BLANK_MAGIC.to_be_bytes());
+        let first = put(&store, &body);
+        let committed = store.committer.as_ref().unwrap().commit_as(false).unwrap();
+        assert!(committed.is_multiple_of(4096) && committed < first.end.0, "{committed}");
+        store.dispatcher.catch_up();
+        assert_eq!(store.watermarks().projected, PhysicalOffset(0));
+        let last = put(&store, b"last");
+        commit(&store);
+        assert_eq!(store.watermarks().projected, last.end);
+        assert_eq!(read_bodies(&store, T, 0, 0), [(0, body.to_vec()), (1, b"last".to_vec())]);
+    }
+}
+
+/// Whoever commits. Nothing wakes the dispatch behind it.
+#[test]
+fn what_is_committed_is_shown() {
+    let site = Site::new();
+    let store = Store::open(config(&site, holding())).unwrap();
+    let end = put(&store, b"shown").end;
+    store.committer.as_ref().unwrap().commit().unwrap();
+    wait_until(|| store.watermarks().projected == end);
+}
+
 #[test]
 fn with_sync_flush_nothing_acknowledged_is_lost() {
     let site = Site::new();
@@ -183,6 +213,24 @@ fn an_append_without_a_buffer_waits_or_is_refused() {
     }
 }
 
+/// Those that are refused move the log's end nowhere, so it is another's to see that there are buffers again.
+#[test]
+fn a_record_for_which_there_was_no_buffer_is_no_reason_to_refuse_the_next() {
+    let site = Site::new();
+    let pool = WritePoolConfig { fails_fast: true, ..pool_of(4, 4096) };
+    let store = Store::open(StoreConfig { segment_len: 64 << 10, ..config(&site, pool) }).unwrap();
+    site.disk.write_hangs.store(true, Ordering::SeqCst);
+    put(&store, &[1; 3500]);
+    put(&store, &[2; 6500]);
+    let long = message(T, 0, &[3; 6500], "");
+    let error = store.append(&long).unwrap_err();
+    assert!(matches!(&error, AppendError::Extend { .. }), "{error}");
+    site.disk.write_hangs.store(false, Ordering::SeqCst);
+    wait_until(|| !store.is_pool_empty());
+    // The first may come before its buffers are ready.
+    wait_until(|| store.append(&long).is_ok());
+}
+
 #[test]
 fn a_round_may_be_longer_than_the_pool() {
     let site = Site::new();
@@ -282,7 +330,7 @@ fn a_segment_that_is_deleted_gives_its_buffers_back() {
 fn no_commit_makes_a_file_long_again() {
     let site = Site::new();
     let store = Store::open(config(&site, holding())).unwrap();
-    put(&store, &[1; 3000]);
+    put(&store, &[1; 3500]);
     commit(&store);
     let path = store.segments.first().unwrap().path().to_owned();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
