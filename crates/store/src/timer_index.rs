@@ -842,8 +842,9 @@ fn encode(timers: &[Timer], bytes: &mut Vec<u8>) {
 
 /// Of what is behind the sum of an entry; 0 stands for none, in files of before there were sums.
 fn sum_of(entry: &[u8; ENTRY_LEN]) -> u16 {
-    // The lower half: no one or two flipped bits leave it as it is, nor does any change of one byte.
-    (crc32fast::hash(&entry[2..]) as u16).max(1)
+    // The lower 15 bits: no one or two flipped bits leave them as they are, nor does any change of one byte. The highest stays free: a broker
+    // of before there were sums takes a negative time for the zeros of a crash, and any other for one of another minute, which it makes anew.
+    (crc32fast::hash(&entry[2..]) as u16 & 0x7fff).max(1)
 }
 
 /// As the system numbers a bad sector.

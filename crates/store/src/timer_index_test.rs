@@ -437,6 +437,22 @@ fn files_of_before_entries_had_sums_are_read_and_gone_on_with() {
     assert_eq!(take(&mut index, 2 * HOUR), [(HOUR, 0), (HOUR, 1), (HOUR + 1, 2)]);
 }
 
+/// And makes the file anew, as it does with any damage. A negative time would be the zeros of a crash to it, and passed over.
+#[test]
+fn a_broker_of_before_entries_had_sums_takes_each_for_one_of_another_minute() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &(0..1000).map(|n| HOUR + n).collect::<Vec<_>>());
+    index.save(index.checkpoint()).unwrap();
+    let bytes = fs::read(minute_path(dir.path(), minute_of(HOUR))).unwrap();
+    let (entries, []) = bytes.as_chunks::<16>() else { panic!("{}", bytes.len()) };
+    assert_eq!(entries.len(), 1000);
+    for entry in entries {
+        let due_ms = i64::from_be_bytes(*entry.first_chunk().unwrap());
+        assert!(due_ms > DUE_MAX_MS, "{due_ms}");
+    }
+}
+
 #[test]
 fn what_files_lack_is_entered_again_as_a_whole_though_a_kill_comes_between() {
     let dir = tempfile::tempdir().unwrap();
