@@ -95,12 +95,18 @@ impl LogDirs {
         Ok(locks)
     }
 
-    /// Maps what is in the directories, if it is all that the log is known to have.
-    pub fn open_segments(&self, checkpoint: &Checkpoint, inventory: &Inventory) -> Result<Segments, OpenError> {
+    /// What is in the directories, if it is all that the log is known to have. Changes nothing that has anything in it.
+    pub fn find_segments(&self, checkpoint: &Checkpoint, inventory: &Inventory) -> Result<Vec<SegmentPath>, OpenError> {
         let (placed, listed) = (checkpoint.found().map_or(0, |found| found.log), inventory.found().log_end);
         let known = if placed >= listed { (placed, checkpoint.path()) } else { (listed, inventory.path()) };
         let found = self.list(checkpoint.found_begin(), known.0)?;
         self.check_whole(&found, checkpoint, known)?;
+        Ok(found)
+    }
+
+    /// Maps what is in the directories, if it is all that the log is known to have.
+    pub fn open_segments(&self, checkpoint: &Checkpoint, inventory: &Inventory) -> Result<Segments, OpenError> {
+        let found = self.find_segments(checkpoint, inventory)?;
         // Before this, nothing is changed that has anything in it.
         files::lengthen(&*self.disk, &found, self.segment_len)?;
         let open = |segment: &SegmentPath| {

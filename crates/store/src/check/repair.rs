@@ -22,6 +22,7 @@ use crate::error::{CloseError, OpenError};
 use crate::files;
 use crate::inventory::Inventory;
 use crate::lock::{DirectoryLock, SideLock};
+use crate::log_dirs::LogDirs;
 use crate::queue_file::ENTRY_LEN;
 use crate::store::Store;
 use crate::timer_checkpoint::{self, path_in};
@@ -172,7 +173,7 @@ fn repair_with(
 
     check_lengths(config, &as_broker, found)?;
 
-    let is_listed = is_listed(&*disk, config)?;
+    let is_listed = is_listed(config, &as_broker)?;
     let mut timers_end = if is_listed { QueueOffset::default() } else { open_and_close(as_broker.clone(), &stays)? };
     let moved = move_away(&*disk, config, made_with, damage, repaired)?;
     if is_listed || moved.queues || moved.index {
@@ -237,16 +238,21 @@ fn check_lengths(config: &CheckConfig, as_broker: &StoreConfig, found: &CheckRes
     Ok(())
 }
 
-/// Whether there is a list of how far each queue goes that a start believes.
-fn is_listed(disk: &dyn Disk, config: &CheckConfig) -> Result<bool, RepairError> {
+/// Whether there is a list of how far each queue goes that a start believes. With one, an error where no start is possible because a part of
+/// the log is missing, as when a disk is not mounted: nothing is to be moved away then.
+fn is_listed(config: &CheckConfig, as_broker: &StoreConfig) -> Result<bool, RepairError> {
     let _lock = DirectoryLock::take(&config.root)?;
     let path = config.root.join("checkpoint");
     if !path.is_file() {
         return Ok(false);
     }
     let checkpoint = Checkpoint::open(path)?;
-    let inventory = Inventory::open(disk, &config.root, &checkpoint)?;
-    Ok(matches!(checkpoint.told(), CheckpointContent::Places(_)) && !inventory.is_lost())
+    let inventory = Inventory::open(&*as_broker.disk, &config.root, &checkpoint)?;
+    let is_listed = matches!(checkpoint.told(), CheckpointContent::Places(_)) && !inventory.is_lost();
+    if is_listed {
+        LogDirs::of(as_broker)?.find_segments(&checkpoint, &inventory)?;
+    }
+    Ok(is_listed)
 }
 
 /// A start and an orderly stop. Gives where the queue of timers ends.

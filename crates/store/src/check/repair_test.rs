@@ -344,6 +344,12 @@ fn what_stands_against_a_repair_is_found_before_anything_is_moved() {
     let store = site.open();
     assert!(matches!(attempt(&config, &made_with()), RepairError::Open(OpenError::Locked { .. })));
     store.close().unwrap();
+    // As when the disk that it is on is not mounted.
+    let last = content(&root(&site), "commitlog").into_keys().next_back().unwrap();
+    let elsewhere = site.dir.path().join("elsewhere");
+    fs::rename(&last, &elsewhere).unwrap();
+    assert!(matches!(attempt(&config, &made_with()), RepairError::Open(OpenError::MissingSegment { .. })));
+    fs::rename(&elsewhere, &last).unwrap();
     assert_eq!(content(&root(&site), "consumequeue"), before);
     assert!(!root(&site).join("damaged").exists());
 }
