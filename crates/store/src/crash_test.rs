@@ -560,7 +560,17 @@ impl Run {
         }
         if closed.is_some() && !self.place.disk.is_dead() {
             self.open();
+            self.forget_what_comes_again();
         }
+    }
+
+    /// Where a save has failed only the checkpoint knows what counts as delivered. Another may vouch for that soon, and for no more.
+    fn forget_what_comes_again(&self) {
+        let (Some(store), Some(timers)) = (&self.store, &self.timers) else { return };
+        let has_passed = |timer: &Timer| timer.due_ms <= timers.saved().delivered_ms;
+        let passed: BTreeSet<_> = timers_of(store).iter().filter(|t| has_passed(t)).map(|t| t.offset.0).collect();
+        let History { delivered, delivered_for_good, .. } = &mut *self.history.lock();
+        delivered.retain(|offset| delivered_for_good.contains(offset) || passed.contains(offset));
     }
 
     fn enter_timers(&mut self) {
