@@ -10,7 +10,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 
 use crate::binary_fields::{Entries, patch_len};
-use crate::json_fields::{Members, Places, decimal, is_plain, write_escaped};
+use crate::json_fields::{Members, Places, is_plain, write_escaped};
 use crate::serialization::Serialization;
 use crate::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
@@ -485,7 +485,7 @@ macro_rules! number_value {
             }
 
             fn encode<W: fmt::Write>(&self, out: &mut W) -> fmt::Result {
-                decimal(i64::from(*self), |digits| out.write_str(digits))
+                out.write_str(itoa::Buffer::new().format(*self))
             }
         }
     )*};
@@ -504,10 +504,7 @@ macro_rules! unsigned_value {
             }
 
             fn encode<W: fmt::Write>(&self, out: &mut W) -> fmt::Result {
-                match i64::try_from(self.0) {
-                    Ok(value) => decimal(value, |digits| out.write_str(digits)),
-                    Err(_) => write!(out, "{self}"),
-                }
+                out.write_str(itoa::Buffer::new().format(self.0))
             }
         }
     )*};

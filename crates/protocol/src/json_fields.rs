@@ -114,29 +114,6 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Hands the decimal digits of `value` to `take`. The formatting of the standard library takes several times as long.
-pub(crate) fn decimal<T>(value: i64, take: impl FnOnce(&str) -> T) -> T {
-    // The longest is "-9223372036854775808".
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        at -= 1;
-        // A digit.
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if value < 0 {
-        at -= 1;
-        digits[at] = b'-';
-    }
-    // Only ASCII was written.
-    take(str::from_utf8(&digits[at..]).unwrap_or_default())
-}
-
 /// Whether text is ASCII that nobody escapes.
 pub(crate) fn is_plain(text: &str) -> bool {
     // Looked at whole, several bytes at a time.

@@ -11,7 +11,7 @@ use crate::fields::{EncodeFields, Fields, write_json};
 use crate::frame_error::FrameError;
 use crate::head::{Flags, Head, HeadParts};
 use crate::json::lexer::Value;
-use crate::json_fields::{Members, Places, decimal, write_escaped};
+use crate::json_fields::{Members, Places, write_escaped};
 use crate::language::Language;
 
 /// Reads a header; `header` is exactly the header's bytes. Bytes that are not UTF-8 are replaced, as Java does.
@@ -92,7 +92,7 @@ pub(crate) fn write(out: &mut BytesMut, head: &HeadParts<'_>, fields: Option<&dy
 }
 
 fn put_int(out: &mut BytesMut, value: i32) {
-    decimal(i64::from(value), |digits| out.put_slice(digits.as_bytes()));
+    out.put_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// As an integer, quoted or not; null and the empty text are 0.

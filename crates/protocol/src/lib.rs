@@ -28,6 +28,7 @@ mod names;
 mod offsets;
 mod reply;
 mod serialization;
+mod short_text;
 mod version;
 
 pub mod body;

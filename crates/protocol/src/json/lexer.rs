@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use crate::short_text::first_of;
+
 /// A cursor over the text. `at` is always on a character boundary.
 #[derive(Clone)]
 pub(crate) struct Lexer<'t> {
@@ -123,7 +125,7 @@ impl<'t> Lexer<'t> {
         if *bytes.get(start - 1)? != b'"' {
             return None;
         }
-        let end = start + quote_or_escape(b'"', &bytes[start..])?;
+        let end = start + first_of(b'"', b'\\', &bytes[start..])?;
         let [b'"', b':', value] = *bytes.get(end..end + 3)? else { return None };
         // Cuts are beside ASCII bytes, so on character boundaries.
         (!is_blank(value) && value != b'/').then(|| (&self.text[start..end], end + 2))
@@ -190,7 +192,7 @@ impl<'t> Lexer<'t> {
         let mut escaped = false;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
-            let Some(step) = quote_or_escape(quote, rest) else {
+            let Some(step) = first_of(quote, b'\\', rest) else {
                 return self.missing("a closing quote");
             };
             at += step;
@@ -251,7 +253,7 @@ fn unescape(text: &str) -> String {
     let mut rest = text;
     // The first half of a surrogate pair, waiting for the second.
     let mut high: Option<u16> = None;
-    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+    while let Some(at) = first_of(b'\\', b'\\', rest.as_bytes()) {
         if at > 0 && high.take().is_some() {
             out.push(char::REPLACEMENT_CHARACTER);
         }
@@ -303,28 +305,12 @@ pub(crate) fn escape(escape: &[u8]) -> Option<(u16, usize)> {
         b'r' => b'\r',
         b'"' | b'\'' | b'/' | b'\\' => letter,
         b'x' => return Some((hex(2)?, 4)),
-        b'u' => return Some((hex(4)?, 6)),
+        // What stands between properties, in every message.
+        b'u' => match escape.get(2..6)? {
+            [b'0', b'0', b'0', low] => return Some((digit(*low)?, 6)),
+            _ => return Some((hex(4)?, 6)),
+        },
         _ => return None,
     };
     Some((u16::from(unit), 2))
-}
-
-/// Where the next quote or backslash is, eight bytes at a time: most texts are shorter than what a vector search costs to begin.
-#[inline]
-pub(crate) fn quote_or_escape(quote: u8, bytes: &[u8]) -> Option<usize> {
-    const LOW: u64 = u64::from_be_bytes([0x7f; 8]);
-    // 0x80 in every byte that is zero, and nothing anywhere else.
-    let zeros = |word: u64| !(((word & LOW) + LOW) | word | LOW);
-    let quotes = u64::from_be_bytes([quote; 8]);
-    let escapes = u64::from_be_bytes([b'\\'; 8]);
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    for (number, chunk) in chunks.iter().enumerate() {
-        let word = u64::from_be_bytes(*chunk);
-        let hits = zeros(word ^ quotes) | zeros(word ^ escapes);
-        if hits != 0 {
-            return Some(number * 8 + hits.leading_zeros() as usize / 8);
-        }
-    }
-    let at = rest.iter().position(|byte| *byte == quote || *byte == b'\\')?;
-    Some(chunks.len() * 8 + at)
 }

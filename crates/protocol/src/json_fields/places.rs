@@ -1,6 +1,7 @@
 //! Where the ext fields of a JSON header stand, so that a typed header is read without looking for quotes again.
 
-use crate::json::lexer::{Value, escape, quote_or_escape};
+use crate::json::lexer::{Value, escape};
+use crate::short_text::first_of;
 
 /// Where the members of a small object stand in its text, so that they need not be looked for again.
 #[derive(Clone, Copy)]
@@ -92,7 +93,7 @@ pub(super) fn compact_object(bytes: &[u8], places: &mut Places) -> Option<usize>
         }
         let name = at + 1;
         // Where a backslash ends it, what follows is not the expected.
-        let name_len = quote_or_escape(b'"', &bytes[name..])?;
+        let name_len = first_of(b'"', b'\\', &bytes[name..])?;
         let mut end = name + name_len;
         if bytes.get(end..end + 3)? != b"\":\"" {
             return None;
@@ -101,7 +102,7 @@ pub(super) fn compact_object(bytes: &[u8], places: &mut Places) -> Option<usize>
         end = value;
         let mut escaped = false;
         loop {
-            end += quote_or_escape(b'"', &bytes[end..])?;
+            end += first_of(b'"', b'\\', &bytes[end..])?;
             if bytes[end] == b'"' {
                 break;
             }

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 
+use crate::short_text::first_of;
+
 /// Between a name and its value.
 pub const NAME_VALUE_SEPARATOR: char = '\u{1}';
 /// After every pair; the last one may be missing.
@@ -90,13 +92,21 @@ pub mod names {
 pub fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {
+        const NAME_END: u8 = NAME_VALUE_SEPARATOR as u8;
+        const PAIR_END: u8 = PROPERTY_SEPARATOR as u8;
         while !rest.is_empty() {
-            // Both separators are ASCII, so a cut beside one is on a character boundary.
-            let end = memchr::memchr(PROPERTY_SEPARATOR as u8, rest.as_bytes()).unwrap_or(rest.len());
-            let found = pair(&rest[..end]);
-            rest = rest.get(end + 1..).unwrap_or_default();
-            if found.is_some() {
-                return found;
+            // Both are ASCII, so a cut beside one is on a character boundary.
+            let name_end = first_of(NAME_END, PAIR_END, rest.as_bytes()).unwrap_or(rest.len());
+            let (name, behind) = (&rest[..name_end], rest.get(name_end + 1..).unwrap_or_default());
+            if rest.as_bytes().get(name_end) != Some(&NAME_END) {
+                rest = behind;
+                continue;
+            }
+            let value_end = first_of(PAIR_END, PAIR_END, behind.as_bytes()).unwrap_or(behind.len());
+            let value = &behind[..value_end];
+            rest = behind.get(value_end + 1..).unwrap_or_default();
+            if !name.is_empty() && !value.is_empty() {
+                return Some((name, value));
             }
         }
         None
