@@ -233,7 +233,7 @@ impl Dispatcher {
             }
             return first > at;
         };
-        // Both inside the file, whose length is a usize.
+        // Inside the file, whose length is a usize.
         let from = (at - file.start()) as usize;
         // Up to where appends have come, which is where a record ends. The confirmed offset may lie inside one, of which what is there
         // would look damaged if its sender made it look like the head of another.
@@ -241,34 +241,35 @@ impl Dispatcher {
         let listeners = self.listeners.read();
         let start = at;
         for _ in 0..BATCH_RECORDS {
-            let rest = &bytes[(at - start) as usize..];
-            if rest.is_empty() || at >= limit {
+            if at >= limit {
                 break;
             }
-            // Inside the file, whose length is a usize.
-            match LogItem::at(rest, at, (file.end() - at) as usize) {
-                LogItem::Record(record) => {
-                    let end = at + record.record_len() as u64;
-                    if end > limit {
-                        break;
-                    }
-                    self.project(&mut work, &record, at, &listeners);
-                    at = end;
-                }
-                LogItem::End if file.end() > limit => break,
-                LogItem::End => at = file.end(),
+            // Both inside the file, whose length is a usize.
+            let room = (file.end() - at) as usize;
+            let item = LogItem::at(&bytes[(at - start) as usize..], at, room);
+            let len = match &item {
+                LogItem::Record(record) => record.record_len(),
+                LogItem::End => room,
                 // What a peer sent ends inside a record.
                 LogItem::Part => break,
-                LogItem::Damage { len, .. } if at + len as u64 > limit => break,
+                LogItem::Damage { len, .. } => *len,
+            };
+            let end = at + len as u64;
+            if end > limit {
+                break;
+            }
+            match item {
+                LogItem::Record(record) => self.project(&mut work, &record, at, &listeners),
                 LogItem::Damage { len, error } => {
                     if let Err(error) = file.check() {
                         self.health.poison(format!("the commit log has lost what was written: {error}"));
                         return false;
                     }
                     tracing::error!(%error, at, len, "no record that can be read here; it is passed over");
-                    at += len as u64;
                 }
+                LogItem::End | LogItem::Part => {}
             }
+            at = end;
             self.positions.dispatched.store(at, Ordering::Release);
             if at >= file.end() {
                 break;
@@ -352,7 +353,7 @@ impl Dispatcher {
     /// A part of the log from `at` on, all of it dispatched and brought into memory: a whole record at least, if one begins there.
     fn look_ahead(&self, at: u64) -> Result<Option<Part>, ReadError> {
         let Some(file) = self.segments.find(at) else { return Ok(None) };
-        // Both inside the file, whose length is a usize.
+        // Inside the file, whose length is a usize.
         let from = (at - file.start()) as usize;
         let to = (self.positions.dispatched().min(file.end()).max(at) - file.start()) as usize;
         let Some(rest) = file.slice(from..to) else { return Ok(None) };
