@@ -18,26 +18,48 @@ use crate::watermarks::Positions;
 use crate::write_pool::WritePool;
 
 /// After a commit that found no room, the next one is not sooner.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub struct Committer {
     pub pool: Arc<WritePool>,
-    pub segments: Arc<Segments>,
-    pub positions: Arc<Positions>,
-    pub disk: Arc<dyn Disk>,
-    pub health: Arc<Health>,
-    pub signal: Signal,
+    segments: Arc<Segments>,
+    positions: Arc<Positions>,
+    disk: Arc<dyn Disk>,
+    health: Arc<Health>,
+    signal: Signal,
     /// Woken when more of the log is committed.
-    pub dispatch: Arc<Signal>,
+    dispatch: Arc<Signal>,
     /// Somebody needs a buffer.
-    pub hurried: AtomicBool,
-    pub stop: AtomicBool,
+    hurried: AtomicBool,
+    stop: AtomicBool,
     /// One commit at a time; also held while the log is truncated.
-    pub committing: Mutex<()>,
+    committing: Mutex<()>,
 }
 
 impl Committer {
+    pub fn new(
+        pool: WritePool,
+        segments: Arc<Segments>,
+        positions: Arc<Positions>,
+        disk: Arc<dyn Disk>,
+        health: Arc<Health>,
+        dispatch: Arc<Signal>,
+    ) -> Committer {
+        Committer {
+            pool: Arc::new(pool),
+            segments,
+            positions,
+            disk,
+            health,
+            signal: Signal::default(),
+            dispatch,
+            hurried: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            committing: Mutex::default(),
+        }
+    }
+
     /// To be called after each append with asynchronous flush. With sync flush whoever syncs commits first.
     pub fn tail_moved(&self) {
         self.signal.wake();
@@ -135,25 +157,13 @@ impl Committer {
                 // While much comes in, the page that appends are in waits for the next time.
                 if self.commit_as(thorough).is_err() {
                     // It has said why.
-                    self.pause();
+                    self.signal.pause(RETRY_PAUSE, || self.stopped());
                     continue;
                 }
                 if thorough {
                     last_thorough = Instant::now();
                 }
             }
-        }
-    }
-
-    /// However often it is woken meanwhile.
-    fn pause(&self) {
-        let end = Instant::now() + RETRY_PAUSE;
-        while !self.stopped() {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            self.signal.nap(left);
         }
     }
 

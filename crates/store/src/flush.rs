@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::checkpoint::Checkpoint;
-use crate::commit::Committer;
-use crate::config::FlushMode;
+use crate::commit::{Committer, RETRY_PAUSE};
+use crate::config::{FlushMode, StoreConfig};
 use crate::disk::{self, Disk};
 use crate::health::Health;
 use crate::mapped_file::CHUNK_MAX;
@@ -33,8 +33,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const HANG_FORGOTTEN: Duration = Duration::from_secs(300);
 /// How long a waiter waits in async mode, where nobody has said.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-/// What found no room is tried again after this.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often it is looked for waiters whose time is up, while there are any.
 const LOOK_FOR_LATE: Duration = Duration::from_millis(50);
 /// So often too after the last one, before the thread parks: under load, waiters then need not wake it.
@@ -124,15 +122,13 @@ impl fmt::Debug for Flusher {
 }
 
 impl Flusher {
-    #[allow(clippy::too_many_arguments, reason = "composition: each part is used as it is")]
     pub fn new(
+        config: &StoreConfig,
         segments: Arc<Segments>,
         positions: Arc<Positions>,
         committer: Option<Arc<Committer>>,
         checkpoint: Arc<Checkpoint>,
-        disk: Arc<dyn Disk>,
         health: Arc<Health>,
-        mode: FlushMode,
         dispatch: Arc<Signal>,
     ) -> Flusher {
         let segment_len = segments.last().map_or(CHUNK_MAX, |last| last.len()) as u64;
@@ -141,9 +137,9 @@ impl Flusher {
             positions,
             committer,
             checkpoint,
-            disk,
+            disk: Arc::clone(&config.disk),
             health,
-            mode,
+            mode: config.flush.clone(),
             chunk: segment_len.clamp(PAGE, CHUNK_MAX as u64),
             signal: Signal::default(),
             dispatch,
@@ -339,7 +335,7 @@ impl Flusher {
             if self.is_behind() {
                 if self.flush().is_err() {
                     // It has poisoned the store, which ends the loop, or there is no room.
-                    self.pause();
+                    self.signal.pause(RETRY_PAUSE, || self.stopped());
                     continue;
                 }
             } else {
@@ -383,7 +379,7 @@ impl Flusher {
                     let extent =
                         if grows && !self.waiters.are_there() { Extent::WholeChunks(self.chunk) } else { Extent::All };
                     if self.flush_as(extent).is_err() {
-                        self.pause();
+                        self.signal.pause(RETRY_PAUSE, || self.stopped());
                         continue;
                     }
                     last_flush = Instant::now();
@@ -392,13 +388,6 @@ impl Flusher {
                     }
                 }
             }
-        }
-    }
-
-    /// After a failure; not at all when the thread is to end.
-    fn pause(&self) {
-        if !self.stopped() {
-            self.signal.nap(RETRY_PAUSE);
         }
     }
 

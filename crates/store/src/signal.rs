@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One sleeper, many wakers. The sleeper announces that it is about to park and then looks for work once more; a
 /// waker publishes work and then looks whether the sleeper is parked. One of the two sees the other.
@@ -42,6 +42,18 @@ impl Signal {
     /// Sleeps without listening to [`Signal::wake`]: while work is known to come in, wakers need not pay for it.
     pub fn nap(&self, limit: Duration) {
         thread::park_timeout(limit);
+    }
+
+    /// Sleeps for all of `limit`, however often it is woken meanwhile; not at all, or no longer, once `is_over`.
+    pub fn pause(&self, limit: Duration, is_over: impl Fn() -> bool) {
+        let end = Instant::now() + limit;
+        while !is_over() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.nap(left);
+        }
     }
 
     /// Sleeps until woken or `limit` has passed, unless `has_work` says that there is something to do. May also

@@ -213,25 +213,16 @@ impl Store {
 
         let sync_flush = matches!(config.flush, FlushMode::Sync { .. });
         let pool = config.write_pool.as_ref().map(WritePool::new).transpose();
-        let pool = pool.map_err(OpenError::io("take memory for the write pool of", &config.root))?.map(Arc::new);
+        let pool = pool.map_err(OpenError::io("take memory for the write pool of", &config.root))?;
         let positions = Positions::new(recovered.end, sync_flush, pool.is_some(), recovered.last_timestamp);
         let positions = Arc::new(positions);
         let health = Arc::new(Health::new(abort.clone()));
         let counters = Arc::new(Counters::default());
         let dispatch_signal = Arc::new(Signal::default());
         let committer = pool.map(|pool| {
-            Arc::new(Committer {
-                pool,
-                segments: Arc::clone(&segments),
-                positions: Arc::clone(&positions),
-                disk: Arc::clone(&disk),
-                health: Arc::clone(&health),
-                signal: Signal::default(),
-                dispatch: Arc::clone(&dispatch_signal),
-                hurried: AtomicBool::new(false),
-                stop: AtomicBool::new(false),
-                committing: Mutex::default(),
-            })
+            let (segments, positions, health) = (Arc::clone(&segments), Arc::clone(&positions), Arc::clone(&health));
+            let dispatch = Arc::clone(&dispatch_signal);
+            Arc::new(Committer::new(pool, segments, positions, Arc::clone(&disk), health, dispatch))
         });
         let allocator = Arc::new(Allocator::new(
             Arc::clone(&log_dirs),
@@ -261,13 +252,12 @@ impl Store {
             config.clock.clone(),
         );
         let flusher = Arc::new(Flusher::new(
+            &config,
             Arc::clone(&segments),
             Arc::clone(&positions),
             committer.clone(),
             Arc::clone(&checkpoint),
-            Arc::clone(&disk),
             Arc::clone(&health),
-            config.flush.clone(),
             Arc::clone(&dispatch_signal),
         ));
         let dispatcher = Arc::new(Dispatcher::new(
