@@ -89,7 +89,7 @@ impl CommitLog {
     ) -> Result<Option<Placement>, AppendError> {
         let needed = records.len() + BLANK_LEN;
         if needed as u64 > self.append_len_max {
-            return Err(AppendError::LargerThanSegment { len: records.len(), segment_len: self.append_len_max });
+            return Err(AppendError::LargerThanSegment { len: records.len(), len_max: self.append_len_max });
         }
         let mut tail = self.tail_with_room(needed, check)?;
         match queue.standing() {

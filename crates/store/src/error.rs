@@ -74,8 +74,8 @@ pub enum AppendError {
     #[error(transparent)]
     Record(#[from] RecordError),
     /// Of the log, or of what the write pool can hold.
-    #[error("record of {len} bytes does not fit into a segment of {segment_len}")]
-    LargerThanSegment { len: usize, segment_len: u64 },
+    #[error("record of {len} bytes is longer than what one append may take, {len_max} with what stands behind it")]
+    LargerThanSegment { len: usize, len_max: u64 },
     #[error("batch is {len} bytes, limit {limit}")]
     BatchTooLarge { len: usize, limit: usize },
     #[error("topic {topic:?} cannot be the name of a directory")]

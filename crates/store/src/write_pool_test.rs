@@ -408,6 +408,6 @@ fn a_pool_that_does_not_fit_is_refused() {
     // A record longer than the pool can take in one piece, and the next one.
     let store = Store::open(config(&site, pool_of(3, 4096))).unwrap();
     let error = store.append_again(&message(T, 0, &[1; 4096], "")).unwrap_err();
-    assert!(matches!(error, AppendError::LargerThanSegment { segment_len: 4096, .. }), "{error}");
+    assert!(matches!(error, AppendError::LargerThanSegment { len_max: 4096, .. }), "{error}");
     put(&store, b"fits");
 }
