@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ferromq_config::InvalidValue;
 use ferromq_remoting::address::{with_port, without_brackets};
-use ferromq_store::{Clock, CloseError, DelayLevels, Disk, FlushMode, Store, StoreConfig};
+use ferromq_store::{Clock, CloseError, DelayLevels, Disk, FlushMode, QUEUE_ENTRY_LEN, Store, StoreConfig};
 use tracing::error;
 
 use crate::acknowledge::Acknowledgements;
@@ -285,7 +285,7 @@ pub(crate) fn store_config(config: &BrokerConfig, disk: Arc<dyn Disk>) -> Result
         commit_log_dirs: config.commit_log_dirs(),
         read_only_log_dirs: config.read_only_log_dirs(),
         segment_len: config.mapped_file_size_commit_log,
-        queue_file_entries: config.mapped_file_size_consume_queue.div_ceil(20),
+        queue_file_entries: config.mapped_file_size_consume_queue.div_ceil(QUEUE_ENTRY_LEN as u64),
         index_enabled: config.message_index_enable,
         index_slots: config.max_hash_slot_num,
         index_entries: config.max_index_num,

@@ -81,7 +81,7 @@ pub use interrupt::{Interrupt, RaiseOnDrop};
 pub use keepers::Keeper;
 pub use log_dirs::check_log_dirs;
 pub use looking::{Effort, ReadError};
-pub use queue_file::QueueEntry;
+pub use queue_file::{ENTRY_LEN as QUEUE_ENTRY_LEN, QueueEntry};
 pub use read::{AllMessages, Boundary, MessageFilter, QueueBounds, ReadLimits, ReadOutcome, ReadStatus};
 pub use retention::{Hours, RetentionRules};
 pub use scrub::Scrub;

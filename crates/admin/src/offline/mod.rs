@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use ferromq_config::command_line::{GivenOptions, HELP, OptionSpec, value};
 use ferromq_config::{ConfigValue, Entry, decode_text, parse_properties};
-use ferromq_store::DelayLevels;
 use ferromq_store::check::{CheckConfig, CheckError, RepairConfig, RepairError};
+use ferromq_store::{DelayLevels, QUEUE_ENTRY_LEN};
 
 /// All of them, in the order of the help list.
 pub const COMMANDS: &[OfflineCommand] = &[store_check::COMMAND, store_dump::COMMAND];
@@ -173,7 +173,7 @@ fn made_with(given: &GivenOptions) -> Result<RepairConfig, Failure> {
     Ok(RepairConfig {
         read_only_log_dirs: settings.dirs("readOnlyCommitLogStorePaths"),
         segment_len: settings.parsed("mappedFileSizeCommitLog", 1 << 30, "number")?,
-        queue_file_entries: queue_file_len.div_ceil(20),
+        queue_file_entries: queue_file_len.div_ceil(QUEUE_ENTRY_LEN as u64),
         index_enabled: settings.parsed("messageIndexEnable", true, "truth value")?,
     })
 }
