@@ -58,6 +58,17 @@ pub fn filled() -> Site {
     site
 }
 
+/// Of the log; the rest goes at once.
+pub fn keep_three_segments(store: &Store) {
+    store.change_retention(RetentionRules {
+        reserved_bytes: Some(3 * 4096),
+        batch_max: 1000,
+        segment_pause: Duration::ZERO,
+        ..RetentionRules::default()
+    });
+    store.begin_retention();
+}
+
 pub fn config(site: &Site) -> CheckConfig {
     CheckConfig { index_shape: Some((31, 64)), ..CheckConfig::at(root(site)) }
 }
@@ -176,13 +187,7 @@ fn a_store_whose_old_messages_went_is_right() {
     }
     settle(&store);
     let end = store.watermarks().written.0;
-    store.change_retention(RetentionRules {
-        reserved_bytes: Some(3 * 4096),
-        batch_max: 1000,
-        segment_pause: Duration::ZERO,
-        ..RetentionRules::default()
-    });
-    store.begin_retention();
+    keep_three_segments(&store);
     wait_until(|| end - store.watermarks().min.0 <= 4 * 4096);
     drop(store);
     for stop in ["close", "kill"] {

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ferromq_protocol::topics::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use ferromq_protocol::{QueueId, QueueOffset};
 use proptest::prelude::*;
 
-use super::check_test::{LOG, QUEUE, TIMER_DUE_MS, cut, fill, filled, flip, index_file, overwrite, record_of};
+use super::check_test::{
+    LOG, QUEUE, TIMER_DUE_MS, cut, fill, filled, flip, index_file, keep_three_segments, overwrite, record_of,
+};
 use super::repair::{move_away, open_and_close, store_config};
 use super::*;
 use crate::disk::LocalDisk;
 use crate::testing::*;
-use crate::{OpenError, QueueBounds, RetentionRules, Store, Timer, TimerIndex};
+use crate::{OpenError, QueueBounds, Store, Timer, TimerIndex};
 
 type Deed<'a> = &'a dyn Fn(&Site);
 type DeedToFile<'a> = &'a dyn Fn(&Site, &str);
@@ -166,13 +167,7 @@ fn queues_keep_their_numbers() {
             store.append(&message(T, u32::from(n % 2), &[n; 900], "")).unwrap();
         }
         settle(&store);
-        store.change_retention(RetentionRules {
-            reserved_bytes: Some(3 * 4096),
-            batch_max: 1000,
-            segment_pause: Duration::ZERO,
-            ..RetentionRules::default()
-        });
-        store.begin_retention();
+        keep_three_segments(&store);
         let end = store.watermarks().written.0;
         wait_until(|| end - store.watermarks().min.0 <= 4 * 4096 && bounds(&store)[0].min == bounds(&store)[0].max);
         store.close().unwrap();
