@@ -46,7 +46,8 @@ pub(crate) struct LocalFiles;
 impl Files for LocalFiles {}
 
 /// Writes `bytes` to a file beside `path`, flushes it to disk, renames it over `path` and flushes the directory. The previous content, if there
-/// was any, stays as `<path>.bak`, as Java's `MixAll.string2File` keeps it; after a failure that of before the failure. Missing directories are made. On return the new content is durable.
+/// was any, stays as `<path>.bak`, as Java's `MixAll.string2File` keeps it; after a failure that of before the failure. Missing directories
+/// are made. On return the new content is durable.
 ///
 /// A symbolic link stays, and what it points at is replaced, with the backup beside that. Mode and owner are kept as far as we may. A file
 /// that is a mount point of its own, as containers get theirs, cannot be renamed over: it is written in place, after its backup.

@@ -284,7 +284,7 @@ impl Allocator {
         };
         loop {
             if !goal(end(&current)) || self.stop.load(Ordering::Acquire) {
-                // Nobody needs a buffer any more, so nobody is refused for want of one: without appends the goal is nearer than before.
+                // What was wanted is there, or nobody waits for it any more: nobody is to be refused for want of a buffer.
                 self.starved.store(false, Ordering::Release);
                 break;
             }

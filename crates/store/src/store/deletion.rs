@@ -80,8 +80,8 @@ impl Store {
             removed.iter().for_each(|queue| queue.retire());
             self.dispatcher.topic_deleted(&mut work, topic, placed.physical);
             drop(tail);
-            // After the record: with it (in the write pool) a crash takes this back as well. And before the dispatch goes on: whoever begins the topic anew finds no
-            // directory there.
+            // After the record: with it (in the write pool) a crash takes this back as well. And before the dispatch goes on: whoever
+            // begins the topic anew finds no directory there.
             removed.iter().for_each(|queue| queue.set_going());
             if let Err(error) = self.maintenance.graves.bury(&*self.config.disk, topic) {
                 // New queues would meet the files of the old ones. The next open removes these, as the log says.

@@ -255,7 +255,8 @@ impl Store {
     }
 
     /// Log bytes from an offset to the end of its segment, at most `len_max`; `None` at the end of the log, and where it is gone
-    /// ([`Store::is_gone`]). Only what is in the log's files, so that no copy has what a crash of this process takes back. Java: MappedFile.getReadPosition.
+    /// ([`Store::is_gone`]). Only what is in the log's files, so that no copy has what a crash of this process takes back. Java:
+    /// MappedFile.getReadPosition.
     pub fn raw_from(&self, from: PhysicalOffset, len_max: usize) -> Result<Option<Bytes>, ReadError> {
         let committed = self.positions.committed().saturating_sub(from.0);
         let len_max = len_max.min(usize::try_from(committed).unwrap_or(usize::MAX));
