@@ -412,7 +412,10 @@ impl LogFile {
     /// The zeros are written, because then the kernel keeps a chunk as one piece of memory. Left to page faults it makes
     /// pieces of whatever size its read-ahead has come to: megabytes take many milliseconds to clear, and a sync writes
     /// and write-protects them whole; single pages cost an interrupt of all cores each when they are written out.
-    pub fn prepare(&self, chunk: usize) -> bool {
+    ///
+    /// `intact` says whether [`LogFile::check`] was content a moment ago. A file that somebody made shorter is not made longer again: the
+    /// next append finds that it has lost something, and says so.
+    pub fn prepare(&self, chunk: usize, intact: bool) -> bool {
         let _preparing = self.preparing.lock();
         let from = self.prepared();
         if from >= self.len() {
@@ -421,9 +424,7 @@ impl LogFile {
         let to = (from / chunk + 1).saturating_mul(chunk).min(self.len());
         // The first page may have bytes of the log in it.
         let fresh = from.next_multiple_of(PAGE).min(to);
-        // A file that somebody made shorter is not made longer again: the next append finds that it has lost something.
-        let written = self.check().and_then(|()| self.file.write_all_at(&ZEROS[..to - fresh], fresh as u64));
-        if let Err(error) = written {
+        if intact && let Err(error) = self.file.write_all_at(&ZEROS[..to - fresh], fresh as u64) {
             // What is there are zeros anyway; only the memory is not ready.
             tracing::warn!(%error, path = %self.path.display(), "cannot prepare a part of the commit log ahead");
         }
@@ -735,9 +736,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = Arc::new(LogFile::create(&LocalDisk, dir.path().join("a"), 100, 8192).unwrap());
         assert_eq!(file.ready(), 0);
-        assert!(file.prepare(4096));
+        assert!(file.prepare(4096, true));
         file.append(b"hello").unwrap();
-        assert!(file.prepare(4096) && !file.prepare(4096));
+        assert!(file.prepare(4096, true) && !file.prepare(4096, true));
         assert_eq!(file.ready(), 8187);
         assert_eq!(&*file.slice(1..5).unwrap(), b"ello");
         assert!(file.slice(1..6).is_none());
@@ -752,7 +753,7 @@ mod tests {
         drop(bytes);
         assert!(file.retract(2, Duration::ZERO));
         assert_eq!(file.ready(), 0);
-        assert!(file.prepare(4096));
+        assert!(file.prepare(4096, true));
         file.append(b"y").unwrap();
         assert_eq!(&*file.slice(0..3).unwrap(), b"hey");
         file.seal();
