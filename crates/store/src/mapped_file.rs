@@ -302,16 +302,24 @@ impl LogFile {
         disk.sync_file(&self.path, &self.file)
     }
 
-    /// Writes `range`, which is written, once more with the same bytes, while nobody appends: what a failed sync has not got to the device
-    /// counts as written since, and the next one would leave it out.
-    pub fn rewrite(self: &Arc<Self>, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
+    /// Writes `range` once more with the same bytes, while nobody appends: what a failed sync has not got to the device counts as written
+    /// since, and the next one would leave it out. Each byte is read once, so that what is written is what there was.
+    pub fn rewrite(&self, disk: &dyn Disk, range: Range<usize>) -> io::Result<()> {
         if self.read_only {
             return Ok(());
         }
+        let mut chunk = vec![0; CHUNK_MAX];
         for at in range.clone().step_by(CHUNK_MAX) {
-            let part = self.slice(at..range.end.min(at + CHUNK_MAX));
-            let bytes = part.ok_or_else(|| io::Error::other("the log became shorter"))?.to_vec();
-            disk.write(&self.path, &self.file, &bytes, at as u64)?;
+            let end = range.end.min(at + CHUNK_MAX);
+            let bytes = &mut chunk[..end - at];
+            // Not through the mapping, where zeros stand for what the disk does not give.
+            disk.read(&self.path, &self.file, bytes, at as u64).map_err(|error| named(&self.path, error))?;
+            if bytes.iter().all(|byte| *byte == 0) {
+                // Most of the last file and all of the one made ahead: no bytes for the device.
+                disk.zero(&self.path, &self.file, at as u64..end as u64)?;
+            } else {
+                disk.write(&self.path, &self.file, bytes, at as u64)?;
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! whole log be read.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ use crate::walk;
 
 /// A search in a damaged part looks at so much at once, and then whether it is to be given up.
 const SEARCH_STEP: usize = 256 * 1024;
+/// Bytes written again at once, and then the same.
+const REWRITE_STEP: usize = 16 << 20;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +138,10 @@ pub fn recover(
     let log_min = first.start();
     let on_disk = OnDisk::told_by(checkpoint, inventory);
     let known = known_projected(&files, projection, checkpoint)?;
+    if crash == Crash::FailedSync {
+        // The log is on the disk up to where the queues are.
+        write_again(segments, disk, known.queues..files.last().map_or(0, |last| last.end()), interrupt)?;
+    }
     let clean = crash == Crash::None;
     if inventory.is_lost() {
         tracing::error!(path = %inventory.path().display(), "the list of queues and index files is missing or damaged: the whole log is read, in case one of them is missing");
@@ -223,10 +230,6 @@ pub fn recover(
         index.truncate(disk, end)?;
     }
     let last_timestamp = scan.last.map_or_else(|| checkpoint.log_time(), |(_, time)| time);
-    if crash == Crash::FailedSync {
-        // Queues and index are put again from there, which is as good.
-        segments.rewrite(disk, start.queues.min(start.index)..end)?;
-    }
     make_durable(segments, projection, checkpoint, inventory, start, end, last_timestamp)?;
     if let Some((at, _)) = scan.last {
         checkpoint.confirm(at);
@@ -234,6 +237,17 @@ pub fn recover(
     let took_ms = began.elapsed().as_millis();
     tracing::info!(clean, from = start.queues.min(start.index), end, records = scan.records, took_ms, "log recovered");
     Ok(RecoveryOutcome { end, last_timestamp })
+}
+
+/// What a failed sync has left in memory, of the log, is on the disk after this, and stays what it is. Until then the kernel takes it for
+/// written and may give the memory up at any time, for what the disk has there: whoever has read it before goes by bytes that are gone.
+/// Queues and index are put again from the log, which is as good.
+fn write_again(segments: &Segments, disk: &dyn Disk, range: Range<u64>, interrupt: &Interrupt) -> io::Result<()> {
+    for from in range.clone().step_by(REWRITE_STEP) {
+        interrupt.check()?;
+        segments.rewrite(disk, from..range.end.min(from + REWRITE_STEP as u64))?;
+    }
+    segments.sync(disk, range)
 }
 
 /// Whether the log goes on behind what an orderly stop has left: somebody has removed `abort`.

@@ -25,6 +25,8 @@ use crate::*;
 /// stand for them where files are small.
 const LOG_PAGE: usize = 4096;
 const OTHER_PAGE: usize = 64;
+/// A page that is not on the device is still in memory after so many calls, more or less.
+const GOES_ONE_IN: usize = 30;
 
 /// What is below a directory, by the path from there: the bytes of a file, `None` for a directory.
 pub type Tree = BTreeMap<PathBuf, Option<Arc<Vec<u8>>>>;
@@ -181,6 +183,8 @@ pub struct ScriptedDisk {
     late_commit: Mutex<Option<(PathBuf, Vec<u8>, u64)>>,
     /// For [`Bug::CommitForgetsBegin`]: the last place that was written to.
     last_commit: Mutex<Option<(PathBuf, u64)>>,
+    /// When pages go from memory: see [`ScriptedDisk::forget_pages`].
+    forgets: Mutex<Option<Dice>>,
 }
 
 impl fmt::Debug for ScriptedDisk {
@@ -285,6 +289,16 @@ impl Disk for ScriptedDisk {
 
     fn page_len(&self) -> usize {
         OTHER_PAGE
+    }
+
+    fn is_resident(&self, range: &MappedRange<'_>) -> bool {
+        self.let_pages_go();
+        range.is_resident()
+    }
+
+    fn read(&self, path: &Path, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        self.let_pages_go();
+        LocalDisk.read(path, file, bytes, at)
     }
 
     fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -421,9 +435,23 @@ impl ScriptedDisk {
         self.known.lock().given_up.retain(|(path, ..)| matches!(part_of(path), Part::Log | Part::Checkpoint));
     }
 
+    /// From now on pages that a sync could not write go from memory, some at each call, also those that only look at something: they
+    /// count as written, so the kernel may need the memory for something else. What is on the device is there then.
+    pub fn forget_pages(&self, dice: Dice) {
+        *self.forgets.lock() = Some(dice);
+    }
+
+    fn let_pages_go(&self) {
+        let mut forgets = self.forgets.lock();
+        if let Some(dice) = &mut *forgets {
+            self.known.lock().let_pages_go(dice);
+        }
+    }
+
     fn act(&self, name: &'static str, path: &Path) -> io::Result<()> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
         self.let_late_syncs_count();
+        self.let_pages_go();
         if let Some(watch) = &mut *self.watch.lock() {
             watch(&Call { number, name, path: path.to_owned() });
         }
@@ -585,6 +613,24 @@ impl Known {
             let page = start..range.end.min(start + PAGE);
             self.given_up.push((path.to_owned(), start, bytes[page].to_vec()));
         }
+    }
+
+    fn let_pages_go(&mut self, dice: &mut Dice) {
+        self.given_up.retain(|(path, at, lost)| {
+            if !dice.one_in(GOES_ONE_IN) {
+                return true;
+            }
+            let Ok(file) = fs::OpenOptions::new().read(true).write(true).open(path) else { return false };
+            let mut page = vec![0; lost.len()];
+            // One that was changed since is written by the next sync.
+            if file.read_exact_at(&mut page, *at as u64).is_ok() && page == *lost {
+                let on_disk = self.content.get(path).and_then(|content| content.get(*at..)).unwrap_or_default();
+                page.fill(0);
+                page.iter_mut().zip(on_disk).for_each(|(byte, known)| *byte = *known);
+                file.write_all_at(&page, *at as u64).unwrap();
+            }
+            false
+        });
     }
 
     /// Moves what is known of a path, and of what is below it, to another one. True if it was certain to be there.
