@@ -128,7 +128,7 @@ impl Index {
     /// Opens what is on the disk, and holds it against what is `listed`: from the first file on that is damaged or missing nothing is used,
     /// see [`Index::is_damaged`]. Files whose messages are all before `needed.start` may be gone, and so may what messages at or behind
     /// `needed.end` have: those are indexed again whatever there is, and a start before this one may have got no further than to take
-    /// out what they had. A last file that was never made whole is removed; its messages are indexed again.
+    /// out what they had. A file that had both, and others before it, is noticed as missing too. A last file that was never made whole is removed; its messages are indexed again.
     pub fn open(
         dir: PathBuf,
         shape: IndexShape,
@@ -183,19 +183,26 @@ impl Index {
                 found.next < listed.next || found.next == listed.next && !found.is_of_file(listed)
             })
         };
+        let listed = listed.unwrap_or_default();
         let vouched = |listed: &&IndexExtent| listed.end_physical < needed.end || listed.next == DAMAGED;
-        let lacking = listed.unwrap_or_default().iter().filter(vouched).find(lacks).map(|listed| listed.number);
+        let lacking = listed.iter().filter(vouched).find(lacks).map(|listed| listed.number);
+        // The first of the others may have had entries from before `needed.end`, too. Whether that start took them away, or somebody
+        // else, cannot be told: they are indexed again.
+        let across = listed.iter().find(|listed| !vouched(listed)).filter(lacks).map(|listed| listed.number);
         if let Some(number) = lacking {
             tracing::error!(dir = %dir.display(), file = number, "an index file is missing or has lost entries");
             let keep = index_files.partition_point(|file| IndexExtent::of(file).number < number);
             unfit.extend(index_files.drain(keep..).map(|file| (file.path().to_owned(), false)));
         }
-        let damaged = AtomicBool::new(lacking.is_some() || damaged_from.is_some());
+        if let Some(number) = across {
+            tracing::info!(dir = %dir.display(), file = number, "an index file is missing or has less than was listed: messages are indexed again from the last entry on");
+        }
+        let damaged = AtomicBool::new(lacking.is_some() || across.is_some() || damaged_from.is_some());
         let (files, unfit) = (RwLock::new(index_files), Mutex::new(unfit));
         Ok(Index { dir, shape, clock, files, unfit, damaged, next: Mutex::default() })
     }
 
-    /// Whether files could not be used: messages from [`Index::whole_up_to`] on are to be indexed again.
+    /// Whether files could not be used, or have less than was listed: messages from [`Index::whole_up_to`] on are to be indexed again.
     pub fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Acquire)
     }
