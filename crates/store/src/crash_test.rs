@@ -1208,6 +1208,38 @@ fn what_an_open_finds_after_a_failed_sync_is_on_the_disk() {
     }
 }
 
+/// Whatever call it is that fails, and whatever is left of it.
+#[test]
+fn what_an_open_finds_after_one_that_failed_is_on_the_disk() {
+    on_all_cores(20, |seed| {
+        let mut dice = Dice::new(seed as u64);
+        for after in 0.. {
+            let mode = Mode { sync: false, pool: false, bug: None };
+            let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), seed as u64);
+            assert!(run.open());
+            for _ in 0..1 + seed % 20 {
+                run.append(1);
+            }
+            run.settle();
+            let AfterCrash { place, history, .. } = AfterCrash::by_kill(run);
+            place.disk.fail(Fault { after, count: 1, errno: libc::EIO });
+            let mut run = Run::new(place, history, dice.roll());
+            run.open();
+            let was_met = run.place.disk.has_failed();
+            let left = match was_met && dice.one_in(2) {
+                true => AfterCrash::by_kill_and_forgetting(run, &mut dice),
+                false => AfterCrash::by_kill(run),
+            };
+            let run = left.check(&mut dice);
+            AfterCrash::by_power_cut(&run.moment(), mode, &mut dice).check(&mut dice);
+            if !was_met {
+                assert!(after > 10, "only {after} calls");
+                return;
+            }
+        }
+    });
+}
+
 /// What a store could do wrong, and what it does not make good by itself.
 const BUGS: [Bug; 18] = [
     Bug::NotSynced(Part::Log),

@@ -299,7 +299,8 @@ impl LogFile {
     pub fn zero_rest(&self, disk: &dyn Disk) -> io::Result<()> {
         let from = self.written() as u64;
         disk.zero(&self.path, &self.file, from..self.len() as u64)?;
-        disk.sync_file(&self.path, &self.file)
+        // Of all of the file: what was written before and not synced may be lost by it, too.
+        disk.sync_file(&self.path, &self.file).map_err(|error| sync_failed(named(&self.path, error)))
     }
 
     /// Writes `range` once more with the same bytes, while nobody appends: what a failed sync has not got to the device counts as written
