@@ -128,7 +128,8 @@ impl Index {
     /// Opens what is on the disk, and holds it against what is `listed`: from the first file on that is damaged or missing nothing is used,
     /// see [`Index::is_damaged`]. Files whose messages are all before `needed.start` may be gone, and so may what messages at or behind
     /// `needed.end` have: those are indexed again whatever there is, and a start before this one may have got no further than to take
-    /// out what they had. A file that had both, and others before it, is noticed as missing too. A last file that was never made whole is removed; its messages are indexed again.
+    /// out what they had. A file that had both, and others before it, is noticed as missing too. A last file that was never made whole is
+    /// removed; its messages are indexed again.
     pub fn open(
         dir: PathBuf,
         shape: IndexShape,
