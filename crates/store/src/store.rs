@@ -466,7 +466,7 @@ fn tail_segment(segments: &Segments, allocator: &Allocator, end: u64) -> io::Res
 #[path = "behind_test.rs"]
 mod catching_up;
 #[cfg(test)]
-#[path = "crash_test.rs"]
+#[path = "crash_test/mod.rs"]
 mod crashes;
 #[cfg(test)]
 #[path = "damage_test.rs"]

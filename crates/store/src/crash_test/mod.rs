@@ -1,0 +1,277 @@
+//! A store whose machine stops at any moment, on a disk that loses what was not synced.
+//!
+//! A [`Run`] does what a broker does to a store, from a seed, and writes down in a [`History`] what was promised. At a call to the disk the
+//! world stops; what a power cut may leave then is opened again and held against what was promised by then: [`AfterCrash::check`]. Nor may
+//! `storeCheck` call any of it a fault, before it is opened or after.
+//!
+//! | what | how much | more |
+//! |---|---|---|
+//! | a crash at every call of a workload, each with some outcomes | `CUTS` outcomes | `FERROMQ_CRASH_CUTS` |
+//! | random seeds: crash after crash, kills and calls that fail among them | `SEEDS` | `FERROMQ_CRASH_SEEDS`, from `FERROMQ_CRASH_FIRST` on |
+//! | the same two with the write pool, where a kill takes what was not committed | `POOL_STEPS`, `POOL_SEEDS` | the same |
+//! | bugs planted in the disk | `SEEDS_PER_BUG` seeds at most for each | |
+//! | one of them again | | `FERROMQ_CRASH_SEED`, `FERROMQ_CRASH_AT` |
+
+mod after_crash;
+mod cases;
+mod history;
+mod machine;
+mod run;
+mod timers;
+
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use self::after_crash::AfterCrash;
+use self::cases::{asked, on_all_cores, repeatable};
+use self::history::History;
+use self::machine::{Mode, Moment, Place};
+use self::run::Run;
+use crate::scripted_disk::{Bug, Dice, Fault, Part};
+use crate::testing::START_MS;
+
+/// Outcomes of each crash of the workload that is crashed everywhere.
+const CUTS: usize = 2;
+/// Steps of that workload.
+const STEPS: usize = 300;
+const SEEDS: u64 = 1500;
+const POOL_STEPS: usize = 150;
+const POOL_SEEDS: u64 = 750;
+
+/// Every moment of a workload, before each call to the disk.
+fn moments(mode: Mode, seed: u64, steps: usize) -> Vec<Moment> {
+    let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), seed);
+    let moments = Arc::new(Mutex::new(Vec::<Moment>::new()));
+    let (all, history, root) = (Arc::clone(&moments), Arc::clone(&run.history), run.place.disk_root());
+    let (disk, now) = (Arc::downgrade(&run.place.disk), Arc::clone(&run.place.now));
+    run.place.disk.watch(move |call| {
+        let Some(disk) = disk.upgrade() else { return };
+        let mut all = all.lock();
+        let before = history.lock().clone();
+        let image = disk.image(&root, all.last().map(|last| &last.image));
+        let (history, now_ms) = (history.lock().since(before), now.load(Ordering::SeqCst));
+        all.push(Moment { call: call.to_string(), image, history, now_ms, power_losses: 0, has_failed: false });
+    });
+    assert!(run.open());
+    for _ in 0..steps {
+        run.step();
+    }
+    run.place.disk.watch_no_more();
+    let last = run.moment();
+    drop(run);
+    let mut moments = std::mem::take(&mut *moments.lock());
+    moments.push(last);
+    moments
+}
+
+fn crash_everywhere(sync: bool, pool: bool) {
+    let mode = Mode { sync, pool, bug: None };
+    let steps = if pool { POOL_STEPS } else { STEPS };
+    let moments = moments(mode, 12, steps);
+    let cuts = asked("FERROMQ_CRASH_CUTS").map_or(CUTS, |cuts| usize::try_from(cuts).unwrap());
+    let only = asked("FERROMQ_CRASH_AT").map(|only| usize::try_from(only).unwrap());
+    eprintln!("{} calls of {steps} steps, {cuts} cuts at each", moments.len());
+    on_all_cores(moments.len() * cuts, |number| {
+        if only.is_some_and(|only| only != number) {
+            return;
+        }
+        let moment = &moments[number / cuts];
+        let how = |_: &[String]| format!("FERROMQ_CRASH_AT={number} FERROMQ_CRASH_CUTS={cuts}, at {}", moment.call);
+        repeatable(how, |_| {
+            let mut dice = Dice::new(number as u64);
+            let mut run = AfterCrash::by_power_cut(moment, mode, &mut dice).check(&mut dice);
+            // It goes on from there.
+            for _ in 0..dice.below(4) {
+                run.step();
+            }
+        });
+    });
+}
+
+#[test]
+fn a_power_cut_at_every_call_loses_nothing_that_was_on_the_disk() {
+    crash_everywhere(false, false);
+}
+
+#[test]
+fn a_power_cut_at_every_call_with_the_write_pool_loses_nothing_that_was_on_the_disk() {
+    crash_everywhere(false, true);
+}
+
+#[test]
+fn a_power_cut_at_every_call_with_the_write_pool_loses_nothing_that_was_acknowledged() {
+    crash_everywhere(true, true);
+}
+
+#[test]
+fn a_power_cut_at_every_call_loses_nothing_that_was_acknowledged() {
+    crash_everywhere(true, false);
+}
+
+/// One crash after the other, from a seed.
+fn crash_at_random(seed: u64, pool: bool, bug: Option<Bug>, told: &mut Vec<String>) {
+    let mut dice = Dice::new(seed);
+    let mode = Mode { sync: dice.one_in(2), pool, bug };
+    let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), dice.roll());
+    for era in 0..1 + dice.below(3) {
+        let calls = if dice.one_in(3) { 30 } else { 400 };
+        let stopped = run.stop_after(dice.below(calls));
+        let errno = if dice.one_in(2) { libc::EIO } else { libc::ENOSPC };
+        let fault = Fault { after: dice.below(200), count: 1 + dice.below(4), errno };
+        // A bug is to be found by itself.
+        let fault = Some(fault).filter(|_| dice.one_in(3) && bug.is_none());
+        if let Some(fault) = fault {
+            run.place.disk.fail(fault);
+        }
+        let is_open = if era == 0 { run.open() } else { run.store.is_some() };
+        if is_open {
+            for _ in 0..dice.below(60) {
+                run.step();
+                if run.store.is_none() || !run.goes_on() {
+                    break;
+                }
+            }
+        }
+        let left = if dice.one_in(4) {
+            // Only the process ends.
+            let forgets = run.place.disk.has_failed() && dice.one_in(2);
+            told.push(format!("era {era}: {mode:?}, {fault:?}, killed, forgets: {forgets}"));
+            if forgets { AfterCrash::by_kill_and_forgetting(run, &mut dice) } else { AfterCrash::by_kill(run) }
+        } else {
+            let moment = stopped.lock().take().unwrap_or_else(|| run.moment());
+            told.push(format!("era {era}: {mode:?}, {fault:?}, power cut at {}", moment.call));
+            drop(run);
+            AfterCrash::by_power_cut(&moment, mode, &mut dice)
+        };
+        run = left.check(&mut dice);
+    }
+}
+
+fn crash_at_random_often(pool: bool, seeds: u64) {
+    if let Some(seed) = asked("FERROMQ_CRASH_SEED") {
+        return repeatable(|told| told.join("\n"), |told| crash_at_random(seed, pool, None, told));
+    }
+    let first = asked("FERROMQ_CRASH_FIRST").unwrap_or(0);
+    let count = usize::try_from(asked("FERROMQ_CRASH_SEEDS").unwrap_or(seeds)).unwrap();
+    on_all_cores(count, |number| {
+        let seed = first + number as u64;
+        repeatable(
+            |told| format!("FERROMQ_CRASH_SEED={seed}\n{}", told.join("\n")),
+            |told| crash_at_random(seed, pool, None, told),
+        );
+    });
+}
+
+#[test]
+fn random_crashes_lose_nothing_that_was_promised() {
+    crash_at_random_often(false, SEEDS);
+}
+
+#[test]
+fn random_crashes_with_the_write_pool_lose_nothing_that_was_promised() {
+    crash_at_random_often(true, POOL_SEEDS);
+}
+
+#[test]
+fn what_an_open_finds_after_a_failed_sync_is_on_the_disk() {
+    for seed in 0..60 {
+        let mut dice = Dice::new(seed);
+        let mode = Mode { sync: false, pool: false, bug: None };
+        let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), seed);
+        assert!(run.open());
+        for _ in 0..1 + dice.below(20) {
+            run.append(1);
+        }
+        run.settle();
+        run.place.disk.fail(Fault { after: 0, count: 1, errno: libc::EIO });
+        run.store().flusher.flush().unwrap_err();
+        // The process ends and another one is started; later the power goes.
+        let left =
+            if seed % 3 == 0 { AfterCrash::by_kill(run) } else { AfterCrash::by_kill_and_forgetting(run, &mut dice) };
+        let run = left.check(&mut dice);
+        AfterCrash::by_power_cut(&run.moment(), mode, &mut dice).check(&mut dice);
+    }
+}
+
+/// Whatever call it is that fails, and whatever is left of it.
+#[test]
+fn what_an_open_finds_after_one_that_failed_is_on_the_disk() {
+    on_all_cores(20, |seed| {
+        let mut dice = Dice::new(seed as u64);
+        for after in 0.. {
+            let mode = Mode { sync: false, pool: false, bug: None };
+            let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), seed as u64);
+            assert!(run.open());
+            for _ in 0..1 + seed % 20 {
+                run.append(1);
+            }
+            run.settle();
+            let AfterCrash { place, history, .. } = AfterCrash::by_kill(run);
+            place.disk.fail(Fault { after, count: 1, errno: libc::EIO });
+            let mut run = Run::new(place, history, dice.roll());
+            run.open();
+            let was_met = run.place.disk.has_failed();
+            let left = match was_met && dice.one_in(2) {
+                true => AfterCrash::by_kill_and_forgetting(run, &mut dice),
+                false => AfterCrash::by_kill(run),
+            };
+            let run = left.check(&mut dice);
+            AfterCrash::by_power_cut(&run.moment(), mode, &mut dice).check(&mut dice);
+            if !was_met {
+                assert!(after > 10, "only {after} calls");
+                return;
+            }
+        }
+    });
+}
+
+/// What a store could do wrong, and what it does not make good by itself.
+const BUGS: [Bug; 18] = [
+    Bug::NotSynced(Part::Log),
+    Bug::NotSynced(Part::Queues),
+    Bug::NotSynced(Part::Index),
+    Bug::NotSynced(Part::Timers),
+    Bug::NotSynced(Part::TimersCheckpoint),
+    Bug::NotSynced(Part::Checkpoint),
+    Bug::NotSynced(Part::Aside),
+    Bug::NamesNotSynced(Part::Log),
+    Bug::NamesNotSynced(Part::Queues),
+    Bug::NamesNotSynced(Part::Index),
+    Bug::NamesNotSynced(Part::Timers),
+    Bug::NamesNotSynced(Part::Root),
+    Bug::SyncBeginsLate(Part::Log),
+    Bug::SyncEndsEarly(Part::Log),
+    Bug::SavedAheadOf(Part::Log),
+    Bug::CutTooFar,
+    Bug::ReplacedInSteps,
+    Bug::WritesShort(Part::Timers),
+];
+
+/// And with the write pool.
+const POOL_BUGS: [Bug; 7] = [
+    Bug::CommitBeginsLate,
+    Bug::CommitEndsEarly,
+    Bug::CommitIsLate,
+    Bug::CommitForgetsBegin,
+    Bug::NotSynced(Part::Log),
+    Bug::SyncEndsEarly(Part::Log),
+    Bug::SavedAheadOf(Part::Log),
+];
+
+/// Each is found by one of so many seeds.
+const SEEDS_PER_BUG: u64 = 1000;
+
+#[test]
+fn bugs_that_a_store_could_have_are_found() {
+    let bugs: Vec<_> = BUGS.map(|bug| (bug, false)).into_iter().chain(POOL_BUGS.map(|bug| (bug, true))).collect();
+    on_all_cores(bugs.len(), |number| {
+        let (bug, pool) = bugs[number];
+        let finds = |seed: &u64| catch_unwind(|| crash_at_random(*seed, pool, Some(bug), &mut Vec::new())).is_err();
+        let seed = (0..SEEDS_PER_BUG).find(finds);
+        println!("{bug:?}, with the write pool: {pool}, is found by seed {seed:?}");
+        assert!(seed.is_some(), "{bug:?} is not found by any of {SEEDS_PER_BUG} seeds");
+    });
+}

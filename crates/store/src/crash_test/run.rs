@@ -1,0 +1,376 @@
+//! A store that is used as a broker uses it, one step after the other, by the dice.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ferromq_protocol::message::SysFlag;
+use ferromq_protocol::topics::TIMER_TOPIC as TIMERS;
+use ferromq_protocol::{QueueId, QueueOffset};
+use parking_lot::Mutex;
+
+use super::after_crash::check_queues;
+use super::history::{History, Known, Put, QUEUES, TOPICS, properties};
+use super::machine::{Moment, Place, SEGMENT_LEN};
+use crate::disk::{Disk, is_failed_sync};
+use crate::retention::{Progress, RetentionRules};
+use crate::scripted_disk::Dice;
+use crate::store::{Store, Want};
+use crate::testing::{START_MS, message};
+use crate::timer_index::TimerIndex;
+
+/// A store that is being used.
+pub struct Run {
+    pub place: Place,
+    dice: Dice,
+    pub history: Arc<Mutex<History>>,
+    pub store: Option<Store>,
+    pub timers: Option<TimerIndex>,
+    /// What the thread of the retention knows.
+    retention: Progress,
+}
+
+impl Run {
+    pub fn new(place: Place, mut history: History, seed: u64) -> Run {
+        history.count += 1000;
+        Run {
+            place,
+            dice: Dice::new(seed),
+            history: Arc::new(Mutex::new(history)),
+            store: None,
+            timers: None,
+            retention: Progress::default(),
+        }
+    }
+
+    /// False if the disk has failed, as it was told to. Without its timers no broker starts.
+    pub fn open(&mut self) -> bool {
+        let place = &self.place;
+        self.store = place.may_fail(Store::open(place.config()));
+        let Some(store) = &self.store else { return false };
+        self.retention = Progress::default();
+        let timers = TimerIndex::open(Arc::clone(&place.disk) as Arc<dyn Disk>, place.timers(), START_MS);
+        self.timers = place.may_fail(timers);
+        if let Some(timers) = &mut self.timers {
+            let end = store.queue_bounds(TIMERS, QueueId(0)).map_or(0, |bounds| bounds.max.0);
+            if place.may_fail(timers.queue_ends(QueueOffset(end))).is_none() {
+                self.timers = None;
+            }
+        }
+        if self.timers.is_none() {
+            self.store = None;
+        }
+        self.timers.is_some()
+    }
+
+    pub fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    /// Whether anything can still be done.
+    pub fn goes_on(&self) -> bool {
+        !self.place.disk.is_dead() && self.store.as_ref().is_some_and(|store| store.health.poison_reason().is_none())
+    }
+
+    /// Until all that the store does by itself is done.
+    pub fn settle(&self) {
+        let store = self.store();
+        crate::testing::wait_until(|| {
+            let marks = store.watermarks();
+            store.allocator.is_idle() && marks.projected.0 >= self.last_whole(marks.confirmed.0)
+                || !self.goes_on()
+                || store.check_writable().is_err()
+        });
+    }
+
+    /// Where the last record ends that is wholly before `end`: a commit may end in the middle of one.
+    fn last_whole(&self, end: u64) -> u64 {
+        if !self.place.mode.pool {
+            return end;
+        }
+        self.history.lock().puts.iter().rev().map(|known| known.end).find(|known| *known <= end).unwrap_or(0)
+    }
+
+    pub fn step(&mut self) {
+        self.place.now.fetch_add(90, Ordering::SeqCst);
+        match self.dice.below(100) {
+            0..36 => self.append(1),
+            36..48 => {
+                let count = 1 + self.dice.below(5);
+                self.append(count);
+            }
+            48..52 => self.half(),
+            52..62 => self.timer(),
+            62..68 => self.enter_timers(),
+            68..71 => self.deliver_timers(),
+            71..76 => self.save_timers(),
+            76..80 => drop(self.place.may_fail(self.store().flusher.flush())),
+            80..87 => self.upkeep(),
+            87..90 => {
+                let store = self.store();
+                let done = store.flusher.flush_whole_chunks().and_then(|()| store.checkpoint.save(&*self.place.disk));
+                self.upkeep_ends(done);
+            }
+            90..94 => self.retain(),
+            94..96 => self.delete(),
+            96..98 => self.read(),
+            _ => self.close(),
+        }
+        if self.store.is_some() {
+            self.commit();
+            self.settle();
+            self.note_flushed();
+        }
+    }
+
+    /// With the write pool: now and then it gets to the log's files, or whole pages of it.
+    fn commit(&mut self) {
+        if self.place.mode.pool && !self.dice.one_in(3) {
+            let all = self.dice.one_in(2);
+            let store = self.store();
+            let done = store.committer.as_ref().map(|committer| committer.commit_as(all)).unwrap();
+            self.place.may_fail(done);
+            store.dispatch_signal.wake();
+        }
+    }
+
+    fn note_flushed(&self) {
+        let marks = self.store().watermarks();
+        assert!(marks.projected <= marks.committed && marks.flushed <= marks.committed, "{marks:?}");
+        let mut history = self.history.lock();
+        history.safe = history.safe.max(marks.flushed.0);
+    }
+
+    /// How far the log outlives the process.
+    pub fn committed(&self) -> u64 {
+        match &self.store {
+            _ if !self.place.mode.pool => self.history.lock().end(),
+            Some(store) => store.watermarks().committed.0,
+            None => 0,
+        }
+    }
+
+    fn body(&mut self, len: usize) -> Vec<u8> {
+        let mut history = self.history.lock();
+        history.count += 1;
+        // An acknowledgement that does not wait for the disk is not for these: see `AfterCrash::by_kill`.
+        let ends_with_zero = self.place.mode.sync && self.dice.one_in(8);
+        let mut body = vec![u8::from(ends_with_zero)];
+        body.resize(1 + len, u8::try_from(len % 251).unwrap());
+        body.extend(history.count.to_be_bytes());
+        body
+    }
+
+    pub fn append(&mut self, count: usize) {
+        let topic = TOPICS[self.dice.below(TOPICS.len())];
+        let queue = u32::try_from(self.dice.below(QUEUES as usize)).unwrap();
+        let len_max = if count == 1 { 900 } else { 300 };
+        let bodies: Vec<_> = (0..count)
+            .map(|_| {
+                let len = self.dice.below(len_max);
+                self.body(len)
+            })
+            .collect();
+        self.put(topic, queue, bodies, 0);
+    }
+
+    fn half(&mut self) {
+        let body = self.body(20);
+        self.put(TOPICS[0], 0, vec![body], SysFlag::TRANSACTION_PREPARED);
+    }
+
+    fn timer(&mut self) {
+        // Some in the past, most soon, few far away.
+        let far = [4000, 4000, 600_000, 86_400_000][self.dice.below(4)];
+        let due = self.place.now_ms() - 1000 + i64::try_from(self.dice.below(far)).unwrap();
+        let mut body = due.to_be_bytes().to_vec();
+        body.extend(self.body(10));
+        self.put(TIMERS, 0, vec![body], 0);
+    }
+
+    fn put(&mut self, topic: &'static str, queue: u32, bodies: Vec<Vec<u8>>, sys_flag: i32) {
+        let visible = sys_flag == 0;
+        let next = self.history.lock().next(topic, queue);
+        let texts: Vec<_> = bodies.iter().map(|body| properties(topic, body)).collect();
+        let messages: Vec<_> = bodies
+            .iter()
+            .zip(&texts)
+            .map(|(body, text)| {
+                let mut message = message(topic, queue, body, text);
+                message.sys_flag = SysFlag(sys_flag);
+                message
+            })
+            .collect();
+        let put = |at: usize, physical| Put::Message {
+            topic,
+            queue,
+            offset: visible.then_some(next + at as u64),
+            physical,
+            body: bodies[at].clone(),
+        };
+        self.history.lock().pending = (0..bodies.len()).map(|at| put(at, 0)).collect();
+        let store = self.store.as_ref().unwrap();
+        let round = store.round();
+        let appended = match &messages[..] {
+            [one] => round.append(one).map(|placed| (vec![placed.physical_offset], placed.queue_offset, placed.end)),
+            _ => round.append_batch(&messages).map(|placed| (placed.physical_offsets, placed.queue_offset, placed.end)),
+        };
+        let Some((places, offset, end)) = self.place.may_fail(appended) else {
+            // Refused is refused, and not only in doubt.
+            self.history.lock().pending.clear();
+            return;
+        };
+        assert!(!visible || offset.0 == next, "{topic}/{queue} gave {offset:?}, and {next} is the next");
+        {
+            let mut history = self.history.lock();
+            history.pending.clear();
+            for (at, message) in messages.iter().enumerate() {
+                let physical = places[at].0;
+                history
+                    .puts
+                    .push(Arc::new(Known { put: put(at, physical), end: physical + message.record_len() as u64 }));
+            }
+            assert_eq!(history.end(), end.0);
+        }
+        // The one thread after the other, so that calls come in the same order each time.
+        crate::testing::wait_until(|| store.allocator.is_idle() || !self.goes_on());
+        let answered = Arc::new(AtomicBool::new(false));
+        let (told, history, is_sync) = (Arc::clone(&answered), Arc::clone(&self.history), self.place.mode.sync);
+        round.when_safe(end, Want::Acknowledged, move |done| {
+            if done.is_ok() && is_sync {
+                let mut history = history.lock();
+                history.safe = history.safe.max(end.0);
+            }
+            told.store(true, Ordering::SeqCst);
+        });
+        drop(round);
+        crate::testing::wait_until(|| answered.load(Ordering::SeqCst) || !self.goes_on());
+    }
+
+    fn upkeep(&self) {
+        self.settle();
+        let store = self.store();
+        let done = store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*self.place.disk));
+        self.upkeep_ends(done);
+        if let Some(index) = &store.index {
+            index.prepare(&*self.place.disk);
+        }
+    }
+
+    /// As the thread of the upkeep takes it.
+    fn upkeep_ends(&self, done: io::Result<()>) {
+        if let Err(error) = &done
+            && is_failed_sync(error)
+        {
+            self.store().health.poison(format!("could not be synced: {error}"));
+        }
+        self.place.may_fail(done);
+    }
+
+    fn retain(&mut self) {
+        let keep = 2 + self.dice.below(4) as u64;
+        self.history.lock().min_at_most = u64::MAX;
+        let store = self.store.as_ref().unwrap();
+        let reserved_bytes = Some(keep * SEGMENT_LEN);
+        store.change_retention(RetentionRules { reserved_bytes, ..self.place.config().retention });
+        store.retention.go_round(&mut self.retention);
+        let marks = store.watermarks();
+        let mut history = self.history.lock();
+        assert!(marks.min.0 >= history.min && marks.min <= marks.written, "{marks:?}");
+        if self.goes_on() && !self.place.disk.has_failed() {
+            history.min = marks.min.0;
+            history.min_at_most = history.min;
+        }
+    }
+
+    fn delete(&mut self) {
+        let topic = TOPICS[self.dice.below(TOPICS.len())];
+        let there = !self.store().queue_ids(topic).is_empty();
+        let deletion = Put::Deletion { topic: topic.to_owned() };
+        if there {
+            self.history.lock().pending = vec![deletion.clone()];
+        }
+        let deleted = self.place.may_fail(self.store().delete_topic(topic));
+        let marks = self.store().watermarks();
+        let mut history = self.history.lock();
+        match deleted {
+            Some(deleted) => assert_eq!(deleted, there),
+            // In doubt, until the log is looked at.
+            None if !self.goes_on() => return,
+            None => {}
+        }
+        history.pending.clear();
+        if there && self.store().queue_ids(topic).is_empty() {
+            history.puts.push(Arc::new(Known { put: deletion, end: marks.written.0 }));
+            if deleted.is_some() {
+                history.safe = history.safe.max(marks.written.0);
+            }
+        }
+    }
+
+    fn read(&self) {
+        self.settle();
+        if self.goes_on()
+            && !self.place.disk.has_failed()
+            && self.store().watermarks().projected.0 == self.history.lock().end()
+        {
+            check_queues(self.store(), &self.history.lock());
+        }
+    }
+
+    /// A clean stop, with the timers saved, and a start.
+    fn close(&mut self) {
+        self.save_timers();
+        let closed = self.place.may_fail(self.store().close());
+        if closed.is_some() {
+            let mut history = self.history.lock();
+            history.safe = history.safe.max(history.end());
+        }
+        self.timers = None;
+        self.store = None;
+        if !self.place.disk.has_failed() {
+            // The others come again. After a save that failed nobody knows.
+            let mut history = self.history.lock();
+            history.delivered = history.delivered_for_good.clone();
+        }
+        if closed.is_some() && !self.place.disk.is_dead() {
+            self.open();
+            self.forget_what_comes_again();
+        }
+    }
+
+    /// Has the world stop before the call that comes after so many; `None` if it never comes.
+    pub fn stop_after(&self, calls: usize) -> Arc<Mutex<Option<Moment>>> {
+        let stopped = Arc::new(Mutex::new(None));
+        let (found, history, root) = (Arc::clone(&stopped), Arc::clone(&self.history), self.place.disk_root());
+        let (disk, now, mut left) = (Arc::downgrade(&self.place.disk), Arc::clone(&self.place.now), calls);
+        self.place.disk.watch(move |call| {
+            let Some(disk) = disk.upgrade() else { return };
+            if left > 0 {
+                left -= 1;
+            } else if !disk.is_dead() {
+                let before = history.lock().clone();
+                let image = disk.image(&root, None);
+                let (history, now_ms) = (history.lock().since(before), now.load(Ordering::SeqCst));
+                let (power_losses, has_failed) = (disk.power_losses(), disk.has_failed());
+                let call = call.to_string();
+                *found.lock() = Some(Moment { call, image, history, now_ms, power_losses, has_failed });
+                disk.die();
+            }
+        });
+        stopped
+    }
+
+    /// As things are.
+    pub fn moment(&self) -> Moment {
+        let image = self.place.disk.image(&self.place.disk_root(), None);
+        Moment {
+            call: "none".to_owned(),
+            image,
+            history: self.history.lock().clone(),
+            now_ms: self.place.now_ms(),
+            power_losses: self.place.disk.power_losses(),
+            has_failed: self.place.disk.has_failed(),
+        }
+    }
+}
