@@ -7,6 +7,7 @@ use ferromq_protocol::{QueueId, QueueOffset};
 
 use super::*;
 use crate::Effort;
+use crate::disk::Disk;
 use crate::scripted_disk::{Fault, ScriptedDisk};
 use crate::testing::*;
 
@@ -466,17 +467,19 @@ fn a_damaged_message_makes_no_index_file_damaged() {
 /// could not put itself. So where it ends, at whatever call, that one names nothing and has everything.
 #[test]
 fn a_start_that_is_killed_leaves_no_index_file_that_seems_to_have_lost_entries() {
-    // An index file has 63 entries: the checkpoint is in the middle of the first, before the second, and in that.
-    for (is_list_ahead, saved) in [(false, 10), (true, 10), (true, 62), (true, 63), (true, 64)] {
+    // An index file has 63 entries: the checkpoint is in the middle of the first, at its end, and in the second.
+    for (is_list_ahead, saved) in [(false, 10), (true, 10), (true, 63), (true, 64)] {
         let mut after = 0;
         loop {
             let site = Site::new();
-            let store = open(&site);
+            let disk = Arc::<ScriptedDisk>::default();
+            let open = || Store::open(StoreConfig { disk: Arc::clone(&disk) as Arc<dyn Disk>, ..config(&site) });
+            let store = open().unwrap();
             let put = |n: u8| {
                 site.advance(137);
                 store.append(&message(T, 0, &[n; 60], &key(n))).unwrap();
             };
-            let save = || store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*site.disk)).unwrap();
+            let save = || store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*disk)).unwrap();
             (0..saved).for_each(put);
             settle(&store);
             save();
@@ -489,11 +492,11 @@ fn a_start_that_is_killed_leaves_no_index_file_that_seems_to_have_lost_entries()
                 fs::write(store.checkpoint.path(), checkpoint).unwrap();
             }
             drop(store);
-            let disk = Arc::<ScriptedDisk>::default();
             disk.fail(Fault { after, count: usize::MAX, errno: libc::EIO });
-            let is_opened = Store::open(StoreConfig { disk, ..config(&site) }).is_ok();
+            let is_opened = open().is_ok();
+            disk.restart();
             let log = TraceLog::default();
-            let store = log.capture(|| open(&site));
+            let store = log.capture(open).unwrap();
             assert!(!log.text().contains("lost entries"), "after {after}, {is_list_ahead}, {saved}: {}", log.text());
             for n in 0..saved + 10 {
                 assert_eq!(query_bodies(&store, T, &format!("u{n}")), [vec![n; 60]], "u{n} after {after}");
