@@ -67,9 +67,29 @@ struct Next {
     wanted: bool,
     /// An append waits until the log is ready to here.
     wanted_ready: u64,
-    failure: Option<(Instant, io::ErrorKind, String)>,
+    failure: Option<Failure>,
     /// Only the first failure in a row goes into the trace log.
     failing: bool,
+    /// Why the log's next bytes could not be given a buffer of the write pool; until one has been, or none is needed.
+    not_staged: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    when: Instant,
+    kind: io::ErrorKind,
+    reason: String,
+}
+
+impl Failure {
+    fn of(error: &io::Error) -> Failure {
+        Failure { when: Instant::now(), kind: error.kind(), reason: error.to_string() }
+    }
+
+    /// It is too soon to try again.
+    fn is_fresh(&self) -> bool {
+        self.when.elapsed() < RETRY_PAUSE
+    }
 }
 
 impl Allocator {
@@ -125,10 +145,8 @@ impl Allocator {
             if next.file.is_some() || next.start > start {
                 return Ok(());
             }
-            if let Some((when, kind, reason)) = &next.failure
-                && when.elapsed() < RETRY_PAUSE
-            {
-                return Err(self.refusal(*kind, reason.clone()));
+            if let Some(failure) = next.failure.as_ref().filter(|failure| failure.is_fresh()) {
+                return Err(self.refusal(failure));
             }
             if self.stop.load(Ordering::Acquire) {
                 return Err(AppendError::Closed);
@@ -150,6 +168,9 @@ impl Allocator {
             if self.stop.load(Ordering::Acquire) {
                 return Err(AppendError::Closed);
             }
+            if let Some(failure) = next.not_staged.as_ref().filter(|failure| failure.is_fresh()) {
+                return Err(self.refusal(failure));
+            }
             if self.fails_fast() && self.is_starved() {
                 return Err(AppendError::Extend { reason: NO_BUFFER.to_owned() });
             }
@@ -165,8 +186,9 @@ impl Allocator {
         Ok(())
     }
 
-    fn refusal(&self, kind: io::ErrorKind, reason: String) -> AppendError {
-        match kind {
+    fn refusal(&self, failure: &Failure) -> AppendError {
+        let reason = failure.reason.clone();
+        match failure.kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 AppendError::DiskFull { path: self.dirs.first().to_owned(), reason }
             }
@@ -201,6 +223,10 @@ impl Allocator {
                 self.signal.nap(STARVED_PAUSE);
                 continue;
             }
+            if self.next.lock().not_staged.is_some() {
+                self.signal.pause(RETRY_PAUSE, || self.stop.load(Ordering::Acquire));
+                continue;
+            }
             self.signal.sleep_unless(None, || {
                 self.stop.load(Ordering::Acquire)
                     || self.next.lock().wanted_ready > 0
@@ -229,7 +255,7 @@ impl Allocator {
     fn segment_is_due(&self) -> bool {
         let next = self.next.lock();
         let half = next.start.saturating_sub(self.segment_len / 2);
-        let failed = next.failure.as_ref().is_some_and(|(when, ..)| when.elapsed() < RETRY_PAUSE);
+        let failed = next.failure.as_ref().is_some_and(Failure::is_fresh);
         next.file.is_none() && (next.wanted || (self.positions.written() >= half && !failed))
     }
 
@@ -265,7 +291,7 @@ impl Allocator {
                 if !std::mem::replace(&mut next.failing, true) {
                     tracing::warn!(%error, "cannot make the next commit log segment; trying again while the log needs it");
                 }
-                next.failure = Some((Instant::now(), error.kind(), error.to_string()));
+                next.failure = Some(Failure::of(&error));
             }
         }
         drop(next);
@@ -287,7 +313,7 @@ impl Allocator {
         loop {
             if !goal(end(&current)) || self.stop.load(Ordering::Acquire) {
                 // What was wanted is there, or nobody waits for it any more: nobody is to be refused for want of a buffer.
-                self.starved.store(false, Ordering::Release);
+                self.note_staging(false, None);
                 break;
             }
             let goes_on = match &self.committer {
@@ -324,27 +350,45 @@ impl Allocator {
     fn stage(&self, file: &LogFile, committer: &Committer) -> bool {
         let pool = &committer.pool;
         if file.prepared() >= file.len() {
-            self.starved.store(false, Ordering::Release);
+            self.note_staging(false, None);
             return false;
         }
-        let staged = match file.stage(pool) {
-            Ok(false) => {
-                self.segments.unstage_oldest().and_then(|freed| if freed { file.stage(pool) } else { Ok(false) })
-            }
+        let stage = || file.stage(&*committer.disk, pool);
+        let staged = match stage() {
+            Ok(false) => self.segments.unstage_oldest().and_then(|freed| if freed { stage() } else { Ok(false) }),
             done => done,
         };
-        let is_staged = staged.unwrap_or_else(|error| {
-            // Only the first in a row.
-            if !self.is_starved() {
-                tracing::warn!(%error, path = %file.path().display(), "a buffer of the write pool cannot be mapped over the commit log; trying again");
+        match staged {
+            Ok(is_staged) => {
+                self.note_staging(!is_staged, None);
+                if !is_staged {
+                    committer.hurry();
+                }
+                is_staged
             }
-            false
-        });
-        self.starved.store(!is_staged, Ordering::Release);
-        if !is_staged {
-            committer.hurry();
+            // No slow disk, which gives buffers back: whoever waits is told what it is.
+            Err(error) => {
+                self.note_staging(false, Some(&error));
+                false
+            }
         }
-        is_staged
+    }
+
+    /// What came of the last look for a buffer of the write pool: none is free, or another reason why there is none.
+    fn note_staging(&self, starved: bool, error: Option<&io::Error>) {
+        self.starved.store(starved, Ordering::Release);
+        if self.committer.is_none() {
+            return;
+        }
+        let failure = error.map(Failure::of);
+        let before = std::mem::replace(&mut self.next.lock().not_staged, failure);
+        if let Some(error) = error {
+            // Only the first in a row.
+            if before.is_none() {
+                tracing::warn!(%error, "a buffer of the write pool cannot be mapped over the commit log; trying again");
+            }
+            self.ready.notify_all();
+        }
     }
 
     /// Whether who needs a buffer of the write pool is refused rather than waits.
@@ -360,7 +404,7 @@ impl Allocator {
     /// Tells the threads to end.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        self.signal.wake();
+        self.signal.wake_now();
         self.maker.wake();
         // Whoever waits has seen that, or is asleep by now.
         drop(self.next.lock());

@@ -25,7 +25,7 @@ pub struct Committer {
     pub pool: Arc<WritePool>,
     segments: Arc<Segments>,
     positions: Arc<Positions>,
-    disk: Arc<dyn Disk>,
+    pub disk: Arc<dyn Disk>,
     health: Arc<Health>,
     signal: Signal,
     /// Woken when more of the log is committed.

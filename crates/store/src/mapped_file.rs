@@ -443,7 +443,7 @@ impl LogFile {
     }
 
     /// [`LogFile::prepare`] with a buffer of the write pool, which is mapped over the next bytes. False when the pool has none.
-    pub fn stage(&self, pool: &Arc<WritePool>) -> io::Result<bool> {
+    pub fn stage(&self, disk: &dyn Disk, pool: &Arc<WritePool>) -> io::Result<bool> {
         let _preparing = self.preparing.lock();
         let from = self.prepared();
         if from >= self.len() {
@@ -454,12 +454,14 @@ impl LogFile {
             Some(staged) => staged,
             // The first time nothing is ready but what is in the file.
             None => {
-                let new = Staged::new(pool, &self.path, from)?;
+                let new = Staged::new(pool, &self.path, from).map_err(|error| named(&self.path, error))?;
                 self.staged.get_or_init(|| new)
             }
         };
         let to = (from / pool.buffer_len() + 1).saturating_mul(pool.buffer_len()).min(self.len());
-        staged.mount(&self.map, &self.file, buffer, from, to)?;
+        staged
+            .mount(disk, &self.path, (&self.map, &self.file), buffer, from..to)
+            .map_err(|error| named(&self.path, error))?;
         map_writable(&self.map, &self.path, from - from % PAGE..to);
         self.prepared.fetch_max(to, Ordering::AcqRel);
         Ok(true)
@@ -467,7 +469,8 @@ impl LogFile {
 
     /// Gives the oldest buffer of the write pool back, if it has one that is all in the file.
     pub fn unstage_oldest(&self) -> io::Result<bool> {
-        self.staged.get().map_or(Ok(false), |staged| staged.unmount_oldest(&self.map, &self.file))
+        let Some(staged) = self.staged.get() else { return Ok(false) };
+        staged.unmount_oldest(&self.map, &self.file).map_err(|error| named(&self.path, error))
     }
 
     /// Gives all buffers of the write pool back. All that was written is in the file, and nothing is appended any more.

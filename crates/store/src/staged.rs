@@ -61,10 +61,19 @@ impl Staged {
     }
 
     /// Puts a buffer over the pages of `from..to`. What the first page has of the log before `from`, all of it in the file, goes with it.
-    pub fn mount(&self, map: &Mapping, file: &File, buffer: Buffer, from: usize, to: usize) -> io::Result<()> {
+    pub fn mount(
+        &self,
+        disk: &dyn Disk,
+        path: &Path,
+        (map, file): (&Mapping, &File),
+        buffer: Buffer,
+        Range { start: from, end: to }: Range<usize>,
+    ) -> io::Result<()> {
         let start = from - from % PAGE;
         let mut head = vec![0; from - start];
-        file.read_exact_at(&mut head, start as u64)?;
+        if !head.is_empty() {
+            disk.read(path, file, &mut head, start as u64)?;
+        }
         buffer.memory().write_all_at(&head, buffer.offset())?;
         map.put_over(start..to, buffer.memory(), buffer.offset())?;
         let mut windows = self.windows.lock();

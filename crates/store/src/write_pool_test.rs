@@ -213,6 +213,52 @@ fn an_append_without_a_buffer_waits_or_is_refused() {
     }
 }
 
+/// The disk that fails is not taken for one that is slow: the refusal comes at once, with its error, and again and again.
+#[test]
+fn a_disk_that_does_not_give_the_tails_page_is_told_as_that() {
+    for fails_fast in [false, true] {
+        let site = Site::new();
+        let store = Store::open(config(&site, WritePoolConfig { fails_fast, ..pool_of(3, 4096) })).unwrap();
+        let first = put(&store, b"first").end;
+        put(&store, b"cut off");
+        commit(&store);
+        site.disk.bad.lock().push(("00000000000000000000".to_owned(), 0..4096));
+        // What begins in the middle of a page begins with what the file has of it.
+        store.truncate(first).unwrap();
+        for _ in 0..3 {
+            let error = store.append(&message(T, 0, b"refused", "")).unwrap_err();
+            let told = matches!(&error, AppendError::Extend { reason } if reason.contains("commitlog/0000") && reason.contains("os error 5"));
+            assert!(told, "{error}");
+            assert!(!store.is_pool_empty());
+        }
+        site.disk.bad.lock().clear();
+        wait_until(|| store.append(&message(T, 0, b"second", "")).is_ok());
+        settle(&store);
+        wait_until(|| store.watermarks().projected == store.watermarks().written);
+        let found = read_bodies(&store, T, 0, 0);
+        assert_eq!(found, [(0, b"first".to_vec()), (1, b"second".to_vec())]);
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_opened_for_the_pool_is_told_as_that() {
+    let site = Site::new();
+    let store = Store::open(config(&site, pool_of(3, 4096))).unwrap();
+    let (path, aside) = (root(&site).join("commitlog/00000000000000016384"), root(&site).join("aside"));
+    (0..9).for_each(|body| assert!(put(&store, &[body; 1000]).record_len > 1000));
+    wait_until(|| store.allocator.is_idle() && path.exists());
+    std::fs::rename(&path, &aside).unwrap();
+    let error = loop {
+        if let Err(error) = store.append(&message(T, 0, &[2; 1000], "")) {
+            break error;
+        }
+    };
+    let told = matches!(&error, AppendError::Extend { reason } if reason.contains("00000000000000016384") && reason.contains("os error 2"));
+    assert!(told, "{error}");
+    std::fs::rename(&aside, &path).unwrap();
+    wait_until(|| store.append(&message(T, 0, &[3; 1000], "")).is_ok());
+}
+
 /// Those that are refused move the log's end nowhere, so it is another's to see that there are buffers again.
 #[test]
 fn a_record_for_which_there_was_no_buffer_is_no_reason_to_refuse_the_next() {
