@@ -273,8 +273,9 @@ impl LogDirs {
             })
     }
 
-    /// How full the least full of the disks that take segments is: while one has room, the log goes on.
-    pub fn least_used(&self) -> io::Result<(&Path, DiskUsage)> {
+    /// How full the least full of the disks that take segments is: while one has room, the log goes on. Where one cannot be asked, it may
+    /// be that one, unless another has no more used than `used_max`.
+    pub fn least_used(&self, used_max: f64) -> io::Result<(&Path, DiskUsage)> {
         let mut least: Option<(&Path, DiskUsage)> = None;
         let mut failure = None;
         for dir in &self.writable {
@@ -286,7 +287,11 @@ impl LogDirs {
                 Err(error) => failure = Some(error),
             }
         }
-        least.ok_or_else(|| failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+        match (least, failure) {
+            (Some(least), None) => Ok(least),
+            (Some(least), Some(_)) if least.1.used_ratio <= used_max => Ok(least),
+            (_, failure) => Err(failure.unwrap_or_else(|| io::ErrorKind::NotFound.into())),
+        }
     }
 }
 

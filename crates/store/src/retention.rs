@@ -135,6 +135,15 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What is known of how full the disks are.
+#[derive(Clone, Copy, Debug)]
+struct Fullness {
+    /// Of the ratio that counts, as far as it could be told.
+    used: f64,
+    /// A disk could not be asked. What is old goes at any hour then, as in Java; what is not goes for what is known only.
+    is_unknown: bool,
+}
+
 /// A segment that would go but is needed.
 #[derive(Debug)]
 struct NeededSegment {
@@ -219,6 +228,8 @@ pub struct Retention {
     pub begun: AtomicBool,
     /// Bytes of messages that were stored again because their segment was to go.
     pub carried: AtomicU64,
+    /// A disk could not be asked how full it is when it was looked at last. Only the first failure in a row goes into the trace log.
+    pub usage_unknown: AtomicBool,
     /// Rounds of a deletion by hand that are left.
     pub by_hand: AtomicU32,
     pub signal: Signal,
@@ -280,8 +291,8 @@ impl Retention {
             return self.look_only();
         }
         let rules = self.rules.read().clone();
-        let used = self.look_at_disk(&rules);
-        match self.delete_segments(&rules, used, progress).and_then(|()| self.follow(progress)) {
+        let disk = self.look_at_disk(&rules);
+        match self.delete_segments(&rules, disk, progress).and_then(|()| self.follow(progress)) {
             Ok(()) => {
                 if std::mem::take(&mut progress.failing) {
                     tracing::info!("what is old goes again");
@@ -301,32 +312,42 @@ impl Retention {
         if waits { rules.interval.min(HELD_UP_PAUSE) } else { rules.interval }
     }
 
-    /// How much is used of the disk of the queues, or of the least full one of the log if that is more; has writes refused while it is too
-    /// much.
-    fn look_at_disk(&self, rules: &RetentionRules) -> f64 {
+    /// How full the disk of the queues is, or the least full one of the log if that is fuller; has writes refused while it is too full. A
+    /// disk that cannot be asked has writes neither refused nor taken again.
+    fn look_at_disk(&self, rules: &RetentionRules) -> Fullness {
         let mut most: Option<(f64, &Path)> = None;
+        let mut failure = None;
         let root = self.disk.usage(&self.root).map(|usage| (&*self.root, usage));
-        for looked in [self.log_dirs.least_used(), root] {
+        for looked in [self.log_dirs.least_used(rules.used_ratio_max), root] {
             match looked {
                 Ok((dir, usage)) if most.is_none_or(|(most, _)| usage.used_ratio > most) => {
                     most = Some((usage.used_ratio, dir));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, root = %self.root.display(), "cannot tell how full the disk is"),
+                Err(error) => failure = Some(error),
             }
+        }
+        let was_unknown = self.usage_unknown.swap(failure.is_some(), Ordering::AcqRel);
+        match &failure {
+            Some(error) if !was_unknown => {
+                tracing::warn!(%error, root = %self.root.display(), "cannot tell how full a disk is; writes are taken or refused as before until it can be told");
+            }
+            None if was_unknown => tracing::info!("how full the disks are can be told again"),
+            _ => {}
         }
         match most {
             Some((used, dir)) if used > rules.full_ratio => {
                 let reason = format!("{:.0}% used, limit {:.0}%", used * 100.0, rules.full_ratio * 100.0);
                 self.health.disk_full(Shortage::Disk, dir, reason);
             }
-            _ => self.health.disk_has_room(Shortage::Disk),
+            _ if failure.is_none() => self.health.disk_has_room(Shortage::Disk),
+            _ => {}
         }
-        most.map_or(0.0, |(used, _)| used)
+        Fullness { used: most.map_or(0.0, |(used, _)| used), is_unknown: failure.is_some() }
     }
 
     /// Deletes the oldest segments, in order.
-    fn delete_segments(&self, rules: &RetentionRules, mut used: f64, progress: &mut Progress) -> io::Result<()> {
+    fn delete_segments(&self, rules: &RetentionRules, mut disk: Fullness, progress: &mut Progress) -> io::Result<()> {
         let by_hand = self.by_hand.load(Ordering::Acquire) > 0;
         if by_hand {
             self.by_hand.fetch_sub(1, Ordering::AcqRel);
@@ -336,12 +357,12 @@ impl Retention {
         while deleted < rules.batch_max {
             let mut files = self.segments.all();
             let [first, next, ..] = &files[..] else { break };
-            let for_room = self.reason_for_room(rules, used, files.len(), first);
+            let for_room = self.reason_for_room(rules, disk.used, files.len(), first);
             if for_room.is_none() {
                 (progress.turnover, progress.in_vain, progress.told_in_vain) = (None, None, false);
             }
-            let for_room = for_room.filter(|reason| !self.is_in_vain(*reason, rules, used, first, progress));
-            let Some(reason) = for_room.or_else(|| self.is_expired(rules, used, by_hand, first, next)) else {
+            let for_room = for_room.filter(|reason| !self.is_in_vain(*reason, rules, disk.used, first, progress));
+            let Some(reason) = for_room.or_else(|| self.is_expired(rules, disk, by_hand, first, next)) else {
                 progress.held_up = None;
                 break;
             };
@@ -358,16 +379,18 @@ impl Retention {
             // Its room comes back when nobody has it any more.
             files.clear();
             progress.let_go();
-            used = self.look_at_disk(rules);
+            disk = self.look_at_disk(rules);
             if reason == Reason::DiskUsage && !progress.read_yet.is_empty() {
                 // Somebody reads it: no other has to go in its place, before it was seen what it gives.
                 break;
             }
         }
-        let without_room =
-            rules.are_exceeded_by(used) && deleted == 0 && progress.held_up.is_none() && progress.in_vain.is_none();
+        let without_room = rules.are_exceeded_by(disk.used)
+            && deleted == 0
+            && progress.held_up.is_none()
+            && progress.in_vain.is_none();
         if without_room && !progress.without_room {
-            let used = format!("{:.0}%", used * 100.0);
+            let used = format!("{:.0}%", disk.used * 100.0);
             tracing::warn!(
                 used,
                 "the disk is fuller than it should be, and no log file can go: what is there is younger than fileReservedTime, not in its queues yet, or the last file"
@@ -394,13 +417,14 @@ impl Retention {
     fn is_expired(
         &self,
         rules: &RetentionRules,
-        used: f64,
+        disk: Fullness,
         by_hand: bool,
         first: &LogFile,
         next: &LogFile,
     ) -> Option<Reason> {
         let now = self.clock.now_ms();
-        let is_time = by_hand || rules.are_exceeded_by(used) || rules.hours.contain(Hours::at(now));
+        let is_time =
+            by_hand || disk.is_unknown || rules.are_exceeded_by(disk.used) || rules.hours.contain(Hours::at(now));
         let reserved_ms = i64::try_from(rules.reserved_time.as_millis()).unwrap_or(i64::MAX);
         let is_old = || self.stored_by(first, next).is_some_and(|stored| now.saturating_sub(stored) >= reserved_ms);
         (is_time && is_old()).then_some(Reason::Age)

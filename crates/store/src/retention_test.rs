@@ -123,6 +123,66 @@ fn a_full_disk_takes_what_is_carried_on() {
     }
 }
 
+/// statvfs fails: sends are refused or taken as before, what is old goes at any hour, and nothing goes that is not old.
+#[test]
+fn a_disk_that_cannot_be_asked_changes_nothing_but_the_hour() {
+    let site = Site::new();
+    let store = open(&site);
+    put_many(&store, T, 20);
+    settle(&store);
+    let (queues, log) = (root(&site), root(&site).join("commitlog"));
+    let ask = |mute: &[&PathBuf], used: f64| {
+        *site.disk.mute.lock() = mute.iter().map(|dir| (*dir).clone()).collect();
+        // No segment goes for it: the disk counts as full, and forced deletion is off.
+        *site.disk.used.lock() = vec![(queues.clone(), used)];
+        go_round(&store);
+        store.check_writable().is_ok()
+    };
+    store.change_retention(RetentionRules { forced: false, ..rules() });
+    assert!(ask(&[], 0.5));
+    assert!(ask(&[&queues, &log], 0.95), "nothing is known of it");
+    assert!(!ask(&[], 0.95));
+    for mute in [&[&queues, &log][..], &[&queues], &[&log]] {
+        assert!(!ask(mute, 0.5), "{mute:?} cannot be asked");
+    }
+    // What can be asked is full; the other may be.
+    assert!(ask(&[], 0.5));
+    assert!(!ask(&[&log], 0.95));
+    assert!(!ask(&[&log], 0.5));
+    assert!(ask(&[], 0.5));
+    // Young ones stay, whatever may be deleted by force; old ones go.
+    store.change_retention(RetentionRules { reserved_time: Duration::from_secs(1), ..rules() });
+    assert!(ask(&[&queues, &log], 0.5));
+    assert_eq!(log_min(&store), 0);
+    site.advance(2000);
+    put_many(&store, T, 4);
+    settle(&store);
+    assert!(ask(&[], 0.5) && log_min(&store) == 0, "it is not their hour");
+    assert!(ask(&[&queues, &log], 0.5));
+    assert!(log_min(&store) > 0);
+}
+
+/// Of several disks of the log the least full counts, and one that cannot be asked may be that.
+#[test]
+fn nothing_goes_by_force_because_the_least_full_disk_cannot_be_asked() {
+    let site = Site::new();
+    let (one, other) = (site.dir.path().join("one"), site.dir.path().join("other"));
+    let disk = Arc::clone(&site.disk) as Arc<dyn Disk>;
+    let store =
+        Store::open(StoreConfig { commit_log_dirs: vec![one.clone(), other.clone()], ..config(&site, disk) }).unwrap();
+    put_many(&store, T, 20);
+    settle(&store);
+    *site.disk.used.lock() = vec![(one.clone(), 0.5), (other.clone(), 0.95)];
+    go_round(&store);
+    site.disk.mute.lock().push(one);
+    go_round(&store);
+    assert!(store.check_writable().is_ok() && log_min(&store) == 0);
+    // Where the other has room, the log has.
+    *site.disk.used.lock() = vec![(other, 0.6)];
+    go_round(&store);
+    assert!(store.check_writable().is_ok() && log_min(&store) == 0);
+}
+
 #[test]
 fn old_segments_go_in_their_hour_by_hand_or_from_a_full_disk() {
     for way in ["hour", "by hand", "disk"] {

@@ -301,6 +301,7 @@ impl Store {
             root: config.root.clone(),
             begun: AtomicBool::new(false),
             carried: AtomicU64::new(0),
+            usage_unknown: AtomicBool::new(false),
             by_hand: AtomicU32::new(0),
             signal: Signal::default(),
             stop: AtomicBool::new(false),

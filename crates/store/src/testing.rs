@@ -48,6 +48,8 @@ pub struct FaultyDisk {
     pub reads: AtomicU64,
     /// How much is used of the disk that a directory is on; half of it where nobody says.
     pub usage: Mutex<Option<UsedRatio>>,
+    /// Directories whose disk cannot be asked how full it is.
+    pub mute: Mutex<Vec<PathBuf>>,
     /// Syncs of directories fail.
     pub dir_sync_fails: AtomicBool,
     /// Writes to the log that do not go through its mapping hang.
@@ -179,6 +181,9 @@ impl Disk for FaultyDisk {
     }
 
     fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
+        if self.mute.lock().iter().any(|dir| dir == path) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         let told =
             |used: &[(PathBuf, f64)]| used.iter().find(|(dir, _)| path.starts_with(dir)).map_or(0.5, |(_, used)| *used);
         let scripted = *self.usage.lock();
