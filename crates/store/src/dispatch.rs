@@ -1,7 +1,7 @@
 //! Follows the commit log: has each record projected into its consume queue and the index, then calls the arrival listeners.
 //!
 //! Done by the thread that has appended, right afterwards ([`Dispatcher::catch_up`]), or by a thread of its own; by one at a time.
-//! It never passes the confirmed offset, so a consumer cannot see what a crash could take back.
+//! It never passes what is visible (`Positions::visible`), so a consumer cannot see what a crash could take back.
 //! Java: ReputMessageService and the commit log dispatchers.
 
 use std::collections::HashMap;
@@ -160,11 +160,11 @@ impl Dispatcher {
 
     /// Bytes that consumers may see but do not yet, all of them.
     pub fn behind(&self) -> u64 {
-        self.positions.confirmed().saturating_sub(self.positions.projected())
+        self.positions.visible().saturating_sub(self.positions.projected())
     }
 
     fn is_due(&self) -> bool {
-        self.positions.confirmed() > self.positions.dispatched()
+        self.positions.visible() > self.positions.dispatched()
     }
 
     /// Projects what consumers may see by now, on the calling thread. Does nothing while another thread is at it: that
@@ -188,19 +188,19 @@ impl Dispatcher {
     /// The thread.
     pub fn run(&self) {
         self.signal.attach();
-        // The confirmed offset at which nothing more could be done.
+        // The visible end at which nothing more could be done.
         let mut seen = 0;
         let mut worked = false;
         while !self.stop.load(Ordering::Acquire) {
             fence(Ordering::SeqCst);
             let missing = self.positions.is_missing();
             let makes_up = missing && self.make_up();
-            let confirmed = self.positions.confirmed();
-            if confirmed != seen && confirmed > self.positions.dispatched() {
+            let visible = self.positions.visible();
+            if visible != seen && visible > self.positions.dispatched() {
                 if self.step(self.work.lock()) {
                     worked = true;
                 } else {
-                    seen = confirmed;
+                    seen = visible;
                 }
             } else if makes_up {
                 worked = true;
@@ -209,9 +209,9 @@ impl Dispatcher {
                 self.signal.nap(NAP);
             } else {
                 self.signal.sleep_unless(missing.then_some(RETRY_PAUSE), || {
-                    let confirmed = self.positions.confirmed();
+                    let visible = self.positions.visible();
                     self.stop.load(Ordering::Acquire)
-                        || (confirmed != seen && confirmed > self.positions.dispatched())
+                        || (visible != seen && visible > self.positions.dispatched())
                         || (!missing && self.positions.is_missing())
                 });
             }
@@ -221,7 +221,7 @@ impl Dispatcher {
     /// Projects a bounded number of records. False when there is something and none of it could be projected.
     fn step(&self, mut work: MutexGuard<'_, Work>) -> bool {
         // Under the lock: what was read before it, another thread may have passed.
-        let (mut at, limit) = (self.positions.dispatched(), self.positions.confirmed());
+        let (mut at, limit) = (self.positions.dispatched(), self.positions.visible());
         if at >= limit {
             return true;
         }
@@ -235,7 +235,7 @@ impl Dispatcher {
         };
         // Inside the file, whose length is a usize.
         let from = (at - file.start()) as usize;
-        // Up to where appends have come, which is where a record ends. The confirmed offset may lie inside one, of which what is there
+        // Up to where appends have come, which is where a record ends. What is visible may end inside one, of which what is there
         // would look damaged if its sender made it look like the head of another.
         let Some(bytes) = file.slice(from..file.written()) else { return false };
         let listeners = self.listeners.read();

@@ -1,4 +1,4 @@
-//! What replication asks of a store: bytes of another one, how far they are confirmed, and taking the end back.
+//! What replication asks of a store: bytes of another one, how far they are replicated, and taking the end back.
 
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
@@ -6,16 +6,16 @@ use crate::testing::*;
 use crate::{AppendError, TruncateError};
 
 #[test]
-fn the_confirmed_offset_gates_consumers() {
+fn consumers_see_nothing_beyond_what_is_replicated() {
     let site = Site::new();
     let store = site.open();
-    store.set_confirmed(PhysicalOffset(0));
+    store.set_replicated(PhysicalOffset(0));
     let first = put(&store, b"a");
     let second = put(&store, b"b");
-    store.set_confirmed(PhysicalOffset(second.end.0 - 1));
+    store.set_replicated(PhysicalOffset(second.end.0 - 1));
     wait_until(|| store.watermarks().projected == first.end);
     assert_eq!(store.queue_bounds(T, Q).unwrap().max, QueueOffset(1));
-    store.set_confirmed(second.end);
+    store.set_replicated(second.end);
     settle(&store);
     assert_eq!(store.queue_bounds(T, Q).unwrap().max, QueueOffset(2));
 }
@@ -78,7 +78,7 @@ fn a_truncation_that_cannot_read_what_stays_changes_nothing() {
         let site = Site::new();
         let store = site.open();
         if !dispatches {
-            store.set_confirmed(PhysicalOffset(0));
+            store.set_replicated(PhysicalOffset(0));
         }
         let placed: Vec<_> = (0..40_u8).map(|body| put(&store, &[body; 300])).collect();
         settle(&store);
@@ -97,7 +97,7 @@ fn a_truncation_that_cannot_read_what_stays_changes_nothing() {
             store.truncate(to).unwrap();
         }
         assert_eq!(put(&store, b"again").queue_offset, QueueOffset(21));
-        store.set_confirmed(store.watermarks().written);
+        store.set_replicated(store.watermarks().written);
         settle(&store);
         assert_eq!(read_bodies(&store, T, 0, 0).len(), 22);
     }

@@ -45,7 +45,7 @@ pub struct StoreStats {
     pub read_longest_us: u64,
     /// How long the append lock has been held by its present holder, in milliseconds; 0 when it is free.
     pub lock_held_ms: u64,
-    /// Bytes between the confirmed and the dispatched offset.
+    /// Bytes that consumers may see and that are not dispatched.
     pub dispatch_behind: u64,
     /// Bytes not on the disk yet.
     pub flush_behind: u64,

@@ -290,7 +290,7 @@ pub fn log_file(site: &Site) -> PathBuf {
 pub fn settle(store: &Store) {
     wait_until(|| {
         let marks = store.watermarks();
-        marks.projected >= marks.confirmed
+        marks.projected >= marks.visible
     });
 }
 

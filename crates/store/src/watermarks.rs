@@ -1,10 +1,11 @@
-//! How far the log is written, flushed, confirmed and dispatched.
+//! How far the log is written, on the disk, visible to consumers, and dispatched: [`Positions`] are shared and move, [`Watermarks`] are a
+//! look at them.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ferromq_protocol::PhysicalOffset;
 
-/// A look at the log's positions. `flushed`, `confirmed` and `projected` never exceed `written`.
+/// A look at the log's positions. `flushed`, `visible` and `projected` never exceed `written`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
     /// First byte that is there.
@@ -15,18 +16,19 @@ pub struct Watermarks {
     pub committed: PhysicalOffset,
     /// Everything before it is on the disk.
     pub flushed: PhysicalOffset,
-    /// Consumers may see what comes before it: in sync mode what is flushed, else what is committed; of that, where replication confirms
-    /// anything, what it has confirmed.
-    pub confirmed: PhysicalOffset,
+    /// Consumers may see what comes before it: in sync mode what is flushed, else what is committed; of that, where replication
+    /// says how far it is, what is replicated.
+    pub visible: PhysicalOffset,
     /// Everything before it is in the consume queues and the index.
     pub projected: PhysicalOffset,
 }
 
-/// No confirmed offset given; nothing missing.
+/// Replication has said nothing; nothing missing.
 const NONE: u64 = u64::MAX;
 
 /// The shared positions. Each is written under a lock: `written` under the log's, `flushed` under
-/// that of syncing, `dispatched` under that of dispatching. All only grow while the store is open, except in a truncation, which holds all three.
+/// that of syncing, `dispatched` under that of dispatching. All only grow while the store is open, except in a truncation, which holds all three;
+/// `replicated` is wherever replication says, and without that it limits nothing.
 #[derive(Debug)]
 pub struct Positions {
     pub written: AtomicU64,
@@ -46,7 +48,8 @@ pub struct Positions {
     missing: AtomicU64,
     /// Its store time, or an earlier one.
     missing_timestamp: AtomicI64,
-    confirmed: AtomicU64,
+    /// [`NONE`] until replication says how far it is.
+    replicated: AtomicU64,
     sync_flush: bool,
 }
 
@@ -62,7 +65,7 @@ impl Positions {
             dispatched_timestamp: AtomicI64::new(last_timestamp),
             missing: AtomicU64::new(NONE),
             missing_timestamp: AtomicI64::new(i64::MAX),
-            confirmed: AtomicU64::new(NONE),
+            replicated: AtomicU64::new(NONE),
             sync_flush,
         }
     }
@@ -115,8 +118,9 @@ impl Positions {
         dispatched.min(self.missing_timestamp.load(Ordering::Acquire))
     }
 
-    pub fn confirm(&self, to: u64) {
-        self.confirmed.store(to, Ordering::Release);
+    /// Takes nothing back that is dispatched already.
+    pub fn set_replicated(&self, to: u64) {
+        self.replicated.store(to, Ordering::Release);
     }
 
     /// Whether what is acknowledged, and what consumers see, is on the disk.
@@ -125,9 +129,9 @@ impl Positions {
     }
 
     /// How far consumers may see. Java: DefaultMessageStore.getConfirmOffset.
-    pub fn confirmed(&self) -> u64 {
-        let confirmed = self.confirmed.load(Ordering::Acquire);
+    pub fn visible(&self) -> u64 {
+        let replicated = self.replicated.load(Ordering::Acquire);
         let limit = if self.sync_flush { self.flushed() } else { self.committed() };
-        if confirmed == NONE { limit } else { limit.min(confirmed) }
+        limit.min(replicated)
     }
 }

@@ -43,7 +43,7 @@ fn what_is_not_committed_is_lost_with_the_process_and_was_never_shown() {
     }
     store.dispatcher.catch_up();
     let marks = store.watermarks();
-    assert!(marks.committed == committed && marks.confirmed == committed && marks.written > committed, "{marks:?}");
+    assert!(marks.committed == committed && marks.visible == committed && marks.written > committed, "{marks:?}");
     assert_eq!(store.queue_bounds(T, Q).unwrap().max, QueueOffset(40));
     drop(store);
     // Also without the pool: the files are those of any store.

@@ -77,7 +77,7 @@ impl Run {
         let store = self.store();
         crate::testing::wait_until(|| {
             let marks = store.watermarks();
-            store.allocator.is_idle() && marks.projected.0 >= self.last_whole(marks.confirmed.0)
+            store.allocator.is_idle() && marks.projected.0 >= self.last_whole(marks.visible.0)
                 || !self.goes_on()
                 || store.check_writable().is_err()
         });

@@ -175,10 +175,10 @@ impl Store {
         // Each before the one that bounds it.
         let projected = PhysicalOffset(self.positions.projected());
         let flushed = PhysicalOffset(self.positions.flushed());
-        let confirmed = PhysicalOffset(self.positions.confirmed());
+        let visible = PhysicalOffset(self.positions.visible());
         let committed = PhysicalOffset(self.positions.committed());
         let written = PhysicalOffset(self.positions.written());
-        Watermarks { min: PhysicalOffset(self.log_min()), written, committed, flushed, confirmed, projected }
+        Watermarks { min: PhysicalOffset(self.log_min()), written, committed, flushed, visible, projected }
     }
 
     pub(super) fn log_min(&self) -> u64 {

@@ -265,9 +265,9 @@ impl Store {
         Ok(bytes.map(|slice| slice.into_bytes()))
     }
 
-    /// Tells how far replication has confirmed the log: consumers see nothing beyond.
-    pub fn set_confirmed(&self, to: PhysicalOffset) {
-        self.positions.confirm(to.0);
+    /// Tells how far the log is replicated: consumers see nothing beyond.
+    pub fn set_replicated(&self, to: PhysicalOffset) {
+        self.positions.set_replicated(to.0);
         self.dispatch_signal.wake();
     }
 }
