@@ -45,13 +45,13 @@ impl Carrying {
     }
 
     /// Nothing before `place` is needed any more; a power loss does not change that.
-    pub(crate) fn is_free(&self, place: PhysicalOffset) {
+    pub(crate) fn free_up_to(&self, place: PhysicalOffset) {
         let mut state = self.state.lock();
         state.free = state.free.max(place);
     }
 
     /// What is at `place` is needed, whatever was said before.
-    pub(crate) fn is_needed(&self, place: PhysicalOffset) {
+    pub(crate) fn need_from(&self, place: PhysicalOffset) {
         let mut state = self.state.lock();
         state.free = state.free.min(place);
     }
@@ -79,7 +79,7 @@ impl Keeper for Carrying {
         self.name
     }
 
-    fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
+    fn release_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
         let mut state = self.state.lock();
         if state.free >= end {
             return None;

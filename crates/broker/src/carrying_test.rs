@@ -176,7 +176,7 @@ impl House {
     fn holders(&self, end: PhysicalOffset) -> Vec<&'static str> {
         self.duties.save_progress();
         let keepers = self.duties.keepers();
-        let holds = |keeper: &Arc<dyn Keeper>| keeper.needed_before(end).inspect(|place| assert!(*place < end));
+        let holds = |keeper: &Arc<dyn Keeper>| keeper.release_before(end).inspect(|place| assert!(*place < end));
         keepers.iter().filter(|keeper| holds(keeper).is_some()).map(|keeper| keeper.name()).collect()
     }
 

@@ -265,7 +265,7 @@ impl LevelDelivery {
                 free = free.min(delivered.places.get(&level).copied().unwrap_or_default());
             }
         }
-        self.carrying.is_free(free);
+        self.carrying.free_up_to(free);
     }
 
     fn run(&self, bell: &Arc<Bell>) {

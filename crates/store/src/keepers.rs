@@ -11,11 +11,11 @@ pub trait Keeper: Send + Sync {
     /// For the trace log: "timers", "open transactions", "delay levels".
     fn name(&self) -> &'static str;
 
-    /// The log before `end` is about to be deleted. Gives the lowest place before `end` that this keeper still needs, or `None` when it
-    /// needs nothing there and what made it so is durable. What it still needs it begins to carry on: it stores the messages again, at
-    /// the log's end and on a thread of its own ([`Store::append_carried`](crate::Store::append_carried)). Asked again while the segment is held up. Returns
-    /// quickly and never waits for the disk.
-    fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset>;
+    /// The log before `end` is about to be deleted: has this keeper give it up. `None` when it needs nothing there and what made it so is
+    /// durable, else the lowest place that it still needs. What it needs it begins to carry on: it stores the messages again, at the log's
+    /// end and on a thread of its own ([`Store::append_carried`](crate::Store::append_carried)). Asked again while the segment is held up.
+    /// Returns quickly and never waits for the disk.
+    fn release_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset>;
 }
 
 /// What keeps the log before some place from being deleted.
@@ -51,7 +51,7 @@ impl Keepers {
     pub fn pin_before(&self, end: PhysicalOffset) -> Option<Pin> {
         let keepers: Vec<_> = self.list.lock().iter().filter_map(Weak::upgrade).collect();
         let pins =
-            keepers.iter().filter_map(|keeper| Some(Pin { by: keeper.name(), from: keeper.needed_before(end)? }));
+            keepers.iter().filter_map(|keeper| Some(Pin { by: keeper.name(), from: keeper.release_before(end)? }));
         pins.min_by_key(|pin| pin.from)
     }
 }
@@ -69,7 +69,7 @@ mod tests {
             self.0
         }
 
-        fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
+        fn release_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
             self.2.fetch_add(1, Ordering::Relaxed);
             self.1.filter(|from| *from < end.0).map(PhysicalOffset)
         }

@@ -510,7 +510,7 @@ impl Keeper for Needs {
         self.name
     }
 
-    fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
+    fn release_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
         self.asked.lock().insert(end.0);
         let from = self.from.load(Ordering::SeqCst);
         (from < end.0).then_some(PhysicalOffset(from))
@@ -870,7 +870,7 @@ impl Keeper for Waits {
         "timers"
     }
 
-    fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
+    fn release_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
         let store = self.store.upgrade()?;
         for place in self.places.lock().iter_mut().filter(|place| **place < end) {
             let bytes = store.message_at(*place, Effort::Full).unwrap().unwrap();

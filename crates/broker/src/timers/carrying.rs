@@ -141,7 +141,7 @@ impl TimerDelivery {
     /// Tells how much of the log is not needed any more, as far as that is saved.
     pub(super) fn tell_free(&self, index: &TimerIndex, progress: &mut CarryProgress) {
         if let Some((_, free)) = progress.done.take_if(|(carried, _)| *carried <= index.saved().carried) {
-            self.carrying.is_free(free);
+            self.carrying.free_up_to(free);
             self.store.go_on_with_retention();
         }
     }

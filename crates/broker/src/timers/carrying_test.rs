@@ -88,7 +88,7 @@ fn what_is_due_while_copies_are_under_way_waits_for_what_takes_it_back() {
     house.at(10_500, "Behind", "");
     house.wait_waiting(3);
     let held = house.disk.hold_log();
-    assert!(house.needed_before(end).is_some());
+    assert!(house.release_before(end).is_some());
     wait_until("they are not stored again", || house.timers.progress().waiting == 1);
     // They are due, and cannot be seen.
     house.pass(10_500);
@@ -111,11 +111,11 @@ fn killed_before_the_index_is_saved_it_has_both_and_the_segment() {
     let end = house.fill_segment();
     house.disk.fill("/timers/", 0);
     wait_until("they are not stored again", || {
-        assert!(house.needed_before(end).is_some());
+        assert!(house.release_before(end).is_some());
         house.count(TIMER_TOPIC, 0) == 4
     });
     let after = house.killed(PhysicalOffset(0));
-    assert!(house.needed_before(end).is_some());
+    assert!(house.release_before(end).is_some());
     after.wait_free(end);
     let after = after.killed(end);
     after.pass(HOUR);
@@ -137,13 +137,13 @@ fn a_segment_is_held_until_the_copies_are_on_the_disk() {
     wait_until("the index is not saved", || house.saved().entered == QueueOffset(1));
     let held = house.disk.hold_log();
     wait_until("it is not stored again", || {
-        assert!(house.needed_before(end).is_some());
+        assert!(house.release_before(end).is_some());
         house.count(TIMER_TOPIC, 0) == 2
     });
     house.wait_waiting(1);
     // It ends what it has begun.
     house.timers.stop();
-    assert!(house.needed_before(end).is_some());
+    assert!(house.release_before(end).is_some());
     assert_eq!(house.saved().carried, QueueOffset(0));
     drop(held);
     house.timers.start().unwrap();
@@ -295,7 +295,7 @@ fn a_sync_that_failed_holds_no_segment_for_ever() {
     house.disk.fail_syncs("/timers/0");
     // It begins to be carried on, and that cannot be saved.
     wait_until("no sync has failed", || {
-        assert!(house.needed_before(end).is_some());
+        assert!(house.release_before(end).is_some());
         house.disk.refused() > 0
     });
     house.disk.recover();
@@ -320,7 +320,7 @@ fn a_sync_that_failed_for_want_of_room_holds_no_segment() {
     let end = house.fill_segment();
     house.disk.fail_syncs("/timers/0");
     wait_until("no sync has failed", || {
-        assert!(house.needed_before(end).is_some());
+        assert!(house.release_before(end).is_some());
         house.disk.refused() > 0
     });
     // Nothing can be made anew.

@@ -179,13 +179,13 @@ impl House {
     }
 
     /// As the retention asks, once.
-    pub fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
-        self.timers.keeper().needed_before(end)
+    pub fn release_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
+        self.timers.keeper().release_before(end)
     }
 
     /// As the retention asks, again and again.
     pub fn wait_free(&self, end: PhysicalOffset) {
-        wait_until("the segment is held for ever", || self.needed_before(end).is_none());
+        wait_until("the segment is held for ever", || self.release_before(end).is_none());
     }
 
     /// What a kill would leave of the index.

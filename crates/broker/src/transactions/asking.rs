@@ -176,7 +176,7 @@ impl OpenTransactions {
                 let (half, op) = pending.start(start.half, start.op);
                 (half, op, pending.lowest_place())
             };
-            self.carrying.is_free(lowest.map_or(start.free, |lowest| lowest.min(start.free)));
+            self.carrying.free_up_to(lowest.map_or(start.free, |lowest| lowest.min(start.free)));
             for (topic, offset) in [(TRANSACTION_HALF_TOPIC, half), (TRANSACTION_OP_HALF_TOPIC, op)] {
                 if self.parts.noted(topic) != offset {
                     self.parts.offsets.commit(topic, groups::TRANSACTION, QUEUE, offset.as_i64());

@@ -17,14 +17,14 @@ impl Keeper for OpenTransactions {
         self.carrying.name()
     }
 
-    fn needed_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
+    fn release_before(&self, end: PhysicalOffset) -> Option<PhysicalOffset> {
         let lowest = self.pending.lock().lowest_place().filter(|lowest| *lowest < end);
         if let Some(lowest) = lowest {
             // It may have come to the table after what told that it is free: a half is in the log first.
-            self.carrying.is_needed(lowest);
+            self.carrying.need_from(lowest);
         }
         // Asked in any case: what ends now may not be on the disk yet.
-        let unsure = self.carrying.needed_before(end);
+        let unsure = self.carrying.release_before(end);
         lowest.or(unsure)
     }
 }
@@ -130,9 +130,9 @@ mod tests {
         house.see();
         let table = &house.transactions.table;
         // As told when its append was in the log, and it was not in the table yet.
-        table.carrying.is_free(LATER);
+        table.carrying.free_up_to(LATER);
         let end = half.end;
-        assert_eq!(table.needed_before(end), Some(half.physical_offset));
+        assert_eq!(table.release_before(end), Some(half.physical_offset));
         table.carry(house.transactions.bell());
         assert!(table.pending.lock().lowest_place().unwrap() >= end, "it holds its segment for ever");
     }
