@@ -8,7 +8,7 @@ use ferromq_protocol::message::NewMessage;
 use super::Store;
 use crate::append::{AppendedBatch, AppendedMessage};
 use crate::error::AppendError;
-use crate::store::writing::Want;
+use crate::store::writing::{WaitsFor, Want};
 use crate::waiters::NotSafe;
 
 /// What is appended for the requests that are served in one go. Nothing is flushed or dispatched for a single one of them;
@@ -57,7 +57,7 @@ impl Round<'_> {
 
     /// As [`Store::when_safe`], and the flush comes with the round's.
     pub fn when_safe(&self, end: PhysicalOffset, want: Want, done: impl FnOnce(Result<(), NotSafe>) + Send + 'static) {
-        if self.store.when_safe_in_time(end, want, done) {
+        if self.store.await_safe(end, want, done) == WaitsFor::Flush {
             self.unflushed.set(true);
         }
     }

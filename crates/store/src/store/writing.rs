@@ -26,6 +26,14 @@ pub enum Want {
     Disk,
 }
 
+/// What somebody who waits waits for.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum WaitsFor {
+    Nothing,
+    Flush,
+}
+
 impl Store {
     /// Appends a message. It is in the log's memory then and survives the end of the process, with the write pool when it has been
     /// committed; for the disk see [`Store::when_safe`]. Consumers see it a moment later. Java: asyncPutMessage.
@@ -224,24 +232,24 @@ impl Store {
     /// completes a whole prefix at a time, or at once on this one when the answer is known: it must be short. Makes the flush happen
     /// now if it takes one, and waits at most the sync timeout for it (async mode: 5 s).
     pub fn when_safe(&self, end: PhysicalOffset, want: Want, done: impl FnOnce(Result<(), NotSafe>) + Send + 'static) {
-        if self.when_safe_in_time(end, want, done) {
+        if self.await_safe(end, want, done) == WaitsFor::Flush {
             self.flusher.wake();
         }
     }
 
-    /// True if it takes a flush, which is the caller's to begin.
-    pub(super) fn when_safe_in_time(
+    /// As [`Store::when_safe`], but begins no flush: that is the caller's, if one is waited for.
+    pub(super) fn await_safe(
         &self,
         end: PhysicalOffset,
         want: Want,
         done: impl FnOnce(Result<(), NotSafe>) + Send + 'static,
-    ) -> bool {
+    ) -> WaitsFor {
         if self.is_safe(end, want) {
             done(Ok(()));
-            return false;
+            return WaitsFor::Nothing;
         }
         self.flusher.when_flushed(end.0, Box::new(done));
-        true
+        WaitsFor::Flush
     }
 
     /// Continues the log with bytes of another broker's, at the same offset. For replication: nothing is stamped or
