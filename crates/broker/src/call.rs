@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 /// connections of the event loop wait meanwhile.
 const PARSED_LEN_MAX: usize = 4 * 1024 * 1024;
 
-/// One request.
+/// One request, without its [`Body`].
 pub(crate) struct Call<'a> {
     pub round: &'a Round<'a>,
     pub connection: &'a Connection,
@@ -37,23 +37,6 @@ impl<'a> Call<'a> {
         Ok(self.request.header()?)
     }
 
-    /// The body, which is parsed here. A request that was handed to a reader has left it behind.
-    pub(crate) fn text(&self) -> Result<&'a [u8], Refusal> {
-        match self.request.body.len() {
-            _ if self.effort == Effort::Full => Err(Refusal::system_error("the body of the request is gone")),
-            len if len > PARSED_LEN_MAX => {
-                Err(Refusal::system_error(format!("the body has {len} bytes, the limit is {PARSED_LEN_MAX}")))
-            }
-            _ => Ok(&self.request.body),
-        }
-    }
-
-    /// The body, which is JSON.
-    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
-        json::from_slice(self.text()?)
-            .map_err(|error| Refusal::system_error(format!("the body cannot be read: {error}")))
-    }
-
     /// For an answer that comes later.
     pub(crate) fn slot(&self) -> ReplySlot {
         self.connection.reply_slot(self.request)
@@ -74,5 +57,26 @@ impl<'a> Call<'a> {
                 Ok(Outcome::Deferred)
             }
         }
+    }
+}
+
+/// The body of a request.
+pub(crate) struct Body<'a>(pub &'a [u8]);
+
+impl<'a> Body<'a> {
+    /// To be parsed.
+    pub(crate) fn text(&self) -> Result<&'a [u8], Refusal> {
+        match self.0.len() {
+            len if len > PARSED_LEN_MAX => {
+                Err(Refusal::system_error(format!("the body has {len} bytes, the limit is {PARSED_LEN_MAX}")))
+            }
+            _ => Ok(self.0),
+        }
+    }
+
+    /// JSON.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        json::from_slice(self.text()?)
+            .map_err(|error| Refusal::system_error(format!("the body cannot be read: {error}")))
     }
 }

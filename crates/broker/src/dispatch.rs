@@ -10,7 +10,7 @@ use ferromq_remoting::{Connection, Outcome, Requests, Service};
 use ferromq_store::{Effort, Round, Store};
 
 use crate::acknowledge::{Acknowledgement, Acknowledgements, Promise};
-use crate::call::Call;
+use crate::call::{Body, Call};
 use crate::clients::Clients;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
@@ -85,20 +85,27 @@ pub enum Action {
 /// A line of the table.
 struct Line {
     touches: Touches,
-    handle: fn(&Dispatch, &Call<'_>) -> Result<Outcome, Refusal>,
-    /// It always reads what may be old, or much, or copies a whole table, and never is one of many: a reader does it.
-    at_length: bool,
+    handle: Handle,
     /// It may wait for messages: not on the fast port.
     waits: bool,
     /// It has no other effect than its answer: when a reader comes to it and there is nobody any more to take that, it need not be done.
     only_answers: bool,
 }
 
-impl Line {
-    fn at_length(self) -> Line {
-        Line { at_length: true, ..self }
-    }
+type Handler = fn(&Dispatch, &Call<'_>) -> Result<Outcome, Refusal>;
+type BodyHandler = fn(&Dispatch, &Call<'_>, Body<'_>) -> Result<Outcome, Refusal>;
 
+/// Who does a request, and with what. A reader is given none with a body: what waits for the disk takes little memory.
+enum Handle {
+    /// The connection's task; a reader, when it turns out to need time.
+    AtOnce(Handler),
+    /// The connection's task, with the body.
+    WithBody(BodyHandler),
+    /// A reader: it always reads what may be old, or much, or copies a whole table, and never is one of many.
+    AtLength(Handler),
+}
+
+impl Line {
     fn waits(self) -> Line {
         Line { waits: true, ..self }
     }
@@ -108,8 +115,16 @@ impl Line {
     }
 }
 
-fn line(touches: Touches, handle: fn(&Dispatch, &Call<'_>) -> Result<Outcome, Refusal>) -> Line {
-    Line { touches, handle, at_length: false, waits: false, only_answers: false }
+fn line(touches: Touches, handler: Handler) -> Line {
+    Line { touches, handle: Handle::AtOnce(handler), waits: false, only_answers: false }
+}
+
+fn with_body(touches: Touches, handler: BodyHandler) -> Line {
+    Line { touches, handle: Handle::WithBody(handler), waits: false, only_answers: false }
+}
+
+fn at_length(touches: Touches, handler: Handler) -> Line {
+    Line { touches, handle: Handle::AtLength(handler), waits: false, only_answers: false }
 }
 
 /// What a request with this code touches; `None` for one that the broker does not know.
@@ -123,14 +138,16 @@ fn find(code: RequestCode) -> Option<Line> {
     use Touches::{Broker, Client, Group, GroupInTopic, Topic};
     Some(match code {
         RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
-            line(Topic(Publish), |d, call| {
-                let sent = d.send.send(call.round, &call.origin, &call.header()?, &call.request.body)?;
+            with_body(Topic(Publish), |d, call, body| {
+                let sent = d.send.send(call.round, &call.origin, &call.header()?, body.0)?;
                 d.acknowledge(call, sent)
             })
         }
-        RequestCode::SEND_REPLY_MESSAGE | RequestCode::SEND_REPLY_MESSAGE_V2 => line(Topic(Publish), |d, call| {
-            call.answer(d.reply.reply(call.round, &call.origin, &call.header()?, &call.request.body)?)
-        }),
+        RequestCode::SEND_REPLY_MESSAGE | RequestCode::SEND_REPLY_MESSAGE_V2 => {
+            with_body(Topic(Publish), |d, call, body| {
+                call.answer(d.reply.reply(call.round, &call.origin, &call.header()?, body.0)?)
+            })
+        }
         RequestCode::RECALL_MESSAGE => line(Topic(Publish), |d, call| {
             let recalled = d.recall.recall(call.round, &call.origin, call.request.header())?;
             d.acknowledge(call, recalled)
@@ -143,8 +160,8 @@ fn find(code: RequestCode) -> Option<Line> {
         })
         .waits()
         .only_answers(),
-        RequestCode::HEART_BEAT => line(Client, |d, call| {
-            let (config, heartbeat) = (d.config.current(), call.json()?);
+        RequestCode::HEART_BEAT => with_body(Client, |d, call, body| {
+            let (config, heartbeat) = (d.config.current(), body.json()?);
             let (origin, connection) = (&call.origin, call.connection);
             call.reply(clients::heartbeat(&d.clients, &d.groups, &d.topics, &config, origin, connection, heartbeat)?)
         }),
@@ -152,7 +169,7 @@ fn find(code: RequestCode) -> Option<Line> {
             line(Client, |d, call| call.reply(clients::unregister(&d.clients, call.connection, &call.header()?)?))
         }
         RequestCode::CHECK_CLIENT_CONFIG => {
-            line(Client, |d, call| call.reply(clients::check_config(&d.config.current(), call.json()?)?))
+            with_body(Client, |d, call, body| call.reply(clients::check_config(&d.config.current(), body.json()?)?))
         }
         RequestCode::GET_CONSUMER_LIST_BY_GROUP => {
             line(Group(Consume), |d, call| call.reply(clients::consumer_ids(&d.clients, &call.header()?)?))
@@ -164,15 +181,17 @@ fn find(code: RequestCode) -> Option<Line> {
             line(Broker(Get), |d, call| call.reply(clients::producer_connections(&d.clients, &call.header()?)?))
         }
         RequestCode::GET_ALL_PRODUCER_INFO => {
-            line(Broker(Get), |d, call| call.reply(clients::producers(&d.clients))).at_length().only_answers()
+            at_length(Broker(Get), |d, call| call.reply(clients::producers(&d.clients))).only_answers()
         }
         RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => {
             line(Group(Get), |d, call| call.reply(clients::subscription(&d.clients, call.header()?)))
         }
         RequestCode::LOCK_BATCH_MQ => {
-            line(Client, |d, call| call.reply(locks::lock(&d.locks, call.origin.peer, call.json()?)))
+            with_body(Client, |d, call, body| call.reply(locks::lock(&d.locks, call.origin.peer, body.json()?)))
         }
-        RequestCode::UNLOCK_BATCH_MQ => line(Client, |d, call| call.reply(locks::unlock(&d.locks, &call.json()?))),
+        RequestCode::UNLOCK_BATCH_MQ => {
+            with_body(Client, |d, call, body| call.reply(locks::unlock(&d.locks, &body.json()?)))
+        }
         RequestCode::QUERY_CONSUMER_OFFSET => line(GroupInTopic(Consume), |d, call| {
             call.reply(offsets::query(&d.offsets, &d.topics, &d.store, &call.header()?, call.effort)?)
         })
@@ -181,15 +200,12 @@ fn find(code: RequestCode) -> Option<Line> {
             call.reply(offsets::update(&d.offsets, &d.topics, &d.groups, &call.header()?)?)
         }),
         RequestCode::SEARCH_OFFSET_BY_TIMESTAMP => {
-            line(Topic(Get), |d, call| call.reply(offsets::search(&d.store, &call.header()?)?))
-                .at_length()
-                .only_answers()
+            at_length(Topic(Get), |d, call| call.reply(offsets::search(&d.store, &call.header()?)?)).only_answers()
         }
         RequestCode::GET_MAX_OFFSET => line(Topic(Get), |d, call| call.reply(offsets::max(&d.store, &call.header()?)?)),
         RequestCode::GET_MIN_OFFSET => line(Topic(Get), |d, call| call.reply(offsets::min(&d.store, &call.header()?)?)),
         RequestCode::GET_EARLIEST_MSG_STORETIME => {
-            line(Topic(Get), |d, call| call.reply(offsets::earliest_store_time(&d.store, &call.header()?)?))
-                .at_length()
+            at_length(Topic(Get), |d, call| call.reply(offsets::earliest_store_time(&d.store, &call.header()?)?))
                 .only_answers()
         }
         RequestCode::CONSUMER_SEND_MSG_BACK => line(Group(Consume), |d, call| {
@@ -203,26 +219,22 @@ fn find(code: RequestCode) -> Option<Line> {
             })
         }
         RequestCode::RESUME_CHECK_HALF_MESSAGE => {
-            line(Topic(Update), |d, call| call.reply(d.transactions.resume_check(call.round, &call.header()?)?))
-                .at_length()
+            at_length(Topic(Update), |d, call| call.reply(d.transactions.resume_check(call.round, &call.header()?)?))
         }
-        RequestCode::QUERY_MESSAGE => line(Topic(Get), |d, call| {
+        RequestCode::QUERY_MESSAGE => at_length(Topic(Get), |d, call| {
             let unique = call.request.field(query::UNIQUE_KEY_QUERY);
             let unique = unique.is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
             call.reply(query::by_key(&d.config.current(), &d.store, &call.header()?, unique)?)
         })
-        .at_length()
         .only_answers(),
         RequestCode::VIEW_MESSAGE_BY_ID => {
-            line(Broker(Get), |d, call| call.reply(query::by_offset(&d.store, &call.header()?)?))
-                .at_length()
-                .only_answers()
+            at_length(Broker(Get), |d, call| call.reply(query::by_offset(&d.store, &call.header()?)?)).only_answers()
         }
         RequestCode::UPDATE_AND_CREATE_TOPIC => line(Topic(Update), |d, call| {
             call.answer(topics::update(&d.config.current(), &d.topics, &call.origin, call.header()?)?)
         }),
-        RequestCode::UPDATE_AND_CREATE_TOPIC_LIST => line(Topic(Update), |d, call| {
-            call.answer(topics::update_list(&d.config.current(), &d.topics, &call.origin, call.json()?)?)
+        RequestCode::UPDATE_AND_CREATE_TOPIC_LIST => with_body(Topic(Update), |d, call, body| {
+            call.answer(topics::update_list(&d.config.current(), &d.topics, &call.origin, body.json()?)?)
         }),
         RequestCode::DELETE_TOPIC_IN_BROKER => {
             line(Topic(Delete), |d, call| call.answer(topics::delete(d.deletion(), &call.origin, call.header()?)?))
@@ -237,7 +249,7 @@ fn find(code: RequestCode) -> Option<Line> {
             line(Broker(Delete), |d, call| call.reply(retention::delete_expired(&d.store, &call.origin)))
         }
         RequestCode::GET_ALL_TOPIC_CONFIG => {
-            line(Topic(List), |d, call| call.reply(topics::all(&d.topics))).at_length().only_answers()
+            at_length(Topic(List), |d, call| call.reply(topics::all(&d.topics))).only_answers()
         }
         RequestCode::GET_TOPIC_CONFIG => {
             line(Topic(Get), |d, call| call.reply(topics::one(&d.topics, &call.header()?)?))
@@ -245,14 +257,14 @@ fn find(code: RequestCode) -> Option<Line> {
         RequestCode::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => {
             line(Topic(List), |d, call| call.reply(topics::system(&d.config.current())))
         }
-        RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => {
-            line(Group(Update), |d, call| call.answer(groups::update(&d.groups, &call.origin, call.json()?)?))
-        }
-        RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => {
-            line(Group(Update), |d, call| call.answer(groups::update_list(&d.groups, &call.origin, call.json()?)?))
-        }
+        RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => with_body(Group(Update), |d, call, body| {
+            call.answer(groups::update(&d.groups, &call.origin, body.json()?)?)
+        }),
+        RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => with_body(Group(Update), |d, call, body| {
+            call.answer(groups::update_list(&d.groups, &call.origin, body.json()?)?)
+        }),
         RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => {
-            line(Group(List), |d, call| call.reply(groups::all(&d.groups))).at_length().only_answers()
+            at_length(Group(List), |d, call| call.reply(groups::all(&d.groups))).only_answers()
         }
         RequestCode::GET_SUBSCRIPTIONGROUP_CONFIG => {
             line(Group(Get), |d, call| call.reply(groups::one(&d.groups, &call.header()?)?))
@@ -263,25 +275,25 @@ fn find(code: RequestCode) -> Option<Line> {
         RequestCode::UPDATE_AND_GET_GROUP_FORBIDDEN => {
             line(GroupInTopic(Update), |d, call| call.answer(groups::forbidden(&d.groups, &call.header()?)?))
         }
-        RequestCode::UPDATE_BROKER_CONFIG => line(Broker(Update), |d, call| {
-            call.answer(config::update(&d.config, &d.topics, &d.store, &d.scrubbing, &call.origin, call.text()?)?)
+        RequestCode::UPDATE_BROKER_CONFIG => with_body(Broker(Update), |d, call, body| {
+            call.answer(config::update(&d.config, &d.topics, &d.store, &d.scrubbing, &call.origin, body.text()?)?)
         }),
         RequestCode::GET_BROKER_CONFIG => line(Broker(Get), |d, call| call.reply(config::listing(&d.config))),
         RequestCode::GET_BROKER_RUNTIME_INFO => {
-            line(Broker(Get), |d, call| call.reply(d.runtime.answer())).at_length().only_answers()
+            at_length(Broker(Get), |d, call| call.reply(d.runtime.answer())).only_answers()
         }
         RequestCode::GET_ALL_CONSUMER_OFFSET => {
-            line(Broker(Get), |d, call| call.reply(d.figures.consumer_offsets()?)).at_length().only_answers()
+            at_length(Broker(Get), |d, call| call.reply(d.figures.consumer_offsets()?)).only_answers()
         }
         RequestCode::GET_ALL_DELAY_OFFSET => line(Broker(Get), |d, call| call.reply(d.figures.delay_offsets()?)),
         RequestCode::GET_TOPIC_STATS_INFO => {
-            line(Topic(Get), |d, call| call.reply(d.figures.topic(&call.header()?)?)).at_length().only_answers()
+            at_length(Topic(Get), |d, call| call.reply(d.figures.topic(&call.header()?)?)).only_answers()
         }
         RequestCode::GET_CONSUME_STATS => {
-            line(Group(Get), |d, call| call.reply(d.figures.group(&call.header()?)?)).at_length().only_answers()
+            at_length(Group(Get), |d, call| call.reply(d.figures.group(&call.header()?)?)).only_answers()
         }
         RequestCode::GET_BROKER_CONSUME_STATS => {
-            line(Broker(Get), |d, call| call.reply(d.figures.all_groups(&call.header()?)?)).at_length().only_answers()
+            at_length(Broker(Get), |d, call| call.reply(d.figures.all_groups(&call.header()?)?)).only_answers()
         }
         RequestCode::QUERY_TOPIC_CONSUME_BY_WHO => {
             line(Topic(Get), |d, call| call.reply(d.figures.groups_of_topic(&call.header()?)?))
@@ -290,27 +302,24 @@ fn find(code: RequestCode) -> Option<Line> {
             line(Group(Get), |d, call| call.reply(d.figures.topics_of_group(&call.header()?)?))
         }
         RequestCode::QUERY_CONSUME_TIME_SPAN => {
-            line(GroupInTopic(Get), |d, call| call.reply(d.figures.time_span(&call.header()?)?))
-                .at_length()
-                .only_answers()
+            at_length(GroupInTopic(Get), |d, call| call.reply(d.figures.time_span(&call.header()?)?)).only_answers()
         }
         RequestCode::QUERY_CONSUME_QUEUE => {
-            line(Topic(Get), |d, call| call.reply(d.figures.queue_entries(&call.header()?)?)).at_length().only_answers()
+            at_length(Topic(Get), |d, call| call.reply(d.figures.queue_entries(&call.header()?)?)).only_answers()
         }
         RequestCode::VIEW_BROKER_STATS_DATA => {
             line(Broker(Get), |d, call| call.reply(d.figures.counter(&call.header()?)?))
         }
         RequestCode::INVOKE_BROKER_TO_RESET_OFFSET => {
-            line(GroupInTopic(Update), |d, call| call.answer(d.reset.reset(&call.origin, &call.header()?)?)).at_length()
+            at_length(GroupInTopic(Update), |d, call| call.answer(d.reset.reset(&call.origin, &call.header()?)?))
         }
         RequestCode::CLONE_GROUP_OFFSET => line(Group(Update), |d, call| call.answer(d.reset.clone(call.header()?)?)),
         RequestCode::GET_CONSUMER_RUNNING_INFO => {
             line(Group(Get), |d, call| call.answer(d.relay.running_info(&call.header()?, &call.request.fields)?))
         }
-        RequestCode::CONSUME_MESSAGE_DIRECTLY => line(GroupInTopic(Update), |d, call| {
+        RequestCode::CONSUME_MESSAGE_DIRECTLY => at_length(GroupInTopic(Update), |d, call| {
             call.answer(d.relay.consume_directly(&call.header()?, &call.request.fields)?)
-        })
-        .at_length(),
+        }),
         _ => return None,
     })
 }
@@ -339,44 +348,56 @@ impl Dispatch {
     }
 
     /// With [`Effort::Brief`] nothing has been done yet that would be done once more when the refusal says that it needs time; lines that
-    /// are at length come with [`Effort::Full`] only.
+    /// are at length come with [`Effort::Full`] only. Those with a body never need time.
     fn handle(
         self: &Arc<Self>,
         round: &Round<'_>,
         connection: &Connection,
-        request: Command,
+        mut request: Command,
         may_wait: bool,
     ) -> Outcome {
         let code = request.request_code();
         let Some(line) = find(code).filter(|line| may_wait || !line.waits) else {
             return Outcome::Reply(unsupported(code).into_reply());
         };
-        if line.at_length {
-            return self.hand_over(line, connection, request);
-        }
-        match (line.handle)(self, &Call::new(round, connection, &request, Effort::Brief)) {
-            Ok(outcome) => outcome,
-            Err(refusal) if refusal.needs_time => self.hand_over(line, connection, request),
-            Err(refusal) => Outcome::Reply(refusal.into_reply()),
-        }
+        // Only lines with a body get it: no other could rely on it.
+        let body = std::mem::take(&mut request.body);
+        let handled = match line.handle {
+            Handle::AtLength(handler) => return self.hand_over(handler, line.only_answers, connection, request),
+            Handle::AtOnce(handler) => {
+                let handled = handler(self, &Call::new(round, connection, &request, Effort::Brief));
+                if handled.as_ref().is_err_and(|refusal| refusal.needs_time) {
+                    return self.hand_over(handler, line.only_answers, connection, request);
+                }
+                handled
+            }
+            Handle::WithBody(handler) => {
+                handler(self, &Call::new(round, connection, &request, Effort::Brief), Body(&body))
+            }
+        };
+        handled.unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
     }
 
     /// Leaves a request to a thread that may wait for the disk.
-    fn hand_over(self: &Arc<Self>, line: Line, connection: &Connection, mut request: Command) -> Outcome {
-        // Lines that come here read no body: `Call::text` refuses.
-        request.body = Default::default();
+    fn hand_over(
+        self: &Arc<Self>,
+        handler: Handler,
+        only_answers: bool,
+        connection: &Connection,
+        mut request: Command,
+    ) -> Outcome {
         request.remark = None;
         request.fields = request.fields.into_owned();
         let len = request.fields.encoded_len();
         let (parts, from, slot) = (Arc::clone(self), connection.clone(), connection.reply_slot(&request));
         self.readers.submit(Peer::of(connection), len, move |room| {
-            if slot.is_closed() && line.only_answers {
+            if slot.is_closed() && only_answers {
                 return;
             }
             let round = parts.store.round();
             slot.answer(request.code, || {
                 let outcome = match room {
-                    Ok(()) => (line.handle)(&parts, &Call::new(&round, &from, &request, Effort::Full)),
+                    Ok(()) => handler(&parts, &Call::new(&round, &from, &request, Effort::Full)),
                     Err(busy) => Err(busy.into()),
                 };
                 outcome.unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
