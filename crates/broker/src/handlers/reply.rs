@@ -46,7 +46,7 @@ impl ReplyPath {
         body: &[u8],
     ) -> Result<Answer, Refusal> {
         let config = self.config.current();
-        let topic = self.send.admit(&config, origin, request)?;
+        let topic = self.send.find_or_create_topic(&config, origin, request)?;
         let queue = self.send.queue(request.queue_id, &topic)?;
         let properties = request.properties.as_deref().unwrap_or_default();
         let mut message_id = String::from("0");

@@ -76,7 +76,7 @@ impl SendPath {
         body: &[u8],
     ) -> Result<Promise<SendAnswer>, Refusal> {
         let config = self.parts.config.current();
-        let topic = self.admit(&config, origin, request)?;
+        let topic = self.find_or_create_topic(&config, origin, request)?;
         self.refuse_overload(&config, round)?;
         if body.is_empty() {
             return Err(Refusal::system_error("the message body is empty"));
@@ -85,8 +85,9 @@ impl SendPath {
         if request.batch { self.send_batch(&submission, topic) } else { self.send_single(&submission, topic) }
     }
 
-    /// The checks before anything is written; the topic is created here if it may be.
-    pub(super) fn admit(
+    /// The topic that is sent to, when it takes messages; an unknown one is created, if it may be. Before the message itself is looked at: one
+    /// that is refused then leaves a new topic behind. Java: AbstractSendMessageProcessor.msgCheck, likewise.
+    pub(super) fn find_or_create_topic(
         &self,
         config: &BrokerConfig,
         origin: &Origin,
