@@ -60,6 +60,9 @@ pub struct StoreConfig {
     pub queue_file_entries: u64,
     /// Most queue files mapped at a time; half of what the system allows a process (`vm.max_map_count`).
     pub queue_mappings_max: usize,
+    /// At a stop, more queues than this that are not on the disk yet are synced with all of their file system. Below it, what others have
+    /// written there is not waited for.
+    pub queue_syncs_max: usize,
     /// `messageIndexEnable`.
     pub index_enabled: bool,
     /// `maxHashSlotNum`.
@@ -163,6 +166,7 @@ impl Default for StoreConfig {
             segment_len: 1 << 30,
             queue_file_entries: 300_000,
             queue_mappings_max: mappings::share_of_system(),
+            queue_syncs_max: 300,
             index_enabled: true,
             index_slots: 5_000_000,
             index_entries: 20_000_000,

@@ -13,12 +13,14 @@ use ferromq_protocol::message::record::RECORD_LEN_MIN;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, sync_failed};
 use crate::error::OpenError;
 use crate::files::{self, SegmentPath, segment_name};
+use crate::inventory::ListedQueue;
 use crate::looking::{Look, ReadError};
 use crate::mappings::{Mappings, Segment};
 use crate::queue_file::{ENTRY_LEN, QueueEntry, QueueFile};
+use crate::stamps::{QueueStamps, Seen, Unstamped};
 
 /// A page of memory, in bytes.
 const PAGE: u64 = disk::PAGE as u64;
@@ -80,6 +82,14 @@ pub struct QueueRun {
     pub end: u64,
 }
 
+/// Entries that one sync of all files is to make durable, with those of other queues.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedFlush {
+    from: u64,
+    to: u64,
+    changes: u64,
+}
+
 #[derive(Debug)]
 pub struct ConsumeQueue {
     topic: Arc<str>,
@@ -117,8 +127,10 @@ pub struct ConsumeQueue {
     going: AtomicBool,
     /// Held while files are written out or removed, so that the two do not meet.
     flush_lock: Mutex<()>,
-    /// How often entries were taken back, or the queue was begun. Under the flush lock.
-    cuts: AtomicU64,
+    /// How often it was changed otherwise than at its end: entries were taken back or replaced, or the queue was begun. Under the flush lock.
+    changes: AtomicU64,
+    /// It is as it was listed, but for entries that came since, by a log that begins there.
+    listed_by: Option<u64>,
 }
 
 impl ConsumeQueue {
@@ -145,8 +157,54 @@ impl ConsumeQueue {
             trouble: Mutex::default(),
             going: AtomicBool::new(false),
             flush_lock: Mutex::new(()),
-            cuts: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            listed_by: None,
         }
+    }
+
+    /// A queue as it was listed by a log that begins at `log_min`, with its files as they were then. None is opened.
+    pub fn listed(
+        (listed, stamps): (&ListedQueue, &QueueStamps),
+        log_min: u64,
+        topic: Arc<str>,
+        dir: PathBuf,
+        file_entries: u64,
+        mappings: Arc<Mappings>,
+    ) -> ConsumeQueue {
+        let firsts = (0..).map(|file| stamps.first + file * file_entries);
+        let segment_of = |(first, stamp): (u64, _)| {
+            let path = dir.join(segment_name(first * ENTRY_LEN as u64));
+            Segment::seen_as(Seen::Listed(stamp), path, first, file_entries)
+        };
+        let files: Vec<_> = firsts.zip(stamps.files.iter().copied()).map(segment_of).collect();
+        files.iter().rev().skip(1).for_each(|full| full.set_full());
+        let QueueExtent { min, max, end } = listed.extent;
+        let queue = ConsumeQueue::new(topic, listed.id, dir, file_entries, mappings);
+        *queue.files.write() = files;
+        queue.min.store(min, Ordering::Release);
+        queue.min_physical.store(stamps.min_physical, Ordering::Release);
+        queue.max.store(max, Ordering::Release);
+        queue.next.store(max, Ordering::Release);
+        queue.flushed.store(max, Ordering::Release);
+        queue.end_physical.store(end, Ordering::Release);
+        ConsumeQueue { listed_by: Some(log_min), ..queue }
+    }
+
+    /// Whether it was taken from the list.
+    pub fn is_listed(&self) -> bool {
+        self.listed_by.is_some()
+    }
+
+    /// What its files are known by at the next start. At a stop, when all queues were written out and listed.
+    pub fn stamp(&self, disk: &dyn Disk) -> Result<QueueStamps, Unstamped> {
+        let is_on_disk = self.flushed.load(Ordering::Acquire) == self.max() && self.noted() == self.extent();
+        if !is_on_disk || self.standing.load(Ordering::Acquire) != LIVE || self.is_going() {
+            return Err(Unstamped::Unknown);
+        }
+        let (files, min_physical) = (self.files.read(), self.min_physical.load(Ordering::Acquire));
+        let Some(first) = files.first().map(|first| first.first()) else { return Err(Unstamped::Unknown) };
+        let files = files.iter().map(|file| file.stamp(disk)).collect::<Result<_, _>>()?;
+        Ok(QueueStamps { first, min_physical, files })
     }
 
     /// Opens the files of a queue, which follow one another. Its end is the first entry that is not there; files after it hold nothing
@@ -449,6 +507,7 @@ impl ConsumeQueue {
             if let Some(file) = self.file_of(offset)? {
                 file.put(offset, entry);
             }
+            self.changes.fetch_add(1, Ordering::AcqRel);
             self.min_physical.fetch_min(entry.physical.0, Ordering::AcqRel);
             self.flushed.fetch_min(offset, Ordering::AcqRel);
             return Ok(Put::Added);
@@ -473,6 +532,7 @@ impl ConsumeQueue {
             && let Some(file) = self.file_of(offset)?
         {
             file.put(offset, entry);
+            self.changes.fetch_add(1, Ordering::AcqRel);
             self.flushed.fetch_min(offset, Ordering::AcqRel);
         }
         Ok(())
@@ -492,7 +552,7 @@ impl ConsumeQueue {
     fn begin(&self, disk: &dyn Disk, offset: u64, entry: &QueueEntry) -> io::Result<Put> {
         // Not while a flush goes on, which would note how far it came over where the queue begins.
         let _flush = self.flush_lock.lock();
-        self.cuts.fetch_add(1, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::AcqRel);
         // First, so that nobody asks for the fillers.
         self.min.store(offset, Ordering::Release);
         self.min_physical.store(entry.physical.0, Ordering::Release);
@@ -559,7 +619,7 @@ impl ConsumeQueue {
         if offset >= max {
             return Ok(());
         }
-        self.cuts.fetch_add(1, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::AcqRel);
         self.max.store(offset, Ordering::Release);
         self.find_end_physical()?;
         self.flushed.fetch_min(offset, Ordering::AcqRel);
@@ -580,7 +640,7 @@ impl ConsumeQueue {
         for file in self.files.write().drain(..) {
             files::remove_file(disk, file.path())?;
         }
-        self.cuts.fetch_add(1, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::AcqRel);
         self.min.store(0, Ordering::Release);
         self.min_physical.store(0, Ordering::Release);
         self.max.store(0, Ordering::Release);
@@ -646,7 +706,7 @@ impl ConsumeQueue {
             return if files.is_empty() { Ok(()) } else { self.clear(disk) };
         };
         let _flush = self.flush_lock.lock();
-        self.cuts.fetch_add(1, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::AcqRel);
         self.max.store(end, Ordering::Release);
         self.next.store(end, Ordering::Release);
         self.flushed.store(end, Ordering::Release);
@@ -680,6 +740,9 @@ impl ConsumeQueue {
 
     /// Sets min to the first entry whose record is not before `log_min`, when a store opens. Java: correctMinOffset.
     pub fn correct_min(&self, log_min: u64) -> io::Result<()> {
+        if self.listed_by == Some(log_min) && self.changes.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
         let (first, max) = (self.first(), self.max());
         let gone = |offset: u64| -> io::Result<bool> {
             let entry = self.any_entry(offset)?;
@@ -705,7 +768,7 @@ impl ConsumeQueue {
     pub fn follow_log(&self, look: &Look<'_>, log_min: u64) -> io::Result<()> {
         while self.min_physical.load(Ordering::Acquire) < log_min {
             // In this order: what is put or taken back after these looks is not meant.
-            let (cuts, min, max) = (self.cuts.load(Ordering::Acquire), self.min(), self.max());
+            let (changes, min, max) = (self.changes.load(Ordering::Acquire), self.min(), self.max());
             if min >= max {
                 break;
             }
@@ -715,7 +778,7 @@ impl ConsumeQueue {
             if self.is_going() {
                 return Ok(());
             }
-            if self.cuts.load(Ordering::Acquire) == cuts {
+            if self.changes.load(Ordering::Acquire) == changes {
                 self.min.store(to, Ordering::Release);
                 // No open misses what goes now.
                 let mut noted = self.noted.lock();
@@ -792,6 +855,40 @@ impl ConsumeQueue {
             Err(_) if self.is_going() => Ok(true),
             flushed => flushed,
         }
+    }
+
+    /// What is waiting, if all of it is on the file system `device`, with the newest file's name.
+    pub fn begin_shared_flush(&self, device: u64) -> Option<SharedFlush> {
+        let _flush = self.flush_lock.lock();
+        let (from, to) = (self.flushed.load(Ordering::Acquire), self.max());
+        let last = self.files.read().last().cloned();
+        let is_there = self.waiting(from, to).chain(last).all(|file| file.device() == Some(device));
+        is_there.then(|| SharedFlush { from, to, changes: self.changes.load(Ordering::Acquire) })
+    }
+
+    /// All that was waiting then is on the disk. True when nothing is left.
+    pub fn end_shared_flush(&self, flush: SharedFlush) -> io::Result<bool> {
+        let _flush = self.flush_lock.lock();
+        let SharedFlush { from, to, changes } = flush;
+        if self.is_going() {
+            return Ok(true);
+        }
+        if (self.flushed.load(Ordering::Acquire), self.changes.load(Ordering::Acquire)) != (from, changes) {
+            return Ok(false);
+        }
+        for file in self.waiting(from, to) {
+            // One that has lost something stays mapped.
+            let check = file.mapped().map_or(Ok(()), |file| file.check());
+            check.map_err(|error| sync_failed(io::Error::other(error)))?;
+        }
+        self.flushed.store(to, Ordering::Release);
+        Ok(to == self.max())
+    }
+
+    /// The files with entries between two offsets.
+    fn waiting(&self, from: u64, to: u64) -> impl Iterator<Item = Arc<Segment>> + use<> {
+        let files = self.files.read().clone();
+        files.into_iter().filter(move |file| from < file.end() && file.first() < to)
     }
 
     fn flush_held(&self, disk: &dyn Disk, least_pages: u64) -> io::Result<bool> {

@@ -16,7 +16,7 @@ fn entry(physical: u64) -> QueueEntry {
 }
 
 fn queue_with(dir: &std::path::Path, per_file: u64) -> ConsumeQueue {
-    let (dir, mappings) = (dir.join("T/0"), Arc::new(Mappings::new(1)));
+    let (dir, mappings) = (dir.join("T/0"), Arc::new(Mappings::new(Arc::new(LocalDisk), 1)));
     let segments = files::named_files(&dir).unwrap().segments;
     ConsumeQueue::open("T".into(), QueueId(0), dir, segments, per_file, mappings).unwrap()
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use ferromq_protocol::message::Record;
@@ -61,6 +62,9 @@ type Place = (&'static str, u32, u64);
 const QUEUES: [(&str, u32); 7] = [("A", 0), ("A", 1), ("A", 2), ("B", 0), ("%RETRY%g", 0), ("C", 5), ("Gone", 0)];
 /// Two pages, so that a segment that is cut can be told from one of another setting.
 const SEGMENT_LEN: u64 = 8192;
+
+/// Queues that starts on damaged directories have taken from the list.
+static FROM_LIST: AtomicUsize = AtomicUsize::new(0);
 
 /// A directory and what was put into it.
 struct Known {
@@ -404,6 +408,7 @@ impl Audit<'_> {
     fn open_and_check(&self, log: &TraceLog) -> Result<Option<BTreeSet<Place>>, OpenError> {
         let (known, what) = (self.known, self.what);
         let store = Store::open(config(&known.site))?;
+        FROM_LIST.fetch_add(store.queues.all().iter().filter(|queue| queue.is_listed()).count(), Ordering::Relaxed);
         if self.has_strange_log() {
             // Nothing says that a part of the log is another broker's, if it is not the list that is whole.
             assert!(!self.is_listed() || !known.clean, "another broker's log is believed: {what}\n{}", log.text());
@@ -562,6 +567,7 @@ fn a_start_on_a_damaged_directory_repairs_and_says_so_or_refuses_and_says_why() 
         None => 0..of_env("FERROMQ_DAMAGE_CASES").unwrap_or(100),
     };
     let mut failed = Vec::new();
+    let is_one = seeds.end - seeds.start == 1;
     for seed in seeds {
         let (done, outcome) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -574,4 +580,5 @@ fn a_start_on_a_damaged_directory_repairs_and_says_so_or_refuses_and_says_why() 
         }
     }
     assert!(failed.is_empty(), "FERROMQ_DAMAGE_SEED is one of {failed:?}");
+    assert!(is_one || FROM_LIST.load(Ordering::Relaxed) > 0, "no start has taken a queue from the list");
 }

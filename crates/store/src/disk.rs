@@ -6,10 +6,12 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate, statvfs, syncfs};
 use rustix::io::Errno;
 
 use crate::mapping::Mapping;
@@ -32,6 +34,34 @@ impl<'a> MappedRange<'a> {
     pub(crate) fn new(path: &'a Path, map: &'a Mapping, range: Range<usize>) -> MappedRange<'a> {
         let from = range.start - range.start % PAGE;
         MappedRange { path, from, len: range.end - from, map, file: None }
+    }
+}
+
+/// The clock that dates changes of files goes in steps, of 10 ms at most (a kernel's timer, `CONFIG_HZ=100`; 1 to 4 ms are usual): two changes
+/// within one may have one time. Twice that, as the steps are counted by another clock than ours.
+pub const CLOCK_STEP: Duration = Duration::from_millis(20);
+
+/// Which file it is, and when it was changed last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileState {
+    pub device: u64,
+    pub inode: u64,
+    pub len: u64,
+    /// Its ctime in nanoseconds since 1970: whatever changes a byte of it, its length or its name moves that, and nobody can set it. What
+    /// is changed through a mapping moves it when a page is changed that was not since it was synced.
+    pub changed_ns: i64,
+    /// Whether a change that comes from now on moves it.
+    pub is_settled: bool,
+}
+
+impl FileState {
+    fn of(file: &std::fs::Metadata, now: SystemTime) -> FileState {
+        // Up to the year 2262; beyond it all are one, and none is settled.
+        let changed_ns = file.ctime().saturating_mul(1_000_000_000).saturating_add(file.ctime_nsec());
+        // A clock that was set back leaves files of the future, which may have any time again.
+        let now_ns = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let is_settled = u128::try_from(changed_ns).is_ok_and(|ns| ns + CLOCK_STEP.as_nanos() <= now_ns);
+        FileState { device: file.dev(), inode: file.ino(), len: file.len(), changed_ns, is_settled }
     }
 }
 
@@ -58,6 +88,21 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn sync_file(&self, path: &Path, file: &File) -> io::Result<()>;
     /// Makes entries of a directory durable. It has to be opened for that, which may fail and leave no harm.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes all durable that there is on the file system of `dir`, which was opened before any of it was written: data, lengths and names. Any
+    /// error but `Unsupported`, after which nothing was done, counts as one of the sync itself.
+    fn sync_file_system(&self, _dir: &Path, file: &File) -> io::Result<()> {
+        sync_file_system(file)
+    }
+    /// Of the file at a path.
+    fn state(&self, path: &Path) -> io::Result<FileState> {
+        let now = SystemTime::now();
+        Ok(FileState::of(&std::fs::metadata(path)?, now))
+    }
+    /// Of a file that was opened at a path.
+    fn state_of(&self, _path: &Path, file: &File) -> io::Result<FileState> {
+        let now = SystemTime::now();
+        Ok(FileState::of(&file.metadata()?, now))
+    }
     /// Whether a range of a mapped file is in memory, so that looking at it waits for nothing and cannot fail.
     fn is_resident(&self, range: &MappedRange<'_>) -> bool {
         range.is_resident()
@@ -171,6 +216,25 @@ pub(crate) fn naming(error: io::Error, path: &Path, len: u64) -> io::Error {
     io::Error::new(error.kind(), format!("{len} bytes for {}: {error}", path.display()))
 }
 
+fn sync_file_system(file: &File) -> io::Result<()> {
+    /// The first kernel that tells who syncs a file system of pages that could not be written.
+    const TELLS_SINCE: (u32, u32) = (5, 8);
+    static TELLS: LazyLock<bool> = LazyLock::new(|| {
+        let told = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+        told.and_then(|release| version_of(&release)).is_some_and(|version| version >= TELLS_SINCE)
+    });
+    if !*TELLS {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(syncfs(file)?)
+}
+
+/// The first two numbers of a kernel's.
+fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// Reserves a range. Where the filesystem cannot, a new file gets zeros: the bytes are there either way, so that a full
 /// disk is an error here and not a SIGBUS later.
 fn allocate(file: &File, range: Range<u64>) -> io::Result<()> {
@@ -267,6 +331,23 @@ mod tests {
         assert_eq!((bytes.len(), &bytes[20_000..20_004]), (70_000, &b"kept"[..]));
         assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 4);
         assert!(file.metadata().unwrap().blocks() >= before + (32 << 10) / 512, "the range has disk space");
+    }
+
+    #[test]
+    fn kernels_are_told_apart() {
+        assert!(version_of("5.7.19-generic") < Some((5, 8)) && version_of("5.8") == Some((5, 8)));
+        assert!(version_of("6.18.44-fc-v657") > Some((5, 10)) && version_of("x.y").is_none());
+    }
+
+    #[test]
+    fn a_file_is_settled_once_the_clock_has_gone_on() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let metadata = file.path().metadata().unwrap();
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(metadata.ctime() as u64, metadata.ctime_nsec() as u32);
+        let is_settled = |now| FileState::of(&metadata, now).is_settled;
+        assert!(!is_settled(changed) && !is_settled(changed + CLOCK_STEP - Duration::from_nanos(1)));
+        assert!(is_settled(changed + CLOCK_STEP));
+        assert!(!is_settled(changed - Duration::from_secs(3600)), "the clock was set back");
     }
 
     #[test]

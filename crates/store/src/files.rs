@@ -202,6 +202,20 @@ pub fn is_blank(path: &Path) -> Result<bool, OpenError> {
     Ok(head.iter().all(|byte| *byte == 0))
 }
 
+/// Longer is no list of ours: this one would be of millions of queues.
+const LIST_LEN_MAX: u64 = 1 << 30;
+
+/// All of a file that has a list; nothing of one that is too long.
+pub fn read_whole(disk: &dyn Disk, path: &Path, file: &std::fs::File) -> io::Result<Vec<u8>> {
+    let len = file.metadata()?.len();
+    if len > LIST_LEN_MAX {
+        return Ok(Vec::new());
+    }
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    disk.read(path, file, &mut bytes, 0)?;
+    Ok(bytes)
+}
+
 /// Replaces a file as a whole, durably.
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = path.with_extension("new");

@@ -18,7 +18,7 @@ use ferromq_protocol::message::Record;
 use parking_lot::Mutex;
 
 use crate::checkpoint::{Checkpoint, CheckpointContent};
-use crate::consume_queue::QueueExtent;
+use crate::consume_queue::{ConsumeQueue, QueueExtent};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::files;
@@ -26,6 +26,7 @@ use crate::index::IndexExtent;
 use crate::mapped_file::LogFile;
 use crate::projection::Projection;
 use crate::segments::{Segments, stated_len};
+use crate::stamps::FileStamp;
 
 const MAGIC: [u8; 8] = *b"FMQLIST1";
 /// Bytes of a segment by which it is known again: its first record up to the bodies' host. Two halves, so that a flipped bit is not
@@ -62,6 +63,8 @@ pub struct Inventory {
     path: PathBuf,
     id: u64,
     found: Listing,
+    /// By what its file is known, if it was believed.
+    found_as: Option<(u32, FileStamp)>,
     /// There must be a list, and there is none that can be read.
     lost: bool,
     /// Of the segments that have been looked at.
@@ -77,9 +80,6 @@ fn sum_of(list: &[u8]) -> u32 {
     list.last_chunk().map_or(0, |crc| u32::from_be_bytes(*crc))
 }
 
-/// Longer is no list: this one would be of millions of queues.
-const LIST_LEN_MAX: u64 = 1 << 30;
-
 /// Of nothing; no CRC.
 const NOT_WRITTEN: u64 = u64::MAX;
 
@@ -92,25 +92,27 @@ impl Inventory {
                 .map_err(OpenError::io("open", &path))?;
         }
         let named = checkpoint.inventory();
-        let bytes = match read(disk, &path) {
-            Ok(bytes) => Some(bytes),
+        let file = match read(disk, &path) {
+            Ok(found) => Some(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(OpenError::io("read", &path)(error)),
         };
-        let listing = bytes.as_deref().and_then(Listing::parse);
+        let listing = file.as_ref().and_then(|(bytes, _)| Listing::parse(bytes));
         let by_java = matches!(checkpoint.told(), CheckpointContent::Times);
         let of_another = listing.as_ref().zip(named).is_some_and(|(listing, id)| listing.id != id);
         if of_another && !by_java {
             tracing::error!(path = %path.display(), checkpoint = %checkpoint.path().display(), "one of these two is another store's: neither is believed");
             checkpoint.disbelieve();
         }
-        let must_be = named.is_some() || checkpoint.told() == CheckpointContent::Nothing || bytes.is_some();
+        let must_be = named.is_some() || checkpoint.told() == CheckpointContent::Nothing || file.is_some();
         let listing = listing.filter(|_| !of_another);
         let lost = listing.is_none() && must_be && !by_java;
         let id = named.or_else(|| listing.as_ref().map(|listing| listing.id)).unwrap_or_else(new_id);
-        let found = listing.filter(|_| !by_java).unwrap_or_default();
-        let written = AtomicU64::new(NOT_WRITTEN);
-        Ok(Inventory { path, id, found, lost, heads: Mutex::default(), written, failing: AtomicBool::new(false) })
+        let listing = listing.filter(|_| !by_java);
+        let found_as = listing.as_ref().and(file).map(|(bytes, stamp)| (sum_of(&bytes), stamp));
+        let found = listing.unwrap_or_default();
+        let (heads, written, failing) = (Mutex::default(), AtomicU64::new(NOT_WRITTEN), AtomicBool::new(false));
+        Ok(Inventory { path, id, found, found_as, lost, heads, written, failing })
     }
 
     pub fn path(&self) -> &Path {
@@ -119,6 +121,17 @@ impl Inventory {
 
     pub fn found(&self) -> &Listing {
         &self.found
+    }
+
+    /// The sum and the stamp of the file that was found, if it is believed.
+    pub fn found_as(&self) -> Option<(u32, FileStamp)> {
+        self.found_as
+    }
+
+    /// The same of the file that was written last, if one is there.
+    pub fn written_as(&self, disk: &dyn Disk) -> io::Result<Option<(u32, FileStamp)>> {
+        let sum = u32::try_from(self.written.load(Ordering::Acquire)).ok();
+        sum.map(|sum| Ok((sum, FileStamp::of(&disk.state(&self.path)?)))).transpose()
     }
 
     /// Whether there had to be a list, and is none that can be read: then any queue may be missing.
@@ -169,7 +182,7 @@ impl Inventory {
     }
 
     /// Writes the list of what is there, if it is another than before: `index` as it was before it was synced. All of it must be on the
-    /// disk. A list that cannot be written is removed, and the next start does without one.
+    /// disk. A list that cannot be written is removed, and the next start does without one. Gives the queues in the order of the list.
     pub fn save(
         &self,
         projection: &Projection,
@@ -177,16 +190,17 @@ impl Inventory {
         checkpoint: &Checkpoint,
         log_end: u64,
         index: Option<Vec<IndexExtent>>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Vec<Arc<ConsumeQueue>>> {
         let disk = &*projection.disk;
         let mut queues: Vec<_> =
             projection.queues.all().iter().filter(|queue| queue.noted().max > 0).cloned().collect();
         queues.sort_unstable_by(|a, b| (a.topic(), a.id()).cmp(&(b.topic(), b.id())));
-        let queues = queues.iter().map(|queue| (queue.topic(), queue.id(), queue.noted()));
+        let extents = queues.iter().map(|queue| (queue.topic(), queue.id(), queue.noted()));
         let heads = self.heads_of(disk, segments, log_end);
         // Until all queues have followed the log's beginning, some may list what went with it.
         let log_min = projection.queues.log_begins_at();
-        self.write(disk, checkpoint, &encode(self.id, log_min, log_end, queues, index.as_deref(), &heads))
+        self.write(disk, checkpoint, &encode(self.id, log_min, log_end, extents, index.as_deref(), &heads))?;
+        Ok(queues)
     }
 
     /// Nothing is listed any more: the log is about to become shorter.
@@ -247,16 +261,10 @@ fn new_id() -> u64 {
     (std::hash::RandomState::new().build_hasher().finish() >> 1).max(1)
 }
 
-fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<(Vec<u8>, FileStamp)> {
     let file = File::open(path)?;
-    let len = file.metadata()?.len();
-    if len > LIST_LEN_MAX {
-        // No list of ours.
-        return Ok(Vec::new());
-    }
-    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
-    disk.read(path, &file, &mut bytes, 0)?;
-    Ok(bytes)
+    let stamp = FileStamp::of(&disk.state_of(path, &file)?);
+    Ok((files::read_whole(disk, path, &file)?, stamp))
 }
 
 /// The first bytes of a segment; `None` where nothing was written yet.
@@ -356,14 +364,17 @@ impl Listing {
             let len = u16::from_be_bytes(*left.take::<2>()?);
             let (topic, rest) = left.0.split_at_checked(len.into())?;
             left.0 = rest;
-            listing.queues.push(ListedQueue { topic: std::str::from_utf8(topic).ok()?.into(), id, extent });
+            let topic = std::str::from_utf8(topic).ok()?;
+            let before = listing.queues.last().map(|before| &before.topic).filter(|before| &***before == topic);
+            let topic = before.map_or_else(|| topic.into(), Arc::clone);
+            listing.queues.push(ListedQueue { topic, id, extent });
         }
         Some(listing)
     }
 }
 
 /// What is not read yet.
-struct Remainder<'a>(&'a [u8]);
+pub struct Remainder<'a>(pub &'a [u8]);
 
 impl<'a> Remainder<'a> {
     fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
@@ -372,11 +383,11 @@ impl<'a> Remainder<'a> {
         Some(taken)
     }
 
-    fn long(&mut self) -> Option<u64> {
+    pub fn long(&mut self) -> Option<u64> {
         self.take().map(|bytes| u64::from_be_bytes(*bytes))
     }
 
-    fn word(&mut self) -> Option<u32> {
+    pub fn word(&mut self) -> Option<u32> {
         self.take().map(|bytes| u32::from_be_bytes(*bytes))
     }
 }

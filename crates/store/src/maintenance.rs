@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::checkpoint::Checkpoint;
+use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, is_failed_sync};
 use crate::dispatch::Dispatcher;
 use crate::files;
@@ -92,6 +93,11 @@ impl Maintenance {
 
     /// Writes out everything that is dispatched, and notes so in the checkpoint (not yet saved).
     pub fn flush_all(&self) -> io::Result<()> {
+        self.flush_and_list().map(drop)
+    }
+
+    /// [`Maintenance::flush_all`], and the queues that are in the inventory then, in its order.
+    pub fn flush_and_list(&self) -> io::Result<Vec<Arc<ConsumeQueue>>> {
         let _one = self.writing_out.lock();
         // First: what is dispatched from here on may or may not be included. All at one moment: what the list says of queues and index
         // must not be ahead of where an open goes on.
@@ -111,12 +117,12 @@ impl Maintenance {
             index.sync(&*self.disk)?;
         }
         // What the checkpoint says is there is listed before.
-        self.inventory.save(&self.projection, &self.segments, &self.checkpoint, dispatched, extents)?;
+        let listed = self.inventory.save(&self.projection, &self.segments, &self.checkpoint, dispatched, extents)?;
         self.checkpoint.queues_are_durable(dispatched, Some(timestamp));
         if self.projection.index.is_some() {
             self.checkpoint.index_is_durable(dispatched, Some(timestamp));
         }
-        Ok(())
+        Ok(listed)
     }
 
     /// Who stops the store waits for what is being written out.

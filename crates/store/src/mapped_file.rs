@@ -32,7 +32,7 @@ use parking_lot::Mutex;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use crate::disk::{Disk, MappedRange, PAGE, naming, sync_failed};
+use crate::disk::{Disk, FileState, MappedRange, PAGE, naming, sync_failed};
 use crate::looking::{Growth, Look, MappedFile, ReadError, SeenBlocks};
 use crate::mapping::Mapping;
 use crate::staged::Staged;
@@ -598,13 +598,27 @@ impl WordFile {
     /// Makes a file of `len` zeroed bytes of which none is allocated: see [`WordFile::allocate`]. It is durable after a
     /// [`WordFile::sync`] and one of its directory.
     pub fn create_empty(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<WordFile> {
-        let file = disk.create(&path, 0)?;
-        or_gone(disk, file.set_len(len).and_then(|()| WordFile::map(&file, path.clone())), &path)
+        WordFile::create_known(disk, path, len).map(|(words, _)| words)
     }
 
     pub fn open(path: PathBuf) -> io::Result<WordFile> {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         WordFile::map(&file, path)
+    }
+
+    /// [`WordFile::create_empty`], and which file that is.
+    pub fn create_known(disk: &dyn Disk, path: PathBuf, len: u64) -> io::Result<(WordFile, FileState)> {
+        let file = disk.create(&path, 0)?;
+        let made = file.set_len(len).and_then(|()| WordFile::map(&file, path.clone()));
+        let known = made.and_then(|words| Ok((words, disk.state_of(&path, &file)?)));
+        or_gone(disk, known, &path)
+    }
+
+    /// [`WordFile::open`], and which file that is.
+    pub fn open_known(disk: &dyn Disk, path: PathBuf) -> io::Result<(WordFile, FileState)> {
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let state = disk.state_of(&path, &file)?;
+        Ok((WordFile::map(&file, path)?, state))
     }
 
     fn map(file: &File, path: PathBuf) -> io::Result<WordFile> {

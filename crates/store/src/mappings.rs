@@ -13,9 +13,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, FileState};
 use crate::mapped_file::WordFile;
 use crate::queue_file::{ENTRY_LEN, QueueFile};
+use crate::stamps::{FileStamp, Seen, Unstamped};
 
 /// What the kernel gives a process where it does not say.
 const KERNEL_DEFAULT: usize = 65_530;
@@ -35,6 +36,7 @@ pub fn share_of_system() -> usize {
 /// The files that are mapped, of all queues.
 #[derive(Debug)]
 pub struct Mappings {
+    disk: Arc<dyn Disk>,
     max: usize,
     /// Those asked for longest ago first, roughly: see [`Segment::used`].
     mapped: Mutex<VecDeque<Weak<Segment>>>,
@@ -42,18 +44,22 @@ pub struct Mappings {
 
 impl Mappings {
     /// At most `max` at a time, but for those that somebody is reading through.
-    pub fn new(max: usize) -> Mappings {
-        Mappings { max: max.max(1), mapped: Mutex::default() }
+    pub fn new(disk: Arc<dyn Disk>, max: usize) -> Mappings {
+        Mappings { disk, max: max.max(1), mapped: Mutex::default() }
     }
 
     /// Makes a mapping, after making room for it.
-    fn map(&self, segment: &Arc<Segment>, map: impl Fn() -> io::Result<WordFile>) -> io::Result<Arc<QueueFile>> {
+    fn map(
+        &self,
+        segment: &Arc<Segment>,
+        map: impl Fn() -> io::Result<(WordFile, FileState)>,
+    ) -> io::Result<Arc<QueueFile>> {
         self.shrink_below(self.max);
-        let mut place = segment.file.write();
-        if let Some(file) = &*place {
+        let mut place = segment.place.write();
+        if let Some(file) = &place.file {
             return Ok(Arc::clone(file));
         }
-        let words = match map() {
+        let (words, state) = match map() {
             // Others have mappings too.
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
                 let half = self.mapped.lock().len() / 2;
@@ -68,8 +74,9 @@ impl Mappings {
         if segment.full.load(Ordering::Acquire) {
             words.expect_reads();
         }
+        place.seen.note(&segment.path, &state);
         let file = Arc::new(QueueFile::new(words, segment.first));
-        *place = Some(Arc::clone(&file));
+        place.file = Some(Arc::clone(&file));
         drop(place);
         self.mapped.lock().push_back(Arc::downgrade(segment));
         Ok(file)
@@ -123,18 +130,43 @@ pub struct Segment {
     full: AtomicBool,
     /// Asked for since somebody looked for what to unmap.
     used: AtomicBool,
-    file: RwLock<Option<Arc<QueueFile>>>,
+    place: RwLock<Place>,
+}
+
+/// What stands at a path.
+#[derive(Debug, Default)]
+struct Place {
+    file: Option<Arc<QueueFile>>,
+    /// Which file was there whenever it was mapped.
+    seen: Seen,
 }
 
 impl Segment {
     fn has_loss(&self) -> bool {
-        self.file.read().as_ref().is_some_and(|file| file.check().is_err())
+        self.place.read().file.as_ref().is_some_and(|file| file.check().is_err())
     }
 
     /// A file that exists, of the right length. It is not mapped yet.
     pub fn of(path: PathBuf, first: u64, entries: u64) -> Arc<Segment> {
+        Segment::seen_as(Seen::default(), path, first, entries)
+    }
+
+    /// [`Segment::of`] for one that is known already.
+    pub fn seen_as(seen: Seen, path: PathBuf, first: u64, entries: u64) -> Arc<Segment> {
         let (full, used) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Segment { path, first, entries, full, used, file: RwLock::default() })
+        Arc::new(Segment { path, first, entries, full, used, place: RwLock::new(Place { file: None, seen }) })
+    }
+
+    /// What it is known by at the next start: see [`Seen::stamp`]. All that was put into it is on the disk, and nothing more is.
+    pub fn stamp(&self, disk: &dyn Disk) -> Result<FileStamp, Unstamped> {
+        let place = self.place.read();
+        let is_changed = place.file.as_ref().is_some_and(|file| file.is_changed());
+        place.seen.stamp(disk, &self.path, self.entries * ENTRY_LEN as u64, is_changed)
+    }
+
+    /// The file system that it was found on; `None` before it was mapped.
+    pub fn device(&self) -> Option<u64> {
+        self.place.read().seen.device()
     }
 
     /// Makes the file.
@@ -147,7 +179,7 @@ impl Segment {
     ) -> io::Result<Arc<Segment>> {
         let segment = Segment::of(path, first, entries);
         let len = entries * ENTRY_LEN as u64;
-        mappings.map(&segment, || WordFile::create_empty(disk, segment.path.clone(), len))?;
+        mappings.map(&segment, || WordFile::create_known(disk, segment.path.clone(), len))?;
         Ok(segment)
     }
 
@@ -169,7 +201,7 @@ impl Segment {
         if let Some(file) = self.mapped() {
             return Ok(Arc::clone(&file));
         }
-        mappings.map(self, || WordFile::open(self.path.clone()))
+        mappings.map(self, || WordFile::open_known(&*mappings.disk, self.path.clone()))
     }
 
     /// [`Segment::file`] for a moment, if it is mapped; waits for nobody.
@@ -178,20 +210,25 @@ impl Segment {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
-        RwLockReadGuard::try_map(self.file.try_read()?, Option::as_ref).ok()
+        RwLockReadGuard::try_map(self.place.try_read()?, |place| place.file.as_ref()).ok()
     }
 
     /// Nothing more is added: from now on it is only read, mostly from front to back.
     pub fn set_full(&self) {
         self.full.store(true, Ordering::Release);
-        if let Some(file) = &*self.file.read() {
+        if let Some(file) = &self.place.read().file {
             file.expect_reads();
         }
     }
 
     /// What is mapped of it, to be let go of. `None` when somebody is about to use it. Who holds the file already keeps it.
     fn take_file(&self) -> Option<Option<Arc<QueueFile>>> {
-        Some(self.file.try_write()?.take())
+        let mut place = self.place.try_write()?;
+        let file = place.file.take();
+        if file.as_ref().is_some_and(|file| file.is_changed()) {
+            place.seen.set_changed();
+        }
+        Some(file)
     }
 }
 
@@ -211,7 +248,7 @@ mod tests {
     fn what_is_used_least_is_unmapped() {
         const MAX: usize = 8;
         let dir = tempfile::tempdir().unwrap();
-        let mappings = Mappings::new(MAX);
+        let mappings = Mappings::new(Arc::new(LocalDisk), MAX);
         let entry = |n: u64| QueueEntry { physical: PhysicalOffset(n), len: 100, tags_code: 7 };
         let segments: Vec<_> = (0..50)
             .map(|n| {
@@ -242,6 +279,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q");
         std::fs::write(&path, [0; 60]).unwrap();
-        assert!(Segment::of(path, 0, 4).file(&Mappings::new(4)).is_err());
+        assert!(Segment::of(path, 0, 4).file(&Mappings::new(Arc::new(LocalDisk), 4)).is_err());
     }
 }

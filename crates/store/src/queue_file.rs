@@ -4,7 +4,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ferromq_protocol::PhysicalOffset;
 
@@ -83,13 +83,28 @@ pub struct QueueFile {
     first: u64,
     /// Bytes that have disk space. Changed by dispatch and recovery only.
     allocated: AtomicUsize,
+    /// Since it was mapped.
+    changed: AtomicBool,
     growth: Growth,
 }
 
 impl QueueFile {
     /// Of a file opened nothing is known to be allocated.
     pub fn new(words: WordFile, first: u64) -> QueueFile {
-        QueueFile { words, first, allocated: AtomicUsize::new(0), growth: Growth::default() }
+        let (allocated, changed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        QueueFile { words, first, allocated, changed, growth: Growth::default() }
+    }
+
+    /// Whether anything was changed in it since it was mapped, or tried to.
+    pub fn is_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+
+    fn set_changed(&self) {
+        // Looked at first: one that is written to all the time need be told so once.
+        if !self.changed.load(Ordering::Relaxed) {
+            self.changed.store(true, Ordering::Release);
+        }
     }
 
     /// Takes disk space for the entry at `offset`, if it has none.
@@ -99,6 +114,7 @@ impl QueueFile {
             return Ok(());
         }
         let to = end.next_multiple_of(ALLOCATED_STEP).min(self.words.len());
+        self.set_changed();
         self.words.allocate(disk, from - from % ALLOCATED_STEP..to)?;
         self.allocated.store(to, Ordering::Relaxed);
         Ok(())
@@ -161,6 +177,7 @@ impl QueueFile {
     }
 
     pub fn put(&self, offset: u64, entry: &QueueEntry) {
+        self.set_changed();
         let at = self.at(offset);
         self.words.put_long(at, entry.physical.0);
         self.words.put_word(at + 8, entry.len);
@@ -173,6 +190,7 @@ impl QueueFile {
 
     /// Removes, durably, whatever is in the file from `offset` on.
     pub fn zero_from(&self, disk: &dyn Disk, offset: u64) -> io::Result<()> {
+        self.set_changed();
         self.words.zero_behind(disk, self.at(offset))
     }
 

@@ -1,5 +1,6 @@
 //! The table of consume queues.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,21 +10,26 @@ use ferromq_protocol::QueueId;
 use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
 
+use crate::config::StoreConfig;
 use crate::consume_queue::ConsumeQueue;
-use crate::disk::{Disk, is_failed_sync};
+use crate::disk::{Disk, is_failed_sync, sync_failed};
 use crate::error::OpenError;
 use crate::files::{self, SegmentNames, SegmentPath};
 use crate::graves::GRAVES;
-use crate::interrupt::Interrupt;
 use crate::mappings::Mappings;
 use crate::queue_file::ENTRY_LEN;
 use crate::several::{for_all, one_by_one};
+use crate::stamps::Stamped;
 
 /// Every queue of every topic. A queue is made by the first append to it, or found on the disk.
 #[derive(Debug)]
 pub struct Queues {
     dir: PathBuf,
+    /// By which all of its file system is synced: it tells of what could not be written since it was opened.
+    file_system: FileSystem,
     file_entries: u64,
+    /// At a stop, more queues than this are synced with all of the file system.
+    single_syncs_max: usize,
     mappings: Arc<Mappings>,
     /// Per topic, ordered by id.
     table: RwLock<HashMap<Arc<str>, Vec<Arc<ConsumeQueue>>>>,
@@ -37,17 +43,24 @@ pub struct Queues {
     log_begins_at: AtomicU64,
 }
 
+#[derive(Debug)]
+struct FileSystem {
+    dir: File,
+    device: u64,
+}
+
 impl Queues {
-    /// Opens what is on the disk. What does not fit, files that are missing between others included, is found out and touched by
-    /// nobody: see [`Queues::unfit`].
-    pub fn open(
-        dir: PathBuf,
-        file_entries: u64,
-        mappings_max: usize,
-        interrupt: &Interrupt,
-    ) -> Result<Queues, OpenError> {
-        let file_len = file_entries * ENTRY_LEN as u64;
-        let mappings = Arc::new(Mappings::new(mappings_max));
+    /// Opens what is on the disk, but for queues that are `stamped` and as they were. What does not fit, files that are missing between
+    /// others included, is found out and touched by nobody: see [`Queues::unfit`].
+    pub fn open(config: &StoreConfig, stamped: Option<&Stamped<'_>>) -> Result<Queues, OpenError> {
+        let (dir, interrupt, disk) = (config.queues_path(), &config.interrupt, &*config.disk);
+        let (file_entries, file_len) = (config.queue_file_entries, config.queue_file_len());
+        let mappings = Arc::new(Mappings::new(Arc::clone(&config.disk), config.queue_mappings_max));
+        let opened = File::open(&dir).and_then(|dir_file| {
+            let device = disk.state_of(&dir, &dir_file)?.device;
+            Ok(FileSystem { dir: dir_file, device })
+        });
+        let file_system = opened.map_err(OpenError::io("open", &dir))?;
         let unless_stopped = || interrupt.check().map_err(|_| OpenError::Interrupted);
         let mut unfit = Unfit::default();
         let (files, topic_dirs) = files::list_all(&dir)?;
@@ -63,26 +76,42 @@ impl Queues {
         }
         let found = for_all(queue_dirs, |(topic, id, dir)| -> Result<_, OpenError> {
             unless_stopped()?;
+            if let Some(stamped) = stamped
+                && let Some(listed) = stamped.find(disk, &topic, id, &dir)
+            {
+                let (log_min, mappings) = (stamped.log_min(), Arc::clone(&mappings));
+                let queue = ConsumeQueue::listed(listed, log_min, Arc::clone(&topic), dir, file_entries, mappings);
+                return Ok((topic, Found::Listed(queue)));
+            }
             let files = files::named_files(&dir)?;
-            Ok((topic, id, dir, files))
+            Ok((topic, Found::Files(id, dir, files)))
         });
         let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
-        check_setting(|| found.iter().flat_map(|(.., files)| &files.segments), file_len)?;
-        let opened = for_all(found, |(topic, id, dir, files)| -> Result<_, OpenError> {
+        check_setting(|| found.iter().flat_map(|(_, found)| found.segments()), file_len)?;
+        let opened = for_all(found, |(topic, found)| -> Result<_, OpenError> {
             unless_stopped()?;
             let mut unfit = Unfit::default();
+            let (id, dir, files) = match found {
+                Found::Listed(queue) => return Ok((topic, queue, unfit)),
+                Found::Files(id, dir, files) => (id, dir, files),
+            };
             let segments = fitting(files, file_len, &mut unfit)?;
             let queue = ConsumeQueue::open(Arc::clone(&topic), id, dir, segments, file_entries, Arc::clone(&mappings))?;
             Ok((topic, queue, unfit))
         });
+        let (mut all, mut from_list) = (0, 0);
         for opened in opened {
             let (topic, queue, of_queue) = opened?;
+            (all, from_list) = (all + 1, from_list + usize::from(queue.is_listed()));
             unfit.files.extend(of_queue.files);
             table.entry(topic).or_default().push(Arc::new(queue));
         }
+        tracing::info!(queues = all, from_list, "queues found");
         Ok(Queues {
             dir,
+            file_system,
             file_entries,
+            single_syncs_max: config.queue_syncs_max,
             mappings,
             table: RwLock::new(table),
             unfit: Mutex::new(unfit),
@@ -190,8 +219,63 @@ impl Queues {
 
     /// Writes out what [`ConsumeQueue::flush`] says, of `dirty` queues, and makes the names of new files durable. What fails is
     /// tried again the next time, and keeps no other queue from the disk. One by one, as long as nobody is `hurried`: others wait for
-    /// the disk too.
+    /// the disk too. Many that are left then, with one sync of their file system.
     pub fn write_out(
+        &self,
+        disk: &dyn Disk,
+        least_pages: u64,
+        dirty: Vec<Arc<ConsumeQueue>>,
+        hurried: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
+        let (mut dirty, mut failed) = (dirty.into_iter(), FirstError::default());
+        while dirty.len() > self.single_syncs_max && !hurried() {
+            let next = dirty.by_ref().take(self.single_syncs_max.max(1)).collect();
+            failed.note(self.write_out_singly(disk, least_pages, next, hurried));
+        }
+        let mut left: Vec<_> = dirty.collect();
+        if left.len() > self.single_syncs_max {
+            left = self.write_out_together(disk, left)?;
+        }
+        failed.note(self.write_out_singly(disk, least_pages, left, hurried));
+        failed.result()
+    }
+
+    /// One sync for all of them. Gives those for which it was none.
+    fn write_out_together(&self, disk: &dyn Disk, dirty: Vec<Arc<ConsumeQueue>>) -> io::Result<Vec<Arc<ConsumeQueue>>> {
+        let begun: Vec<_> = dirty
+            .into_iter()
+            .map(|queue| (queue.take_new_files(), queue.begin_shared_flush(self.file_system.device), queue))
+            .collect();
+        let synced = match disk.sync_file_system(&self.dir, &self.file_system.dir) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+            synced => synced.map(|()| true).map_err(sync_failed),
+        };
+        let mut failed = FirstError::default();
+        let mut left = Vec::new();
+        for (new_files, flush, queue) in begun {
+            let flushed = match (&synced, flush) {
+                (Ok(true), Some(flush)) => queue.end_shared_flush(flush),
+                _ => {
+                    if new_files {
+                        queue.note_new_files();
+                    }
+                    Ok(false)
+                }
+            };
+            if !matches!(flushed, Ok(true)) {
+                left.push(queue);
+            }
+            failed.note(flushed.map(drop));
+        }
+        failed.note(synced.map(drop));
+        let failed = failed.result();
+        if failed.is_err() {
+            left.iter().for_each(|queue| self.mark_dirty(queue));
+        }
+        failed.map(|()| left)
+    }
+
+    fn write_out_singly(
         &self,
         disk: &dyn Disk,
         least_pages: u64,
@@ -236,6 +320,18 @@ impl Queues {
             }
         }
         failed
+    }
+}
+
+/// A queue as it was found on the disk.
+enum Found {
+    Listed(ConsumeQueue),
+    Files(QueueId, PathBuf, SegmentNames),
+}
+
+impl Found {
+    fn segments(&self) -> &[SegmentPath] {
+        if let Found::Files(_, _, files) = self { &files.segments } else { &[] }
     }
 }
 
@@ -357,7 +453,10 @@ mod tests {
     #[test]
     fn queues_are_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Queues::open(dir.path().to_owned(), 4, 1, &Interrupt::default());
+        let queues_dir = dir.path().join("consumequeue");
+        std::fs::create_dir(&queues_dir).unwrap();
+        let config = StoreConfig { queue_file_entries: 4, queue_mappings_max: 1, ..StoreConfig::at(dir.path()) };
+        let open = || Queues::open(&config, None);
         let queues = open().unwrap();
         assert!(queues.find("T", QueueId(3)).is_none());
         let three = queues.find_or_make("T", QueueId(3));
@@ -371,8 +470,8 @@ mod tests {
         }
         assert_eq!(queues.take_topic("T").len(), 2);
         assert_eq!(queues.count(), 0);
-        std::fs::create_dir_all(dir.path().join("%RETRY%g/0")).unwrap();
-        std::fs::create_dir_all(dir.path().join("%RETRY%g/strange")).unwrap();
+        std::fs::create_dir_all(queues_dir.join("%RETRY%g/0")).unwrap();
+        std::fs::create_dir_all(queues_dir.join("%RETRY%g/strange")).unwrap();
         let again = open().unwrap();
         assert_eq!((again.count(), &*again.topics()[0]), (1, "%RETRY%g"));
     }

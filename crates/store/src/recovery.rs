@@ -251,9 +251,9 @@ fn write_again(segments: &Segments, disk: &dyn Disk, range: Range<u64>, interrup
 }
 
 /// Whether the log goes on behind what an orderly stop has left: somebody has removed `abort`.
-pub fn goes_on_behind(segments: &Segments, projection: &Projection, checkpoint: &Checkpoint) -> io::Result<bool> {
+pub fn goes_on_behind(segments: &Segments, disk: &dyn Disk, checkpoint: &Checkpoint) -> io::Result<bool> {
     let Some(found) = checkpoint.found() else { return Ok(false) };
-    let goes_on = record_bytes(&segments.all(), projection, found.queues)?.is_some();
+    let goes_on = record_bytes(&segments.all(), disk, found.queues)?.is_some();
     if goes_on {
         tracing::warn!(
             from = found.queues,
@@ -281,11 +281,12 @@ fn must_be_rebuilt(files: &[Arc<LogFile>], projection: &Projection, inventory: &
         tracing::warn!("files of queues cannot be used: the whole log is read to make them again");
         return Ok(true);
     }
-    // The end of a queue is in the inventory; of the files before it each must at least begin with what belongs there.
-    for queue in projection.queues.all() {
+    // The end of a queue is in the inventory; of the files before it each must at least begin with what belongs there, unless all are what
+    // they were.
+    for queue in projection.queues.all().iter().filter(|queue| !queue.is_listed()) {
         for offset in queue.full_files() {
             if let Some(entry) = queue.entry(offset)?
-                && !belongs(files, projection, &queue, offset, &entry)
+                && !belongs(files, projection, queue, offset, &entry)
             {
                 tracing::error!(topic = queue.topic(), queue = %queue.id(), offset, "a file of a queue is damaged or another queue's: the whole log is read to make it again");
                 return Ok(true);
@@ -302,7 +303,7 @@ fn ends_of_queues(files: &[Arc<LogFile>], projection: &Projection) -> io::Result
     let ends = for_all(projection.queues.all(), |queue| -> io::Result<_> {
         let Some((last, entry)) = queue.last_whole()? else { return Ok(None) };
         let counts = belongs(files, projection, &queue, last, &entry)
-            || record_bytes(files, projection, entry.physical.0)?.is_none();
+            || record_bytes(files, &*projection.disk, entry.physical.0)?.is_none();
         let extent = QueueExtent { min: queue.min(), max: last + 1, end: entry.end() };
         Ok(counts.then(|| ListedQueue { topic: queue.topic().into(), id: queue.id(), extent }))
     });
@@ -353,7 +354,7 @@ fn belongs(
         })
     };
     // What the disk does not give says nothing against the entry.
-    let record = || record_bytes(files, projection, entry.physical.0);
+    let record = || record_bytes(files, &*projection.disk, entry.physical.0);
     gone || entry.is_filler() || record().map_or(true, |bytes| bytes.is_some_and(|bytes| is_this(&bytes)))
 }
 
@@ -438,7 +439,7 @@ fn start_after_crash(
     // Queues that are all empty were lost, or never written: the checkpoint's word about them is void.
     let lost = projection.queues.all().iter().all(|queue| queue.max() == 0);
     let queues = if lost { log_min } else { known.queues };
-    let record_at = |at: u64| record_bytes(files, projection, at).ok().flatten();
+    let record_at = |at: u64| record_bytes(files, &*projection.disk, at).ok().flatten();
     let (index, repair) = match &projection.index {
         Some(index) if checkpoint.found().is_some() => {
             let found = index.check(DurableExtent::Position(known.index), known.index, &record_at);
@@ -465,7 +466,7 @@ fn start_after_crash(
 /// The newest segment that begins with a record stored no later than `time`; the first when there is none.
 fn segment_at(files: &[Arc<LogFile>], projection: &Projection, time: i64) -> io::Result<u64> {
     for file in files.iter().rev() {
-        let Some(segment) = Segment::of(file, projection) else { continue };
+        let Some(segment) = Segment::of(file, &*projection.disk) else { continue };
         if let Some(record) = segment.whole_record_at(0)?
             && (1..=time).contains(&record.store_timestamp())
         {
@@ -479,15 +480,15 @@ fn segment_at(files: &[Arc<LogFile>], projection: &Projection, time: i64) -> io:
 fn record_ending_at(files: &[Arc<LogFile>], projection: &Projection, end: u64) -> Option<(u64, i64)> {
     let queue = projection.queues.all().into_iter().find(|queue| queue.end_physical() == end)?;
     let entry = queue.max().checked_sub(1).and_then(|last| queue.entry(last).ok().flatten())?;
-    let bytes = record_bytes(files, projection, entry.physical.0).ok().flatten()?;
+    let bytes = record_bytes(files, &*projection.disk, entry.physical.0).ok().flatten()?;
     let record = Record::parse(&bytes).ok().filter(|record| record.check_crc().is_ok())?;
     (record.record_len() == entry.len as usize).then(|| (entry.physical.0, record.store_timestamp()))
 }
 
 /// The record at a place, if its lengths are whole; an error when the disk does not give it.
-fn record_bytes(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<Option<Bytes>> {
+fn record_bytes(files: &[Arc<LogFile>], disk: &dyn Disk, physical: u64) -> io::Result<Option<Bytes>> {
     let Some(segment) =
-        files.iter().rev().find(|file| file.start() <= physical).and_then(|file| Segment::of(file, projection))
+        files.iter().rev().find(|file| file.start() <= physical).and_then(|file| Segment::of(file, disk))
     else {
         return Ok(None);
     };
@@ -507,7 +508,7 @@ fn border_before(files: &[Arc<LogFile>], projection: &Projection, from: u64) -> 
     let vouched = ends.and_then(|end| record_ending_at(files, projection, end).map(|last| (end, last)));
     let mut segment = files.first().map_or(0, |first| first.start());
     for file in files.iter().rev().filter(|file| file.start() <= from) {
-        if let Some(opened) = Segment::of(file, projection)
+        if let Some(opened) = Segment::of(file, &*projection.disk)
             && opened.whole_record_at(0)?.is_some()
         {
             segment = file.start();
@@ -531,8 +532,8 @@ struct Segment<'a> {
 
 impl<'a> Segment<'a> {
     /// For a look here and there.
-    fn of(file: &'a Arc<LogFile>, projection: &'a Projection) -> Option<Segment<'a>> {
-        Segment::seen_by(Look::new(&*projection.disk, Effort::Full), file)
+    fn of(file: &'a Arc<LogFile>, disk: &'a dyn Disk) -> Option<Segment<'a>> {
+        Segment::seen_by(Look::new(disk, Effort::Full), file)
     }
 
     fn seen_by(look: Look<'a>, file: &'a Arc<LogFile>) -> Option<Segment<'a>> {
@@ -655,7 +656,7 @@ fn scan(
                     at += record.record_len();
                 }
                 _ => {
-                    let next_file = files.get(index + 1).and_then(|next| Segment::of(next, projection));
+                    let next_file = files.get(index + 1).and_then(|next| Segment::of(next, &*projection.disk));
                     let next = match &found {
                         Ok(ParsedRecord::Record(record)) if condition == Condition::PassedOver => {
                             Some(at + record.record_len())
@@ -768,7 +769,7 @@ fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) 
     let Some(last) = last else { return Ok(()) };
     // In the file, whose length is a usize.
     let at = (end - last.start()) as usize;
-    let dirty = match Segment::of(&last, projection) {
+    let dirty = match Segment::of(&last, &*projection.disk) {
         Some(segment) => segment.look(at, 64)?.iter().any(|byte| *byte != 0),
         None => false,
     };

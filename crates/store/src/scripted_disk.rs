@@ -13,12 +13,12 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2};
 use parking_lot::Mutex;
 
-use crate::disk::{PAGE, sync_failed};
+use crate::disk::{FileState, PAGE, sync_failed};
 use crate::*;
 
 /// Bytes that reach the device together. Real devices write whole pages; entries lie across their borders, so smaller ones
@@ -177,6 +177,7 @@ pub struct ScriptedDisk {
     /// After so many changes and syncs all further ones fail.
     pub fails_after: Mutex<Option<usize>>,
     bug: Option<Bug>,
+    states: Mutex<BTreeMap<PathBuf, KnownState>>,
     /// For [`Bug::SavedAheadOf`].
     late: Mutex<Late>,
     /// For [`Bug::CommitIsLate`]: where, and the bytes.
@@ -191,6 +192,15 @@ impl fmt::Debug for ScriptedDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScriptedDisk").field("calls", &self.calls).finish_non_exhaustive()
     }
+}
+
+/// By what a file is known, as told last. That changes when its bytes are others, but not by a power cut, whatever that takes of them: on a
+/// real disk the one may be there without the other.
+#[derive(Clone, Debug)]
+struct KnownState {
+    inode: u64,
+    changes: i64,
+    content: Arc<Vec<u8>>,
 }
 
 /// What is certain.
@@ -213,6 +223,7 @@ struct Known {
 pub struct Image {
     now: Tree,
     known: Known,
+    states: BTreeMap<PathBuf, KnownState>,
 }
 
 impl Disk for ScriptedDisk {
@@ -224,6 +235,7 @@ impl Disk for ScriptedDisk {
         self.act("create", path)?;
         let mut known = self.known.lock();
         let file = LocalDisk.create(path, len)?;
+        self.states.lock().remove(path);
         known.given_up.retain(|(of, ..)| of != path);
         if let Some(before) = known.content.remove(path)
             && known.entries.contains(path)
@@ -287,6 +299,56 @@ impl Disk for ScriptedDisk {
         Ok(())
     }
 
+    fn sync_file_system(&self, dir: &Path, _: &File) -> io::Result<()> {
+        let done = self.act("sync_file_system", dir);
+        let root = dir.parent().unwrap();
+        let mut known = self.known.lock();
+        if self.is_dead() {
+            return done;
+        }
+        for (path, node) in tree_of(root) {
+            let path = root.join(path);
+            let Some(bytes) = node else { continue };
+            let part = part_of(&path);
+            if done.is_err() {
+                known.give_up_what_is_new(&path, &bytes);
+            } else if matches!(self.bug, Some(Bug::SavedAheadOf(of)) if of == part) {
+                self.late.lock().syncs.push((path, 0..bytes.len(), bytes.to_vec()));
+            } else if self.bug != Some(Bug::NotSynced(part)) {
+                known.note(&path, 0..bytes.len(), &bytes);
+            }
+        }
+        done?;
+        let is_synced = |path: &Path| path.starts_with(root) && self.bug != Some(Bug::NamesNotSynced(part_of(path)));
+        let is_dir_synced = |path: &Path| path.parent().is_some_and(is_synced);
+        known.replaced.retain(|path, _| !is_dir_synced(path));
+        known.moved.retain(|(from, _)| !is_dir_synced(from));
+        known.entries.retain(|path| !is_dir_synced(path) || path.exists());
+        known.entries.extend(tree_of(root).into_keys().map(|path| root.join(path)).filter(|path| is_dir_synced(path)));
+        Ok(())
+    }
+
+    fn state(&self, path: &Path) -> io::Result<FileState> {
+        static INODES: AtomicU64 = AtomicU64::new(1);
+        let bytes = if path.is_dir() { Vec::new() } else { fs::read(path)? };
+        let mut states = self.states.lock();
+        let content = Arc::default();
+        let state = states.entry(path.to_owned()).or_insert_with(|| {
+            let inode = INODES.fetch_add(1, Ordering::SeqCst);
+            KnownState { inode, changes: 0, content }
+        });
+        if *state.content != bytes {
+            state.changes += 1;
+            state.content = Arc::new(bytes);
+        }
+        let len = state.content.len() as u64;
+        Ok(FileState { device: 1, inode: state.inode, len, changed_ns: state.changes, is_settled: true })
+    }
+
+    fn state_of(&self, path: &Path, _: &File) -> io::Result<FileState> {
+        self.state(path)
+    }
+
     fn page_len(&self) -> usize {
         OTHER_PAGE
     }
@@ -341,6 +403,11 @@ impl Disk for ScriptedDisk {
         }
         let mut known = self.known.lock();
         LocalDisk.rename(from, to)?;
+        let mut states = self.states.lock();
+        states.retain(|path, _| !path.starts_with(to));
+        let moved: Vec<_> = states.extract_if(.., |path, _| path.starts_with(from)).collect();
+        states.extend(moved.into_iter().map(|(path, state)| (moved_path(&path, from, to), state)));
+        drop(states);
         let was_there = known.entries.contains(to);
         if let Some(before) = known.content.remove(to)
             && was_there
@@ -360,12 +427,14 @@ impl Disk for ScriptedDisk {
         // What is not there is not asked of the device.
         path.symlink_metadata()?;
         self.act("remove_file", path)?;
+        self.states.lock().remove(path);
         LocalDisk.remove_file(path)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         path.symlink_metadata()?;
         self.act("remove_dir", path)?;
+        self.states.lock().retain(|of, _| !of.starts_with(path));
         LocalDisk.remove_dir(path)
     }
 
@@ -555,18 +624,36 @@ impl ScriptedDisk {
                 node.clone_from(same);
             }
         }
+        let states = self.states.lock();
+        let states =
+            states.iter().filter_map(|(path, state)| Some((path.strip_prefix(root).ok()?.to_owned(), state.clone())));
+        let states = states.collect();
         drop(held);
-        Image { now, known }
+        Image { now, known, states }
     }
 
     /// Leaves below `root` what may be there after the power went: of what was not synced, any pages, files and removals, each by
     /// itself, as `lost` says. To be called while nobody uses the files.
     pub fn power_loss(&self, root: &Path, mut lost: impl FnMut() -> bool) {
-        let left = self.image(root, None).after_power_cut(&mut Fate { lost: &mut lost, tears: None });
+        let image = self.image(root, None);
+        let left = image.after_power_cut(&mut Fate { lost: &mut lost, tears: None });
         fs::remove_dir_all(root).unwrap();
         write_tree(root, &left);
         self.all_is_synced(root);
+        self.files_are_known_as_in(&image, root);
         self.power_losses.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// What is there below `root` after a power cut has the inodes, and the times of changes, that it had at that moment.
+    pub fn files_are_known_as_in(&self, image: &Image, root: &Path) {
+        let mut states = self.states.lock();
+        states.clear();
+        for (path, state) in &image.states {
+            let path = root.join(path);
+            if let Ok(bytes) = fs::read(&path) {
+                states.insert(path, KnownState { content: Arc::new(bytes), ..state.clone() });
+            }
+        }
     }
 
     /// What is there now below `root` is on the disk.
@@ -631,6 +718,17 @@ impl Known {
             }
             false
         });
+    }
+
+    /// A sync of everything has failed, with what was not on the disk before.
+    fn give_up_what_is_new(&mut self, path: &Path, bytes: &[u8]) {
+        let certain = self.content.get(path).cloned().unwrap_or_default();
+        for start in (0..bytes.len()).step_by(PAGE) {
+            let page = start..bytes.len().min(start + PAGE);
+            if certain.get(page.clone()) != Some(&bytes[page.clone()]) {
+                self.give_up(path, page, bytes);
+            }
+        }
     }
 
     /// Moves what is known of a path, and of what is below it, to another one. True if it was certain to be there.
@@ -735,6 +833,12 @@ impl Image {
         }
         left
     }
+}
+
+/// The path of what was below `from`, or is it, when that is `to`.
+fn moved_path(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    let below = path.strip_prefix(from).unwrap();
+    if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) }
 }
 
 /// Whether a record begins there.

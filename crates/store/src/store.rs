@@ -48,11 +48,13 @@ use crate::recovery;
 use crate::retention::Retention;
 use crate::segments::Segments;
 use crate::signal::Signal;
+use crate::stamps::{self, Stamped};
 use crate::stats::Counters;
 use crate::watermarks::Positions;
 use crate::write_pool::WritePool;
 
-/// A close waits so long for the dispatch to catch up. Java: ReputMessageService.shutdown.
+/// A close waits so long for the dispatch to get on. Java: ReputMessageService.shutdown, which waits no longer even where it does: then the
+/// next start reads the log again, and looks at every queue.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The broker's storage. All methods may be called from any thread at any time; none blocks longer than the disk
@@ -140,12 +142,20 @@ impl Store {
             set_aside(abort.path(), "a directory in place of a file")?;
         }
         let graves = Graves::open(&*disk, config.queues_path(), clean)?;
-        let queues = Arc::new(Queues::open(
-            config.queues_path(),
-            config.queue_file_entries,
-            config.queue_mappings_max,
-            &config.interrupt,
-        )?);
+        let recover_failed = |source| {
+            if config.interrupt.is_raised() {
+                OpenError::Interrupted
+            } else {
+                OpenError::io("recover", &config.root)(source)
+            }
+        };
+        let goes_on = clean && recovery::goes_on_behind(&segments, &*disk, &checkpoint).map_err(recover_failed)?;
+        // Whatever is to be made again or looked at is opened.
+        let stamped = (clean && !goes_on && !config.rebuild_queues)
+            .then(|| Stamped::read(&*disk, &config.root, &inventory, config.queue_file_entries))
+            .flatten();
+        let queues = Arc::new(Queues::open(&config, stamped.as_ref())?);
+        drop(stamped);
         let queues_end = queues.all().iter().map(|queue| queue.end_physical()).max().unwrap_or(0);
         log_dirs.check_reached(&segments, queues_end, &checkpoint, clean)?;
         // Not before it is known that nothing is missing: this may be where a disk belongs.
@@ -159,19 +169,12 @@ impl Store {
             delay_levels: config.delay_levels.clone(),
             disk: Arc::clone(&disk),
         });
-        let recover_failed = |source| {
-            if config.interrupt.is_raised() {
-                OpenError::Interrupted
-            } else {
-                OpenError::io("recover", &config.root)(source)
-            }
-        };
         let boot = disk.boot_id();
         // What an open that does not come to its end leaves to the next one.
         let (crash, found_boot) = if !clean {
             let found_boot = abort.boot();
             (abort::crash(found_boot.as_deref(), boot.as_deref()), found_boot)
-        } else if recovery::goes_on_behind(&segments, &projection, &checkpoint).map_err(recover_failed)? {
+        } else if goes_on {
             (Crash::PowerCut, Some(abort::DISTRUST.to_owned()))
         } else {
             (Crash::None, boot.clone())
@@ -182,6 +185,12 @@ impl Store {
                 .and_then(|()| disk.sync_dir(&config.root))
                 .map_err(OpenError::io("write", abort.path()))
         };
+        let stamps = stamps::path_in(&config.root);
+        if stamps.is_dir() {
+            set_aside(&stamps, "a directory in place of a file")?;
+        }
+        // They hold for no other start than this one.
+        files::remove_file(&*disk, &stamps).map_err(OpenError::io("remove", &stamps))?;
         // Before anything is put: an open that does not come to its end is a crash to the next one.
         write_abort(&found_boot)?;
         if crash != Crash::None {
@@ -376,8 +385,15 @@ impl Store {
         // Whoever is in the middle of an append finishes it.
         drop(self.log.hold());
         let flushed = if self.health.is_poisoned() { Ok(()) } else { self.flusher.flush() };
-        let give_up = Instant::now() + CLOSE_PATIENCE;
-        while self.dispatcher.behind() > 0 && Instant::now() < give_up && !self.health.is_poisoned() {
+        let (mut behind, mut give_up) = (u64::MAX, Instant::now());
+        while !self.health.is_poisoned() {
+            let now_behind = self.dispatcher.behind();
+            if now_behind < behind {
+                (behind, give_up) = (now_behind, Instant::now() + CLOSE_PATIENCE);
+            }
+            if behind == 0 || Instant::now() >= give_up {
+                break;
+            }
             self.dispatch_signal.wake();
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -402,10 +418,17 @@ impl Store {
             let path = path.to_owned();
             move |source| CloseError::Io { path, source }
         };
+        // What it did not get to the disk the next start must not take for written.
+        let distrust = |error: io::Error| {
+            if is_failed_sync(&error) {
+                self.health.poison(format!("a sync of the stop has failed: {error}"));
+            }
+            error
+        };
         let log_dir = self.log_dirs.first();
-        flushed.map_err(sync(log_dir))?;
-        self.maintenance.flush_all().map_err(sync(&self.config.root))?;
-        self.checkpoint.save(disk).map_err(sync(self.checkpoint.path()))?;
+        flushed.map_err(distrust).map_err(sync(log_dir))?;
+        let listed = self.maintenance.flush_and_list().map_err(distrust).map_err(sync(&self.config.root))?;
+        self.checkpoint.save(disk).map_err(distrust).map_err(sync(self.checkpoint.path()))?;
         self.allocator.discard().map_err(remove(log_dir))?;
         if let Some(index) = &self.index {
             index.discard(disk).map_err(remove(&index::dir_of(&self.config.root)))?;
@@ -413,6 +436,10 @@ impl Store {
         let behind = self.positions.written().saturating_sub(self.positions.projected());
         if behind > 0 {
             return Err(CloseError::DispatchBehind { behind });
+        }
+        let (root, inventory) = (&self.config.root, &self.maintenance.inventory);
+        if let Err(error) = stamps::save(disk, root, inventory, listed, self.config.queue_file_entries) {
+            tracing::warn!(%error, root = %root.display(), "the stamps of queue files cannot be written; the next start opens all of these files");
         }
         self.abort.remove().map_err(remove(self.abort.path()))?;
         disk.sync_dir(&self.config.root).map_err(sync(&self.config.root))
@@ -508,6 +535,9 @@ mod replication;
 #[cfg(test)]
 #[path = "retention_test.rs"]
 mod retention_tests;
+#[cfg(test)]
+#[path = "stamps_test.rs"]
+mod stamping;
 #[cfg(test)]
 #[path = "store_test.rs"]
 mod tests;

@@ -34,6 +34,9 @@ pub struct FaultyDisk {
     pub queue_sync_hangs: AtomicBool,
     /// Making a segment of the log hangs.
     pub segment_hangs: AtomicBool,
+    /// Syncs of the whole file system fail; how many there were.
+    pub file_system_sync_fails: AtomicBool,
+    pub file_system_syncs: AtomicUsize,
     /// Syncs that hang at this moment.
     pub hanging: AtomicUsize,
     /// Nothing is in memory.
@@ -135,6 +138,14 @@ impl Disk for FaultyDisk {
 
     fn sync_file(&self, path: &Path, file: &File) -> io::Result<()> {
         LocalDisk.sync_file(path, file)
+    }
+
+    fn sync_file_system(&self, dir: &Path, file: &File) -> io::Result<()> {
+        self.file_system_syncs.fetch_add(1, Ordering::SeqCst);
+        if self.file_system_sync_fails.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        LocalDisk.sync_file_system(dir, file)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -41,6 +41,7 @@ impl AfterCrash {
         let place = Place::new(mode, moment.now_ms, moment.power_losses + 1);
         write_tree(&place.disk_root(), &tree);
         place.disk.all_is_synced(&place.disk_root());
+        place.disk.files_are_known_as_in(&moment.image, &place.disk_root());
         AfterCrash { place, history: moment.history.clone(), there: 0, has_failed: moment.has_failed }
     }
 

@@ -71,6 +71,7 @@ impl Place {
         StoreConfig {
             segment_len: SEGMENT_LEN,
             queue_file_entries: 16,
+            queue_syncs_max: 1,
             index_slots: INDEX_SLOTS,
             index_entries: INDEX_ENTRIES,
             message_len_max: 4096,

@@ -29,7 +29,7 @@ use self::after_crash::AfterCrash;
 use self::cases::{asked, on_all_cores, repeatable};
 use self::history::History;
 use self::machine::{Mode, Moment, Place};
-use self::run::Run;
+use self::run::{FROM_LIST, Run};
 use crate::scripted_disk::{Bug, Dice, Fault, Part};
 use crate::testing::START_MS;
 
@@ -163,6 +163,7 @@ fn crash_at_random_often(pool: bool, seeds: u64) {
             |told| crash_at_random(seed, pool, None, told),
         );
     });
+    assert!(FROM_LIST.load(Ordering::Relaxed) > 0, "no start has taken a queue from the list");
 }
 
 #[test]

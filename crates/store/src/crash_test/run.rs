@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ferromq_protocol::message::SysFlag;
 use ferromq_protocol::topics::TIMER_TOPIC as TIMERS;
@@ -18,6 +18,9 @@ use crate::scripted_disk::Dice;
 use crate::store::{Store, Want};
 use crate::testing::{START_MS, message};
 use crate::timer_index::TimerIndex;
+
+/// Queues that starts have taken from the list.
+pub static FROM_LIST: AtomicUsize = AtomicUsize::new(0);
 
 /// A store that is being used.
 pub struct Run {
@@ -48,6 +51,8 @@ impl Run {
         let place = &self.place;
         self.store = place.may_fail(Store::open(place.config()));
         let Some(store) = &self.store else { return false };
+        let listed = store.queues.all().iter().filter(|queue| queue.is_listed()).count();
+        FROM_LIST.fetch_add(listed, Ordering::Relaxed);
         self.retention = Progress::default();
         let timers = TimerIndex::open(Arc::clone(&place.disk) as Arc<dyn Disk>, place.timers(), START_MS);
         self.timers = place.may_fail(timers);
