@@ -28,8 +28,9 @@ const FIRST_BYTES: usize = 1 << 20;
 const SEGMENT_WAIT: Duration = Duration::from_secs(5);
 /// While the write pool has no free buffer, looked at again so often.
 const STARVED_PAUSE: Duration = Duration::from_millis(1);
-/// After a failure, the next try is not sooner.
+/// After a failure, the next try is not sooner; and while nobody waits for a segment, each pause is twice the one before up to the most.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 const NO_BUFFER: &str = "the write pool has no free buffer: the disk does not keep up with what is written";
 
@@ -79,14 +80,21 @@ struct Failure {
     when: Instant,
     kind: io::ErrorKind,
     reason: String,
+    /// Where nobody waits, it is tried again after this.
+    pause: Duration,
 }
 
 impl Failure {
-    fn of(error: &io::Error) -> Failure {
-        Failure { when: Instant::now(), kind: error.kind(), reason: error.to_string() }
+    fn of(error: &io::Error, before: Option<&Failure>) -> Failure {
+        let pause = before.map_or(RETRY_PAUSE, |before| RETRY_PAUSE_MAX.min(2 * before.pause));
+        Failure { when: Instant::now(), kind: error.kind(), reason: error.to_string(), pause }
     }
 
-    /// It is too soon to try again.
+    fn pause_left(&self) -> Duration {
+        self.pause.saturating_sub(self.when.elapsed())
+    }
+
+    /// It is too soon to try again, also for who waits.
     fn is_fresh(&self) -> bool {
         self.when.elapsed() < RETRY_PAUSE
     }
@@ -152,7 +160,6 @@ impl Allocator {
                 return Err(AppendError::Closed);
             }
             next.wanted = true;
-            next.failure = None;
             self.maker.wake();
             if self.ready.wait_until(&mut next, give_up).timed_out() {
                 return Err(AppendError::Extend { reason: format!("no segment after {} s", SEGMENT_WAIT.as_secs()) });
@@ -244,18 +251,18 @@ impl Allocator {
                 self.make_next();
             }
             // While there is no room, looked at again now and then.
-            let pause = self.next.lock().failure.is_some().then_some(RETRY_PAUSE);
+            let pause = self.next.lock().failure.as_ref().map(|failure| failure.pause_left().max(RETRY_PAUSE));
             self.maker.sleep_unless(pause, || self.stop.load(Ordering::Acquire) || self.segment_is_due());
         }
         self.ready.notify_all();
     }
 
     /// Whether the next segment is to be made: an append waits for it, or the present one is half full. After a failure
-    /// only who waits has it tried again before [`RETRY_PAUSE`] is over.
+    /// only who waits has it tried again before the pause is over.
     fn segment_is_due(&self) -> bool {
         let next = self.next.lock();
         let half = next.start.saturating_sub(self.segment_len / 2);
-        let failed = next.failure.as_ref().is_some_and(Failure::is_fresh);
+        let failed = next.failure.as_ref().is_some_and(|failure| !failure.pause_left().is_zero());
         next.file.is_none() && (next.wanted || (self.positions.written() >= half && !failed))
     }
 
@@ -291,7 +298,7 @@ impl Allocator {
                 if !std::mem::replace(&mut next.failing, true) {
                     tracing::warn!(%error, "cannot make the next commit log segment; trying again while the log needs it");
                 }
-                next.failure = Some(Failure::of(&error));
+                next.failure = Some(Failure::of(&error, next.failure.as_ref()));
             }
         }
         drop(next);
@@ -380,7 +387,7 @@ impl Allocator {
         if self.committer.is_none() {
             return;
         }
-        let failure = error.map(Failure::of);
+        let failure = error.map(|error| Failure::of(error, None));
         let before = std::mem::replace(&mut self.next.lock().not_staged, failure);
         if let Some(error) = error {
             // Only the first in a row.
@@ -437,6 +444,15 @@ fn ahead_for(moved: u64, elapsed: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_in_a_row_is_waited_for_longer() {
+        let error = io::Error::from(io::ErrorKind::StorageFull);
+        let failures =
+            std::iter::successors(Some(Failure::of(&error, None)), |before| Some(Failure::of(&error, Some(before))));
+        let pauses: Vec<_> = failures.take(7).map(|failure| failure.pause.as_millis()).collect();
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
 
     #[test]
     fn the_window_follows_the_rate() {

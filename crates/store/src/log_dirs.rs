@@ -263,6 +263,7 @@ impl LogDirs {
     fn make_in(&self, dir: &Path, start: u64) -> io::Result<LogFile> {
         let path = dir.join(segment_name(start));
         self.remove_segment(&path)?;
+        self.check_room(dir)?;
         LogFile::create(&*self.disk, path.clone(), start, self.segment_len)
             .and_then(|file| self.disk.sync_dir(dir).map(|()| file))
             .inspect_err(|_| {
@@ -271,6 +272,23 @@ impl LogDirs {
                     tracing::warn!(path = %path.display(), %error, "a segment that could not be made stays behind; the next start passes it over");
                 }
             })
+    }
+
+    /// That a segment fits. What does not is not begun: a file system may give all it has before it says so, which others miss meanwhile,
+    /// and who looks then sees a full disk.
+    fn check_room(&self, dir: &Path) -> io::Result<()> {
+        // Where it cannot be told, the attempt tells.
+        match self.disk.usage(dir) {
+            Ok(DiskUsage { free_bytes, .. }) if free_bytes < self.segment_len => {
+                let reason = format!(
+                    "a commit log segment takes {} bytes, {free_bytes} are free for {}",
+                    self.segment_len,
+                    dir.display()
+                );
+                Err(io::Error::new(io::ErrorKind::StorageFull, reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How full the least full of the disks that take segments is: while one has room, the log goes on. Where one cannot be asked, it may

@@ -451,7 +451,7 @@ impl Disk for ScriptedDisk {
     }
 
     fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
-        Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio: 0.5 })
+        Ok(DiskUsage { total_bytes: 1 << 41, free_bytes: 1 << 40, used_ratio: 0.5 })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Scenarios of a whole store: what is read back, what survives, what is refused.
 
+use std::sync::atomic::Ordering;
+
 use ferromq_protocol::message::{Record, Records, SysFlag};
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
@@ -337,4 +339,27 @@ fn many_threads_append() {
         assert_eq!(offsets, (0..1000).collect::<Vec<_>>());
     }
     store.close().unwrap();
+}
+
+/// A file system may give all it has to a segment that does not fit, before it says so.
+#[test]
+fn a_segment_that_does_not_fit_is_not_begun() {
+    let site = Site::new();
+    let store = Store::open(site.config()).unwrap();
+    let segment_len = site.config().segment_len;
+    put(&store, b"first");
+    let begun = || site.disk.segments_begun.load(Ordering::SeqCst);
+    let before = begun();
+    *site.disk.free.lock() = Some(segment_len - 1);
+    let error = loop {
+        if let Err(error) = store.append(&message(T, 0, &[1; 1000], "")) {
+            break error;
+        }
+    };
+    let told = matches!(&error, AppendError::DiskFull { reason, .. } if reason.contains(&format!("{} are free", segment_len - 1)));
+    assert!(told && begun() == before, "{error}");
+    // Whoever sends has it tried again soon.
+    *site.disk.free.lock() = Some(segment_len);
+    wait_until(|| store.append(&message(T, 0, &[1; 1000], "")).is_ok());
+    assert!(begun() > before);
 }

@@ -51,6 +51,10 @@ pub struct FaultyDisk {
     pub reads: AtomicU64,
     /// How much is used of the disk that a directory is on; half of it where nobody says.
     pub usage: Mutex<Option<UsedRatio>>,
+    /// Bytes that are free; many where nobody says.
+    pub free: Mutex<Option<u64>>,
+    /// Segments of the log that were begun.
+    pub segments_begun: AtomicUsize,
     /// Directories whose disk cannot be asked how full it is.
     pub mute: Mutex<Vec<PathBuf>>,
     /// Syncs of directories fail.
@@ -100,6 +104,9 @@ impl Disk for FaultyDisk {
         let is_segment = path.parent().is_some_and(|dir| dir.ends_with("commitlog"));
         while is_segment && self.segment_hangs.load(Ordering::SeqCst) {
             std::thread::yield_now();
+        }
+        if is_segment {
+            self.segments_begun.fetch_add(1, Ordering::SeqCst);
         }
         if self.full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -199,7 +206,8 @@ impl Disk for FaultyDisk {
             |used: &[(PathBuf, f64)]| used.iter().find(|(dir, _)| path.starts_with(dir)).map_or(0.5, |(_, used)| *used);
         let scripted = *self.usage.lock();
         let used_ratio = scripted.map_or_else(|| told(&self.used.lock()), |usage| usage(path));
-        Ok(DiskUsage { total_bytes: 100, free_bytes: 50, used_ratio })
+        let free_bytes = self.free.lock().unwrap_or(1 << 40);
+        Ok(DiskUsage { total_bytes: 1 << 41, free_bytes, used_ratio })
     }
 }
 
