@@ -119,8 +119,9 @@ pub struct LogFile {
     written: AtomicUsize,
     /// Appends may go so far. At least `written`; what is beyond both is zeros, or about to be.
     prepared: AtomicUsize,
-    /// Held while a chunk is prepared, and while `prepared` goes back.
-    preparing: Mutex<()>,
+    /// Held while a chunk is prepared, and while `prepared` goes back. Whether the last chunk's zeros could not be written: only the first
+    /// failure in a row goes into the trace log.
+    preparing: Mutex<bool>,
     /// Live [`LogSlice`]s.
     readers: AtomicUsize,
     /// Claimed by whoever appends or retracts.
@@ -164,7 +165,7 @@ impl LogFile {
             start,
             written: AtomicUsize::new(written),
             prepared: AtomicUsize::new(written),
-            preparing: Mutex::new(()),
+            preparing: Mutex::new(false),
             readers: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
             seen: SeenBlocks::default(),
@@ -425,7 +426,7 @@ impl LogFile {
     /// `intact` says whether [`LogFile::check`] was content a moment ago. A file that somebody made shorter is not made longer again: the
     /// next append finds that it has lost something, and says so.
     pub fn prepare(&self, chunk: usize, intact: bool) -> bool {
-        let _preparing = self.preparing.lock();
+        let mut is_failing = self.preparing.lock();
         let from = self.prepared();
         if from >= self.len() {
             return false;
@@ -433,9 +434,15 @@ impl LogFile {
         let to = (from / chunk + 1).saturating_mul(chunk).min(self.len());
         // The first page may have bytes of the log in it.
         let fresh = from.next_multiple_of(PAGE).min(to);
-        if intact && let Err(error) = self.file.write_all_at(&ZEROS[..to - fresh], fresh as u64) {
-            // What is there are zeros anyway; only the memory is not ready.
-            tracing::warn!(%error, path = %self.path.display(), "cannot prepare a part of the commit log ahead");
+        if intact {
+            let written = self.file.write_all_at(&ZEROS[..to - fresh], fresh as u64);
+            let was_failing = std::mem::replace(&mut *is_failing, written.is_err());
+            if let Err(error) = written
+                && !was_failing
+            {
+                // What is there are zeros anyway; only the memory is not ready.
+                tracing::warn!(%error, path = %self.path.display(), "cannot prepare a part of the commit log ahead; not said again before it has succeeded");
+            }
         }
         self.map_writable(from..to);
         self.prepared.fetch_max(to, Ordering::AcqRel);
@@ -809,5 +816,22 @@ mod tests {
         file.sync(&LocalDisk, 0..16).unwrap();
         assert_eq!(std::fs::read(&path).unwrap()[4..12], [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(WordFile::open(path).unwrap().word(4), 0x0102_0304);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_prepared_says_so_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0");
+        let mut file = LogFile::create(&LocalDisk, path.clone(), 0, 16 * PAGE as u64).unwrap();
+        let prepare = |file: &LogFile| crate::testing::logged(|| assert!(file.prepare(PAGE, true)));
+        // Nothing can be written through it.
+        let writable = std::mem::replace(&mut file.file, File::open(&path).unwrap());
+        assert_eq!((prepare(&file).len(), prepare(&file).len(), prepare(&file).len()), (1, 0, 0));
+        let read_only = std::mem::replace(&mut file.file, writable);
+        assert_eq!(prepare(&file).len(), 0);
+        file.file = read_only;
+        assert_eq!((prepare(&file).len(), prepare(&file).len()), (1, 0));
+        // An append needs no zeros.
+        assert_eq!(file.ready(), 6 * PAGE);
     }
 }
