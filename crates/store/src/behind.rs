@@ -52,6 +52,8 @@ pub struct Behind {
     hopeful: usize,
     pass: Option<Pass>,
     next_pass: Option<Instant>,
+    /// The last error for want of disk space, with what it was of.
+    no_room: String,
 }
 
 impl Behind {
@@ -59,9 +61,18 @@ impl Behind {
         self.index.is_some()
     }
 
-    /// Whether somebody lacks entries for want of disk space.
-    pub fn has_no_room(&self) -> bool {
-        self.late().any(|late| late.no_room)
+    /// What was there no room for last, if somebody lacks entries for want of disk space.
+    pub fn no_room(&self) -> Option<&str> {
+        self.late().any(|late| late.no_room).then_some(&self.no_room)
+    }
+
+    fn note(&mut self, target: &Target, error: &io::Error) {
+        if is_no_room(error) {
+            self.no_room = match target {
+                Target::Queue(queue) => format!("queue {} of {}: {error}", queue.id(), queue.topic()),
+                Target::Index => format!("index: {error}"),
+            };
+        }
     }
 
     /// The first record that somebody lacks, and the store time at which a recovery has to begin for it.
@@ -89,6 +100,7 @@ impl Behind {
     /// Sets aside what could not take the record at `physical`.
     pub fn set_aside(&mut self, target: Target, physical: u64, timestamp: i64, error: &io::Error) {
         let late = Lag { from: physical, timestamp, no_room: is_no_room(error), failed: false };
+        self.note(&target, error);
         let before = match target {
             Target::Queue(queue) => {
                 tracing::error!(%error, topic = queue.topic(), queue = %queue.id(), "entries of a queue cannot be written; it takes no messages until they can, and what is in the log will be made up for");
@@ -133,6 +145,7 @@ impl Behind {
                 late.failed = true;
                 late.no_room = is_no_room(error);
                 self.hopeful -= 1;
+                self.note(target, error);
             }
         }
     }

@@ -129,3 +129,23 @@ fn a_full_disk_is_an_error_and_passes() {
     store.close().unwrap();
     assert_eq!(read_bodies(&site.open(), T, 0, 0).len() as u64, stored.0 + 1);
 }
+
+#[test]
+fn a_refusal_for_want_of_room_for_queues_and_index_names_the_file() {
+    for (properties, says) in [("", "queue 7 of TopicT: "), ("KEYS\u{1}k\u{2}", "index: ")] {
+        let site = Site::new();
+        let store = site.open();
+        put(&store, b"first");
+        settle(&store);
+        site.disk.full.store(true, Ordering::SeqCst);
+        // A queue, or an index file, that has to be made.
+        let queue = if properties.is_empty() { 7 } else { 0 };
+        store.append(&message(T, queue, b"", properties)).unwrap();
+        wait_until(|| store.check_writable().is_err());
+        let error = store.append(&message(T, 0, b"", "")).unwrap_err();
+        let told = matches!(&error, AppendError::DiskFull { reason, .. } if reason.contains(says) && reason.contains(" bytes for /"));
+        assert!(told, "{error}");
+        site.disk.full.store(false, Ordering::SeqCst);
+        wait_until(|| store.check_writable().is_ok());
+    }
+}

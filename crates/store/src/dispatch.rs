@@ -320,11 +320,12 @@ impl Dispatcher {
     /// Publishes what is missing: to the positions, and to the store's health.
     fn publish(&self, behind: &Behind) {
         self.positions.set_missing(behind.first());
-        if behind.has_no_room() {
-            let reason = "queues or index cannot be written".to_owned();
-            self.health.disk_full(Shortage::Dispatch, self.projection.queues.dir(), reason);
-        } else {
-            self.health.disk_has_room(Shortage::Dispatch);
+        match behind.no_room() {
+            Some(cause) => {
+                let reason = format!("queues or index cannot be written: {cause}");
+                self.health.disk_full(Shortage::Dispatch, self.projection.queues.dir(), reason);
+            }
+            None => self.health.disk_has_room(Shortage::Dispatch),
         }
     }
 

@@ -12,7 +12,7 @@ use ferromq_protocol::message::{NewMessage, Record, Records, SysFlag};
 use ferromq_protocol::{QueueId, QueueOffset};
 use parking_lot::Mutex;
 
-use crate::disk::sync_failed;
+use crate::disk::{naming, sync_failed};
 use crate::looking::SEEN_FOR;
 use crate::*;
 
@@ -109,7 +109,7 @@ impl Disk for FaultyDisk {
             self.segments_begun.fetch_add(1, Ordering::SeqCst);
         }
         if self.full.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::StorageFull.into());
+            return Err(naming(io::ErrorKind::StorageFull.into(), path, len));
         }
         self.open()?;
         if let Some((_, error)) = self.refusing.lock().iter().find(|(dir, _)| path.starts_with(dir)) {
