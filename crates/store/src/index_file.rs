@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ferromq_protocol::message::tags::index_key_hash;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::big_endian::{long_at, word_at};
 use crate::disk::{Disk, PAGE};
@@ -68,6 +69,9 @@ pub struct IndexFile {
     mapped: AtomicUsize,
     /// Byte before which slots and all entries to come have disk space; 0 when nothing is known.
     allocated: AtomicUsize,
+    /// Held while space is taken, and until what needed it is put. Where the file system cannot allocate, zeros are written over what has
+    /// been read as zeros: a slot or an entry that was put in between would be lost.
+    allocating: Mutex<()>,
 }
 
 /// What a look at all entries found.
@@ -206,16 +210,29 @@ impl IndexFile {
     fn of(words: WordFile, shape: IndexShape) -> IndexFile {
         let (mapped, allocated) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let damaged = AtomicBool::new(false);
-        IndexFile { words, shape, dirty: AtomicBool::new(false), damaged, mapped, allocated }
+        IndexFile {
+            words,
+            shape,
+            dirty: AtomicBool::new(false),
+            damaged,
+            mapped,
+            allocated,
+            allocating: Mutex::default(),
+        }
     }
 
-    /// Takes disk space for entry `number`, those of its step, and the slots.
-    fn allocate(&self, disk: &dyn Disk, number: u32) -> io::Result<()> {
+    /// Takes disk space for entry `number`, those of its step, and the slots, unless they have it. Whoever puts the entry keeps what this
+    /// gives until it is there.
+    fn allocate(&self, disk: &dyn Disk, number: u32) -> io::Result<Option<MutexGuard<'_, ()>>> {
         let number = number.min(self.shape.entries - 1);
         let (at, end) = (self.entry_at(number), self.entry_at(number) + ENTRY_LEN);
-        let known = self.allocated.load(Ordering::Relaxed);
+        if end <= self.allocated.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let allocating = self.allocating.lock();
+        let known = self.allocated.load(Ordering::Acquire);
         if end <= known {
-            return Ok(());
+            return Ok(Some(allocating));
         }
         if known == 0 {
             self.allocate_slots(disk)?;
@@ -224,12 +241,12 @@ impl IndexFile {
         let from = if known == 0 { at } else { known };
         match self.words.allocate(disk, from..to) {
             Ok(()) => {
-                self.allocated.fetch_max(to, Ordering::Relaxed);
-                Ok(())
+                self.allocated.fetch_max(to, Ordering::AcqRel);
             }
             // It may have its own: what is put again after a crash does.
-            Err(_) => self.words.allocate(disk, at..end),
+            Err(_) => self.words.allocate(disk, at..end)?,
         }
+        Ok(Some(allocating))
     }
 
     /// Of a file opened nothing is known: Java's are not allocated.
@@ -267,7 +284,8 @@ impl IndexFile {
         let goal = goal.min(entry(self.shape.entries));
         let number = u32::try_from((goal - entry(0)) / ENTRY_LEN).unwrap_or(u32::MAX);
         // Whoever puts reports that there is no room.
-        let room = self.allocate(disk, self.next_entry()).and_then(|()| self.allocate(disk, number));
+        let room =
+            self.allocate(disk, self.next_entry()).map(drop).and_then(|()| self.allocate(disk, number).map(drop));
         let allocated = self.allocated.load(Ordering::Relaxed);
         if room.is_err() && allocated == 0 {
             return;
@@ -370,7 +388,7 @@ impl IndexFile {
             return Ok(false);
         }
         let number = self.next_entry();
-        self.allocate(disk, number)?;
+        let _allocating = self.allocate(disk, number)?;
         // The hash is never negative.
         let hash = index_key_hash(topic, key).cast_unsigned();
         let slot_at = self.slot_of(hash);
@@ -555,6 +573,7 @@ impl IndexFile {
             used += u32::from(slots[slot] == 0);
             slots[slot] = number;
         }
+        let _allocating = self.allocating.lock();
         self.allocate_slots(disk)?;
         for (slot, newest) in slots.iter().enumerate() {
             let at = HEADER_LEN + slot * SLOT_LEN;
@@ -592,6 +611,8 @@ impl IndexFile {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
     use crate::disk::LocalDisk;
     use crate::testing::FaultyDisk;
@@ -629,6 +650,72 @@ mod tests {
         let mut steps = Steps { until: Instant::now(), ..Steps::new() };
         std::thread::sleep(Duration::from_millis(1));
         assert_eq!((find(Effort::Full, &mut steps).unwrap(), steps.used_up), (0, true));
+    }
+
+    /// A file system that cannot allocate: writes zeros where it has read zeros, and lets others in between.
+    struct NoFallocate<'a> {
+        has_read: mpsc::SyncSender<()>,
+        others: &'a Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl std::fmt::Debug for NoFallocate<'_> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("NoFallocate")
+        }
+    }
+
+    impl Disk for NoFallocate<'_> {
+        fn allocate(&self, file: &std::fs::File, range: Range<u64>) -> io::Result<()> {
+            use std::os::unix::fs::FileExt as _;
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+            file.read_exact_at(&mut bytes, range.start)?;
+            self.has_read.send(()).unwrap();
+            // Those that have to wait for this do not come.
+            let _ = self.others.lock().recv_timeout(Duration::from_millis(50));
+            let pages = (range.start..range.end).step_by(PAGE).zip(bytes.chunks(PAGE));
+            pages
+                .filter(|(_, page)| page.iter().all(|byte| *byte == 0))
+                .try_for_each(|(at, page)| file.write_all_at(page, at))
+        }
+
+        fn create(&self, path: &Path, len: u64) -> io::Result<std::fs::File> {
+            LocalDisk.create(path, len)
+        }
+
+        fn sync_range(&self, range: &crate::disk::MappedRange<'_>) -> io::Result<()> {
+            LocalDisk.sync_range(range)
+        }
+
+        fn sync_file(&self, path: &Path, file: &std::fs::File) -> io::Result<()> {
+            LocalDisk.sync_file(path, file)
+        }
+
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            LocalDisk.sync_dir(dir)
+        }
+
+        fn usage(&self, path: &Path) -> io::Result<crate::disk::DiskUsage> {
+            LocalDisk.usage(path)
+        }
+    }
+
+    #[test]
+    fn what_is_put_while_space_is_taken_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("1");
+        let shape = IndexShape { slots: 100_000, entries: 100 };
+        drop(IndexFile::create(&LocalDisk, path.clone(), shape).unwrap());
+        let file = IndexFile::open(path, shape).unwrap();
+        let (has_read, read) = mpsc::sync_channel(9);
+        let (has_put, others) = mpsc::channel();
+        let disk = NoFallocate { has_read, others: &Mutex::new(others) };
+        std::thread::scope(|scope| {
+            scope.spawn(|| file.map_ahead(&disk));
+            read.recv().unwrap();
+            assert!(file.put(&LocalDisk, "T", "key", 1000, 10_000).unwrap());
+            has_put.send(()).unwrap();
+        });
+        assert_eq!(find(&file, "key", 0, i64::MAX), [1000]);
     }
 
     #[test]
