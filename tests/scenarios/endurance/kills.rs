@@ -13,8 +13,6 @@ use crate::cluster::Cluster;
 const ASYNC: &str = "flushDiskType=ASYNC_FLUSH";
 const SYNC: &str = "flushDiskType=SYNC_FLUSH";
 const KILLS: u64 = 30;
-/// With the write pool, which comes on top of those.
-const POOL_KILLS: u64 = 15;
 
 /// Bytes of a file of the log, and of a buffer of the write pool then.
 const SEGMENT_LEN: u64 = 256 << 10;
@@ -23,7 +21,7 @@ const KEPT: u64 = 8 << 20;
 
 /// Messages are plain ones where some may be lost: what comes of one that waits cannot be told from outside then.
 fn survives_kills(flush: &str, pool: bool) {
-    let kills = of_env("FERROMQ_KILLS", if pool { POOL_KILLS } else { KILLS });
+    let kills = of_env("FERROMQ_KILLS", KILLS);
     let kept = format!("fileReservedBytes={KEPT}");
     let segment = format!("mappedFileSizeCommitLog={SEGMENT_LEN}");
     let pool_enabled = format!("transientStorePoolEnable={pool}");
