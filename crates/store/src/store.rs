@@ -515,6 +515,9 @@ mod flushing;
 #[path = "loss_test.rs"]
 mod losses;
 #[cfg(test)]
+#[path = "many_segments_test.rs"]
+mod many_segments;
+#[cfg(test)]
 #[path = "model_test.rs"]
 mod model;
 #[cfg(test)]
