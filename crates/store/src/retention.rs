@@ -144,6 +144,35 @@ struct Fullness {
     is_unknown: bool,
 }
 
+/// Why the first segment stays, when it is not for a keeper or because it would be in vain: those have lines of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    Last,
+    Young,
+    NotFlushed,
+    NotProjected,
+    CheckpointBehind,
+}
+
+impl Hold {
+    /// Whether it is only worth a line while room is wanted.
+    fn is_usual(self) -> bool {
+        matches!(self, Hold::Last | Hold::Young)
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hold::Last => "the disk is fuller than it should be, but this is the last log file",
+            Hold::Young => "the disk is fuller than it should be, but this is younger than fileReservedTime",
+            Hold::NotFlushed => "not all of it is on the disk",
+            Hold::NotProjected => "not all of its messages are in their queues and in the index",
+            Hold::CheckpointBehind => "the checkpoint does not say that it, its queues and its index are on the disk",
+        })
+    }
+}
+
 /// A segment that would go but is needed.
 #[derive(Debug)]
 struct NeededSegment {
@@ -193,8 +222,8 @@ pub struct Progress {
     followed: u64,
     /// Only the first failure in a row goes into the trace log.
     failing: bool,
-    /// Likewise the first round in which a disk that is too full gets no room.
-    without_room: bool,
+    /// Why the first segment stays: said when it becomes another reason.
+    hold: Option<Hold>,
     /// While room is wanted without a break.
     turnover: Option<Turnover>,
     in_vain: Option<InVain>,
@@ -353,10 +382,13 @@ impl Retention {
             self.by_hand.fetch_sub(1, Ordering::AcqRel);
         }
         self.unlink(progress)?;
-        let mut deleted = 0;
+        let (mut deleted, mut hold) = (0, None);
         while deleted < rules.batch_max {
             let mut files = self.segments.all();
-            let [first, next, ..] = &files[..] else { break };
+            let [first, next, ..] = &files[..] else {
+                hold = Some(Hold::Last);
+                break;
+            };
             let for_room = self.reason_for_room(rules, disk.used, files.len(), first);
             if for_room.is_none() {
                 (progress.turnover, progress.in_vain, progress.told_in_vain) = (None, None, false);
@@ -364,12 +396,17 @@ impl Retention {
             let for_room = for_room.filter(|reason| !self.is_in_vain(*reason, rules, disk.used, first, progress));
             let Some(reason) = for_room.or_else(|| self.is_expired(rules, disk, by_hand, first, next)) else {
                 progress.held_up = None;
+                hold = progress.in_vain.is_none().then_some(Hold::Young);
                 break;
             };
             if deleted > 0 {
                 self.signal.nap(rules.segment_pause);
             }
-            if self.stopped() || self.is_held_up(first, reason, progress) || !self.delete(first, progress)? {
+            if self.stopped() || self.is_held_up(first, reason, progress) {
+                break;
+            }
+            hold = self.delete(first, progress)?;
+            if hold.is_some() {
                 break;
             }
             let held_up = progress.held_up.take().map(|held_up| (held_up.by, held_up.since.elapsed().as_millis()));
@@ -385,18 +422,12 @@ impl Retention {
                 break;
             }
         }
-        let without_room = rules.are_exceeded_by(disk.used)
-            && deleted == 0
-            && progress.held_up.is_none()
-            && progress.in_vain.is_none();
-        if without_room && !progress.without_room {
+        let hold = hold.filter(|hold| deleted == 0 && (!hold.is_usual() || rules.are_exceeded_by(disk.used)));
+        if let Some(why) = hold.filter(|_| hold != progress.hold) {
             let used = format!("{:.0}%", disk.used * 100.0);
-            tracing::warn!(
-                used,
-                "the disk is fuller than it should be, and no log file can go: what is there is younger than fileReservedTime, not in its queues yet, or the last file"
-            );
+            tracing::warn!(%why, used, "the oldest log file stays");
         }
-        progress.without_room = without_room;
+        progress.hold = hold;
         if by_hand && progress.held_up.is_some() {
             // A round in which somebody was only asked is none.
             self.by_hand.fetch_add(1, Ordering::AcqRel);
@@ -502,22 +533,22 @@ impl Retention {
         true
     }
 
-    /// Deletes the first segment, durably. False while an open after a crash would need it.
-    fn delete(&self, first: &Arc<LogFile>, progress: &mut Progress) -> io::Result<bool> {
-        if !self.is_dispensable(first.end()) {
+    /// Deletes the first segment, durably; or says why it stays: an open after a crash would need it.
+    fn delete(&self, first: &Arc<LogFile>, progress: &mut Progress) -> io::Result<Option<Hold>> {
+        if self.hold(first.end()).is_some() {
             self.maintenance.flush_all()?;
             self.checkpoint.save(&*self.disk)?;
         }
         // No truncation takes back meanwhile what was just found.
         let writing_out = self.maintenance.writing_out.lock();
-        if !self.is_dispensable(first.end()) {
-            return Ok(false);
+        if let Some(hold) = self.hold(first.end()) {
+            return Ok(Some(hold));
         }
         // From here on an open does not miss it.
         self.checkpoint.log_begins_at(first.end());
         self.checkpoint.save(&*self.disk)?;
         if !self.segments.take_first(first.start()) {
-            return Ok(false);
+            return Ok(Some(Hold::Last));
         }
         drop(writing_out);
         if let Err(error) = first.unstage() {
@@ -526,16 +557,23 @@ impl Retention {
         }
         progress.leaving = Some(LeavingFile { path: first.path().to_owned(), read_only: first.is_read_only() });
         progress.read_yet.push(Arc::clone(first));
-        self.unlink(progress).map(|()| true)
+        self.unlink(progress).map(|()| None)
     }
 
-    /// Whether nothing before `end` of the log is ever read again to make up for what a crash takes: it is on the disk, and so are the queue
-    /// and index entries of its messages, and the checkpoint says so.
-    fn is_dispensable(&self, end: u64) -> bool {
-        let reached = self.positions.flushed() >= end && self.positions.projected() >= end;
+    /// Why the log before `end` may be read again to make up for what a crash takes. Nothing of it is when it is on the disk, and so are the
+    /// queue and index entries of its messages, and the checkpoint says so.
+    fn hold(&self, end: u64) -> Option<Hold> {
         let is_indexed = |indexed: u64| self.projection.index.is_none() || indexed >= end;
         let saved = |saved: DurableUpTo| saved.log >= end && saved.queues >= end && is_indexed(saved.index);
-        reached && self.checkpoint.saved().is_some_and(saved)
+        if self.positions.flushed() < end {
+            Some(Hold::NotFlushed)
+        } else if self.positions.projected() < end {
+            Some(Hold::NotProjected)
+        } else if !self.checkpoint.saved().is_some_and(saved) {
+            Some(Hold::CheckpointBehind)
+        } else {
+            None
+        }
     }
 
     /// Has the file that is leaving go from the disk, durably.

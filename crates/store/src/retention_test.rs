@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::error::AppendError;
 use crate::health::Shortage;
 use crate::keepers::Keeper;
-use crate::retention::{Hours, Progress, RetentionRules};
+use crate::retention::{Hold, Hours, Progress, RetentionRules};
 use crate::scripted_disk::ScriptedDisk;
 use crate::testing::*;
 use crate::{AllMessages, Boundary, Effort, ReadLimits, ReadStatus};
@@ -298,7 +298,8 @@ fn a_disk_that_is_too_full_takes_what_is_young() {
                 let lines = logged(|| {
                     store.retention.go_round(&mut progress);
                 });
-                lines.iter().filter(|line| line.contains("no log file can go")).count()
+                let why = Hold::Young.to_string();
+                lines.iter().filter(|line| line.contains("oldest log file stays") && line.contains(&why)).count()
             };
             assert_eq!((warnings(), warnings()), (1, 0), "said once");
             assert!(matches!(store.check_writable(), Err(AppendError::DiskFull { .. })));
@@ -585,6 +586,44 @@ fn nothing_goes_before_all_who_need_it_are_known() {
     store.begin_retention();
     wait_until(|| log_min(&store) == 3 * SEGMENT);
     wait_until(|| bounds(&store, T).0 == 9);
+}
+
+#[test]
+fn the_log_says_why_its_first_segment_stays() {
+    let site = Site::new();
+    let store = open(&site);
+    let mut progress = Progress::default();
+    let mut reasons = || {
+        let lines = logged(|| {
+            store.retention.go_round(&mut progress);
+        });
+        lines.into_iter().filter(|line| line.contains("oldest log file stays")).collect::<Vec<_>>()
+    };
+    let is_told = |lines: &[String], hold: Hold| lines.len() == 1 && lines[0].contains(&format!("why={hold}"));
+    put_many(&store, T, 1);
+    *site.disk.usage.lock() = Some(|_| 0.8);
+    let lines = [reasons(), reasons()].concat();
+    assert!(is_told(&lines, Hold::Last), "{lines:?}");
+    put_many(&store, T, 9);
+    settle(&store);
+    let lines = [reasons(), reasons()].concat();
+    assert!(is_told(&lines, Hold::Young), "{lines:?}");
+    // No directory can be made where a file is: this queue is behind, though room is to be made whatever the age.
+    std::fs::write(root(&site).join("consumequeue/Bad"), b"").unwrap();
+    put_many(&store, "Bad", 1);
+    put_many(&store, T, 4);
+    wait_until(|| store.positions.is_missing());
+    store.change_retention(RetentionRules { reserved_bytes: Some(SEGMENT), batch_max: 1000, ..rules() });
+    assert_eq!(reasons(), [""; 0], "some went");
+    let lines = [reasons(), reasons()].concat();
+    assert!(is_told(&lines, Hold::NotProjected), "{lines:?}");
+    // Another reason, and the same again.
+    std::fs::remove_file(root(&site).join("consumequeue/Bad")).unwrap();
+    store.change_retention(rules());
+    store.dispatch_signal.wake();
+    settle(&store);
+    let lines = [reasons(), reasons()].concat();
+    assert!(is_told(&lines, Hold::Young), "{lines:?}");
 }
 
 #[test]
