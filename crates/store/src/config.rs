@@ -12,7 +12,7 @@ use crate::error::OpenError;
 use crate::interrupt::Interrupt;
 use crate::mappings;
 use crate::queue_file::ENTRY_LEN;
-use crate::retention::RetentionRules;
+use crate::retention_rules::RetentionRules;
 use crate::write_pool::WritePoolConfig;
 
 /// When the log reaches the disk. `flushDiskType`.

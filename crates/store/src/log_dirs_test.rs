@@ -7,7 +7,7 @@ use ferromq_protocol::{PhysicalOffset, QueueOffset};
 use super::*;
 use crate::disk::LocalDisk;
 use crate::files::segment_name;
-use crate::retention::RetentionRules;
+use crate::retention_rules::RetentionRules;
 use crate::testing::*;
 use crate::{AppendError, Effort, TruncateError};
 

@@ -13,7 +13,8 @@ use crate::Effort;
 use crate::WritePoolConfig;
 use crate::check;
 use crate::disk::{Disk, LocalDisk};
-use crate::retention::{Hours, Progress, RetentionRules};
+use crate::retention::Progress;
+use crate::retention_rules::{Hours, RetentionRules};
 use crate::scripted_disk::ScriptedDisk;
 use crate::testing::*;
 

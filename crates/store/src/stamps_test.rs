@@ -144,7 +144,7 @@ fn after_a_stop_no_file_of_a_queue_is_opened() {
 fn where_queues_begin_is_listed_too() {
     let known = Known::stopped();
     let store = known.open();
-    let rules = crate::retention::RetentionRules { reserved_bytes: Some(16_384), ..known.config().retention };
+    let rules = crate::retention_rules::RetentionRules { reserved_bytes: Some(16_384), ..known.config().retention };
     store.change_retention(rules);
     store.retention.go_round(&mut crate::retention::Progress::default());
     assert!(store.watermarks().min.0 > 0);

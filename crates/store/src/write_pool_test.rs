@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
 use super::*;
-use crate::retention::{Hours, Progress, RetentionRules};
+use crate::retention::Progress;
+use crate::retention_rules::{Hours, RetentionRules};
 use crate::testing::*;
 use crate::{AppendError, Effort, NotSafe, TruncateError, WritePoolConfig};
 

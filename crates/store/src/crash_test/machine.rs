@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::history::History;
 use crate::check::CheckConfig;
 use crate::disk::{Disk, PAGE};
-use crate::retention::{Hours, RetentionRules};
+use crate::retention_rules::{Hours, RetentionRules};
 use crate::scripted_disk::{Bug, Image, ScriptedDisk};
 use crate::testing::{PATIENCE, pool_of};
 use crate::{Clock, FlushMode, StoreConfig, WritePoolConfig};

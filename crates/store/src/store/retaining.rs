@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Store;
 use crate::keepers::Keeper;
-use crate::retention::RetentionRules;
+use crate::retention_rules::RetentionRules;
 
 impl Store {
     /// Adds a keeper: before a segment goes it is asked, for as long as somebody else has it too. To be called before
