@@ -12,8 +12,9 @@ use crate::consume_queue::ConsumeQueue;
 use crate::looking::{Effort, Look, ReadError};
 use crate::mapped_file::{LogFile, LogSlice};
 use crate::mending::{Mender, is_message};
+use crate::message_filter::MessageFilter;
 use crate::queue_file::QueueEntry;
-use crate::read::{MessageFilter, ReadStatus};
+use crate::read_status::ReadStatus;
 use crate::segments::Segments;
 
 /// A run of neighbouring records up to this long is copied together with others: shorter than what it costs to name it to

@@ -15,9 +15,11 @@ use crate::consume_queue::{ConsumeQueue, try_partition_point};
 use crate::disk::Disk;
 use crate::looking::{Effort, Look, ReadError};
 use crate::mending::{Mender, is_message};
+use crate::message_filter::MessageFilter;
 use crate::projection::Projection;
 use crate::queue_file::{ENTRY_LEN, QueueEntry};
 use crate::queues::Queues;
+use crate::read_status::ReadStatus;
 use crate::segments::Segments;
 use crate::stats::Counters;
 use crate::watermarks::Positions;
@@ -45,60 +47,6 @@ impl ReadLimits {
     /// So many messages, whatever their size.
     pub fn count(count_max: usize) -> ReadLimits {
         ReadLimits { count_max, bytes_max: BYTES_MAX }
-    }
-}
-
-/// What a consumer wants of a queue.
-pub trait MessageFilter {
-    /// Decides by the queue entry alone. The code is `None` where an entry has none to offer.
-    fn matches_tags_code(&self, tags_code: Option<i64>) -> bool;
-    /// Whether [`MessageFilter::matches_record`] has to be asked: it costs a look at each record.
-    fn reads_records(&self) -> bool {
-        false
-    }
-    fn matches_record(&self, _record: &Record<'_>) -> bool {
-        true
-    }
-}
-
-/// Lets everything through.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AllMessages;
-
-impl MessageFilter for AllMessages {
-    fn matches_tags_code(&self, _: Option<i64>) -> bool {
-        true
-    }
-}
-
-/// Java: GetMessageStatus, without NO_MATCHED_LOGIC_QUEUE: 5.3.3 makes a queue of every one it is asked for, and so
-/// answers [`ReadStatus::NoMessageInQueue`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadStatus {
-    Found,
-    NoMatchedMessage,
-    MessageWasRemoving,
-    OffsetFoundNull,
-    OffsetOverflowBadly,
-    OffsetOverflowOne,
-    OffsetTooSmall,
-    /// The queue has no message, or is not known.
-    NoMessageInQueue,
-}
-
-impl ReadStatus {
-    /// As Java's enum constant, which goes into remarks.
-    pub fn java_name(self) -> &'static str {
-        match self {
-            ReadStatus::Found => "FOUND",
-            ReadStatus::NoMatchedMessage => "NO_MATCHED_MESSAGE",
-            ReadStatus::MessageWasRemoving => "MESSAGE_WAS_REMOVING",
-            ReadStatus::OffsetFoundNull => "OFFSET_FOUND_NULL",
-            ReadStatus::OffsetOverflowBadly => "OFFSET_OVERFLOW_BADLY",
-            ReadStatus::OffsetOverflowOne => "OFFSET_OVERFLOW_ONE",
-            ReadStatus::OffsetTooSmall => "OFFSET_TOO_SMALL",
-            ReadStatus::NoMessageInQueue => "NO_MESSAGE_IN_QUEUE",
-        }
     }
 }
 
