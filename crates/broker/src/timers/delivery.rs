@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io;
 use std::sync::Arc;
 
 use ferromq_protocol::message::properties::{names, property};
@@ -12,16 +11,15 @@ use ferromq_protocol::{PhysicalOffset, QueueOffset};
 use ferromq_store::{AppendError, Timer, TimerIndex};
 use tracing::error;
 
-use super::carrying::CarryProgress;
+use super::carry_progress::CarryProgress;
 use super::saving::IndexSaver;
-use super::{QUEUE, TimerDelivery, cancel_key};
+use super::turn_error::TurnError;
+use super::{QUEUE, TimerDelivery, WHAT, cancel_key};
 use crate::delivery;
 use crate::destination;
 use crate::missing;
 use crate::worker::Bell;
 
-/// As the log calls them.
-pub(super) const WHAT: &str = "a timer message";
 /// Messages entered before what is due gets its turn.
 const TURN: usize = 1000;
 /// How long messages that are due wait for others that cannot be entered yet, in ms.
@@ -33,18 +31,6 @@ const DELIVERED_MAX: usize = 10_000;
 struct DeliveryFailure {
     at: usize,
     error: AppendError,
-}
-
-/// Why a turn of the thread ended early.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TurnError {
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    #[error("the timer index: {0}")]
-    Index(#[from] io::Error),
-    /// No more is entered.
-    #[error("the disk has no room for the timers' files, and in memory there are as many as may be")]
-    NoRoom,
 }
 
 impl TimerDelivery {

@@ -4,12 +4,14 @@
 //! least once: the index is saved only up to where the delivered copies are on disk. Times are exact to the millisecond; Java's are
 //! whole seconds, rounded down. What still waits when its segment is to go is stored again behind. Java: `TimerMessageStore`.
 
+mod carry_progress;
 mod carrying;
 mod delivery;
 #[cfg(test)]
 mod house;
 mod java;
 mod saving;
+mod turn_error;
 mod wish;
 
 use std::io;
@@ -28,12 +30,14 @@ use crate::destination::TIMER_QUEUE as QUEUE;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 use crate::worker::{Bell, Worker};
-use carrying::CarryProgress;
-use delivery::TurnError;
+use carry_progress::CarryProgress;
 use java::JavaProgress;
 use saving::{IndexSaver, SavePeriods};
+use turn_error::TurnError;
 pub(crate) use wish::TimerWish;
 
+/// As the log calls them.
+const WHAT: &str = "a timer message";
 /// Pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 

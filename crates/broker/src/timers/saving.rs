@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use ferromq_protocol::topics::TIMER_TOPIC;
 use ferromq_store::{AppendError, TimerCheckpoint, TimerIndex, TimerSave, TimerSaveError, Want};
 
-use super::carrying::CarryProgress;
-use super::delivery::TurnError;
+use super::carry_progress::CarryProgress;
+use super::turn_error::TurnError;
 use super::{QUEUE, TimerDelivery};
 use crate::save_after_flush::SaveAfterFlush;
 use crate::worker::Bell;
