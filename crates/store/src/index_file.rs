@@ -16,7 +16,8 @@ use crate::big_endian::{long_at, word_at};
 use crate::disk::{Disk, PAGE};
 use crate::files;
 use crate::looking::{Effort, Look, ReadError};
-use crate::mapped_file::{CHUNK_MAX, WordFile};
+use crate::mapped_file::CHUNK_MAX;
+use crate::word_file::WordFile;
 
 pub const HEADER_LEN: usize = 40;
 pub const SLOT_LEN: usize = 4;

@@ -8,7 +8,7 @@
 //! (`commit_log`), `dispatch` follows the commit log and writes queue entries (`consume_queue`) and index entries (`index`),
 //! `flush` makes a prefix durable, [`Store::read`] goes from queue entries to slices of the mapped log.
 //!
-//! `unsafe` lives in `mapped_file` and `mapping` alone.
+//! `unsafe` lives in `mapped_file`, `word_file` and `mapping` alone.
 #![warn(clippy::little_endian_bytes, clippy::host_endian_bytes)]
 
 mod abort;
@@ -70,6 +70,7 @@ mod torn_text;
 mod waiters;
 mod walk;
 mod watermarks;
+mod word_file;
 mod write_pool;
 
 pub use append::{AppendedBatch, AppendedMessage};

@@ -14,9 +14,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use crate::disk::{Disk, FileState};
-use crate::mapped_file::WordFile;
 use crate::queue_file::{ENTRY_LEN, QueueFile};
 use crate::stamps::{FileStamp, Seen, Unstamped};
+use crate::word_file::WordFile;
 
 /// What the kernel gives a process where it does not say.
 const KERNEL_DEFAULT: usize = 65_530;

@@ -11,7 +11,7 @@ use ferromq_protocol::PhysicalOffset;
 use crate::big_endian::{long_at, word_at};
 use crate::disk::Disk;
 use crate::looking::{Growth, Look, ReadError};
-use crate::mapped_file::WordFile;
+use crate::word_file::WordFile;
 
 /// Bytes of an entry: physical offset 8, record length 4, tags code 8.
 pub const ENTRY_LEN: usize = 20;
