@@ -53,6 +53,7 @@ mod queues;
 mod read;
 mod read_status;
 mod recovery;
+mod recovery_scan;
 mod retention;
 mod retention_rules;
 mod scrub;
