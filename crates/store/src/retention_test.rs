@@ -142,6 +142,8 @@ fn a_disk_that_cannot_be_asked_changes_nothing_but_the_hour() {
     store.change_retention(RetentionRules { forced: false, ..rules() });
     assert!(ask(&[], 0.5));
     assert!(ask(&[&queues, &log], 0.95), "nothing is known of it");
+    let said = |mute: &[&PathBuf]| logged(|| assert!(ask(mute, 0.5))).len();
+    assert_eq!([said(&[&queues, &log]), said(&[&log]), said(&[]), said(&[]), said(&[&log])], [0, 0, 1, 0, 1], "once");
     assert!(!ask(&[], 0.95));
     for mute in [&[&queues, &log][..], &[&queues], &[&log]] {
         assert!(!ask(mute, 0.5), "{mute:?} cannot be asked");
