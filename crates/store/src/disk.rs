@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs, syncfs};
+use rustix::fs::{FallocateFlags, FsWord, fallocate, fstatfs, statfs, statvfs, syncfs};
 use rustix::io::Errno;
 
 use crate::mapping::Mapping;
@@ -40,6 +40,8 @@ impl<'a> MappedRange<'a> {
 /// The clock that dates changes of files goes in steps, of 10 ms at most (a kernel's timer, `CONFIG_HZ=100`; 1 to 4 ms are usual): two changes
 /// within one may have one time. Twice that, as the steps are counted by another clock than ours.
 pub const CLOCK_STEP: Duration = Duration::from_millis(20);
+/// Where a file system keeps no more than seconds of it, or two of them.
+const COARSE_CLOCK_STEP: Duration = Duration::from_secs(2);
 
 /// Which file it is, and when it was changed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +62,8 @@ impl FileState {
         let changed_ns = file.ctime().saturating_mul(1_000_000_000).saturating_add(file.ctime_nsec());
         // A clock that was set back leaves files of the future, which may have any time again.
         let now_ns = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let is_settled = u128::try_from(changed_ns).is_ok_and(|ns| ns + CLOCK_STEP.as_nanos() <= now_ns);
+        let step = if file.ctime_nsec() == 0 { COARSE_CLOCK_STEP } else { CLOCK_STEP };
+        let is_settled = u128::try_from(changed_ns).is_ok_and(|ns| ns + step.as_nanos() <= now_ns);
         FileState { device: file.dev(), inode: file.ino(), len: file.len(), changed_ns, is_settled }
     }
 }
@@ -92,6 +95,13 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// error but `Unsupported`, after which nothing was done, counts as one of the sync itself.
     fn sync_file_system(&self, _dir: &Path, file: &File) -> io::Result<()> {
         sync_file_system(file)
+    }
+    /// Whether files in `dir` are dated by this machine's clock, and asked for anew each time.
+    fn dates_files(&self, dir: &Path) -> bool {
+        /// NFS, SMB, CIFS, FUSE, Ceph, 9p, AFS: by the clock of a server, or as somebody else says.
+        const OTHERS: [FsWord; 8] =
+            [0x6969, 0xFE53_4D42, 0xFF53_4D42, 0x517B, 0x6573_5546, 0x00C3_6400, 0x0102_1997, 0x5346_414F];
+        statfs(dir).is_ok_and(|found| !OTHERS.contains(&found.f_type))
     }
     /// Of the file at a path.
     fn state(&self, path: &Path) -> io::Result<FileState> {
@@ -217,13 +227,15 @@ pub(crate) fn naming(error: io::Error, path: &Path, len: u64) -> io::Error {
 }
 
 fn sync_file_system(file: &File) -> io::Result<()> {
-    /// The first kernel that tells who syncs a file system of pages that could not be written.
-    const TELLS_SINCE: (u32, u32) = (5, 8);
+    /// The first kernel that tells who syncs a file system of all that could not be written: of pages since 5.8, of names since this one.
+    const TELLS_SINCE: (u32, u32) = (5, 17);
+    /// Ext4 and XFS. One that lies on another (overlayfs, FUSE) does not tell of what that could not write.
+    const TELLING: [FsWord; 2] = [0xEF53, 0x5846_5342];
     static TELLS: LazyLock<bool> = LazyLock::new(|| {
         let told = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
         told.and_then(|release| version_of(&release)).is_some_and(|version| version >= TELLS_SINCE)
     });
-    if !*TELLS {
+    if !*TELLS || !TELLING.contains(&fstatfs(file)?.f_type) {
         return Err(io::ErrorKind::Unsupported.into());
     }
     Ok(syncfs(file)?)
@@ -335,7 +347,7 @@ mod tests {
 
     #[test]
     fn kernels_are_told_apart() {
-        assert!(version_of("5.7.19-generic") < Some((5, 8)) && version_of("5.8") == Some((5, 8)));
+        assert!(version_of("5.16.19-generic") < Some((5, 17)) && version_of("5.17") == Some((5, 17)));
         assert!(version_of("6.18.44-fc-v657") > Some((5, 10)) && version_of("x.y").is_none());
     }
 
@@ -345,8 +357,9 @@ mod tests {
         let metadata = file.path().metadata().unwrap();
         let changed = SystemTime::UNIX_EPOCH + Duration::new(metadata.ctime() as u64, metadata.ctime_nsec() as u32);
         let is_settled = |now| FileState::of(&metadata, now).is_settled;
-        assert!(!is_settled(changed) && !is_settled(changed + CLOCK_STEP - Duration::from_nanos(1)));
-        assert!(is_settled(changed + CLOCK_STEP));
+        let step = if metadata.ctime_nsec() == 0 { COARSE_CLOCK_STEP } else { CLOCK_STEP };
+        assert!(!is_settled(changed) && !is_settled(changed + step - Duration::from_nanos(1)));
+        assert!(is_settled(changed + step));
         assert!(!is_settled(changed - Duration::from_secs(3600)), "the clock was set back");
     }
 

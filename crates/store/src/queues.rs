@@ -87,7 +87,10 @@ impl Queues {
             Ok((topic, Found::Files(id, dir, files)))
         });
         let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
-        check_setting(|| found.iter().flat_map(|(_, found)| found.segments()), file_len)?;
+        // Files of the list have the length that is set: what has another is damaged.
+        if !found.iter().any(|(_, found)| matches!(found, Found::Listed(_))) {
+            check_setting(|| found.iter().flat_map(|(_, found)| found.segments()), file_len)?;
+        }
         let opened = for_all(found, |(topic, found)| -> Result<_, OpenError> {
             unless_stopped()?;
             let mut unfit = Unfit::default();
@@ -214,7 +217,7 @@ impl Queues {
 
     /// Writes out everything, where there is no dispatch (yet).
     pub fn flush(&self, disk: &dyn Disk, least_pages: u64) -> io::Result<()> {
-        self.write_out(disk, least_pages, self.take_dirty(), &|| true)
+        self.write_out_singly(disk, least_pages, self.take_dirty(), &|| true)
     }
 
     /// Writes out what [`ConsumeQueue::flush`] says, of `dirty` queues, and makes the names of new files durable. What fails is

@@ -202,6 +202,7 @@ pub fn path_in(root: &Path) -> PathBuf {
 pub fn save(
     disk: &dyn Disk,
     root: &Path,
+    queues_dir: &Path,
     inventory: &Inventory,
     listed: Vec<Arc<ConsumeQueue>>,
     file_entries: u64,
@@ -214,7 +215,7 @@ pub fn save(
         let again = |(queue, stamped)| if stamped == Err(Unstamped::Yet) { stamp(queue) } else { stamped };
         stamps = for_all(listed.iter().zip(stamps).collect(), again);
     }
-    let Some(inventory) = inventory.written_as(disk)? else { return Ok(()) };
+    let Some(inventory) = inventory.written_as(disk)?.filter(|_| disk.dates_files(queues_dir)) else { return Ok(()) };
     let mut bytes = header(inventory, file_entries);
     let long = |bytes: &mut Vec<u8>, value: u64| bytes.extend_from_slice(&value.to_be_bytes());
     for stamped in stamps {

@@ -144,7 +144,7 @@ fn after_a_stop_no_file_of_a_queue_is_opened() {
 fn where_queues_begin_is_listed_too() {
     let known = Known::stopped();
     let store = known.open();
-    let rules = crate::retention_rules::RetentionRules { reserved_bytes: Some(16_384), ..known.config().retention };
+    let rules = crate::RetentionRules { reserved_bytes: Some(16_384), ..known.config().retention };
     store.change_retention(rules);
     store.retention.go_round(&mut crate::retention::Progress::default());
     assert!(store.watermarks().min.0 > 0);
@@ -574,6 +574,41 @@ fn what_is_not_on_the_disk_is_not_stamped() {
     store.close().unwrap();
     let store = known.open();
     assert_eq!(listed(&store), all_but(&[("A", 1)]));
+}
+
+/// The only one that is not taken from the list: of one file, and with a length that could be a setting.
+#[test]
+fn a_queue_cut_off_beside_those_of_the_list_is_no_other_setting() {
+    let mut known = Known::stopped();
+    let store = known.open();
+    known.put(&store, "Single", 0, 1);
+    settle(&store);
+    store.close().unwrap();
+    let file = known.dir_of("Single", 0).join(files::segment_name(0));
+    File::options().write(true).open(file).unwrap().set_len(4 * ENTRY_LEN as u64).unwrap();
+    let store = known.open();
+    assert_eq!(listed(&store), all_but(&[]));
+    known.check(&store);
+}
+
+/// The first round of retention after a start from the list makes queues follow the log as any other does.
+#[test]
+fn queues_of_the_list_follow_the_log() {
+    let known = Known::stopped();
+    let store = known.open();
+    assert_eq!(listed(&store), all_but(&[]));
+    let rules = crate::RetentionRules { reserved_bytes: Some(16_384), ..known.config().retention };
+    store.change_retention(rules);
+    store.retention.go_round(&mut crate::retention::Progress::default());
+    assert!(store.watermarks().min.0 > 0);
+    for (topic, id) in QUEUES {
+        let min = store.queue_bounds(topic, QueueId(id)).unwrap().min.0;
+        let bodies = read_bodies(&store, topic, id, 0);
+        assert_eq!(bodies.first().map(|(offset, _)| *offset), Some(min), "{topic}/{id}");
+        let entry = store.queue_entry(topic, QueueId(id), ferromq_protocol::QueueOffset(min), crate::Effort::Full);
+        assert!(entry.unwrap().unwrap().physical >= store.watermarks().min, "{topic}/{id}");
+        assert!(min > 0, "{topic}/{id}");
+    }
 }
 
 #[test]

@@ -438,7 +438,8 @@ impl Store {
             return Err(CloseError::DispatchBehind { behind });
         }
         let (root, inventory) = (&self.config.root, &self.maintenance.inventory);
-        if let Err(error) = stamps::save(disk, root, inventory, listed, self.config.queue_file_entries) {
+        let (queues_dir, entries) = (self.queues.dir(), self.config.queue_file_entries);
+        if let Err(error) = stamps::save(disk, root, queues_dir, inventory, listed, entries) {
             tracing::warn!(%error, root = %root.display(), "the stamps of queue files cannot be written; the next start opens all of these files");
         }
         self.abort.remove().map_err(remove(self.abort.path()))?;
