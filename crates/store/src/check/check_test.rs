@@ -449,6 +449,24 @@ fn damage_in_the_checkpoint_is_found() {
 }
 
 #[test]
+fn a_time_of_a_message_that_may_have_gone_is_no_fault_of_the_checkpoint() {
+    let site = Site::new();
+    let store = site.open();
+    for _ in 0..20 {
+        store.append(&message(T, 0, &[1; 1000], "")).unwrap();
+    }
+    settle(&store);
+    keep_three_segments(&store);
+    wait_until(|| store.watermarks().min.0 > 0);
+    store.close().unwrap();
+    // As if a message of then had been stored, and the clock set back after it.
+    overwrite(&site, "checkpoint", 2, &[2]);
+    let (found, _) = findings(&config(&site));
+    let is_it = |finding: &Finding| finding.what.contains("for the log, but the newest message is of");
+    assert!(found.iter().any(is_it) && !found.iter().any(|finding| finding.is_fault), "{found:#?}");
+}
+
+#[test]
 fn damage_of_timers_is_found() {
     let site = filled();
     let file = format!("timers/{:020}", TIMER_DUE_MS / 60_000);
