@@ -511,8 +511,7 @@ mod tests {
         wait_refused(|| house.store.message_at(stuck.physical_offset, Effort::Full));
         house.pass(1_500);
         house.wait_for("Before", 0, 1);
-        let saved = || TimerIndex::open(house.store.disk(), house.root.path().join("timers"), 0).unwrap().saved();
-        wait_until("a kill would have it delivered again", || saved().delivered_ms >= NOW + 1_000);
+        wait_until("a kill would have it delivered again", || house.saved().delivered_ms >= NOW + 1_000);
         assert_eq!(house.count("Stuck", 0), 0);
         house.disk.recover();
         house.wait_for("Stuck", 0, 1);
