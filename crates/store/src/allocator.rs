@@ -280,7 +280,7 @@ impl Allocator {
         let made = self.dirs.make_segment(start).inspect(|file| {
             // A buffer of the pool is of more use where the log is now.
             while self.committer.is_none() && file.prepared() < FIRST_BYTES {
-                if !file.prepare(self.chunk, true) {
+                if !file.prepare(self.chunk) {
                     break;
                 }
                 std::thread::yield_now(); // see make_ready
@@ -315,8 +315,6 @@ impl Allocator {
             self.ready.notify_all();
             ready < (tail + ahead).max(wanted)
         };
-        // Once for all chunks of this turn, which takes milliseconds at most: a look at each costs as much as a chunk of one page.
-        let intact = current.check().is_ok();
         loop {
             if !goal(end(&current)) || self.stop.load(Ordering::Acquire) {
                 // What was wanted is there, or nobody waits for it any more: nobody is to be refused for want of a buffer.
@@ -324,7 +322,7 @@ impl Allocator {
                 break;
             }
             let goes_on = match &self.committer {
-                None => current.prepare(self.chunk, intact),
+                None => current.prepare(self.chunk),
                 Some(committer) => self.stage(&current, committer),
             };
             if !goes_on {

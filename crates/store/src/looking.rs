@@ -299,7 +299,7 @@ mod tests {
     fn what_was_just_put_is_not_looked_for() {
         let dir = tempfile::tempdir().unwrap();
         let log = LogFile::create(&LocalDisk, dir.path().join("log"), 0, 1 << 20).unwrap();
-        log.prepare(1 << 16, true);
+        log.prepare(1 << 16);
         let append = || {
             let at = log.written();
             log.append(&[7; 500]).unwrap();

@@ -426,10 +426,7 @@ impl LogFile {
     /// The zeros are written, because then the kernel keeps a chunk as one piece of memory. Left to page faults it makes
     /// pieces of whatever size its read-ahead has come to: megabytes take many milliseconds to clear, and a sync writes
     /// and write-protects them whole; single pages cost an interrupt of all cores each when they are written out.
-    ///
-    /// `intact` says whether [`LogFile::check`] was content a moment ago. A file that somebody made shorter is not made longer again: the
-    /// next append finds that it has lost something, and says so.
-    pub fn prepare(&self, chunk: usize, intact: bool) -> bool {
+    pub fn prepare(&self, chunk: usize) -> bool {
         let mut is_failing = self.preparing.lock();
         let from = self.prepared();
         if from >= self.len() {
@@ -438,15 +435,15 @@ impl LogFile {
         let to = (from / chunk + 1).saturating_mul(chunk).min(self.len());
         // The first page may have bytes of the log in it.
         let fresh = from.next_multiple_of(PAGE).min(to);
-        if intact {
-            let written = self.file.write_all_at(&ZEROS[..to - fresh], fresh as u64);
-            let was_failing = std::mem::replace(&mut *is_failing, written.is_err());
-            if let Err(error) = written
-                && !was_failing
-            {
-                // What is there are zeros anyway; only the memory is not ready.
-                tracing::warn!(%error, path = %self.path.display(), "cannot prepare a part of the commit log ahead; not said again before it has succeeded");
-            }
+        // A file that somebody made shorter is not made longer again: the next append finds that it has lost something. Looked at for each
+        // chunk, though that is a system call: what is cut off between a look and the zeros is not missed any more.
+        let written = self.check().and_then(|()| self.file.write_all_at(&ZEROS[..to - fresh], fresh as u64));
+        let was_failing = std::mem::replace(&mut *is_failing, written.is_err());
+        if let Err(error) = written
+            && !was_failing
+        {
+            // What is there are zeros anyway; only the memory is not ready.
+            tracing::warn!(%error, path = %self.path.display(), "cannot prepare a part of the commit log ahead; not said again before it has succeeded");
         }
         self.map_writable(from..to);
         self.prepared.fetch_max(to, Ordering::AcqRel);
@@ -596,9 +593,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = Arc::new(LogFile::create(&LocalDisk, dir.path().join("a"), 100, 8192).unwrap());
         assert_eq!(file.ready(), 0);
-        assert!(file.prepare(4096, true));
+        assert!(file.prepare(4096));
         file.append(b"hello").unwrap();
-        assert!(file.prepare(4096, true) && !file.prepare(4096, true));
+        assert!(file.prepare(4096) && !file.prepare(4096));
         assert_eq!(file.ready(), 8187);
         assert_eq!(&*file.slice(1..5).unwrap(), b"ello");
         assert!(file.slice(1..6).is_none());
@@ -613,7 +610,7 @@ mod tests {
         drop(bytes);
         assert!(file.retract(2, Duration::ZERO));
         assert_eq!(file.ready(), 0);
-        assert!(file.prepare(4096, true));
+        assert!(file.prepare(4096));
         file.append(b"y").unwrap();
         assert_eq!(&*file.slice(0..3).unwrap(), b"hey");
         file.seal();
@@ -638,7 +635,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0");
         let mut file = LogFile::create(&LocalDisk, path.clone(), 0, 16 * PAGE as u64).unwrap();
-        let prepare = |file: &LogFile| crate::testing::logged(|| assert!(file.prepare(PAGE, true)));
+        let prepare = |file: &LogFile| crate::testing::logged(|| assert!(file.prepare(PAGE)));
         // Nothing can be written through it.
         let writable = std::mem::replace(&mut file.file, File::open(&path).unwrap());
         assert_eq!((prepare(&file).len(), prepare(&file).len(), prepare(&file).len()), (1, 0, 0));
