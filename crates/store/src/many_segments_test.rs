@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::*;
+use crate::RetentionRules;
 use crate::retention::Progress;
 use crate::testing::*;
-use crate::{Hours, RetentionRules};
 
 const SEGMENTS: usize = 500;
 /// The one made ahead, and one that is begun meanwhile.
@@ -58,12 +58,10 @@ fn a_log_of_500_segments() {
     let last = status(&store, 0).1;
     assert!(last > 0);
     store.change_retention(RetentionRules {
-        hours: Hours::default(),
         reserved_bytes: Some(4096),
         batch_max: 2 * SEGMENTS,
-        segment_pause: Duration::ZERO,
         interval: Duration::from_secs(3600),
-        ..RetentionRules::default()
+        ..rules_by_hand()
     });
     let began = Instant::now();
     store.retention.go_round(&mut Progress::default());

@@ -14,7 +14,7 @@ use crate::WritePoolConfig;
 use crate::check;
 use crate::disk::{Disk, LocalDisk};
 use crate::retention::Progress;
-use crate::retention_rules::{Hours, RetentionRules};
+use crate::retention_rules::RetentionRules;
 use crate::scripted_disk::ScriptedDisk;
 use crate::testing::*;
 
@@ -197,11 +197,7 @@ impl Model {
             flush,
             queue_flush_interval: never,
             queue_flush_thorough_interval: never,
-            retention: RetentionRules {
-                hours: Hours::default(),
-                segment_pause: Duration::ZERO,
-                ..RetentionRules::default()
-            },
+            retention: rules_by_hand(),
             disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
             commit_log_dirs: self.log_dirs().collect(),
             write_pool: match self.pool {

@@ -24,13 +24,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// Nothing goes but what a test says.
 fn rules() -> RetentionRules {
-    RetentionRules {
-        reserved_time: Duration::from_secs(3600),
-        hours: Hours::default(),
-        segment_pause: Duration::ZERO,
-        interval: NEVER,
-        ..RetentionRules::default()
-    }
+    RetentionRules { reserved_time: Duration::from_secs(3600), interval: NEVER, ..rules_by_hand() }
 }
 
 /// Nothing gets to the disk by itself.

@@ -305,6 +305,11 @@ pub fn log_file(site: &Site) -> PathBuf {
     site.dir.path().join("store/commitlog/00000000000000000000")
 }
 
+/// No time of the day at which messages go, and no pause between two segments: they go when a test says so.
+pub fn rules_by_hand() -> RetentionRules {
+    RetentionRules { hours: Hours::default(), segment_pause: Duration::ZERO, ..RetentionRules::default() }
+}
+
 /// Waits until consumers can see everything they may.
 pub fn settle(store: &Store) {
     wait_until(|| {

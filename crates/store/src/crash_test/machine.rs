@@ -8,9 +8,8 @@ use std::time::Duration;
 use super::history::History;
 use crate::check::CheckConfig;
 use crate::disk::{Disk, PAGE};
-use crate::retention_rules::{Hours, RetentionRules};
 use crate::scripted_disk::{Bug, Image, ScriptedDisk};
-use crate::testing::{PATIENCE, pool_of};
+use crate::testing::{PATIENCE, pool_of, rules_by_hand};
 use crate::{Clock, FlushMode, StoreConfig, WritePoolConfig};
 
 /// Of the write pool, as long as a page.
@@ -83,11 +82,7 @@ impl Place {
             }),
             queue_flush_interval: never,
             queue_flush_thorough_interval: never,
-            retention: RetentionRules {
-                hours: Hours::default(),
-                segment_pause: Duration::ZERO,
-                ..RetentionRules::default()
-            },
+            retention: rules_by_hand(),
             clock: Clock::from_fn(move || now.load(Ordering::SeqCst)),
             disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
             ..StoreConfig::at(self.root())
