@@ -372,7 +372,9 @@ impl Dispatch {
                 handled
             }
             Handle::WithBody(handler) => {
-                handler(self, &Call::new(round, connection, &request, Effort::Brief), Body(&body))
+                let handled = handler(self, &Call::new(round, connection, &request, Effort::Brief), Body(&body));
+                debug_assert!(!handled.as_ref().is_err_and(|refusal| refusal.needs_time), "no reader is given a body");
+                handled
             }
         };
         handled.unwrap_or_else(|refusal| Outcome::Reply(refusal.into_reply()))
