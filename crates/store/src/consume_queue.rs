@@ -127,7 +127,8 @@ pub struct ConsumeQueue {
     going: AtomicBool,
     /// Held while files are written out or removed, so that the two do not meet.
     flush_lock: Mutex<()>,
-    /// How often it was changed otherwise than at its end: entries were taken back or replaced, or the queue was begun. Under the flush lock.
+    /// How often it was changed otherwise than at its end: entries were taken back or replaced, or the queue was begun. Under the flush
+    /// lock.
     changes: AtomicU64,
     /// It is as it was listed, but for entries that came since, by a log that begins there.
     listed_by: Option<u64>,

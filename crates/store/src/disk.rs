@@ -37,8 +37,8 @@ impl<'a> MappedRange<'a> {
     }
 }
 
-/// The clock that dates changes of files goes in steps, of 10 ms at most (a kernel's timer, `CONFIG_HZ=100`; 1 to 4 ms are usual): two changes
-/// within one may have one time. Twice that, as the steps are counted by another clock than ours.
+/// The clock that dates changes of files goes in steps, of 10 ms at most (a kernel's timer, `CONFIG_HZ=100`; 1 to 4 ms are usual): two
+/// changes within one may have one time. Twice that, as the steps are counted by another clock than ours.
 pub const CLOCK_STEP: Duration = Duration::from_millis(20);
 /// Where a file system keeps no more than seconds of it, or two of them.
 const COARSE_CLOCK_STEP: Duration = Duration::from_secs(2);
@@ -91,8 +91,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn sync_file(&self, path: &Path, file: &File) -> io::Result<()>;
     /// Makes entries of a directory durable. It has to be opened for that, which may fail and leave no harm.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Makes all durable that there is on the file system of `dir`, which was opened before any of it was written: data, lengths and names. Any
-    /// error but `Unsupported`, after which nothing was done, counts as one of the sync itself.
+    /// Makes all durable that there is on the file system of `dir`, which was opened before any of it was written: data, lengths and
+    /// names. Any error but `Unsupported`, after which nothing was done, counts as one of the sync itself.
     fn sync_file_system(&self, _dir: &Path, file: &File) -> io::Result<()> {
         sync_file_system(file)
     }

@@ -4,7 +4,6 @@ use std::io;
 
 use ferromq_store::AppendError;
 
-/// Why a turn of the thread ended early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TurnError {
     #[error(transparent)]
