@@ -111,13 +111,13 @@ impl CommitLog {
     /// Waits until there is room for a record of the store's own, which is taken on a full disk as well: its bytes are allocated, and
     /// what it says may be what makes room.
     pub fn wait_for_room(&self, len: usize) -> Result<(), AppendError> {
-        self.tail_with_room(len + BLANK_LEN, Health::check_sound).map(drop)
+        self.tail_with_room(len + BLANK_LEN, Health::check_own).map(drop)
     }
 
     /// The locked tail if it has room for such a record at this moment.
     pub fn hold_with_room(&self, len: usize) -> Result<Option<MutexGuard<'_, Arc<LogFile>>>, AppendError> {
         let tail = self.tail.lock();
-        self.health.check_sound()?;
+        self.health.check_own()?;
         Ok(Some(tail).filter(|tail| tail.ready() >= len + BLANK_LEN))
     }
 
@@ -178,7 +178,7 @@ impl CommitLog {
         let mut at = at;
         while !bytes.is_empty() {
             // Bytes are in one segment or reach its end: take what fits.
-            let mut tail = self.tail_with_room(0, Health::check)?;
+            let mut tail = self.tail_with_room(0, Health::check_stream)?;
             let end = tail.start() + tail.written() as u64;
             if at != end {
                 return Err(AppendError::NotAtEnd { at: PhysicalOffset(at), end: PhysicalOffset(end) });

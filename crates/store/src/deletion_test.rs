@@ -114,7 +114,7 @@ fn a_full_disk_lets_topics_be_deleted() {
         assert!(store.delete_topic(T).unwrap());
         assert!(store.queue_ids(T).is_empty());
         store.health.close();
-        store.health.check_sound().unwrap_err();
+        store.health.check_own().unwrap_err();
     }
 }
 

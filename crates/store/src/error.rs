@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ferromq_protocol::message::RecordError;
 use ferromq_protocol::{PhysicalOffset, QueueId};
 
+use crate::health::Writer;
 use crate::looking::ReadError;
 
 /// Why a store does not open. Every text names the path and, where there is one, the remedy.
@@ -99,9 +100,20 @@ pub enum AppendError {
     CannotRead { reason: String },
     #[error("the store is closed")]
     Closed,
+    /// Somebody else may extend the log, or nobody. Java: SERVICE_NOT_AVAILABLE, of a slave.
+    #[error("{}", told_of(*writer))]
+    NotTheWriter { writer: Writer },
     /// Raw bytes must continue the log.
     #[error("raw bytes start at {at}, the log ends at {end}")]
     NotAtEnd { at: PhysicalOffset, end: PhysicalOffset },
+}
+
+fn told_of(writer: Writer) -> &'static str {
+    match writer {
+        Writer::Local => "the log is extended by this broker's own messages",
+        Writer::Stream => "this broker's log is a copy of another's and takes no other messages",
+        Writer::Nobody => "this broker's log takes no messages at present",
+    }
 }
 
 impl AppendError {

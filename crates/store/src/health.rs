@@ -1,4 +1,4 @@
-//! Whether the store takes writes, and why not. Java: RunningFlags.
+//! Whether the store takes writes, from whom, and why not. Java: RunningFlags.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,20 @@ use crate::error::AppendError;
 const CLOSED: u8 = 1;
 const POISONED: u8 = 2;
 const DISK_FULL: u8 = 4;
+/// Together say who may write: neither for [`Writer::Local`], so that one look at the flags is enough for a local append.
+const NOT_LOCAL: u8 = 8;
+const STREAM: u8 = 16;
+
+/// Who may extend the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writer {
+    /// This broker: what it is sent, what it stores again, what it notes of its tables.
+    #[default]
+    Local,
+    /// The log of another broker, of which this one is a copy.
+    Stream,
+    Nobody,
+}
 
 /// What there is no room for. Each comes and goes by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +38,7 @@ pub enum Shortage {
     Commit,
 }
 
-/// Of an append: [`Health::check`], or [`Health::check_sound`] for one of the store's own.
+/// Of an append: [`Health::check`], [`Health::check_own`] for one of the store's own, [`Health::check_stream`] for a copy.
 pub type HealthCheck = fn(&Health) -> Result<(), AppendError>;
 
 /// Closed and poisoned are for good; full goes away when there is room again.
@@ -43,24 +57,61 @@ impl Health {
         Health { abort: Some(abort), ..Health::default() }
     }
 
-    /// Whether writes are taken; one relaxed load when they are.
+    /// Whether writes of this broker are taken; one relaxed load when they are.
     pub fn check(&self) -> Result<(), AppendError> {
         if self.flags.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
+        self.check_own()?;
         self.check_shortages()
     }
 
     /// [`Health::check`] for what may be written on a full disk too.
-    pub fn check_sound(&self) -> Result<(), AppendError> {
+    pub fn check_own(&self) -> Result<(), AppendError> {
+        self.check_writer(Writer::Local)
+    }
+
+    /// Whether bytes of another broker's log are taken.
+    pub fn check_stream(&self) -> Result<(), AppendError> {
+        self.check_writer(Writer::Stream)?;
+        self.check_shortages()
+    }
+
+    fn check_writer(&self, writer: Writer) -> Result<(), AppendError> {
         if let Some(reason) = self.poison_reason() {
             return Err(AppendError::Poisoned { reason });
         }
-        if self.is_closed() { Err(AppendError::Closed) } else { Ok(()) }
+        if self.is_closed() {
+            return Err(AppendError::Closed);
+        }
+        let now = self.writer();
+        if now == writer { Ok(()) } else { Err(AppendError::NotTheWriter { writer: now }) }
+    }
+
+    pub fn writer(&self) -> Writer {
+        match self.flags.load(Ordering::Acquire) & (NOT_LOCAL | STREAM) {
+            0 => Writer::Local,
+            NOT_LOCAL => Writer::Nobody,
+            _ => Writer::Stream,
+        }
+    }
+
+    /// Who was it before may be under way until the append lock was held once.
+    pub fn set_writer(&self, writer: Writer) {
+        let bits = match writer {
+            Writer::Local => 0,
+            Writer::Stream => NOT_LOCAL | STREAM,
+            Writer::Nobody => NOT_LOCAL,
+        };
+        // In one step, so that nobody sees a writer that was never set; it always does.
+        let set = |flags: u8| Some(flags & !(NOT_LOCAL | STREAM) | bits);
+        let _ = self.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set);
     }
 
     fn check_shortages(&self) -> Result<(), AppendError> {
-        self.check_sound()?;
+        if self.flags.load(Ordering::Relaxed) & DISK_FULL == 0 {
+            return Ok(());
+        }
         match self.full.lock().first() {
             Some((_, path, reason)) => Err(AppendError::DiskFull { path: path.clone(), reason: reason.clone() }),
             // The disk got room between the two looks.
@@ -142,6 +193,31 @@ mod tests {
         assert!(health.check().is_err());
         health.disk_has_room(Shortage::Dispatch);
         assert!(health.check().is_ok());
+    }
+
+    #[test]
+    fn one_kind_of_writer_is_let_in() {
+        let health = Health::default();
+        for writer in [Writer::Stream, Writer::Nobody, Writer::Local] {
+            health.set_writer(writer);
+            assert_eq!(health.writer(), writer);
+            let refused = |done: Result<(), AppendError>| match done {
+                Ok(()) => false,
+                Err(AppendError::NotTheWriter { writer: is }) if is == writer => true,
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(refused(health.check()), writer != Writer::Local);
+            assert_eq!(refused(health.check_own()), writer != Writer::Local);
+            assert_eq!(refused(health.check_stream()), writer != Writer::Stream);
+        }
+        health.set_writer(Writer::Stream);
+        health.disk_full(Shortage::Disk, Path::new("/store"), "95% used".to_owned());
+        assert!(matches!(health.check_stream(), Err(AppendError::DiskFull { .. })));
+        assert!(matches!(health.check(), Err(AppendError::NotTheWriter { .. })));
+        health.disk_has_room(Shortage::Disk);
+        assert!(health.check_stream().is_ok());
+        health.close();
+        assert!(matches!(health.check_stream(), Err(AppendError::Closed)));
     }
 
     #[test]

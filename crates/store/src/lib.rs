@@ -82,6 +82,7 @@ pub use delay_levels::{DelayLevels, DelayLevelsError};
 pub use disk::{Disk, DiskUsage, FileState, LocalDisk, MappedRange};
 pub use dispatch::Arrival;
 pub use error::{AppendError, CloseError, OpenError, TruncateError};
+pub use health::Writer;
 pub use index::QueryOutcome;
 pub use interrupt::{Interrupt, RaiseOnDrop};
 pub use keepers::Keeper;

@@ -685,6 +685,7 @@ proptest! {
         let (site, other) = (Site::new(), Site::new());
         let config = |site: &Site| StoreConfig { segment_len: 80 << 10, message_len_max: 200, ..site.config() };
         let (store, copy) = (Store::open(config(&site)).unwrap(), Store::open(config(&other)).unwrap());
+        copy.set_writer(crate::Writer::Stream);
         let mut taken = Vec::new();
         for (one, count) in &batches {
             let message = one.message();

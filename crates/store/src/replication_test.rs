@@ -1,9 +1,78 @@
-//! What replication asks of a store: bytes of another one, how far they are replicated, and taking the end back.
+//! What replication asks of a store: who may write, bytes of another one, how far they are replicated, and taking the end back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ferromq_protocol::message::SysFlag;
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 
 use crate::testing::*;
-use crate::{AppendError, TruncateError};
+use crate::{AppendError, Clock, Store, StoreConfig, TruncateError, Writer};
+
+#[test]
+fn a_store_that_is_not_the_writer_appends_nothing_of_its_own() {
+    let site = Site::new();
+    let store = site.open();
+    assert_eq!(store.writer(), Writer::Local);
+    let end = put(&store, b"own").end;
+    settle(&store);
+    for writer in [Writer::Stream, Writer::Nobody] {
+        store.set_writer(writer);
+        assert_eq!(store.writer(), writer);
+        let is_refused = |done: Result<(), AppendError>| matches!(done, Err(AppendError::NotTheWriter { writer: is }) if is == writer);
+        let more = message(T, 0, b"more", "");
+        let mut half = more;
+        half.sys_flag = SysFlag(SysFlag::TRANSACTION_PREPARED);
+        assert!(is_refused(store.append(&more).map(drop)));
+        assert!(is_refused(store.append(&half).map(drop)));
+        assert!(is_refused(store.append_again(&more).map(drop)));
+        assert!(is_refused(store.append_carried(&more).map(drop)));
+        assert!(is_refused(store.append_batch(&[more, more]).map(drop)));
+        assert!(is_refused(store.round().append(&more).map(drop)));
+        assert!(is_refused(store.check_writable()));
+        let deletion = store.delete_topic(T).unwrap_err();
+        let deletion = deletion.downcast::<AppendError>().unwrap();
+        assert!(is_refused(Err(deletion)));
+        assert_eq!(store.watermarks().written, end);
+    }
+    assert_eq!(read_bodies(&store, T, 0, 0).len(), 1);
+    store.set_writer(Writer::Local);
+    assert_eq!(put(&store, b"again").queue_offset, QueueOffset(1));
+    store.close().unwrap();
+}
+
+#[test]
+fn no_append_is_under_way_once_another_may_write() {
+    let site = Site::new();
+    let (inside, goes_on) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    // It is asked for the time in the middle of an append, with everything looked at before.
+    let clock = Clock::from_fn({
+        let (inside, goes_on) = (Arc::clone(&inside), Arc::clone(&goes_on));
+        move || {
+            if std::thread::current().name() == Some("appends") {
+                inside.store(true, Ordering::SeqCst);
+                wait_until(|| goes_on.load(Ordering::SeqCst));
+            }
+            START_MS
+        }
+    });
+    let store = Store::open(StoreConfig { clock, ..site.config() }).unwrap();
+    std::thread::scope(|scope| {
+        let appends = std::thread::Builder::new().name("appends".to_owned());
+        let append = appends.spawn_scoped(scope, || put(&store, b"under way").end).unwrap();
+        wait_until(|| inside.load(Ordering::SeqCst));
+        let change = scope.spawn(|| {
+            store.set_writer(Writer::Nobody);
+            store.watermarks().written
+        });
+        wait_until(|| store.writer() == Writer::Nobody);
+        // Time enough to return too soon.
+        (0..1000).for_each(|_| std::thread::yield_now());
+        goes_on.store(true, Ordering::SeqCst);
+        assert_eq!(change.join().unwrap(), append.join().unwrap());
+    });
+    assert!(matches!(store.append(&message(T, 0, b"late", "")), Err(AppendError::NotTheWriter { .. })));
+}
 
 #[test]
 fn consumers_see_nothing_beyond_what_is_replicated() {
@@ -25,6 +94,7 @@ fn raw_bytes_make_a_second_store() {
     let (site, copy) = (Site::new(), Site::new());
     let master = site.open();
     let slave = copy.open();
+    slave.set_writer(Writer::Stream);
     let mut last = PhysicalOffset(0);
     for body in 0..40_u8 {
         last = master.append(&message(T, 0, &[body; 300], &format!("KEYS\u{1}k{body}\u{2}"))).unwrap().end;
@@ -40,6 +110,8 @@ fn raw_bytes_make_a_second_store() {
     settle(&slave);
     assert_eq!(read_bodies(&slave, T, 0, 0), read_bodies(&master, T, 0, 0));
     assert_eq!(query_bodies(&slave, T, "k17"), [[17; 300]]);
+    slave.set_writer(Writer::Local);
+    assert!(matches!(slave.append_raw(last, b"x"), Err(AppendError::NotTheWriter { writer: Writer::Local })));
     assert_eq!(slave.append(&message(T, 0, b"now master", "")).unwrap().queue_offset, QueueOffset(40));
 }
 

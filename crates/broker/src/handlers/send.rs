@@ -544,7 +544,11 @@ pub(crate) fn append_failure(error: &AppendError, body_len_max: usize) -> (Respo
             )
             .into(),
         ),
-        AppendError::DiskFull { .. } | AppendError::QueueBehind { .. } | AppendError::Poisoned { .. } | AppendError::Closed => {
+        AppendError::DiskFull { .. }
+        | AppendError::QueueBehind { .. }
+        | AppendError::Poisoned { .. }
+        | AppendError::NotTheWriter { .. }
+        | AppendError::Closed => {
             (ResponseCode::SERVICE_NOT_AVAILABLE, format!("service not available now. {error}").into())
         }
         AppendError::Extend { .. } => (ResponseCode::SYSTEM_ERROR, format!("create mapped file failed, server is busy or broken. {error}").into()),
@@ -554,6 +558,8 @@ pub(crate) fn append_failure(error: &AppendError, body_len_max: usize) -> (Respo
 
 #[cfg(test)]
 mod tests {
+    use ferromq_store::Writer;
+
     use super::*;
 
     #[test]
@@ -565,6 +571,9 @@ mod tests {
             "the message is illegal, maybe msg body or properties length not matched. msg body length limit 4194304B, msg properties length limit 32KB."
         );
         assert_eq!(append_failure(&AppendError::Closed, 1).0, ResponseCode::SERVICE_NOT_AVAILABLE);
+        let (code, remark) = append_failure(&AppendError::NotTheWriter { writer: Writer::Stream }, 1);
+        assert_eq!(code, ResponseCode::SERVICE_NOT_AVAILABLE);
+        assert!(remark.starts_with("service not available now. this broker's log is a copy"), "{remark}");
         assert_eq!(append_failure(&AppendError::Extend { reason: "x".into() }, 1).0, ResponseCode::SYSTEM_ERROR);
     }
 }

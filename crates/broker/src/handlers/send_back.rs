@@ -168,6 +168,7 @@ fn put_status(error: &AppendError) -> &'static str {
         AppendError::DiskFull { .. }
         | AppendError::QueueBehind { .. }
         | AppendError::Poisoned { .. }
+        | AppendError::NotTheWriter { .. }
         | AppendError::Closed => "SERVICE_NOT_AVAILABLE",
         AppendError::Extend { .. } => "CREATE_MAPPED_FILE_FAILED",
         AppendError::NotAtEnd { .. } | AppendError::CannotRead { .. } => "UNKNOWN_ERROR",

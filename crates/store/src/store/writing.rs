@@ -12,7 +12,7 @@ use super::Store;
 use crate::append::{AppendedBatch, AppendedMessage, with_encoded};
 use crate::commit_log::Placement;
 use crate::error::AppendError;
-use crate::health::{Health, HealthCheck};
+use crate::health::{Health, HealthCheck, Writer};
 use crate::looking::{Effort, ReadError};
 use crate::queues::is_directory_name;
 use crate::waiters::NotSafe;
@@ -54,7 +54,7 @@ impl Store {
     /// [`Store::append_again`] of what would go with its segment otherwise (see [`Keeper`](crate::Keeper)). Taken on a full disk too,
     /// as long as the log's bytes are there: it is what lets the disk have room again.
     pub fn append_carried(&self, message: &NewMessage<'_>) -> Result<AppendedMessage, AppendError> {
-        let appended = self.put_up_to(message, i32::MAX as usize, Health::check_sound)?;
+        let appended = self.put_up_to(message, i32::MAX as usize, Health::check_own)?;
         self.retention.carried.fetch_add(appended.record_len as u64, Ordering::AcqRel);
         self.wake_threads();
         Ok(appended)
@@ -252,10 +252,23 @@ impl Store {
         WaitsFor::Flush
     }
 
+    /// Says who may extend the log from now on: [`Writer::Local`] after an open. When this returns, nobody of another kind is under way any
+    /// more; what such a one has appended is in the log, all of it. Waits for one append at most. Before [`Writer::Local`] follows
+    /// [`Writer::Stream`], all of the log has to be dispatched: only that tells which offset comes next in a queue.
+    pub fn set_writer(&self, writer: Writer) {
+        self.health.set_writer(writer);
+        // Who is in the middle of an append finishes it; who gets the lock after this sees the change.
+        drop(self.log.hold());
+    }
+
+    pub fn writer(&self) -> Writer {
+        self.health.writer()
+    }
+
     /// Continues the log with bytes of another broker's, at the same offset. For replication: nothing is stamped or
-    /// checked. Never mix with [`Store::append`].
+    /// checked. For [`Writer::Stream`] alone.
     pub fn append_raw(&self, at: PhysicalOffset, bytes: &[u8]) -> Result<(), AppendError> {
-        self.health.check()?;
+        self.health.check_stream()?;
         self.log.append_raw(at.0, bytes)?;
         self.log_grew(at.0 + bytes.len() as u64);
         self.wake_threads();
