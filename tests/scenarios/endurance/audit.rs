@@ -71,6 +71,8 @@ struct Waiting {
     fate: Fate,
     /// Before it was accepted, in ms.
     sent_ms: i64,
+    /// Before something was told of it last, in ms.
+    told_ms: i64,
     /// When each of its copies was stored where consumers see it, in ms.
     arrivals: Vec<i64>,
 }
@@ -79,8 +81,8 @@ struct Waiting {
 #[derive(Default)]
 struct Queue {
     begin: u64,
-    /// What stands at each offset that the queue still has, as it was first seen.
-    seen: BTreeMap<u64, Id>,
+    /// What stands at each offset that the queue still has, as it was first seen, and where in the log.
+    seen: BTreeMap<u64, (Id, u64)>,
     /// Behind the last that was seen.
     end: u64,
     /// The highest number of each sender so far.
@@ -119,6 +121,8 @@ pub struct Ledger {
     sent: HashMap<u32, u64>,
     /// The kill before an audit may have taken the end of the log, about so many bytes of it at most, with all that was accepted there.
     pub loses_at_most: u64,
+    /// Behind the first byte of the last message in the log that the retention is said to have deleted.
+    pub gone_to: u64,
     pub figures: Figures,
 }
 
@@ -147,8 +151,19 @@ impl Ledger {
 
     pub fn fates(&mut self, fates: Vec<(Id, i64, Fate)>) {
         for (id, sent_ms, fate) in fates {
-            let new = || Waiting { fate, sent_ms, arrivals: Vec::new() };
-            self.waiting.entry(id).or_insert_with(new).fate = fate;
+            let new = || Waiting { fate, sent_ms, told_ms: sent_ms, arrivals: Vec::new() };
+            let waiting = self.waiting.entry(id).or_insert_with(new);
+            waiting.fate = fate;
+            waiting.told_ms = waiting.told_ms.max(sent_ms);
+        }
+    }
+
+    /// A kill may have taken the end of the log: what was accepted from that time in ms on, and waits, comes or does not.
+    pub fn may_lack_what_was_told_since(&mut self, since: i64) {
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.told_ms >= since) {
+            if let Fate::Due(due) = waiting.fate {
+                waiting.fate = Fate::Perhaps(due);
+            }
         }
     }
 
@@ -171,7 +186,10 @@ impl Ledger {
         assert!(begin >= queue.begin, "{:?} began at {} and now at {begin}", QUEUES[at], queue.begin);
         self.figures.deleted += begin - queue.begin;
         queue.begin = begin;
-        queue.seen = queue.seen.split_off(&begin);
+        let kept = queue.seen.split_off(&begin);
+        let gone = std::mem::replace(&mut queue.seen, kept);
+        let gone_to = gone.last_key_value().map_or(0, |(_, (_, physical))| physical + 1);
+        self.gone_to = self.gone_to.max(gone_to);
         if queue.end < begin {
             self.figures.deleted_unread += begin - queue.end;
             queue.end = begin;
@@ -184,13 +202,14 @@ impl Ledger {
         assert_eq!((record.topic(), record.queue_id().0), place, "a message of another queue");
         let id = parse(record.body()).unwrap_or_else(|| panic!("{place:?} {offset}: nobody sent this: {record:?}"));
         let queue = &mut self.queues[at];
+        let here = (id, record.physical_offset().0);
         if let Some(known) = queue.seen.get(&offset) {
-            assert_eq!(*known, id, "{place:?} {offset} has changed");
+            assert_eq!(*known, here, "{place:?} {offset} has changed");
             return;
         }
         assert_eq!(offset, queue.end, "{place:?} has a gap, or {id:?} came up behind others");
         queue.end += 1;
-        queue.seen.insert(offset, id);
+        queue.seen.insert(offset, here);
         if let Some(refused) = self.refused.get(&id) {
             panic!("{refused:?}, and it is at {place:?} {offset}");
         }
@@ -219,7 +238,10 @@ impl Ledger {
                 continue;
             }
             kept = kept.max(ack.physical);
-            let there = queue.seen.get(&ack.offset);
+            let there = queue.seen.get(&ack.offset).map(|(id, _)| id);
+            if ack.offset < queue.begin {
+                self.gone_to = self.gone_to.max(ack.physical + 1);
+            }
             let as_promised = if ack.offset < queue.begin { there.is_none() } else { there == Some(&ack.id) };
             assert!(
                 as_promised,

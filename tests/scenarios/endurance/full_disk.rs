@@ -1,7 +1,7 @@
 //! A disk that becomes full, and one that would if nothing were deleted.
 //!
-//! The disk is a tmpfs in a mount namespace of its own, which needs no root where users may have namespaces, and goes with the process that
-//! holds it.
+//! The disk is a tmpfs in a mount namespace of its own, which needs no root where users may have namespaces, or an ext4 in a file, which needs
+//! root and a loop device. It goes with the process that holds it.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -15,32 +15,56 @@ use super::wire::now_ms;
 use crate::cluster::{Broker, Nameserver};
 use crate::process::Process;
 
+/// Bytes of a file of the log, and of a buffer of the write pool then.
+const SEGMENT_LEN: u64 = 512 << 10;
+
+#[derive(Clone, Copy)]
+enum FileSystem {
+    Tmpfs,
+    Ext4,
+}
+
 /// A small file system, and the process in whose namespace it is mounted.
 struct SmallDisk {
     holder: Process,
     dir: PathBuf,
+    file_system: FileSystem,
 }
 
 impl SmallDisk {
-    /// `None` where there can be none; the reason is printed.
-    fn mount(home: &Path, mib: u64) -> SmallDisk {
+    fn mount(home: &Path, file_system: FileSystem, mib: u64) -> SmallDisk {
         let dir = home.join("small");
         fs::create_dir(&dir).expect("temporary directory is writable");
-        let script = format!("mount -t tmpfs -o size={mib}m tmpfs '{}' && echo mounted && exec cat", dir.display());
+        let (at, file) = (dir.display(), home.join("small.ext4").display().to_string());
+        let (flags, mount, skip) = match file_system {
+            FileSystem::Tmpfs => ("-rm", format!("mount -t tmpfs -o size={mib}m tmpfs '{at}'"), "endurance::full_disk"),
+            FileSystem::Ext4 => (
+                "-m",
+                format!(
+                    "truncate -s {mib}M '{file}' && mkfs.ext4 -q -b 4096 '{file}' && mount -o loop '{file}' '{at}'"
+                ),
+                "on_ext4",
+            ),
+        };
+        let script = format!("{mount} && echo mounted && exec cat");
         let mut command = Command::new("unshare");
-        let mut holder = Process::start("small disk", command.args(["-rm", "sh", "-c", &script]));
+        let mut holder = Process::start("small disk", command.args([flags, "sh", "-c", &script]));
         let mounted = holder.next_line().is_some();
         assert!(
             mounted,
-            "no file system can be mounted in a namespace here (unshare -rm, mount -t tmpfs); `--skip endurance::full_disk` leaves out what needs one"
+            "no file system can be mounted in a namespace here (unshare {flags}, {mount}); `--skip {skip}` leaves out what needs one"
         );
-        SmallDisk { holder, dir }
+        SmallDisk { holder, dir, file_system }
     }
 
     /// What runs a program where it is mounted.
     fn wrapper(&self) -> Vec<String> {
         let pid = self.holder.pid().to_string();
-        ["nsenter", "-t", &pid, "-U", "--preserve-credentials", "-m", "--"].map(str::to_owned).to_vec()
+        let user: &[&str] = match self.file_system {
+            FileSystem::Tmpfs => &["-U", "--preserve-credentials"],
+            FileSystem::Ext4 => &[],
+        };
+        [&["nsenter", "-t", &pid], user, &["-m", "--"]].concat().into_iter().map(str::to_owned).collect()
     }
 
     /// A file there as it is seen from here.
@@ -55,6 +79,9 @@ impl SmallDisk {
         for len in [1 << 20, 1 << 16, 4096, 1] {
             while filler.write_all(&vec![1; len]).is_ok() {}
         }
+        // What was set aside for the writing of all that, and not needed.
+        let _ = filler.sync_all();
+        while filler.write_all(&[1]).is_ok() {}
     }
 
     fn free(&self) {
@@ -75,12 +102,13 @@ struct Scene {
 
 impl Scene {
     /// One message of each kind that waits goes with `every` plain ones: a segment with such goes five times a second at most.
-    fn set(mib: u64, extra: &[&str], every: u64) -> Scene {
+    fn set(file_system: FileSystem, mib: u64, extra: &[&str], every: u64) -> Scene {
         let home = tempfile::tempdir().expect("a temporary directory");
-        let disk = SmallDisk::mount(home.path(), mib);
+        let disk = SmallDisk::mount(home.path(), file_system, mib);
         let nameserver = Nameserver::start(home.path());
         let store = disk.dir.join("store");
-        let settings = [&SETTINGS[..], &["mappedFileSizeCommitLog=524288"], extra].concat();
+        let segment = format!("mappedFileSizeCommitLog={SEGMENT_LEN}");
+        let settings = [&SETTINGS[..], &[&segment], extra].concat();
         let broker = Broker::start_in(home.path(), "small", &nameserver.addr(), &settings, &store, disk.wrapper());
         make_topics(broker.port);
         Scene { broker, disk, ledger: Ledger::default(), crew: Crew::new(every), _nameserver: nameserver, _home: home }
@@ -92,22 +120,54 @@ impl Scene {
         crew.work(broker.port, ledger, |progress, ledger| play(progress, broker, disk, ledger))
     }
 
+    /// What is gone is in segments that are.
+    fn audit(&mut self) {
+        self.ledger.audit(self.broker.port);
+        let names = fs::read_dir(self.disk.path("store/commitlog")).expect("the log is there");
+        let starts = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+        let begin = starts.min().expect("the log has a file");
+        let gone = self.ledger.gone_to;
+        assert!(gone <= begin, "a message at {gone} is gone, and the log begins at {begin}");
+    }
+
     /// All that waits comes, once.
     fn end(mut self, name: &str) {
         self.crew.await_all(self.broker.port, &mut self.ledger);
         self.broker.restart_clean();
-        self.ledger.audit(self.broker.port);
+        self.audit();
         self.ledger.sum_up();
         println!("{name}: {:?}", self.ledger.figures);
     }
 }
 
-#[test]
-fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
-    let mut scene = Scene::set(96, &["cleanFileForciblyEnable=false"], 50);
+/// How the broker that has the full disk is run.
+struct Mode {
+    name: &'static str,
+    flush: &'static str,
+    pool: bool,
+    /// Old messages go for want of room.
+    deletes: bool,
+}
+
+const ASYNC: Mode = Mode { name: "async flush", flush: "ASYNC_FLUSH", pool: false, deletes: false };
+const SYNC: Mode = Mode { name: "sync flush", flush: "SYNC_FLUSH", ..ASYNC };
+const POOL_ASYNC: Mode = Mode { name: "the write pool and async flush", pool: true, ..ASYNC };
+const POOL_SYNC: Mode = Mode { name: "the write pool and sync flush", pool: true, ..SYNC };
+const DELETING: Mode = Mode { name: "async flush and forced deletion", deletes: true, ..ASYNC };
+
+/// Three times full and freed again, once with a kill and a start in between.
+fn loses_nothing_when_full(file_system: FileSystem, mode: &Mode) {
+    let own = [
+        format!("flushDiskType={}", mode.flush),
+        format!("transientStorePoolEnable={}", mode.pool),
+        format!("cleanFileForciblyEnable={}", mode.deletes),
+    ];
+    let mut scene = Scene::set(file_system, 96, &own.each_ref().map(String::as_str), 50);
+    let may_lose = mode.pool && mode.flush == "ASYNC_FLUSH";
     let mut ends_refused = 0;
-    for round in 0..4 {
-        let killed = round == 2;
+    for round in 0..3 {
+        let killed = round == 1;
+        let begun = now_ms();
         ends_refused += scene.run(|progress, broker, disk, ledger| {
             progress.await_more("messages", &progress.acked, 2000);
             disk.fill();
@@ -131,21 +191,78 @@ fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
                 scene.broker.start_again();
             }
         }
-        scene.ledger.audit(scene.broker.port);
+        if killed && may_lose {
+            scene.ledger.may_lack_what_was_told_since(begun);
+            scene.crew.waiter.forget_open();
+            scene.ledger.loses_at_most = 5 * SEGMENT_LEN;
+        }
+        scene.audit();
+        // What a kill may take it has taken by now.
+        scene.ledger.loses_at_most = 0;
     }
     for Refused { id, code, remark } in scene.ledger.refusals() {
         assert!(*code == 14 && remark.contains("until there is room for"), "{id:?} was refused with {code}, {remark}");
     }
-    assert_eq!(scene.ledger.figures.deleted, 0, "nothing was to go");
+    assert_eq!(scene.ledger.figures.deleted > 0, mode.deletes, "{:?}", scene.ledger.figures);
     println!("ends of transactions refused: {ends_refused}");
-    scene.end("a full disk");
+    scene.end(&format!("a full disk, {}", mode.name));
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    loses_nothing_when_full(FileSystem::Tmpfs, &ASYNC);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_with_sync_flush() {
+    loses_nothing_when_full(FileSystem::Tmpfs, &SYNC);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_with_the_write_pool() {
+    loses_nothing_when_full(FileSystem::Tmpfs, &POOL_ASYNC);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_with_the_write_pool_and_sync_flush() {
+    loses_nothing_when_full(FileSystem::Tmpfs, &POOL_SYNC);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_but_what_is_deleted_for_it() {
+    loses_nothing_when_full(FileSystem::Tmpfs, &DELETING);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_on_ext4() {
+    loses_nothing_when_full(FileSystem::Ext4, &ASYNC);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_with_sync_flush_on_ext4() {
+    loses_nothing_when_full(FileSystem::Ext4, &SYNC);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_with_the_write_pool_on_ext4() {
+    loses_nothing_when_full(FileSystem::Ext4, &POOL_ASYNC);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_with_the_write_pool_and_sync_flush_on_ext4() {
+    loses_nothing_when_full(FileSystem::Ext4, &POOL_SYNC);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_but_what_is_deleted_for_it_on_ext4() {
+    loses_nothing_when_full(FileSystem::Ext4, &DELETING);
 }
 
 #[test]
 fn a_disk_of_a_third_of_the_traffic_is_enough_where_old_messages_go() {
     const MIB: u64 = 32;
     // From there to where sends are refused is what comes in about a second.
-    let mut scene = Scene::set(MIB, &["diskSpaceCleanForciblyRatio=60"], 3000);
+    let mut scene = Scene::set(FileSystem::Tmpfs, MIB, &["diskSpaceCleanForciblyRatio=60"], 3000);
     // Their segment goes long before their time.
     let far = scene.crew.waiter.send_timers(scene.broker.port, 50, now_ms() + 15_000);
     scene.ledger.fates(far.fates);
@@ -153,7 +270,7 @@ fn a_disk_of_a_third_of_the_traffic_is_enough_where_old_messages_go() {
     while scene.crew.senders.iter().map(|sender| sender.bytes).sum::<u64>() < 3 * (MIB << 20) {
         rounds += 1;
         scene.run(|progress, _, _, _| progress.await_more("messages", &progress.acked, 10_000));
-        scene.ledger.audit(scene.broker.port);
+        scene.audit();
     }
     // Refused at most while it was being made room.
     for Refused { id, code, remark } in scene.ledger.refusals() {

@@ -404,6 +404,11 @@ impl Waiter {
         Ok(accepted)
     }
 
+    /// Ends nothing of what is open now: the halves may be lost.
+    pub fn forget_open(&mut self) {
+        self.open.clear();
+    }
+
     /// Ends all that is open.
     fn end_all(&mut self, port: u16) -> WaiterReport {
         let mut report = WaiterReport::default();
