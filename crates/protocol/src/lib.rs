@@ -7,6 +7,7 @@
 //! - [`Command::header`] reads a typed header (module [`header`]) straight from the frame's bytes.
 //! - [`Reply`] is what a handler answers.
 //! - [`message`] holds the stored record, properties, batches and message ids; [`body`] the JSON bodies.
+//! - [`ha`] is the stream between a master and its slaves, which has no frames.
 #![forbid(unsafe_code)]
 #![warn(clippy::little_endian_bytes, clippy::host_endian_bytes)]
 
@@ -32,6 +33,7 @@ mod short_text;
 mod version;
 
 pub mod body;
+pub mod ha;
 pub mod header;
 pub mod json;
 pub mod message;
