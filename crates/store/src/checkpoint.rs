@@ -29,8 +29,10 @@ const CRC_AT: usize = WITNESS_AT + WITNESS_LEN;
 /// Where the log begins, with a sum of its own over all from the magic on: a file from before there was this has none.
 const BEGIN_AT: usize = CRC_AT + 4;
 const BEGIN_CRC_AT: usize = BEGIN_AT + 8;
-/// Says that there is a list of queues and index files (inventory.rs), and its id.
+/// Says that there is a list of queues and index files (inventory.rs), and its id, which is the store's.
 const INVENTORY: [u8; 4] = *b"LIST";
+/// That there is none now; the id is the store's all the same.
+const NO_INVENTORY: [u8; 4] = *b"NONE";
 const INVENTORY_AT: usize = BEGIN_CRC_AT + 4;
 const INVENTORY_ID_AT: usize = INVENTORY_AT + INVENTORY.len();
 const USED_LEN: usize = INVENTORY_ID_AT + 8;
@@ -114,8 +116,10 @@ pub struct Checkpoint {
     by_place: AtomicBool,
     /// What it said as it was opened.
     told: Mutex<CheckpointContent>,
-    /// Id of the inventory that there must be; 0 for none.
-    inventory: AtomicU64,
+    /// The id of the store; 0 while it is not known.
+    store: AtomicU64,
+    /// Whether there must be an inventory, with this id.
+    has_inventory: AtomicBool,
     /// Where the log began then.
     found_begin: Option<u64>,
     /// As last written.
@@ -160,11 +164,8 @@ impl Checkpoint {
             index: DurableMark::new(field(16), positions.index),
             by_place: AtomicBool::new(matches!(told, CheckpointContent::Places(_))),
             told: Mutex::new(told),
-            inventory: AtomicU64::new(if bytes[INVENTORY_AT..INVENTORY_ID_AT] == INVENTORY {
-                field(INVENTORY_ID_AT).cast_unsigned()
-            } else {
-                0
-            }),
+            store: AtomicU64::new(store_in(&bytes).unwrap_or(0)),
+            has_inventory: AtomicBool::new(bytes[INVENTORY_AT..INVENTORY_ID_AT] == INVENTORY),
             found_begin,
             log_begin: AtomicU64::new(found_begin.unwrap_or(0)),
             master_flushed: AtomicU64::new(field(24).cast_unsigned()),
@@ -198,13 +199,20 @@ impl Checkpoint {
         }
     }
 
-    /// The id of the inventory that has to be there.
-    pub fn inventory(&self) -> Option<u64> {
-        Some(self.inventory.load(Ordering::Acquire)).filter(|id| *id != 0)
+    /// The id of the store, if it says so.
+    pub fn store(&self) -> Option<u64> {
+        Some(self.store.load(Ordering::Acquire)).filter(|id| *id != 0)
     }
 
-    pub fn inventory_is(&self, id: Option<u64>) {
-        self.inventory.store(id.unwrap_or(0), Ordering::Release);
+    /// The id of the inventory that has to be there.
+    pub fn inventory(&self) -> Option<u64> {
+        self.store().filter(|_| self.has_inventory.load(Ordering::Acquire))
+    }
+
+    /// Whether there is an inventory, of the store with this id.
+    pub fn inventory_is(&self, is_there: bool, id: u64) {
+        self.store.store(id, Ordering::Release);
+        self.has_inventory.store(is_there, Ordering::Release);
     }
 
     /// Where the log began then: what is missing from there on was not deleted. `None` where that is not known.
@@ -311,8 +319,9 @@ impl Checkpoint {
             let crc = crc32fast::hash(&bytes[MAGIC_AT..BEGIN_CRC_AT]);
             bytes[BEGIN_CRC_AT..INVENTORY_AT].copy_from_slice(&crc.to_be_bytes());
         }
-        if let Some(id) = self.inventory() {
-            bytes[INVENTORY_AT..INVENTORY_ID_AT].copy_from_slice(&INVENTORY);
+        if let Some(id) = self.store() {
+            let said = if self.inventory().is_some() { &INVENTORY } else { &NO_INVENTORY };
+            bytes[INVENTORY_AT..INVENTORY_ID_AT].copy_from_slice(said);
             bytes[INVENTORY_ID_AT..].copy_from_slice(&id.to_be_bytes());
         }
         if *written != bytes {
@@ -334,6 +343,8 @@ pub struct CheckpointFile {
     pub master_flushed: u64,
     pub confirmed: u64,
     pub places: Places,
+    /// The id of the store.
+    pub store: Option<u64>,
 }
 
 /// What a file says by places.
@@ -384,6 +395,7 @@ impl CheckpointFile {
             master_flushed: long_at(bytes, 24),
             confirmed: long_at(bytes, 32),
             places,
+            store: store_in(bytes),
         })
     }
 }
@@ -416,6 +428,12 @@ fn told_by(bytes: &[u8; USED_LEN]) -> CheckpointContent {
         queues: long(POSITIONS_AT + 8),
         index: long(POSITIONS_AT + 16),
     })
+}
+
+/// The id of the store.
+fn store_in(bytes: &[u8; USED_LEN]) -> Option<u64> {
+    let said = [INVENTORY, NO_INVENTORY].iter().any(|said| bytes[INVENTORY_AT..INVENTORY_ID_AT] == *said);
+    Some(long_at(bytes, INVENTORY_ID_AT)).filter(|id| said && (1..=u64::MAX >> 1).contains(id))
 }
 
 /// Where the log begins, in a file whose positions hold.

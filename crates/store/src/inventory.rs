@@ -27,6 +27,7 @@ use crate::mapped_file::LogFile;
 use crate::projection::Projection;
 use crate::segments::{Segments, stated_len};
 use crate::stamps::FileStamp;
+use crate::timer_checkpoint;
 
 const MAGIC: [u8; 8] = *b"FMQLIST1";
 /// Bytes of a segment by which it is known again: its first record up to the bodies' host. Two halves, so that a flipped bit is not
@@ -34,6 +35,10 @@ const MAGIC: [u8; 8] = *b"FMQLIST1";
 const HEAD_LEN: usize = 64;
 /// Of the first half: length, magic and CRC of the first record.
 const HALF: usize = 12;
+
+/// By what other files of a store know whose they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreId(pub u64);
 
 /// What a list says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -61,7 +66,7 @@ pub struct ListedQueue {
 #[derive(Debug)]
 pub struct Inventory {
     path: PathBuf,
-    id: u64,
+    id: StoreId,
     found: Listing,
     /// By what its file is known, if it was believed.
     found_as: Option<(u32, FileStamp)>,
@@ -91,7 +96,7 @@ impl Inventory {
             files::set_aside(disk, root, &path, "a directory in place of the list of queues")
                 .map_err(OpenError::io("open", &path))?;
         }
-        let named = checkpoint.inventory();
+        let (named, known) = (checkpoint.inventory(), checkpoint.store());
         let file = match read(disk, &path) {
             Ok(found) => Some(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -99,7 +104,7 @@ impl Inventory {
         };
         let listing = file.as_ref().and_then(|(bytes, _)| Listing::parse(bytes));
         let by_java = matches!(checkpoint.told(), CheckpointContent::Times);
-        let of_another = listing.as_ref().zip(named).is_some_and(|(listing, id)| listing.id != id);
+        let of_another = listing.as_ref().zip(known).is_some_and(|(listing, id)| listing.id != id);
         if of_another && !by_java {
             tracing::error!(path = %path.display(), checkpoint = %checkpoint.path().display(), "one of these two is another store's: neither is believed");
             checkpoint.disbelieve();
@@ -107,7 +112,10 @@ impl Inventory {
         let must_be = named.is_some() || checkpoint.told() == CheckpointContent::Nothing || file.is_some();
         let listing = listing.filter(|_| !of_another);
         let lost = listing.is_none() && must_be && !by_java;
-        let id = named.or_else(|| listing.as_ref().map(|listing| listing.id)).unwrap_or_else(new_id);
+        let known = known.or_else(|| listing.as_ref().map(|listing| listing.id));
+        // Of two nobody can say which is right. Where both are gone, the timers know it still.
+        let id = if of_another { None } else { known.or_else(|| timer_checkpoint::owner(&root.join("timers"))) };
+        let id = StoreId(id.unwrap_or_else(new_id));
         let listing = listing.filter(|_| !by_java);
         let found_as = listing.as_ref().and(file).map(|(bytes, stamp)| (sum_of(&bytes), stamp));
         let found = listing.unwrap_or_default();
@@ -117,6 +125,10 @@ impl Inventory {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub fn id(&self) -> StoreId {
+        self.id
     }
 
     pub fn found(&self) -> &Listing {
@@ -199,14 +211,14 @@ impl Inventory {
         let heads = self.heads_of(disk, segments, log_end);
         // Until all queues have followed the log's beginning, some may list what went with it.
         let log_min = projection.queues.log_begins_at();
-        self.write(disk, checkpoint, &encode(self.id, log_min, log_end, extents, index.as_deref(), &heads))?;
+        self.write(disk, checkpoint, &encode(self.id.0, log_min, log_end, extents, index.as_deref(), &heads))?;
         Ok(queues)
     }
 
     /// Nothing is listed any more: the log is about to become shorter.
     pub fn clear(&self, disk: &dyn Disk, checkpoint: &Checkpoint) -> io::Result<()> {
         self.heads.lock().clear();
-        self.write(disk, checkpoint, &encode(self.id, 0, 0, std::iter::empty(), None, &BTreeMap::new()))
+        self.write(disk, checkpoint, &encode(self.id.0, 0, 0, std::iter::empty(), None, &BTreeMap::new()))
     }
 
     fn write(&self, disk: &dyn Disk, checkpoint: &Checkpoint, bytes: &[u8]) -> io::Result<()> {
@@ -217,7 +229,7 @@ impl Inventory {
         match files::replace(disk, &self.path, bytes) {
             Ok(()) => {
                 self.written.store(crc, Ordering::Release);
-                checkpoint.inventory_is(Some(self.id));
+                checkpoint.inventory_is(true, self.id.0);
                 if self.failing.swap(false, Ordering::AcqRel) {
                     tracing::info!(path = %self.path.display(), "the list of queues is written again");
                 }
@@ -230,7 +242,7 @@ impl Inventory {
                 // An old one would say what is not so any more; nor may a power cut bring it back.
                 files::remove_file(disk, &self.path)?;
                 disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
-                checkpoint.inventory_is(None);
+                checkpoint.inventory_is(false, self.id.0);
             }
         }
         Ok(())

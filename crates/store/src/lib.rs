@@ -85,6 +85,7 @@ pub use error::{AppendError, CloseError, OpenError, TruncateError};
 pub use health::Writer;
 pub use index::QueryOutcome;
 pub use interrupt::{Interrupt, RaiseOnDrop};
+pub use inventory::StoreId;
 pub use keepers::Keeper;
 pub use log_dirs::check_log_dirs;
 pub use looking::{Effort, ReadError};

@@ -35,7 +35,7 @@ use crate::graves::{GRAVES, Graves};
 use crate::health::Health;
 use crate::index::{self, Index};
 use crate::index_file::IndexShape;
-use crate::inventory::{Inventory, Listing};
+use crate::inventory::{Inventory, Listing, StoreId};
 use crate::keepers::Keepers;
 use crate::lock::{DirectoryLock, SideLock};
 use crate::log_dirs::LogDirs;
@@ -349,6 +349,11 @@ impl Store {
         };
         store.start_threads()?;
         Ok(store)
+    }
+
+    /// By what files beside the log know that they are of this store.
+    pub fn id(&self) -> StoreId {
+        self.maintenance.inventory.id()
     }
 
     fn start_threads(&self) -> Result<(), OpenError> {

@@ -20,11 +20,11 @@ const WHOLE_LEN: usize = 40;
 const COUNTED_LEN: usize = WHOLE_LEN + 12;
 /// With what says which of two is the later one.
 const NUMBERED_LEN: usize = COUNTED_LEN + 12;
+/// With what says whose files of minutes it counts, and up to where. Without, it is of before entries said whose they are.
+const OWNED_LEN: usize = NUMBERED_LEN + 20;
 /// From one place to the other: no device writes both at once.
 pub const SLOT_LEN: usize = PAGE;
 pub const FILE_LEN: usize = 2 * SLOT_LEN;
-/// This many entries say that the files lack something that is not all entered again yet.
-pub const LACKING: u64 = u64::MAX;
 
 /// What is durable: the queue was read up to `entered`, and what was due by `delivered_ms` has been delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,13 +47,28 @@ pub enum TimerCheckpointContent {
 }
 
 /// A checkpoint that was saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SavedCheckpoint {
     pub checkpoint: TimerCheckpoint,
-    /// That the files of minutes must have together; 0 where it does not say.
-    pub entries: u64,
+    pub files: FilesOfMinutes,
     /// Grows with each save; 0 in files that have one place.
     number: u64,
+    /// The id of the store; 0 where it does not say.
+    pub store: u64,
+}
+
+/// What the files of minutes must have together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilesOfMinutes {
+    /// 0 where it does not say.
+    pub entries: u64,
+    /// Only entries of places before this one are counted.
+    pub end: QueueOffset,
+}
+
+impl FilesOfMinutes {
+    /// They lack something that is not all entered again yet.
+    pub const LACKING: FilesOfMinutes = FilesOfMinutes { entries: u64::MAX, end: QueueOffset(0) };
 }
 
 impl TimerCheckpointContent {
@@ -83,13 +98,20 @@ impl TimerCheckpointContent {
 pub struct CheckpointFile {
     path: PathBuf,
     number: u64,
+    /// Whose it is from the next save on.
+    store: u64,
     /// Where the next one goes, if the file has its two places and none of them is in doubt. Otherwise it is made anew.
     next: Option<usize>,
 }
 
 impl CheckpointFile {
-    /// Opens the file in `dir`, or makes it. What it says is on the disk when this returns.
-    pub fn open(disk: &dyn Disk, dir: &Path) -> io::Result<(CheckpointFile, TimerCheckpointContent)> {
+    /// Opens the file in `dir`, or makes it. What it says is on the disk when this returns. Without the id of the `store` it stays whose it
+    /// is.
+    pub fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        store: Option<u64>,
+    ) -> io::Result<(CheckpointFile, TimerCheckpointContent)> {
         let path = path_in(dir);
         let mut bytes = Vec::with_capacity(FILE_LEN);
         let found = match OpenOptions::new().read(true).write(true).open(&path) {
@@ -106,20 +128,25 @@ impl CheckpointFile {
                 TimerCheckpointContent::in_file(&bytes)
             }
         };
-        let mut number = 0;
+        let (mut number, mut owner) = (0, 0);
         let mut next = None;
         if let TimerCheckpointContent::Checkpoint(saved) = found {
-            number = saved.number;
+            (number, owner) = (saved.number, saved.store);
             let is_second = bytes.get(SLOT_LEN..).and_then(decode).is_some_and(|second| second == saved);
             next = (bytes.len() == FILE_LEN).then_some(if is_second { 0 } else { SLOT_LEN });
         } else if found == TimerCheckpointContent::Nothing && bytes.len() == FILE_LEN {
             next = Some(0);
         }
-        let mut file = CheckpointFile { path, number, next };
+        let store = store.unwrap_or(owner);
+        let mut file = CheckpointFile { path, number, store, next };
         if file.next.is_none() {
             // While there is room. A file of before there were two places stays as good as it was.
             let made = match found {
-                TimerCheckpointContent::Checkpoint(saved) => file.make(disk, saved.checkpoint, saved.entries),
+                TimerCheckpointContent::Checkpoint(saved) => {
+                    // The new one counts entries that say whose they are.
+                    let files = if store == owner { saved.files } else { FilesOfMinutes::LACKING };
+                    file.make(disk, saved.checkpoint, files)
+                }
                 TimerCheckpointContent::Nothing => {
                     replace(disk, &file.path, &[0; FILE_LEN]).map(|()| file.next = Some(0))
                 }
@@ -134,15 +161,15 @@ impl CheckpointFile {
     }
 
     /// Durable when this returns. After an error the one before is there, or this one.
-    pub fn write(&mut self, disk: &dyn Disk, checkpoint: TimerCheckpoint, entries: u64) -> io::Result<()> {
-        let Some(at) = self.next else { return self.make(disk, checkpoint, entries) };
+    pub fn write(&mut self, disk: &dyn Disk, checkpoint: TimerCheckpoint, files: FilesOfMinutes) -> io::Result<()> {
+        let Some(at) = self.next else { return self.make(disk, checkpoint, files) };
         let file = match OpenOptions::new().write(true).open(&self.path) {
             // Somebody has removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.make(disk, checkpoint, entries),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.make(disk, checkpoint, files),
             opened => opened?,
         };
         // What fails leaves the other place as it is, and the next try comes here again.
-        disk.write(&self.path, &file, &encode(checkpoint, entries, self.number + 1), at as u64)?;
+        disk.write(&self.path, &file, &encode(&self.following(checkpoint, files)), at as u64)?;
         if let Err(error) = disk.sync_file(&self.path, &file) {
             // A second sync may succeed without having written anything.
             self.next = None;
@@ -153,8 +180,12 @@ impl CheckpointFile {
         Ok(())
     }
 
-    fn make(&mut self, disk: &dyn Disk, checkpoint: TimerCheckpoint, entries: u64) -> io::Result<()> {
-        let mut bytes = encode(checkpoint, entries, self.number + 1);
+    fn following(&self, checkpoint: TimerCheckpoint, files: FilesOfMinutes) -> SavedCheckpoint {
+        SavedCheckpoint { checkpoint, files, number: self.number + 1, store: self.store }
+    }
+
+    fn make(&mut self, disk: &dyn Disk, checkpoint: TimerCheckpoint, files: FilesOfMinutes) -> io::Result<()> {
+        let mut bytes = encode(&self.following(checkpoint, files));
         bytes.resize(FILE_LEN, 0);
         replace(disk, &self.path, &bytes)?;
         self.number += 1;
@@ -168,13 +199,22 @@ impl CheckpointFile {
 pub fn say_lacking(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
     match TimerCheckpointContent::read(dir) {
         Ok(TimerCheckpointContent::Checkpoint(saved)) => {
-            let (mut file, _) = CheckpointFile::open(disk, dir)?;
-            file.write(disk, saved.checkpoint, LACKING)?;
+            let (mut file, _) = CheckpointFile::open(disk, dir, None)?;
+            file.write(disk, saved.checkpoint, FilesOfMinutes::LACKING)?;
             Ok(true)
         }
         Ok(TimerCheckpointContent::Nothing | TimerCheckpointContent::Damaged) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// The id of the store that the timers in `dir` are of, where their checkpoint says it.
+pub fn owner(dir: &Path) -> Option<u64> {
+    match TimerCheckpointContent::read(dir) {
+        Ok(TimerCheckpointContent::Checkpoint(saved)) => Some(saved.store).filter(|store| *store != 0),
+        // Whoever opens it says so.
+        Ok(TimerCheckpointContent::Nothing | TimerCheckpointContent::Damaged) | Err(_) => None,
     }
 }
 
@@ -194,23 +234,31 @@ fn decode(bytes: &[u8]) -> Option<SavedCheckpoint> {
     if bytes.len() == HEAD_LEN {
         // Nothing had been carried on yet.
         let checkpoint = TimerCheckpoint { entered, delivered_ms, carried: QueueOffset(0), latest_ms: delivered_ms };
-        return Some(SavedCheckpoint { checkpoint, entries: 0, number: 0 });
+        return Some(SavedCheckpoint { checkpoint, ..SavedCheckpoint::default() });
     }
     is_whole(WHOLE_LEN)?;
     let (carried, latest_ms) = (QueueOffset(long(20)?), long(28)?.cast_signed());
     let checkpoint = TimerCheckpoint { entered, delivered_ms, carried, latest_ms };
-    if bytes.len() >= NUMBERED_LEN {
-        is_whole(COUNTED_LEN)?;
-        is_whole(NUMBERED_LEN)?;
-        return Some(SavedCheckpoint { checkpoint, entries: long(WHOLE_LEN)?, number: long(COUNTED_LEN)? });
+    let counted = |end| Some(FilesOfMinutes { entries: long(WHOLE_LEN)?, end });
+    if bytes.len() < NUMBERED_LEN {
+        // Files of before there were two places: what they may lack counts as not said.
+        let files = is_whole(COUNTED_LEN).and_then(|()| counted(QueueOffset(0))).unwrap_or_default();
+        return Some(SavedCheckpoint { checkpoint, files, ..SavedCheckpoint::default() });
     }
-    // Files of before there were two places: what they may lack counts as not said.
-    let entries = is_whole(COUNTED_LEN).and_then(|()| long(WHOLE_LEN)).unwrap_or(0);
-    Some(SavedCheckpoint { checkpoint, entries, number: 0 })
+    is_whole(COUNTED_LEN)?;
+    is_whole(NUMBERED_LEN)?;
+    let number = long(COUNTED_LEN)?;
+    if bytes.get(NUMBERED_LEN..OWNED_LEN)?.iter().all(|byte| *byte == 0) {
+        return Some(SavedCheckpoint { checkpoint, files: counted(QueueOffset(0))?, number, store: 0 });
+    }
+    is_whole(OWNED_LEN)?;
+    let files = counted(QueueOffset(long(NUMBERED_LEN + 8)?))?;
+    Some(SavedCheckpoint { checkpoint, files, number, store: long(NUMBERED_LEN)? })
 }
 
 /// One place, all of it.
-fn encode(checkpoint: TimerCheckpoint, entries: u64, number: u64) -> Vec<u8> {
+fn encode(saved: &SavedCheckpoint) -> Vec<u8> {
+    let SavedCheckpoint { checkpoint, files, number, store } = saved;
     let mut bytes = Vec::with_capacity(FILE_LEN);
     let mut part = |numbers: &[u64]| {
         numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
@@ -218,8 +266,11 @@ fn encode(checkpoint: TimerCheckpoint, entries: u64, number: u64) -> Vec<u8> {
     };
     part(&[checkpoint.entered.0, checkpoint.delivered_ms.cast_unsigned()]);
     part(&[checkpoint.carried.0, checkpoint.latest_ms.cast_unsigned()]);
-    part(&[entries]);
-    part(&[number]);
+    part(&[files.entries]);
+    part(&[*number]);
+    if *store != 0 {
+        part(&[*store, files.end.0]);
+    }
     bytes.resize(SLOT_LEN, 0);
     bytes
 }
@@ -238,6 +289,12 @@ mod tests {
     use crate::disk::LocalDisk;
     use crate::scripted_disk::ScriptedDisk;
 
+    const STORE: u64 = 77;
+
+    fn counted(entries: u64) -> FilesOfMinutes {
+        FilesOfMinutes { entries, end: QueueOffset(12) }
+    }
+
     fn checkpoint(entered: u64) -> TimerCheckpoint {
         TimerCheckpoint { entered: QueueOffset(entered), delivered_ms: 8, carried: QueueOffset(5), latest_ms: 9 }
     }
@@ -253,16 +310,16 @@ mod tests {
     #[test]
     fn each_save_leaves_the_one_before_it() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut file, found) = CheckpointFile::open(&LocalDisk, dir.path()).unwrap();
+        let (mut file, found) = CheckpointFile::open(&LocalDisk, dir.path(), Some(STORE)).unwrap();
         assert_eq!((found, entered(dir.path())), (TimerCheckpointContent::Nothing, None));
         for n in 1..6 {
-            file.write(&LocalDisk, checkpoint(n), 7).unwrap();
+            file.write(&LocalDisk, checkpoint(n), counted(7)).unwrap();
             assert_eq!(entered(dir.path()), Some(n));
             let whole = fs::read(path_in(dir.path())).unwrap();
             assert_eq!(whole.len(), FILE_LEN);
             // Whichever byte of the last one is damaged, the other one holds.
             let last = if n % 2 == 1 { 0 } else { SLOT_LEN };
-            for at in last..last + NUMBERED_LEN {
+            for at in last..last + OWNED_LEN {
                 let mut damaged = whole.clone();
                 damaged[at] ^= 1;
                 match TimerCheckpointContent::in_file(&damaged) {
@@ -272,8 +329,8 @@ mod tests {
             }
             if n == 3 {
                 let found;
-                (file, found) = CheckpointFile::open(&LocalDisk, dir.path()).unwrap();
-                let saved = SavedCheckpoint { checkpoint: checkpoint(3), entries: 7, number: 3 };
+                (file, found) = CheckpointFile::open(&LocalDisk, dir.path(), Some(STORE)).unwrap();
+                let saved = SavedCheckpoint { checkpoint: checkpoint(3), files: counted(7), number: 3, store: STORE };
                 assert_eq!(found, TimerCheckpointContent::Checkpoint(saved));
             }
         }
@@ -281,21 +338,24 @@ mod tests {
 
     #[test]
     fn files_with_one_place_are_understood_and_get_two() {
-        let numbered = encode(checkpoint(7), 3, 0);
+        let files = FilesOfMinutes { entries: 3, end: QueueOffset(0) };
+        let old = SavedCheckpoint { checkpoint: checkpoint(7), files, ..SavedCheckpoint::default() };
+        let numbered = encode(&old);
         for (len, entries) in [(HEAD_LEN, 0), (WHOLE_LEN, 0), (COUNTED_LEN, 3)] {
             let dir = tempfile::tempdir().unwrap();
             fs::write(path_in(dir.path()), &numbered[..len]).unwrap();
             let carried = QueueOffset(if len == HEAD_LEN { 0 } else { 5 });
             let latest_ms = if len == HEAD_LEN { 8 } else { 9 };
-            let before = TimerCheckpoint { carried, latest_ms, ..checkpoint(7) };
-            for number in 0..2 {
-                let (_, found) = CheckpointFile::open(&LocalDisk, dir.path()).unwrap();
-                assert_eq!(
-                    found,
-                    TimerCheckpointContent::Checkpoint(SavedCheckpoint { checkpoint: before, entries, number })
-                );
+            let checkpoint = TimerCheckpoint { carried, latest_ms, ..checkpoint(7) };
+            let before = SavedCheckpoint { checkpoint, files: FilesOfMinutes { entries, ..files }, ..old };
+            // Whoever it is read by, what it counted were entries that did not say whose they are.
+            let after = SavedCheckpoint { files: FilesOfMinutes::LACKING, number: 1, store: STORE, ..before };
+            for expected in [before, after] {
+                let (_, found) = CheckpointFile::open(&LocalDisk, dir.path(), Some(STORE)).unwrap();
+                assert_eq!(found, TimerCheckpointContent::Checkpoint(expected));
             }
         }
+        assert_eq!(TimerCheckpointContent::in_file(&numbered), TimerCheckpointContent::Checkpoint(old));
         for len in (1..COUNTED_LEN).filter(|len| *len != HEAD_LEN) {
             let expected = if len < WHOLE_LEN {
                 TimerCheckpointContent::Damaged
@@ -312,21 +372,21 @@ mod tests {
             let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(ScriptedDisk::default()));
             let timers = dir.path().join("timers");
             fs::create_dir(&timers).unwrap();
-            let (mut file, _) = CheckpointFile::open(&*disk, &timers).unwrap();
+            let (mut file, _) = CheckpointFile::open(&*disk, &timers, Some(STORE)).unwrap();
             disk.all_is_synced(dir.path());
             for n in 1..4 {
-                file.write(&*disk, checkpoint(n), 0).unwrap();
+                file.write(&*disk, checkpoint(n), counted(0)).unwrap();
             }
             // In place, and then, where its sync fails, as a new file.
             *disk.fails_after.lock() = Some(failing % 2);
-            file.write(&*disk, checkpoint(4), 0).unwrap_err();
+            file.write(&*disk, checkpoint(4), counted(0)).unwrap_err();
             *disk.fails_after.lock() = Some(failing);
-            let second = file.write(&*disk, checkpoint(5), 0);
+            let second = file.write(&*disk, checkpoint(5), counted(0));
             *disk.fails_after.lock() = None;
             disk.power_loss(dir.path(), || true);
             assert_eq!(entered(&timers), Some(if second.is_ok() { 5 } else { 3 }), "after {failing}");
-            let (mut file, _) = CheckpointFile::open(&*disk, &timers).unwrap();
-            file.write(&*disk, checkpoint(6), 0).unwrap();
+            let (mut file, _) = CheckpointFile::open(&*disk, &timers, Some(STORE)).unwrap();
+            file.write(&*disk, checkpoint(6), counted(0)).unwrap();
             disk.power_loss(dir.path(), || true);
             assert_eq!(entered(&timers), Some(6), "after {failing}");
         }

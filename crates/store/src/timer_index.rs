@@ -2,8 +2,9 @@
 //!
 //! The messages themselves wait in the log; an entry here is 16 bytes: when one is due, and its place in the queue. Minutes that are near
 //! are in memory, in order; a minute far away costs an append to its file and no memory, so three days of timers need none. Entries are
-//! only ever appended; what a checkpoint does not cover is entered again out of the queue. Each has a sum: a minute with one that is
-//! damaged, which might lead to another message or to none, is made again out of the queue. Layout: docs/format.md, "Timers".
+//! only ever appended; what a checkpoint does not cover is entered again out of the queue. Each has a sum, over the store and the minute
+//! that it is of as well: a minute with one that is damaged or another store's, which might lead to another message or to none, is made
+//! again out of the queue. Layout: docs/format.md, "Timers".
 //!
 //! A design of our own: Java's wheel (`TimerWheel`, `TimerLog`) knows whole seconds, and links entries backwards, so that its order is
 //! found by walking chains on disk.
@@ -21,8 +22,11 @@ use ferromq_protocol::QueueOffset;
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, is_failed_sync};
-use crate::files::{make_dir, remove_file, replace, segment_name};
-use crate::timer_checkpoint::{CheckpointFile, LACKING, TimerCheckpoint, TimerCheckpointContent};
+use crate::files::{make_dir, remove_file, replace, segment_name, set_aside};
+use crate::inventory::StoreId;
+use crate::timer_checkpoint::{
+    CheckpointFile, FilesOfMinutes, SavedCheckpoint, TimerCheckpoint, TimerCheckpointContent, path_in as checkpoint_in,
+};
 
 pub const MINUTE_MS: i64 = 60_000;
 pub const ENTRY_LEN: usize = 16;
@@ -30,8 +34,9 @@ pub const ENTRY_LEN: usize = 16;
 const AHEAD_MS: i64 = 5_000;
 /// Bit of an entry's queue offset: it cancels another timer.
 const CANCELS: u64 = 1 << 63;
-/// Due times that an entry has room for: up to the year 10889.
-const DUE_MAX_MS: i64 = (1 << 48) - 1;
+/// What entries begin with. To a broker that knows entries of before, the time behind is one of another minute, whose file it makes anew;
+/// below 0 it would be the zeros of a crash to it, and passed over.
+const MARK: [u8; 2] = [0x7f, 0xff];
 /// A file is made anew when so many of its entries count elsewhere, and no fewer than half of them: less than this is a block of the
 /// disk.
 const WASTE_MIN: u64 = 256;
@@ -58,6 +63,8 @@ pub struct Timer {
 pub struct TimerIndex {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// The id of the store, which is in the sums of entries.
+    store: u64,
     /// The queue is entered up to here.
     entered: QueueOffset,
     /// Everything due by then has been handed out.
@@ -75,6 +82,8 @@ pub struct TimerIndex {
     wasteful: BTreeSet<i64>,
     /// Entries of minutes that are not in `near`, less those that count elsewhere.
     far_count: u64,
+    /// Behind the last place of which a file has an entry.
+    filed_end: QueueOffset,
     /// Entries that are not in their file yet.
     unwritten: Vec<Timer>,
     /// When the last of those was due that were delivered out of memory and are in no file.
@@ -116,48 +125,69 @@ impl Minute {
 }
 
 impl TimerIndex {
-    /// Opens the index in `dir`, or makes it; a new one has delivered what was due by `delivered_ms`. The caller goes on entering from
-    /// [`TimerIndex::entered`].
-    pub fn open(disk: Arc<dyn Disk>, dir: PathBuf, delivered_ms: i64) -> io::Result<TimerIndex> {
+    /// Opens the index in `dir`, or makes it; a new one has delivered what was due by `delivered_ms`. What is of another store than `store` is
+    /// not believed. The caller goes on entering from [`TimerIndex::entered`].
+    pub fn open(disk: Arc<dyn Disk>, dir: PathBuf, store: StoreId, delivered_ms: i64) -> io::Result<TimerIndex> {
+        put_aside_if_of_another(&*disk, &dir, store)?;
         make_dir(&*disk, &dir)?;
         // A checkpoint may be there whose name a save before a kill could not make durable.
         disk.sync_dir(&dir)?;
         let new = TimerCheckpoint { delivered_ms, latest_ms: delivered_ms, ..TimerCheckpoint::default() };
-        let (checkpoint_file, told) = CheckpointFile::open(&*disk, &dir)?;
-        let (checkpoint, counted) = match told {
-            TimerCheckpointContent::Checkpoint(saved) => (saved.checkpoint, saved.entries),
-            TimerCheckpointContent::Nothing => (new, 0),
+        let (mut checkpoint_file, told) = CheckpointFile::open(&*disk, &dir, Some(store.0))?;
+        let mut minutes = list_minutes(&*disk, &dir)?;
+        let path = checkpoint_in(&dir);
+        let (mut entered, mut lacking, mut filed_end) = (QueueOffset(0), None, QueueOffset(0));
+        let checkpoint = match told {
+            TimerCheckpointContent::Checkpoint(SavedCheckpoint { checkpoint, files, store: owner, .. }) => {
+                let is_old = owner != store.0;
+                let (found, end) = count(&*disk, &dir, store.0, files, &mut minutes);
+                if is_old {
+                    tracing::info!(path = %path.display(), "the timers' files are of before entries said whose they are: what waits is entered again out of its queue");
+                } else if found < files.entries {
+                    let counted = Some(files.entries).filter(|_| files != FilesOfMinutes::LACKING);
+                    tracing::error!(dir = %dir.display(), found, counted, "files of timers are missing, damaged or were cut off: what waits is entered again out of its queue");
+                }
+                if is_old || found < files.entries {
+                    // What was before that is behind it once more. What has been delivered is to be passed over: see `was_dealt_with`.
+                    entered = checkpoint.entered.min(checkpoint.carried);
+                    lacking = Some(checkpoint);
+                } else {
+                    (entered, filed_end) = (checkpoint.entered, end);
+                }
+                checkpoint
+            }
+            TimerCheckpointContent::Nothing => {
+                if !minutes.is_empty() {
+                    tracing::warn!(path = %path.display(), "the timers have no checkpoint: all timer messages are entered again, those delivered too");
+                }
+                new
+            }
             TimerCheckpointContent::Damaged => {
-                tracing::warn!(dir = %dir.display(), "the timers' checkpoint is damaged: all timer messages are entered again, those delivered too");
-                (new, 0)
+                tracing::warn!(path = %path.display(), "the timers' checkpoint is damaged: all timer messages are entered again, those delivered too");
+                new
             }
         };
-        let mut minutes = BTreeMap::new();
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            if entry.path().extension().is_some_and(|extension| extension == RENEWED) {
-                remove_file(&*disk, &entry.path())?;
+        // Of what is entered again nothing is left: some could not be believed, and others would be there twice. But first it is said that it
+        // is not there any more.
+        let is_said = match lacking {
+            Some(lacking) if !minutes.is_empty() => {
+                match checkpoint_file.write(&*disk, lacking, FilesOfMinutes::LACKING) {
+                    Err(error) if is_no_room(&error) => false,
+                    written => written.map(|()| true)?,
+                }
             }
-            let name = entry.file_name();
-            if let Some(minute) = name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok()) {
-                let entries = entry.metadata()?.len() / ENTRY_LEN as u64;
-                minutes.insert(minute, Minute { entries, carried: 0 });
+            Some(_) => true,
+            None => !matches!(told, TimerCheckpointContent::Checkpoint(_)),
+        };
+        if is_said {
+            for minute in std::mem::take(&mut minutes).into_keys() {
+                remove_file(&*disk, &minute_path(&dir, minute))?;
             }
-        }
-        let found: u64 = minutes.values().map(|minute: &Minute| minute.entries).sum();
-        let mut entered = checkpoint.entered;
-        let mut lacking = None;
-        if found < counted {
-            tracing::error!(dir = %dir.display(), found, counted = (counted < LACKING).then_some(counted), "files of timers are missing or were cut off: what waits is entered again out of its queue");
-            // What was before that is behind it once more. What has been delivered is to be passed over: see `was_dealt_with`.
-            entered = entered.min(checkpoint.carried);
-            lacking = Some(checkpoint);
-        } else if told == TimerCheckpointContent::Nothing && found > 0 {
-            tracing::warn!(dir = %dir.display(), "the timers have no checkpoint: all timer messages are entered again, those delivered too");
         }
         Ok(TimerIndex {
             disk,
             dir,
+            store: store.0,
             entered,
             delivered_ms: checkpoint.delivered_ms,
             carried: checkpoint.carried,
@@ -167,6 +197,7 @@ impl TimerIndex {
             far_count: minutes.values().map(|minute: &Minute| minute.entries).sum(),
             minutes,
             wasteful: BTreeSet::new(),
+            filed_end,
             unwritten: Vec::new(),
             unfiled_ms: i64::MIN,
             is_full: false,
@@ -255,7 +286,7 @@ impl TimerIndex {
     /// What is entered again must not make up for what files lack: an open after a kill would take them for whole.
     fn save_lacking(&mut self) -> io::Result<()> {
         if let Some(lacking) = self.lacking {
-            self.checkpoint_file.lock().write(&*self.disk, lacking, LACKING)?;
+            self.checkpoint_file.lock().write(&*self.disk, lacking, FilesOfMinutes::LACKING)?;
             self.saved = lacking;
             self.lacking_is_saved = true;
         }
@@ -384,7 +415,7 @@ impl TimerIndex {
         for timers in self.unwritten.chunk_by(|a, b| minute_of(a.due_ms) == minute_of(b.due_ms)) {
             let minute = minute_of(timers[0].due_ms);
             bytes.clear();
-            encode(timers, &mut bytes);
+            encode(timers, self.store, &mut bytes);
             if let Err(error) = append(&*self.disk, &self.path(minute), &bytes) {
                 self.unwritten.drain(..written);
                 return Err(error);
@@ -394,6 +425,8 @@ impl TimerIndex {
                 Minute::default()
             });
             file.entries += timers.len() as u64;
+            let end = timers.iter().map(|timer| timer.offset.next()).max();
+            self.filed_end = self.filed_end.max(end.unwrap_or_default());
             self.unsynced.insert(minute);
             written += timers.len();
         }
@@ -464,7 +497,7 @@ impl TimerIndex {
     pub fn restore(&mut self, timers: &[Timer]) -> io::Result<()> {
         let Some(minute) = self.lost else { return Ok(()) };
         let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
-        encode(timers, &mut bytes);
+        encode(timers, self.store, &mut bytes);
         replace(&*self.disk, &self.path(minute), &bytes)?;
         // Without what counts elsewhere or was there twice. Killed before the next save, what is not missing is entered again.
         self.counts_too_many = true;
@@ -521,13 +554,13 @@ impl TimerIndex {
         let entries = self.minutes.range(first_kept..).map(counted).sum();
         // What has no room is entered again by the next start, which knows what was delivered; this checkpoint may not know it yet.
         let is_filed = self.unwritten.is_empty() && self.unfiled_ms <= checkpoint.delivered_ms;
-        let entries = if is_filed { entries } else { LACKING };
+        let files = if is_filed { FilesOfMinutes { entries, end: self.filed_end } } else { FilesOfMinutes::LACKING };
         Ok(TimerSave {
             minutes: std::mem::take(&mut self.unsynced),
             new_files: std::mem::take(&mut self.new_files),
             first_kept,
             compacted: compacted.into_keys().collect(),
-            entries,
+            files,
             ..self.save_of_checkpoint(checkpoint)
         })
     }
@@ -544,7 +577,7 @@ impl TimerIndex {
             compacted: BTreeSet::new(),
             checkpoint,
             is_whole: self.is_whole(),
-            entries: LACKING,
+            files: FilesOfMinutes::LACKING,
             counts_too_many: std::mem::take(&mut self.counts_too_many),
         }
     }
@@ -566,7 +599,7 @@ impl TimerIndex {
                 tracing::error!(dir = %self.dir.display(), files = self.doubt.len(), %error, "files of timers could not be synced: nobody knows what of them is on the disk, and they are made anew out of the timer queue");
                 // An open must not believe them either, and has to know what was dealt with before the last one.
                 let known = self.lacking.unwrap_or(self.saved);
-                self.checkpoint_file.lock().write(&*self.disk, known, LACKING)?;
+                self.checkpoint_file.lock().write(&*self.disk, known, FilesOfMinutes::LACKING)?;
             }
             return Err(error.into());
         }
@@ -576,7 +609,7 @@ impl TimerIndex {
         } else if let Some(lacking) = &mut self.lacking {
             lacking.carried = save.checkpoint.carried;
         }
-        self.counts_too_many |= save.entries == LACKING;
+        self.counts_too_many |= save.files == FilesOfMinutes::LACKING;
         // Those that the checkpoint counts stay.
         let first_kept = self.first_kept(self.saved).min(save.first_kept);
         while let Some(minute) = self.minutes.keys().next().copied().filter(|minute| *minute < first_kept) {
@@ -628,7 +661,7 @@ impl TimerIndex {
                 timers.sort_unstable();
                 for timers in timers.chunk_by(|a, b| minute_of(a.due_ms) == minute_of(b.due_ms)) {
                     let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
-                    encode(timers, &mut bytes);
+                    encode(timers, self.store, &mut bytes);
                     append(&*self.disk, &self.path(minute_of(timers[0].due_ms)).with_extension(RENEWED), &bytes)?;
                 }
                 timers.clear();
@@ -697,7 +730,7 @@ impl TimerIndex {
             // After a kill, what is carried since the checkpoint counts here again.
             let made = self.read_waiting(minute, self.saved.carried).and_then(|timers| {
                 let mut bytes = Vec::with_capacity(timers.len() * ENTRY_LEN);
-                encode(&timers, &mut bytes);
+                encode(&timers, self.store, &mut bytes);
                 replace(&*self.disk, &path, &bytes)?;
                 Ok(timers)
             });
@@ -710,7 +743,7 @@ impl TimerIndex {
 
     fn read(&self, minute: i64) -> io::Result<Vec<Timer>> {
         let path = self.path(minute);
-        read_minute(&*self.disk, &path, minute)
+        read_minute(&*self.disk, &path, self.store, minute)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
     }
 
@@ -727,7 +760,7 @@ impl TimerIndex {
                 let path = self.path(minute);
                 let file = self.minutes.get(&minute).copied();
                 // Nothing that is due later may pass it: what has been delivered is one time for all of them.
-                let read = file.map_or_else(|| Ok(Vec::new()), |_| read_minute(&*self.disk, &path, minute));
+                let read = file.map_or_else(|| Ok(Vec::new()), |_| read_minute(&*self.disk, &path, self.store, minute));
                 let mut read = read.map_err(|error| {
                     let is_lost = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
                         || error.raw_os_error() == Some(EIO);
@@ -770,8 +803,8 @@ pub struct TimerSave {
     checkpoint: TimerCheckpoint,
     /// All was entered again that the files had lacked.
     is_whole: bool,
-    /// That the files have which stay, when those are made anew.
-    entries: u64,
+    /// Those that stay, when those are made anew.
+    files: FilesOfMinutes,
     /// The checkpoint before did.
     counts_too_many: bool,
 }
@@ -815,7 +848,7 @@ impl TimerSave {
             self.disk.sync_dir(&self.dir)?;
         }
         // If its own sync fails, it is written elsewhere the next time.
-        self.checkpoint_file.lock().write(&*self.disk, self.checkpoint, self.entries).map_err(TimerSaveError::Io)
+        self.checkpoint_file.lock().write(&*self.disk, self.checkpoint, self.files).map_err(TimerSaveError::Io)
     }
 }
 
@@ -827,24 +860,114 @@ pub fn minute_of(due_ms: i64) -> i64 {
     due_ms.max(0).div_euclid(MINUTE_MS)
 }
 
-fn encode(timers: &[Timer], bytes: &mut Vec<u8>) {
+/// Moves the timers of another store away, lest its checkpoint be taken for what is known of ours.
+fn put_aside_if_of_another(disk: &dyn Disk, dir: &Path, store: StoreId) -> io::Result<()> {
+    let told = match TimerCheckpointContent::read(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        told => told?,
+    };
+    if let TimerCheckpointContent::Checkpoint(saved) = told
+        && saved.store != 0
+        && saved.store != store.0
+    {
+        tracing::error!(path = %checkpoint_in(dir).display(), "the timers' checkpoint is another store's: all timer messages are entered again, those delivered too");
+        set_aside(disk, dir.parent().unwrap_or(dir), dir, "timers of another store")?;
+    }
+    Ok(())
+}
+
+/// The minutes that have a file, with how many entries these have by their lengths.
+fn list_minutes(disk: &dyn Disk, dir: &Path) -> io::Result<BTreeMap<i64, Minute>> {
+    let mut minutes = BTreeMap::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|extension| extension == RENEWED) {
+            remove_file(disk, &entry.path())?;
+        }
+        let name = entry.file_name();
+        if let Some(minute) = name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok()) {
+            let entries = entry.metadata()?.len() / ENTRY_LEN as u64;
+            minutes.insert(minute, Minute { entries, carried: 0 });
+        }
+    }
+    Ok(minutes)
+}
+
+/// How many entries the files have of those that were counted, and behind which place they have none. What a kill has left of what came
+/// since makes up for nothing that is missing.
+fn count(
+    disk: &dyn Disk,
+    dir: &Path,
+    store: u64,
+    counted: FilesOfMinutes,
+    minutes: &mut BTreeMap<i64, Minute>,
+) -> (u64, QueueOffset) {
+    let found = minutes.values().map(|minute| minute.entries).sum();
+    let goes_on =
+        || minutes.iter().any(|(minute, file)| goes_on_behind(disk, dir, store, counted.end, (*minute, *file)));
+    if found < counted.entries || found == counted.entries && !goes_on() {
+        return (found, counted.end);
+    }
+    let (mut found, mut end) = (0, counted.end);
+    for (minute, file) in minutes {
+        let path = minute_path(dir, *minute);
+        match read_entries(disk, &path) {
+            Ok(entries) => {
+                let decoded = entries.iter().map(|entry| TimerEntry::decode(entry, store, *minute));
+                let places: Vec<_> = decoded.filter_map(TimerEntry::timer).map(|timer| timer.offset).collect();
+                file.entries = places.len() as u64;
+                found += places.iter().filter(|place| **place < counted.end).count() as u64;
+                end = places.into_iter().map(QueueOffset::next).max().map_or(end, |behind| behind.max(end));
+            }
+            // It is made anew when its minute comes.
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a file of timers cannot be read");
+                found += file.entries;
+            }
+        }
+    }
+    (found, end)
+}
+
+/// Whether a file has got entries since those of places before `end` were counted. They are behind the others then.
+fn goes_on_behind(disk: &dyn Disk, dir: &Path, store: u64, end: QueueOffset, (minute, file): (i64, Minute)) -> bool {
+    let Some(last) = file.entries.checked_sub(1) else { return false };
+    let (path, mut entry) = (minute_path(dir, minute), [0; ENTRY_LEN]);
+    let read = File::open(&path).and_then(|file| disk.read(&path, &file, &mut entry, last * ENTRY_LEN as u64));
+    if read.is_err() {
+        // Told of by who reads all of it.
+        return true;
+    }
+    match TimerEntry::decode(&entry, store, minute) {
+        TimerEntry::Timer(timer) => timer.offset >= end,
+        TimerEntry::Nothing => true,
+        // The file is made anew when its minute comes.
+        TimerEntry::Damaged => false,
+    }
+}
+
+fn encode(timers: &[Timer], store: u64, bytes: &mut Vec<u8>) {
     for timer in timers {
         let place = timer.offset.0 | if timer.cancels { CANCELS } else { 0 };
+        // Below 60,000.
+        let in_minute = timer.due_ms.max(0).rem_euclid(MINUTE_MS) as u16;
         let mut entry = [0; ENTRY_LEN];
-        // Nobody has a timer for another time.
-        entry[..8].copy_from_slice(&timer.due_ms.clamp(1, DUE_MAX_MS).to_be_bytes());
+        entry[..2].copy_from_slice(&MARK);
+        entry[6..8].copy_from_slice(&in_minute.to_be_bytes());
         entry[8..].copy_from_slice(&place.to_be_bytes());
-        let sum = sum_of(&entry);
-        entry[..2].copy_from_slice(&sum.to_be_bytes());
+        let sum = sum_of(&entry, store, minute_of(timer.due_ms));
+        entry[2..6].copy_from_slice(&sum.to_be_bytes());
         bytes.extend_from_slice(&entry);
     }
 }
 
-/// Of what is behind the sum of an entry; 0 stands for none, in files of before there were sums.
-fn sum_of(entry: &[u8; ENTRY_LEN]) -> u16 {
-    // The lower 15 bits: no one or two flipped bits leave them as they are, nor does any change of one byte. The highest stays free: a broker
-    // of before there were sums takes a negative time for the zeros of a crash, and any other for one of another minute, which it makes anew.
-    (crc32fast::hash(&entry[2..]) as u16 & 0x7fff).max(1)
+/// Of what is behind the sum of an entry, and whose it is.
+fn sum_of(entry: &[u8; ENTRY_LEN], store: u64, minute: i64) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&store.to_be_bytes());
+    sum.update(&minute.to_be_bytes());
+    sum.update(&entry[6..]);
+    sum.finalize()
 }
 
 /// As the system numbers a bad sector.
@@ -881,48 +1004,61 @@ pub enum TimerEntry {
     Timer(Timer),
     /// Zeros that a crash of the machine has left: it was not in a checkpoint then.
     Nothing,
-    /// Its sum is that of another one.
+    /// Its sum is that of another one, or it is of another minute or store.
     Damaged,
 }
 
 impl TimerEntry {
-    pub fn decode(entry: &[u8; ENTRY_LEN]) -> TimerEntry {
+    /// Of a file of that store and minute.
+    pub fn decode(entry: &[u8; ENTRY_LEN], store: u64, minute: i64) -> TimerEntry {
         if *entry == [0; ENTRY_LEN] {
             return TimerEntry::Nothing;
         }
-        let (due, place) = entry.split_at(8);
-        let due = u64::from_be_bytes(due.try_into().unwrap_or_default());
+        let (head, place) = entry.split_at(8);
         let place = u64::from_be_bytes(place.try_into().unwrap_or_default());
-        let sum = (due >> 48) as u16;
-        let due_ms = due.cast_signed() & DUE_MAX_MS;
-        if due_ms == 0 || sum != 0 && sum != sum_of(entry) {
+        let in_minute = i64::from(u16::from_be_bytes([head[6], head[7]]));
+        let due_ms = minute.saturating_mul(MINUTE_MS).saturating_add(in_minute);
+        let is_whole = head[..2] == MARK && head[2..6] == sum_of(entry, store, minute).to_be_bytes();
+        if !is_whole || in_minute >= MINUTE_MS {
             return TimerEntry::Damaged;
         }
         let offset = QueueOffset(place & !CANCELS);
         TimerEntry::Timer(Timer { due_ms, offset, cancels: place & CANCELS != 0 })
     }
+
+    fn timer(self) -> Option<Timer> {
+        match self {
+            TimerEntry::Timer(timer) => Some(timer),
+            TimerEntry::Nothing | TimerEntry::Damaged => None,
+        }
+    }
 }
 
-/// A damaged entry, or one of another minute, is damage of all: [`io::ErrorKind::InvalidData`].
-fn read_minute(disk: &dyn Disk, path: &Path, minute: i64) -> io::Result<Vec<Timer>> {
+/// A damaged entry, or one of another minute or store, is damage of all: [`io::ErrorKind::InvalidData`].
+fn read_minute(disk: &dyn Disk, path: &Path, store: u64, minute: i64) -> io::Result<Vec<Timer>> {
+    let entries = read_entries(disk, path)?;
+    let mut timers = Vec::with_capacity(entries.len());
+    for (number, entry) in entries.iter().enumerate() {
+        match TimerEntry::decode(entry, store, minute) {
+            TimerEntry::Timer(timer) => timers.push(timer),
+            TimerEntry::Nothing => {}
+            TimerEntry::Damaged => {
+                let at = number * ENTRY_LEN;
+                let text = format!("its entry at {at} is damaged, or of another minute or store");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+    }
+    Ok(timers)
+}
+
+/// The whole ones.
+fn read_entries(disk: &dyn Disk, path: &Path) -> io::Result<Vec<[u8; ENTRY_LEN]>> {
     let file = File::open(path)?;
     // A file of ours, and of one minute: it fits into memory.
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
     disk.read(path, &file, &mut bytes, 0)?;
-    let damaged = |text| io::Error::new(io::ErrorKind::InvalidData, text);
-    let mut timers = Vec::with_capacity(bytes.len() / ENTRY_LEN);
-    for (number, entry) in bytes.as_chunks().0.iter().enumerate() {
-        match TimerEntry::decode(entry) {
-            TimerEntry::Timer(timer) if minute_of(timer.due_ms) == minute => timers.push(timer),
-            TimerEntry::Timer(timer) => {
-                let text = format!("it has a timer that is due at {}, in another minute", timer.due_ms);
-                return Err(damaged(text));
-            }
-            TimerEntry::Nothing => {}
-            TimerEntry::Damaged => return Err(damaged(format!("its entry at {} is damaged", number * ENTRY_LEN))),
-        }
-    }
-    Ok(timers)
+    Ok(bytes.as_chunks().0.to_vec())
 }
 
 #[cfg(test)]

@@ -13,9 +13,10 @@ use crate::testing::FaultyDisk;
 use crate::timer_checkpoint::path_in;
 
 const HOUR: i64 = 3_600_000;
+const STORE: StoreId = StoreId(0x1234_5678_9abc);
 
 fn open(dir: &tempfile::TempDir) -> io::Result<TimerIndex> {
-    TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), 0)
+    TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), STORE, 0)
 }
 
 fn timer(due_ms: i64, offset: u64) -> Timer {
@@ -27,6 +28,17 @@ fn enter(index: &mut TimerIndex, due: &[i64]) {
         let offset = index.entered().0;
         index.enter(Some(timer(*due_ms, offset)));
     }
+}
+
+/// What the next start would have, while this one goes on.
+fn after_a_kill(disk: &Arc<FaultyDisk>, dir: &tempfile::TempDir) -> (tempfile::TempDir, TimerIndex) {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let index = TimerIndex::open(Arc::clone(disk) as Arc<dyn Disk>, copy.path().to_owned(), STORE, 0).unwrap();
+    (copy, index)
 }
 
 /// Takes everything that is due and says so.
@@ -249,7 +261,7 @@ fn how_far_it_is_carried_on_is_saved_while_files_lack_something() {
 #[test]
 fn what_was_delivered_needs_no_room_and_counts_as_missing_where_a_checkpoint_does_not_know_of_it() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(FaultyDisk::default()));
-    let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().to_owned(), 0).unwrap();
+    let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().to_owned(), STORE, 0).unwrap();
     let mut index = open();
     disk.full.store(true, Ordering::SeqCst);
     enter(&mut index, &[100, HOUR]);
@@ -260,7 +272,7 @@ fn what_was_delivered_needs_no_room_and_counts_as_missing_where_a_checkpoint_doe
     disk.full.store(false, Ordering::SeqCst);
     // The copy that was delivered may not be on the disk yet.
     index.save(before).unwrap();
-    let found = open();
+    let (_copy, found) = after_a_kill(&disk, &dir);
     assert_eq!((found.entered(), found.is_whole()), (QueueOffset(0), false));
     assert!(!found.was_dealt_with(&timer(100, 0)));
     index.save(index.checkpoint()).unwrap();
@@ -272,7 +284,7 @@ fn what_was_delivered_needs_no_room_and_counts_as_missing_where_a_checkpoint_doe
 #[test]
 fn what_a_full_disk_does_not_take_waits_in_memory_and_is_saved_as_missing() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(FaultyDisk::default()));
-    let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().to_owned(), 0).unwrap();
+    let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().to_owned(), STORE, 0).unwrap();
     let due = [HOUR, 100, 2 * HOUR, 2 * HOUR + 1, HOUR + 1, 5 * HOUR];
     let known: Vec<Timer> = (0..).zip(due).map(|(at, due)| timer(due, at)).collect();
     let mut index = open();
@@ -286,7 +298,7 @@ fn what_a_full_disk_does_not_take_waits_in_memory_and_is_saved_as_missing() {
     index.save(index.checkpoint()).unwrap();
     assert_eq!(index.saved().entered, QueueOffset(6));
     // As after a kill: what has come does not come again.
-    let mut again = open();
+    let (_copy, mut again) = after_a_kill(&disk, &dir);
     assert_eq!((again.entered(), again.is_whole()), (QueueOffset(0), false));
     for timer in &known {
         let entered = Some(*timer).filter(|timer| !again.was_dealt_with(timer));
@@ -416,30 +428,107 @@ fn a_flipped_bit_makes_no_timer_late_early_or_another_one() {
     }
     // And in the file of another minute.
     fs::rename(&path, minute_path(dir.path(), minute_of(2 * HOUR))).unwrap();
-    assert!(open(&dir).unwrap().due(2 * HOUR).unwrap_err().to_string().contains("in another minute"));
+    assert!(open(&dir).unwrap().due(2 * HOUR).unwrap_err().to_string().contains("of another minute"));
+}
+
+const OTHER: StoreId = StoreId(STORE.0 + 1);
+
+/// Enters again what `index` does not have, as the broker does it.
+fn enter_again(index: &mut TimerIndex, due: &[i64]) {
+    while let Some(due_ms) = due.get(index.entered().0 as usize) {
+        let timer = timer(*due_ms, index.entered().0);
+        let entered = Some(timer).filter(|timer| !index.was_dealt_with(timer) && !index.has_passed(timer.due_ms));
+        index.enter(entered);
+    }
 }
 
 #[test]
-fn files_of_before_entries_had_sums_are_read_and_gone_on_with() {
-    let dir = tempfile::tempdir().unwrap();
+fn a_file_of_another_store_is_made_anew() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut index = open(&dir).unwrap();
-    enter(&mut index, &[HOUR, HOUR]);
+    enter(&mut index, &[HOUR, HOUR + 1, 3 * HOUR]);
     index.save(index.checkpoint()).unwrap();
-    let path = minute_path(dir.path(), minute_of(HOUR));
-    let mut bytes = fs::read(&path).unwrap();
-    for at in [0, 16] {
-        bytes[at..at + 2].fill(0);
-    }
-    assert_eq!(bytes[..16], [HOUR.to_be_bytes(), [0; 8]].concat());
-    fs::write(&path, bytes).unwrap();
+    let mut theirs = TimerIndex::open(Arc::new(LocalDisk), other.path().into(), OTHER, 0).unwrap();
+    // As many, to other places of the queue, and one that takes back.
+    theirs.skip_to(QueueOffset(1));
+    theirs.enter(Some(Timer { cancels: true, ..timer(HOUR, 1) }));
+    enter(&mut theirs, &[HOUR + 7]);
+    theirs.save(theirs.checkpoint()).unwrap();
+    let name = segment_name(minute_of(HOUR).unsigned_abs());
+    fs::copy(other.path().join(&name), dir.path().join(&name)).unwrap();
     let mut index = open(&dir).unwrap();
-    enter(&mut index, &[HOUR + 1]);
-    assert_eq!(take(&mut index, 2 * HOUR), [(HOUR, 0), (HOUR, 1), (HOUR + 1, 2)]);
+    let error = index.due(2 * HOUR).unwrap_err().to_string();
+    assert!(
+        error.contains(&name) && error.contains("its entry at 0 is damaged, or of another minute or store"),
+        "{error}"
+    );
+    assert_eq!(index.lost(), Some(HOUR..HOUR + MINUTE_MS));
+    index.restore(&[timer(HOUR, 0), timer(HOUR + 1, 1)]).unwrap();
+    assert_eq!(take(&mut index, 4 * HOUR), [(HOUR, 0), (HOUR + 1, 1), (3 * HOUR, 2)]);
+}
+
+/// Its checkpoint says that all of this was dealt with.
+#[test]
+fn a_checkpoint_of_another_store_is_moved_away_with_what_is_beside_it() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, other) = (root.path().join("timers"), tempfile::tempdir().unwrap());
+    let at = |dir: &Path, store| TimerIndex::open(Arc::new(LocalDisk), dir.to_owned(), store, 0).unwrap();
+    let due = [HOUR, 2 * HOUR];
+    let mut index = at(&dir, STORE);
+    enter(&mut index, &due);
+    index.save(index.checkpoint()).unwrap();
+    let mut theirs = at(other.path(), OTHER);
+    theirs.skip_to(QueueOffset(9));
+    theirs.delivered(5 * HOUR);
+    theirs.save(theirs.checkpoint()).unwrap();
+    fs::copy(path_in(other.path()), path_in(&dir)).unwrap();
+    let mut index = at(&dir, STORE);
+    assert_eq!(index.entered(), QueueOffset(0));
+    enter_again(&mut index, &due);
+    assert_eq!(take(&mut index, 3 * HOUR), [(HOUR, 0), (2 * HOUR, 1)]);
+    index.save(index.checkpoint()).unwrap();
+    assert_eq!(at(&dir, STORE).entered(), QueueOffset(2));
+    assert_eq!(fs::read_dir(root.path().join("damaged/timers")).unwrap().count(), 3);
+}
+
+/// As they were written before entries said whose they are: the time, with a sum of 15 bits before it, and the place.
+#[test]
+fn files_of_before_are_made_anew_and_none_comes_twice() {
+    let old_entry = |due_ms: i64, place: u64| {
+        let mut entry = [due_ms.to_be_bytes(), place.to_be_bytes()].concat();
+        let sum = (crc32fast::hash(&entry[2..]) as u16 & 0x7fff).max(1);
+        entry[..2].copy_from_slice(&sum.to_be_bytes());
+        entry
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let due = [HOUR, 2 * HOUR, 2 * HOUR + 1];
+    let mut index = open(&dir).unwrap();
+    enter(&mut index, &due);
+    assert_eq!(take(&mut index, HOUR), [(HOUR, 0)]);
+    index.save(index.checkpoint()).unwrap();
+    let path = minute_path(dir.path(), minute_of(2 * HOUR));
+    fs::write(&path, [old_entry(2 * HOUR, 1), old_entry(2 * HOUR + 1, 2)].concat()).unwrap();
+    let mut bytes = fs::read(path_in(dir.path())).unwrap();
+    for place in [0, 4096] {
+        bytes[place + 64..place + 84].fill(0);
+    }
+    fs::write(path_in(dir.path()), bytes).unwrap();
+    for _ in 0..2 {
+        let index = open(&dir).unwrap();
+        assert_eq!((index.entered(), index.entered_once(), index.count()), (QueueOffset(0), QueueOffset(3), 0));
+        assert!(!path.exists());
+    }
+    let mut index = open(&dir).unwrap();
+    enter_again(&mut index, &due);
+    index.save(index.checkpoint()).unwrap();
+    let mut index = open(&dir).unwrap();
+    assert_eq!(index.entered(), QueueOffset(3));
+    assert_eq!(take(&mut index, 3 * HOUR), [(2 * HOUR, 1), (2 * HOUR + 1, 2)]);
 }
 
 /// And makes the file anew, as it does with any damage. A negative time would be the zeros of a crash to it, and passed over.
 #[test]
-fn a_broker_of_before_entries_had_sums_takes_each_for_one_of_another_minute() {
+fn a_broker_of_before_takes_each_entry_for_one_of_another_minute() {
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(&dir).unwrap();
     enter(&mut index, &(0..1000).map(|n| HOUR + n).collect::<Vec<_>>());
@@ -449,7 +538,47 @@ fn a_broker_of_before_entries_had_sums_takes_each_for_one_of_another_minute() {
     assert_eq!(entries.len(), 1000);
     for entry in entries {
         let due_ms = i64::from_be_bytes(*entry.first_chunk().unwrap());
-        assert!(due_ms > DUE_MAX_MS, "{due_ms}");
+        assert!(due_ms >= 1 << 48, "{due_ms}");
+        assert_ne!(minute_of(due_ms & ((1 << 48) - 1)), minute_of(HOUR));
+    }
+}
+
+/// A kill leaves more than the checkpoint counts, and as much is missing of what it does count.
+#[test]
+fn what_came_since_the_checkpoint_does_not_make_up_for_what_is_missing() {
+    for damage in ["cut", "removed", "flipped", "as an hour ago", "none"] {
+        let dir = tempfile::tempdir().unwrap();
+        let due = [HOUR, 2 * HOUR, 2 * HOUR + 1, 3 * HOUR, 3 * HOUR, 2 * HOUR + 2];
+        let path = minute_path(dir.path(), minute_of(2 * HOUR));
+        let mut index = open(&dir).unwrap();
+        enter(&mut index, &due[..2]);
+        index.write().unwrap();
+        let before = fs::read(&path).unwrap();
+        enter(&mut index, &due[2..3]);
+        index.save(index.checkpoint()).unwrap();
+        enter(&mut index, &due[3..]);
+        index.write().unwrap();
+        drop(index);
+        let mut bytes = fs::read(&path).unwrap();
+        assert_eq!((before.len(), bytes.len()), (ENTRY_LEN, 3 * ENTRY_LEN));
+        match damage {
+            "cut" => fs::write(&path, &bytes[..ENTRY_LEN]).unwrap(),
+            "removed" => fs::remove_file(&path).unwrap(),
+            "flipped" => {
+                bytes[ENTRY_LEN + 9] ^= 4;
+                fs::write(&path, bytes).unwrap();
+            }
+            "as an hour ago" => fs::write(&path, before).unwrap(),
+            _ => {}
+        }
+        let mut index = open(&dir).unwrap();
+        assert_eq!(index.entered(), QueueOffset(if damage == "none" { 3 } else { 0 }), "{damage}");
+        enter_again(&mut index, &due);
+        index.save(index.checkpoint()).unwrap();
+        // However often a kill comes.
+        let mut index = open(&dir).unwrap();
+        assert_eq!(index.entered(), QueueOffset(6), "{damage}");
+        assert_eq!(take(&mut index, 4 * HOUR).len(), 6, "{damage}");
     }
 }
 
@@ -547,7 +676,8 @@ fn what_the_disk_does_not_take_is_an_error_and_comes_again() {
     // Of a save with a new file: the file, its entries, its sync, its name; the checkpoint's bytes, its sync.
     for taken in 0..6 {
         let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(ScriptedDisk::default()));
-        let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), 0).unwrap();
+        let open =
+            || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), STORE, 0).unwrap();
         let mut index = open();
         enter(&mut index, &[10, HOUR]);
         index.save(index.checkpoint()).unwrap();
@@ -569,7 +699,7 @@ fn what_the_disk_does_not_take_is_an_error_and_comes_again() {
 #[test]
 fn a_checkpoint_that_is_found_after_a_kill_is_on_the_disk() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(ScriptedDisk::default()));
-    let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), 0).unwrap();
+    let open = || TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), STORE, 0).unwrap();
     let mut index = open();
     enter(&mut index, &[10]);
     // All but the last step of the save: the checkpoint is there, and not on the disk.
@@ -667,6 +797,8 @@ fn a_file_made_anew_is_not_taken_for_one_that_was_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let known: Vec<Timer> = (0..600).map(|at| timer(100 * HOUR, at)).collect();
     let mut index = open(&dir).unwrap();
+    index.delivered(1);
+    index.save(index.checkpoint()).unwrap();
     enter(&mut index, &[100 * HOUR; 100]);
     index.write().unwrap();
     // A kill, and these are entered again: they are there twice.
@@ -773,7 +905,7 @@ struct Model {
 impl Model {
     fn new() -> Model {
         let (disk, dir) = (Arc::new(ScriptedDisk::default()), tempfile::tempdir().unwrap());
-        let index = TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), 0).unwrap();
+        let index = TimerIndex::open(Arc::clone(&disk) as Arc<dyn Disk>, dir.path().join("timers"), STORE, 0).unwrap();
         let (queue, delivered) = (Vec::new(), BTreeMap::new());
         let entered = QueueOffset(0);
         Model { disk, dir, index, now_ms: HOUR, queue, min: 0, count: 0, delivered, crashes: 0, entered }
@@ -859,7 +991,7 @@ impl Model {
             });
         }
         let disk = Arc::clone(&self.disk) as Arc<dyn Disk>;
-        self.index = TimerIndex::open(disk, self.dir.path().join("timers"), 0).unwrap();
+        self.index = TimerIndex::open(disk, self.dir.path().join("timers"), STORE, 0).unwrap();
         let found = self.index.checkpoint();
         assert!(
             self.index.entered_once() >= self.entered && found.delivered_ms >= saved.delivered_ms,

@@ -193,7 +193,7 @@ impl House {
     pub fn saved(&self) -> TimerCheckpoint {
         let copy = tempfile::tempdir().unwrap();
         fs::copy(self.root.path().join("timers/checkpoint"), copy.path().join("checkpoint")).unwrap();
-        TimerIndex::open(Arc::new(LocalDisk), copy.path().into(), 0).unwrap().saved()
+        TimerIndex::open(Arc::new(LocalDisk), copy.path().into(), self.store.id(), 0).unwrap().saved()
     }
 
     /// The next start, after a stop. The log before `min` has gone meanwhile.

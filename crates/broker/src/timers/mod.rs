@@ -180,7 +180,8 @@ impl Timers {
 impl TimerDelivery {
     /// As it was saved. What counts as entered is in the queue.
     fn open_index(&self) -> io::Result<TimerIndex> {
-        let mut index = TimerIndex::open(self.store.disk(), self.dir.clone(), self.java.read_ms.saturating_sub(1))?;
+        let delivered_ms = self.java.read_ms.saturating_sub(1);
+        let mut index = TimerIndex::open(self.store.disk(), self.dir.clone(), self.store.id(), delivered_ms)?;
         let end = self.store.queue_bounds(TIMER_TOPIC, QUEUE).unwrap_or_default().max;
         if index.entered_once() > end {
             warn!(entered = %index.entered_once(), %end, "more timers were entered than the queue has, because the log lost its end; going on at its end");
@@ -262,21 +263,22 @@ mod tests {
     fn an_index_ahead_of_its_queue_is_brought_back_before_anything_new_comes() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("timers");
-        let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.clone(), 0).unwrap();
+        // The log has lost all twenty.
+        let config = StoreConfig { segment_len: 1 << 16, ..StoreConfig::at(root.path()) };
+        let store = Arc::new(Store::open(config).unwrap());
+        let id = store.id();
+        let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.clone(), id, 0).unwrap();
         index.skip_to(QueueOffset(20));
         let checkpoint = index.checkpoint();
         index.save(checkpoint).unwrap();
         drop(index);
-        // The log has lost all twenty.
-        let config = StoreConfig { segment_len: 1 << 16, ..StoreConfig::at(root.path()) };
-        let store = Arc::new(Store::open(config).unwrap());
         let live = Arc::new(LiveConfig::new(BrokerConfig::default(), None));
         let topics = Topics::open(root.path(), &live, &Persistence::default()).unwrap();
         let java = root.path().join("timercheck");
         let statistics = Arc::new(Statistics::new());
         let timers = Timers::open(dir.clone(), &java, Clock::system(), store, Arc::new(topics), statistics).unwrap();
         // As a second crash finds it, with new timers in these places.
-        assert_eq!(TimerIndex::open(Arc::new(LocalDisk), dir, 0).unwrap().entered(), QueueOffset(0));
+        assert_eq!(TimerIndex::open(Arc::new(LocalDisk), dir, id, 0).unwrap().entered(), QueueOffset(0));
         drop(timers);
     }
 }

@@ -189,12 +189,14 @@ mod tests {
     use super::*;
     use crate::timers::house::House;
     use ferromq_protocol::QueueOffset;
-    use ferromq_store::{LocalDisk, Timer};
+    use ferromq_store::{LocalDisk, StoreId, Timer};
+
+    const STORE: StoreId = StoreId(7);
 
     #[test]
     fn a_save_that_cannot_begin_is_not_tried_again_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), 0).unwrap();
+        let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), STORE, 0).unwrap();
         index.enter(Some(Timer { due_ms: 1, offset: QueueOffset(0), cancels: false }));
         let checkpoint = index.checkpoint();
         dir.close().unwrap();
@@ -207,7 +209,7 @@ mod tests {
     #[test]
     fn the_end_of_a_save_is_noticed_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), 0).unwrap();
+        let mut index = TimerIndex::open(Arc::new(LocalDisk), dir.path().into(), STORE, 0).unwrap();
         index.skip_to(QueueOffset(7));
         let (mut saving, bell, checkpoint) = (IndexSaver::new(), Arc::<Bell>::default(), index.checkpoint());
         assert!(bell.begins());

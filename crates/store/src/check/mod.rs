@@ -201,7 +201,8 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
     let here_and_there = &mut log.again();
     queues.finish(config, in_queues, here_and_there, &walked, report);
     index.finish(in_index, here_and_there, &walked, report);
-    let timers = timers::check(&timers::dir_of(&config.root), &mut queues, here_and_there, clean, report)?;
+    let store = checkpoint.and_then(|checkpoint| checkpoint.store);
+    let timers = timers::check(&timers::dir_of(&config.root), store, &mut queues, here_and_there, clean, report)?;
     if let Some(checkpoint) = checkpoint {
         // After a crash the sync that it tells of may have ended in the middle of a record, which is cut off.
         let end = if clean { walked.end } else { log.file_end(walked.end) };

@@ -20,7 +20,7 @@ use crate::config::StoreConfig;
 use crate::disk::{Disk, PAGE};
 use crate::error::{CloseError, OpenError};
 use crate::files;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, StoreId};
 use crate::lock::{DirectoryLock, SideLock};
 use crate::log_dirs::LogDirs;
 use crate::queue_file::ENTRY_LEN;
@@ -174,11 +174,11 @@ fn repair_with(
     check_lengths(config, &as_broker, found)?;
 
     let is_listed = is_listed(config, &as_broker)?;
-    let mut timers_end = if is_listed { QueueOffset::default() } else { open_and_close(as_broker.clone(), &stays)? };
+    let mut opened = if is_listed { None } else { Some(open_and_close(as_broker.clone(), &stays)?) };
     let moved = move_away(&*disk, config, made_with, damage, repaired)?;
     if is_listed || moved.queues || moved.index {
         let rebuilding = StoreConfig { rebuild_queues: moved.queues, ..as_broker };
-        timers_end = open_and_close(rebuilding, &stays)?;
+        opened = Some(open_and_close(rebuilding, &stays)?);
     }
     for (is_made, what) in [
         (moved.queues, "the queues, out of the log"),
@@ -189,11 +189,11 @@ fn repair_with(
             repaired.made_again.push(what);
         }
     }
-    if moved.timers {
+    if let Some(opened) = opened.filter(|_| moved.timers) {
         let io = |source| RepairError::Io { path: damage.timers_dir.clone(), source };
-        let mut index = TimerIndex::open(disk, damage.timers_dir.clone(), 0).map_err(io)?;
-        if index.entered_once() > timers_end {
-            index.queue_ends(timers_end).map_err(io)?;
+        let mut index = TimerIndex::open(disk, damage.timers_dir.clone(), opened.store, 0).map_err(io)?;
+        if index.entered_once() > opened.timers_end {
+            index.queue_ends(opened.timers_end).map_err(io)?;
         }
         repaired.made_again.push("the timers' files: the next start enters their queue again, and delivers none twice");
     }
@@ -255,14 +255,23 @@ fn is_listed(config: &CheckConfig, as_broker: &StoreConfig) -> Result<bool, Repa
     Ok(is_listed)
 }
 
-/// A start and an orderly stop. Gives where the queue of timers ends.
-pub(super) fn open_and_close(config: StoreConfig, stays: &dyn Fn(&str) -> bool) -> Result<QueueOffset, RepairError> {
+/// What a start has found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened {
+    store: StoreId,
+    /// Where the queue of timers ends.
+    timers_end: QueueOffset,
+}
+
+/// A start and an orderly stop.
+pub(super) fn open_and_close(config: StoreConfig, stays: &dyn Fn(&str) -> bool) -> Result<Opened, RepairError> {
     let path = config.queues_path();
     let store = Store::open(config)?;
     store.forget_topics_except(stays).map_err(|source| RepairError::Io { path, source })?;
-    let end = store.queue_bounds(TIMER_TOPIC, QueueId(0)).unwrap_or_default().max;
+    let timers_end = store.queue_bounds(TIMER_TOPIC, QueueId(0)).unwrap_or_default().max;
+    let store_id = store.id();
     store.close()?;
-    Ok(end)
+    Ok(Opened { store: store_id, timers_end })
 }
 
 /// What is to be made again now.

@@ -9,7 +9,7 @@ use ferromq_protocol::{QueueId, QueueOffset};
 use proptest::prelude::*;
 
 use super::check_test::{
-    LOG, QUEUE, TIMER_DUE_MS, cut, fill, filled, flip, index_file, keep_three_segments, overwrite, record_of,
+    LOG, QUEUE, TIMER_DUE_MS, cut, fill, filled, flip, id_of, index_file, keep_three_segments, overwrite, record_of,
 };
 use super::repair::{move_away, open_and_close, store_config};
 use super::*;
@@ -260,7 +260,7 @@ fn timers_are_entered_again_and_those_delivered_are_not() {
         settle(&store);
         store.close().unwrap();
         let timers = root(&site).join("timers");
-        let open = || TimerIndex::open(Arc::new(LocalDisk), timers.clone(), START_MS).unwrap();
+        let open = || TimerIndex::open(Arc::new(LocalDisk), timers.clone(), id_of(&site), START_MS).unwrap();
         let timer = |n: u64| {
             let due_ms = if n < 3 { TIMER_DUE_MS + n.cast_signed() * 1000 } else { later_ms };
             Timer { due_ms, offset: QueueOffset(n), cancels: false }

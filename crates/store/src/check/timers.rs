@@ -13,8 +13,8 @@ use super::queues::Queues;
 use super::report::{FindingCount, Part, Report};
 use super::window::Window;
 use crate::files::{self, segment_name};
-use crate::timer_checkpoint::{LACKING, TimerCheckpoint, TimerCheckpointContent, path_in};
-use crate::timer_index::{ENTRY_LEN, MINUTE_MS, Timer, TimerEntry, minute_of};
+use crate::timer_checkpoint::{FilesOfMinutes, TimerCheckpoint, TimerCheckpointContent, path_in};
+use crate::timer_index::{ENTRY_LEN, Timer, TimerEntry, minute_of};
 
 /// Timer messages wait in this queue.
 const QUEUE: u32 = 0;
@@ -31,6 +31,8 @@ pub struct TimerTotals {
 struct Timers<'a> {
     dir: &'a Path,
     checkpoint: TimerCheckpoint,
+    /// Whose entries are believed.
+    store: u64,
     queues: &'a mut Queues,
     log: &'a mut Log,
     /// The queue has messages from here.
@@ -58,8 +60,10 @@ enum QueueVerdict {
     ToCome,
 }
 
+/// Of the timers of `store`, where its id is known.
 pub fn check(
     dir: &Path,
+    store: Option<u64>,
     queues: &mut Queues,
     log: &mut Log,
     clean: bool,
@@ -86,8 +90,15 @@ pub fn check(
             TimerCheckpointContent::Damaged
         }
     };
-    let (checkpoint, lacks) = match found {
-        TimerCheckpointContent::Checkpoint(saved) => (saved.checkpoint, saved.entries == LACKING),
+    let (checkpoint, lacks, owner) = match found {
+        TimerCheckpointContent::Checkpoint(saved) if saved.store != 0 && store.is_some_and(|id| id != saved.store) => {
+            let what = "is another store's: all timer messages are entered again, those delivered too";
+            report.fault(Part::Timers, &path, 64, what);
+            return Ok(TimerTotals::default());
+        }
+        TimerCheckpointContent::Checkpoint(saved) => {
+            (saved.checkpoint, saved.files == FilesOfMinutes::LACKING, saved.store)
+        }
         TimerCheckpointContent::Nothing if minutes.is_empty() => return Ok(TimerTotals::default()),
         // Stopped before it was written the first time.
         TimerCheckpointContent::Nothing => {
@@ -111,9 +122,14 @@ pub fn check(
         report.fault(Part::Timers, &path, 0, what);
     }
     let begin = queues.range(TIMER_TOPIC, QUEUE).map_or(0, |(first, _)| first);
-    let mut timers = Timers { dir, checkpoint, queues, log, begin };
+    let mut timers = Timers { dir, checkpoint, store: owner, queues, log, begin };
     let wanted = timers.wanted(end)?;
     let mut totals = TimerTotals { waiting: wanted.values().sum() };
+    if owner == 0 {
+        let what = "is of before files of timers said whose they are: the next start enters again what waits";
+        report.note(Part::Timers, &path, 64, what);
+        return Ok(totals);
+    }
     let mut found = BTreeMap::new();
     for (minute, path) in minutes {
         match timers.minute(minute, &path, report) {
@@ -188,13 +204,13 @@ impl Timers<'_> {
         for number in 0..whole {
             let at = number * ENTRY_LEN as u64;
             let entry = window.array(at)?;
-            let timer = match entry.as_ref().map(TimerEntry::decode) {
+            let timer = match entry.as_ref().map(|entry| TimerEntry::decode(entry, self.store, minute)) {
                 Some(TimerEntry::Timer(timer)) => timer,
                 None | Some(TimerEntry::Nothing) => continue,
                 Some(TimerEntry::Damaged) => {
                     if damaged.one_more() {
                         // A crash may have torn it, and what it was is entered again; whether anything is missing shows the count.
-                        let what = "a damaged entry: the file is made again out of the queue when its minute comes";
+                        let what = "a damaged entry, or one of another minute or store: the file is made again out of the queue when its minute comes";
                         report.note(Part::Timers, path, at, what);
                     }
                     continue;
@@ -205,15 +221,15 @@ impl Timers<'_> {
             if !counts || timer.due_ms <= self.checkpoint.delivered_ms {
                 continue;
             }
-            match self.fault_of(minute, &timer)? {
+            match self.fault_of(&timer)? {
                 None => {
                     count += 1;
                     if whole <= SORTED_MAX {
                         seen.push(timer.offset);
                     }
                 }
-                // With a sum it was so once: the log has lost its end since, and the place is another timer's, which has its own entry.
-                Some(WrongTimer { is_old: true, what }) if entry.is_some_and(|entry| entry[..2] != [0; 2]) => {
+                // It was so once: the log has lost its end since, and the place is another timer's, which has its own entry.
+                Some(WrongTimer { is_old: true, what }) => {
                     if strange.one_more() {
                         report.note(Part::Timers, path, at, what);
                     }
@@ -235,12 +251,8 @@ impl Timers<'_> {
         Ok(count)
     }
 
-    fn fault_of(&mut self, minute: i64, timer: &Timer) -> io::Result<Option<WrongTimer>> {
+    fn fault_of(&mut self, timer: &Timer) -> io::Result<Option<WrongTimer>> {
         let wrong = |is_old, what| Some(WrongTimer { is_old, what });
-        if minute_of(timer.due_ms) != minute {
-            let (from, to) = (minute.saturating_mul(MINUTE_MS), minute.saturating_add(1).saturating_mul(MINUTE_MS));
-            return Ok(wrong(false, format!("a timer due at {}, which is not from {from} to {to}", timer.due_ms)));
-        }
         Ok(match self.told(timer.offset.0)? {
             QueueVerdict::Timer { due_ms, cancels } if (due_ms, cancels) == (timer.due_ms, timer.cancels) => None,
             QueueVerdict::ToCome => None,

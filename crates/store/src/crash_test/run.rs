@@ -55,7 +55,7 @@ impl Run {
         let listed = store.queues.all().iter().filter(|queue| queue.is_listed()).count();
         FROM_LIST.fetch_add(listed, Ordering::Relaxed);
         self.retention = Progress::default();
-        let timers = TimerIndex::open(Arc::clone(&place.disk) as Arc<dyn Disk>, place.timers(), START_MS);
+        let timers = TimerIndex::open(Arc::clone(&place.disk) as Arc<dyn Disk>, place.timers(), store.id(), START_MS);
         self.timers = place.may_fail(timers);
         if let Some(timers) = &mut self.timers {
             let end = store.queue_bounds(TIMERS, QueueId(0)).map_or(0, |bounds| bounds.max.0);

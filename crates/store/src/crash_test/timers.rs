@@ -78,10 +78,12 @@ impl Run {
             let path = entry.unwrap().path();
             tree.push((path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap()));
         }
+        std::fs::create_dir(copy.path().join("timers")).unwrap();
         for (name, bytes) in tree {
-            std::fs::write(copy.path().join(name), bytes).unwrap();
+            std::fs::write(copy.path().join("timers").join(name), bytes).unwrap();
         }
-        let mut timers = TimerIndex::open(Arc::new(LocalDisk), copy.path().to_owned(), START_MS).unwrap();
+        let mut timers =
+            TimerIndex::open(Arc::new(LocalDisk), copy.path().join("timers"), self.store().id(), START_MS).unwrap();
         let mut found: BTreeSet<_> = enter(self.store(), &mut timers).into_iter().collect();
         let waiting = timers_of(self.store());
         let mut drained = BTreeSet::new();
