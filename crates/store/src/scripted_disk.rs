@@ -148,6 +148,12 @@ pub struct Call {
     path: PathBuf,
 }
 
+impl Call {
+    pub fn is_sync_of(&self, part: Part) -> bool {
+        self.name == "sync_range" && part_of(&self.path) == part
+    }
+}
+
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "call {}, {} {}", self.number, self.name, self.path.display())

@@ -9,6 +9,7 @@ mod damaged_starts;
 mod full_disk;
 mod kills;
 mod load;
+mod pool_window;
 mod wire;
 
 /// Of brokers that delete all the time, and are read without the limits of a pull.

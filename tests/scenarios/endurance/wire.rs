@@ -200,11 +200,19 @@ impl Wire {
         Ok(answer.header::<OffsetReply>().ok().map(|reply| reply.offset.0))
     }
 
-    fn begin_of(&mut self, topic: &str, queue: u32) -> io::Result<u64> {
+    /// The first offset of a queue.
+    pub fn begin_of(&mut self, topic: &str, queue: u32) -> io::Result<u64> {
         let header = MinOffsetRequest { topic: topic.into(), queue_id: QueueId(queue) };
         let answer = self.ask(Command::request(RequestCode::GET_MIN_OFFSET, &header))?;
         let reply: OffsetReply = answer.header().unwrap_or_else(|error| panic!("{error}: {answer:?}"));
         Ok(reply.offset.0)
+    }
+
+    /// The offset that the next message of a queue is shown with.
+    pub fn end_of(&mut self, topic: &str, queue: u32) -> io::Result<u64> {
+        let answer = self.ask(pull(topic, queue, 0))?;
+        let fields: PullReply = answer.header().unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+        Ok(fields.max_offset.0)
     }
 
     /// Where a message with this unique key is: queue and offset of each.

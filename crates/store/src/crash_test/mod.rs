@@ -10,6 +10,7 @@
 //! | random seeds: crash after crash, kills and calls that fail among them | `SEEDS` | `FERROMQ_CRASH_SEEDS`, from `FERROMQ_CRASH_FIRST` on |
 //! | the same two with the write pool, where a kill takes what was not committed | `POOL_STEPS`, `POOL_SEEDS` | the same |
 //! | bugs planted in the disk | `SEEDS_PER_BUG` seeds at most for each | |
+//! | the most that asynchronous flush loses | the defaults | |
 //! | one of them again | | `FERROMQ_CRASH_SEED`, `FERROMQ_CRASH_AT` |
 
 mod after_crash;
@@ -18,6 +19,7 @@ mod history;
 mod machine;
 mod run;
 mod timers;
+mod windows;
 
 use std::panic::catch_unwind;
 use std::sync::Arc;
