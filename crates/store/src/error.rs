@@ -93,7 +93,7 @@ pub enum AppendError {
     #[error("cannot extend the commit log: {reason}")]
     Extend { reason: String },
     /// An earlier write or sync failed; what the disk holds is unknown until the broker is started again.
-    #[error("the store refuses writes: {reason}")]
+    #[error("the store refuses writes until the broker is started again: {reason}")]
     Poisoned { reason: Arc<str> },
     /// Of a message that is to be stored again, in another place.
     #[error("the message to be stored again cannot be read now: {reason}")]

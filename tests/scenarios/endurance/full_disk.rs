@@ -1,93 +1,16 @@
 //! A disk that becomes full, and one that would if nothing were deleted.
-//!
-//! The disk is a tmpfs in a mount namespace of its own, which needs no root where users may have namespaces, or an ext4 in a file, which needs
-//! root and a loop device. It goes with the process that holds it.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
 
 use super::SETTINGS;
 use super::audit::Ledger;
 use super::load::{Crew, Progress, Refused, make_topics};
+use super::small_disk::{FileSystem, SmallDisk};
 use super::wire::now_ms;
 use crate::cluster::{Broker, Nameserver};
-use crate::process::Process;
 
 /// Bytes of a file of the log, and of a buffer of the write pool then.
 const SEGMENT_LEN: u64 = 512 << 10;
-
-#[derive(Clone, Copy)]
-enum FileSystem {
-    Tmpfs,
-    Ext4,
-}
-
-/// A small file system, and the process in whose namespace it is mounted.
-struct SmallDisk {
-    holder: Process,
-    dir: PathBuf,
-    file_system: FileSystem,
-}
-
-impl SmallDisk {
-    fn mount(home: &Path, file_system: FileSystem, mib: u64) -> SmallDisk {
-        let dir = home.join("small");
-        fs::create_dir(&dir).expect("temporary directory is writable");
-        let (at, file) = (dir.display(), home.join("small.ext4").display().to_string());
-        let (flags, mount, skip) = match file_system {
-            FileSystem::Tmpfs => ("-rm", format!("mount -t tmpfs -o size={mib}m tmpfs '{at}'"), "endurance::full_disk"),
-            FileSystem::Ext4 => (
-                "-m",
-                format!(
-                    "truncate -s {mib}M '{file}' && mkfs.ext4 -q -b 4096 '{file}' && mount -o loop '{file}' '{at}'"
-                ),
-                "on_ext4",
-            ),
-        };
-        let script = format!("{mount} && echo mounted && exec cat");
-        let mut command = Command::new("unshare");
-        let mut holder = Process::start("small disk", command.args([flags, "sh", "-c", &script]));
-        let mounted = holder.next_line().is_some();
-        assert!(
-            mounted,
-            "no file system can be mounted in a namespace here (unshare {flags}, {mount}); `--skip {skip}` leaves out what needs one"
-        );
-        SmallDisk { holder, dir, file_system }
-    }
-
-    /// What runs a program where it is mounted.
-    fn wrapper(&self) -> Vec<String> {
-        let pid = self.holder.pid().to_string();
-        let user: &[&str] = match self.file_system {
-            FileSystem::Tmpfs => &["-U", "--preserve-credentials"],
-            FileSystem::Ext4 => &[],
-        };
-        [&["nsenter", "-t", &pid], user, &["-m", "--"]].concat().into_iter().map(str::to_owned).collect()
-    }
-
-    /// A file there as it is seen from here.
-    fn path(&self, name: &str) -> PathBuf {
-        let dir = self.dir.strip_prefix("/").expect("it is absolute");
-        Path::new("/proc").join(self.holder.pid().to_string()).join("root").join(dir).join(name)
-    }
-
-    /// Takes all that is left of it, to the last byte.
-    fn fill(&self) {
-        let mut filler = File::create(self.path("filler")).expect("a name takes no room");
-        for len in [1 << 20, 1 << 16, 4096, 1] {
-            while filler.write_all(&vec![1; len]).is_ok() {}
-        }
-        // What was set aside for the writing of all that, and not needed.
-        let _ = filler.sync_all();
-        while filler.write_all(&[1]).is_ok() {}
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.path("filler")).expect("it was made");
-    }
-}
 
 /// A broker on a small disk, whoever works with it, and what is known.
 struct Scene {

@@ -5,11 +5,13 @@
 //! the official clients are in `crash` and `retention`.
 
 mod audit;
+mod bad_disk;
 mod damaged_starts;
 mod full_disk;
 mod kills;
 mod load;
 mod pool_window;
+mod small_disk;
 mod wire;
 
 /// Of brokers that delete all the time, and are read without the limits of a pull.
