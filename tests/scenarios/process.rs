@@ -133,11 +133,12 @@ impl Process {
             .unwrap_or_else(|error| panic!("{}: {error}", self.name));
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end by itself, and for all that it has written.
     pub fn wait_exit(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("waiting for a child of ours") {
+                self.join_readers();
                 return status;
             }
             assert!(started.elapsed() < HANG_GUARD, "{} does not end; last lines {:?}", self.name, self.tail);
@@ -147,6 +148,12 @@ impl Process {
 
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("waiting for a child of ours").is_some()
+    }
+
+    fn join_readers(&mut self) {
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
     }
 
     fn remember(&mut self, line: &str) {
@@ -161,9 +168,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.stdin = None;
         self.kill_hard();
-        for reader in self.readers.drain(..) {
-            let _ = reader.join();
-        }
+        self.join_readers();
     }
 }
 
