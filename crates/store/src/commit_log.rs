@@ -5,7 +5,7 @@
 //! Java: CommitLog.asyncPutMessage.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ferromq_protocol::message::Record;
 use ferromq_protocol::message::record::{BLANK_LEN, blank, stamp_record};
@@ -15,8 +15,9 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::allocator::Allocator;
 use crate::clock::Clock;
 use crate::consume_queue::{ConsumeQueue, QueueStanding};
+use crate::copy::{Run, believed_time};
 use crate::disk::PAGE;
-use crate::error::AppendError;
+use crate::error::{AppendError, CopyFault};
 use crate::health::{Health, HealthCheck};
 use crate::mapped_file::LogFile;
 use crate::segments::Segments;
@@ -33,6 +34,15 @@ pub struct Placement {
     pub end: u64,
 }
 
+/// Where bytes of another broker's log go.
+#[derive(Clone, Copy, Debug)]
+pub enum CopyPlace {
+    /// To the end of this one, which is at `in_segment` of its segment; no more than `len_max` at a time.
+    End { in_segment: usize, room: usize, len_max: usize },
+    /// Nowhere: they are what stands there behind the filler's head, of which this log has zeros already.
+    InFiller { left: u64 },
+}
+
 #[derive(Debug)]
 pub struct CommitLog {
     tail: Mutex<Arc<LogFile>>,
@@ -44,6 +54,8 @@ pub struct CommitLog {
     health: Arc<Health>,
     counters: Arc<Counters>,
     clock: Clock,
+    /// Where the rest begins of the filler that ended the segment before the tail. Under the lock.
+    filler_rest: AtomicU64,
     /// Since when the lock is held, in clock milliseconds; 0 when it is free.
     locked_since: AtomicI64,
 }
@@ -70,6 +82,7 @@ impl CommitLog {
             health,
             counters,
             clock,
+            filler_rest: AtomicU64::new(u64::MAX),
             locked_since: AtomicI64::new(0),
         }
     }
@@ -172,38 +185,67 @@ impl CommitLog {
         })
     }
 
-    /// Continues the log with bytes of another broker's log. Nothing is stamped; the bytes may cross segments, and
-    /// then contain the filler and the rest of the segment as they stand there.
-    pub fn append_raw(&self, at: u64, mut bytes: &[u8]) -> Result<(), AppendError> {
-        let mut at = at;
-        while !bytes.is_empty() {
-            // Bytes are in one segment or reach its end: take what fits.
-            let mut tail = self.tail_with_room(0, Health::check_stream)?;
+    /// Where bytes of another broker's log go that stand at `at` there. Begins the next segment if this one is full.
+    pub fn copy_place(&self, at: u64) -> Result<CopyPlace, CopyFault> {
+        let mut tail = self.tail.lock();
+        loop {
+            self.health.check_stream()?;
             let end = tail.start() + tail.written() as u64;
+            if at < end && tail.written() == 0 && at >= self.filler_rest.load(Ordering::Relaxed) {
+                return Ok(CopyPlace::InFiller { left: end - at });
+            }
             if at != end {
-                return Err(AppendError::NotAtEnd { at: PhysicalOffset(at), end: PhysicalOffset(end) });
+                return Err(CopyFault::NotAtEnd { end: PhysicalOffset(end) });
             }
-            if tail.room() == 0 {
-                drop(self.roll(tail)?);
-                continue;
+            if tail.room() > 0 {
+                let len_max = usize::try_from(self.append_len_max).unwrap_or(usize::MAX) - BLANK_LEN;
+                return Ok(CopyPlace::End { in_segment: tail.written(), room: tail.room(), len_max });
             }
-            if tail.ready() == 0 {
-                drop(self.wait_until_ready(tail, 1)?);
-                continue;
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(tail.ready()));
-            let has_zeros = has_zero_at_page_end(now, tail.written());
-            self.put(&tail, now)?;
-            at += now.len() as u64;
-            if has_zeros {
-                // It may be in some record's text; records begin and end anywhere.
-                self.positions.looks_torn.store(at, Ordering::Release);
-            }
-            bytes = later;
-            let timestamp = self.positions.written_timestamp.load(Ordering::Relaxed);
-            self.publish(&mut tail, at, timestamp, 0, now.len());
+            tail = self.roll(tail)?;
         }
+    }
+
+    /// Appends checked records of another broker's log, which stand at `at` there, as they are.
+    pub fn append_run(&self, at: u64, bytes: &[u8], run: &Run) -> Result<(), CopyFault> {
+        let needed = bytes.len() + BLANK_LEN;
+        if needed as u64 > self.append_len_max {
+            let refused = AppendError::LargerThanSegment { len: bytes.len(), len_max: self.append_len_max };
+            return Err(refused.into());
+        }
+        let mut tail = self.tail_at(at)?;
+        while tail.ready() < needed {
+            drop(self.wait_until_ready(tail, needed)?);
+            tail = self.tail_at(at)?;
+        }
+        if let Some(torn_end) = run.torn_end {
+            self.positions.looks_torn.store(at + torn_end as u64, Ordering::Release);
+        }
+        let timestamp = believed_time(run.timestamp, self.clock.now_ms());
+        self.put(&tail, bytes)?;
+        self.publish(&mut tail, at + bytes.len() as u64, timestamp, 0, bytes.len());
         Ok(())
+    }
+
+    /// Ends the segment at `at`, where another broker's log has done so.
+    pub fn end_segment(&self, at: u64) -> Result<(), CopyFault> {
+        let mut tail = self.tail_at(at)?;
+        let next = tail.end();
+        loop {
+            tail = self.roll(tail)?;
+            if tail.start() == next {
+                return Ok(());
+            }
+            drop(tail);
+            tail = self.tail_at(at)?;
+        }
+    }
+
+    /// The locked tail, if the log ends at `at` and a copy may go on there.
+    fn tail_at(&self, at: u64) -> Result<MutexGuard<'_, Arc<LogFile>>, CopyFault> {
+        let tail = self.tail.lock();
+        self.health.check_stream()?;
+        let end = tail.start() + tail.written() as u64;
+        if at == end { Ok(tail) } else { Err(CopyFault::NotAtEnd { end: PhysicalOffset(end) }) }
     }
 
     /// Keeps appends out for as long as the guard lives.
@@ -272,6 +314,7 @@ impl CommitLog {
             self.allocator.wait(end)?;
             return Ok(self.tail.lock());
         };
+        self.filler_rest.store(end - room.saturating_sub(BLANK_LEN) as u64, Ordering::Relaxed);
         if room > 0 {
             // Every record leaves room for a filler; a segment is at most 2 GiB.
             if room >= BLANK_LEN {
@@ -294,6 +337,6 @@ fn has_zero_at_page_end(bytes: &[u8], at: usize) -> bool {
 }
 
 /// Whether a record that comes to stand at `at` of a segment would be taken for torn after a power cut.
-fn looks_torn(record: &[u8], at: usize) -> bool {
+pub fn looks_torn(record: &[u8], at: usize) -> bool {
     has_zero_at_page_end(record, at) && Record::parse(record).is_ok_and(|record| has_torn_text(&record, at))
 }

@@ -250,7 +250,7 @@ impl Dispatcher {
             let len = match &item {
                 LogItem::Record(record) => record.record_len(),
                 LogItem::End => room,
-                // What a peer sent ends inside a record.
+                // Appends, those of a copy too, are of whole records: this is damage at the very end, of which more may come.
                 LogItem::Part => break,
                 LogItem::Damage { len, .. } => *len,
             };

@@ -103,9 +103,6 @@ pub enum AppendError {
     /// Somebody else may extend the log, or nobody. Java: SERVICE_NOT_AVAILABLE, of a slave.
     #[error("{}", told_of(*writer))]
     NotTheWriter { writer: Writer },
-    /// Raw bytes must continue the log.
-    #[error("raw bytes start at {at}, the log ends at {end}")]
-    NotAtEnd { at: PhysicalOffset, end: PhysicalOffset },
 }
 
 fn told_of(writer: Writer) -> &'static str {
@@ -127,6 +124,41 @@ impl AppendError {
                 | AppendError::TopicName { .. }
                 | AppendError::MixedBatch
         )
+    }
+}
+
+/// Why not all bytes of another broker's log were taken: what stands at `at` was not, nor what follows it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the copy of the log stops at {at}: {fault}")]
+pub struct CopyError {
+    pub at: PhysicalOffset,
+    /// Bytes before that, which are in the log now.
+    pub taken: usize,
+    #[source]
+    pub fault: CopyFault,
+}
+
+/// What is wrong with bytes of another broker's log, or with taking them.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CopyFault {
+    #[error("no whole record: {0}")]
+    Record(RecordError),
+    /// In the other log it cannot have stood there, if its segments are as long as these.
+    #[error("{len} bytes of a record, and the segment has {room} left")]
+    NoRoom { len: usize, room: usize },
+    #[error("a filler of {stated} bytes, and the segment has {room} left: are its segments of another length?")]
+    Filler { stated: usize, room: usize },
+    #[error("the log ends at {end}")]
+    NotAtEnd { end: PhysicalOffset },
+    /// The bytes may be taken later.
+    #[error(transparent)]
+    Refused(AppendError),
+}
+
+impl CopyFault {
+    /// Whether it is the bytes that are wrong, so that the same ones will never be taken there.
+    pub fn is_of_the_bytes(&self) -> bool {
+        matches!(self, CopyFault::Record(_) | CopyFault::NoRoom { .. } | CopyFault::Filler { .. })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use ferromq_protocol::message::{NewMessage, Record, SysFlag};
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
@@ -11,6 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::Effort;
 use crate::WritePoolConfig;
+use crate::Writer;
 use crate::check;
 use crate::disk::{Disk, LocalDisk};
 use crate::retention::Progress;
@@ -29,6 +31,12 @@ enum Step {
         lens: Vec<usize>,
     },
     Half,
+    /// Messages that another broker has appended.
+    Copy {
+        queue: u32,
+        lens: Vec<usize>,
+        piece: usize,
+    },
     Read {
         queue: u32,
     },
@@ -90,6 +98,7 @@ fn step(retention: u32) -> impl Strategy<Value = Step> {
         12 => (0..3_u32, 0..900_usize).prop_map(|(queue, len)| Step::Append { queue, len }),
         3 => (0..3_u32, proptest::collection::vec(0..200_usize, 1..6)).prop_map(|(queue, lens)| Step::Batch { queue, lens }),
         1 => Just(Step::Half),
+        3 => (0..3_u32, proptest::collection::vec(0..900_usize, 1..6), 1..3000_usize).prop_map(|(queue, lens, piece)| Step::Copy { queue, lens, piece }),
         3 => (0..3_u32).prop_map(|queue| Step::Read { queue }),
         2 => Just(Step::Query),
         1 => Just(Step::Close),
@@ -316,6 +325,24 @@ impl Model {
                 let placed = self.store().append(&half).unwrap();
                 let (physical, len) = (placed.physical_offset.0, placed.record_len);
                 self.messages.push(Known { queue: None, offset: 0, body, physical, len, damaged: false });
+            }
+            Step::Copy { queue, lens, piece } => {
+                // Only dispatch knows which offset comes next.
+                self.settle();
+                let begin = self.store().watermarks().written.0;
+                let mut other = OtherLog { segment_len: self.segment_len, begin, bytes: Vec::new() };
+                for len in lens {
+                    let (body, offset) = (self.body(len), self.next_offset(queue));
+                    let text = Model::key(&body);
+                    let message = message(TOPIC, queue, &body, &text);
+                    let physical = other.put(&message, offset, self.site.now.load(Ordering::SeqCst));
+                    let len = message.record_len();
+                    self.messages.push(Known { queue: Some(queue), offset, body, physical, len, damaged: false });
+                }
+                self.store().set_writer(Writer::Stream);
+                other.offer_to(self.store(), piece).unwrap();
+                self.store().set_writer(Writer::Local);
+                self.settle();
             }
             Step::Read { queue } => {
                 self.settle();
@@ -697,11 +724,7 @@ proptest! {
             }
         }
         let end = store.watermarks().written;
-        let mut cuts = cuts.iter().cycle();
-        while copy.watermarks().written < end {
-            let from = copy.watermarks().written;
-            copy.append_raw(from, &store.raw_from(from, *cuts.next().unwrap()).unwrap().unwrap()).unwrap();
-        }
+        copy_log(&store, &copy, &cuts);
         let check = |store: &Store| {
             assert_eq!(store.watermarks().written, end);
             settle(store);

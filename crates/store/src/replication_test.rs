@@ -90,7 +90,7 @@ fn consumers_see_nothing_beyond_what_is_replicated() {
 }
 
 #[test]
-fn raw_bytes_make_a_second_store() {
+fn copied_bytes_make_a_second_store() {
     let (site, copy) = (Site::new(), Site::new());
     let master = site.open();
     let slave = copy.open();
@@ -99,19 +99,16 @@ fn raw_bytes_make_a_second_store() {
     for body in 0..40_u8 {
         last = master.append(&message(T, 0, &[body; 300], &format!("KEYS\u{1}k{body}\u{2}"))).unwrap().end;
     }
-    let mut at = PhysicalOffset(0);
-    while let Some(bytes) = master.raw_from(at, 1000).unwrap() {
-        slave.append_raw(at, &bytes).unwrap();
-        at = at + bytes.len() as u64;
-    }
-    assert_eq!(at, last);
-    assert!(matches!(slave.append_raw(PhysicalOffset(7), b"x"), Err(AppendError::NotAtEnd { .. })));
+    copy_log(&master, &slave, &[1000]);
+    assert_eq!(slave.watermarks().written, last);
     settle(&master);
     settle(&slave);
     assert_eq!(read_bodies(&slave, T, 0, 0), read_bodies(&master, T, 0, 0));
     assert_eq!(query_bodies(&slave, T, "k17"), [[17; 300]]);
     slave.set_writer(Writer::Local);
-    assert!(matches!(slave.append_raw(last, b"x"), Err(AppendError::NotTheWriter { writer: Writer::Local })));
+    let refused = slave.append_copy(last, b"x").unwrap_err();
+    let refusal = AppendError::NotTheWriter { writer: Writer::Local };
+    assert_eq!(refused.to_string(), format!("the copy of the log stops at {last}: {refusal}"));
     assert_eq!(slave.append(&message(T, 0, b"now master", "")).unwrap().queue_offset, QueueOffset(40));
 }
 

@@ -1,5 +1,6 @@
 //! The store as a whole: builds its parts, starts their threads, and is what the broker talks to.
 
+mod copying;
 mod deletion;
 mod reading;
 mod retaining;
@@ -499,6 +500,9 @@ fn tail_segment(segments: &Segments, allocator: &Allocator, end: u64) -> io::Res
 #[cfg(test)]
 #[path = "behind_test.rs"]
 mod catching_up;
+#[cfg(test)]
+#[path = "copy_test.rs"]
+mod copies;
 #[cfg(test)]
 #[path = "crash_test/mod.rs"]
 mod crashes;

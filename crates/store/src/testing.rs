@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, AtomicUsize
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use ferromq_protocol::message::{NewMessage, Record, Records, SysFlag};
-use ferromq_protocol::{QueueId, QueueOffset};
+use ferromq_protocol::message::record::{BLANK_LEN, blank};
+use ferromq_protocol::message::{NewMessage, Record, Records, SysFlag, stamp_record};
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::Mutex;
 
 use crate::disk::{naming, sync_failed};
@@ -365,6 +366,58 @@ fn read_records(store: &Store, topic: &str, queue: u32, from: u64, mut seen: imp
         if outcome.status != ReadStatus::Found && !gone_on {
             return;
         }
+    }
+}
+
+/// Continues `copy` with what `from` has, as it comes over a connection: in pieces of these lengths, in turn, that end anywhere.
+pub fn copy_log(from: &Store, copy: &Store, pieces: &[usize]) {
+    let mut at = copy.watermarks().written;
+    let mut kept = Vec::new();
+    for piece in pieces.iter().cycle() {
+        let Some(bytes) = from.raw_from(at + kept.len() as u64, *piece).unwrap() else { break };
+        kept.extend_from_slice(&bytes);
+        let taken = copy.append_copy(at, &kept).unwrap();
+        kept.drain(..taken);
+        at = at + taken as u64;
+    }
+    assert_eq!((kept.len(), copy.watermarks().written), (0, from.watermarks().written));
+}
+
+/// What another broker's log has from some place on.
+pub struct OtherLog {
+    pub segment_len: u64,
+    pub begin: u64,
+    pub bytes: Vec<u8>,
+}
+
+impl OtherLog {
+    pub fn end(&self) -> u64 {
+        self.begin + self.bytes.len() as u64
+    }
+
+    /// Gives where the record stands.
+    pub fn put(&mut self, message: &NewMessage<'_>, offset: u64, time_ms: i64) -> u64 {
+        let room = self.segment_len - self.end() % self.segment_len;
+        if message.record_len() as u64 + BLANK_LEN as u64 > room {
+            self.bytes.extend(blank(u32::try_from(room).unwrap()));
+            // Of something that was there before.
+            self.bytes.resize(self.bytes.len() + room as usize - BLANK_LEN, 0xEE);
+        }
+        let (at, in_bytes) = (self.end(), self.bytes.len());
+        message.encode(&mut self.bytes).unwrap();
+        stamp_record(&mut self.bytes[in_bytes..], QueueOffset(offset), PhysicalOffset(at), time_ms);
+        at
+    }
+
+    /// Offers it to a store as it comes over a connection, in pieces of this length.
+    pub fn offer_to(&self, copy: &Store, piece: usize) -> Result<(), CopyError> {
+        let (mut taken, mut there) = (0, 0);
+        while taken < self.bytes.len() {
+            there = self.bytes.len().min(there + piece);
+            taken += copy.append_copy(PhysicalOffset(self.begin + taken as u64), &self.bytes[taken..there])?;
+            assert!(there < self.bytes.len() || taken == there, "a whole item was left");
+        }
+        Ok(())
     }
 }
 

@@ -252,7 +252,7 @@ fn the_same_appends_make_the_same_files() {
         if record.topic().len() > 127 {
             // Not taken from a producer any more; a log may have such records from replication.
             store.set_writer(Writer::Stream);
-            store.append_raw(physical, &block.bytes).unwrap();
+            assert_eq!(store.append_copy(physical, &block.bytes).unwrap(), block.bytes.len());
             store.set_writer(Writer::Local);
             continue;
         }

@@ -552,7 +552,7 @@ pub(crate) fn append_failure(error: &AppendError, body_len_max: usize) -> (Respo
             (ResponseCode::SERVICE_NOT_AVAILABLE, format!("service not available now. {error}").into())
         }
         AppendError::Extend { .. } => (ResponseCode::SYSTEM_ERROR, format!("create mapped file failed, server is busy or broken. {error}").into()),
-        AppendError::MixedBatch | AppendError::NotAtEnd { .. } | AppendError::CannotRead { .. } => (ResponseCode::SYSTEM_ERROR, error.to_string().into()),
+        AppendError::MixedBatch | AppendError::CannotRead { .. } => (ResponseCode::SYSTEM_ERROR, error.to_string().into()),
     }
 }
 

@@ -171,6 +171,6 @@ fn put_status(error: &AppendError) -> &'static str {
         | AppendError::NotTheWriter { .. }
         | AppendError::Closed => "SERVICE_NOT_AVAILABLE",
         AppendError::Extend { .. } => "CREATE_MAPPED_FILE_FAILED",
-        AppendError::NotAtEnd { .. } | AppendError::CannotRead { .. } => "UNKNOWN_ERROR",
+        AppendError::CannotRead { .. } => "UNKNOWN_ERROR",
     }
 }

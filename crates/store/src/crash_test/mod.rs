@@ -1,8 +1,8 @@
 //! A store whose machine stops at any moment, on a disk that loses what was not synced.
 //!
-//! A [`Run`] does what a broker does to a store, from a seed, and writes down in a [`History`] what was promised. At a call to the disk the
-//! world stops; what a power cut may leave then is opened again and held against what was promised by then: [`AfterCrash::check`]. Nor may
-//! `storeCheck` call any of it a fault, before it is opened or after.
+//! A [`Run`] does what a broker does to a store, with messages of its own and with those of a log that it copies, from a seed, and writes
+//! down in a [`History`] what was promised. At a call to the disk the world stops; what a power cut may leave then is opened again and held
+//! against what was promised by then: [`AfterCrash::check`]. Nor may `storeCheck` call any of it a fault, before it is opened or after.
 //!
 //! | what | how much | more |
 //! |---|---|---|

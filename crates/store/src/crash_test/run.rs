@@ -1,23 +1,25 @@
 //! A store that is used as a broker uses it, one step after the other, by the dice.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ferromq_protocol::message::SysFlag;
 use ferromq_protocol::topics::TIMER_TOPIC as TIMERS;
-use ferromq_protocol::{QueueId, QueueOffset};
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use parking_lot::Mutex;
 
 use super::after_crash::check_queues;
 use super::history::{History, Known, Put, QUEUES, TOPICS, properties};
 use super::machine::{Moment, Place, SEGMENT_LEN};
+use crate::Writer;
 use crate::disk::{Disk, is_failed_sync};
 use crate::retention::Progress;
 use crate::retention_rules::RetentionRules;
 use crate::scripted_disk::Dice;
 use crate::store::{Store, Want};
-use crate::testing::{START_MS, message};
+use crate::testing::{OtherLog, START_MS, message};
 use crate::timer_index::TimerIndex;
 
 /// Queues that starts have taken from the list.
@@ -32,6 +34,8 @@ pub struct Run {
     pub timers: Option<TimerIndex>,
     /// What the thread of the retention knows.
     retention: Progress,
+    /// End of what was copied last. Only dispatch knows which offset comes next behind it.
+    copied_to: u64,
 }
 
 impl Run {
@@ -44,6 +48,7 @@ impl Run {
             store: None,
             timers: None,
             retention: Progress::default(),
+            copied_to: 0,
         }
     }
 
@@ -100,7 +105,8 @@ impl Run {
     pub fn step(&mut self) {
         self.place.now.fetch_add(90, Ordering::SeqCst);
         match self.dice.below(100) {
-            0..36 => self.append(1),
+            0..30 => self.append(1),
+            30..36 => self.copy(),
             36..48 => {
                 let count = 1 + self.dice.below(5);
                 self.append(count);
@@ -194,7 +200,67 @@ impl Run {
         self.put(TIMERS, 0, vec![body], 0);
     }
 
+    /// Messages that another broker has appended, in whatever pieces they come.
+    fn copy(&mut self) {
+        if !self.offsets_are_known() {
+            return;
+        }
+        let begin = self.store().watermarks().written.0;
+        let mut other = OtherLog { segment_len: SEGMENT_LEN, begin, bytes: Vec::new() };
+        let (mut puts, mut nexts) = (Vec::new(), BTreeMap::new());
+        for _ in 0..1 + self.dice.below(5) {
+            let topic = TOPICS[self.dice.below(TOPICS.len())];
+            let queue = u32::try_from(self.dice.below(QUEUES as usize)).unwrap();
+            let next = nexts.entry((topic, queue)).or_insert_with(|| self.history.lock().next(topic, queue));
+            let (offset, len) = (*next, self.dice.below(900));
+            *next += 1;
+            let body = self.body(len);
+            let text = properties(topic, &body);
+            let message = message(topic, queue, &body, &text);
+            let physical = other.put(&message, offset, self.place.now_ms());
+            puts.push((Put::Message { topic, queue, offset: Some(offset), physical, body: body.clone() }, other.end()));
+        }
+        self.history.lock().pending = puts.iter().map(|(put, _)| put.clone()).collect();
+        let piece = 1 + self.dice.below(3000);
+        let store = self.store.as_ref().unwrap();
+        store.set_writer(Writer::Stream);
+        let done = other.offer_to(store, piece);
+        store.set_writer(Writer::Local);
+        let end = done.as_ref().map_or_else(|error| error.at.0, |()| other.end());
+        self.place.may_fail(done);
+        self.copied_to = end;
+        {
+            let mut history = self.history.lock();
+            history.pending.clear();
+            let taken = puts.into_iter().take_while(|(_, put_end)| *put_end <= end);
+            history.puts.extend(taken.map(|(put, end)| Arc::new(Known { put, end })));
+        }
+        crate::testing::wait_until(|| store.allocator.is_idle() || !self.goes_on());
+        let answered = Arc::new(AtomicBool::new(false));
+        let (told, history, is_sync) = (Arc::clone(&answered), Arc::clone(&self.history), self.place.mode.sync);
+        store.when_safe(PhysicalOffset(end), Want::Acknowledged, move |done| {
+            if done.is_ok() && is_sync {
+                let mut history = history.lock();
+                history.safe = history.safe.max(end);
+            }
+            told.store(true, Ordering::SeqCst);
+        });
+        crate::testing::wait_until(|| answered.load(Ordering::SeqCst) || !self.goes_on());
+    }
+
+    /// Whether all that was copied is in its queues; has it got there if that can be done.
+    fn offsets_are_known(&self) -> bool {
+        let is_known = || self.store().watermarks().projected.0 >= self.copied_to;
+        if !is_known() && self.place.may_fail(self.store().flusher.flush()).is_some() {
+            self.settle();
+        }
+        is_known()
+    }
+
     fn put(&mut self, topic: &'static str, queue: u32, bodies: Vec<Vec<u8>>, sys_flag: i32) {
+        if !self.offsets_are_known() {
+            return;
+        }
         let visible = sys_flag == 0;
         let next = self.history.lock().next(topic, queue);
         let texts: Vec<_> = bodies.iter().map(|body| properties(topic, body)).collect();

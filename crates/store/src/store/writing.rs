@@ -1,4 +1,4 @@
-//! The store's writing side: appends, waiting for the disk, raw bytes for replication.
+//! The store's writing side: appends, who may append, waiting for the disk, raw bytes for replication.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -197,7 +197,7 @@ impl Store {
     }
 
     /// In sync mode the flush comes first, with the write pool the commit, and wakes the dispatch.
-    fn wake_threads(&self) {
+    pub(super) fn wake_threads(&self) {
         if self.positions.is_sync_flush() {
             self.flusher.tail_moved();
         } else if !self.commits_later() {
@@ -263,16 +263,6 @@ impl Store {
 
     pub fn writer(&self) -> Writer {
         self.health.writer()
-    }
-
-    /// Continues the log with bytes of another broker's, at the same offset. For replication: nothing is stamped or
-    /// checked. For [`Writer::Stream`] alone.
-    pub fn append_raw(&self, at: PhysicalOffset, bytes: &[u8]) -> Result<(), AppendError> {
-        self.health.check_stream()?;
-        self.log.append_raw(at.0, bytes)?;
-        self.log_grew(at.0 + bytes.len() as u64);
-        self.wake_threads();
-        Ok(())
     }
 
     /// Log bytes from an offset to the end of its segment, at most `len_max`; `None` at the end of the log, and where it is gone
