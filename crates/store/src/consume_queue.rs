@@ -178,7 +178,6 @@ impl ConsumeQueue {
             Segment::seen_as(Seen::Listed(stamp), path, first, file_entries)
         };
         let files: Vec<_> = firsts.zip(stamps.files.iter().copied()).map(segment_of).collect();
-        files.iter().rev().skip(1).for_each(|full| full.set_full());
         let QueueExtent { min, max, end } = listed.extent;
         let queue = ConsumeQueue::new(topic, listed.id, dir, file_entries, mappings);
         *queue.files.write() = files;
@@ -220,9 +219,6 @@ impl ConsumeQueue {
     ) -> Result<ConsumeQueue, OpenError> {
         let mut files: Vec<Arc<Segment>> = Vec::new();
         for segment in segments {
-            if let Some(full) = files.last() {
-                full.set_full();
-            }
             files.push(Segment::of(segment.path, segment.start / ENTRY_LEN as u64, file_entries));
         }
         let mut max = 0;
@@ -605,9 +601,6 @@ impl ConsumeQueue {
             // Nothing before this file will ever be written.
             self.flushed.store(first, Ordering::Release);
             self.max.store(first, Ordering::Release);
-        }
-        if let Some(full) = files.last() {
-            full.set_full();
         }
         files.push(segment);
         Ok(file)

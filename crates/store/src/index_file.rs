@@ -22,6 +22,8 @@ use crate::word_file::WordFile;
 pub const HEADER_LEN: usize = 40;
 pub const SLOT_LEN: usize = 4;
 pub const ENTRY_LEN: usize = 20;
+/// Entries that a pass over all of them has read from the disk in one go, while it is at those before: 5 MB.
+const READ_AHEAD: u32 = 1 << 18;
 /// Entries take disk space in steps of so many bytes: 26,000 messages with two keys. Small beside the slots, and seldom enough.
 const ALLOCATED_STEP: usize = 1 << 20;
 /// Bytes of entries mapped ahead at least: 13,000 messages.
@@ -530,6 +532,10 @@ impl IndexFile {
         let mut last_physical = 0;
         let mut whole = 1;
         while whole < end {
+            if whole % READ_AHEAD == 1 {
+                self.words
+                    .will_need(self.entry_at(whole)..self.entry_at(end.min(whole.saturating_add(2 * READ_AHEAD))));
+            }
             let entry = self.entry(whole);
             let slot = (entry.hash % self.shape.slots) as usize;
             let holds = !entry.is_blank()
@@ -602,6 +608,7 @@ impl IndexFile {
 
     /// One after the highest entry any slot names: after a power loss the header may be older than the entries.
     fn torn_end(&self) -> u32 {
+        self.words.will_need(0..self.shape.entry_at(0));
         (0..self.shape.slots as usize)
             .map(|slot| self.words.word(HEADER_LEN + slot * SLOT_LEN))
             .filter(|number| *number < self.shape.entries)

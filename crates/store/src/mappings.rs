@@ -71,9 +71,6 @@ impl Mappings {
         if words.len() as u64 != segment.entries * ENTRY_LEN as u64 {
             return Err(io::Error::other(format!("{} has changed its length", segment.path.display())));
         }
-        if segment.full.load(Ordering::Acquire) {
-            words.expect_reads();
-        }
         place.seen.note(&segment.path, &state);
         let file = Arc::new(QueueFile::new(words, segment.first));
         place.file = Some(Arc::clone(&file));
@@ -126,8 +123,6 @@ pub struct Segment {
     /// Offset of the first entry.
     first: u64,
     entries: u64,
-    /// Another file follows.
-    full: AtomicBool,
     /// Asked for since somebody looked for what to unmap.
     used: AtomicBool,
     place: RwLock<Place>,
@@ -153,8 +148,8 @@ impl Segment {
 
     /// [`Segment::of`] for one that is known already.
     pub fn seen_as(seen: Seen, path: PathBuf, first: u64, entries: u64) -> Arc<Segment> {
-        let (full, used) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Segment { path, first, entries, full, used, place: RwLock::new(Place { file: None, seen }) })
+        let used = AtomicBool::new(false);
+        Arc::new(Segment { path, first, entries, used, place: RwLock::new(Place { file: None, seen }) })
     }
 
     /// What it is known by at the next start: see [`Seen::stamp`]. All that was put into it is on the disk, and nothing more is.
@@ -211,14 +206,6 @@ impl Segment {
             self.used.store(true, Ordering::Relaxed);
         }
         RwLockReadGuard::try_map(self.place.try_read()?, |place| place.file.as_ref()).ok()
-    }
-
-    /// Nothing more is added: from now on it is only read, mostly from front to back.
-    pub fn set_full(&self) {
-        self.full.store(true, Ordering::Release);
-        if let Some(file) = &self.place.read().file {
-            file.expect_reads();
-        }
     }
 
     /// What is mapped of it, to be let go of. `None` when somebody is about to use it. Who holds the file already keeps it.

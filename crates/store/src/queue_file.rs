@@ -172,10 +172,6 @@ impl QueueFile {
         self.words.check()
     }
 
-    pub fn expect_reads(&self) {
-        self.words.expect_reads();
-    }
-
     pub fn put(&self, offset: u64, entry: &QueueEntry) {
         self.set_changed();
         let at = self.at(offset);

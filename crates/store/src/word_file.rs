@@ -57,8 +57,10 @@ impl WordFile {
 
     fn map(file: &File, path: PathBuf) -> io::Result<WordFile> {
         let words = WordFile { map: Mapping::new(file)?, path, seen: SeenBlocks::default() };
-        // A changed word makes its page dirty, and with read-ahead the large piece of memory that the page is part of.
-        words.advise(Advice::Random);
+        // A changed word makes its page dirty, and with read-ahead the large piece of memory that the page is part of; and a start that looks
+        // at one entry of each file would read them all. Readers bring what they go through themselves (`looking`).
+        let advised = words.map.advise(Advice::Random);
+        words.note_advice(advised);
         Ok(words)
     }
 
@@ -100,13 +102,16 @@ impl WordFile {
         map_writable(&self.map, &self.path, range);
     }
 
-    /// Nothing more is put into the file: from now on it is only read, mostly from front to back.
-    pub fn expect_reads(&self) {
-        self.advise(Advice::Normal);
+    /// All of `range` is looked at in a moment, from front to back: the kernel reads it in one go instead of page by page, into single pages.
+    pub fn will_need(&self, range: Range<usize>) {
+        let range = range.start..range.end.min(self.len());
+        if !range.is_empty() {
+            self.note_advice(self.map.advise_range(Advice::WillNeed, range.start, range.len()));
+        }
     }
 
-    fn advise(&self, advice: Advice) {
-        if let Err(error) = self.map.advise(advice) {
+    fn note_advice(&self, advised: io::Result<()>) {
+        if let Err(error) = advised {
             tracing::debug!(%error, path = %self.path.display(), "the kernel takes no advice on a mapping");
         }
     }
