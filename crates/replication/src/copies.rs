@@ -217,7 +217,7 @@ impl Copies {
         self.feeds.iter().enumerate().filter(|(_, copy)| copy.held.is_some()).filter_map(move |(place, copy)| {
             let newer = self.feeds.get(place + 1..).unwrap_or_default().iter().filter(reported);
             let is_newest = newer.map(|newer| newer.peer).all(|peer| peer != copy.peer);
-            (is_newest || planted(Bug::StaleFeedCounted)).then_some(copy)
+            (is_newest || planted(Bug::StaleConnectionHeard)).then_some(copy)
         })
     }
 

@@ -24,4 +24,8 @@ impl Dice {
     pub fn one_in(&mut self, count: u64) -> bool {
         self.below(count) == 0
     }
+
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
+        of.get(self.below(of.len() as u64) as usize).copied()
+    }
 }

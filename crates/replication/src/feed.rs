@@ -207,9 +207,14 @@ impl Feed {
         self.sent
     }
 
+    /// When the slave has been silent for too long. [`Feed::next`] is to be asked then even while the socket takes nothing.
+    pub fn silent_at(&self) -> Moment {
+        self.heard_at + self.config.silence_ms_max
+    }
+
     /// When [`Feed::next`] is to be asked again although nothing has happened.
     pub fn due(&self, log: Readable) -> Moment {
-        let silent = self.heard_at + self.config.silence_ms_max;
+        let silent = self.silent_at();
         let Some(at) = self.sent else { return silent };
         let mut due = silent.min(self.spoke_at + self.config.heartbeat_ms);
         if at < log.end {

@@ -102,7 +102,7 @@ pub enum News<'a> {
     Connected,
     /// It is gone, or came to nothing, or a question could not be asked.
     Closed,
-    /// What the master's log has, from which byte to which: the answer to [`Effect::AskBounds`].
+    /// What the master's log has, from which byte to which: the answer to [`Effect::AskBounds`]. Java says -1 for the begin of an empty log; that is 0.
     Bounds {
         first: PhysicalOffset,
         end: PhysicalOffset,
@@ -116,7 +116,7 @@ pub enum News<'a> {
     Packet(Packet),
     /// [`Effect::Append`] has taken so many bytes: whole records and fillers. The log goes that much further.
     Appended(usize),
-    /// It has taken nothing.
+    /// It has taken nothing; or what else was to be done to the log was not.
     NotAppended(NotAppended),
 }
 
@@ -142,9 +142,10 @@ pub enum Effect {
     AskRecords(Probe),
     /// VIEW_MESSAGE_BY_ID for offset 0. Answer: [`News::FirstRecord`].
     AskFirstRecord,
-    /// Our log has nothing and is to begin there. Answer: [`News::Changed`].
+    /// Our log has nothing, or is given up as the configuration says, and is to begin there, where a segment does. Answer: [`News::Changed`] or
+    /// [`News::NotAppended`].
     RestartAt(PhysicalOffset),
-    /// Keep what is behind elsewhere, then cut the log. Answer: [`News::Changed`].
+    /// Keep what is behind elsewhere, then cut the log. Answer: [`News::Changed`] or [`News::NotAppended`].
     CutTo(PhysicalOffset),
     /// Check and append whole records, or nothing. Answer: [`News::Appended`] or [`News::NotAppended`].
     Append { at: PhysicalOffset, bytes: Bytes },
@@ -184,6 +185,9 @@ pub enum Fence {
     /// It was away for too long: let it begin anew.
     #[error("the log ends at {end}, and the master's begins at {first}")]
     Gone { end: PhysicalOffset, first: PhysicalOffset },
+    /// `mappedFileSizeCommitLog` is to be the same everywhere.
+    #[error("the master's log begins at {first}, where no segment of ours can begin: its segments have another length")]
+    OtherSegments { first: PhysicalOffset },
     #[error("three times the master has sent what is no record at {at}")]
     BadBytes { at: PhysicalOffset },
 }
@@ -217,10 +221,15 @@ enum State {
 #[derive(Debug)]
 enum Step {
     Bounds,
-    Records(Comparing),
-    /// The logs have parted; is what the master had there only gone?
+    /// `first` is the first byte of the master's log when this began.
+    Records {
+        comparing: Comparing,
+        first: PhysicalOffset,
+    },
+    /// The logs have parted; is what the master had there only gone since?
     BoundsAgain {
         common: Option<PhysicalOffset>,
+        first: PhysicalOffset,
     },
     FirstRecord,
     /// The log is restarted or cut, or the first record is appended.
@@ -313,7 +322,7 @@ impl Follower {
                 }
             }
             Input::Of(attempt, news) => {
-                if attempt == self.attempt || planted(Bug::StaleConnectionHeard) {
+                if attempt == self.attempt {
                     self.news(news, log, now);
                 }
             }
@@ -326,14 +335,14 @@ impl Follower {
             (State::Connecting | State::Comparing(_) | State::Following(_), News::Closed) => self.again(now),
             (State::Connecting, News::Connected) => self.connected(log, now),
             (State::Comparing(Step::Bounds), News::Bounds { first, end }) => self.bounds(first, end, log, now),
-            (State::Comparing(Step::Records(comparing)), News::Probed(probed)) => {
+            (State::Comparing(Step::Records { comparing, .. }), News::Probed(probed)) => {
                 comparing.answered(probed);
                 self.compare(log, now);
             }
-            (State::Comparing(Step::BoundsAgain { common }), News::Bounds { first, end }) => {
-                let common = *common;
+            (State::Comparing(Step::BoundsAgain { common, first: then }), News::Bounds { first, end }) => {
+                let (common, then) = (*common, *then);
                 // What had gone from the master's begin was no difference.
-                let is_gone = common.map_or(first > log.first, |common| first > common);
+                let is_gone = first > then && common.is_none_or(|common| first > common);
                 if is_gone { self.bounds(first, end, log, now) } else { self.parted(common, log) }
             }
             (State::Comparing(Step::FirstRecord), News::FirstRecord(record)) => match record {
@@ -408,7 +417,11 @@ impl Follower {
 
     /// `first` and `end` are of the master's log.
     fn bounds(&mut self, first: PhysicalOffset, end: PhysicalOffset, log: CopyLog, now: Moment) {
-        if log.is_empty() {
+        if first > end {
+            self.again(now);
+        } else if first.file_start(self.config.segment_len) != first {
+            self.fence(Fence::OtherSegments { first });
+        } else if log.is_empty() {
             self.begin(first, end, log, now);
         } else if log.end <= first {
             // Nothing of ours is there to be compared.
@@ -419,7 +432,7 @@ impl Follower {
             }
         } else {
             let comparing = Comparing::new(log.first.max(first), log.end, self.config.segment_len);
-            self.state = State::Comparing(Step::Records(comparing));
+            self.state = State::Comparing(Step::Records { comparing, first });
             self.compare(log, now);
         }
     }
@@ -443,12 +456,12 @@ impl Follower {
     }
 
     fn compare(&mut self, log: CopyLog, now: Moment) {
-        let State::Comparing(Step::Records(comparing)) = &self.state else { return };
+        let State::Comparing(Step::Records { comparing, first }) = &self.state else { return };
         match comparing.next() {
             Comparison::Ask(probe) => self.effects.push(Effect::AskRecords(probe)),
             Comparison::Equal => self.first_report(log, now),
             Comparison::Parted { common } => {
-                self.state = State::Comparing(Step::BoundsAgain { common });
+                self.state = State::Comparing(Step::BoundsAgain { common, first: *first });
                 self.effects.push(Effect::AskBounds);
             }
         }

@@ -315,6 +315,37 @@ fn what_comes_late_from_an_older_connection_is_not_heard() {
     assert_eq!((slave.told(), slave.follower.state()), (String::new(), FollowerState::Following));
 }
 
+#[test]
+fn segments_of_another_length_are_said_and_not_followed() {
+    let mut slave = slave(0, 0);
+    slave.step(Input::Master { is_known: true }, 0);
+    slave.news(News::Connected, 0);
+    slave.told();
+    slave.step(Input::Master { is_known: true }, 1);
+    let attempt = slave.follower.attempt;
+    let log = slave.log.as_copy();
+    slave.follower.step(Input::Of(attempt, News::Connected), log, Moment(1));
+    let bounds = News::Bounds { first: PhysicalOffset(1000), end: PhysicalOffset(2000) };
+    slave.follower.step(Input::Of(attempt, bounds), log, Moment(1));
+    let fence = Fence::OtherSegments { first: PhysicalOffset(1000) };
+    assert_eq!(slave.follower.state(), FollowerState::Fenced(fence));
+}
+
+/// What the two had in common is gone from the master's begin.
+#[test]
+fn a_master_that_begins_behind_the_common_end_has_nothing_in_common() {
+    let mut slave = slave(3, 3);
+    for id in 100..200 {
+        slave.log.append(id, 8);
+        slave.master.append(1_000 + id, 8);
+    }
+    slave.master.flush(u64::MAX);
+    slave.master.drop_before(5000);
+    slave.follow(0);
+    let fence = Fence::Parted { common: None, end: PhysicalOffset(slave.log.end()) };
+    assert_eq!(slave.follower.state(), FollowerState::Fenced(fence));
+}
+
 /// While the logs were compared the master lost the oldest of what was held against it: that is no difference.
 #[test]
 fn retention_is_not_taken_for_a_difference() {

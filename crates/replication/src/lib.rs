@@ -26,8 +26,20 @@
 //!    there and consumers see the message. Without a report in 3 s (`slaveTimeout`), `late` passes it, the reply is FLUSH_SLAVE_TIMEOUT,
 //!    and consumers see it then.
 //!
-//! # What holds
+//! # What whoever uses them has to keep
 //!
+//! - Of one connection, [`Feed`] and what it does with [`Copies`] are one task's; [`Follower`] is one task's. Nothing else calls them.
+//! - A mastership ends in this order: no more appends; its `Copies` are dropped and whoever waits is told that it is not safe; then the
+//!   connections of its feeds are closed. The other way round, the slaves that go would change what is asked of those that stay.
+//! - Every feed's connection ends with the mastership. A follower takes a connection that lasts for the word that its master is one still.
+//! - The follower's questions go to the broker whose HA address it has connected to, and its log does not change but by its effects.
+//! - The retention takes nothing that is not confirmed: a slave that begins where the master's log does counts as holding what is before.
+//! - A master that may have lost the end of its log (asynchronous flush, a power cut) goes on in a new epoch, or is none until the nameserver
+//!   has told it who is. Its slaves may have more of the lost end than anybody has of what comes after, and would be taken for the ones to
+//!   promote: the one to promote is the longest of those who followed the newest epoch. The simulation does both.
+//!
+//! # What holds
+//!//!
 //! - A report counts only as a [`Report`], which only a feed makes: never beyond what the master holds, nor beyond what was sent.
 //! - A slave follows only a log that it has compared with its own on the connection that it follows on.
 //! - Nothing is appended but at the log's end, and only whole records that pass the store's checks.
@@ -35,6 +47,8 @@
 //!   still and says so.
 //! - Whatever a peer sends, a machine holds at most: one record and one packet (`Follower`), a number (`Feed`), [`FEEDS_MAX`] feeds and some
 //!   3,000 past ends of the log (`Copies`).
+//!
+//! The simulation (`simulation/`, tests only) runs a master and its slaves through crashes, power cuts, partitions and promotions, from seeds.
 #![forbid(unsafe_code)]
 
 mod comparing;
@@ -49,6 +63,8 @@ mod planted;
 mod dice;
 #[cfg(test)]
 mod model_log;
+#[cfg(test)]
+mod simulation;
 
 pub use comparing::{Comparing, Comparison, Probe, Probed};
 pub use copies::{

@@ -31,6 +31,10 @@ impl ModelLog {
         self.first + self.bytes.len() as u64
     }
 
+    pub fn flushed(&self) -> u64 {
+        self.flushed
+    }
+
     pub fn starts(&self) -> &[u64] {
         &self.starts
     }
@@ -130,6 +134,15 @@ impl ModelLog {
         let count = self.starts.partition_point(|start| *start <= probe.near.0);
         let start = self.starts[..count].last().filter(|start| **start >= probe.from.0);
         start.map_or((probe.near.0, None), |start| (*start, self.record_at(*start)))
+    }
+
+    /// The end of the last record that ends at `offset` or before; of a filler at a segment's end too.
+    pub fn record_end_by(&self, offset: u64) -> u64 {
+        if offset >= self.end() {
+            return self.end();
+        }
+        let count = self.starts.partition_point(|start| *start <= offset);
+        self.starts[..count].last().copied().unwrap_or(self.first)
     }
 
     /// Forgets what is behind `to`, the end of a record.

@@ -14,7 +14,7 @@ pub enum Bug {
     OneCopyLess,
     OwnDiskForgotten,
     ShownUnconfirmed,
-    StaleFeedCounted,
+    StaleConnectionHeard,
     // Follower.
     ReportedBeforeAppend,
     WrittenReported,
@@ -23,14 +23,17 @@ pub enum Bug {
     ComparedOnce,
     BadBytesKept,
     SilentMasterKept,
-    StaleConnectionHeard,
     RestartedWhenParted,
     // Comparing.
     CommonEndTooLate,
     CommonEndTooEarly,
-    // The log, which is the store's.
+    // What uses the machines.
     PartialRecordAppended,
     BadRecordAppended,
+    UnflushedSent,
+    FencedMasterWrites,
+    EpochKept,
+    ShownAtOpen,
 }
 
 #[cfg(test)]
