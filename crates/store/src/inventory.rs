@@ -161,7 +161,8 @@ impl Inventory {
     ) -> Result<(), OpenError> {
         // What was deleted from the log is known there.
         let begin = checkpoint.found_begin().unwrap_or(0).max(self.found.log_min);
-        if let Some(first) = segments.first().filter(|first| self.found.log_end > 0 && first.start() > begin) {
+        let knows_begin = self.found.log_end > 0 || checkpoint.found_begin().is_some();
+        if let Some(first) = segments.first().filter(|first| knows_begin && first.start() > begin) {
             let path = first.path().with_file_name(files::segment_name(begin));
             let count = (first.start() - begin).div_ceil(first.len() as u64);
             tracing::warn!(path = %path.display(), count, "the first files of the commit log are gone since the store was open: so are their messages");

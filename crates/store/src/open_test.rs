@@ -283,3 +283,21 @@ fn many_new_queues_are_on_the_disk_after_a_stop_and_after_a_start_that_follows_a
         }
     }
 }
+
+/// The list of how segments begin is written now and then; the checkpoint knows where the log does.
+#[test]
+fn the_first_files_are_missed_though_a_kill_came_before_they_were_listed() {
+    let site = Site::new();
+    let store = site.open();
+    while store.watermarks().written.0 <= 2 * 4096 {
+        put(&store, &[7; 1000]);
+    }
+    settle(&store);
+    drop(store);
+    let first = root(&site).join("commitlog/00000000000000000000");
+    std::fs::remove_file(&first).unwrap();
+    let lines = logged(|| drop(site.open()));
+    let named = format!("path={} count=1", first.display());
+    let is_it = |line: &String| line.contains("the first files of the commit log are gone") && line.contains(&named);
+    assert!(lines.iter().any(is_it), "{lines:#?}");
+}
