@@ -3,7 +3,10 @@
 //! It goes over the segments that are full and on the disk, from the oldest to the newest and round again, a piece at a time; whoever
 //! drives it says when the next piece is due, and so how fast. Between two pieces it has neither a file nor a mapping, so it keeps no
 //! room of a segment that is deleted. It reads from the file and not through the mapping: a sector that the disk does not give is an error here, and
-//! what was not in the page cache before does not stay there. It changes nothing: what it finds, consumers pass over (`mending`).
+//! what was not in the page cache before does not stay there. Of the log it changes nothing: what it finds, consumers pass over (`mending`).
+//!
+//! Each message that it passes it holds against its queue's entry. One that leads to its message and says other tags hides it from consumers
+//! that ask for those, and nobody else would notice: it is put right. What leads elsewhere is found by who reads it.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,9 +18,16 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{Advice, fadvise};
 
+use ferromq_protocol::message::Record;
+use ferromq_protocol::topics::SCHEDULE_TOPIC;
+
 use crate::check::damage_of;
 use crate::disk::Disk;
+use crate::entry_properties::EntryProperties;
+use crate::looking::Look;
 use crate::mapped_file::LogFile;
+use crate::projection::{Projection, queue_entry};
+use crate::queue_file::QueueEntry;
 use crate::segments::{Segments, stated_len};
 use crate::stats::Counters;
 use crate::walk::LogItem;
@@ -35,6 +45,7 @@ const TOLD_MAX: usize = 1000;
 pub struct Scrub {
     segments: Arc<Segments>,
     positions: Arc<Positions>,
+    projection: Arc<Projection>,
     disk: Arc<dyn Disk>,
     counters: Arc<Counters>,
     /// What comes next, as a place of the log.
@@ -70,10 +81,12 @@ impl Scrub {
     pub(crate) fn new(
         segments: Arc<Segments>,
         positions: Arc<Positions>,
-        disk: Arc<dyn Disk>,
+        projection: Arc<Projection>,
         counters: Arc<Counters>,
     ) -> Scrub {
-        Scrub { segments, positions, disk, counters, next: 0, hole: None, told: BTreeSet::new(), failing: false }
+        let disk = Arc::clone(&projection.disk);
+        let told = BTreeSet::new();
+        Scrub { segments, positions, projection, disk, counters, next: 0, hole: None, told, failing: false }
     }
 
     /// Reads the next piece of the log and looks at what is in it. Gives how many bytes were asked of the disk; 0 when there is nothing to look at
@@ -201,8 +214,9 @@ impl Scrub {
             match LogItem::at(&bytes[at..], physical, file.len() - from - at) {
                 LogItem::Record(record) => {
                     self.leave_hole(physical);
-                    if let Some(what) = damage_of(&record, from + at) {
-                        self.tell(file.path().to_owned(), (from + at) as u64, physical, &what);
+                    match damage_of(&record, from + at) {
+                        Some(what) => self.tell(file.path().to_owned(), (from + at) as u64, physical, &what),
+                        None => self.look_at_entry(&record, physical),
                     }
                     at += record.record_len();
                 }
@@ -218,6 +232,46 @@ impl Scrub {
             }
         }
         at
+    }
+
+    /// Holds a message against the entry that leads to it.
+    fn look_at_entry(&mut self, record: &Record<'_>, physical: u64) {
+        let queue = self.projection.queues.find(record.topic(), record.queue_id());
+        let Some(queue) = queue.filter(|_| record.sys_flag().is_visible()) else { return };
+        let offset = record.queue_offset().0;
+        // One that cannot be read is told by who wants it.
+        let Ok(Some(entry)) = queue.look_up(&Look::reading_on(&*self.disk), offset) else { return };
+        // Another's: of a topic that was deleted, say.
+        if entry.is_filler() || entry.physical.0 != physical {
+            return;
+        }
+        let text = record.properties();
+        let mut right = queue_entry(record, &EntryProperties::of(&text), physical, &self.projection.delay_levels);
+        if record.topic() == SCHEDULE_TOPIC {
+            // When it is delivered, by the levels that were configured then.
+            right.tags_code = entry.tags_code;
+        }
+        if right == entry {
+            return;
+        }
+        let QueueEntry { len, tags_code, .. } = entry;
+        let what =
+            format!("said {len} bytes with the tags code {tags_code}, it is {} with {}", right.len, right.tags_code);
+        let mended = queue.mend(offset, &right);
+        self.projection.queues.mark_dirty(&queue);
+        if self.is_told(physical) {
+            return;
+        }
+        let (topic, id, dir) = (queue.topic(), queue.id(), queue.dir().display());
+        match mended {
+            Ok(()) => {
+                tracing::error!(path = %dir, topic, queue = %id, offset, physical, what, "the scrub found an entry of a queue that does not fit its message, and has put it right: look at the disk");
+            }
+            Err(error) => {
+                tracing::error!(path = %dir, topic, queue = %id, offset, physical, what, %error, "the scrub found an entry of a queue that does not fit its message, and cannot put it right: with the broker stopped, mqadmin storeCheck --repair makes it again");
+            }
+        }
+        self.say_if_last();
     }
 
     /// There is no record at `at` of a segment.
@@ -248,10 +302,9 @@ impl Scrub {
     }
 
     fn tell(&mut self, path: PathBuf, at: u64, physical: u64, what: &str) {
-        if self.told.len() >= TOLD_MAX || !self.told.insert(physical) {
+        if self.is_told(physical) {
             return;
         }
-        self.counters.scrub_damages.fetch_add(1, Ordering::Relaxed);
         tracing::error!(
             path = %path.display(),
             at,
@@ -259,6 +312,20 @@ impl Scrub {
             what,
             "the scrub found damage in the log, which consumers pass over: look at the disk; with the broker stopped, put back the file from a copy, or ask mqadmin storeCheck what else there is"
         );
+        self.say_if_last();
+    }
+
+    /// Whether damage at this place was told before, or is more than is told; it counts as told from now on.
+    fn is_told(&mut self, physical: u64) -> bool {
+        if self.told.len() >= TOLD_MAX || !self.told.insert(physical) {
+            return true;
+        }
+        self.counters.scrub_damages.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    /// Of the last one that is told, behind it.
+    fn say_if_last(&self) {
         if self.told.len() == TOLD_MAX {
             tracing::error!("there is more damage than the scrub counts; it is not named any more");
         }

@@ -3,9 +3,11 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use ferromq_protocol::{QueueId, QueueOffset};
+
 use super::*;
 use crate::testing::*;
-use crate::{RetentionRules, Store, StoreConfig, StoreStats};
+use crate::{Effort, RetentionRules, Store, StoreConfig, StoreStats};
 
 const SEGMENT: u64 = 4096;
 
@@ -106,6 +108,47 @@ fn rot_is_named_once_with_file_and_place() {
     let lines = rounds(&store, scrub, 5);
     assert_eq!((lines.len(), store.stats().scrub_damages), (1, 5), "{lines:#?}");
     expect(&lines[0], 0, 0, "offset 0: body CRC");
+}
+
+/// Its message is hidden from consumers that ask for its tags, and nobody else would notice.
+#[test]
+fn an_entry_with_other_tags_than_its_message_is_put_right() {
+    let site = Site::new();
+    let store = site.open();
+    while store.watermarks().written.0 <= 3 * SEGMENT {
+        store.append(&message("TopicT", 0, &[7; 500], "TAGS\u{1}a\u{2}")).unwrap();
+        store.append(&message(SCHEDULE_TOPIC, 2, &[7; 500], "DELAY\u{1}3\u{2}TAGS\u{1}a\u{2}")).unwrap();
+    }
+    settle(&store);
+    wait_until(|| store.stats().flush_behind == 0);
+    let entry = |topic, id, n| store.queue_entry(topic, QueueId(id), QueueOffset(n), Effort::Full).unwrap().unwrap();
+    let good = entry("TopicT", 0, 1);
+    let path = root(&site).join("consumequeue/TopicT/0/00000000000000000000");
+    // The tags code of one, the length of another; and when a delayed message is due, which the levels of now do not tell.
+    flip(&path, 20 + 19);
+    flip(&path, 2 * 20 + 11);
+    flip(&root(&site).join("consumequeue/SCHEDULE_TOPIC_XXXX/2/00000000000000000000"), 20 + 19);
+    let (bad, early) = (entry("TopicT", 0, 1), entry(SCHEDULE_TOPIC, 2, 1));
+    assert_ne!(bad, good);
+    let scrub = &mut store.scrub();
+    let lines = rounds(&store, scrub, 1);
+    assert_eq!((lines.len(), store.stats().scrub_damages), (2, 2), "{lines:#?}");
+    for (line, offset) in lines.iter().zip([1, 2]) {
+        let place = format!("topic=\"TopicT\" queue=0 offset={offset} ");
+        assert!(line.starts_with("ERROR ") && line.contains(&place) && line.contains("has put it right"), "{line}");
+    }
+    assert!(
+        lines[0].contains(&format!("tags code {}, it is {} with {}", bad.tags_code, good.len, good.tags_code)),
+        "{lines:?}"
+    );
+    assert_eq!((entry("TopicT", 0, 1), entry(SCHEDULE_TOPIC, 2, 1)), (good, early));
+    assert_eq!(entry("TopicT", 0, 2).len, good.len);
+    assert_eq!(rounds(&store, scrub, 3), [""; 0]);
+    store.close().unwrap();
+    // And on the disk.
+    let store = site.open();
+    let again = store.queue_entry("TopicT", QueueId(0), QueueOffset(1), Effort::Full).unwrap();
+    assert_eq!(again, Some(good));
 }
 
 #[test]

@@ -206,7 +206,7 @@ impl Store {
     /// A walk over the old part of the log that looks for damage. One at a time counts right.
     pub fn scrub(&self) -> Scrub {
         let (segments, positions) = (Arc::clone(&self.segments), Arc::clone(&self.positions));
-        Scrub::new(segments, positions, Arc::clone(&self.config.disk), Arc::clone(&self.counters))
+        Scrub::new(segments, positions, Arc::clone(&self.maintenance.projection), Arc::clone(&self.counters))
     }
 
     /// What the store asks of the disk goes through this, and so does what else is kept beside it.
