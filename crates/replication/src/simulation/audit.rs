@@ -32,6 +32,25 @@ pub struct Audit {
     writers: BTreeMap<u64, usize>,
 }
 
+/// What consumers are shown of a log, when, and since when its node is master, by that node's clock.
+pub struct Seen {
+    pub from: u64,
+    pub to: u64,
+    pub now: u64,
+    pub since: u64,
+}
+
+impl Message {
+    /// What a master that does not know yet that it is none promises alone is worth nothing.
+    fn promise(&mut self, is_by_newest: bool) {
+        if is_by_newest {
+            (self.is_promised, self.is_given_up) = (true, false);
+        } else if !self.is_promised {
+            (self.is_promised, self.is_given_up) = (true, true);
+        }
+    }
+}
+
 /// The message of a record.
 pub fn id_of(record: &[u8]) -> u64 {
     u64::from_be_bytes(*record[BODY_AT..].first_chunk().unwrap())
@@ -64,7 +83,8 @@ impl Audit {
     }
 
     /// A master's consumers are shown its log from one place to another.
-    pub fn shown(&mut self, node: usize, nodes: &[Node], (from, to): (u64, u64), now: u64, since: u64, mode: &Mode) {
+    pub fn shown(&mut self, node: usize, nodes: &[Node], seen: Seen, mode: &Mode, newest_epoch: u64) {
+        let Seen { from, to, now, since } = seen;
         let Node { log, process, .. } = &nodes[node];
         let begin = log.starts().partition_point(|start| *start < from);
         for start in log.starts()[begin..].iter().take_while(|start| **start < to) {
@@ -79,7 +99,9 @@ impl Audit {
                 copies >= mode.copies || age >= SLAVE_TIMEOUT_MS,
                 "message at {start} is shown after {age} ms with {copies} copies"
             );
-            message.is_promised |= copies >= mode.copies;
+            if copies >= mode.copies {
+                message.promise(nodes[node].epoch == newest_epoch);
+            }
         }
     }
 
@@ -92,9 +114,7 @@ impl Audit {
         let message = &mut self.messages[id as usize];
         let copies = message.had.count_ones() as usize;
         assert!(copies >= mode.copies, "message {id} at {} is acknowledged with {copies} copies", message.at);
-        message.is_promised = true;
-        // By a master that does not know yet that it is none.
-        message.is_given_up |= epoch < newest_epoch;
+        message.promise(epoch == newest_epoch);
     }
 
     /// What a master's log has now is the truth; `away`: nodes that could not be asked.

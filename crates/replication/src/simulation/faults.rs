@@ -172,6 +172,7 @@ impl World {
     fn throw_away(&mut self, node: usize) {
         self.audit.loses(node, &self.nodes[node].log, 0);
         self.nodes[node].log.restart_at(0);
+        self.nodes[node].sync = None;
         (self.nodes[node].has_lost, self.nodes[node].confirmed) = (true, 0);
     }
 

@@ -4,6 +4,7 @@
 use ferromq_protocol::ha::{PACKET_HEAD_LEN, decode_reports, encode_packet_head};
 use ferromq_protocol::message::Record;
 
+use super::audit::Seen;
 use super::network::End;
 use super::node::{Duty, Node};
 use super::world::{Event, PIECES_MAX, World, tell};
@@ -84,7 +85,8 @@ impl World {
                 self.counts[1] += 1;
             }
         }
-        self.audit.shown(node, &self.nodes, (from, confirmed.0), now.0, since, &self.mode);
+        let seen = Seen { from, to: confirmed.0, now: now.0, since };
+        self.audit.shown(node, &self.nodes, seen, &self.mode, self.epoch);
     }
 
     pub fn pump_all(&mut self, node: usize) {

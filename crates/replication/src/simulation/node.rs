@@ -30,7 +30,7 @@ pub struct Node {
     pub process: u64,
     /// The newest epoch that it has heard of.
     pub knows: u64,
-    /// Where the sync that runs will bring the disk to; and whether another one is to follow.
+    /// Which sync runs, and whether another one is to follow. A log that is cut waits for none: what it was for is gone.
     pub sync: Option<u64>,
     pub syncs_again: bool,
     pub wakes_at: u64,

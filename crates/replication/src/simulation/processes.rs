@@ -206,25 +206,26 @@ impl World {
         } else {
             300 + self.dice.below(400)
         };
-        let Node { sync, syncs_again, log, process, .. } = &mut self.nodes[node];
+        let Node { sync, syncs_again, log, .. } = &mut self.nodes[node];
         if sync.is_some() {
             *syncs_again = true;
             return;
         }
-        *sync = Some(log.end());
-        let event = Event::Synced(node, *process, log.end());
-        self.at(ms, event);
+        let (number, end) = (self.next_process, log.end());
+        self.next_process += 1;
+        *sync = Some(number);
+        self.at(ms, Event::Synced(node, number, end));
     }
 
-    pub fn synced(&mut self, node: usize, process: u64, to: u64) {
-        let Node { sync, log, process: current, .. } = &mut self.nodes[node];
-        if *current != process {
+    pub fn synced(&mut self, node: usize, number: u64, to: u64) {
+        let Node { sync, log, process, .. } = &mut self.nodes[node];
+        if *sync != Some(number) {
             return;
         }
+        let process = *process;
         *sync = None;
         let before = log.flushed();
-        // The log may be shorter now.
-        log.flush(to.min(log.end()));
+        log.flush(to);
         let flushed = log.flushed();
         if self.mode.sync_flush {
             self.audit.safe(node, &self.nodes[node].log, before, flushed);

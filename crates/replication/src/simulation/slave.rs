@@ -56,7 +56,7 @@ impl World {
                 self.counts[4] += u64::from(log.first() != log.end());
                 self.audit.loses(node, log, 0);
                 log.restart_at(at.0);
-                self.nodes[node].has_lost = true;
+                (self.nodes[node].has_lost, self.nodes[node].sync) = (true, None);
                 return Some(News::Changed);
             }
             Effect::CutTo(to) => {
@@ -183,6 +183,7 @@ impl World {
         tell!(self, "node {node} cuts {to}..{}", log.end());
         self.audit.loses(node, log, to);
         log.cut(to);
+        self.nodes[node].sync = None;
         self.nodes[node].confirmed = self.nodes[node].confirmed.min(to);
         self.nodes[node].has_lost = true;
     }

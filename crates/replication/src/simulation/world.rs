@@ -43,6 +43,7 @@ pub enum Event {
     /// The node with that process, on that try, has asked the other one.
     Ask(usize, u64, Attempt, usize, Question),
     Answer(usize, u64, Attempt, Option<Answer>),
+    /// The sync of that number is done: up to there.
     Synced(usize, u64, u64),
     Register(usize),
     Start(usize, u64),
