@@ -35,6 +35,15 @@ impl Probed<'_> {
         let ours = self.ours.filter(|ours| self.theirs == Some(ours))?;
         Some(self.at + ours.len() as u64)
     }
+
+    /// Whether the two differ because one of them is damaged: it is a record of that place, and its body is not what it was.
+    fn is_damaged(&self) -> bool {
+        let is_spoilt = |bytes: &[u8]| {
+            let record = Record::parse(bytes).ok().filter(|record| record.physical_offset() == self.at);
+            record.is_some_and(|record| record.check_crc().is_err())
+        };
+        self.ours != self.theirs && [self.ours, self.theirs].into_iter().flatten().any(is_spoilt)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +54,8 @@ pub enum Comparison {
     Equal,
     /// It has something else, or nothing, from `common` on; `None`: there is not one record in common.
     Parted { common: Option<PhysicalOffset> },
+    /// The record there is damaged, here or at the master, so nothing can be said.
+    Damaged { at: PhysicalOffset },
 }
 
 #[derive(Debug)]
@@ -62,13 +73,25 @@ pub struct Comparing {
 #[derive(Debug)]
 enum Step {
     /// Our last record; `segment` is where it is looked for.
-    Last { segment: PhysicalOffset },
+    Last {
+        segment: PhysicalOffset,
+    },
     /// What the master has where our log has a filler behind its last record.
-    Filler { at: PhysicalOffset },
+    Filler {
+        at: PhysicalOffset,
+    },
     /// The first records of the segments `low..high`, counted from the one that `first` is in, are looked at; that of the one before `low` is the master's.
-    Segments { low: u64, high: u64 },
+    Segments {
+        low: u64,
+        high: u64,
+    },
     /// Our records from `from` on; what is before is the master's.
-    Records { from: PhysicalOffset },
+    Records {
+        from: PhysicalOffset,
+    },
+    Damaged {
+        at: PhysicalOffset,
+    },
 }
 
 impl Comparing {
@@ -92,6 +115,7 @@ impl Comparing {
                 Comparison::Ask(Probe { from: at, near: at })
             }
             Step::Segments { .. } => Comparison::Parted { common: None },
+            Step::Damaged { at } => Comparison::Damaged { at },
             Step::Records { from } if from < self.parted => {
                 let near = PhysicalOffset(from.0 + (self.parted.0 - 1 - from.0) / 2);
                 Comparison::Ask(Probe { from, near })
@@ -106,6 +130,10 @@ impl Comparing {
 
     /// Goes on with the answer to what [`Comparing::next`] has asked.
     pub fn answered(&mut self, probed: Probed<'_>) {
+        if probed.is_damaged() {
+            self.step = Step::Damaged { at: probed.at };
+            return;
+        }
         let common_end = probed.common_end();
         self.step = match self.step {
             Step::Last { segment } => match (common_end, probed.ours) {
@@ -153,6 +181,7 @@ impl Comparing {
                     Step::Records { from }
                 }
             },
+            Step::Damaged { at } => Step::Damaged { at },
         };
     }
 

@@ -97,13 +97,31 @@ fn wherever_two_logs_part_it_is_found() {
         let only_ours = ours.starts().iter().any(|start| *start >= at);
         let any_common = ours.starts().iter().any(|start| (first..at).contains(start));
         match found {
-            Comparison::Ask(probe) => unreachable!("{probe:?}"),
+            Comparison::Ask(_) | Comparison::Damaged { .. } => panic!("seed {seed}: {found:?}"),
             Comparison::Equal => assert!(!only_ours, "seed {seed}"),
             Comparison::Parted { common: None } => assert!(only_ours && !any_common, "seed {seed}"),
             Comparison::Parted { common: Some(common) } => {
                 assert!(only_ours && common.0 == at, "seed {seed}: {common} for {at}")
             }
         }
+    }
+}
+
+#[test]
+fn a_damaged_record_is_no_difference() {
+    let mut log = ModelLog::default();
+    for id in 0..200 {
+        log.append(id, 100);
+    }
+    let last = *log.starts().last().unwrap();
+    let good = log.record_at(last).unwrap().to_vec();
+    let mut spoilt = good.clone();
+    spoilt[120] ^= 1;
+    for (ours, theirs) in [(&good, &spoilt), (&spoilt, &good)] {
+        let mut comparing = Comparing::new(PhysicalOffset(0), PhysicalOffset(log.end()), SEGMENT_LEN);
+        let at = PhysicalOffset(last);
+        comparing.answered(Probed { at, ours: Some(ours), theirs: Some(theirs) });
+        assert_eq!(comparing.next(), Comparison::Damaged { at });
     }
 }
 

@@ -188,6 +188,9 @@ pub enum Fence {
     /// `mappedFileSizeCommitLog` is to be the same everywhere.
     #[error("the master's log begins at {first}, where no segment of ours can begin: its segments have another length")]
     OtherSegments { first: PhysicalOffset },
+    /// Where, the scrub and `storeCheck` say.
+    #[error("the record at {at} is damaged, here or at the master")]
+    Damaged { at: PhysicalOffset },
     #[error("three times the master has sent what is no record at {at}")]
     BadBytes { at: PhysicalOffset },
 }
@@ -460,6 +463,7 @@ impl Follower {
         match comparing.next() {
             Comparison::Ask(probe) => self.effects.push(Effect::AskRecords(probe)),
             Comparison::Equal => self.first_report(log, now),
+            Comparison::Damaged { at } => self.fence(Fence::Damaged { at }),
             Comparison::Parted { common } => {
                 self.state = State::Comparing(Step::BoundsAgain { common, first: *first });
                 self.effects.push(Effect::AskBounds);

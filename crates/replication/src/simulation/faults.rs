@@ -22,7 +22,7 @@ impl World {
         let node = self.dice.below(count) as usize;
         let master = self.registered.1;
         let for_ms = if self.dice.one_in(4) { 5_000 + self.dice.below(25_000) } else { 20 + self.dice.below(3_000) };
-        match self.dice.below(40) {
+        match self.dice.below(41) {
             0..4 => self.stop(node, for_ms, false),
             4..7 => self.stop(master, for_ms, false),
             7..9 => self.stop(node, for_ms, true),
@@ -72,6 +72,10 @@ impl World {
             35 => self.damage = if self.damage.is_some() { None } else { Some(1 + self.dice.below(20)) },
             36 => self.stranger(),
             37..39 => self.retain(master),
+            39 => {
+                tell!(self, "a sync of {node} fails");
+                (self.nodes[node].is_poisoned, self.nodes[node].sync) = (true, None);
+            }
             _ => self.second_master(node),
         }
     }
@@ -226,6 +230,9 @@ impl World {
 
     /// What waits for somebody is done.
     pub fn see_to(&mut self, node: usize) {
+        if self.nodes[node].is_poisoned && self.nodes[node].is_up() {
+            self.stop(node, 100, false);
+        }
         let is_master = node == self.registered.1;
         match &self.nodes[node].duty {
             Some(Duty::Fenced) if !is_master => {
@@ -238,7 +245,7 @@ impl World {
                 match fence {
                     Fence::Parted { common: Some(common), .. } => self.cut_log(node, Some(common.0)),
                     Fence::Parted { common: None, .. } | Fence::Gone { .. } => self.throw_away(node),
-                    Fence::BadBytes { .. } | Fence::OtherSegments { .. } => {}
+                    Fence::BadBytes { .. } | Fence::Damaged { .. } | Fence::OtherSegments { .. } => {}
                 }
                 self.step(node, Input::Retry);
             }

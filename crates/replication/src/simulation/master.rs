@@ -20,7 +20,7 @@ impl World {
         self.at(ms, Event::Send);
         let node =
             if self.dice.one_in(4) { self.dice.below(self.nodes.len() as u64) as usize } else { self.registered.1 };
-        if self.nodes[node].is_full || self.paused_ms(node).is_some() {
+        if self.nodes[node].is_full || self.nodes[node].is_poisoned || self.paused_ms(node).is_some() {
             return;
         }
         let count = if self.dice.one_in(8) { self.dice.below(12) } else { 1 };

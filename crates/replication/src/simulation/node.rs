@@ -38,6 +38,8 @@ pub struct Node {
     pub clock_ahead: u64,
     pub paused_until: u64,
     pub is_full: bool,
+    /// A sync has failed: the store takes nothing until it is started again.
+    pub is_poisoned: bool,
     pub sync_ms: u64,
     pub without_nameserver: bool,
     // What the operator knows of it: whose epoch it has followed last, and that it lacks something of that.
@@ -93,6 +95,7 @@ impl Node {
             clock_ahead: 0,
             paused_until: 0,
             is_full: false,
+            is_poisoned: false,
             sync_ms: 1,
             without_nameserver: false,
             followed: 0,

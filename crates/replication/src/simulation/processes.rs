@@ -20,6 +20,7 @@ impl World {
             self.nodes[node].log.first(),
             self.nodes[node].log.end()
         );
+        self.nodes[node].is_poisoned = false;
         if std::mem::take(&mut self.nodes[node].has_forgotten) && self.nodes[node].role == Role::Master {
             self.begin_new_epoch(node);
         }
@@ -206,7 +207,10 @@ impl World {
         } else {
             300 + self.dice.below(400)
         };
-        let Node { sync, syncs_again, log, .. } = &mut self.nodes[node];
+        let Node { sync, syncs_again, log, is_poisoned, .. } = &mut self.nodes[node];
+        if *is_poisoned {
+            return;
+        }
         if sync.is_some() {
             *syncs_again = true;
             return;

@@ -85,7 +85,7 @@ impl World {
     }
 
     pub fn append_copy(&mut self, node: usize, at: u64, bytes: &[u8]) -> News<'static> {
-        if self.nodes[node].is_full {
+        if self.nodes[node].is_full || self.nodes[node].is_poisoned {
             return News::NotAppended(NotAppended::NotNow);
         }
         let log = &mut self.nodes[node].log;
@@ -157,7 +157,7 @@ impl World {
         match fence {
             Fence::Parted { common, .. } => self.check_common(node, conn, common.map(|common| common.0)),
             Fence::Gone { .. } => self.counts[4] += 1,
-            Fence::BadBytes { .. } | Fence::OtherSegments { .. } => {}
+            Fence::BadBytes { .. } | Fence::Damaged { .. } | Fence::OtherSegments { .. } => {}
         }
     }
 
