@@ -300,6 +300,34 @@ fn zeros_that_a_client_sent_end_no_log() {
     }
 }
 
+/// The checkpoint was damaged: the list of queues knows where the log ended a while ago. What came after that was on the disk too.
+#[test]
+fn without_its_checkpoint_a_log_does_not_end_at_zeros_that_a_client_sent() {
+    for byte in [7, 8, 66, 75, 119] {
+        let (site, disk) = (Site::new(), Arc::<ScriptedDisk>::default());
+        let config = || quiet(&site, &disk);
+        let store = Store::open(config()).unwrap();
+        put(&store, b"listed");
+        settle(&store);
+        store.close().unwrap();
+        let store = Store::open(config()).unwrap();
+        store.append(&message(T, 0, b"zero", "UNIQ_KEY\u{1}u1\u{2}ZERO\u{1}\0")).unwrap();
+        put(&store, b"behind");
+        settle(&store);
+        store.flusher.flush().unwrap();
+        drop(store);
+        disk.power_loss(&root(&site), || true);
+        let checkpoint = root(&site).join("checkpoint");
+        let mut bytes = std::fs::read(&checkpoint).unwrap();
+        bytes[byte] ^= 0x04;
+        std::fs::write(&checkpoint, bytes).unwrap();
+        let store = Store::open(config()).unwrap();
+        let found: Vec<_> = read_bodies(&store, T, 0, 0).into_iter().map(|(_, body)| body).collect();
+        assert_eq!(found, [b"listed".to_vec(), b"zero".to_vec(), b"behind".to_vec()], "byte {byte}");
+        assert_eq!(query_bodies(&store, T, "u1"), [b"zero"], "byte {byte}");
+    }
+}
+
 /// A page of properties that got to the disk while it was being filled, and somebody has removed `abort` since.
 #[test]
 fn a_power_cut_is_none_the_less_one_without_its_abort_file() {

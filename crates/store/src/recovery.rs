@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use ferromq_protocol::message::Record;
 
 use crate::abort::Crash;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointContent};
 use crate::consume_queue::{ConsumeQueue, QueueExtent};
 use crate::disk::Disk;
 use crate::files;
@@ -71,6 +71,9 @@ pub fn recover(
     let clean = crash == Crash::None;
     if inventory.is_lost() {
         tracing::error!(path = %inventory.path().display(), "the list of queues and index files is missing or damaged: the whole log is read, in case one of them is missing");
+        projection.index.iter().for_each(|index| index.drop_all());
+    } else if checkpoint.told() == CheckpointContent::Nothing && !matches!(crash, Crash::None | Crash::Kill) {
+        // Nothing says which of its entries were on the disk, and of one that is torn it cannot always be told.
         projection.index.iter().for_each(|index| index.drop_all());
     }
     let (mut start, repair) = if clean {

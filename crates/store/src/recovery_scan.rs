@@ -52,8 +52,8 @@ pub enum OnDisk {
     Before(u64),
     /// All records stored up to this time; that is all a Java broker says.
     StoredBy(i64),
-    /// Nobody says anything any more: whatever is proven good is kept.
-    Untold,
+    /// All bytes before this place, and of what is behind it nobody says anything any more: whatever is proven good is kept.
+    AtLeast(u64),
 }
 
 impl OnDisk {
@@ -61,8 +61,8 @@ impl OnDisk {
         match checkpoint.told() {
             CheckpointContent::Places(found) => OnDisk::Before(found.log.max(inventory.found().log_end)),
             CheckpointContent::Times => OnDisk::StoredBy(checkpoint.log_time()),
-            CheckpointContent::Nothing if inventory.found().log_end > 0 => OnDisk::Before(inventory.found().log_end),
-            CheckpointContent::Nothing => OnDisk::Untold,
+            // The list is older than the checkpoint was that it was saved with.
+            CheckpointContent::Nothing => OnDisk::AtLeast(inventory.found().log_end),
         }
     }
 
@@ -71,23 +71,24 @@ impl OnDisk {
         match self {
             OnDisk::Before(end) => record.physical_offset().0 < end,
             OnDisk::StoredBy(time) => record.store_timestamp() <= time,
-            OnDisk::Untold => true,
+            OnDisk::AtLeast(_) => true,
         }
     }
 
     /// Whether all of the record is in it: a sync may end in the middle of one.
     fn covers_whole(self, record: &Record<'_>) -> bool {
         match self {
-            OnDisk::Before(_) => self.reaches(record.physical_offset().0 + record.record_len() as u64),
+            OnDisk::Before(_) | OnDisk::AtLeast(_) => {
+                self.reaches(record.physical_offset().0 + record.record_len() as u64)
+            }
             // Strictly before: others of that very millisecond may have come after the sync.
             OnDisk::StoredBy(time) => record.store_timestamp() < time,
-            OnDisk::Untold => false,
         }
     }
 
     /// Whether all bytes before `end` were.
     pub fn reaches(self, end: u64) -> bool {
-        matches!(self, OnDisk::Before(known) if end <= known)
+        matches!(self, OnDisk::Before(known) | OnDisk::AtLeast(known) if end <= known)
     }
 }
 
@@ -211,7 +212,7 @@ impl Condition {
         if !is_suspect || on_disk.covers_whole(record) {
             return Ok(Condition::Whole);
         }
-        if matches!(crash, Crash::PowerCut | Crash::FailedSync) && !matches!(on_disk, OnDisk::Untold) {
+        if matches!(crash, Crash::PowerCut | Crash::FailedSync) && !matches!(on_disk, OnDisk::AtLeast(_)) {
             return Ok(Condition::Broken);
         }
         // It may be old, or nothing may have been lost: it does not take with it what follows, nor is it torn by one zero that a client

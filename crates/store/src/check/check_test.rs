@@ -435,8 +435,11 @@ fn damage_in_the_checkpoint_is_found() {
         assert_found(&site, Part::Checkpoint, "checkpoint", 120, "does not fit its CRC");
         std::fs::write(&path, &good).unwrap();
     }
-    // A time that Java would write is no damage, one that is ahead is.
     flip(&site, "checkpoint", 7);
+    assert_found(&site, Part::Checkpoint, "checkpoint", 64, "a bit of its times");
+    std::fs::write(&path, &good).unwrap();
+    // A time that Java would write is no damage, one that is ahead is.
+    overwrite(&site, "checkpoint", 7, &[good[7] ^ 3]);
     let (found, _) = findings(&config(&site));
     assert!(found.iter().any(|note| note.what.contains("as a Java broker does")), "{found:#?}");
     overwrite(&site, "checkpoint", 2, &[2]);

@@ -239,7 +239,12 @@ fn read_checkpoint(path: &Path, is_new: bool, report: &mut Report<'_>) -> Result
     let checkpoint = CheckpointFile::decode(&bytes);
     match checkpoint.map(|checkpoint| checkpoint.places) {
         None => report.tell(!is_new, Part::Checkpoint, path, None, format_args!("has {} bytes", bytes.len())),
-        Some(Places::Damaged) => report.fault(Part::Checkpoint, path, 64, "its places do not fit their CRC"),
+        Some(Places::Damaged) => report.fault(
+            Part::Checkpoint,
+            path,
+            64,
+            "its places do not fit their CRC, or a bit of its times their copies",
+        ),
         Some(Places::Outdated) => {
             report.note(
                 Part::Checkpoint,
