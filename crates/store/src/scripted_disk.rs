@@ -1,5 +1,5 @@
-//! A disk that follows a script: it counts the calls, shows what there is at any of them, fails one of them, stops at one of them, and can
-//! lose its power.
+//! A disk that follows a script: it counts the calls, shows what there is at any of them, fails one of them, stops at one of them, can
+//! lose its power, and can rot.
 //!
 //! Calls change real files at once. Beside that the disk knows what of them is certain to be there after a power cut: what was synced. What
 //! else a cut leaves is up to a [`Fate`]: any pages, names, removals and lengths that were not synced, each by itself, so in any order,
@@ -56,6 +56,16 @@ impl Dice {
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
+}
+
+/// A bit that is no more as it was written.
+#[derive(Clone, Debug)]
+pub struct Flip {
+    pub part: Part,
+    /// From the root on.
+    pub path: PathBuf,
+    pub at: usize,
+    pub bit: usize,
 }
 
 /// What becomes of what was not synced.
@@ -128,6 +138,8 @@ pub enum Bug {
     ReplacedInSteps,
     /// A part of what is to be written is not, and nobody asks.
     WritesShort(Part),
+    /// A bit of the log flips, and nothing is known of it: whatever it costs is too much.
+    RotsUnseen,
 }
 
 /// A call that fails.
@@ -660,6 +672,57 @@ impl ScriptedDisk {
                 states.insert(path, KnownState { content: Arc::new(bytes), ..state.clone() });
             }
         }
+    }
+
+    /// Flips a bit of what the device has of a file below `root`, if it `may`: of the log, queues, index, timers and what says how far they
+    /// are, each as often. No call has any part in it, nor does the time of a change tell of it. To be called while nobody uses the files.
+    pub fn flip(&self, root: &Path, dice: &mut Dice, may: impl FnOnce(&Flip) -> bool) -> Option<Flip> {
+        const PARTS: [Part; 7] = [
+            Part::Log,
+            Part::Queues,
+            Part::Index,
+            Part::Timers,
+            Part::TimersCheckpoint,
+            Part::Checkpoint,
+            // The list of queues and index files.
+            Part::Root,
+        ];
+        let part = PARTS[dice.below(PARTS.len())];
+        let is_of = |path: &Path| part_of(path) == part && (part != Part::Root || path.ends_with("inventory"));
+        let mut files: Vec<_> = tree_of(root)
+            .into_iter()
+            .filter_map(|(path, node)| Some((path, node?)))
+            .filter(|(path, _)| is_of(path))
+            .collect();
+        if files.is_empty() {
+            return None;
+        }
+        let (path, bytes) = files.swap_remove(dice.below(files.len()));
+        // Mostly where something is.
+        let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let end = if dice.one_in(8) { bytes.len() } else { written };
+        let at = dice.below(end);
+        let flip = Flip { part, path, at, bit: dice.below(8) };
+        let path = root.join(&flip.path);
+        let mut known = self.known.lock();
+        // What is in memory alone does not rot, and is written over what did.
+        let is_on_device = known.content.get(&path).and_then(|content| content.get(at)) == bytes.get(at);
+        if bytes.is_empty() || !is_on_device || known.given_up.iter().any(|(of, ..)| *of == path) || !may(&flip) {
+            return None;
+        }
+        let rotten = bytes[at] ^ 1 << flip.bit;
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.write_all_at(&[rotten], at as u64))
+            .unwrap();
+        if let Some(content) = known.content.get_mut(&path) {
+            Arc::make_mut(content)[at] = rotten;
+        }
+        if let Some(state) = self.states.lock().get_mut(&path).filter(|state| state.content == bytes) {
+            Arc::make_mut(&mut state.content)[at] = rotten;
+        }
+        Some(flip)
     }
 
     /// What is there now below `root` is on the disk.

@@ -17,7 +17,7 @@ use crate::inventory::Inventory;
 use crate::scripted_disk::{Dice, Fate, tree_of, write_tree};
 use crate::store::Store;
 use crate::table_change::deleted_topic;
-use crate::testing::{query_bodies, read_bodies};
+use crate::testing::{TraceLog, query_bodies, read_bodies, read_whole_bodies};
 use crate::walk::record_at;
 
 /// What a crash has left.
@@ -25,7 +25,7 @@ pub struct AfterCrash {
     pub place: Place,
     pub history: History,
     /// The log is there up to here: the machine went on.
-    there: u64,
+    pub there: u64,
     /// A call had failed before it.
     has_failed: bool,
 }
@@ -72,6 +72,9 @@ impl AfterCrash {
 
     /// What is said of the files before they are opened. A crash leaves no fault in them.
     fn check_files(&self) {
+        if self.has_failed || self.history.rot.has_any {
+            return;
+        }
         check_files(self.place.root());
         let path = self.place.root().join("checkpoint");
         let is_whole = path.metadata().is_ok_and(|found| found.len() == 4096);
@@ -84,48 +87,82 @@ impl AfterCrash {
 
     /// Opens it and holds it against the history, which then knows what is left. Crashes on the way a few times, if the dice say so.
     pub fn check(mut self, dice: &mut Dice) -> Run {
-        if !self.has_failed {
-            self.check_files();
-        }
+        let log = SaidAtFailure(TraceLog::default());
+        let log = &log.0;
+        self.check_files();
         while dice.one_in(4) {
             // Once more before the open has come to its end.
             let mut run = Run::new(self.place, self.history, 0);
             let stopped = run.stop_after(dice.below(40));
-            run.open();
+            log.capture(|| run.open());
             let moment = stopped.lock().take().unwrap_or_else(|| run.moment());
             let (mode, has_failed) = (run.place.mode, self.has_failed);
             drop(run);
             self = AfterCrash::by_power_cut(&moment, mode, dice);
             self.has_failed |= has_failed;
-            if !self.has_failed {
-                self.check_files();
-            }
+            self.check_files();
         }
         self.history.safe = self.history.safe.max(self.there);
         let mut run = Run::new(self.place, self.history, dice.roll());
-        assert!(run.open(), "it does not open");
-        run.settle();
-        run.check_log();
-        let history = run.history.lock().clone();
-        check_queues(run.store(), &history);
-        check_index(run.store(), &history);
-        run.check_timers();
-        let copy = tempfile::tempdir_in(dir_in_memory()).unwrap();
-        write_tree(copy.path(), &tree_of(&run.place.root()));
-        check_files(copy.path().to_owned());
+        log.capture(|| {
+            assert!(run.open(), "it does not open");
+            run.settle();
+            run.check_log();
+            for (topic, queue) in queues() {
+                let bounds = run.store().queue_bounds(topic, QueueId(queue)).unwrap_or_default();
+                run.history.lock().queue_ends(topic, queue, bounds.max.0);
+            }
+            let history = run.history.lock().clone();
+            check_queues(run.store(), &history);
+            let hidden = check_index(run.store(), &history);
+            let there = |topic, queue, offset| {
+                read_queue(run.store(), &history, topic, queue).iter().any(|(at, _)| *at == offset)
+            };
+            run.history.lock().check_named(&log.text(), run.store().watermarks().written.0, there);
+            run.check_timers();
+            if hidden {
+                // The next start makes it good.
+                run.store().close().unwrap();
+                run.store = None;
+                assert!(run.open(), "it does not open again");
+                run.settle();
+                assert!(
+                    !check_index(run.store(), &history),
+                    "what is not found by its keys is not found after a start"
+                );
+            }
+        });
+        run.history.lock().rot.has_no_checkpoint = false;
+        if !run.history.lock().rot.has_any {
+            let copy = tempfile::tempdir_in(dir_in_memory()).unwrap();
+            write_tree(copy.path(), &tree_of(&run.place.root()));
+            check_files(copy.path().to_owned());
+        }
         run
+    }
+}
+
+/// What was said until then, if a check fails.
+struct SaidAtFailure(TraceLog);
+
+impl Drop for SaidAtFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("said:\n{}", self.0.text());
+        }
     }
 }
 
 impl Run {
     /// The log has what was promised, in order, and nothing else.
     fn check_log(&self) {
-        let found = log_of(self.store());
         let marks = self.store().watermarks();
         let mut history = self.history.lock();
+        history.rot.log_ends(marks.written.0);
+        let found = log_of(self.store(), &history);
         let at_most = history.min_at_most.max(history.min);
         assert!(
-            marks.min.0 >= history.min && marks.min.0 <= at_most,
+            (marks.min.0 >= history.min || history.rot.has_no_checkpoint) && marks.min.0 <= at_most,
             "the log begins at {:?}, not at {}..{at_most}",
             marks.min,
             history.min
@@ -136,6 +173,10 @@ impl Run {
         let mut kept = from;
         let mut pending = std::mem::take(&mut history.pending).into_iter();
         for (put, end) in found {
+            let Some(put) = put else {
+                kept += usize::from(history.puts.get(kept).is_some_and(|known| known.end == end));
+                continue;
+            };
             if let Some(known) = history.puts.get(kept) {
                 assert_eq!(known.put, put, "something else than what was put there");
                 kept += 1;
@@ -153,16 +194,20 @@ impl Run {
             history.puts.push(Arc::new(Known { put, end }));
             kept += 1;
         }
-        if let Some(lost) = history.puts.get(kept) {
-            assert!(lost.end > history.safe, "lost: {lost:?}, and all up to {} was safe", history.safe);
+        if let Some(lost) = history.puts[kept.min(history.puts.len())..]
+            .iter()
+            .find(|lost| lost.end <= history.safe && !history.may_be_lost(lost))
+        {
+            panic!("lost: {lost:?}, and all up to {} was safe", history.safe);
         }
         history.puts.truncate(kept);
+        history.nobody_vouches();
         history.safe = marks.written.0;
     }
 }
 
-/// All of the log, in order, with where each record ends.
-fn log_of(store: &Store) -> Vec<(Put, u64)> {
+/// All of the log, in order, with where each record ends; nothing is told of one that has a bit that flipped.
+fn log_of(store: &Store, history: &History) -> Vec<(Option<Put>, u64)> {
     let marks = store.watermarks();
     let mut found = Vec::new();
     let mut at = marks.min.0;
@@ -171,6 +216,11 @@ fn log_of(store: &Store) -> Vec<(Put, u64)> {
         let mut read = 0;
         while read < bytes.len() {
             let physical = at + read as u64;
+            if let Some(end) = history.rotten_end(physical) {
+                read = bytes.len().min(usize::try_from(end - at).unwrap());
+                found.push((None, end));
+                continue;
+            }
             let parsed = record_at(&bytes[read..], physical).unwrap_or_else(|error| panic!("at {physical}: {error:?}"));
             let ferromq_protocol::message::record::ParsedRecord::Record(record) = parsed else {
                 read = bytes.len();
@@ -178,7 +228,7 @@ fn log_of(store: &Store) -> Vec<(Put, u64)> {
             };
             record.check_crc().unwrap();
             read += record.record_len();
-            found.push((put_of(&record), at + read as u64));
+            found.push((Some(put_of(&record)), at + read as u64));
         }
         at += read as u64;
     }
@@ -217,36 +267,71 @@ fn check_files(root: PathBuf) {
     assert!(is_right, "the check says: {told:#?}");
 }
 
+fn queues() -> impl Iterator<Item = (&'static str, u32)> {
+    TOPICS.into_iter().flat_map(|topic| (0..QUEUES).map(move |queue| (topic, queue))).chain([(TIMERS, 0)])
+}
+
+/// What a queue shows. Nothing of it may be damaged, unless bits have flipped.
+fn read_queue(store: &Store, history: &History, topic: &str, queue: u32) -> Vec<(u64, Vec<u8>)> {
+    let read = if history.rot.has_any { read_whole_bodies } else { read_bodies };
+    read(store, topic, queue, 0)
+}
+
 /// What consumers see is what the history has, queue by queue.
 pub fn check_queues(store: &Store, history: &History) {
-    let expected = history.queues();
-    let queues = TOPICS.into_iter().flat_map(|topic| (0..QUEUES).map(move |queue| (topic, queue))).chain([(TIMERS, 0)]);
-    for (topic, queue) in queues {
-        let (next, there) = expected.get(&(topic, queue)).cloned().unwrap_or_default();
-        let found = read_bodies(store, topic, queue, 0);
-        let found: Vec<_> = found.iter().map(|(offset, body)| (*offset, body.as_slice())).collect();
+    let (expected, rotten) = (history.queues(), history.rotten_places());
+    for (topic, queue) in queues() {
+        let (next, mut there) = expected.get(&(topic, queue)).cloned().unwrap_or_default();
+        let first = there.first().map_or(next, |(first, _)| *first);
+        let found = read_queue(store, history, topic, queue);
+        let mut found: Vec<_> = found.iter().map(|(offset, body)| (*offset, body.as_slice())).collect();
+        let is_promised = |(offset, _): &(u64, &[u8])| !rotten.contains(&(topic, queue, *offset));
+        there.retain(is_promised);
+        found.retain(is_promised);
         let short =
             |bodies: &[(u64, &[u8])]| bodies.iter().map(|(offset, body)| (*offset, key(body))).collect::<Vec<_>>();
         assert!(found == there, "{topic}/{queue} has {:?}, and should have {:?}", short(&found), short(&there));
         let (min, max) =
             store.queue_bounds(topic, QueueId(queue)).map_or((0, 0), |bounds| (bounds.min.0, bounds.max.0));
         assert_eq!(max, next, "the next offset of {topic}/{queue}");
-        assert_eq!(min, there.first().map_or(next, |(first, _)| *first), "where {topic}/{queue} begins");
+        // Of one that cannot be read the place may be unknown.
+        let first = if history.rot.has_entry { first.min(min) } else { first };
+        let may_begin = first..=there.first().map_or(next, |(first, _)| *first);
+        assert!(may_begin.contains(&min), "{topic}/{queue} begins at {min}, and should at {may_begin:?}");
     }
 }
 
-/// Each message that the log has is found by its keys, and no other.
-fn check_index(store: &Store, history: &History) {
-    for known in history.puts.iter().rev() {
+/// Each message that the log has is found by its keys, and no other. True if some are not found until the next start, for bits that have
+/// flipped.
+fn check_index(store: &Store, history: &History) -> bool {
+    let mut hidden = false;
+    // No checksum covers their keys.
+    let rotten: Vec<_> = history.puts.iter().filter(|known| history.rot.has_record(known)).collect();
+    let is_rotten = |body: &[u8]| {
+        rotten.iter().any(|known| matches!(&known.put, Put::Message { body: of, .. } if key(of) == key(body)))
+    };
+    for known in history.puts.iter().rev().filter(|known| !history.rot.has_record(known)) {
         let Put::Message { topic, body, .. } = &known.put else { continue };
         let key = key(body);
         for key in [key.clone(), format!("k{key}")] {
-            let found = query_bodies(store, topic, &key);
+            let mut found = query_bodies(store, topic, &key);
+            found.retain(|body| !is_rotten(body));
             if known.end > history.min {
-                assert!(found == std::slice::from_ref(body), "{} messages by the key {key}", found.len());
+                if found == std::slice::from_ref(body) || found.is_empty() && history.rot.may_hide_keys_of(known) {
+                    continue;
+                }
+                let is_known =
+                    store.index.as_ref().is_some_and(|index| index.extents().iter().any(|file| file.next == u32::MAX));
+                assert!(
+                    found.is_empty() && history.rot.has_any && is_known,
+                    "{} messages by the key {key} of {known:?}",
+                    found.len()
+                );
+                hidden = true;
             } else {
                 assert!(found.is_empty(), "by the key {key} of a message that is gone");
             }
         }
     }
+    hidden
 }

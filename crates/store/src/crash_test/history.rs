@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use ferromq_protocol::topics::TIMER_TOPIC as TIMERS;
 
+use super::rot::Rot;
+use crate::table_change::topic_deleted;
+
 pub const TOPICS: [&str; 2] = ["A", "B"];
 pub const QUEUES: u32 = 2;
 
@@ -45,6 +48,23 @@ pub struct Known {
     pub end: u64,
 }
 
+impl Known {
+    /// Where its record begins in the log.
+    pub fn start(&self) -> u64 {
+        self.put.start(self.end)
+    }
+}
+
+impl Put {
+    /// Where its record begins in the log, if it ends there.
+    pub fn start(&self, end: u64) -> u64 {
+        match self {
+            Put::Message { physical, .. } => *physical,
+            Put::Deletion { topic } => end - topic_deleted(topic, 0).unwrap().len() as u64,
+        }
+    }
+}
+
 /// What was promised.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -62,6 +82,8 @@ pub struct History {
     pub delivered_for_good: BTreeSet<u64>,
     /// Makes bodies differ, those of messages that are lost too.
     pub count: u32,
+    /// Of what was promised, this may be lost all the same.
+    pub rot: Rot,
 }
 
 impl History {

@@ -15,7 +15,7 @@ use crate::{Clock, FlushMode, StoreConfig, WritePoolConfig};
 /// Of the write pool, as long as a page.
 const BUFFERS: usize = 64;
 pub const SEGMENT_LEN: u64 = 8192;
-const INDEX_SLOTS: u32 = 31;
+pub const INDEX_SLOTS: u32 = 31;
 const INDEX_ENTRIES: u32 = 64;
 
 /// How a workload is run.

@@ -7,7 +7,7 @@
 //! | what | how much | more |
 //! |---|---|---|
 //! | a crash at every call of a workload, each with some outcomes | `CUTS` outcomes | `FERROMQ_CRASH_CUTS` |
-//! | random seeds: crash after crash, kills and calls that fail among them | `SEEDS` | `FERROMQ_CRASH_SEEDS`, from `FERROMQ_CRASH_FIRST` on |
+//! | random seeds: crash after crash, kills and calls that fail among them; in one of `ROTS_ONE_IN`, a bit flips at each crash | `SEEDS` | `FERROMQ_CRASH_SEEDS`, from `FERROMQ_CRASH_FIRST` on |
 //! | the same two with the write pool, where a kill takes what was not committed | `POOL_STEPS`, `POOL_SEEDS` | the same |
 //! | bugs planted in the disk | `SEEDS_PER_BUG` seeds at most for each | |
 //! | the most that asynchronous flush loses | the defaults | |
@@ -17,6 +17,7 @@ mod after_crash;
 mod cases;
 mod history;
 mod machine;
+mod rot;
 mod run;
 mod timers;
 mod windows;
@@ -42,6 +43,8 @@ const STEPS: usize = 300;
 const SEEDS: u64 = 1500;
 const POOL_STEPS: usize = 150;
 const POOL_SEEDS: u64 = 750;
+/// So many of the random ones lose a bit at each crash.
+const ROTS_ONE_IN: usize = 4;
 
 /// Every moment of a workload, before each call to the disk.
 fn moments(mode: Mode, seed: u64, steps: usize) -> Vec<Moment> {
@@ -118,6 +121,8 @@ fn crash_at_random(seed: u64, pool: bool, bug: Option<Bug>, told: &mut Vec<Strin
     let mut dice = Dice::new(seed);
     let mode = Mode { sync: dice.one_in(2), pool, bug };
     let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), dice.roll());
+    let mut rot = Dice::new(!seed);
+    let rots = rot.one_in(ROTS_ONE_IN) && bug.is_none();
     for era in 0..1 + dice.below(3) {
         let calls = if dice.one_in(3) { 30 } else { 400 };
         let stopped = run.stop_after(dice.below(calls));
@@ -137,7 +142,7 @@ fn crash_at_random(seed: u64, pool: bool, bug: Option<Bug>, told: &mut Vec<Strin
                 }
             }
         }
-        let left = if dice.one_in(4) {
+        let mut left = if dice.one_in(4) {
             // Only the process ends.
             let forgets = run.place.disk.has_failed() && dice.one_in(2);
             told.push(format!("era {era}: {mode:?}, {fault:?}, killed, forgets: {forgets}"));
@@ -148,6 +153,11 @@ fn crash_at_random(seed: u64, pool: bool, bug: Option<Bug>, told: &mut Vec<Strin
             drop(run);
             AfterCrash::by_power_cut(&moment, mode, &mut dice)
         };
+        if bug == Some(Bug::RotsUnseen) {
+            left.place.disk.flip(&left.place.root(), &mut rot, |flip| flip.part == Part::Log);
+        } else if rots && let Some(flip) = left.rot(&mut rot) {
+            told.push(format!("{flip:?}"));
+        }
         run = left.check(&mut dice);
     }
 }
@@ -232,7 +242,7 @@ fn what_an_open_finds_after_one_that_failed_is_on_the_disk() {
 }
 
 /// What a store could do wrong, and what it does not make good by itself.
-const BUGS: [Bug; 18] = [
+const BUGS: [Bug; 19] = [
     Bug::NotSynced(Part::Log),
     Bug::NotSynced(Part::Queues),
     Bug::NotSynced(Part::Index),
@@ -251,6 +261,7 @@ const BUGS: [Bug; 18] = [
     Bug::CutTooFar,
     Bug::ReplacedInSteps,
     Bug::WritesShort(Part::Timers),
+    Bug::RotsUnseen,
 ];
 
 /// And with the write pool.

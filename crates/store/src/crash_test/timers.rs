@@ -12,13 +12,16 @@ use super::machine::dir_in_memory;
 use super::run::Run;
 use crate::disk::LocalDisk;
 use crate::store::Store;
-use crate::testing::{START_MS, read_bodies};
+use crate::testing::{START_MS, read_whole_bodies};
 use crate::timer_index::{Timer, TimerIndex};
 
 impl Run {
     pub fn enter_timers(&mut self) {
         let (Some(store), Some(timers)) = (&self.store, &mut self.timers) else { return };
-        self.history.lock().delivered.extend(enter(store, timers));
+        let mut history = self.history.lock();
+        let late = enter(store, timers, &history);
+        history.delivered.extend(late);
+        drop(history);
         self.place.may_fail(timers.write());
     }
 
@@ -37,7 +40,9 @@ impl Run {
         }
         let history = self.history.lock();
         let came = |timer: &Timer| history.delivered.contains(&timer.offset.0);
-        let is_due = |timer: &Timer| timer.due_ms <= now && timer.offset < timers.entered();
+        let rotten = history.rotten_places();
+        let is_promised = |timer: &Timer| !rotten.contains(&(TIMERS, 0, timer.offset.0));
+        let is_due = |timer: &Timer| timer.due_ms <= now && timer.offset < timers.entered() && is_promised(timer);
         let late: Vec<_> = waiting.iter().filter(|timer| is_due(timer) && !came(timer)).collect();
         assert!(late.is_empty(), "due by {now}, and did not come: {late:?}");
     }
@@ -84,7 +89,8 @@ impl Run {
         }
         let mut timers =
             TimerIndex::open(Arc::new(LocalDisk), copy.path().join("timers"), self.store().id(), START_MS).unwrap();
-        let mut found: BTreeSet<_> = enter(self.store(), &mut timers).into_iter().collect();
+        let late = enter(self.store(), &mut timers, &self.history.lock());
+        let mut found: BTreeSet<_> = late.into_iter().collect();
         let waiting = timers_of(self.store());
         let mut drained = BTreeSet::new();
         loop {
@@ -94,6 +100,8 @@ impl Run {
             timers.delivered(first.due_ms);
         }
         let mut history = self.history.lock();
+        let rotten: BTreeSet<_> =
+            history.rotten_places().iter().filter(|(topic, ..)| *topic == TIMERS).map(|(.., at)| *at).collect();
         let next = history.next(TIMERS, 0);
         // What went with the log's tail was never delivered: its places are others' now.
         history.delivered.retain(|offset| *offset < next);
@@ -104,7 +112,7 @@ impl Run {
         let lost: Vec<_> = waiting
             .iter()
             .map(|timer| timer.offset.0)
-            .filter(|offset| !history.delivered.contains(offset) && !found.contains(offset))
+            .filter(|offset| !history.delivered.contains(offset) && !found.contains(offset) && !rotten.contains(offset))
             .collect();
         assert!(lost.is_empty(), "timers lost: {lost:?} of {waiting:?}, delivered {:?}", history.delivered);
         // What comes again is not delivered, and the checkpoint that says so of the others is on the disk by now.
@@ -118,9 +126,9 @@ fn comes(waiting: &[Timer], timer: &Timer) -> bool {
     waiting.binary_search_by_key(&timer.offset, |waiting| waiting.offset).is_ok_and(|at| waiting[at] == *timer)
 }
 
-/// The timers that the queue has.
+/// The timers that the queue has and that can be read.
 fn timers_of(store: &Store) -> Vec<Timer> {
-    let bodies = read_bodies(store, TIMERS, 0, 0);
+    let bodies = read_whole_bodies(store, TIMERS, 0, 0);
     bodies
         .iter()
         .map(|(offset, body)| Timer { due_ms: due_of(body), offset: QueueOffset(*offset), cancels: false })
@@ -129,7 +137,7 @@ fn timers_of(store: &Store) -> Vec<Timer> {
 
 /// Enters what is new in the queue of timers, as the broker does it. Gives the places of those that are delivered at once, because they
 /// come late.
-fn enter(store: &Store, timers: &mut TimerIndex) -> Vec<u64> {
+fn enter(store: &Store, timers: &mut TimerIndex, history: &History) -> Vec<u64> {
     let bounds = store.queue_bounds(TIMERS, QueueId(0));
     let (min, max) = bounds.map_or_else(Default::default, |bounds| (bounds.min, bounds.max));
     let from = timers.entered().clamp(min, max);
@@ -137,7 +145,17 @@ fn enter(store: &Store, timers: &mut TimerIndex) -> Vec<u64> {
         timers.skip_to(from);
     }
     let mut late = Vec::new();
+    let rotten = history.rotten_places();
+    // Nothing comes of one that cannot be read.
+    let pass_rotten = |timers: &mut TimerIndex| {
+        while rotten.contains(&(TIMERS, 0, timers.entered().0)) {
+            timers.enter(None);
+        }
+    };
     for timer in timers_of(store).into_iter().filter(|timer| timer.offset >= from) {
+        if timer.offset != timers.entered() {
+            pass_rotten(timers);
+        }
         assert_eq!(timer.offset, timers.entered());
         if timers.was_dealt_with(&timer) {
             timers.enter(None);
