@@ -422,7 +422,7 @@ mod tests {
         assert!(checkpoint.inventory().is_some());
         disk.all_is_synced(dir.path());
         // There is no room for the next one.
-        disk.fail(Fault { after: 0, count: 1, errno: libc::ENOSPC });
+        disk.fail(Fault { after: 0, count: 1, errno: libc::ENOSPC, only_syncs: false });
         inventory.write(&disk, &checkpoint, &list(200)).unwrap();
         assert_eq!(checkpoint.inventory(), None, "and the checkpoint may go on without");
         disk.power_loss(dir.path(), || true);

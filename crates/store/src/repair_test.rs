@@ -492,7 +492,7 @@ fn a_start_that_is_killed_leaves_no_index_file_that_seems_to_have_lost_entries()
                 fs::write(store.checkpoint.path(), checkpoint).unwrap();
             }
             drop(store);
-            disk.fail(Fault { after, count: usize::MAX, errno: libc::EIO });
+            disk.fail(Fault { after, count: usize::MAX, errno: libc::EIO, only_syncs: false });
             let is_opened = open().is_ok();
             disk.restart();
             let log = TraceLog::default();

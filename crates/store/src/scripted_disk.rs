@@ -138,6 +138,8 @@ pub enum Bug {
     ReplacedInSteps,
     /// A part of what is to be written is not, and nobody asks.
     WritesShort(Part),
+    /// A disk that was too full is not looked at again before the next segment goes.
+    UsageNotLookedAtAgain,
     /// A bit of the log flips, and nothing is known of it: whatever it costs is too much.
     RotsUnseen,
 }
@@ -150,6 +152,8 @@ pub struct Fault {
     /// So many fail, one after the other.
     pub count: usize,
     pub errno: i32,
+    /// Other calls are none of them.
+    pub only_syncs: bool,
 }
 
 /// What is asked of the disk.
@@ -204,6 +208,16 @@ pub struct ScriptedDisk {
     last_commit: Mutex<Option<(PathBuf, u64)>>,
     /// When pages go from memory: see [`ScriptedDisk::forget_pages`].
     forgets: Mutex<Option<Dice>>,
+    /// See [`ScriptedDisk::has_room_for`].
+    room: Mutex<Option<Room>>,
+}
+
+/// How much the disk has room for.
+#[derive(Debug)]
+struct Room {
+    segments: usize,
+    /// Of it, as told first.
+    told: Option<usize>,
 }
 
 impl fmt::Debug for ScriptedDisk {
@@ -468,8 +482,21 @@ impl Disk for ScriptedDisk {
         Some(self.power_losses.load(Ordering::SeqCst).to_string())
     }
 
-    fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
-        Ok(DiskUsage { total_bytes: 1 << 41, free_bytes: 1 << 40, used_ratio: 0.5 })
+    fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
+        let (mut total, mut used) = (2, 1);
+        if let Some(room) = &mut *self.room.lock() {
+            total = room.segments;
+            used = tree_of(path)
+                .keys()
+                .filter(|file| part_of(&path.join(file)) == Part::Log && !path.join(file).is_dir())
+                .count();
+            let told = *room.told.get_or_insert(used);
+            if self.bug == Some(Bug::UsageNotLookedAtAgain) {
+                used = told;
+            }
+        }
+        // Less than 1000.
+        Ok(DiskUsage { total_bytes: 1 << 41, free_bytes: 1 << 40, used_ratio: used as f64 / total as f64 })
     }
 }
 
@@ -477,6 +504,10 @@ impl ScriptedDisk {
     /// Of a machine whose power went so many times before.
     pub fn new(bug: Option<Bug>, power_losses: usize) -> ScriptedDisk {
         ScriptedDisk { bug, power_losses: AtomicUsize::new(power_losses), ..ScriptedDisk::default() }
+    }
+
+    pub fn bug(&self) -> Option<Bug> {
+        self.bug
     }
 
     /// How often the power went so far.
@@ -496,6 +527,11 @@ impl ScriptedDisk {
     /// Has some of the next calls fail.
     pub fn fail(&self, fault: Fault) {
         *self.fault.lock() = Some(fault);
+    }
+
+    /// From now on the disk is as full as so many files of the log make it; without any, half of it is used.
+    pub fn has_room_for(&self, segments: Option<usize>) {
+        *self.room.lock() = segments.map(|segments| Room { segments, told: None });
     }
 
     /// From now on every call fails.
@@ -549,7 +585,9 @@ impl ScriptedDisk {
             // A few bytes in the place of others get into memory without any device.
             return Ok(());
         }
-        if let Some(fault) = &mut *self.fault.lock() {
+        if let Some(fault) = &mut *self.fault.lock()
+            && (!fault.only_syncs || name.starts_with("sync"))
+        {
             if fault.after > 0 {
                 fault.after -= 1;
             } else if fault.count > 0 {

@@ -17,7 +17,7 @@ use crate::Writer;
 use crate::disk::{Disk, is_failed_sync};
 use crate::retention::Progress;
 use crate::retention_rules::RetentionRules;
-use crate::scripted_disk::Dice;
+use crate::scripted_disk::{Bug, Dice};
 use crate::store::{Store, Want};
 use crate::testing::{OtherLog, START_MS, message};
 use crate::timer_index::TimerIndex;
@@ -142,6 +142,15 @@ impl Run {
             let store = self.store();
             let done = store.committer.as_ref().map(|committer| committer.commit_as(all)).unwrap();
             self.place.may_fail(done);
+            store.dispatch_signal.wake();
+        }
+    }
+
+    /// With the write pool: all that was put gets to the log's files.
+    pub fn commit_all(&self) {
+        let store = self.store();
+        if let Some(committer) = &store.committer {
+            committer.commit_as(true).unwrap();
             store.dispatch_signal.wake();
         }
     }
@@ -339,13 +348,21 @@ impl Run {
         self.place.may_fail(done);
     }
 
+    /// For the length of the log, or for want of room.
     fn retain(&mut self) {
-        let keep = 2 + self.dice.below(4) as u64;
+        let keep = 2 + self.dice.below(4);
         self.history.lock().min_at_most = u64::MAX;
         let store = self.store.as_ref().unwrap();
-        let reserved_bytes = Some(keep * SEGMENT_LEN);
-        store.change_retention(RetentionRules { reserved_bytes, ..self.place.config().retention });
-        store.retention.go_round(&mut self.retention);
+        let rules = self.place.config().retention;
+        if self.dice.one_in(3) {
+            store.change_retention(rules.clone());
+            self.make_room(keep, &rules);
+        } else {
+            let reserved_bytes = Some(keep as u64 * SEGMENT_LEN);
+            store.change_retention(RetentionRules { reserved_bytes, ..rules });
+            store.retention.go_round(&mut self.retention);
+        }
+        let store = self.store.as_ref().unwrap();
         let marks = store.watermarks();
         let mut history = self.history.lock();
         assert!(marks.min.0 >= history.min && marks.min <= marks.written, "{marks:?}");
@@ -353,6 +370,40 @@ impl Run {
             history.min = marks.min.0;
             history.min_at_most = history.min;
         }
+    }
+
+    /// Has the disk be too full with more than so many files of the log, and looks that as many go as have to.
+    fn make_room(&mut self, keep: usize, rules: &RetentionRules) {
+        let store = self.store.as_ref().unwrap();
+        let disk = &self.place.disk;
+        let most = rules.forced_ratio.min(rules.full_ratio);
+        // One more than can be kept is too much.
+        let room = (1..).find(|room| (keep + 1) as f64 / *room as f64 <= most).unwrap() - 1;
+        disk.has_room_for(Some(room));
+        let used = || disk.usage(&self.place.root()).unwrap().used_ratio;
+        let before = store.watermarks().min.0;
+        store.retention.go_round(&mut self.retention);
+        let gone = (store.watermarks().min.0 - before) / SEGMENT_LEN;
+        if disk.bug() == Some(Bug::UsageNotLookedAtAgain) {
+            // What it was told is not what there is.
+            disk.has_room_for(Some(room));
+        }
+        let is_alone = store.watermarks().written.0 - store.watermarks().min.0 <= SEGMENT_LEN;
+        if self.goes_on() && !disk.has_failed() {
+            assert!(
+                gone == 0 || used() + 1.0 / room as f64 > most,
+                "{gone} have gone, and {} of {room} is used",
+                used()
+            );
+            assert!(
+                used() <= most || is_alone || gone == rules.batch_max as u64,
+                "{gone} have gone, and {} of {room} is used",
+                used()
+            );
+        }
+        // Sends are taken again.
+        disk.has_room_for(None);
+        store.retention.go_round(&mut self.retention);
     }
 
     fn delete(&mut self) {
