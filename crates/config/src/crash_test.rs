@@ -1,10 +1,12 @@
 //! Saves of a table on a disk that fails at any call, loses its power at any call, and keeps of what was not synced whatever it likes.
 //!
 //! Each call changes real files and is written down: which names and which content a power cut may take back. At every call all that may
-//! be left of them is tried: any of the names, in any combination, and the content as it was, empty, half, zeros or whole.
+//! be left of them is tried: any of the names, in any combination, and the content as it was, empty, half, zeros or whole. So that this
+//! finds what it is there to find, the files can also do what a save could do wrong: see [`Bug`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::catch_unwind;
 
 use super::*;
 use crate::saved::read_by;
@@ -126,6 +128,21 @@ struct Moment {
     call: String,
 }
 
+/// What a save could do wrong, and what no start after it can make good.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bug {
+    /// A file has its name before its bytes are on the disk.
+    NotSynced,
+    /// Names are never synced.
+    NamesNotSynced,
+    /// What is written in place has its backup removed first.
+    BackupRemovedFirst,
+    /// A part of what is to be written is not, and nobody asks.
+    WritesShort,
+}
+
+const BUGS: [Bug; 4] = [Bug::NotSynced, Bug::NamesNotSynced, Bug::BackupRemovedFirst, Bug::WritesShort];
+
 /// Files below a directory of their own.
 struct ScriptedFiles {
     dir: tempfile::TempDir,
@@ -138,6 +155,7 @@ struct ScriptedFiles {
     fails: Cell<Option<(usize, i32)>>,
     /// The table is a mount point: nothing can take its place.
     is_mounted: Cell<bool>,
+    bug: Option<Bug>,
 }
 
 /// As Linux numbers them.
@@ -147,7 +165,7 @@ const EXDEV: i32 = 18;
 const ENOSPC: i32 = 28;
 
 impl ScriptedFiles {
-    fn new() -> ScriptedFiles {
+    fn new(bug: Option<Bug>) -> ScriptedFiles {
         let dir = tempfile::tempdir().unwrap();
         // The store's directory, which the store makes durable.
         fs::create_dir(dir.path().join("store")).unwrap();
@@ -161,6 +179,7 @@ impl ScriptedFiles {
             calls: Cell::default(),
             fails: Cell::default(),
             is_mounted: Cell::default(),
+            bug,
         }
     }
 
@@ -241,6 +260,9 @@ impl Files for ScriptedFiles {
 
     fn create(&self, path: &Path, like: Option<&Metadata>) -> io::Result<File> {
         self.act("create", path)?;
+        if self.bug == Some(Bug::BackupRemovedFirst) && self.is_held(path) {
+            self.remove_file(&beside(path, ".bak"))?;
+        }
         let was_there = path.exists();
         let file = LocalFiles.create(path, like)?;
         let (path, mut state) = (self.below(path), self.state.borrow_mut());
@@ -256,7 +278,8 @@ impl Files for ScriptedFiles {
 
     fn write(&self, path: &Path, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         let done = self.act("write", path);
-        let part = if done.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
+        let is_whole = done.is_ok() && self.bug != Some(Bug::WritesShort);
+        let part = if is_whole { bytes } else { &bytes[..bytes.len() / 2] };
         LocalFiles.write(path, file, part)?;
         self.state.borrow_mut().content(self.below(path)).now.extend(part);
         done
@@ -264,6 +287,9 @@ impl Files for ScriptedFiles {
 
     fn sync_file(&self, path: &Path, _: &File) -> io::Result<()> {
         self.act("sync_file", path)?;
+        if self.bug == Some(Bug::NotSynced) {
+            return Ok(());
+        }
         let mut state = self.state.borrow_mut();
         let content = state.content(self.below(path));
         content.synced.clone_from(&content.now);
@@ -272,6 +298,9 @@ impl Files for ScriptedFiles {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.act("sync_dir", dir)?;
+        if self.bug == Some(Bug::NamesNotSynced) {
+            return Ok(());
+        }
         self.state.borrow_mut().sync_dir(self.below(dir));
         Ok(())
     }
@@ -326,14 +355,14 @@ fn version_of(bytes: &[u8]) -> Result<u32, String> {
 
 /// Calls of saves without any fault.
 fn calls(is_mounted: bool) -> usize {
-    let files = saves(is_mounted, None);
+    let files = saves(is_mounted, None, None);
     assert!(files.calls.get() > 15);
     files.calls.get()
 }
 
 /// Saves each version, and the last one again until it is saved.
-fn saves(is_mounted: bool, fails: Option<(usize, i32)>) -> ScriptedFiles {
-    let files = ScriptedFiles::new();
+fn saves(is_mounted: bool, fails: Option<(usize, i32)>, bug: Option<Bug>) -> ScriptedFiles {
+    let files = ScriptedFiles::new(bug);
     if is_mounted {
         // Somebody has made it, and mounted it there.
         assert!(files.save());
@@ -352,42 +381,68 @@ fn saves(is_mounted: bool, fails: Option<(usize, i32)>) -> ScriptedFiles {
 fn a_table_that_was_saved_is_there_after_a_power_cut_at_any_call() {
     let mut seen = Seen::new();
     for is_mounted in [false, true] {
-        saves(is_mounted, None).check(&mut seen);
+        saves(is_mounted, None, None).check(&mut seen);
         for at in 0..calls(is_mounted) {
             for errno in [EIO, ENOSPC] {
-                saves(is_mounted, Some((at, errno))).check(&mut seen);
+                saves(is_mounted, Some((at, errno)), None).check(&mut seen);
             }
         }
     }
     assert!(seen.len() > 100, "{} outcomes", seen.len());
 }
 
+/// Finds a table at a call of the saves at which the process ends; what it found is there after a power cut, and so is what is saved then.
+fn find_after_a_kill(is_mounted: bool, at: usize, bug: Option<Bug>) {
+    // The process ends at that call, and the next one finds what there is.
+    let moment = saves(is_mounted, None, None).moments.take().swap_remove(at);
+    let again = ScriptedFiles::new(bug);
+    again.is_mounted.set(is_mounted);
+    for (path, node) in &moment.state.names {
+        let path = again.dir.path().join(path);
+        match node {
+            Node::Dir => fs::create_dir_all(path).unwrap(),
+            Node::File(number) => fs::write(path, &moment.state.contents[*number].now).unwrap(),
+        }
+    }
+    *again.state.borrow_mut() = moment.state;
+    again.begun.set(moment.begun);
+    let found = read_by(&again, &again.table(), version_of);
+    let found = found.unwrap_or_else(|error| panic!("{error} at {}", moment.call));
+    assert!(found >= moment.saved, "{found:?} at {}", moment.call);
+    // From here on others count on it.
+    again.moments.take();
+    again.saved.set(found);
+    again.check(&mut Seen::new());
+    assert!(again.save());
+    again.check(&mut Seen::new());
+}
+
 #[test]
 fn a_table_that_was_found_after_a_kill_is_there_after_a_power_cut() {
     for is_mounted in [false, true] {
         for at in 0..calls(is_mounted) {
-            // The process ends at that call, and the next one finds what there is.
-            let moment = saves(is_mounted, None).moments.take().swap_remove(at);
-            let again = ScriptedFiles::new();
-            again.is_mounted.set(is_mounted);
-            for (path, node) in &moment.state.names {
-                let path = again.dir.path().join(path);
-                match node {
-                    Node::Dir => fs::create_dir_all(path).unwrap(),
-                    Node::File(number) => fs::write(path, &moment.state.contents[*number].now).unwrap(),
-                }
-            }
-            *again.state.borrow_mut() = moment.state;
-            again.begun.set(moment.begun);
-            let found = read_by(&again, &again.table(), version_of);
-            let found = found.unwrap_or_else(|error| panic!("{error} at {}", moment.call));
-            assert!(found >= moment.saved, "{found:?} at {}", moment.call);
-            // From here on others count on it.
-            again.moments.take();
-            again.saved.set(found);
-            again.check(&mut Seen::new());
-            assert!(again.save());
-            again.check(&mut Seen::new());
+            find_after_a_kill(is_mounted, at, None);
         }
+    }
+}
+
+#[test]
+fn bugs_that_a_save_could_have_are_found() {
+    for bug in BUGS {
+        let finds =
+            |is_mounted: &bool| catch_unwind(|| saves(*is_mounted, None, Some(bug)).check(&mut Seen::new())).is_err();
+        let found: Vec<_> = [false, true].into_iter().filter(finds).collect();
+        println!("{bug:?} is found with the table as a mount point: {found:?}");
+        // A backup is of use where a file is written in place.
+        let expected = if bug == Bug::BackupRemovedFirst { vec![true] } else { vec![false, true] };
+        assert_eq!(found, expected, "{bug:?}");
+    }
+}
+
+#[test]
+fn bugs_that_a_start_could_have_are_found() {
+    for bug in [Bug::NotSynced, Bug::NamesNotSynced] {
+        let finds = |at: &usize| catch_unwind(|| find_after_a_kill(false, *at, Some(bug))).is_err();
+        assert!((0..calls(false)).any(|at| finds(&at)), "{bug:?} is not found after a kill at any call");
     }
 }
