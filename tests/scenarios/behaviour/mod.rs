@@ -9,6 +9,7 @@ mod compressed;
 mod consuming;
 mod dead_letters;
 mod delayed;
+mod deleting;
 mod filtering;
 mod orders;
 mod promotion;

@@ -12,7 +12,7 @@ mod kills;
 mod load;
 mod pool_window;
 mod small_disk;
-mod wire;
+pub mod wire;
 
 /// Of brokers that delete all the time, and are read without the limits of a pull.
 const SETTINGS: [&str; 10] = [
