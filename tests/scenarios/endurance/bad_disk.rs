@@ -1,7 +1,7 @@
 //! A disk that fails under a running broker: who sends is told so, with the cause and the remedy, and a start on a sound disk goes on with what
 //! was on it.
 
-use super::small_disk::{FileSystem, SmallDisk, repair};
+use super::small_disk::{self, FileSystem, SmallDisk};
 use super::wire::{Outgoing, Wire, placed, send};
 use crate::cluster::{Broker, Nameserver};
 use crate::process::await_condition;
@@ -37,7 +37,7 @@ fn assert_all_there(wire: &mut Wire) {
 
 /// `told` is what a refusal names as having failed.
 fn says_what_has_failed(settings: &[&str], told: &str) {
-    let home = tempfile::tempdir().expect("a temporary directory");
+    let home = small_disk::home();
     let disk = SmallDisk::mount(home.path(), FileSystem::Ext4, 64);
     let nameserver = Nameserver::start(home.path());
     let store = disk.dir.join("store");
@@ -81,7 +81,7 @@ fn says_what_has_failed(settings: &[&str], told: &str) {
     let says_why = |line: &str| line.contains("mqbroker: ") && line.contains("/small/store");
     assert!(broker.process.logged(says_why), "{:?}", broker.process.log_lines());
     drop((broker, disk));
-    repair(home.path());
+    small_disk::repair(home.path());
     let disk = SmallDisk::mount(home.path(), FileSystem::Ext4, 64);
     let broker = start(&disk);
     let mut wire = Wire::connect(broker.port).expect("the broker is up");

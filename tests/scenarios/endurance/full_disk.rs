@@ -5,7 +5,7 @@ use std::fs;
 use super::SETTINGS;
 use super::audit::Ledger;
 use super::load::{Crew, Progress, Refused, make_topics};
-use super::small_disk::{FileSystem, SmallDisk};
+use super::small_disk::{self, FileSystem, SmallDisk};
 use super::wire::now_ms;
 use crate::cluster::{Broker, Nameserver};
 
@@ -26,7 +26,7 @@ struct Scene {
 impl Scene {
     /// One message of each kind that waits goes with `every` plain ones: a segment with such goes five times a second at most.
     fn set(file_system: FileSystem, mib: u64, extra: &[&str], every: u64) -> Scene {
-        let home = tempfile::tempdir().expect("a temporary directory");
+        let home = small_disk::home();
         let disk = SmallDisk::mount(home.path(), file_system, mib);
         let nameserver = Nameserver::start(home.path());
         let store = disk.dir.join("store");

@@ -1,12 +1,12 @@
 //! How much kill -9 takes of what the write pool had acknowledged with asynchronous flush: the figure of docs/durability.md, with the default
 //! `commitIntervalCommitLog`.
 
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::audit::Dice;
+use super::small_disk;
 use super::wire::{Outgoing, Wire, placed, send};
 use crate::cluster::{Broker, Nameserver};
 
@@ -55,10 +55,8 @@ fn middle(mut times: Vec<Duration>) -> Duration {
 /// ten times as wide is seen beside that.
 #[test]
 fn a_kill_takes_two_milliseconds_of_the_write_pool() {
-    // A write to the disk comes on top; this one takes next to no time where it can.
-    let memory = Path::new("/dev/shm");
-    let home = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let home = home.expect("a temporary directory");
+    // A write to the disk comes on top.
+    let home = small_disk::home();
     let nameserver = Nameserver::start(home.path());
     let settings = [
         "flushDiskType=ASYNC_FLUSH",

@@ -10,6 +10,13 @@ use std::process::Command;
 
 use crate::process::{Process, run};
 
+/// A directory of a test's own, in memory where there is some: nothing here is to wait for a disk that others keep busy.
+pub fn home() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let home = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    home.expect("a temporary directory")
+}
+
 #[derive(Clone, Copy)]
 pub enum FileSystem {
     Tmpfs,
