@@ -205,7 +205,12 @@ impl Sender {
         let _: io::Result<()> = (|| {
             let mut wire = Wire::connect(port)?;
             while progress.wait_for_reader() {
+                let refused = report.refused.len();
                 self.one_window(&mut wire, progress, &mut report)?;
+                if report.refused.len() > refused {
+                    // Refusals at full speed take the core that the broker needs to get out of them.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
             }
             Ok(())
         })();
