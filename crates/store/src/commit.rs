@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::disk::{Disk, PAGE};
+use crate::growth::Growth;
 use crate::health::{Health, Shortage};
 use crate::segments::Segments;
 use crate::signal::Signal;
@@ -30,6 +31,7 @@ pub struct Committer {
     signal: Signal,
     /// Woken when more of the log is committed.
     dispatch: Arc<Signal>,
+    growth: Arc<Growth>,
     /// Somebody needs a buffer.
     hurried: AtomicBool,
     stop: AtomicBool,
@@ -38,6 +40,7 @@ pub struct Committer {
 }
 
 impl Committer {
+    #[allow(clippy::too_many_arguments, reason = "composition: each part is used as it is")]
     pub fn new(
         pool: WritePool,
         segments: Arc<Segments>,
@@ -45,6 +48,7 @@ impl Committer {
         disk: Arc<dyn Disk>,
         health: Arc<Health>,
         dispatch: Arc<Signal>,
+        growth: Arc<Growth>,
     ) -> Committer {
         Committer {
             pool: Arc::new(pool),
@@ -54,6 +58,7 @@ impl Committer {
             health,
             signal: Signal::default(),
             dispatch,
+            growth,
             hurried: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             committing: Mutex::default(),
@@ -79,6 +84,16 @@ impl Committer {
 
     /// [`Committer::commit`]; without `all` of whole pages only, if there is one.
     pub fn commit_as(&self, all: bool) -> io::Result<u64> {
+        let before = self.positions.committed();
+        let end = self.commit_held(all)?;
+        // With sync flush the sync comes first.
+        if end > before && !self.positions.is_sync_flush() {
+            self.growth.tell(|| self.positions.committed());
+        }
+        Ok(end)
+    }
+
+    fn commit_held(&self, all: bool) -> io::Result<u64> {
         let _committing = self.committing.lock();
         if self.health.is_poisoned() {
             return Err(io::Error::other("an earlier write failed"));

@@ -14,6 +14,7 @@ use crate::checkpoint::Checkpoint;
 use crate::commit::{Committer, RETRY_PAUSE};
 use crate::config::{FlushMode, StoreConfig};
 use crate::disk::{self, Disk};
+use crate::growth::Growth;
 use crate::health::Health;
 use crate::mapped_file::CHUNK_MAX;
 use crate::segments::Segments;
@@ -106,6 +107,7 @@ pub struct Flusher {
     signal: Signal,
     /// Woken when more of the log is durable.
     dispatch: Arc<Signal>,
+    growth: Arc<Growth>,
     stop: AtomicBool,
     /// For the flushed mark.
     waiters: Waiters,
@@ -122,6 +124,7 @@ impl fmt::Debug for Flusher {
 }
 
 impl Flusher {
+    #[allow(clippy::too_many_arguments, reason = "composition: each part is used as it is")]
     pub fn new(
         config: &StoreConfig,
         segments: Arc<Segments>,
@@ -130,6 +133,7 @@ impl Flusher {
         checkpoint: Arc<Checkpoint>,
         health: Arc<Health>,
         dispatch: Arc<Signal>,
+        growth: Arc<Growth>,
     ) -> Flusher {
         let segment_len = segments.last().map_or(CHUNK_MAX, |last| last.len()) as u64;
         Flusher {
@@ -143,6 +147,7 @@ impl Flusher {
             chunk: segment_len.clamp(PAGE, CHUNK_MAX as u64),
             signal: Signal::default(),
             dispatch,
+            growth,
             stop: AtomicBool::new(false),
             waiters: Waiters::default(),
             lateness: Signal::default(),
@@ -247,9 +252,16 @@ impl Flusher {
                 return Err(error);
             }
         };
+        let before = self.positions.flushed();
         let result = self.sync_written(syncing, extent, seen, began);
         match &result {
-            Ok(()) => self.waiters.complete(self.positions.flushed()),
+            Ok(()) => {
+                // Before anybody is told that his message is safe: the other copies are under way by then.
+                if self.positions.is_sync_flush() && self.positions.flushed() > before {
+                    self.growth.tell(|| self.positions.flushed());
+                }
+                self.waiters.complete(self.positions.flushed());
+            }
             Err(error) => {
                 self.health.poison(format!("the commit log could not be synced: {error}"));
                 self.waiters.fail_all();

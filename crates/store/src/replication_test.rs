@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ferromq_protocol::message::SysFlag;
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
+use parking_lot::Mutex;
 
 use crate::testing::*;
-use crate::{AppendError, Clock, Store, StoreConfig, TruncateError, Writer};
+use crate::{AppendError, Clock, FlushMode, Store, StoreConfig, TruncateError, Want, Writer};
 
 #[test]
 fn a_store_that_is_not_the_writer_appends_nothing_of_its_own() {
@@ -169,5 +171,92 @@ fn a_truncation_that_cannot_read_what_stays_changes_nothing() {
         store.set_replicated(store.watermarks().written);
         settle(&store);
         assert_eq!(read_bodies(&store, T, 0, 0).len(), 22);
+    }
+}
+
+#[test]
+fn a_feed_reads_nothing_that_a_crash_takes_back() {
+    let site = Site::new();
+    let flush = FlushMode::Sync { timeout: PATIENCE };
+    let store = Store::open(StoreConfig { flush, ..site.config() }).unwrap();
+    let first = put(&store, b"on the disk").end;
+    wait_until(|| store.feed_end() == first);
+    site.disk.sync_hangs.store(true, Ordering::SeqCst);
+    let second = put(&store, b"in memory").end;
+    wait_until(|| site.disk.hanging.load(Ordering::SeqCst) > 0);
+    let len_from = |from| store.raw_from(from, usize::MAX).unwrap().map(|bytes| bytes.len() as u64);
+    let seen = (store.feed_end(), len_from(PhysicalOffset(0)), len_from(first));
+    site.disk.sync_hangs.store(false, Ordering::SeqCst);
+    assert_eq!(seen, (first, Some(first.0), None));
+    wait_until(|| store.feed_end() == second);
+    assert_eq!((len_from(first), len_from(second)), (Some(second.0 - first.0), None));
+}
+
+#[test]
+fn feeds_are_told_of_growth_before_anybody_is_told_that_it_is_safe() {
+    let never = Duration::from_secs(3600);
+    let modes = [
+        FlushMode::Async { interval: never, least_pages: 0, thorough_interval: never },
+        FlushMode::Sync { timeout: PATIENCE },
+    ];
+    for (flush, pool) in modes.iter().flat_map(|flush| [(flush, false), (flush, true)]) {
+        let site = Site::new();
+        let is_sync = matches!(flush, FlushMode::Sync { .. });
+        let write_pool = pool.then(|| pool_of(5, 4096));
+        let store = Store::open(StoreConfig { flush: flush.clone(), write_pool, ..site.config() }).unwrap();
+        let told = Arc::<Mutex<Vec<(&str, PhysicalOffset)>>>::default();
+        let note = |who| {
+            let told = Arc::clone(&told);
+            move |end| told.lock().push((who, end))
+        };
+        let mut end = PhysicalOffset(0);
+        let mut round = |count: usize| {
+            let round = store.round();
+            for _ in 0..count {
+                end = round.append(&message(T, 0, b"body", "")).unwrap().end;
+            }
+            if is_sync {
+                let note = note("waiter");
+                round.when_safe(end, Want::Acknowledged, move |safe| note(safe.map(|()| end).unwrap()));
+            }
+            round.flush();
+            if !is_sync {
+                // As a reply that goes out now.
+                note("waiter")(end);
+            }
+            drop(round);
+            wait_until(|| store.feed_end() == end && told.lock().contains(&("waiter", end)));
+            end
+        };
+        round(1);
+        told.lock().clear();
+        let _panics = store.on_growth(|_| panic!("as a listener may"));
+        let listener = store.on_growth(note("feed"));
+        let _other = store.on_growth(note("other feed"));
+        let end = round(3);
+        wait_until(|| told.lock().contains(&("other feed", end)));
+        let seen = std::mem::take(&mut *told.lock());
+        let at = |what| seen.iter().position(|one| *one == what).unwrap();
+        if is_sync || !pool {
+            assert!(at(("feed", end)) < at(("waiter", end)), "{flush:?}, {pool}: {seen:?}");
+        }
+        if !is_sync && !pool {
+            assert_eq!(seen.len(), 3, "once for all of a round: {seen:?}");
+        }
+        drop(listener);
+        let end = round(1);
+        wait_until(|| told.lock().contains(&("other feed", end)));
+        assert!(told.lock().iter().all(|(who, _)| *who != "feed"), "it was removed");
+        // What is no round, and what the store appends by itself.
+        let alone = |store: &Store| {
+            put(store, b"alone");
+        };
+        let deletion = |store: &Store| assert!(store.delete_topic(T).unwrap());
+        for growth in [alone, deletion] {
+            growth(&store);
+            let end = store.watermarks().written;
+            wait_until(|| told.lock().contains(&("other feed", end)));
+        }
+        store.close().unwrap();
     }
 }

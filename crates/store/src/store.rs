@@ -2,6 +2,7 @@
 
 mod copying;
 mod deletion;
+mod feeding;
 mod reading;
 mod retaining;
 mod round;
@@ -33,6 +34,7 @@ use crate::error::{CloseError, OpenError};
 use crate::files;
 use crate::flush::Flusher;
 use crate::graves::{GRAVES, Graves};
+use crate::growth::Growth;
 use crate::health::Health;
 use crate::index::{self, Index};
 use crate::index_file::IndexShape;
@@ -78,6 +80,7 @@ pub struct Store {
     flusher: Arc<Flusher>,
     dispatcher: Arc<Dispatcher>,
     dispatch_signal: Arc<Signal>,
+    growth: Arc<Growth>,
     maintenance: Arc<Maintenance>,
     retention: Arc<Retention>,
     checkpoint: Arc<Checkpoint>,
@@ -229,10 +232,12 @@ impl Store {
         let health = Arc::new(Health::new(abort.clone()));
         let counters = Arc::new(Counters::default());
         let dispatch_signal = Arc::new(Signal::default());
+        let growth = Arc::new(Growth::default());
         let committer = pool.map(|pool| {
             let (segments, positions, health) = (Arc::clone(&segments), Arc::clone(&positions), Arc::clone(&health));
             let dispatch = Arc::clone(&dispatch_signal);
-            Arc::new(Committer::new(pool, segments, positions, Arc::clone(&disk), health, dispatch))
+            let growth = Arc::clone(&growth);
+            Arc::new(Committer::new(pool, segments, positions, Arc::clone(&disk), health, dispatch, growth))
         });
         let allocator = Arc::new(Allocator::new(
             Arc::clone(&log_dirs),
@@ -269,6 +274,7 @@ impl Store {
             Arc::clone(&checkpoint),
             Arc::clone(&health),
             Arc::clone(&dispatch_signal),
+            Arc::clone(&growth),
         ));
         let dispatcher = Arc::new(Dispatcher::new(
             Arc::clone(&projection),
@@ -338,6 +344,7 @@ impl Store {
             flusher,
             dispatcher,
             dispatch_signal,
+            growth,
             maintenance,
             retention,
             checkpoint,

@@ -128,10 +128,14 @@ impl Positions {
         self.sync_flush
     }
 
+    /// How far other brokers may read: what a crash cannot take back that this broker promises to survive.
+    pub fn feed_end(&self) -> u64 {
+        if self.sync_flush { self.flushed() } else { self.committed() }
+    }
+
     /// How far consumers may see. Java: DefaultMessageStore.getConfirmOffset.
     pub fn visible(&self) -> u64 {
         let replicated = self.replicated.load(Ordering::Acquire);
-        let limit = if self.sync_flush { self.flushed() } else { self.committed() };
-        limit.min(replicated)
+        self.feed_end().min(replicated)
     }
 }

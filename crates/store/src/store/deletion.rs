@@ -45,6 +45,7 @@ impl Store {
         let buried = self.bury(topic, keep);
         // Threads that found the dispatch held left their messages to this one.
         self.dispatch_signal.wake();
+        self.tell_growth();
         let Some(gone) = buried? else { return Ok(false) };
         self.maintenance.hurry();
         gone.iter().try_for_each(|dir| files::remove_dir(&*self.config.disk, dir))?;

@@ -62,10 +62,11 @@ impl Round<'_> {
         }
     }
 
-    /// Flushes what somebody waits for, on the calling thread if the disk is fast: the time for it is when all requests have been handled,
+    /// Tells other copies of what was appended, and flushes what somebody waits for, on the calling thread if the disk is fast: the time for it is when all requests have been handled,
     /// and before their replies are written.
     pub fn flush(&self) {
         if self.unflushed.take() {
+            self.store.tell_growth();
             self.store.flusher.flush_here();
         }
     }

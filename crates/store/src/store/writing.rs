@@ -1,9 +1,8 @@
-//! The store's writing side: appends, who may append, waiting for the disk, raw bytes for replication.
+//! The store's writing side: appends, who may append, waiting for the disk.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use bytes::Bytes;
 use ferromq_protocol::message::NewMessage;
 use ferromq_protocol::topics::TABLE_CHANGES_TOPIC;
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
@@ -13,7 +12,6 @@ use crate::append::{AppendedBatch, AppendedMessage, with_encoded};
 use crate::commit_log::Placement;
 use crate::error::AppendError;
 use crate::health::{Health, HealthCheck, Writer};
-use crate::looking::{Effort, ReadError};
 use crate::queues::is_directory_name;
 use crate::waiters::NotSafe;
 
@@ -196,8 +194,17 @@ impl Store {
         self.committer.is_some() && !self.positions.is_sync_flush()
     }
 
+    /// Tells of what was appended where feeds may read it at once. In sync mode the flush comes first, with the write pool the commit, and
+    /// tells of it then.
+    pub(super) fn tell_growth(&self) {
+        if !self.positions.is_sync_flush() && !self.commits_later() {
+            self.growth.tell(|| self.positions.feed_end());
+        }
+    }
+
     /// In sync mode the flush comes first, with the write pool the commit, and wakes the dispatch.
     pub(super) fn wake_threads(&self) {
+        self.tell_growth();
         if self.positions.is_sync_flush() {
             self.flusher.tail_moved();
         } else if !self.commits_later() {
@@ -263,17 +270,6 @@ impl Store {
 
     pub fn writer(&self) -> Writer {
         self.health.writer()
-    }
-
-    /// Log bytes from an offset to the end of its segment, at most `len_max`; `None` at the end of the log, and where it is gone
-    /// ([`Store::is_gone`]). Only what is in the log's files, so that no copy has what a crash of this process takes back. Java:
-    /// MappedFile.getReadPosition.
-    pub fn raw_from(&self, from: PhysicalOffset, len_max: usize) -> Result<Option<Bytes>, ReadError> {
-        let committed = self.positions.committed().saturating_sub(from.0);
-        let len_max = len_max.min(usize::try_from(committed).unwrap_or(usize::MAX));
-        let Some(slice) = self.segments.slice_to_end(from.0, len_max) else { return Ok(None) };
-        let bytes = self.segments.look(&self.reader.look(Effort::Full), from.0, slice.len())?;
-        Ok(bytes.map(|slice| slice.into_bytes()))
     }
 
     /// Tells how far the log is replicated: consumers see nothing beyond.
