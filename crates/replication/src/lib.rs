@@ -36,10 +36,11 @@
 //! - The retention takes nothing that is not confirmed: a slave that begins where the master's log does counts as holding what is before.
 //! - A master that may have lost the end of its log (asynchronous flush, a power cut) goes on in a new epoch, or is none until the nameserver
 //!   has told it who is. Its slaves may have more of the lost end than anybody has of what comes after, and would be taken for the ones to
-//!   promote: the one to promote is the longest of those who followed the newest epoch. The simulation does both.
+//!   promote: the one to promote is the longest of those who followed the newest epoch and have written nothing themselves since. The
+//!   simulation does both.
 //!
 //! # What holds
-//!//!
+//!
 //! - A report counts only as a [`Report`], which only a feed makes: never beyond what the master holds, nor beyond what was sent.
 //! - A slave follows only a log that it has compared with its own on the connection that it follows on.
 //! - Nothing is appended but at the log's end, and only whole records that pass the store's checks.

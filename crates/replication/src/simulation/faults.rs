@@ -156,7 +156,8 @@ impl World {
         }
         tell!(self, "node {node} is made a second master");
         self.kill(node);
-        self.nodes[node].role = Role::Master;
+        // What it writes now is no part of any epoch, however long it gets.
+        (self.nodes[node].role, self.nodes[node].followed) = (Role::Master, 0);
         self.start(node);
     }
 
