@@ -140,6 +140,8 @@ pub enum Bug {
     WritesShort(Part),
     /// A disk that was too full is not looked at again before the next segment goes.
     UsageNotLookedAtAgain,
+    /// No disk does that: a transaction ends before its message is in the log.
+    EndedBeforeCommitted,
     /// A bit of the log flips, and nothing is known of it: whatever it costs is too much.
     RotsUnseen,
 }

@@ -1,15 +1,17 @@
 //! What a crash leaves: opened, and held against what was promised before it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ferromq_protocol::message::Record;
-use ferromq_protocol::topics::TIMER_TOPIC as TIMERS;
+use ferromq_protocol::topics::TRANSACTION_OP_HALF_TOPIC as OPS;
 use ferromq_protocol::{PhysicalOffset, QueueId};
 
-use super::history::{History, Known, Put, QUEUES, TOPICS, ends_with_zero, key, properties};
+use super::history::{History, Known, Put, SYSTEM_TOPICS, TOPICS, ends_with_zero, key, properties, queues};
 use super::machine::{Mode, Moment, Place, dir_in_memory};
 use super::run::Run;
+use super::transactions::check_transactions;
 use crate::check::{CheckError, Finding, check};
 use crate::checkpoint::Checkpoint;
 use crate::disk::LocalDisk;
@@ -55,7 +57,7 @@ impl AfterCrash {
         place.disk.restart();
         let history = history.lock().clone();
         let may_go = |known: &Known| match &known.put {
-            Put::Message { topic, body, .. } => *topic != TIMERS && ends_with_zero(body),
+            Put::Message { topic, body, .. } => ends_with_zero(topic, body),
             Put::Deletion { .. } => false,
         };
         let is_there = |known: &&Arc<Known>| known.end <= committed && (known.end <= history.safe || !may_go(known));
@@ -119,6 +121,7 @@ impl AfterCrash {
                 read_queue(run.store(), &history, topic, queue).iter().any(|(at, _)| *at == offset)
             };
             run.history.lock().check_named(&log.text(), run.store().watermarks().written.0, there);
+            check_transactions(run.store(), &history);
             run.check_timers();
             if hidden {
                 // The next start makes it good.
@@ -239,7 +242,8 @@ fn put_of(record: &Record<'_>) -> Put {
     if let Some(topic) = deleted_topic(record) {
         return Put::Deletion { topic };
     }
-    let topic = TOPICS.into_iter().chain([TIMERS]).find(|topic| *topic == record.topic()).expect("one of the topics");
+    let topic =
+        TOPICS.into_iter().chain(SYSTEM_TOPICS).find(|topic| *topic == record.topic()).expect("one of the topics");
     assert_eq!(record.properties(), properties(topic, record.body()), "a message with other properties");
     Put::Message {
         topic,
@@ -265,10 +269,6 @@ fn check_files(root: PathBuf) {
         Err(error) => panic!("nothing can be said of the files: {error}"),
     }
     assert!(is_right, "the check says: {told:#?}");
-}
-
-fn queues() -> impl Iterator<Item = (&'static str, u32)> {
-    TOPICS.into_iter().flat_map(|topic| (0..QUEUES).map(move |queue| (topic, queue))).chain([(TIMERS, 0)])
 }
 
 /// What a queue shows. Nothing of it may be damaged, unless bits have flipped.
@@ -307,23 +307,37 @@ fn check_index(store: &Store, history: &History) -> bool {
     let mut hidden = false;
     // No checksum covers their keys.
     let rotten: Vec<_> = history.puts.iter().filter(|known| history.rot.has_record(known)).collect();
-    let is_rotten = |body: &[u8]| {
-        rotten.iter().any(|known| matches!(&known.put, Put::Message { body: of, .. } if key(of) == key(body)))
+    let is_rotten = |topic: &str, body: &[u8]| {
+        let is_it = |put: &Put| matches!(put, Put::Message { topic: of, body: its, .. } if *of == topic && key(its) == key(body));
+        rotten.iter().any(|known| is_it(&known.put))
     };
+    // What was committed again after a crash is there twice.
+    let mut counts = BTreeMap::<_, usize>::new();
+    for known in history.puts.iter().filter(|known| known.end > history.min && !history.rot.has_record(known)) {
+        if let Put::Message { topic, body, .. } = &known.put {
+            *counts.entry((*topic, body)).or_default() += 1;
+        }
+    }
     for known in history.puts.iter().rev().filter(|known| !history.rot.has_record(known)) {
         let Put::Message { topic, body, .. } = &known.put else { continue };
+        if *topic == OPS {
+            continue;
+        }
+        let count = counts.get(&(*topic, body)).copied().unwrap_or_default();
         let key = key(body);
         for key in [key.clone(), format!("k{key}")] {
             let mut found = query_bodies(store, topic, &key);
-            found.retain(|body| !is_rotten(body));
-            if known.end > history.min {
-                if found == std::slice::from_ref(body) || found.is_empty() && history.rot.may_hide_keys_of(known) {
+            found.retain(|found| !is_rotten(topic, found));
+            if count > 0 {
+                if found.len() == count && found.iter().all(|found| found == body)
+                    || found.len() < count && history.rot.may_hide_keys_of(known)
+                {
                     continue;
                 }
                 let is_known =
                     store.index.as_ref().is_some_and(|index| index.extents().iter().any(|file| file.next == u32::MAX));
                 assert!(
-                    found.is_empty() && history.rot.has_any && is_known,
+                    found.len() < count && history.rot.has_any && is_known,
                     "{} messages by the key {key} of {known:?}",
                     found.len()
                 );

@@ -3,13 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ferromq_protocol::topics::TIMER_TOPIC as TIMERS;
+use ferromq_protocol::topics::{
+    TIMER_TOPIC as TIMERS, TRANSACTION_HALF_TOPIC as HALVES, TRANSACTION_OP_HALF_TOPIC as OPS,
+};
 
 use super::rot::Rot;
 use crate::table_change::topic_deleted;
 
 pub const TOPICS: [&str; 2] = ["A", "B"];
 pub const QUEUES: u32 = 2;
+/// Of the system, with one queue each.
+pub const SYSTEM_TOPICS: [&str; 3] = [TIMERS, HALVES, OPS];
+
+/// All queues that there may be.
+pub fn queues() -> impl Iterator<Item = (&'static str, u32)> {
+    let queues = TOPICS.into_iter().flat_map(|topic| (0..QUEUES).map(move |queue| (topic, queue)));
+    queues.chain(SYSTEM_TOPICS.map(|topic| (topic, 0)))
+}
 
 /// What was, or is being, put into the log.
 #[derive(Clone, PartialEq)]
@@ -17,7 +27,7 @@ pub enum Put {
     Message {
         topic: &'static str,
         queue: u32,
-        /// `None` for a half.
+        /// `None` for one that nobody knows of in its queue.
         offset: Option<u64>,
         physical: u64,
         body: Vec<u8>,
@@ -128,10 +138,15 @@ impl History {
 }
 
 pub fn properties(topic: &str, body: &[u8]) -> String {
+    if topic == OPS {
+        return "TAGS\u{1}d\u{2}".to_owned();
+    }
     let key = key(body);
     let more = if topic == TIMERS {
         format!("TIMER_OUT_MS\u{1}{}\u{2}", due_of(body))
-    } else if ends_with_zero(body) {
+    } else if topic == HALVES {
+        format!("REAL_TOPIC\u{1}{}\u{2}REAL_QID\u{1}0\u{2}", TOPICS[0])
+    } else if ends_with_zero(topic, body) {
         "ZERO\u{1}\0".to_owned()
     } else {
         String::new()
@@ -145,10 +160,10 @@ pub fn due_of(body: &[u8]) -> i64 {
 }
 
 /// Whether the last byte of the message's properties is one, so that it looks torn: only the checkpoint vouches for it.
-pub fn ends_with_zero(body: &[u8]) -> bool {
-    body[0] == 1
+pub fn ends_with_zero(topic: &str, body: &[u8]) -> bool {
+    TOPICS.contains(&topic) && body[0] == 1
 }
 
 pub fn key(body: &[u8]) -> String {
-    body[body.len() - 4..].iter().map(|byte| format!("{byte:02x}")).collect()
+    body[body.len().saturating_sub(4)..].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -20,6 +20,7 @@ mod machine;
 mod rot;
 mod run;
 mod timers;
+mod transactions;
 mod windows;
 
 use std::panic::catch_unwind;
@@ -265,7 +266,7 @@ fn what_an_open_finds_after_one_that_failed_is_on_the_disk() {
 }
 
 /// What a store could do wrong, and what it does not make good by itself.
-const BUGS: [Bug; 20] = [
+const BUGS: [Bug; 21] = [
     Bug::NotSynced(Part::Log),
     Bug::NotSynced(Part::Queues),
     Bug::NotSynced(Part::Index),
@@ -286,6 +287,7 @@ const BUGS: [Bug; 20] = [
     Bug::WritesShort(Part::Timers),
     Bug::RotsUnseen,
     Bug::UsageNotLookedAtAgain,
+    Bug::EndedBeforeCommitted,
 ];
 
 /// And with the write pool.

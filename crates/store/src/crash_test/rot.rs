@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ferromq_protocol::message::Record;
-use ferromq_protocol::topics::TIMER_TOPIC as TIMERS;
 
 use super::after_crash::AfterCrash;
 use super::history::{History, Known, Put, ends_with_zero};
@@ -198,7 +197,7 @@ impl AfterCrash {
 
 /// Whether the message's last byte is a zero, for which nobody but the checkpoint vouches.
 fn looks_torn(known: &Known) -> bool {
-    matches!(&known.put, Put::Message { topic, body, .. } if *topic != TIMERS && ends_with_zero(body))
+    matches!(&known.put, Put::Message { topic, body, .. } if ends_with_zero(topic, body))
 }
 
 const TIMES_LEN: usize = 16;

@@ -1,6 +1,6 @@
 //! A store that is used as a broker uses it, one step after the other, by the dice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,10 +28,12 @@ pub static FROM_LIST: AtomicUsize = AtomicUsize::new(0);
 /// A store that is being used.
 pub struct Run {
     pub place: Place,
-    dice: Dice,
+    pub dice: Dice,
     pub history: Arc<Mutex<History>>,
     pub store: Option<Store>,
     pub timers: Option<TimerIndex>,
+    /// Halves that have ended since the store was opened, or were about to.
+    pub ended: BTreeSet<u64>,
     /// What the thread of the retention knows.
     retention: Progress,
     /// End of what was copied last. Only dispatch knows which offset comes next behind it.
@@ -47,6 +49,7 @@ impl Run {
             history: Arc::new(Mutex::new(history)),
             store: None,
             timers: None,
+            ended: BTreeSet::new(),
             retention: Progress::default(),
             copied_to: 0,
         }
@@ -111,7 +114,7 @@ impl Run {
                 let count = 1 + self.dice.below(5);
                 self.append(count);
             }
-            48..52 => self.half(),
+            48..52 => self.begin_or_end(),
             52..62 => self.timer(),
             62..68 => self.enter_timers(),
             68..71 => self.deliver_timers(),
@@ -171,7 +174,7 @@ impl Run {
         }
     }
 
-    fn body(&mut self, len: usize) -> Vec<u8> {
+    pub fn body(&mut self, len: usize) -> Vec<u8> {
         let mut history = self.history.lock();
         history.count += 1;
         // An acknowledgement that does not wait for the disk is not for these: see `AfterCrash::by_kill`.
@@ -193,11 +196,6 @@ impl Run {
             })
             .collect();
         self.put(topic, queue, bodies, 0);
-    }
-
-    fn half(&mut self) {
-        let body = self.body(20);
-        self.put(TOPICS[0], 0, vec![body], SysFlag::TRANSACTION_PREPARED);
     }
 
     fn timer(&mut self) {
@@ -266,11 +264,13 @@ impl Run {
         is_known()
     }
 
-    fn put(&mut self, topic: &'static str, queue: u32, bodies: Vec<Vec<u8>>, sys_flag: i32) {
+    /// False if nothing is put.
+    pub fn put(&mut self, topic: &'static str, queue: u32, bodies: Vec<Vec<u8>>, sys_flag: i32) -> bool {
         if !self.offsets_are_known() {
-            return;
+            return false;
         }
-        let visible = sys_flag == 0;
+        let visible = SysFlag(sys_flag).is_visible();
+        let half = (sys_flag == SysFlag::TRANSACTION_COMMIT).then(|| self.history.lock().half_of(&bodies[0]));
         let next = self.history.lock().next(topic, queue);
         let texts: Vec<_> = bodies.iter().map(|body| properties(topic, body)).collect();
         let messages: Vec<_> = bodies
@@ -279,6 +279,7 @@ impl Run {
             .map(|(body, text)| {
                 let mut message = message(topic, queue, body, text);
                 message.sys_flag = SysFlag(sys_flag);
+                message.prepared_transaction_offset = half.unwrap_or(0);
                 message
             })
             .collect();
@@ -299,7 +300,7 @@ impl Run {
         let Some((places, offset, end)) = self.place.may_fail(appended) else {
             // Refused is refused, and not only in doubt.
             self.history.lock().pending.clear();
-            return;
+            return false;
         };
         assert!(!visible || offset.0 == next, "{topic}/{queue} gave {offset:?}, and {next} is the next");
         {
@@ -326,6 +327,7 @@ impl Run {
         });
         drop(round);
         crate::testing::wait_until(|| answered.load(Ordering::SeqCst) || !self.goes_on());
+        true
     }
 
     fn upkeep(&self) {
