@@ -108,7 +108,8 @@ pub struct Checkpoint {
     index: DurableMark,
     /// Replication's. Java: masterFlushedOffset.
     master_flushed: AtomicU64,
-    /// Start of the last valid record that recovery found. Java: confirmPhyOffset.
+    /// How far the log is confirmed; without replication, the start of the last valid record that recovery found, as in Java. Java:
+    /// confirmPhyOffset.
     confirmed: AtomicU64,
     /// The first segment that the log needs begins here.
     log_begin: AtomicU64,
@@ -246,7 +247,7 @@ impl Checkpoint {
         self.index.reaches(position, time);
     }
 
-    /// The last whole record begins here.
+    /// The log is confirmed up to here, or its last whole record begins here.
     pub fn confirm(&self, physical: u64) {
         self.confirmed.store(physical, Ordering::Release);
     }
@@ -256,6 +257,7 @@ impl Checkpoint {
         for durable in [&self.log, &self.queues, &self.index] {
             durable.position.fetch_min(end, Ordering::AcqRel);
         }
+        self.confirmed.fetch_min(end, Ordering::AcqRel);
         self.by_place.store(true, Ordering::Release);
     }
 
@@ -306,8 +308,12 @@ impl Checkpoint {
             field.copy_from_slice(&part.time().to_be_bytes());
         }
         bytes[24..32].copy_from_slice(&self.master_flushed.load(Ordering::Acquire).to_be_bytes());
-        bytes[32..TIMES_LEN].copy_from_slice(&self.confirmed.load(Ordering::Acquire).to_be_bytes());
-        if self.by_place.load(Ordering::Acquire) {
+        let by_place = self.by_place.load(Ordering::Acquire);
+        // After a power cut the log may end where it was on the disk, and something else may come there.
+        let confirmed =
+            self.confirmed.load(Ordering::Acquire).min(if by_place { self.log.position() } else { u64::MAX });
+        bytes[32..TIMES_LEN].copy_from_slice(&confirmed.to_be_bytes());
+        if by_place {
             bytes[MAGIC_AT..POSITIONS_AT].copy_from_slice(&MAGIC);
             for (field, part) in bytes[POSITIONS_AT..WITNESS_AT].chunks_exact_mut(8).zip(parts) {
                 field.copy_from_slice(&part.position().to_be_bytes());

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferromq_protocol::PhysicalOffset;
+
 use crate::clock::Clock;
 use crate::delay_levels::DelayLevels;
 use crate::disk::PAGE;
@@ -98,6 +100,9 @@ pub struct StoreConfig {
     pub in_memory_ratio: f64,
     /// `messageDelayLevel`.
     pub delay_levels: DelayLevels,
+    /// Of a copied or replicated log: an open shows consumers nothing behind this place, whatever it finds in the log, until
+    /// [`Store::set_replicated`](crate::Store::set_replicated) says that more is confirmed. `None`: all of the log is shown.
+    pub confirmed_at_open: Option<PhysicalOffset>,
     /// An open reads the whole log and makes all queues again out of it, whether or not anything of them is missing.
     pub rebuild_queues: bool,
     pub clock: Clock,
@@ -185,6 +190,7 @@ impl Default for StoreConfig {
             read_scan_bytes: 16_000,
             in_memory_ratio: 0.40,
             delay_levels: DelayLevels::default(),
+            confirmed_at_open: None,
             rebuild_queues: false,
             clock: Clock::system(),
             interrupt: Interrupt::default(),

@@ -41,16 +41,21 @@ pub struct RecoveryOutcome {
     pub end: u64,
     /// Its store time; 0 for an empty log.
     pub last_timestamp: i64,
+    /// Up to here the records are in queues and index: `end`, or the last border before what is not confirmed.
+    pub shown: u64,
+    pub shown_timestamp: i64,
 }
 
 /// Recovers after a clean stop or a crash; with `rebuild` the queues are made again, whatever they are like. Nobody else uses the parts
-/// meanwhile.
+/// meanwhile. What ends behind `confirmed` stays in the log and is in no queue; queues count on behind it.
+#[allow(clippy::too_many_arguments, reason = "composition: each part is used as it is")]
 pub fn recover(
     segments: &Segments,
     projection: &Projection,
     checkpoint: &Checkpoint,
     inventory: &Inventory,
     crash: Crash,
+    confirmed: Option<u64>,
     rebuild: bool,
     interrupt: &Interrupt,
 ) -> io::Result<RecoveryOutcome> {
@@ -81,6 +86,9 @@ pub fn recover(
     } else {
         start_after_crash(&files, projection, checkpoint, known)?
     };
+    let limit = confirmed.unwrap_or(u64::MAX);
+    // Entries behind it are of an earlier run, and go.
+    start = Start { queues: start.queues.min(limit.max(log_min)), index: start.index.min(limit.max(log_min)) };
     let rebuilt = start.queues > log_min && (rebuild || must_be_rebuilt(&files, projection, inventory)?);
     if rebuilt {
         start.queues = log_min;
@@ -99,7 +107,7 @@ pub fn recover(
         keep_before(&files, projection, start.queues)?;
     }
     let went_on = log_min > inventory.found().log_min;
-    let mut scan = scan(&files, projection, start, on_disk, crash, interrupt)?;
+    let mut scan = scan(&files, projection, start, limit, on_disk, crash, interrupt)?;
     let mut lacking = lacking(&inventory.found().queues, projection, went_on, &scan)?;
     if (scan.gap || !lacking.is_empty()) && start.queues > log_min {
         for (listed, found) in &lacking {
@@ -113,12 +121,16 @@ pub fn recover(
         begin_again(checkpoint, disk, Start { queues: log_min, ..start }, known)?;
         keep_before(&files, projection, log_min)?;
         let start = Start { queues: log_min, index: u64::MAX };
-        scan = self::scan(&files, projection, start, on_disk, crash, interrupt)?;
+        scan = self::scan(&files, projection, start, limit, on_disk, crash, interrupt)?;
         lacking = self::lacking(&inventory.found().queues, projection, went_on, &scan)?;
     }
     // Zeros in the place of something that was lost while it was read are no end.
     files.iter().try_for_each(|file| file.check())?;
     let end = scan.end;
+    if limit >= end {
+        (scan.shown, scan.shown_time) = (end, scan.last.map(|(_, time)| time));
+    }
+    let shown = scan.shown;
     if let Some(furthest) = before.iter().map(|queue| queue.extent.end).max().filter(|furthest| *furthest > end) {
         tracing::warn!(
             end,
@@ -136,12 +148,15 @@ pub fn recover(
     }
     cut_log(segments, projection, end, clean)?;
     let corrected = for_all(projection.queues.all(), |queue| -> io::Result<()> {
-        queue.truncate_physical(disk, end)?;
+        queue.truncate_physical(disk, shown)?;
         queue.correct_min(log_min)?;
         queue.advance_next(queue.max());
         Ok(())
     });
     corrected.into_iter().collect::<io::Result<()>>()?;
+    for ((topic, queue), next) in &scan.next_offsets {
+        projection.queues.find_or_make(topic, *queue).raise_next(*next);
+    }
     projection.queues.set_log_begins_at(log_min);
     // What had an entry and has none any more was damaged.
     lacking.extend(self::lacking(&before, projection, true, &scan)?);
@@ -156,16 +171,20 @@ pub fn recover(
         projection.queues.mark_dirty(&goes_on);
     }
     if let Some(index) = &projection.index {
-        index.truncate(disk, end)?;
+        index.truncate(disk, shown)?;
     }
     let last_timestamp = scan.last.map_or_else(|| checkpoint.log_time(), |(_, time)| time);
-    make_durable(segments, projection, checkpoint, inventory, start, end, last_timestamp)?;
-    if let Some((at, _)) = scan.last {
-        checkpoint.confirm(at);
+    let shown_timestamp = if shown == end { last_timestamp } else { scan.shown_time.unwrap_or(0) };
+    let outcome = RecoveryOutcome { end, last_timestamp, shown, shown_timestamp };
+    make_durable(segments, projection, checkpoint, inventory, start, outcome)?;
+    match (confirmed, scan.last) {
+        (Some(confirmed), _) => checkpoint.confirm(confirmed.min(end)),
+        (None, Some((at, _))) => checkpoint.confirm(at),
+        (None, None) => {}
     }
     let took_ms = began.elapsed().as_millis();
     tracing::info!(clean, from = start.queues.min(start.index), end, records = scan.records, took_ms, "log recovered");
-    Ok(RecoveryOutcome { end, last_timestamp })
+    Ok(outcome)
 }
 
 /// What a failed sync has left in memory, of the log, is on the disk after this, and stays what it is. Until then the kernel takes it for
@@ -250,7 +269,7 @@ fn lacking<'a>(
     let mut lacking = Vec::new();
     for listed in listed {
         let is_deleted = scan.deleted.get(&*listed.topic).is_some_and(|at| *at >= listed.extent.end);
-        if listed.extent.max == 0 || listed.extent.end > scan.end || is_deleted {
+        if listed.extent.max == 0 || listed.extent.end > scan.shown || is_deleted {
             continue;
         }
         let queue = projection.queues.find(&listed.topic, listed.id);
@@ -309,7 +328,7 @@ fn drop_projections(projection: &Projection, checkpoint: &Checkpoint) -> io::Res
     if let Some(index) = &projection.index {
         index.truncate(&*projection.disk, 0)?;
     }
-    Ok(RecoveryOutcome { end: 0, last_timestamp: 0 })
+    Ok(RecoveryOutcome { end: 0, last_timestamp: 0, shown: 0, shown_timestamp: 0 })
 }
 
 /// After a clean stop everything up to the last queue entry is in the queues and in the index.
@@ -458,21 +477,21 @@ fn make_durable(
     checkpoint: &Checkpoint,
     inventory: &Inventory,
     start: Start,
-    end: u64,
-    last_timestamp: i64,
+    found: RecoveryOutcome,
 ) -> io::Result<()> {
     let disk = &*projection.disk;
+    let RecoveryOutcome { end, last_timestamp, shown, shown_timestamp } = found;
     segments.sync(disk, start.queues.min(start.index)..end)?;
     projection.queues.flush(disk, 0)?;
-    let time = (last_timestamp > 0).then_some(last_timestamp);
+    let known = |time: i64| (time > 0).then_some(time);
     if let Some(index) = &projection.index {
         index.sync(disk)?;
-        checkpoint.index_is_durable(end, time);
+        checkpoint.index_is_durable(shown, known(shown_timestamp));
     }
-    checkpoint.log_is_durable(end, time);
-    checkpoint.queues_are_durable(end, time);
+    checkpoint.log_is_durable(end, known(last_timestamp));
+    checkpoint.queues_are_durable(shown, known(shown_timestamp));
     projection.queues.all().iter().for_each(|queue| queue.note());
     let index = projection.index.as_ref().map(|index| index.extents());
-    inventory.save(projection, segments, checkpoint, end, index)?;
+    inventory.save(projection, segments, checkpoint, shown, index)?;
     checkpoint.save(disk)
 }

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::record::{MAGIC_V1, MAGIC_V2, RECORD_LEN_MIN};
 use ferromq_protocol::message::{ParsedRecord, Record, RecordError};
+use ferromq_protocol::{PhysicalOffset, QueueId};
 use foldhash::HashMap;
 use memchr::memmem;
 
@@ -20,6 +20,7 @@ use crate::inventory::Inventory;
 use crate::looking::{Effort, Look};
 use crate::mapped_file::{LogFile, LogSlice};
 use crate::projection::Projection;
+use crate::queues::is_directory_name;
 use crate::segments;
 use crate::table_change::deleted_topic;
 use crate::torn_text::{has_lost_properties, has_torn_text, has_unwritten_end};
@@ -43,6 +44,11 @@ pub struct Scan {
     pub records: u64,
     /// Topics that were deleted, and where the log says so last.
     pub deleted: HashMap<String, u64>,
+    /// End of the last whole record that is confirmed, or of the log if all of it is; and the store time of that record.
+    pub shown: u64,
+    pub shown_time: Option<i64>,
+    /// Of queues that have records behind that: the offset after the last of them.
+    pub next_offsets: HashMap<(String, QueueId), u64>,
 }
 
 /// Which part of the log was on the disk before the crash: what cannot be read there is damage, elsewhere it is the end.
@@ -225,18 +231,28 @@ impl Condition {
     }
 }
 
-/// Goes through the records from the last border before the start on.
+/// Goes through the records from the last border before the start on. Those that end behind `confirmed` get into no queue and into no index.
 pub fn scan(
     files: &[Arc<LogFile>],
     projection: &Projection,
     start: Start,
+    confirmed: u64,
     on_disk: OnDisk,
     crash: Crash,
     interrupt: &Interrupt,
 ) -> io::Result<Scan> {
     let (begin, last) = border_before(files, projection, start.queues.min(start.index))?;
     let first = files.iter().rposition(|file| file.start() <= begin).unwrap_or(0);
-    let mut scan = Scan { end: begin, last, gap: false, records: 0, deleted: HashMap::default() };
+    let mut scan = Scan {
+        end: begin,
+        last,
+        gap: false,
+        records: 0,
+        deleted: HashMap::default(),
+        shown: begin,
+        shown_time: last.map(|(_, time)| time),
+        next_offsets: HashMap::default(),
+    };
     let mut known = None;
     for (index, file) in files.iter().enumerate().skip(first) {
         let Some(segment) = Segment::seen_by(Look::reading_on(&*projection.disk), file) else { break };
@@ -252,6 +268,18 @@ pub fn scan(
             };
             match &found {
                 Ok(ParsedRecord::Blank { .. }) => break,
+                Ok(ParsedRecord::Record(record))
+                    if condition == Condition::Whole && physical + record.record_len() as u64 > confirmed =>
+                {
+                    if record.sys_flag().is_visible() && is_directory_name(record.topic()) {
+                        let queue = (record.topic().to_owned(), record.queue_id());
+                        let next = scan.next_offsets.entry(queue).or_default();
+                        *next = record.queue_offset().0.saturating_add(1).max(*next);
+                    }
+                    scan.last = Some((physical, record.store_timestamp()));
+                    scan.records += 1;
+                    at += record.record_len();
+                }
                 Ok(ParsedRecord::Record(record)) if condition == Condition::Whole => {
                     let text = record.properties();
                     let properties = EntryProperties::of(&text);
@@ -270,6 +298,7 @@ pub fn scan(
                     scan.last = Some((physical, record.store_timestamp()));
                     scan.records += 1;
                     at += record.record_len();
+                    (scan.shown, scan.shown_time) = (file.start() + at as u64, Some(record.store_timestamp()));
                 }
                 _ => {
                     let next_file = files.get(index + 1).and_then(|next| Segment::of(next, &*projection.disk));
@@ -287,6 +316,7 @@ pub fn scan(
                     tracing::error!(%path, offset = physical, len = next - at, "a part of the commit log is damaged and stepped over; what follows it is whole");
                     if let Ok(ParsedRecord::Record(record)) = &found
                         && physical >= start.queues
+                        && file.start() + next as u64 <= confirmed
                     {
                         projection.put_lost(record, physical)?;
                     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use ferromq_protocol::message::SysFlag;
 use ferromq_protocol::{PhysicalOffset, QueueOffset};
 use parking_lot::Mutex;
+use proptest::prelude::*;
 
 use crate::testing::*;
-use crate::{AppendError, Clock, FlushMode, Store, StoreConfig, TruncateError, Want, Writer};
+use crate::{AppendError, CheckpointFile, Clock, FlushMode, Store, StoreConfig, TruncateError, Want, Writer};
 
 #[test]
 fn a_store_that_is_not_the_writer_appends_nothing_of_its_own() {
@@ -259,4 +260,117 @@ fn feeds_are_told_of_growth_before_anybody_is_told_that_it_is_safe() {
         }
         store.close().unwrap();
     }
+}
+
+/// Bodies of that many messages, one after the other over two queues, with where each ends.
+fn put_over_two_queues(store: &Store, numbers: std::ops::Range<u64>) -> Vec<PhysicalOffset> {
+    numbers.map(|number| put_one(store, number)).collect()
+}
+
+fn put_one(store: &Store, number: u64) -> PhysicalOffset {
+    let body = [&number.to_be_bytes()[..], &vec![7; number as usize * 37 % 900]].concat();
+    let text = format!("KEYS\u{1}k{number} all\u{2}");
+    let placed = store.append(&message(T, (number % 2) as u32, &body, &text)).unwrap();
+    assert_eq!(placed.queue_offset.0, number / 2, "{number}");
+    placed.end
+}
+
+/// The numbers of the messages that consumers see, by queue and by key, once they see all up to that place.
+fn seen(store: &Store, end: PhysicalOffset) -> Vec<u64> {
+    wait_until(|| store.watermarks().projected >= end);
+    let number = |body: &[u8]| u64::from_be_bytes(*body.first_chunk().unwrap());
+    let mut seen = Vec::new();
+    for queue in 0..2 {
+        for (offset, body) in read_bodies(store, T, queue as u32, 0) {
+            assert_eq!(number(&body), 2 * offset + queue);
+            seen.push(number(&body));
+        }
+    }
+    seen.sort_unstable();
+    let mut by_key: Vec<_> = query_bodies(store, T, "all").iter().map(|body| number(body)).collect();
+    by_key.sort_unstable();
+    assert_eq!(by_key, seen);
+    seen
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    /// Start after start, however the store was ended: consumers see what is confirmed and nothing behind it, whatever they saw before, and
+    /// no queue offset is given twice.
+    #[test]
+    fn an_open_shows_what_is_confirmed(
+        starts in proptest::collection::vec((0..14_u64, any::<bool>(), any::<Option<prop::sample::Index>>(), -2..3_i64, any::<prop::sample::Index>()), 1..6),
+    ) {
+        let site = Site::new();
+        let config = |confirmed_at_open| StoreConfig { confirmed_at_open, query_max: 100, ..site.config() };
+        let mut ends = vec![PhysicalOffset(0)];
+        let mut store = site.open();
+        for (count, clean, confirmed, off, more) in starts {
+            let written = ends.len() as u64 - 1;
+            ends.extend(put_over_two_queues(&store, written..written + count));
+            let written = ends.len() as u64 - 1;
+            if clean {
+                store.close().unwrap();
+            } else {
+                store.flusher.flush().unwrap();
+            }
+            drop(store);
+            let end = ends[written as usize];
+            let confirmed = confirmed.map(|index| PhysicalOffset(ends[index.index(ends.len())].0.saturating_add_signed(off)));
+            store = Store::open(config(confirmed)).unwrap();
+            prop_assert_eq!(store.watermarks().written, end);
+            let shown = |confirmed: PhysicalOffset| ends.iter().filter(|end| **end <= confirmed).count() as u64 - 1;
+            let expected = confirmed.map_or(written, shown);
+            prop_assert_eq!(seen(&store, ends[expected as usize]), (0..expected).collect::<Vec<_>>(), "{:?} of {:?}", confirmed, ends);
+            if let Some(confirmed) = confirmed {
+                prop_assert_eq!(store.watermarks().visible, confirmed.min(end));
+                // It moves on, or back, as replication says, and what is shown already stays.
+                let next = ends[more.index(ends.len())];
+                store.set_replicated(next);
+                prop_assert_eq!(seen(&store, next), (0..shown(next).max(expected)).collect::<Vec<_>>());
+            }
+        }
+        drop(store);
+        let store = Store::open(config(None)).unwrap();
+        prop_assert_eq!(seen(&store, *ends.last().unwrap()), (0..ends.len() as u64 - 1).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_checkpoint_says_how_far_the_log_is_confirmed() {
+    let site = Site::new();
+    let never = Duration::from_secs(3600);
+    let flush = FlushMode::Async { interval: never, least_pages: 0, thorough_interval: never };
+    let config = |confirmed_at_open| StoreConfig {
+        flush: flush.clone(),
+        queue_flush_interval: never,
+        confirmed_at_open,
+        ..site.config()
+    };
+    let said = || CheckpointFile::decode(&std::fs::read(root(&site).join("checkpoint")).unwrap()).unwrap().confirmed;
+    let store = Store::open(config(Some(PhysicalOffset(0)))).unwrap();
+    let ends: Vec<_> = (0..4).map(|number| put_one(&store, number)).collect();
+    store.set_replicated(ends[2]);
+    // Nothing is on the disk yet: after a power cut something else may come there.
+    store.checkpoint.save(&*site.disk).unwrap();
+    assert_eq!(said(), 0);
+    store.flusher.flush().unwrap();
+    store.checkpoint.save(&*site.disk).unwrap();
+    assert_eq!(said(), ends[2].0);
+    store.close().unwrap();
+    assert_eq!(said(), ends[2].0);
+    drop(store);
+    let store = Store::open(config(Some(PhysicalOffset(said())))).unwrap();
+    assert_eq!((said(), seen(&store, ends[2])), (ends[2].0, vec![0, 1, 2]));
+    // What comes in the place of what is taken back is not confirmed by what was said of it.
+    store.truncate(ends[1]).unwrap();
+    store.close().unwrap();
+    drop(store);
+    assert!(said() <= ends[1].0);
+    let store = Store::open(config(Some(ends[3]))).unwrap();
+    let end = put_one(&store, 2);
+    assert_eq!(seen(&store, ends[1]), [0, 1]);
+    store.set_replicated(end);
+    assert_eq!(seen(&store, end), [0, 1, 2]);
 }

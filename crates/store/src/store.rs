@@ -16,7 +16,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -210,7 +210,8 @@ impl Store {
             checkpoint.write_again();
         }
         let (rebuild, interrupt) = (config.rebuild_queues, &config.interrupt);
-        let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, crash, rebuild, interrupt)
+        let confirmed = config.confirmed_at_open.map(|confirmed| confirmed.0);
+        let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, crash, confirmed, rebuild, interrupt)
             .inspect_err(|error| {
                 if is_failed_sync(error)
                     && let Err(error) = abort.distrust()
@@ -228,6 +229,12 @@ impl Store {
         let pool = config.write_pool.as_ref().map(WritePool::new).transpose();
         let pool = pool.map_err(OpenError::io("take memory for the write pool of", &config.root))?;
         let positions = Positions::new(recovered.end, sync_flush, pool.is_some(), recovered.last_timestamp);
+        positions.dispatched.store(recovered.shown, Ordering::Release);
+        positions.dispatched_timestamp.store(recovered.shown_timestamp, Ordering::Release);
+        if let Some(confirmed) = confirmed {
+            // What comes in the place of what was lost is not confirmed by that.
+            positions.set_replicated(confirmed.min(recovered.end));
+        }
         let positions = Arc::new(positions);
         let health = Arc::new(Health::new(abort.clone()));
         let counters = Arc::new(Counters::default());
@@ -446,9 +453,13 @@ impl Store {
         if let Some(index) = &self.index {
             index.discard(disk).map_err(remove(&index::dir_of(&self.config.root)))?;
         }
-        let behind = self.positions.written().saturating_sub(self.positions.projected());
+        let behind = self.dispatcher.behind();
         if behind > 0 {
             return Err(CloseError::DispatchBehind { behind });
+        }
+        if self.positions.written() > self.positions.projected() {
+            // What is not confirmed is in no queue, and the next open has to find it: it looks where the checkpoint says.
+            return Ok(());
         }
         let (root, inventory) = (&self.config.root, &self.maintenance.inventory);
         let (queues_dir, entries) = (self.queues.dir(), self.config.queue_file_entries);

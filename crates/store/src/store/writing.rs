@@ -272,9 +272,11 @@ impl Store {
         self.health.writer()
     }
 
-    /// Tells how far the log is replicated: consumers see nothing beyond.
+    /// Tells how far the log is replicated, and so confirmed: consumers see nothing beyond. The checkpoint keeps it, as far as the log is
+    /// on the disk, for who opens the store again (`StoreConfig::confirmed_at_open`).
     pub fn set_replicated(&self, to: PhysicalOffset) {
         self.positions.set_replicated(to.0);
+        self.checkpoint.confirm(to.0);
         self.dispatch_signal.wake();
     }
 }
