@@ -107,7 +107,7 @@ pub fn recover(
         keep_before(&files, projection, start.queues)?;
     }
     let went_on = log_min > inventory.found().log_min;
-    let mut scan = scan(&files, projection, start, limit, on_disk, crash, interrupt)?;
+    let mut scan = scan(&files, projection, start, limit, on_disk, crash, interrupt)?.shown_by(limit);
     let mut lacking = lacking(&inventory.found().queues, projection, went_on, &scan)?;
     if (scan.gap || !lacking.is_empty()) && start.queues > log_min {
         for (listed, found) in &lacking {
@@ -121,15 +121,12 @@ pub fn recover(
         begin_again(checkpoint, disk, Start { queues: log_min, ..start }, known)?;
         keep_before(&files, projection, log_min)?;
         let start = Start { queues: log_min, index: u64::MAX };
-        scan = self::scan(&files, projection, start, limit, on_disk, crash, interrupt)?;
+        scan = self::scan(&files, projection, start, limit, on_disk, crash, interrupt)?.shown_by(limit);
         lacking = self::lacking(&inventory.found().queues, projection, went_on, &scan)?;
     }
     // Zeros in the place of something that was lost while it was read are no end.
     files.iter().try_for_each(|file| file.check())?;
     let end = scan.end;
-    if limit >= end {
-        (scan.shown, scan.shown_time) = (end, scan.last.map(|(_, time)| time));
-    }
     let shown = scan.shown;
     if let Some(furthest) = before.iter().map(|queue| queue.extent.end).max().filter(|furthest| *furthest > end) {
         tracing::warn!(

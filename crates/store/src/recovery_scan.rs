@@ -51,6 +51,16 @@ pub struct Scan {
     pub next_offsets: HashMap<(String, QueueId), u64>,
 }
 
+impl Scan {
+    /// Where all is confirmed, what is damaged at the very end is shown as well: as what it is.
+    pub fn shown_by(mut self, confirmed: u64) -> Scan {
+        if confirmed >= self.end {
+            (self.shown, self.shown_time) = (self.end, self.last.map(|(_, time)| time));
+        }
+        self
+    }
+}
+
 /// Which part of the log was on the disk before the crash: what cannot be read there is damage, elsewhere it is the end.
 #[derive(Clone, Copy, Debug)]
 pub enum OnDisk {
