@@ -217,6 +217,8 @@ pub struct ScriptedDisk {
 /// How much the disk has room for.
 #[derive(Debug)]
 struct Room {
+    /// Others are told what they always are: the thread of the retention looks when it likes.
+    by: std::thread::ThreadId,
     segments: usize,
     /// Of it, as told first.
     told: Option<usize>,
@@ -486,7 +488,9 @@ impl Disk for ScriptedDisk {
 
     fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
         let (mut total, mut used) = (2, 1);
-        if let Some(room) = &mut *self.room.lock() {
+        if let Some(room) = &mut *self.room.lock()
+            && room.by == std::thread::current().id()
+        {
             total = room.segments;
             used = tree_of(path)
                 .keys()
@@ -531,9 +535,9 @@ impl ScriptedDisk {
         *self.fault.lock() = Some(fault);
     }
 
-    /// From now on the disk is as full as so many files of the log make it; without any, half of it is used.
+    /// From now on this thread is told that the disk is as full as so many files of the log make it; without any, that half of it is used.
     pub fn has_room_for(&self, segments: Option<usize>) {
-        *self.room.lock() = segments.map(|segments| Room { segments, told: None });
+        *self.room.lock() = segments.map(|segments| Room { by: std::thread::current().id(), segments, told: None });
     }
 
     /// From now on every call fails.

@@ -144,6 +144,16 @@ impl AfterCrash {
         let may = |flip: &Flip| match flip.part {
             Part::Log => of_log(flip).is_some_and(|at| self.history.may_rot(at) && !self.says_another_place(flip, at)),
             Part::Checkpoint => is_all_there,
+            // Nothing else knows where a queue goes on that has no messages any more.
+            Part::Root => {
+                self.history.rot.records.is_empty()
+                    && self.history.queues().values().all(|(next, there)| *next == 0 || !there.is_empty())
+            }
+            // Of the last entry nobody can tell that it does not lead behind the log's end.
+            Part::Queues => {
+                let bytes = std::fs::read(root.join(&flip.path)).unwrap();
+                flip.at / 20 < bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) / 20
+            }
             _ => true,
         };
         let flip = self.place.disk.flip(&root, dice, may)?;
@@ -160,7 +170,12 @@ impl AfterCrash {
             Part::Queues => rot.has_entry = true,
             // Nobody else knows what was delivered.
             Part::TimersCheckpoint => self.history.delivered_for_good.clear(),
-            Part::Checkpoint => rot.has_no_checkpoint = true,
+            // The timers may be taken for another store's.
+            Part::Root => self.history.delivered_for_good.clear(),
+            Part::Checkpoint => {
+                rot.has_no_checkpoint = true;
+                self.history.delivered_for_good.clear();
+            }
             _ => {}
         }
         Some(flip)
@@ -187,8 +202,8 @@ impl AfterCrash {
         if rot.records.insert(start) {
             rot.unnamed = Some(start);
         }
-        if end > vouched_for(&root) {
-            // Nobody can tell it from one that was torn, and the log ends there.
+        if end >= vouched_for(&root) {
+            // Nobody vouches for what follows: it cannot be told from one that was torn, and the log ends there.
             *safe = start.min(*safe);
             self.there = start.min(self.there);
         }
