@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::commit::Committer;
 use crate::error::AppendError;
@@ -172,6 +172,10 @@ impl Allocator {
         let give_up = Instant::now() + SEGMENT_WAIT;
         let mut next = self.next.lock();
         while file.ready() < needed && file.room() >= needed {
+            if !self.is_last(file) {
+                // The log was truncated, and goes on elsewhere.
+                return Ok(());
+            }
             if self.stop.load(Ordering::Acquire) {
                 return Err(AppendError::Closed);
             }
@@ -271,7 +275,7 @@ impl Allocator {
         // Nobody takes a segment that is not there, so the place stays the same until this is done.
         let start = {
             let next = self.next.lock();
-            if next.file.is_some() {
+            if next.file.is_some() || self.stop.load(Ordering::Acquire) {
                 return;
             }
             next.start
@@ -371,12 +375,18 @@ impl Allocator {
                 }
                 is_staged
             }
+            // The log was truncated: its files are no longer where they were.
+            Err(_) if !self.is_last(file) => false,
             // No slow disk, which gives buffers back: whoever waits is told what it is.
             Err(error) => {
                 self.note_staging(false, Some(&error));
                 false
             }
         }
+    }
+
+    fn is_last(&self, file: &LogFile) -> bool {
+        self.segments.last().is_some_and(|last| std::ptr::eq(&*last, file))
     }
 
     /// What came of the last look for a buffer of the write pool: none is free, or another reason why there is none.
@@ -416,7 +426,7 @@ impl Allocator {
         self.ready.notify_all();
     }
 
-    /// Removes the prepared segment that nobody needed. After the threads have ended, or with the making lock held.
+    /// Removes the prepared segment that nobody needed. After the threads have ended.
     pub fn discard(&self) -> io::Result<()> {
         match self.next.lock().file.take() {
             Some(file) => self.dirs.remove_segment(file.path()),
@@ -424,12 +434,26 @@ impl Allocator {
         }
     }
 
-    /// The last segment now ends at `end`: forgets the one that was made to follow a later one.
-    pub fn log_truncated(&self, end: u64) -> io::Result<()> {
-        let _making = self.making.lock();
+    /// Keeps segments from being made for as long as the guard lives.
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        self.making.lock()
+    }
+
+    /// Lets go of the segment that was made ahead; its file is still there. While nobody makes one.
+    pub fn forget_next(&self) {
+        self.next.lock().file = None;
+    }
+
+    /// The log now goes on in another segment, which ends at `end`. While nobody makes one.
+    pub fn log_truncated(&self, end: u64) {
         self.wake_at.store(0, Ordering::Relaxed);
-        self.next.lock().start = end;
-        self.discard()
+        let mut next = self.next.lock();
+        next.start = end;
+        // Of the file before.
+        next.not_staged = None;
+        drop(next);
+        // Whoever waits for the one before looks again.
+        self.ready.notify_all();
     }
 }
 

@@ -261,6 +261,14 @@ impl Checkpoint {
         self.by_place.store(true, Ordering::Release);
     }
 
+    /// [`Checkpoint::lower`], and the last record before that has this store time.
+    pub fn lower_to_record(&self, end: u64, timestamp: i64) {
+        self.lower(end);
+        for durable in [&self.log, &self.queues, &self.index] {
+            durable.time.fetch_min(timestamp, Ordering::AcqRel);
+        }
+    }
+
     /// Records from `position` on are about to be put into the queues again: until all are, none of them counts as being there.
     pub fn queues_begin_again(&self, position: u64) {
         self.queues.only_to(position);

@@ -617,6 +617,9 @@ impl ConsumeQueue {
         self.max.store(offset, Ordering::Release);
         self.find_end_physical()?;
         self.flushed.fetch_min(offset, Ordering::AcqRel);
+        // First: the first entry of a file has none before it that shows whether it is torn. The last file stays, for it knows the next
+        // offset, unless that is 0.
+        self.drop_files_from(disk, offset, usize::from(offset > 0))?;
         for cut in offset..max {
             if let Some(file) = self.file_of(cut)? {
                 file.clear(cut);
@@ -625,7 +628,7 @@ impl ConsumeQueue {
         if let Some(file) = self.file_of(offset)? {
             file.sync(disk, offset..file.end())?;
         }
-        self.drop_files_behind(disk, offset)
+        Ok(())
     }
 
     /// Removes every file.
@@ -708,7 +711,7 @@ impl ConsumeQueue {
         if end < file.end() {
             file.zero_from(disk, end)?;
         }
-        self.drop_files_behind(disk, file.first())
+        self.drop_files_from(disk, file.first() + 1, 1)
     }
 
     /// The last entry that is neither lost nor torn, as far as its place tells, and its offset: see [`ConsumeQueue::keep_before`].
@@ -719,11 +722,11 @@ impl ConsumeQueue {
         Ok(entries.find(|(offset, entry)| entry.is_there() && file.follows(*offset)))
     }
 
-    /// Removes the files that begin behind `offset`, durably. Under the flush lock.
-    fn drop_files_behind(&self, disk: &dyn Disk, offset: u64) -> io::Result<()> {
+    /// Removes the files that begin at `offset` or behind it, durably, until so many are left. Under the flush lock.
+    fn drop_files_from(&self, disk: &dyn Disk, offset: u64, least: usize) -> io::Result<()> {
         let mut dropped = false;
         let mut files = self.files.write();
-        while files.len() > 1 && files.last().is_some_and(|file| file.first() > offset) {
+        while files.len() > least && files.last().is_some_and(|file| file.first() >= offset) {
             if let Some(file) = files.pop() {
                 files::remove_file(disk, file.path())?;
                 dropped = true;

@@ -148,10 +148,17 @@ impl Dispatcher {
         self.publish(&work.behind);
     }
 
-    /// The log ends at `end` now: dispatches it again from there, or from where something is missing.
-    pub fn log_truncated(&self, work: &mut Work, end: u64) {
-        let from = work.behind.first().map_or(end, |(from, _)| from.min(end));
-        self.positions.dispatched.fetch_min(from, Ordering::AcqRel);
+    /// From where on the log is dispatched again when it comes to end at `end`: there, or where something is missing.
+    pub fn goes_back_to(&self, work: &Work, end: u64) -> u64 {
+        let missing = work.behind.first().map_or(end, |(from, _)| from);
+        self.positions.dispatched().min(missing).min(end)
+    }
+
+    /// The log ends at `end` now, behind a record of that store time.
+    pub fn log_truncated(&self, work: &mut Work, end: u64, timestamp: i64) {
+        let timestamp = work.behind.first().map_or(timestamp, |(_, missing)| missing.min(timestamp));
+        self.positions.dispatched_timestamp.fetch_min(timestamp, Ordering::AcqRel);
+        self.positions.dispatched.store(self.goes_back_to(work, end), Ordering::Release);
         work.behind.forget_all();
         work.deleted.retain(|_, deleted_at| *deleted_at < end);
         work.known = None;
@@ -371,8 +378,9 @@ impl Dispatcher {
             let first = self.segments.first().map_or(end, |first| first.start());
             return work.behind.pass_came_to(if first > from { first } else { end }, end);
         };
-        // Taken only now: whoever makes the log shorter waits for slices, with the lock held.
-        let Some(bytes) = file.slice(part) else { return true };
+        // It was found without the lock, and the log may end sooner in its place by now, with something else behind that.
+        let is_there = self.segments.find(from).is_some_and(|there| Arc::ptr_eq(&there, &file));
+        let Some(bytes) = file.slice(part).filter(|_| is_there) else { return true };
         let listeners = self.listeners.read();
         let mut at = from;
         for _ in 0..BATCH_RECORDS {

@@ -162,22 +162,22 @@ impl CopyFault {
     }
 }
 
-/// Why the log was not truncated. But for an error of writing, it is as it was before.
+/// Why the log was not truncated. It is as it was before, unless the store takes no writes any more: then some of it had gone already, and
+/// the next open finds where it ends.
 #[derive(Debug, thiserror::Error)]
 pub enum TruncateError {
     #[error("cannot truncate to {to}: the log goes from {min} to {end}")]
     OutOfRange { to: PhysicalOffset, min: PhysicalOffset, end: PhysicalOffset },
     #[error("{to} is inside a record or beyond the last one")]
     NotARecordEnd { to: PhysicalOffset },
-    #[error("somebody still reads the part that is to go")]
-    Busy,
     #[error("{path} would have to be cut, and is in a read-only directory")]
     ReadOnly { path: PathBuf },
     #[error("the store is closed")]
     Closed,
+    #[error("the store refuses writes after an earlier failure: {reason}")]
+    Poisoned { reason: Arc<str> },
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It may end there already, and queues and index not yet.
     #[error("cannot write {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }

@@ -36,6 +36,22 @@ pub fn sync_name(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Of the name of a copy.
+const COPY_EXTENSION: &str = "cut";
+
+/// Where the file is made that takes the place of a segment when the log is truncated: beside it.
+pub fn copy_of_segment(path: &Path) -> PathBuf {
+    path.with_extension(COPY_EXTENSION)
+}
+
+/// Whether that is its name. An open finds one where a truncation has not come to its end, and does not need it.
+pub fn is_copy_of_segment(path: &Path) -> bool {
+    let digits = path
+        .file_stem()
+        .is_some_and(|stem| stem.len() == 20 && stem.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));
+    digits && path.extension().is_some_and(|extension| extension == COPY_EXTENSION)
+}
+
 /// A file of a run of segments.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SegmentPath {
@@ -51,6 +67,9 @@ pub fn find_segments(dir: &Path, read_only: bool, len: u64) -> Result<Vec<Segmen
     let SegmentNames { mut segments, strange } = named_files(dir)?;
     let misplaced = segments.extract_if(.., |segment| segment.len != len && !segment.start.is_multiple_of(len));
     for path in strange.into_iter().chain(misplaced.map(|segment| segment.path)) {
+        if is_copy_of_segment(&path) {
+            continue;
+        }
         if path.is_dir() {
             // In the way of one that was there, or will be.
             return Err(OpenError::WrongKind { path, expected: "file" });

@@ -93,6 +93,13 @@ pub struct SyncState {
     pace: Pace,
 }
 
+impl SyncState {
+    /// The log ends at `end` now, behind a record of that store time: what the last sync saw may be gone.
+    pub fn log_truncated(&mut self, end: u64, timestamp: i64) {
+        self.seen = LogEnd { end, timestamp };
+    }
+}
+
 pub struct Flusher {
     segments: Arc<Segments>,
     positions: Arc<Positions>,

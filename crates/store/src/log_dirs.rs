@@ -15,6 +15,7 @@ use crate::error::OpenError;
 use crate::files::{self, SegmentPath, segment_name};
 use crate::inventory::Inventory;
 use crate::lock::SideLock;
+use crate::looking::Look;
 use crate::mapped_file::LogFile;
 use crate::segments::Segments;
 
@@ -108,6 +109,7 @@ impl LogDirs {
     pub fn open_segments(&self, checkpoint: &Checkpoint, inventory: &Inventory) -> Result<Segments, OpenError> {
         let found = self.find_segments(checkpoint, inventory)?;
         // Before this, nothing is changed that has anything in it.
+        self.remove_copies()?;
         files::lengthen(&*self.disk, &found, self.segment_len)?;
         let open = |segment: &SegmentPath| {
             let open = if segment.read_only { LogFile::open_read_only } else { LogFile::open };
@@ -115,6 +117,17 @@ impl LogDirs {
             Ok(Arc::new(file))
         };
         Ok(Segments::new(found.iter().map(open).collect::<Result<_, OpenError>>()?))
+    }
+
+    /// Removes what a truncation has left that did not come to its end: the segments themselves are all there is.
+    fn remove_copies(&self) -> Result<(), OpenError> {
+        for dir in &self.writable {
+            for path in files::list_files(dir)?.iter().filter(|path| files::is_copy_of_segment(path)) {
+                tracing::warn!(path = %path.display(), "removed the copy of a log file that a truncation has left");
+                files::remove_file(&*self.disk, path).map_err(OpenError::io("remove", path))?;
+            }
+        }
+        Ok(())
     }
 
     /// The segments of all directories, in order; the log was known to begin at `known_begin`, and to be on the disk up to `known_end`.
@@ -253,6 +266,41 @@ impl LogDirs {
         places.rotate_left((start / self.segment_len % count as u64) as usize);
         places.extend(full);
         places
+    }
+
+    /// Makes a file that has the first `to` bytes of a segment, for its place: see [`LogFile::shortened`]. Gives where it is, too.
+    pub fn make_shortened(&self, of: &Arc<LogFile>, look: &Look<'_>, to: usize) -> io::Result<(PathBuf, LogFile)> {
+        let aside = files::copy_of_segment(of.path());
+        self.remove_segment(&aside)?;
+        self.check_room(aside.parent().unwrap_or(Path::new(".")))?;
+        match of.shortened(&*self.disk, look, &aside, to) {
+            Ok(file) => Ok((aside, file)),
+            Err(error) => {
+                self.give_up_copy(&aside);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a copy that is not needed; one that stays is removed by the next open.
+    pub fn give_up_copy(&self, aside: &Path) {
+        if let Err(error) = self.remove_segment(aside) {
+            tracing::warn!(path = %aside.display(), %error, "the copy of a log file stays behind; the next start removes it");
+        }
+    }
+
+    /// The files of segments behind `start` that there are, whether the log has come to them or not; the last one first.
+    pub fn files_behind(&self, start: u64) -> Result<Vec<PathBuf>, OpenError> {
+        let mut found = Vec::new();
+        for dir in &self.writable {
+            found.extend(files::named_files(dir)?.segments);
+        }
+        // Others are no segments to an open either.
+        let is_segment =
+            |found: &SegmentPath| found.len == self.segment_len || found.start.is_multiple_of(self.segment_len);
+        found.retain(|found| found.start > start && is_segment(found));
+        found.sort_by_key(|segment| std::cmp::Reverse(segment.start));
+        Ok(found.into_iter().map(|segment| segment.path).collect())
     }
 
     /// Removes one that was made and is not needed.

@@ -1,7 +1,8 @@
 //! Files mapped into memory, behind a safe face. With `mapping` and `word_file` the only module with `unsafe`.
 //!
 //! Two kinds. [`LogFile`] is append-only: pages are prepared ahead of its end, bytes are copied in at the end by one
-//! writer at a time and read as slices below the published end. A [`WordFile`](crate::word_file::WordFile) is changed in place.
+//! writer at a time and read as slices below the published end, which never goes back while anybody has one: a log that becomes shorter
+//! goes on in another file ([`LogFile::shortened`]). A [`WordFile`](crate::word_file::WordFile) is changed in place.
 //!
 //! With the write pool, buffers of it are mapped over parts of a [`LogFile`] for a while (`staged`); what changes then is where the bytes
 //! are, and not which.
@@ -19,11 +20,10 @@ use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::{Deref, Range};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memmap2::{Advice, UncheckedAdvice};
@@ -38,6 +38,8 @@ use crate::write_pool::WritePool;
 
 /// Most bytes prepared in one go: a quarter of a millisecond of work where memory is dear.
 pub const CHUNK_MAX: usize = 64 * 1024;
+/// Copied in one go.
+const COPY_STEP: usize = 1 << 20;
 /// A record's length, without which it is none.
 const HEAD_LEN: usize = 4;
 /// Bytes that a processor brings from memory at once, and how often it is asked to for one range: it goes on by itself.
@@ -119,16 +121,14 @@ pub struct LogFile {
     read_only: bool,
     /// Physical offset of byte 0.
     start: u64,
-    /// Bytes that are there to read. Grows with appends; shrinks only in `retract`.
+    /// Bytes that are there to read. Grows with appends; shrinks only where nobody else has the file.
     written: AtomicUsize,
     /// Appends may go so far. At least `written`; what is beyond both is zeros, or about to be.
     prepared: AtomicUsize,
-    /// Held while a chunk is prepared, and while `prepared` goes back. Whether the last chunk's zeros could not be written: only the first
+    /// Held while a chunk is prepared, and while nothing is to be. Whether the last chunk's zeros could not be written: only the first
     /// failure in a row goes into the trace log.
     preparing: Mutex<bool>,
-    /// Live [`LogSlice`]s.
-    readers: AtomicUsize,
-    /// Claimed by whoever appends or retracts.
+    /// Claimed by whoever appends.
     busy: AtomicBool,
     seen: SeenBlocks<8>,
     growth: Growth,
@@ -170,7 +170,6 @@ impl LogFile {
             written: AtomicUsize::new(written),
             prepared: AtomicUsize::new(written),
             preparing: Mutex::new(false),
-            readers: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
             seen: SeenBlocks::default(),
             growth: Growth::default(),
@@ -182,7 +181,7 @@ impl LogFile {
         &self.path
     }
 
-    /// Whether nothing may be appended, retracted or zeroed here.
+    /// Whether nothing may be appended, taken back or zeroed here.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
@@ -230,9 +229,9 @@ impl LogFile {
         assert!(bytes.len() <= prepared.saturating_sub(at), "append of {} bytes at {at} of {prepared}", bytes.len());
         let (head, rest) = bytes.split_at(bytes.len().min(HEAD_LEN));
         // SAFETY: `at..at + bytes.len()` lies below `prepared` (asserted above), which is at most the mapping's length. It
-        // is at or beyond `written`, where no slice reaches: slices end below `written`, and `retract` lowers it only when
-        // none is left. The claim keeps every other append out, and `prepare` writes beyond `prepared` only. `bytes` does
-        // not overlap: it is the caller's memory or below `written`.
+        // is at or beyond `written`, where no slice reaches: slices end below `written`, and `retract` lowers it only with the
+        // file to itself, when there is none. The claim keeps every other append out, and `prepare` writes beyond `prepared`
+        // only. `bytes` does not overlap: it is the caller's memory or below `written`.
         unsafe {
             let to = self.map.as_mut_ptr().add(at);
             std::ptr::copy_nonoverlapping(rest.as_ptr(), to.add(head.len()), rest.len());
@@ -262,42 +261,61 @@ impl LogFile {
         self.written.store(self.len(), Ordering::Release);
     }
 
-    /// Lowers the written end to `to` once nobody reads this file any more. Waits for readers up to `patience`; false
-    /// when they did not leave, and nothing has changed then.
+    /// Lowers the written end to `to`, when a store opens: a slice holds the file, so to have it alone is to know that there is none.
     ///
     /// # Panics
     /// When a file that is only read would have to end sooner.
-    pub fn retract(&self, to: usize, patience: Duration) -> bool {
-        let _claim = Claim::take(&self.busy);
-        let before = self.written.load(Ordering::SeqCst);
-        if to >= before {
-            return true;
+    pub fn retract(&mut self, to: usize) {
+        if to >= self.written() {
+            return;
         }
         assert!(!self.read_only, "{} is only read", self.path.display());
+        *self.written.get_mut() = to;
+        *self.prepared.get_mut() = to;
+    }
+
+    /// A file for the place of this one that has its first `to` bytes, which are written, and zeros behind them. It is made at `aside`,
+    /// durably but for its name, and takes itself for what it will be when it is moved to where this one is. Whoever reads in this one
+    /// goes on reading in it. On an error there may be something at `aside`.
+    pub fn shortened(
+        self: &Arc<Self>,
+        disk: &dyn Disk,
+        look: &Look<'_>,
+        aside: &Path,
+        to: usize,
+    ) -> io::Result<LogFile> {
+        let bytes = self.slice(0..to).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let file = disk.create(aside, self.len() as u64)?;
+        for at in (0..to).step_by(COPY_STEP) {
+            let end = to.min(at + COPY_STEP);
+            self.look(look, at..end).map_err(io::Error::other)?;
+            disk.write(aside, &file, &bytes[at..end], at as u64)?;
+        }
+        // No zeros for what was lost meanwhile.
+        self.check()?;
+        disk.sync_file(aside, &file)?;
+        let map = Mapping::new(&file)?;
+        Ok(LogFile::new(map, file, self.path.clone(), self.start, to))
+    }
+
+    /// Keeps bytes from being readied for as long as the guard lives: its file is about to be found at its path no more.
+    pub fn hold_ready(&self) -> impl Drop + '_ {
+        self.preparing.lock()
+    }
+
+    /// It is no part of the log any more, and all that was written is in the file: no memory is readied for it from now on, and buffers
+    /// of the write pool go back.
+    pub fn leave(&self) -> io::Result<()> {
         let _preparing = self.preparing.lock();
-        if let Some(staged) = self.staged.get() {
-            assert!(staged.committed() == before, "{} is not in its file", self.path.display());
-            if let Err(error) = staged.unmount_all(&self.map, &self.file) {
-                tracing::error!(%error, path = %self.path.display(), "a buffer of the write pool cannot be taken back");
-                return false;
-            }
-            self.prepared.store(before, Ordering::SeqCst);
-        }
-        self.written.store(to, Ordering::SeqCst);
-        // A reader either counted itself before this and is seen here, or sees the lower end (both SeqCst).
-        let give_up = Instant::now() + patience;
-        while self.readers.load(Ordering::SeqCst) > 0 {
-            if Instant::now() >= give_up {
-                self.written.store(before, Ordering::SeqCst);
-                return false;
-            }
-            std::thread::yield_now();
-        }
-        if let Some(staged) = self.staged.get() {
-            staged.cut(to);
-        }
-        self.prepared.store(to, Ordering::SeqCst);
-        true
+        // Nobody appends: what is beyond the written end is never touched.
+        self.prepared.fetch_max(self.len(), Ordering::AcqRel);
+        self.unstage()
+    }
+
+    /// Whether `file`, opened by this one's path, is what is mapped here.
+    pub fn is_same(&self, file: &File) -> io::Result<bool> {
+        let (own, other) = (self.file.metadata()?, file.metadata()?);
+        Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
     }
 
     /// Zeros everything behind the written end, so that no old record can ever follow a new one.
@@ -332,10 +350,8 @@ impl LogFile {
 
     /// A range of written bytes; `None` when it reaches beyond the written end.
     pub fn slice(self: &Arc<Self>, range: Range<usize>) -> Option<LogSlice> {
-        self.readers.fetch_add(1, Ordering::SeqCst);
-        let slice = LogSlice { file: Arc::clone(self), range };
-        let within = slice.range.start <= slice.range.end && slice.range.end <= self.written.load(Ordering::SeqCst);
-        within.then_some(slice)
+        let is_within = range.start <= range.end && range.end <= self.written();
+        is_within.then(|| LogSlice { file: Arc::clone(self), range })
     }
 
     /// Makes sure that `range`, which is written, is in memory before a slice of it is looked at. Gives the end of what this
@@ -492,7 +508,7 @@ impl LogFile {
     }
 
     /// Brings what is written up to `limit` and in the write pool to the file, not yet durably; without `all` only whole pages, if there is
-    /// one. Gives how far the file has it. By one at a time, and not while the log is truncated.
+    /// one. Gives how far the file has it. By one at a time.
     pub fn commit(self: &Arc<Self>, disk: &dyn Disk, limit: usize, all: bool) -> io::Result<usize> {
         let written = self.written().min(limit);
         let (Some(staged), Some(bytes)) = (self.staged.get(), self.slice(0..written)) else { return Ok(written) };
@@ -526,7 +542,7 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// Written bytes of a segment. Keeps the mapping alive, also after the file was deleted.
+/// Written bytes of a segment, which never change. Keeps the mapping alive, also after the file was deleted.
 #[derive(Debug)]
 pub struct LogSlice {
     file: Arc<LogFile>,
@@ -556,7 +572,9 @@ impl Deref for LogSlice {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: the range was checked against `written`, which is at most the mapping's length, when this slice was
-        // made; bytes below `written` are never written again while `readers` counts this slice.
+        // made. Bytes below `written` are never written again: appends begin there, `prepare` beyond that, and `retract`
+        // lowers it only with `&mut LogFile`, which nobody gets as long as this slice holds the file. The mapping is there for
+        // the same reason.
         unsafe { std::slice::from_raw_parts(self.file.map.as_ptr().add(self.range.start), self.range.len()) }
     }
 }
@@ -564,12 +582,6 @@ impl Deref for LogSlice {
 impl AsRef<[u8]> for LogSlice {
     fn as_ref(&self) -> &[u8] {
         self
-    }
-}
-
-impl Drop for LogSlice {
-    fn drop(&mut self) {
-        self.file.readers.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -591,7 +603,7 @@ mod tests {
     #[test]
     fn slices_end_at_what_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let file = Arc::new(LogFile::create(&LocalDisk, dir.path().join("a"), 100, 8192).unwrap());
+        let mut file = Arc::new(LogFile::create(&LocalDisk, dir.path().join("a"), 100, 8192).unwrap());
         assert_eq!(file.ready(), 0);
         assert!(file.prepare(4096));
         file.append(b"hello").unwrap();
@@ -605,10 +617,9 @@ mod tests {
         let bytes = file.slice(0..5).unwrap().into_bytes();
         std::fs::remove_file(dir.path().join("a")).unwrap();
         assert_eq!(&bytes[..], b"hello");
-        assert!(!file.retract(2, Duration::ZERO), "a reader is left");
-        assert_eq!(file.written(), 5);
+        assert!(Arc::get_mut(&mut file).is_none(), "a reader is left");
         drop(bytes);
-        assert!(file.retract(2, Duration::ZERO));
+        Arc::get_mut(&mut file).unwrap().retract(2);
         assert_eq!(file.ready(), 0);
         assert!(file.prepare(4096));
         file.append(b"y").unwrap();
@@ -618,12 +629,36 @@ mod tests {
     }
 
     #[test]
+    fn a_shortened_file_begins_like_the_one_that_is_read_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join("a"), dir.path().join("b"));
+        let file = Arc::new(LogFile::create(&LocalDisk, path.clone(), 100, 8192).unwrap());
+        while file.prepare(4096) {}
+        file.append(&[7; 5000]).unwrap();
+        let look = Look::new(&LocalDisk, crate::Effort::Full);
+        assert!(file.shortened(&LocalDisk, &look, &aside, 5001).is_err() && !aside.exists());
+        let shorter = Arc::new(file.shortened(&LocalDisk, &look, &aside, 4500).unwrap());
+        std::fs::rename(&aside, &path).unwrap();
+        let read = file.slice(0..5000).unwrap();
+        file.leave().unwrap();
+        assert_eq!((shorter.path(), shorter.start(), shorter.written(), shorter.ready()), (&*path, 100, 4500, 0));
+        while shorter.prepare(4096) {}
+        shorter.append(&[9; 600]).unwrap();
+        assert!(read.iter().all(|byte| *byte == 7));
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!((&bytes[..4500], &bytes[4500..5100], bytes.len()), (&[7; 4500][..], &[9; 600][..], 8192));
+        assert!(bytes[5100..].iter().all(|byte| *byte == 0));
+        let opened = File::open(&path).unwrap();
+        assert!(shorter.is_same(&opened).unwrap() && !file.is_same(&opened).unwrap());
+    }
+
+    #[test]
     fn the_rest_can_be_zeroed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         std::fs::write(&path, [9; 9000]).unwrap();
-        let file = Arc::new(LogFile::open(path, 0).unwrap());
-        assert!(file.retract(10, Duration::ZERO));
+        let mut file = Arc::new(LogFile::open(path, 0).unwrap());
+        Arc::get_mut(&mut file).unwrap().retract(10);
         file.zero_rest(&LocalDisk).unwrap();
         file.seal();
         let all = file.slice(0..9000).unwrap();

@@ -62,6 +62,12 @@ enum Step {
     },
     /// The topic goes; what comes next to it begins at offset 0.
     Delete,
+    /// The last messages are taken back, so many of them, as far as the topic was not deleted since.
+    Truncate {
+        count: usize,
+        /// To where the next one began, though that be in the next segment.
+        behind_filler: bool,
+    },
     /// Queues, index and checkpoint get to the disk, as they do now and then.
     Upkeep,
     /// What is in the write pool gets to the log's files, or whole pages of it.
@@ -108,6 +114,7 @@ fn step(retention: u32) -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(|pick| Step::Damage { pick }),
         2 => (any::<u64>(), 1..16_u64).prop_map(|(seed, lost)| Step::PowerLoss { seed, lost }),
         1 => Just(Step::Delete),
+        2 => (0..12_usize, any::<bool>()).prop_map(|(count, behind_filler)| Step::Truncate { count, behind_filler }),
         1 => Just(Step::Upkeep),
         1 => any::<bool>().prop_map(|all| Step::Commit { all }),
         1 => Just(Step::Flush),
@@ -163,6 +170,8 @@ struct Model {
     gone: [u64; 3],
     /// And which they were.
     removed: Vec<Known>,
+    /// Where the log ended when the topic was deleted last.
+    deleted_at: u64,
 }
 
 const TOPIC: &str = "Model";
@@ -181,6 +190,7 @@ impl Model {
             min: 0,
             gone: [0; 3],
             removed: Vec::new(),
+            deleted_at: 0,
         };
         model.store = Some(model.open());
         model
@@ -400,7 +410,9 @@ impl Model {
                 assert_eq!(self.store().delete_topic(TOPIC).unwrap(), had_queues);
                 self.messages.iter_mut().for_each(|known| known.queue = None);
                 self.gone = [0; 3];
+                self.deleted_at = self.store().watermarks().written.0;
             }
+            Step::Truncate { count, behind_filler } => self.truncate(count, behind_filler),
             Step::Retain { keep } => self.retain(keep),
             Step::Upkeep => {
                 self.settle();
@@ -445,6 +457,39 @@ impl Model {
                 self.lose_power(flushed, seed, lost, without == Some("consumequeue"));
             }
         }
+    }
+
+    /// Some that are read go on being read.
+    fn truncate(&mut self, count: usize, behind_filler: bool) {
+        let end_of = |known: &Known| known.physical + known.len as u64;
+        let least = self.messages.partition_point(|known| end_of(known) <= self.deleted_at.max(self.min));
+        let kept = self.messages.len().saturating_sub(count).max(least);
+        let before = kept.checked_sub(1).map_or(self.min, |last| end_of(&self.messages[last])).max(self.deleted_at);
+        let to = self.messages.get(kept).filter(|_| behind_filler).map_or(before, |next| next.physical);
+        if to > self.store().watermarks().written.0 {
+            // What was deleted went with a crash.
+            return;
+        }
+        let gone = self.messages.split_off(kept);
+        let bytes_of = |known: &Known| self.store().raw_from(PhysicalOffset(known.physical), known.len).unwrap();
+        let held: Vec<_> = gone.iter().filter_map(bytes_of).map(|bytes| (bytes.to_vec(), bytes)).collect();
+        self.store().truncate(PhysicalOffset(to)).unwrap();
+        let marks = self.store().watermarks();
+        assert_eq!(marks.written.0, to);
+        assert!(marks.flushed <= marks.committed && marks.projected <= marks.written, "{marks:?}");
+        for queue in 0..3 {
+            // The offsets that went are given again.
+            let body = self.body(30);
+            let placed = self.store().append(&message(TOPIC, queue, &body, &Model::key(&body))).unwrap();
+            // Of a message that could not be read, nobody knows that it has gone with this.
+            let skipped = placed.queue_offset.0 - self.next_offset(queue);
+            assert!(skipped == 0 || gone.iter().any(|known| known.damaged), "{skipped} offsets too far");
+            self.gone[queue as usize] += skipped;
+            let (physical, len) = (placed.physical_offset.0, placed.record_len);
+            let offset = placed.queue_offset.0;
+            self.messages.push(Known { queue: Some(queue), offset, body, physical, len, damaged: false });
+        }
+        assert!(held.iter().all(|(before, bytes)| bytes[..] == before[..]));
     }
 
     /// A round, in which whatever has to get to the disk first does.

@@ -12,7 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ferromq_protocol::message::Record;
 
@@ -143,6 +143,7 @@ pub fn recover(
         }
         checkpoint.save(disk)?;
     }
+    drop(files);
     cut_log(segments, projection, end, clean)?;
     let corrected = for_all(projection.queues.all(), |queue| -> io::Result<()> {
         queue.truncate_physical(disk, shown)?;
@@ -455,16 +456,15 @@ fn cut_log(segments: &Segments, projection: &Projection, end: u64, clean: bool) 
         Some(segment) => segment.look(at, 64)?.iter().any(|byte| *byte != 0),
         None => false,
     };
-    if !last.retract(at, Duration::ZERO) {
-        return Err(io::Error::other("the log is being read while it is recovered"));
-    }
-    if dirty {
-        tracing::warn!(path = %last.path().display(), end, "what follows the last whole record is cut off");
-    }
-    if dirty || !clean {
-        last.zero_rest(&*projection.disk)?;
-    }
-    Ok(())
+    drop(last);
+    let retracted = segments.with_last(|last| {
+        last.retract(at);
+        if dirty {
+            tracing::warn!(path = %last.path().display(), end, "what follows the last whole record is cut off");
+        }
+        if dirty || !clean { last.zero_rest(&*projection.disk) } else { Ok(()) }
+    });
+    retracted.unwrap_or_else(|| Err(io::Error::other("the log is being read while it is recovered")))
 }
 
 /// What was read may be in the page cache only; from here on it counts as flushed.

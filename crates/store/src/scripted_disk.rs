@@ -87,6 +87,8 @@ pub enum Part {
     TimersCheckpoint,
     /// The store's checkpoint.
     Checkpoint,
+    /// Of a segment, before it takes the place of that.
+    Copy,
     /// What [`files::replace`] writes before it has its name.
     Aside,
     /// Whatever lies beside these.
@@ -96,6 +98,9 @@ pub enum Part {
 fn part_of(path: &Path) -> Part {
     if path.extension().is_some_and(|extension| extension == "new") {
         return Part::Aside;
+    }
+    if files::is_copy_of_segment(path) {
+        return Part::Copy;
     }
     if path.ends_with("timers/checkpoint") {
         return Part::TimersCheckpoint;

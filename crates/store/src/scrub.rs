@@ -95,8 +95,6 @@ impl Scrub {
         let Some(file) = self.next_file() else { return 0 };
         // Inside the file, whose length is a usize.
         let from = (self.next - file.start()) as usize;
-        // No truncation takes back what is being looked at.
-        let Some(_held) = file.slice(from..file.len()) else { return 0 };
         let source = match self.open(&file) {
             Ok(Some(source)) => source,
             Ok(None) => return 0,
@@ -166,6 +164,12 @@ impl Scrub {
     /// A descriptor of its own, so that others read ahead as before. `None` when the segment has gone meanwhile.
     fn open(&mut self, file: &Arc<LogFile>) -> io::Result<Option<File>> {
         match File::open(file.path()) {
+            // The log was truncated, and another has its place.
+            Ok(source) if !file.is_same(&source)? => {
+                self.hole = None;
+                self.next = file.end();
+                Ok(None)
+            }
             Ok(source) => {
                 // Blocks are asked for one by one, and nothing behind them. No harm where the kernel does not take the advice.
                 let _ = fadvise(&source, 0, None, Advice::Random);

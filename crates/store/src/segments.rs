@@ -68,6 +68,21 @@ impl Segments {
         files.split_off(index)
     }
 
+    /// Ends the log in `last`, which takes the place of the segment that begins where it does. Gives what it has no longer: that one, and
+    /// those behind it. Who holds one of them reads on in it.
+    pub fn end_in(&self, last: Arc<LogFile>) -> Vec<Arc<LogFile>> {
+        let mut files = self.files.write();
+        let index = files.partition_point(|file| file.start() < last.start());
+        let gone = files.split_off(index);
+        files.push(last);
+        gone
+    }
+
+    /// Has something done to the last segment that takes it alone; `None` where somebody else holds it, or there is none.
+    pub fn with_last<T>(&self, act: impl FnOnce(&mut LogFile) -> T) -> Option<T> {
+        self.files.write().last_mut().and_then(Arc::get_mut).map(act)
+    }
+
     /// Takes the first segment out if it begins at `start` and another follows. Who holds it reads on in it.
     pub fn take_first(&self, start: u64) -> bool {
         let mut files = self.files.write();
@@ -130,11 +145,6 @@ impl Segments {
         let oldest = staged.last().cloned();
         drop(files);
         oldest.map_or(Ok(false), |oldest| oldest.unstage_oldest())
-    }
-
-    /// Brings `range` of the log into memory.
-    pub fn bring(&self, look: &Look<'_>, range: Range<u64>) -> Result<(), ReadError> {
-        self.for_each_part(range, |file, part| file.look(look, part).map(drop))
     }
 
     /// Makes `range` of the log durable, segment by segment.

@@ -127,11 +127,6 @@ impl Staged {
         self.committed.load(Ordering::Acquire)
     }
 
-    /// The log now ends at `to`, which is in the file. Nothing is mounted.
-    pub fn cut(&self, to: usize) {
-        self.committed.store(to, Ordering::Release);
-    }
-
     /// Writes what the buffers have of `bytes`, the segment's written part, to the file, with the last page's rest as zeros; without
     /// `all` only whole pages, if there is one. Nothing that is written changes meanwhile: a device may read it more than once.
     pub fn commit(&self, disk: &dyn Disk, path: &Path, bytes: &[u8], len: usize, all: bool) -> io::Result<usize> {

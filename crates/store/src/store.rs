@@ -88,6 +88,8 @@ pub struct Store {
     abort: AbortFile,
     counters: Arc<Counters>,
     reader: Reader,
+    /// Held by whoever makes the log shorter.
+    truncating: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Given up last.
     lock: Mutex<Option<(Vec<SideLock>, DirectoryLock)>>,
@@ -359,6 +361,7 @@ impl Store {
             abort,
             counters,
             reader,
+            truncating: Mutex::default(),
             threads: Mutex::default(),
             lock: Mutex::new(Some((side_locks, lock))),
         };
@@ -572,3 +575,6 @@ mod stamping;
 #[cfg(test)]
 #[path = "store_test.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "truncation_test.rs"]
+mod truncations;

@@ -90,6 +90,22 @@ impl Positions {
         }
     }
 
+    /// The log ends at `end` now, behind a record of that store time. Under all its locks, when the dispatch has gone back.
+    pub fn log_truncated(&self, end: u64, timestamp: i64) {
+        // Each before the one that bounds it.
+        self.flushed.fetch_min(end, Ordering::AcqRel);
+        if let Some(committed) = &self.committed {
+            committed.fetch_min(end, Ordering::AcqRel);
+        }
+        // What comes in the place of what is gone has not been replicated. Without any word of that it limits nothing, as before.
+        let _ = self
+            .replicated
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |to| (to != NONE && to > end).then_some(end));
+        self.looks_torn.fetch_min(end, Ordering::AcqRel);
+        self.written.store(end, Ordering::Release);
+        self.written_timestamp.store(timestamp, Ordering::Release);
+    }
+
     pub fn dispatched(&self) -> u64 {
         self.dispatched.load(Ordering::Acquire)
     }

@@ -114,6 +114,14 @@ impl Log {
                 let len = path.metadata().map_err(|source| CheckError::Io { path: path.clone(), source })?.len();
                 match start_of(&path) {
                     Some(start) => segments.push(Segment { start, len, path }),
+                    None if files::is_copy_of_segment(&path) => {
+                        report.note(
+                            Part::Log,
+                            &path,
+                            None,
+                            "a copy that a truncation has left; the next start removes it",
+                        );
+                    }
                     None => report.fault(Part::Log, &path, None, "not a name of a log file"),
                 }
             }

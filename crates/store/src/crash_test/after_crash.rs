@@ -60,7 +60,9 @@ impl AfterCrash {
             Put::Message { topic, body, .. } => ends_with_zero(topic, body),
             Put::Deletion { .. } => false,
         };
-        let is_there = |known: &&Arc<Known>| known.end <= committed && (known.end <= history.safe || !may_go(known));
+        let stays = history.truncated_to.unwrap_or(u64::MAX);
+        let is_there =
+            |known: &&Arc<Known>| known.end <= committed.min(stays) && (known.end <= history.safe || !may_go(known));
         let there = history.puts.iter().take_while(is_there).last().map_or(0, |known| known.end);
         AfterCrash { place, history, there, has_failed }
     }
@@ -205,6 +207,7 @@ impl Run {
         }
         history.puts.truncate(kept);
         history.nobody_vouches();
+        history.truncated_to = None;
         history.safe = marks.written.0;
     }
 }

@@ -87,6 +87,8 @@ pub struct History {
     /// The log begins there; a retention that goes on may have got up to the other.
     pub min: u64,
     pub min_at_most: u64,
+    /// The log may end there at any time, or where a segment does behind that: a truncation has begun.
+    pub truncated_to: Option<u64>,
     /// Queue offsets of timers that were delivered, and those of which a checkpoint that was saved says so.
     pub delivered: BTreeSet<u64>,
     pub delivered_for_good: BTreeSet<u64>,

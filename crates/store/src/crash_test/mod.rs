@@ -46,21 +46,15 @@ const POOL_STEPS: usize = 150;
 const POOL_SEEDS: u64 = 750;
 /// So many of the random ones lose a bit at each crash.
 const ROTS_ONE_IN: usize = 4;
+/// Truncations, and outcomes of each crash in them.
+const TRUNCATIONS: usize = 16;
+const TRUNCATION_CUTS: usize = 2;
 
 /// Every moment of a workload, before each call to the disk.
 fn moments(mode: Mode, seed: u64, steps: usize) -> Vec<Moment> {
     let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), seed);
-    let moments = Arc::new(Mutex::new(Vec::<Moment>::new()));
-    let (all, history, root) = (Arc::clone(&moments), Arc::clone(&run.history), run.place.disk_root());
-    let (disk, now) = (Arc::downgrade(&run.place.disk), Arc::clone(&run.place.now));
-    run.place.disk.watch(move |call| {
-        let Some(disk) = disk.upgrade() else { return };
-        let mut all = all.lock();
-        let before = history.lock().clone();
-        let image = disk.image(&root, all.last().map(|last| &last.image));
-        let (history, now_ms) = (history.lock().since(before), now.load(Ordering::SeqCst));
-        all.push(Moment { call: call.to_string(), image, history, now_ms, power_losses: 0, has_failed: false });
-    });
+    let moments = Arc::default();
+    run.watch_moments(&moments);
     assert!(run.open());
     for _ in 0..steps {
         run.step();
@@ -265,8 +259,100 @@ fn what_an_open_finds_after_one_that_failed_is_on_the_disk() {
     });
 }
 
+/// Whatever moment of a truncation it is, and of what comes after it, and however long the part is that goes.
+fn crash_in_truncations(pool: bool) {
+    let only = asked("FERROMQ_CRASH_SEED");
+    on_all_cores(TRUNCATIONS, |seed| {
+        if only.is_some_and(|only| only != seed as u64) {
+            return;
+        }
+        let mode = Mode { sync: seed % 2 == 0, pool, bug: None };
+        let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), seed as u64);
+        assert!(run.open());
+        for _ in 0..10 + seed % 30 {
+            run.append(1 + seed % 4);
+        }
+        run.settle();
+        if seed % 3 == 0 {
+            run.upkeep();
+        }
+        let moments = Arc::new(Mutex::new(Vec::new()));
+        run.watch_moments(&moments);
+        run.truncate();
+        for _ in 0..3 {
+            run.append(1);
+            run.settle();
+        }
+        run.store().flusher.flush().unwrap();
+        run.upkeep();
+        run.place.disk.watch_no_more();
+        let last = run.moment();
+        drop(run);
+        let moments = std::mem::take(&mut *moments.lock());
+        for (number, moment) in moments.iter().chain([&last]).enumerate() {
+            for cut in 0..TRUNCATION_CUTS {
+                let how =
+                    |_: &[String]| format!("FERROMQ_CRASH_SEED={seed}, moment {number}, cut {cut}, at {}", moment.call);
+                repeatable(how, |_| {
+                    let mut dice = Dice::new((seed * 1000 + number * 10 + cut) as u64);
+                    let mut run = AfterCrash::by_power_cut(moment, mode, &mut dice).check(&mut dice);
+                    run.append(1);
+                    run.truncate();
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn a_crash_in_a_truncation_leaves_a_log_without_a_gap() {
+    crash_in_truncations(false);
+}
+
+#[test]
+fn a_crash_in_a_truncation_with_the_write_pool_leaves_a_log_without_a_gap() {
+    crash_in_truncations(true);
+}
+
+/// Whatever call of a truncation it is that fails: nothing has changed, or nothing is taken any more.
+#[test]
+fn a_truncation_that_fails_leaves_a_log_without_a_gap() {
+    on_all_cores(TRUNCATIONS, |seed| {
+        let mut dice = Dice::new(seed as u64);
+        for after in 0.. {
+            let mode = Mode { sync: false, pool: seed % 2 == 0, bug: None };
+            let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), seed as u64);
+            assert!(run.open());
+            for _ in 0..10 + seed % 30 {
+                run.append(1);
+            }
+            run.settle();
+            let errno = if dice.one_in(2) { libc::EIO } else { libc::ENOSPC };
+            run.place.disk.fail(Fault { after, count: 1, errno, only_syncs: false });
+            run.truncate();
+            let was_met = run.place.disk.has_failed();
+            if run.goes_on() && run.store().check_writable().is_ok() {
+                // As if it had not been tried.
+                run.append(1);
+                run.settle();
+            }
+            let left = match was_met && dice.one_in(2) {
+                true => AfterCrash::by_kill_and_forgetting(run, &mut dice),
+                false => AfterCrash::by_kill(run),
+            };
+            let run = left.check(&mut dice);
+            AfterCrash::by_power_cut(&run.moment(), mode, &mut dice).check(&mut dice);
+            if !was_met {
+                assert!(after > 5, "only {after} calls");
+                return;
+            }
+        }
+    });
+}
+
 /// What a store could do wrong, and what it does not make good by itself.
-const BUGS: [Bug; 21] = [
+const BUGS: [Bug; 22] = [
+    Bug::NotSynced(Part::Copy),
     Bug::NotSynced(Part::Log),
     Bug::NotSynced(Part::Queues),
     Bug::NotSynced(Part::Index),

@@ -126,8 +126,9 @@ impl Run {
                 let done = store.flusher.flush_whole_chunks().and_then(|()| store.checkpoint.save(&*self.place.disk));
                 self.upkeep_ends(done);
             }
-            90..94 => self.retain(),
-            94..96 => self.delete(),
+            90..93 => self.retain(),
+            93..95 => self.delete(),
+            95 => self.truncate(),
             96..98 => self.read(),
             _ => self.close(),
         }
@@ -330,7 +331,7 @@ impl Run {
         true
     }
 
-    fn upkeep(&self) {
+    pub fn upkeep(&self) {
         self.settle();
         let store = self.store();
         let done = store.maintenance.flush_all().and_then(|()| store.checkpoint.save(&*self.place.disk));
@@ -433,6 +434,45 @@ impl Run {
         }
     }
 
+    /// Takes the last messages back, up to a deletion or a timer: what those have set going is not.
+    pub fn truncate(&mut self) {
+        if self.history.lock().rot.has_any {
+            // Where a record ends that cannot be read may not be known any more.
+            return;
+        }
+        let to = {
+            let history = self.history.lock();
+            let stays = |known: &Known| match &known.put {
+                Put::Message { topic, .. } => *topic == TIMERS || known.end <= history.min,
+                Put::Deletion { .. } => true,
+            };
+            let first = history.puts.iter().rposition(|known| stays(known)).map_or(0, |last| last + 1);
+            let kept = first + self.dice.below(history.puts.len() - first + 1);
+            let end = kept.checked_sub(1).map_or(0, |last| history.puts[last].end).max(history.min);
+            match history.puts.get(kept).map(|known| &known.put) {
+                // Behind the filler.
+                Some(Put::Message { physical, .. }) if self.dice.one_in(2) => *physical,
+                _ => end,
+            }
+        };
+        {
+            let mut history = self.history.lock();
+            history.safe = history.safe.min(to);
+            history.truncated_to = Some(to);
+        }
+        let truncated = self.place.may_fail(self.store().truncate(PhysicalOffset(to)));
+        let mut history = self.history.lock();
+        if truncated.is_some() {
+            // What is left has its offsets, dispatched or not.
+            self.copied_to = 0;
+            let kept = history.puts.partition_point(|known| known.end <= to);
+            history.puts.truncate(kept);
+        }
+        if truncated.is_some() || self.goes_on() {
+            history.truncated_to = None;
+        }
+    }
+
     fn read(&self) {
         self.settle();
         if self.goes_on()
@@ -462,6 +502,21 @@ impl Run {
             self.open();
             self.forget_what_comes_again();
         }
+    }
+
+    /// Has each moment put down from now on: before each call to the disk.
+    pub fn watch_moments(&self, moments: &Arc<Mutex<Vec<Moment>>>) {
+        let (all, history, root) = (Arc::clone(moments), Arc::clone(&self.history), self.place.disk_root());
+        let (disk, now) = (Arc::downgrade(&self.place.disk), Arc::clone(&self.place.now));
+        self.place.disk.watch(move |call| {
+            let Some(disk) = disk.upgrade() else { return };
+            let mut all = all.lock();
+            let before = history.lock().clone();
+            let image = disk.image(&root, all.last().map(|last| &last.image));
+            let (history, now_ms) = (history.lock().since(before), now.load(Ordering::SeqCst));
+            let (power_losses, call) = (disk.power_losses(), call.to_string());
+            all.push(Moment { call, image, history, now_ms, power_losses, has_failed: false });
+        });
     }
 
     /// Has the world stop before the call that comes after so many; `None` if it never comes.

@@ -1,101 +1,75 @@
 //! Making the log shorter while the store is open: a follower that went further than its leader has to.
+//!
+//! Nobody who reads is waited for, and what takes time is done before any lock is taken. A segment that keeps a part of what it has is not
+//! changed: its beginning is copied, and under the locks the copy gets its name, after the segments behind it have gone. Whoever reads in
+//! the old file goes on there. So a crash leaves the whole log, or one that ends where a segment does, or the one that was meant: never a
+//! gap, and never a byte from behind the end behind something new.
 
 use std::io;
-use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ferromq_protocol::PhysicalOffset;
+use foldhash::{HashMap, HashMapExt as _};
 
-use super::{Store, tail_segment};
+use super::Store;
+use crate::consume_queue::ConsumeQueue;
 use crate::dispatch::Work;
 use crate::error::TruncateError;
 use crate::files;
-use crate::looking::Look;
+use crate::looking::{Look, ReadError};
+use crate::mapped_file::LogFile;
 use crate::segments::find_at;
 use crate::walk::LogItem;
 
-/// A truncation waits so long for readers of what is to go.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Next offsets of queues.
+type NextOffsets = HashMap<usize, (Arc<ConsumeQueue>, u64)>;
 
 impl Store {
-    /// Makes `to`, the end of a record, the end of the log. What was after it is gone from queues and index too.
-    /// Fails when somebody keeps reading what is to go.
+    /// Makes `to`, the end of a record, the end of the log. What was after it is gone from queues and index too; what was promised of it
+    /// counts for nothing, and a topic's deletion behind it is not undone. Durable when this returns.
+    ///
+    /// Waits for no reader: who has some of it reads what was there. Takes the time of a copy of what stays in its segment, for which the
+    /// disk must have room; but appends and dispatch stand still only while files go. Not from an arrival listener.
     pub fn truncate(&self, to: PhysicalOffset) -> Result<(), TruncateError> {
         let to = to.0;
-        // No other thread is about to note in the checkpoint how far it has seen the log go.
-        let _writing_out = self.maintenance.writing_out.lock();
-        let mut work = self.dispatcher.hold();
-        let mut tail = self.log.hold();
-        let _syncing = self.flusher.hold();
-        if self.health.is_closed() {
-            return Err(TruncateError::Closed);
-        }
-        // What stays is in the files then, and what goes is nowhere else.
-        let committed = self.committer.as_ref().map_or(Ok(0), |committer| committer.commit());
-        committed.map_err(|source| TruncateError::Io { path: self.log_dirs.first().to_owned(), source })?;
-        let _committing = self.committer.as_ref().map(|committer| committer.hold());
+        let _one = self.truncating.lock();
+        self.check_truncatable()?;
         let (min, end) = (self.log_min(), self.positions.written());
         if to < min || to > end {
-            let offset = PhysicalOffset;
-            return Err(TruncateError::OutOfRange { to: offset(to), min: offset(min), end: offset(end) });
+            return Err(out_of_range(to, min, end));
         }
-        if let Some(file) = self.segments.all().iter().find(|file| file.is_read_only() && file.end() > to) {
+        let files = self.segments.all();
+        if let Some(file) = files.iter().find(|file| file.is_read_only() && file.end() > to) {
             return Err(TruncateError::ReadOnly { path: file.path().to_owned() });
         }
+        // What was written never changes, so none of this needs a lock.
         let look = Look::reading_on(&*self.config.disk);
         let last_timestamp = self.check_record_end(&look, to)?;
-        // What is not dispatched will be read when the end is gone. It is too late then to find that it cannot be.
-        self.segments.bring(&look, self.positions.projected().min(to)..to)?;
-        // First: after a crash in the middle, nothing behind `to` is taken for being on the disk.
-        self.checkpoint.lower(to);
-        let cleared = self.maintenance.inventory.clear(&*self.config.disk, &self.checkpoint);
-        cleared.and_then(|()| self.checkpoint.save(&*self.config.disk)).map_err(|source| {
-            let path = self.checkpoint.path().to_owned();
-            TruncateError::Io { path, source }
-        })?;
-        let gone = self.segments.split_off(to + 1);
-        let last = self.segments.last();
-        let retracted = last.as_ref().is_none_or(|last| {
-            // In the file, whose length is a usize.
-            let at = to.min(last.end()) - last.start();
-            last.retract(at as usize, PATIENCE)
-        });
-        if !retracted {
-            for file in gone {
-                self.segments.push(file);
-            }
-            return Err(TruncateError::Busy);
+        if to == end {
+            return Ok(());
         }
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| TruncateError::Io { path, source }
-        };
-        // The last one first, each for good before the next: what a crash leaves has no gap.
-        for file in gone.iter().rev() {
-            files::remove_file(&*self.config.disk, file.path()).map_err(failed(file.path()))?;
-            if let Some(dir) = file.path().parent() {
-                self.config.disk.sync_dir(dir).map_err(failed(dir))?;
-            }
+        let Some(last) = self.segments.find(to) else { return Err(out_of_range(to, self.log_min(), end)) };
+        // In the file, whose length is a usize.
+        let kept = (to - last.start()) as usize;
+        let made = self.log_dirs.make_shortened(&last, &look, kept);
+        let (aside, shorter) = made.map_err(|source| failed(last.path(), source))?;
+        let cut = self.end_log_in(shorter, &aside, to, last_timestamp);
+        if cut.is_err() {
+            self.log_dirs.give_up_copy(&aside);
         }
-        let log_dir = self.log_dirs.first();
-        let last_end = last.as_ref().map_or(to, |last| last.end());
-        self.allocator.log_truncated(last_end).map_err(failed(log_dir))?;
-        // A file that came back with a power loss would be read as what follows.
-        for dir in self.log_dirs.writable() {
-            self.config.disk.sync_dir(dir).map_err(failed(dir))?;
+        // Threads that found the dispatch held left their messages to this one.
+        self.dispatch_signal.wake();
+        // The segment that was made ahead has gone.
+        self.allocator.tail_moved(u64::MAX);
+        cut
+    }
+
+    fn check_truncatable(&self) -> Result<(), TruncateError> {
+        if let Some(reason) = self.health.poison_reason() {
+            return Err(TruncateError::Poisoned { reason });
         }
-        let new_tail = tail_segment(&self.segments, &self.allocator, to)
-            .and_then(|file| file.zero_rest(&*self.config.disk).map(|()| file))
-            .map_err(failed(log_dir))?;
-        *tail = new_tail;
-        self.positions.written.store(to, Ordering::Release);
-        self.positions.written_timestamp.store(last_timestamp, Ordering::Release);
-        self.positions.committed_to(to);
-        self.positions.flushed.fetch_min(to, Ordering::AcqRel);
-        self.dispatcher.log_truncated(&mut work, to);
-        self.cut_projections(to).map_err(failed(&self.config.root))?;
-        self.pass_offsets(&work)
+        if self.health.is_closed() { Err(TruncateError::Closed) } else { Ok(()) }
     }
 
     /// Whether `to` is a place between records; with the store time of the record before it.
@@ -118,6 +92,102 @@ impl Store {
         if file.start() + at as u64 == to { Ok(timestamp) } else { Err(bad()) }
     }
 
+    /// Ends the log at `to`, in `shorter`, whose file is at `aside`.
+    fn end_log_in(&self, shorter: LogFile, aside: &Path, to: u64, last_timestamp: i64) -> Result<(), TruncateError> {
+        let disk = &*self.config.disk;
+        // In this order: the slow ones first, and those that appends wait for last.
+        let _writing_out = self.maintenance.writing_out.lock();
+        let _making = self.allocator.hold();
+        let mut syncing = self.flusher.hold();
+        // The log's beginning stays now, and so does what is known of the disk.
+        let min = self.log_min();
+        if to < min {
+            return Err(out_of_range(to, min, self.positions.written()));
+        }
+        // Nearly all, so that there is little to be done for it when appends wait.
+        self.commit_all()?;
+        // First: after a crash in the middle, nothing behind `to` is taken for being on the disk.
+        self.checkpoint.lower_to_record(to, last_timestamp);
+        let cleared = self.maintenance.inventory.clear(disk, &self.checkpoint);
+        let saved = cleared.and_then(|()| self.checkpoint.save(disk));
+        saved.map_err(|source| failed(self.checkpoint.path(), source))?;
+        let mut work = self.dispatcher.hold();
+        // While it can still be found that something cannot be read.
+        let from = self.dispatcher.goes_back_to(&work, to);
+        let next_offsets = self.next_offsets(&work, from, to)?;
+        let mut tail = self.log.hold();
+        // Closed before, or not before this is done.
+        self.check_truncatable()?;
+        // What stays is in the files then, and what goes is nowhere else.
+        self.commit_all()?;
+        let _committing = self.committer.as_ref().map(|committer| committer.hold());
+        let behind = self.log_dirs.files_behind(shorter.start());
+        let behind = behind.map_err(|error| failed(self.log_dirs.first(), io::Error::other(error)))?;
+        self.allocator.forget_next();
+        let old_tail = Arc::clone(&tail);
+        let not_readied = old_tail.hold_ready();
+        let mut has_changed = false;
+        let mut cut = self.replace_files(&behind, aside, shorter.path(), &mut has_changed);
+        if cut.is_ok() {
+            let shorter = Arc::new(shorter);
+            self.allocator.log_truncated(shorter.end());
+            let gone = self.segments.end_in(Arc::clone(&shorter));
+            drop(not_readied);
+            for file in gone {
+                if let Err(error) = file.leave() {
+                    // They come back when nobody reads it any more.
+                    tracing::warn!(%error, path = %file.path().display(), "buffers of the write pool stay with a log file that has gone");
+                }
+            }
+            *tail = shorter;
+            self.dispatcher.log_truncated(&mut work, to, last_timestamp);
+            self.positions.log_truncated(to, last_timestamp);
+            syncing.log_truncated(to, last_timestamp);
+            cut = self.cut_projections(to).map_err(|source| failed(&self.config.root, source));
+            raise(next_offsets);
+        }
+        if let Err(error) = &cut
+            && has_changed
+        {
+            // No segment is made behind a gap.
+            self.allocator.stop();
+            self.health.poison(format!("the log could not be truncated to {to}: {error}"));
+        }
+        cut
+    }
+
+    /// Brings everything that is written to the log's files.
+    fn commit_all(&self) -> Result<(), TruncateError> {
+        let committed = self.committer.as_ref().map_or(Ok(0), |committer| committer.commit());
+        committed.map(drop).map_err(|source| failed(self.log_dirs.first(), source))
+    }
+
+    /// Removes the files `behind`, in their order, and gives the one at `aside` the name `path`. `has_changed` is set when the first of
+    /// these is done.
+    fn replace_files(
+        &self,
+        behind: &[PathBuf],
+        aside: &Path,
+        path: &Path,
+        has_changed: &mut bool,
+    ) -> Result<(), TruncateError> {
+        let disk = &*self.config.disk;
+        let sync_dir_of = |path: &Path| {
+            let dir = path.parent().unwrap_or(Path::new("."));
+            disk.sync_dir(dir).map_err(|source| failed(dir, source))
+        };
+        // The last one first, each for good before the next: what a crash leaves has no gap.
+        for path in behind {
+            files::remove_file(disk, path).map_err(|source| failed(path, source))?;
+            *has_changed = true;
+            sync_dir_of(path)?;
+        }
+        disk.rename(aside, path).map_err(|source| failed(path, source))?;
+        *has_changed = true;
+        // Before anything is appended: the old file, if a crash brought it back, would have other bytes behind the end.
+        sync_dir_of(path)
+    }
+
     /// Queues and index end with the log; offsets go on behind what is left.
     fn cut_projections(&self, end: u64) -> io::Result<()> {
         for queue in self.queues.all() {
@@ -131,34 +201,52 @@ impl Store {
         Ok(())
     }
 
-    /// What is left and not dispatched has its offsets, too.
-    fn pass_offsets(&self, work: &Work) -> Result<(), TruncateError> {
+    /// Of the queues that have records in a part of the log, which is there: the offsets behind the last of these.
+    fn next_offsets(&self, work: &Work, from: u64, to: u64) -> Result<NextOffsets, ReadError> {
         let look = Look::reading_on(&*self.config.disk);
-        let mut physical = self.positions.dispatched();
-        while let Some(file) = self.segments.find(physical) {
-            let Some(bytes) = file.slice(0..file.written()) else { break };
+        let mut next_offsets = NextOffsets::new();
+        let mut physical = from;
+        while physical < to
+            && let Some(file) = self.segments.find(physical)
+        {
             // Inside the file, whose length is a usize.
-            let mut at = (physical - file.start()) as usize;
-            while at < bytes.len() {
+            let (mut at, end) = ((physical - file.start()) as usize, (to.min(file.end()) - file.start()) as usize);
+            let Some(bytes) = file.slice(0..end) else { break };
+            while at < end {
                 match find_at(&file, &look, &bytes, at)? {
                     LogItem::Record(record) => {
                         let physical = file.start() + at as u64;
                         if record.sys_flag().is_visible() && !work.is_deleted(record.topic(), physical) {
                             let queue = self.queues.find_or_make(record.topic(), record.queue_id());
-                            queue.raise_next(record.queue_offset().0 + 1);
+                            let (key, next) = (Arc::as_ptr(&queue).addr(), record.queue_offset().0 + 1);
+                            let known = next_offsets.entry(key).or_insert((queue, next));
+                            known.1 = known.1.max(next);
                         }
                         at += record.record_len();
                     }
                     LogItem::End => at = file.len(),
                     LogItem::Damage { len, .. } => at += len,
-                    LogItem::Part => return Ok(()),
+                    LogItem::Part => return Ok(next_offsets),
                 }
             }
-            if at < file.len() {
-                break;
-            }
-            physical = file.end();
+            physical = file.start() + at.max(end) as u64;
         }
-        Ok(())
+        Ok(next_offsets)
     }
+}
+
+/// The next messages of these queues get no offset that a record of the log has. Under the append lock.
+fn raise(next_offsets: NextOffsets) {
+    for (queue, next) in next_offsets.into_values() {
+        queue.raise_next(next);
+    }
+}
+
+fn out_of_range(to: u64, min: u64, end: u64) -> TruncateError {
+    let offset = PhysicalOffset;
+    TruncateError::OutOfRange { to: offset(to), min: offset(min), end: offset(end) }
+}
+
+fn failed(path: &Path, source: io::Error) -> TruncateError {
+    TruncateError::Io { path: path.to_owned(), source }
 }
