@@ -65,6 +65,8 @@ pub struct Comparing {
     first: PhysicalOffset,
     /// Of our log.
     end: PhysicalOffset,
+    /// How far the master's log went before anything was asked: it goes no less far now.
+    theirs: PhysicalOffset,
     /// Where our first record begins that is not the master's, of those that are known.
     parted: PhysicalOffset,
     step: Step,
@@ -95,10 +97,11 @@ enum Step {
 }
 
 impl Comparing {
-    /// Our log is not empty, and reaches behind the master's first byte. `first` is the first byte that both may have; `end` is our end.
-    pub fn new(first: PhysicalOffset, end: PhysicalOffset, segment_len: u64) -> Comparing {
+    /// Our log is not empty, and reaches behind the master's first byte. `first` is the first byte that both may have; `end` is our
+    /// end, `theirs` the master's.
+    pub fn new(first: PhysicalOffset, end: PhysicalOffset, theirs: PhysicalOffset, segment_len: u64) -> Comparing {
         let segment = PhysicalOffset(end.0.saturating_sub(1)).file_start(segment_len).max(first);
-        Comparing { segment_len, first, end, parted: end, step: Step::Last { segment } }
+        Comparing { segment_len, first, end, theirs, parted: end, step: Step::Last { segment } }
     }
 
     /// What is to be asked next, or what came of it.
@@ -150,8 +153,9 @@ impl Comparing {
                 }
             },
             Step::Filler { at } => {
-                // The master went on in this segment. A filler of its own, or nothing, is no record that stands there.
-                let goes_on = probed.theirs.is_some_and(|theirs| Record::head_at(theirs, at).is_some());
+                // The master went on in this segment, or may yet: it has a filler there only if its log goes further and no record is there.
+                let goes_on =
+                    self.theirs < self.end || probed.theirs.is_some_and(|theirs| Record::head_at(theirs, at).is_some());
                 if goes_on {
                     self.parted = at;
                     Step::Records { from: at }

@@ -434,7 +434,7 @@ impl Follower {
                 self.fence(Fence::Gone { end: log.end, first });
             }
         } else {
-            let comparing = Comparing::new(log.first.max(first), log.end, self.config.segment_len);
+            let comparing = Comparing::new(log.first.max(first), log.end, end, self.config.segment_len);
             self.state = State::Comparing(Step::Records { comparing, first });
             self.compare(log, now);
         }
