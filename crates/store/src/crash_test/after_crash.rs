@@ -48,9 +48,10 @@ impl AfterCrash {
     }
 
     /// After a kill: what was written to the files is there, on the disk or not. A message whose last byte is a zero may have been torn, if
-    /// nothing was promised of it: the log may end there.
+    /// nothing was promised of it: the log may end there. After a failed sync a start believes no more than after a power cut.
     pub fn by_kill(run: Run) -> AfterCrash {
         let committed = run.committed();
+        let distrusts = run.store.as_ref().is_some_and(|store| store.health.is_poisoned());
         let Run { place, history, store, timers, .. } = run;
         drop((store, timers));
         let has_failed = place.disk.has_failed();
@@ -61,8 +62,9 @@ impl AfterCrash {
             Put::Deletion { .. } => false,
         };
         let stays = history.truncated_to.unwrap_or(u64::MAX);
-        let is_there =
-            |known: &&Arc<Known>| known.end <= committed.min(stays) && (known.end <= history.safe || !may_go(known));
+        let is_there = |known: &&Arc<Known>| {
+            known.end <= committed.min(stays) && (known.end <= history.safe || !(distrusts || may_go(known)))
+        };
         let there = history.puts.iter().take_while(is_there).last().map_or(0, |known| known.end);
         AfterCrash { place, history, there, has_failed }
     }

@@ -163,7 +163,9 @@ impl Run {
         let marks = self.store().watermarks();
         assert!(marks.projected <= marks.committed && marks.flushed <= marks.committed, "{marks:?}");
         let mut history = self.history.lock();
-        history.safe = history.safe.max(marks.flushed.0);
+        // One that failed on its way may have taken the files, and left the marks.
+        let stays = history.truncated_to.unwrap_or(u64::MAX);
+        history.safe = history.safe.max(marks.flushed.0.min(stays));
     }
 
     /// How far the log outlives the process.
