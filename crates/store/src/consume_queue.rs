@@ -53,6 +53,15 @@ fn segment_of(files: &[Arc<Segment>], offset: u64, file_entries: u64) -> Option<
     files.get(usize::try_from(index).ok()?)
 }
 
+/// The first entry that a queue forgets, as it stood there.
+#[derive(Clone, Copy, Debug)]
+pub struct Forgotten {
+    pub offset: u64,
+    pub entry: QueueEntry,
+    /// A part of it may not have got to the disk.
+    pub may_be_torn: bool,
+}
+
 /// What a queue has: its entries from `min` on, up to one of a record that ends at `end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueExtent {
@@ -668,18 +677,22 @@ impl ConsumeQueue {
     /// Forgets the entries of records at or behind `physical` of the log, and whatever stands behind them in the files: after
     /// a power loss some of these pages may be missing and others be from before something else. They are put again from the log.
     /// `belongs` tells whether an entry is that of this queue's message at an offset; it is asked about the last one kept, if
-    /// that lies across a page that may have been lost.
+    /// that lies across a page that may have been lost. Gives the first that is forgotten.
     pub fn keep_before(
         &self,
         disk: &dyn Disk,
         physical: u64,
         belongs: &dyn Fn(&ConsumeQueue, u64, &QueueEntry) -> bool,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Forgotten>> {
         let files = self.files.read().clone();
-        let mut kept = None;
+        let (mut kept, mut forgotten) = (None, None);
+        let told = |file: &QueueFile, offset: u64| {
+            Some(Forgotten { offset, entry: file.entry(offset), may_be_torn: file.is_across(disk.page_len(), offset) })
+        };
         for (index, segment) in files.iter().enumerate().rev() {
             let file = segment.file(&self.mappings)?;
             if !file.entry(file.first()).is_before(physical) {
+                forgotten = told(&file, file.first());
                 continue;
             }
             let used = file.used_end()?;
@@ -695,12 +708,19 @@ impl ConsumeQueue {
             while end > file.first() && !is_sound(end - 1) {
                 end -= 1;
             }
+            if end < file.end() {
+                forgotten = told(&file, end);
+            }
             let has_entries = if end > file.first() { file.entry(end - 1) != QueueEntry::FILLER } else { index > 0 };
             kept = has_entries.then_some((file, end));
             break;
         }
+        let forgotten = forgotten.filter(|first| first.entry != QueueEntry::NOTHING);
         let Some((file, end)) = kept else {
-            return if files.is_empty() { Ok(()) } else { self.clear(disk) };
+            if !files.is_empty() {
+                self.clear(disk)?;
+            }
+            return Ok(forgotten);
         };
         let _flush = self.flush_lock.lock();
         self.changes.fetch_add(1, Ordering::AcqRel);
@@ -711,7 +731,8 @@ impl ConsumeQueue {
         if end < file.end() {
             file.zero_from(disk, end)?;
         }
-        self.drop_files_from(disk, file.first() + 1, 1)
+        self.drop_files_from(disk, file.first() + 1, 1)?;
+        Ok(forgotten)
     }
 
     /// The last entry that is neither lost nor torn, as far as its place tells, and its offset: see [`ConsumeQueue::keep_before`].

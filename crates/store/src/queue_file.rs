@@ -44,6 +44,9 @@ impl QueueEntry {
         }
     }
 
+    /// Nothing was put there, or the page was lost.
+    pub const NOTHING: QueueEntry = QueueEntry { physical: PhysicalOffset(0), len: 0, tags_code: 0 };
+
     /// Before the first message of a queue that does not begin at 0.
     pub const FILLER: QueueEntry = QueueEntry { physical: PhysicalOffset(0), len: FILLER_LEN, tags_code: 0 };
 
@@ -181,7 +184,7 @@ impl QueueFile {
     }
 
     pub fn clear(&self, offset: u64) {
-        self.put(offset, &QueueEntry { physical: PhysicalOffset(0), len: 0, tags_code: 0 });
+        self.put(offset, &QueueEntry::NOTHING);
     }
 
     /// Removes, durably, whatever is in the file from `offset` on.

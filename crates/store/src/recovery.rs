@@ -14,11 +14,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::Record;
 
 use crate::abort::Crash;
 use crate::checkpoint::{Checkpoint, CheckpointContent};
-use crate::consume_queue::{ConsumeQueue, QueueExtent};
+use crate::consume_queue::{ConsumeQueue, Forgotten, QueueExtent};
 use crate::disk::Disk;
 use crate::files;
 use crate::index::{DurableExtent, Repair};
@@ -33,6 +34,9 @@ use crate::several::for_all;
 
 /// Bytes written again at once, and then whether it is to be given up.
 const REWRITE_STEP: usize = 16 << 20;
+/// Of so many queues, whose last entries lead behind the log's end, it is tried whether one bit makes the difference, some twenty looks at
+/// the log each: more are the work of a power cut.
+const FLIPS_LOOKED_FOR_MAX: u32 = 64;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,13 +107,12 @@ pub fn recover(
             index.repair(disk, &repair)?;
         }
     }
-    if !clean || rebuilt {
-        keep_before(&files, projection, start.queues)?;
-    }
+    let forgotten = if !clean || rebuilt { keep_before(&files, projection, start.queues)? } else { Vec::new() };
     let went_on = log_min > inventory.found().log_min;
     let mut scan = scan(&files, projection, start, limit, on_disk, crash, interrupt)?.shown_by(limit);
     let mut lacking = lacking(&inventory.found().queues, projection, went_on, &scan)?;
-    if (scan.gap || !lacking.is_empty()) && start.queues > log_min {
+    let rotten = have_rotten_ends(&files, projection, &forgotten, start.queues, &scan);
+    if (scan.gap || rotten || !lacking.is_empty()) && start.queues > log_min {
         for (listed, found) in &lacking {
             let (topic, queue) = (&*listed.topic, listed.id);
             tracing::error!(topic, %queue, had = listed.extent.max, found, "a queue is missing or has lost entries");
@@ -291,25 +294,80 @@ fn belongs(
     entry: &QueueEntry,
 ) -> bool {
     let gone = files.first().is_none_or(|first| entry.physical.0 < first.start());
-    let is_this = |bytes: &[u8]| {
-        Record::parse(bytes).is_ok_and(|record| {
-            record.record_len() == entry.len as usize
-                && record.queue_offset().0 == offset
-                && record.queue_id() == queue.id()
-                && record.topic() == queue.topic()
-        })
-    };
     // What the disk does not give says nothing against the entry.
-    let record = || record_bytes(files, &*projection.disk, entry.physical.0);
-    gone || entry.is_filler() || record().map_or(true, |bytes| bytes.is_some_and(|bytes| is_this(&bytes)))
+    gone || entry.is_filler() || leads_to_message(files, projection, queue, offset, entry).unwrap_or(true)
 }
 
-/// The queues keep the entries of records before `physical`; those of all others are put again.
-fn keep_before(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<()> {
+/// Whether the record of the queue's message at the offset stands where an entry says.
+fn leads_to_message(
+    files: &[Arc<LogFile>],
+    projection: &Projection,
+    queue: &ConsumeQueue,
+    offset: u64,
+    entry: &QueueEntry,
+) -> io::Result<bool> {
+    let is_this = |record: Record<'_>| {
+        record.record_len() == entry.len as usize
+            && record.queue_offset().0 == offset
+            && record.queue_id() == queue.id()
+            && record.topic() == queue.topic()
+    };
+    let bytes = record_bytes(files, &*projection.disk, entry.physical.0)?;
+    Ok(bytes.is_some_and(|bytes| Record::parse(&bytes).is_ok_and(is_this)))
+}
+
+/// The queues keep the entries of records before `physical`; those of all others are put again. Gives what each has forgotten first.
+fn keep_before(
+    files: &[Arc<LogFile>],
+    projection: &Projection,
+    physical: u64,
+) -> io::Result<Vec<(Arc<ConsumeQueue>, Forgotten)>> {
     let belongs =
         |queue: &ConsumeQueue, offset: u64, entry: &QueueEntry| belongs(files, projection, queue, offset, entry);
-    let kept = for_all(projection.queues.all(), |queue| queue.keep_before(&*projection.disk, physical, &belongs));
-    kept.into_iter().collect()
+    let forgotten = for_all(projection.queues.all(), |queue| -> io::Result<_> {
+        let first = queue.keep_before(&*projection.disk, physical, &belongs)?;
+        Ok(first.map(|first| (queue, first)))
+    });
+    forgotten.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// Whether an entry that was forgotten was that of a record before `physical`, and is damaged: then nothing puts it again, and if its queue
+/// has no later message nobody misses it. What is lost with the end of the log leads behind that.
+fn have_rotten_ends(
+    files: &[Arc<LogFile>],
+    projection: &Projection,
+    forgotten: &[(Arc<ConsumeQueue>, Forgotten)],
+    physical: u64,
+    scan: &Scan,
+) -> bool {
+    let files_end = files.last().map_or(0, |last| last.end());
+    let mut looks_left = FLIPS_LOOKED_FOR_MAX;
+    for (queue, Forgotten { offset, entry, may_be_torn }) in forgotten {
+        let is_deleted = projection.queues.find(queue.topic(), queue.id()).is_none_or(|now| !Arc::ptr_eq(&now, queue));
+        // A queue of which nothing is left begins in its middle.
+        let stands_again = || queue.entry(*offset).is_ok_and(|entry| entry.is_some_and(|entry| !entry.is_filler()));
+        if is_deleted || entry.is_filler() || stands_again() {
+            continue;
+        }
+        let place = entry.physical.0;
+        let may_be_lost = *may_be_torn || (entry.is_there() && (scan.shown..files_end).contains(&place));
+        if may_be_lost && looks_left == 0 {
+            continue;
+        }
+        let mut before_flip = (0..u64::BITS).map(|bit| place ^ (1 << bit)).filter(|place| *place < physical);
+        let mut is_flipped = || {
+            looks_left -= 1;
+            before_flip.any(|place| {
+                let entry = QueueEntry { physical: PhysicalOffset(place), ..*entry };
+                leads_to_message(files, projection, queue, *offset, &entry).unwrap_or(false)
+            })
+        };
+        if !may_be_lost || is_flipped() {
+            tracing::error!(topic = queue.topic(), queue = %queue.id(), offset, place, "the last entry of a queue is damaged");
+            return true;
+        }
+    }
+    false
 }
 
 /// Without a log there is nothing to point into.
