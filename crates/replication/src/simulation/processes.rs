@@ -21,9 +21,6 @@ impl World {
             self.nodes[node].log.end()
         );
         self.nodes[node].is_poisoned = false;
-        if std::mem::take(&mut self.nodes[node].has_forgotten) && self.nodes[node].role == Role::Master {
-            self.begin_new_epoch(node);
-        }
         self.nodes[node].knows = self.nodes[node].epoch;
         // An open brings to the disk what it finds.
         let log = &mut self.nodes[node].log;
@@ -31,20 +28,24 @@ impl World {
         let log = &self.nodes[node].log;
         self.audit.safe(node, log, log.first(), log.end());
         match self.nodes[node].role {
+            Role::Master if self.nodes[node].has_forgotten => {
+                self.change_duty(node, Some(Duty::Fenced));
+                self.begin_new_epoch(node);
+            }
             Role::Master => self.begin_mastership(node),
             Role::Slave => self.begin_slavery(node),
         }
     }
 
     /// A master that may have lost the end of its log goes on in an epoch of its own, so that nobody takes what its slaves have of the lost end
-    /// for more of the same log. Whether it is the master still, the nameserver knows; without it, it is none.
-    pub fn begin_new_epoch(&mut self, node: usize) {
+    /// for more of the same log. Whether it is the master still, the nameserver knows; without it, it waits, and for another one it is fenced.
+    fn begin_new_epoch(&mut self, node: usize) {
         if self.registered == (self.nodes[node].epoch, node) && !self.nodes[node].without_nameserver {
             self.epoch += 1;
-            self.nodes[node].epoch = self.epoch;
+            (self.nodes[node].epoch, self.nodes[node].knows) = (self.epoch, self.epoch);
+            self.nodes[node].has_forgotten = false;
             self.registered = (self.epoch, node);
-        } else if self.registered.1 != node {
-            self.nodes[node].role = Role::Slave;
+            self.begin_mastership(node);
         }
     }
 
@@ -111,6 +112,7 @@ impl World {
             ..FollowerConfig::default()
         };
         let slavery = Slavery { follower: Follower::new(config), master: None, attempt: Attempt(0), conn: None };
+        self.nodes[node].has_forgotten = false;
         self.change_duty(node, Some(Duty::Slave(slavery)));
     }
 
@@ -181,7 +183,7 @@ impl World {
             return;
         }
         let (epoch, master) = self.registered;
-        let Node { duty, epoch: own, knows, confirmed, .. } = &mut self.nodes[node];
+        let Node { duty, epoch: own, knows, confirmed, has_forgotten, .. } = &mut self.nodes[node];
         *knows = (*knows).max(epoch);
         match duty {
             Some(Duty::Master(mastership)) => {
@@ -193,6 +195,7 @@ impl World {
                     self.change_duty(node, Some(Duty::Fenced));
                 }
             }
+            Some(Duty::Fenced) if *has_forgotten => self.begin_new_epoch(node),
             Some(Duty::Slave(slavery)) if slavery.master != Some(master) && master != node => {
                 slavery.master = Some(master);
                 self.step(node, Input::Master { is_known: true });
