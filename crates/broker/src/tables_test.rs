@@ -137,7 +137,7 @@ impl Tables {
             forward: clock.clone(),
         };
         let delays = Arc::new(Delays::open(directory, parts, &persistence).unwrap());
-        let (dir, java) = (directory.join("timers"), directory.join("timercheck"));
+        let (dir, java) = (directory.join("store/timers"), directory.join("timercheck"));
         let timers = Timers::open(dir, &java, clock, Arc::clone(&store), Arc::clone(&topics), statistics).unwrap();
         let timers = Arc::new(timers.saving_every(Duration::from_millis(10)));
         let woken = (Arc::downgrade(&delays), Arc::downgrade(&timers));
@@ -191,7 +191,7 @@ impl Tables {
         let failed = self.disk.refused();
         let is_saved = || {
             // Absent before the first save.
-            let file = fs::read(directory.join("timers/checkpoint")).unwrap_or_default();
+            let file = fs::read(directory.join("store/timers/checkpoint")).unwrap_or_default();
             let number = |bytes: &[u8], at| {
                 bytes.get(at..at + 8).map_or(0, |eight| i64::from_be_bytes(eight.try_into().unwrap()))
             };
