@@ -91,9 +91,11 @@ impl SmallDisk {
     pub fn fail(&self, home: &Path) {
         let (dir, file, kept) = (self.dir.display(), file_in(home), kept_in(home));
         let (file, kept) = (file.display(), kept.display());
-        // Frozen, so that what is kept is whole. A device that has become shorter has nothing behind its end.
+        // Frozen, so that what is kept is whole, and never left so: the broker could not even be killed. A device that has become shorter
+        // has nothing behind its end.
         let script = format!(
-            "fsfreeze -f '{dir}' && cp '{file}' '{kept}' && fsfreeze -u '{dir}' && truncate -s 4K '{file}' && \
+            "set -e; trap \"fsfreeze -u '{dir}'\" EXIT INT TERM; fsfreeze -f '{dir}'; cp '{file}' '{kept}'; \
+             fsfreeze -u '{dir}'; trap - EXIT INT TERM; truncate -s 4K '{file}'; \
              losetup -c \"$(findmnt -n -o SOURCE '{dir}')\""
         );
         let [first, others @ ..] = &self.wrapper()[..] else { unreachable!("it is a command") };
