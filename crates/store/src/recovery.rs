@@ -111,7 +111,7 @@ pub fn recover(
     let went_on = log_min > inventory.found().log_min;
     let mut scan = scan(&files, projection, start, limit, on_disk, crash, interrupt)?.shown_by(limit);
     let mut lacking = lacking(&inventory.found().queues, projection, went_on, &scan)?;
-    let rotten = have_rotten_ends(&files, projection, &forgotten, start.queues, &scan);
+    let rotten = start.queues > log_min && have_rotten_ends(&files, projection, &forgotten, start.queues, &scan);
     if (scan.gap || rotten || !lacking.is_empty()) && start.queues > log_min {
         for (listed, found) in &lacking {
             let (topic, queue) = (&*listed.topic, listed.id);
@@ -344,13 +344,15 @@ fn have_rotten_ends(
     let mut looks_left = FLIPS_LOOKED_FOR_MAX;
     for (queue, Forgotten { offset, entry, may_be_torn }) in forgotten {
         let is_deleted = projection.queues.find(queue.topic(), queue.id()).is_none_or(|now| !Arc::ptr_eq(&now, queue));
-        // A queue of which nothing is left begins in its middle.
-        let stands_again = || queue.entry(*offset).is_ok_and(|entry| entry.is_some_and(|entry| !entry.is_filler()));
+        // A queue of which nothing is left begins in its middle; what stands for a damaged record has its place.
+        let is_again = |now: QueueEntry| !now.is_filler() || now.physical == entry.physical;
+        let stands_again = || queue.entry(*offset).is_ok_and(|now| now.is_some_and(is_again));
         if is_deleted || entry.is_filler() || stands_again() {
             continue;
         }
         let place = entry.physical.0;
-        let may_be_lost = *may_be_torn || (entry.is_there() && (scan.shown..files_end).contains(&place));
+        // Of one that was being put when the power went the place may be missing, or all but the place.
+        let may_be_lost = *may_be_torn || place == 0 || (scan.shown..files_end).contains(&place);
         if may_be_lost && looks_left == 0 {
             continue;
         }
