@@ -176,6 +176,24 @@ fn the_offset_of_a_damaged_last_message_is_not_given_away() {
     assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"first".to_vec()), (2, b"third".to_vec())]);
 }
 
+/// The list of queues says how far the log was, if the checkpoint does not: damage at its end takes no place that was a message's.
+#[test]
+fn the_offset_of_a_damaged_last_message_is_not_given_away_without_a_checkpoint_either() {
+    let site = Site::new();
+    let store = site.open();
+    store.append(&message(T, 0, b"first", "")).unwrap();
+    let last = store.append(&message(T, 0, b"second", "")).unwrap();
+    settle(&store);
+    store.close().unwrap();
+    overwrite(&site, "checkpoint", 80, b"X");
+    overwrite(&site, LOG, last.physical_offset.0 + 5, b"X");
+    let store = site.open();
+    let third = store.append(&message(T, 0, b"third", "")).unwrap();
+    assert_eq!((third.queue_offset, third.physical_offset), (QueueOffset(2), last.end));
+    settle(&store);
+    assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"first".to_vec()), (2, b"third".to_vec())]);
+}
+
 /// A start after a crash forgets an entry that leads behind what was known to be on the disk, and puts it again if its record is there.
 #[test]
 fn a_damaged_entry_at_the_end_of_a_queue_hides_no_message() {

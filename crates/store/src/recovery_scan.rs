@@ -387,7 +387,7 @@ fn behind_damage(
     let head = segment.look(at, RECORD_LEN_MIN)?;
     let stated = Record::head_at(head, PhysicalOffset(start + at as u64)).unwrap_or(RECORD_LEN_MIN);
     match on_disk {
-        OnDisk::Before(end) if end >= start + (at + stated) as u64 => {
+        OnDisk::Before(end) | OnDisk::AtLeast(end) if end >= start + (at + stated) as u64 => {
             // Inside the file, whose length is a usize.
             Ok(Some((end - start) as usize))
         }
