@@ -110,11 +110,16 @@ impl Inventory {
             checkpoint.disbelieve();
         }
         let must_be = named.is_some() || checkpoint.told() == CheckpointContent::Nothing || file.is_some();
+        let listed = listing.as_ref().map(|listing| listing.id);
         let listing = listing.filter(|_| !of_another);
         let lost = listing.is_none() && must_be && !by_java;
-        let known = known.or_else(|| listing.as_ref().map(|listing| listing.id));
-        // Of two nobody can say which is right. Where both are gone, the timers know it still.
-        let id = if of_another { None } else { known.or_else(|| timer_checkpoint::owner(&root.join("timers"))) };
+        let timers = || timer_checkpoint::owner(&root.join("timers"));
+        // Of two the timers say which is right, which would all come again under another id; where both are gone, they know it still.
+        let id = if of_another {
+            timers().filter(|id| [known, listed].contains(&Some(*id)))
+        } else {
+            known.or(listed).or_else(timers)
+        };
         let id = StoreId(id.unwrap_or_else(new_id));
         let listing = listing.filter(|_| !by_java);
         let found_as = listing.as_ref().and(file).map(|(bytes, stamp)| (sum_of(&bytes), stamp));

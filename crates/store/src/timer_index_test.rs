@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::disk::LocalDisk;
 use crate::scripted_disk::ScriptedDisk;
-use crate::testing::FaultyDisk;
+use crate::testing::{FaultyDisk, Site, put, root, settle};
 use crate::timer_checkpoint::path_in;
 
 const HOUR: i64 = 3_600_000;
@@ -489,6 +489,28 @@ fn a_checkpoint_of_another_store_is_moved_away_with_what_is_beside_it() {
     index.save(index.checkpoint()).unwrap();
     assert_eq!(at(&dir, STORE).entered(), QueueOffset(2));
     assert_eq!(fs::read_dir(root.path().join("damaged/timers")).unwrap().count(), 3);
+}
+
+/// Checkpoint and list of queues say two ids then, and the timers agree with one: it stays, and none comes again.
+#[test]
+fn a_store_whose_checkpoint_says_another_id_is_known_by_its_timers() {
+    let site = Site::new();
+    let store = site.open();
+    put(&store, b"any");
+    settle(&store);
+    let id = store.id();
+    let timers = root(&site).join("timers");
+    let mut index = TimerIndex::open(Arc::new(LocalDisk), timers, id, 0).unwrap();
+    enter(&mut index, &[HOUR]);
+    index.save(index.checkpoint()).unwrap();
+    store.close().unwrap();
+    let checkpoint = root(&site).join("checkpoint");
+    let mut bytes = fs::read(&checkpoint).unwrap();
+    // No checksum covers the id.
+    let at = bytes.windows(4).position(|said| said == b"LIST").unwrap() + 4 + 7;
+    bytes[at] ^= 1;
+    fs::write(&checkpoint, bytes).unwrap();
+    assert_eq!(site.open().id(), id);
 }
 
 /// As they were written before entries said whose they are: the time, with a sum of 15 bits before it, and the place.
