@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use ferromq_protocol::message::Record;
@@ -68,6 +68,8 @@ pub struct Dispatcher {
     health: Arc<Health>,
     signal: Arc<Signal>,
     stop: AtomicBool,
+    /// How often the log was truncated.
+    cuts: AtomicU64,
     listeners: RwLock<Vec<ArrivalListener>>,
     /// Held while records are projected; and by whoever changes what is projected.
     work: Mutex<Work>,
@@ -116,6 +118,7 @@ impl Dispatcher {
             health,
             signal,
             stop: AtomicBool::new(false),
+            cuts: AtomicU64::new(0),
             listeners: RwLock::default(),
             work: Mutex::default(),
         }
@@ -162,6 +165,7 @@ impl Dispatcher {
         work.behind.forget_all();
         work.deleted.retain(|_, deleted_at| *deleted_at < end);
         work.known = None;
+        self.cuts.fetch_add(1, Ordering::AcqRel);
         self.publish(&work.behind);
     }
 
@@ -195,19 +199,19 @@ impl Dispatcher {
     /// The thread.
     pub fn run(&self) {
         self.signal.attach();
-        // The visible end at which nothing more could be done.
-        let mut seen = 0;
+        // The visible end at which nothing more could be done, and how often the log was truncated then: it may come there again.
+        let mut seen = (0, 0);
         let mut worked = false;
         while !self.stop.load(Ordering::Acquire) {
             fence(Ordering::SeqCst);
             let missing = self.positions.is_missing();
             let makes_up = missing && self.make_up();
-            let visible = self.positions.visible();
-            if visible != seen && visible > self.positions.dispatched() {
+            let (cuts, visible) = (self.cuts.load(Ordering::Acquire), self.positions.visible());
+            if (visible, cuts) != seen && visible > self.positions.dispatched() {
                 if self.step(self.work.lock()) {
                     worked = true;
                 } else {
-                    seen = visible;
+                    seen = (visible, cuts);
                 }
             } else if makes_up {
                 worked = true;
@@ -216,9 +220,9 @@ impl Dispatcher {
                 self.signal.nap(NAP);
             } else {
                 self.signal.sleep_unless(missing.then_some(RETRY_PAUSE), || {
-                    let visible = self.positions.visible();
+                    let (cuts, visible) = (self.cuts.load(Ordering::Acquire), self.positions.visible());
                     self.stop.load(Ordering::Acquire)
-                        || (visible != seen && visible > self.positions.dispatched())
+                        || ((visible, cuts) != seen && visible > self.positions.dispatched())
                         || (!missing && self.positions.is_missing())
                 });
             }
