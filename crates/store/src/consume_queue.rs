@@ -53,6 +53,10 @@ fn segment_of(files: &[Arc<Segment>], offset: u64, file_entries: u64) -> Option<
     files.get(usize::try_from(index).ok()?)
 }
 
+/// Tells whether an entry is that of a queue's message at an offset.
+pub type Belongs<'a> = dyn Fn(&ConsumeQueue, u64, &QueueEntry) -> bool + 'a;
+type Split = (Option<(Arc<QueueFile>, u64)>, Option<Forgotten>);
+
 /// The first entry that a queue forgets, as it stood there.
 #[derive(Clone, Copy, Debug)]
 pub struct Forgotten {
@@ -674,16 +678,33 @@ impl ConsumeQueue {
         if keep < max { self.cut(disk, keep) } else { Ok(()) }
     }
 
+    /// The first entry that [`ConsumeQueue::keep_before`] would forget, if anything stands there.
+    pub fn first_behind(&self, disk: &dyn Disk, physical: u64, belongs: &Belongs<'_>) -> io::Result<Option<Forgotten>> {
+        self.split_at(disk, physical, belongs).map(|(_, forgotten)| forgotten)
+    }
+
     /// Forgets the entries of records at or behind `physical` of the log, and whatever stands behind them in the files: after
     /// a power loss some of these pages may be missing and others be from before something else. They are put again from the log.
-    /// `belongs` tells whether an entry is that of this queue's message at an offset; it is asked about the last one kept, if
-    /// that lies across a page that may have been lost. Gives the first that is forgotten.
-    pub fn keep_before(
-        &self,
-        disk: &dyn Disk,
-        physical: u64,
-        belongs: &dyn Fn(&ConsumeQueue, u64, &QueueEntry) -> bool,
-    ) -> io::Result<Option<Forgotten>> {
+    /// `belongs` is asked about the last one kept, if that lies across a page that may have been lost.
+    pub fn keep_before(&self, disk: &dyn Disk, physical: u64, belongs: &Belongs<'_>) -> io::Result<()> {
+        let (kept, _) = self.split_at(disk, physical, belongs)?;
+        let Some((file, end)) = kept else {
+            return if self.files.read().is_empty() { Ok(()) } else { self.clear(disk) };
+        };
+        let _flush = self.flush_lock.lock();
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.max.store(end, Ordering::Release);
+        self.next.store(end, Ordering::Release);
+        self.flushed.store(end, Ordering::Release);
+        self.find_end_physical()?;
+        if end < file.end() {
+            file.zero_from(disk, end)?;
+        }
+        self.drop_files_from(disk, file.first() + 1, 1)
+    }
+
+    /// Where the entries of records before `physical` end, with their last file, if there are any; and the first of the others.
+    fn split_at(&self, disk: &dyn Disk, physical: u64, belongs: &Belongs<'_>) -> io::Result<Split> {
         let files = self.files.read().clone();
         let (mut kept, mut forgotten) = (None, None);
         let told = |file: &QueueFile, offset: u64| {
@@ -715,24 +736,7 @@ impl ConsumeQueue {
             kept = has_entries.then_some((file, end));
             break;
         }
-        let forgotten = forgotten.filter(|first| first.entry != QueueEntry::NOTHING);
-        let Some((file, end)) = kept else {
-            if !files.is_empty() {
-                self.clear(disk)?;
-            }
-            return Ok(forgotten);
-        };
-        let _flush = self.flush_lock.lock();
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        self.max.store(end, Ordering::Release);
-        self.next.store(end, Ordering::Release);
-        self.flushed.store(end, Ordering::Release);
-        self.find_end_physical()?;
-        if end < file.end() {
-            file.zero_from(disk, end)?;
-        }
-        self.drop_files_from(disk, file.first() + 1, 1)?;
-        Ok(forgotten)
+        Ok((kept, forgotten.filter(|first| first.entry != QueueEntry::NOTHING)))
     }
 
     /// The last entry that is neither lost nor torn, as far as its place tells, and its offset: see [`ConsumeQueue::keep_before`].

@@ -34,8 +34,8 @@ use crate::several::for_all;
 
 /// Bytes written again at once, and then whether it is to be given up.
 const REWRITE_STEP: usize = 16 << 20;
-/// Of so many queues, whose last entries lead behind the log's end, it is tried whether one bit makes the difference, some twenty looks at
-/// the log each: more are the work of a power cut.
+/// Of so many queues with entries that lead to no message it is tried whether one bit makes the difference, some twenty looks at the log
+/// each: more are the work of a power cut.
 const FLIPS_LOOKED_FOR_MAX: u32 = 64;
 
 /// What recovery found.
@@ -93,7 +93,10 @@ pub fn recover(
     let limit = confirmed.unwrap_or(u64::MAX);
     // Entries behind it are of an earlier run, and go.
     start = Start { queues: start.queues.min(limit.max(log_min)), index: start.index.min(limit.max(log_min)) };
-    let rebuilt = start.queues > log_min && (rebuild || must_be_rebuilt(&files, projection, inventory)?);
+    let rebuilt = start.queues > log_min
+        && (rebuild
+            || must_be_rebuilt(&files, projection, inventory)?
+            || (!clean && have_rotten_ends(&files, projection, start.queues)?));
     if rebuilt {
         start.queues = log_min;
     }
@@ -107,12 +110,13 @@ pub fn recover(
             index.repair(disk, &repair)?;
         }
     }
-    let forgotten = if !clean || rebuilt { keep_before(&files, projection, start.queues)? } else { Vec::new() };
+    if !clean || rebuilt {
+        keep_before(&files, projection, start.queues)?;
+    }
     let went_on = log_min > inventory.found().log_min;
     let mut scan = scan(&files, projection, start, limit, on_disk, crash, interrupt)?.shown_by(limit);
     let mut lacking = lacking(&inventory.found().queues, projection, went_on, &scan)?;
-    let rotten = start.queues > log_min && have_rotten_ends(&files, projection, &forgotten, start.queues, &scan);
-    if (scan.gap || rotten || !lacking.is_empty()) && start.queues > log_min {
+    if (scan.gap || !lacking.is_empty()) && start.queues > log_min {
         for (listed, found) in &lacking {
             let (topic, queue) = (&*listed.topic, listed.id);
             tracing::error!(topic, %queue, had = listed.extent.max, found, "a queue is missing or has lost entries");
@@ -316,60 +320,48 @@ fn leads_to_message(
     Ok(bytes.is_some_and(|bytes| Record::parse(&bytes).is_ok_and(is_this)))
 }
 
-/// The queues keep the entries of records before `physical`; those of all others are put again. Gives what each has forgotten first.
-fn keep_before(
-    files: &[Arc<LogFile>],
-    projection: &Projection,
-    physical: u64,
-) -> io::Result<Vec<(Arc<ConsumeQueue>, Forgotten)>> {
+/// The queues keep the entries of records before `physical`; those of all others are put again.
+fn keep_before(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<()> {
     let belongs =
         |queue: &ConsumeQueue, offset: u64, entry: &QueueEntry| belongs(files, projection, queue, offset, entry);
-    let forgotten = for_all(projection.queues.all(), |queue| -> io::Result<_> {
-        let first = queue.keep_before(&*projection.disk, physical, &belongs)?;
-        Ok(first.map(|first| (queue, first)))
-    });
-    forgotten.into_iter().filter_map(Result::transpose).collect()
+    let kept = for_all(projection.queues.all(), |queue| queue.keep_before(&*projection.disk, physical, &belongs));
+    kept.into_iter().collect()
 }
 
-/// Whether an entry that was forgotten was that of a record before `physical`, and is damaged: then nothing puts it again, and if its queue
-/// has no later message nobody misses it. What is lost with the end of the log leads behind that.
-fn have_rotten_ends(
-    files: &[Arc<LogFile>],
-    projection: &Projection,
-    forgotten: &[(Arc<ConsumeQueue>, Forgotten)],
-    physical: u64,
-    scan: &Scan,
-) -> bool {
+/// Whether an entry that a queue is about to forget is that of a record before `physical`, and damaged: nothing would put it again, and if
+/// its queue has no later message nobody would miss it. What was lost with the end of the log leads behind that. Asked before anything
+/// is changed, as an open that does not come to its end leaves no such entry to the next.
+fn have_rotten_ends(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<bool> {
+    let belongs =
+        |queue: &ConsumeQueue, offset: u64, entry: &QueueEntry| belongs(files, projection, queue, offset, entry);
     let files_end = files.last().map_or(0, |last| last.end());
+    let firsts = for_all(projection.queues.all(), |queue| -> io::Result<_> {
+        let first = queue.first_behind(&*projection.disk, physical, &belongs)?;
+        Ok(first.map(|first| (queue, first)))
+    });
     let mut looks_left = FLIPS_LOOKED_FOR_MAX;
-    for (queue, Forgotten { offset, entry, may_be_torn }) in forgotten {
-        let is_deleted = projection.queues.find(queue.topic(), queue.id()).is_none_or(|now| !Arc::ptr_eq(&now, queue));
-        // A queue of which nothing is left begins in its middle; what stands for a damaged record has its place.
-        let is_again = |now: QueueEntry| !now.is_filler() || now.physical == entry.physical;
-        let stands_again = || queue.entry(*offset).is_ok_and(|now| now.is_some_and(is_again));
-        if is_deleted || entry.is_filler() || stands_again() {
-            continue;
-        }
-        let place = entry.physical.0;
-        // Of one that was being put when the power went the place may be missing, or all but the place.
-        let may_be_lost = *may_be_torn || place == 0 || (scan.shown..files_end).contains(&place);
-        if may_be_lost && looks_left == 0 {
-            continue;
-        }
-        let mut before_flip = (0..u64::BITS).map(|bit| place ^ (1 << bit)).filter(|place| *place < physical);
-        let mut is_flipped = || {
-            looks_left -= 1;
-            before_flip.any(|place| {
-                let entry = QueueEntry { physical: PhysicalOffset(place), ..*entry };
-                leads_to_message(files, projection, queue, *offset, &entry).unwrap_or(false)
-            })
+    for first in firsts {
+        let Some((queue, Forgotten { offset, entry, may_be_torn })) = first? else { continue };
+        let (place, topic, id) = (entry.physical.0, queue.topic(), queue.id());
+        let leads_to = |place: u64| {
+            let entry = QueueEntry { physical: PhysicalOffset(place), ..entry };
+            leads_to_message(files, projection, &queue, offset, &entry).unwrap_or(false)
         };
-        if !may_be_lost || is_flipped() {
-            tracing::error!(topic = queue.topic(), queue = %queue.id(), offset, place, "the last entry of a queue is damaged");
-            return true;
+        // Of one that was being put when the power went the place may be missing, or all but the place.
+        let may_be_lost = may_be_torn || place == 0 || (physical..files_end).contains(&place);
+        if may_be_lost {
+            if looks_left == 0 || entry.is_filler() || (place >= physical && leads_to(place)) {
+                continue;
+            }
+            looks_left -= 1;
+            if !(0..u64::BITS).map(|bit| place ^ (1 << bit)).any(|place| place < physical && leads_to(place)) {
+                continue;
+            }
         }
+        tracing::error!(topic, queue = %id, offset, place, "the last entry of a queue is damaged: the whole log is read to make it again");
+        return Ok(true);
     }
-    false
+    Ok(false)
 }
 
 /// Without a log there is nothing to point into.
