@@ -50,19 +50,26 @@ pub struct RecoveryOutcome {
     pub shown_timestamp: i64,
 }
 
-/// Recovers after a clean stop or a crash; with `rebuild` the queues are made again, whatever they are like. Nobody else uses the parts
-/// meanwhile. What ends behind `confirmed` stays in the log and is in no queue; queues count on behind it.
-#[allow(clippy::too_many_arguments, reason = "composition: each part is used as it is")]
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    pub crash: Crash,
+    /// What ends behind it stays in the log and is in no queue; queues count on behind it.
+    pub confirmed: Option<u64>,
+    /// The queues are made again, whatever they are like.
+    pub rebuild: bool,
+    pub interrupt: &'a Interrupt,
+}
+
+/// Recovers after a clean stop or a crash. Nobody else uses the parts meanwhile.
 pub fn recover(
     segments: &Segments,
     projection: &Projection,
     checkpoint: &Checkpoint,
     inventory: &Inventory,
-    crash: Crash,
-    confirmed: Option<u64>,
-    rebuild: bool,
-    interrupt: &Interrupt,
+    opening: &Opening<'_>,
 ) -> io::Result<RecoveryOutcome> {
+    let Opening { crash, confirmed, rebuild, interrupt } = *opening;
     let began = Instant::now();
     let disk = &*projection.disk;
     let root = checkpoint.path().parent().unwrap_or(Path::new("."));

@@ -47,7 +47,7 @@ use crate::mapped_file::LogFile;
 use crate::projection::Projection;
 use crate::queues::Queues;
 use crate::read::Reader;
-use crate::recovery;
+use crate::recovery::{self, Opening};
 use crate::retention::Retention;
 use crate::segments::Segments;
 use crate::signal::Signal;
@@ -211,9 +211,9 @@ impl Store {
             // As it was read, it may be in memory only.
             checkpoint.write_again();
         }
-        let (rebuild, interrupt) = (config.rebuild_queues, &config.interrupt);
         let confirmed = config.confirmed_at_open.map(|confirmed| confirmed.0);
-        let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, crash, confirmed, rebuild, interrupt)
+        let opening = Opening { crash, confirmed, rebuild: config.rebuild_queues, interrupt: &config.interrupt };
+        let recovered = recovery::recover(&segments, &projection, &checkpoint, &inventory, &opening)
             .inspect_err(|error| {
                 if is_failed_sync(error)
                     && let Err(error) = abort.distrust()
