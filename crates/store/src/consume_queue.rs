@@ -39,6 +39,11 @@ pub enum Put {
     Impossible,
 }
 
+/// Whether a record that begins at `physical` can have this offset in its queue.
+pub fn is_possible(offset: u64, physical: u64) -> bool {
+    !are_too_many(offset, 0, physical)
+}
+
 /// Whether so many records, all in the log between two positions, are more than fit.
 fn are_too_many(records: u64, from: u64, to: u64) -> bool {
     records > to.saturating_sub(from) / RECORD_LEN_MIN as u64
@@ -470,7 +475,7 @@ impl ConsumeQueue {
         // Before a record are those of all lower offsets; those that the queue lacks, behind its last one. So the fillers are
         // bounded, by the length of the log.
         let lacks = offset.saturating_sub(max);
-        if are_too_many(offset, 0, entry.physical.0)
+        if !is_possible(offset, entry.physical.0)
             || (max > 0 && lacks > 0 && are_too_many(lacks, self.end_physical(), entry.physical.0))
         {
             tracing::error!(topic = %self.topic, queue = %self.id, offset, max, physical = %entry.physical, "no record can have this queue offset here: it is damaged, and gets no entry");
@@ -534,12 +539,14 @@ impl ConsumeQueue {
         Ok(Put::Added)
     }
 
-    /// Puts another entry in the place of one that is damaged.
-    pub fn mend(&self, offset: u64, entry: &QueueEntry) -> io::Result<()> {
-        // Not while a flush goes on, which may have passed the place and will note how far it came.
+    /// Puts another entry in the place of one that is damaged, if it is still the one that was looked at: the queue may have been cut off
+    /// since, and have another message there.
+    pub fn mend(&self, offset: u64, damaged: &QueueEntry, entry: &QueueEntry) -> io::Result<()> {
+        // Not while a flush goes on, which may have passed the place and will note how far it came; nor while the queue is cut off.
         let _flush = self.flush_lock.lock();
         if (self.min()..self.max()).contains(&offset)
             && let Some(file) = self.file_of(offset)?
+            && file.entry(offset) == *damaged
         {
             file.put(offset, entry);
             self.changes.fetch_add(1, Ordering::AcqRel);

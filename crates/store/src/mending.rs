@@ -81,7 +81,7 @@ impl Mender {
         self.name(queue, offset, entry, found.as_ref());
         let mended = found
             .unwrap_or_else(|| QueueEntry::lost(PhysicalOffset(self.place_of(look, queue, offset, entry, is_its_own))));
-        queue.mend(offset, &mended).map_err(|source| {
+        queue.mend(offset, entry, &mended).map_err(|source| {
             let path = queue.dir().to_owned();
             ReadError::Io { path, at: 0, len: 0, source }
         })

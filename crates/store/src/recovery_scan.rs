@@ -12,7 +12,7 @@ use memchr::memmem;
 
 use crate::abort::Crash;
 use crate::checkpoint::{Checkpoint, CheckpointContent};
-use crate::consume_queue::Put;
+use crate::consume_queue::{Put, is_possible};
 use crate::disk::Disk;
 use crate::entry_properties::EntryProperties;
 use crate::interrupt::Interrupt;
@@ -281,7 +281,9 @@ pub fn scan(
                 Ok(ParsedRecord::Record(record))
                     if condition == Condition::Whole && physical + record.record_len() as u64 > confirmed =>
                 {
-                    if record.sys_flag().is_visible() && is_directory_name(record.topic()) {
+                    let is_believed =
+                        is_directory_name(record.topic()) && is_possible(record.queue_offset().0, physical);
+                    if record.sys_flag().is_visible() && is_believed {
                         let queue = (record.topic().to_owned(), record.queue_id());
                         let next = scan.next_offsets.entry(queue).or_default();
                         *next = record.queue_offset().0.saturating_add(1).max(*next);

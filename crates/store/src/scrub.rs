@@ -261,8 +261,15 @@ impl Scrub {
         let QueueEntry { len, tags_code, .. } = entry;
         let what =
             format!("said {len} bytes with the tags code {tags_code}, it is {} with {}", right.len, right.tags_code);
-        let mended = queue.mend(offset, &right);
-        self.projection.queues.mark_dirty(&queue);
+        // No checksum covers the message's tags: where more than a bit differs it may be these that are damaged, and the entry the last to
+        // know the right ones.
+        let mended = if (right.tags_code ^ tags_code).count_ones() > 1 {
+            Err(io::Error::other("one of the two is damaged, and nobody can tell which"))
+        } else {
+            let mended = queue.mend(offset, &entry, &right);
+            self.projection.queues.mark_dirty(&queue);
+            mended
+        };
         if self.is_told(physical) {
             return;
         }

@@ -151,6 +151,28 @@ fn an_entry_with_other_tags_than_its_message_is_put_right() {
     assert_eq!(again, Some(good));
 }
 
+/// No checksum covers a message's tags: the entry may be the last to know the right ones.
+#[test]
+fn tags_of_a_message_that_its_entry_does_not_know_are_told_and_not_believed() {
+    let site = Site::new();
+    let store = site.open();
+    while store.watermarks().written.0 <= 3 * SEGMENT {
+        store.append(&message("TopicT", 0, &[7; 500], "TAGS\u{1}a\u{2}")).unwrap();
+    }
+    settle(&store);
+    wait_until(|| store.stats().flush_behind == 0);
+    let entry = || store.queue_entry("TopicT", QueueId(0), QueueOffset(0), Effort::Full).unwrap().unwrap();
+    let good = entry();
+    let log = std::fs::read(segment(&site, 0)).unwrap();
+    let at = log.windows(6).position(|bytes| bytes == b"TAGS\x01a").unwrap() + 5;
+    std::fs::OpenOptions::new().write(true).open(segment(&site, 0)).unwrap().write_all_at(b"b", at as u64).unwrap();
+    let scrub = &mut store.scrub();
+    let lines = rounds(&store, scrub, 2);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].contains("offset=0 ") && lines[0].contains("nobody can tell which"), "{lines:#?}");
+    assert_eq!(entry(), good);
+}
+
 #[test]
 fn what_the_disk_does_not_give_is_told_as_that() {
     let site = Site::new();

@@ -570,7 +570,7 @@ fn what_is_not_on_the_disk_is_not_stamped() {
     let store = known.open();
     let queue = store.queues.find("A", QueueId(1)).unwrap();
     let entry = queue.entry(20).unwrap().unwrap();
-    queue.mend(20, &QueueEntry { tags_code: 7, ..entry }).unwrap();
+    queue.mend(20, &entry, &QueueEntry { tags_code: 7, ..entry }).unwrap();
     store.close().unwrap();
     let store = known.open();
     assert_eq!(listed(&store), all_but(&[("A", 1)]));
