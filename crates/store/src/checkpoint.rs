@@ -252,6 +252,10 @@ impl Checkpoint {
         self.confirmed.store(physical, Ordering::Release);
     }
 
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
     /// The log is about to end at `end`: what comes behind it from now on is not on the disk.
     pub fn lower(&self, end: u64) {
         for durable in [&self.log, &self.queues, &self.index] {

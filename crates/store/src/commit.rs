@@ -85,7 +85,7 @@ impl Committer {
     /// [`Committer::commit`]; without `all` of whole pages only, if there is one.
     pub fn commit_as(&self, all: bool) -> io::Result<u64> {
         let before = self.positions.committed();
-        let end = self.commit_held(all)?;
+        let end = self.commit_untold(all)?;
         // With sync flush the sync comes first.
         if end > before && !self.positions.is_sync_flush() {
             self.growth.tell(|| self.positions.committed());
@@ -93,7 +93,8 @@ impl Committer {
         Ok(end)
     }
 
-    fn commit_held(&self, all: bool) -> io::Result<u64> {
+    /// [`Committer::commit_as`] for who holds locks that a listener for the log's growth may want: none is told.
+    pub fn commit_untold(&self, all: bool) -> io::Result<u64> {
         let _committing = self.committing.lock();
         if self.health.is_poisoned() {
             return Err(io::Error::other("an earlier write failed"));

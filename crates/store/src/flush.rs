@@ -19,7 +19,7 @@ use crate::health::Health;
 use crate::mapped_file::CHUNK_MAX;
 use crate::segments::Segments;
 use crate::signal::Signal;
-use crate::waiters::{Completion, NotSafe, Waiters};
+use crate::waiters::{Completion, NotSafe, Taken, Waiters};
 use crate::watermarks::Positions;
 
 const PAGE: u64 = disk::PAGE as u64;
@@ -432,6 +432,11 @@ impl Flusher {
     /// Answers the waiters that are left. After the thread has ended.
     pub fn abandon(&self) {
         self.waiters.fail_all();
+    }
+
+    /// See [`Waiters::take_behind`]. With syncs kept out: a later one would tell them that they are safe.
+    pub fn take_waiters_behind(&self, mark: u64) -> Taken {
+        self.waiters.take_behind(mark)
     }
 
     /// Keeps syncs out while the log is truncated.

@@ -25,6 +25,7 @@ impl fmt::Debug for Growth {
 }
 
 impl Growth {
+    /// What grows at this very moment may go untold: whoever listens looks at the end of the log once after this, and now and then later.
     pub fn listen(self: &Arc<Self>, listener: Listener) -> GrowthListener {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let mut list = self.list.write();

@@ -398,7 +398,8 @@ impl Retention {
         let (written, carried) = (self.positions.written(), self.carried.load(Ordering::Acquire));
         if let Some(in_vain) = &progress.in_vain {
             // What came since can go, and nothing comes any more while the disk is full.
-            let room_is_needed = used > rules.full_ratio && written - in_vain.begun_at >= first.len() as u64;
+            let room_is_needed =
+                used > rules.full_ratio && written.saturating_sub(in_vain.begun_at) >= first.len() as u64;
             let lasts = in_vain.since.elapsed() < IN_VAIN_PAUSE
                 && in_vain.rules == *rules
                 && written < in_vain.again_at

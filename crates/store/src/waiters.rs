@@ -13,7 +13,7 @@ pub enum NotSafe {
     /// It may still get to the disk later. Java: FLUSH_DISK_TIMEOUT.
     #[error("it was not on the disk in time")]
     DiskTimedOut,
-    /// The sync failed, or the store closed before it.
+    /// The sync failed, or the store closed before it, or the log was truncated and has it no more.
     #[error("it could not be brought to the disk")]
     Failed,
 }
@@ -24,6 +24,18 @@ struct Waiter {
     end: u64,
     deadline: Instant,
     done: Completion,
+}
+
+/// Waiters that nobody else tells any more.
+#[must_use = "they wait to be told"]
+pub struct Taken(VecDeque<Waiter>);
+
+impl Taken {
+    pub fn fail(self) {
+        for waiter in self.0 {
+            (waiter.done)(Err(NotSafe::Failed));
+        }
+    }
 }
 
 /// Callbacks in the order of the places that they wait for, so that a mark that moves completes a prefix. None runs under the lock.
@@ -104,10 +116,12 @@ impl Waiters {
     }
 
     pub fn fail_all(&self) {
-        let failed = self.change(std::mem::take);
-        for waiter in failed {
-            (waiter.done)(Err(NotSafe::Failed));
-        }
+        Taken(self.change(std::mem::take)).fail();
+    }
+
+    /// Takes those off the list that wait for places behind `mark`, which the log has no more. They are told once no lock is held.
+    pub fn take_behind(&self, mark: u64) -> Taken {
+        Taken(self.change(|list| list.split_off(list.partition_point(|waiter| waiter.end <= mark))))
     }
 }
 
@@ -138,6 +152,11 @@ mod tests {
             Some(now + Duration::from_millis(40))
         );
         assert_eq!(told(), [(30, Err(NotSafe::DiskTimedOut))]);
+        assert!(!add(40, 500));
+        let gone = waiters.take_behind(20);
+        assert_eq!(told(), []);
+        gone.fail();
+        assert_eq!(told(), [(40, Err(NotSafe::Failed))]);
         waiters.complete(9);
         waiters.complete(20);
         assert_eq!(told(), [(10, Ok(())), (20, Ok(())), (20, Ok(()))]);

@@ -80,6 +80,29 @@ fn a_record_of_which_a_part_is_committed_is_none_after_a_kill() {
     }
 }
 
+/// The log may come to end at the same place again, with other records before it.
+#[test]
+fn what_comes_after_a_truncation_is_shown_although_a_part_of_a_record_stood_there() {
+    let site = Site::new();
+    let store = Store::open(config(&site, holding())).unwrap();
+    let first = put(&store, &[1; 1000]);
+    commit(&store);
+    let commit_pages = || {
+        let committed = store.committer.as_ref().unwrap().commit_as(false).unwrap();
+        store.dispatch_signal.wake();
+        assert_eq!(committed, 4096);
+    };
+    put(&store, &[2; 6000]);
+    commit_pages();
+    // Time enough to find that nothing can be done.
+    (0..1000).for_each(|_| std::thread::yield_now());
+    store.truncate(first.end).unwrap();
+    put(&store, b"next");
+    put(&store, &[3; 6000]);
+    commit_pages();
+    wait_until(|| read_bodies(&store, T, 0, 1) == [(1, b"next".to_vec())]);
+}
+
 /// What a client sends may look like the head of a filler, or of a record: nobody takes the committed part of it for all there is.
 #[test]
 fn a_record_of_which_a_part_is_committed_hides_nothing() {

@@ -34,6 +34,7 @@ use self::cases::{asked, on_all_cores, repeatable};
 use self::history::History;
 use self::machine::{Mode, Moment, Place};
 use self::run::{FROM_LIST, Run};
+use crate::checkpoint::Checkpoint;
 use crate::scripted_disk::{Bug, Dice, Fault, Part};
 use crate::testing::START_MS;
 
@@ -327,11 +328,16 @@ fn a_truncation_that_fails_leaves_a_log_without_a_gap() {
                 run.append(1);
             }
             run.settle();
+            let store = run.store();
+            store.flusher.flush().and_then(|()| store.checkpoint.save(&*run.place.disk)).unwrap();
             let errno = if dice.one_in(2) { libc::EIO } else { libc::ENOSPC };
             run.place.disk.fail(Fault { after, count: 1, errno, only_syncs: false });
             run.truncate();
             let was_met = run.place.disk.has_failed();
             if run.goes_on() && run.store().check_writable().is_ok() {
+                let flushed = run.store().watermarks().flushed.0;
+                let said = Checkpoint::open(run.place.root().join("checkpoint")).unwrap();
+                assert_eq!(said.found().map(|found| found.log), Some(flushed), "call {after}");
                 // As if it had not been tried.
                 run.append(1);
                 run.settle();

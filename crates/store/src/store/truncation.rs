@@ -13,21 +13,31 @@ use ferromq_protocol::PhysicalOffset;
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::Store;
-use crate::consume_queue::ConsumeQueue;
+use crate::consume_queue::{ConsumeQueue, is_possible};
 use crate::dispatch::Work;
 use crate::error::TruncateError;
 use crate::files;
+use crate::flush::SyncState;
 use crate::looking::{Look, ReadError};
 use crate::mapped_file::LogFile;
+use crate::queues::is_directory_name;
 use crate::segments::find_at;
+use crate::waiters::Taken;
 use crate::walk::LogItem;
+
+/// What the log had behind its new end, to be let go of with no lock held.
+struct Gone {
+    waiters: Taken,
+    files: Vec<Arc<LogFile>>,
+}
 
 /// Next offsets of queues.
 type NextOffsets = HashMap<usize, (Arc<ConsumeQueue>, u64)>;
 
 impl Store {
     /// Makes `to`, the end of a record, the end of the log. What was after it is gone from queues and index too; what was promised of it
-    /// counts for nothing, and a topic's deletion behind it is not undone. Durable when this returns.
+    /// counts for nothing: who waits for it is told that it failed, and who asks later is told of what stands there then, so first
+    /// nobody may write any more. A topic's deletion behind it is not undone. Durable when this returns.
     ///
     /// Waits for no reader: who has some of it reads what was there. Takes the time of a copy of what stays in its segment, for which the
     /// disk must have room; but appends and dispatch stand still only while files go. Not from an arrival listener.
@@ -55,9 +65,11 @@ impl Store {
         let made = self.log_dirs.make_shortened(&last, &look, kept);
         let (aside, shorter) = made.map_err(|source| failed(last.path(), source))?;
         let cut = self.end_log_in(shorter, &aside, to, last_timestamp);
-        if cut.is_err() {
-            self.log_dirs.give_up_copy(&aside);
-        }
+        let cut = cut.inspect_err(|_| self.log_dirs.give_up_copy(&aside)).map(|Gone { waiters, files }| {
+            // With no lock held: they may be long, and give the disk its room back.
+            waiters.fail();
+            drop(files);
+        });
         // Threads that found the dispatch held left their messages to this one.
         self.dispatch_signal.wake();
         // The segment that was made ahead has gone.
@@ -92,8 +104,8 @@ impl Store {
         if file.start() + at as u64 == to { Ok(timestamp) } else { Err(bad()) }
     }
 
-    /// Ends the log at `to`, in `shorter`, whose file is at `aside`.
-    fn end_log_in(&self, shorter: LogFile, aside: &Path, to: u64, last_timestamp: i64) -> Result<(), TruncateError> {
+    /// Ends the log at `to`, in `shorter`, whose file is at `aside`. Gives what the log had behind that.
+    fn end_log_in(&self, shorter: LogFile, aside: &Path, to: u64, last_timestamp: i64) -> Result<Gone, TruncateError> {
         let disk = &*self.config.disk;
         // In this order: the slow ones first, and those that appends wait for last.
         let _writing_out = self.maintenance.writing_out.lock();
@@ -106,11 +118,44 @@ impl Store {
         }
         // Nearly all, so that there is little to be done for it when appends wait.
         self.commit_all()?;
+        let confirmed = self.checkpoint.confirmed();
         // First: after a crash in the middle, nothing behind `to` is taken for being on the disk.
         self.checkpoint.lower_to_record(to, last_timestamp);
         let cleared = self.maintenance.inventory.clear(disk, &self.checkpoint);
         let saved = cleared.and_then(|()| self.checkpoint.save(disk));
-        saved.map_err(|source| failed(self.checkpoint.path(), source))?;
+        let mut has_changed = false;
+        let cut = saved
+            .map_err(|source| failed(self.checkpoint.path(), source))
+            .and_then(|()| self.cut_to(shorter, aside, to, last_timestamp, &mut syncing, &mut has_changed));
+        match &cut {
+            Err(error) if has_changed => {
+                // No segment is made behind a gap.
+                self.allocator.stop();
+                self.health.poison(format!("the log could not be truncated to {to}: {error}"));
+            }
+            Err(_) => {
+                // All is there, and what was synced is on the disk: a later start that did not know could take it for torn.
+                self.checkpoint.log_is_durable(self.positions.flushed(), None);
+                self.checkpoint.confirm(confirmed);
+                if let Err(error) = self.checkpoint.save(disk) {
+                    tracing::warn!(%error, "the checkpoint says less than is on the disk until it is saved again");
+                }
+            }
+            Ok(_) => {}
+        }
+        cut
+    }
+
+    /// The part of it for which appends and dispatch stand still. `has_changed` is set once a file has gone.
+    fn cut_to(
+        &self,
+        shorter: LogFile,
+        aside: &Path,
+        to: u64,
+        last_timestamp: i64,
+        syncing: &mut SyncState,
+        has_changed: &mut bool,
+    ) -> Result<Gone, TruncateError> {
         let mut work = self.dispatcher.hold();
         // While it can still be found that something cannot be read.
         let from = self.dispatcher.goes_back_to(&work, to);
@@ -126,39 +171,29 @@ impl Store {
         self.allocator.forget_next();
         let old_tail = Arc::clone(&tail);
         let not_readied = old_tail.hold_ready();
-        let mut has_changed = false;
-        let mut cut = self.replace_files(&behind, aside, shorter.path(), &mut has_changed);
-        if cut.is_ok() {
-            let shorter = Arc::new(shorter);
-            self.allocator.log_truncated(shorter.end());
-            let gone = self.segments.end_in(Arc::clone(&shorter));
-            drop(not_readied);
-            for file in gone {
-                if let Err(error) = file.leave() {
-                    // They come back when nobody reads it any more.
-                    tracing::warn!(%error, path = %file.path().display(), "buffers of the write pool stay with a log file that has gone");
-                }
+        self.replace_files(&behind, aside, shorter.path(), has_changed)?;
+        let shorter = Arc::new(shorter);
+        self.allocator.log_truncated(shorter.end());
+        let files = self.segments.end_in(Arc::clone(&shorter));
+        drop(not_readied);
+        for file in &files {
+            if let Err(error) = file.leave() {
+                // They come back when nobody reads it any more.
+                tracing::warn!(%error, path = %file.path().display(), "buffers of the write pool stay with a log file that has gone");
             }
-            *tail = shorter;
-            self.dispatcher.log_truncated(&mut work, to, last_timestamp);
-            self.positions.log_truncated(to, last_timestamp);
-            syncing.log_truncated(to, last_timestamp);
-            cut = self.cut_projections(to).map_err(|source| failed(&self.config.root, source));
-            raise(next_offsets);
         }
-        if let Err(error) = &cut
-            && has_changed
-        {
-            // No segment is made behind a gap.
-            self.allocator.stop();
-            self.health.poison(format!("the log could not be truncated to {to}: {error}"));
-        }
-        cut
+        *tail = shorter;
+        self.dispatcher.log_truncated(&mut work, to, last_timestamp);
+        self.positions.log_truncated(to, last_timestamp);
+        syncing.log_truncated(to, last_timestamp);
+        self.cut_projections(to).map_err(|source| failed(&self.config.root, source))?;
+        raise(next_offsets);
+        Ok(Gone { waiters: self.flusher.take_waiters_behind(to), files })
     }
 
     /// Brings everything that is written to the log's files.
     fn commit_all(&self) -> Result<(), TruncateError> {
-        let committed = self.committer.as_ref().map_or(Ok(0), |committer| committer.commit());
+        let committed = self.committer.as_ref().map_or(Ok(0), |committer| committer.commit_untold(true));
         committed.map(drop).map_err(|source| failed(self.log_dirs.first(), source))
     }
 
@@ -216,9 +251,11 @@ impl Store {
                 match find_at(&file, &look, &bytes, at)? {
                     LogItem::Record(record) => {
                         let physical = file.start() + at as u64;
-                        if record.sys_flag().is_visible() && !work.is_deleted(record.topic(), physical) {
+                        let is_believed =
+                            is_directory_name(record.topic()) && is_possible(record.queue_offset().0, physical);
+                        if record.sys_flag().is_visible() && is_believed && !work.is_deleted(record.topic(), physical) {
                             let queue = self.queues.find_or_make(record.topic(), record.queue_id());
-                            let (key, next) = (Arc::as_ptr(&queue).addr(), record.queue_offset().0 + 1);
+                            let (key, next) = (Arc::as_ptr(&queue).addr(), record.queue_offset().0.saturating_add(1));
                             let known = next_offsets.entry(key).or_insert((queue, next));
                             known.1 = known.1.max(next);
                         }
