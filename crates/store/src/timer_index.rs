@@ -929,7 +929,7 @@ fn count(
     (found, end)
 }
 
-/// Whether a file has got entries since those of places before `end` were counted. They are behind the others then.
+/// Whether a file has got entries since those of places before `end` were counted. They are behind the others then ([`encode`]).
 fn goes_on_behind(disk: &dyn Disk, dir: &Path, store: u64, end: QueueOffset, (minute, file): (i64, Minute)) -> bool {
     let Some(last) = file.entries.checked_sub(1) else { return false };
     let (path, mut entry) = (minute_path(dir, minute), [0; ENTRY_LEN]);
@@ -946,7 +946,10 @@ fn goes_on_behind(disk: &dyn Disk, dir: &Path, store: u64, end: QueueOffset, (mi
     }
 }
 
+/// In the order of their places: the last entry of a file says whether it has any from behind a place.
 fn encode(timers: &[Timer], store: u64, bytes: &mut Vec<u8>) {
+    let mut timers: Vec<_> = timers.iter().collect();
+    timers.sort_unstable_by_key(|timer| timer.offset);
     for timer in timers {
         let place = timer.offset.0 | if timer.cancels { CANCELS } else { 0 };
         // Below 60,000.

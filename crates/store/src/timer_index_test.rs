@@ -491,6 +491,19 @@ fn a_checkpoint_of_another_store_is_moved_away_with_what_is_beside_it() {
     assert_eq!(fs::read_dir(root.path().join("damaged/timers")).unwrap().count(), 3);
 }
 
+/// Whether it was written at once or made anew: what has come since a checkpoint is looked for at its end.
+#[test]
+fn a_file_ends_with_the_last_place_of_its_minute() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(&dir).unwrap();
+    // Later places are due sooner.
+    enter(&mut index, &[HOUR + 3, HOUR + 2, HOUR + 1]);
+    index.save(index.checkpoint()).unwrap();
+    let minute = minute_of(HOUR);
+    let timers = read_minute(&LocalDisk, &minute_path(dir.path(), minute), STORE.0, minute).unwrap();
+    assert_eq!(timers.iter().map(|timer| timer.offset.0).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
 /// Checkpoint and list of queues say two ids then, and the timers agree with one: it stays, and none comes again.
 #[test]
 fn a_store_whose_checkpoint_says_another_id_is_known_by_its_timers() {
