@@ -1,5 +1,6 @@
 //! Timers in order and by minutes, over a disk that takes nothing or loses power, and against a plain list.
 
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 
 use proptest::prelude::*;
@@ -8,6 +9,7 @@ use super::*;
 use std::sync::atomic::Ordering;
 
 use crate::disk::LocalDisk;
+use crate::files::segment_name;
 use crate::scripted_disk::ScriptedDisk;
 use crate::testing::{FaultyDisk, Site, put, root, settle};
 use crate::timer_checkpoint::path_in;

@@ -14,7 +14,7 @@ use super::report::{FindingCount, Part, Report};
 use super::window::Window;
 use crate::files::{self, segment_name};
 use crate::timer_checkpoint::{FilesOfMinutes, TimerCheckpoint, TimerCheckpointContent, path_in};
-use crate::timer_index::{ENTRY_LEN, Timer, TimerEntry, minute_of};
+use crate::timer_minutes::{ENTRY_LEN, Timer, TimerEntry, minute_of};
 
 /// Timer messages wait in this queue.
 const QUEUE: u32 = 0;

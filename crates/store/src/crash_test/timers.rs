@@ -13,7 +13,8 @@ use super::run::Run;
 use crate::disk::LocalDisk;
 use crate::store::Store;
 use crate::testing::{START_MS, read_whole_bodies};
-use crate::timer_index::{Timer, TimerIndex};
+use crate::timer_index::TimerIndex;
+use crate::timer_minutes::Timer;
 
 impl Run {
     pub fn enter_timers(&mut self) {
