@@ -523,6 +523,8 @@ impl ConsumeQueue {
                 file.put(offset, entry);
             }
             self.changes.fetch_add(1, Ordering::AcqRel);
+            // Behind a truncation, the place of one that was lost with those before it.
+            self.min.fetch_min(offset, Ordering::AcqRel);
             self.min_physical.fetch_min(entry.physical.0, Ordering::AcqRel);
             self.flushed.fetch_min(offset, Ordering::AcqRel);
             return Ok(Put::Added);
@@ -667,14 +669,17 @@ impl ConsumeQueue {
         disk.sync_dir(&self.dir)
     }
 
-    /// Removes the entries whose records end beyond `end` of the log, from the back. Java: truncateDirtyLogicFiles.
+    /// Removes the entries whose records end beyond `end` of the log, from the back, and offsets that none before it can have. Java:
+    /// truncateDirtyLogicFiles.
     pub fn truncate_physical(&self, disk: &dyn Disk, end: u64) -> io::Result<()> {
+        let (min, max) = (self.min(), self.max());
+        // Those of messages that were lost are not in the way of what comes in the place of these.
+        let possible = end / RECORD_LEN_MIN as u64;
         // That of the last entry, which need not be looked at then.
-        if self.end_physical() < end {
+        if self.end_physical() < end && max <= possible {
             return Ok(());
         }
-        let (min, max) = (self.min(), self.max());
-        let mut keep = max;
+        let mut keep = max.min(possible);
         while keep > min {
             match self.any_entry(keep - 1)? {
                 // A filler stands for what is before the entry after it, which is gone by now.
@@ -682,7 +687,26 @@ impl ConsumeQueue {
                 _ => break,
             }
         }
-        if keep < max { self.cut(disk, keep) } else { Ok(()) }
+        if keep == max {
+            return Ok(());
+        }
+        self.min.fetch_min(keep, Ordering::AcqRel);
+        self.cut(disk, keep)?;
+        self.end_with_lost(disk)
+    }
+
+    /// Of a queue that has lost all but the fillers before its first entry, the next start would know nothing: the last of these stands
+    /// for a message then, one that had this offset and is gone.
+    fn end_with_lost(&self, disk: &dyn Disk) -> io::Result<()> {
+        let _flush = self.flush_lock.lock();
+        if let Some(last) = self.max().checked_sub(1)
+            && let Some(file) = self.file_of(last)?
+            && file.entry(last) == QueueEntry::FILLER
+        {
+            file.put(last, &QueueEntry::lost(PhysicalOffset(0)));
+            file.sync(disk, last..last + 1)?;
+        }
+        Ok(())
     }
 
     /// The first entry that [`ConsumeQueue::keep_before`] would forget, if anything stands there.
@@ -775,7 +799,7 @@ impl ConsumeQueue {
         let (first, max) = (self.first(), self.max());
         let gone = |offset: u64| -> io::Result<bool> {
             let entry = self.any_entry(offset)?;
-            Ok(entry.is_none_or(|entry| entry == QueueEntry::FILLER || entry.is_before(log_min)))
+            Ok(entry.is_none_or(|entry| entry.is_gone(log_min)))
         };
         // The usual cases need one entry, or none.
         let min = if first >= max || self.end_physical() <= log_min {
@@ -824,7 +848,7 @@ impl ConsumeQueue {
     fn first_not_before(&self, look: &Look<'_>, min: u64, max: u64, log_min: u64) -> io::Result<u64> {
         try_partition_point(min, max, |offset| {
             let entry = self.look_up(look, offset).map_err(io::Error::other)?;
-            Ok(entry.is_none_or(|entry| entry == QueueEntry::FILLER || entry.is_before(log_min)))
+            Ok(entry.is_none_or(|entry| entry.is_gone(log_min)))
         })
     }
 

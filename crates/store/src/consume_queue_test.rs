@@ -148,6 +148,53 @@ fn an_entry_that_was_being_put_is_none() {
     assert_eq!((queue.max(), queue.end_physical()), (5, 5500));
 }
 
+/// As above, of the first entry of a queue that begins late: the fillers before it have the place 0 too.
+#[test]
+fn a_torn_entry_behind_fillers_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || queue_with(dir.path(), 64);
+    put(&open(), 6, 5000);
+    let path = dir.path().join("T/0").join(segment_name(0));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[120..128].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let queue = open();
+    queue.keep_before(&ScriptedDisk::default(), 5500, &|_, _, _| true).unwrap();
+    assert_eq!((queue.max(), queue.end_physical()), (0, 0));
+}
+
+#[test]
+fn a_queue_goes_on_where_it_did_though_all_that_it_had_was_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = queue(dir.path());
+    put(&late, 6, 600);
+    late.truncate_physical(&LocalDisk, 600).unwrap();
+    assert_eq!((late.min(), late.max()), (6, 6));
+    drop(late);
+    let again = queue(dir.path());
+    again.keep_before(&ScriptedDisk::default(), 600, &|_, _, _| true).unwrap();
+    again.correct_min(0).unwrap();
+    assert_eq!((again.min(), again.max(), again.next()), (6, 6, 6));
+}
+
+/// Offsets that were kept because of messages that are lost are given again, when these were behind the end.
+#[test]
+fn what_was_lost_is_not_in_the_way_behind_a_truncation() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = queue(dir.path());
+    assert!(queue.go_on_at(&LocalDisk, 3, 0, 1000).unwrap());
+    assert_eq!((queue.min(), queue.max()), (3, 3));
+    queue.truncate_physical(&LocalDisk, 500).unwrap();
+    assert_eq!(put(&queue, 1, 500), Put::Added);
+    assert_eq!((queue.min(), queue.entry(1).unwrap()), (1, Some(entry(500))));
+    queue.truncate_physical(&LocalDisk, 100).unwrap();
+    assert_eq!((queue.min(), queue.max()), (1, 1));
+    queue.truncate_physical(&LocalDisk, 0).unwrap();
+    assert_eq!((queue.min(), queue.max()), (0, 0));
+    assert_eq!(put(&queue, 0, 0), Put::Added);
+    assert_eq!(queue.entry(0).unwrap(), Some(entry(0)));
+}
+
 #[test]
 fn an_offset_that_cannot_be_fills_no_gap() {
     let dir = tempfile::tempdir().unwrap();

@@ -71,6 +71,11 @@ impl QueueEntry {
         self.is_there() && self.physical.0 < physical
     }
 
+    /// Whether it is of a message that went with what was before `log_min`, where the log begins; or of none, before the first of a queue.
+    pub fn is_gone(&self, log_min: u64) -> bool {
+        self.is_before(log_min) || (self.is_filler() && self.physical.0 == 0)
+    }
+
     /// Physical offset after the record.
     pub fn end(&self) -> u64 {
         let len = if self.is_filler() { 0 } else { u64::from(self.len) };
@@ -194,13 +199,15 @@ impl QueueFile {
     }
 
     /// Whether the entry at `offset` may follow the one before it in this file: places in the log grow along a queue, and what was lost
-    /// has that of what comes next.
+    /// has that of what comes next. Only the first record of the log is at its place 0, and none before it in its queue.
     pub fn follows(&self, offset: u64) -> bool {
         if offset == self.first {
             return true;
         }
         let (before, entry) = (self.entry(offset - 1), self.entry(offset));
-        let grows = before.physical < entry.physical || (before.is_filler() && before.physical == entry.physical);
+        let is_place_of_lost = before.is_filler() && before.physical == entry.physical;
+        let grows =
+            before.physical < entry.physical || (is_place_of_lost && (entry.is_filler() || entry.physical.0 > 0));
         before.is_there() && grows
     }
 
