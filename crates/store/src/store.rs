@@ -3,6 +3,7 @@
 mod copying;
 mod deletion;
 mod feeding;
+mod next_offsets;
 mod reading;
 mod retaining;
 mod round;
