@@ -665,7 +665,7 @@ impl ConsumeQueue {
         self.max.store(0, Ordering::Release);
         self.end_physical.store(0, Ordering::Release);
         self.flushed.store(0, Ordering::Release);
-        self.next.store(0, Ordering::Release);
+        // What the next append gets stays: of some the records may not be dispatched yet.
         disk.sync_dir(&self.dir)
     }
 
@@ -720,7 +720,11 @@ impl ConsumeQueue {
     pub fn keep_before(&self, disk: &dyn Disk, physical: u64, belongs: &Belongs<'_>) -> io::Result<()> {
         let (kept, _) = self.split_at(disk, physical, belongs)?;
         let Some((file, end)) = kept else {
-            return if self.files.read().is_empty() { Ok(()) } else { self.clear(disk) };
+            if self.files.read().is_empty() {
+                return Ok(());
+            }
+            self.next.store(0, Ordering::Release);
+            return self.clear(disk);
         };
         let _flush = self.flush_lock.lock();
         self.changes.fetch_add(1, Ordering::AcqRel);

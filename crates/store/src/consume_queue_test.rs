@@ -177,6 +177,17 @@ fn a_queue_goes_on_where_it_did_though_all_that_it_had_was_taken_back() {
     assert_eq!((again.min(), again.max(), again.next()), (6, 6, 6));
 }
 
+/// Of a topic that began anew, with appends that are not dispatched yet.
+#[test]
+fn what_begins_anew_below_its_first_file_goes_on_where_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = queue_with(dir.path(), 4);
+    put(&queue, 9, 900);
+    queue.advance_next(3);
+    assert_eq!(put(&queue, 0, 2000), Put::Added);
+    assert_eq!((queue.min(), queue.max(), queue.next()), (0, 1, 3));
+}
+
 /// Offsets that were kept because of messages that are lost are given again, when these were behind the end.
 #[test]
 fn what_was_lost_is_not_in_the_way_behind_a_truncation() {

@@ -9,6 +9,7 @@ use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 use proptest::prelude::*;
 
 use super::*;
+use crate::table_change::deleted_topic;
 use crate::testing::*;
 use crate::walk::record_at;
 use crate::{AppendError, CheckpointFile, CopyError, CopyFault, FlushMode, Places, Writer};
@@ -17,7 +18,7 @@ const SEGMENT_LEN: usize = 4096;
 
 fn follower(config: StoreConfig) -> Store {
     let store = Store::open(config).unwrap();
-    store.set_writer(Writer::Stream);
+    store.set_writer(Writer::Stream).unwrap();
     store
 }
 
@@ -186,6 +187,50 @@ proptest! {
         let copy = Store::open(configs(&other, kind)).unwrap();
         prop_assert_eq!(copy.watermarks().written.0 as usize, end);
         same(&copy);
+    }
+
+    /// However little of a copy is dispatched when it becomes the writer, with topics deleted and made anew in what is not: each queue goes on
+    /// where the other log's does, and is the same when all is dispatched.
+    #[test]
+    fn a_copy_goes_on_where_the_log_does(
+        puts in proptest::collection::vec(put(), 1..40), shown in any::<prop::sample::Index>(), dispatches in any::<bool>(), kind in 0..4_usize,
+    ) {
+        let (_site, master, log) = log_of(&puts);
+        let end = master.watermarks().written.0 as usize;
+        let items = items(&log, end);
+        // What dispatch passes of a deletion is not its own yet.
+        let is_deletion = |at: &usize| {
+            *at < end && matches!(item(&log, *at), ParsedRecord::Record(record) if deleted_topic(&record).is_some())
+        };
+        let shown = items.iter().copied().find(is_deletion).unwrap_or(end).min(items[shown.index(items.len())]);
+        let other = Site::new();
+        let copy = follower(StoreConfig { message_len_max: 4000, ..configs(&other, kind) });
+        copy.set_replicated(PhysicalOffset(shown as u64));
+        offer(&copy, &log[..end], &[1000]).unwrap();
+        if dispatches {
+            wait_until(|| copy.watermarks().projected.0 as usize >= shown);
+        }
+        copy.set_writer(Writer::Local).unwrap();
+        let queues = [(T, 0), (T, 1), ("Other", 0), ("New", 3)];
+        for round in 0..3_u8 {
+            let body = [round];
+            for (topic, queue) in queues {
+                let batch = vec![message(topic, queue, &body, ""); 1 + usize::from(round)];
+                let of_master = master.append_batch(&batch).unwrap().queue_offset;
+                prop_assert_eq!(copy.append_batch(&batch).unwrap().queue_offset, of_master, "{}/{} in round {}", topic, queue, round);
+            }
+            copy.set_replicated(PhysicalOffset(if round == 0 { shown as u64 } else { u64::MAX }));
+            if round == 1 {
+                copy.flusher.flush().unwrap();
+                settle(&copy);
+            }
+        }
+        copy.flusher.flush().unwrap();
+        settle(&copy);
+        settle(&master);
+        for (topic, queue) in queues {
+            prop_assert_eq!(read_bodies(&copy, topic, queue, 0), read_bodies(&master, topic, queue, 0));
+        }
     }
 
     /// A bit that is another one on the way is found before anything of its record is appended, wherever there is something that covers

@@ -87,6 +87,11 @@ pub struct Work {
 }
 
 impl Work {
+    /// Whether it counts already that the log says at `physical` that a topic was deleted.
+    pub fn knows_deletion(&self, topic: &str, physical: u64) -> bool {
+        self.deleted.get(topic).is_some_and(|at| physical <= *at)
+    }
+
     /// Whether the queues that a record of `topic` was for are gone.
     pub fn is_deleted(&self, topic: &str, physical: u64) -> bool {
         is_deleted(&self.deleted, topic, physical)
@@ -143,7 +148,7 @@ impl Dispatcher {
         outcome
     }
 
-    /// Records before `end` are of a topic that is no more, its queues retired.
+    /// Records before `end` are of a topic that is no more: its queues are retired, or begin anew.
     pub fn topic_deleted(&self, work: &mut Work, topic: &str, end: u64) {
         work.deleted.insert(topic.to_owned(), end);
         work.known = None;

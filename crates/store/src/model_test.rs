@@ -340,8 +340,6 @@ impl Model {
                 self.messages.push(Known { queue: None, offset: 0, body, physical, len, damaged: false });
             }
             Step::Copy { queue, lens, piece } => {
-                // Only dispatch knows which offset comes next.
-                self.settle();
                 let begin = self.store().watermarks().written.0;
                 let mut other = OtherLog { segment_len: self.segment_len, begin, bytes: Vec::new() };
                 for len in lens {
@@ -352,10 +350,12 @@ impl Model {
                     let len = message.record_len();
                     self.messages.push(Known { queue: Some(queue), offset, body, physical, len, damaged: false });
                 }
-                self.store().set_writer(Writer::Stream);
+                self.store().set_replicated(PhysicalOffset(0));
+                self.store().set_writer(Writer::Stream).unwrap();
                 other.offer_to(self.store(), piece).unwrap();
-                self.store().set_writer(Writer::Local);
-                self.settle();
+                // It is told which offsets come next before anything was dispatched.
+                self.store().set_writer(Writer::Local).unwrap();
+                self.store().set_replicated(PhysicalOffset(u64::MAX));
             }
             Step::Read { queue } => {
                 self.settle();
@@ -779,7 +779,7 @@ proptest! {
         let (site, other) = (Site::new(), Site::new());
         let config = |site: &Site| StoreConfig { segment_len: 80 << 10, message_len_max: 200, ..site.config() };
         let (store, copy) = (Store::open(config(&site)).unwrap(), Store::open(config(&other)).unwrap());
-        copy.set_writer(crate::Writer::Stream);
+        copy.set_writer(crate::Writer::Stream).unwrap();
         let mut taken = Vec::new();
         for (one, count) in &batches {
             let message = one.message();

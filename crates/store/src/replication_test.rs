@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use crate::testing::*;
-use crate::{AppendError, CheckpointFile, Clock, FlushMode, Store, StoreConfig, TruncateError, Want, Writer};
+use crate::{
+    AppendError, CheckpointFile, Clock, FlushMode, ReadError, Store, StoreConfig, TruncateError, Want, Writer,
+};
 
 #[test]
 fn a_store_that_is_not_the_writer_appends_nothing_of_its_own() {
@@ -20,7 +22,7 @@ fn a_store_that_is_not_the_writer_appends_nothing_of_its_own() {
     let end = put(&store, b"own").end;
     settle(&store);
     for writer in [Writer::Stream, Writer::Nobody] {
-        store.set_writer(writer);
+        store.set_writer(writer).unwrap();
         assert_eq!(store.writer(), writer);
         let is_refused = |done: Result<(), AppendError>| matches!(done, Err(AppendError::NotTheWriter { writer: is }) if is == writer);
         let more = message(T, 0, b"more", "");
@@ -39,7 +41,7 @@ fn a_store_that_is_not_the_writer_appends_nothing_of_its_own() {
         assert_eq!(store.watermarks().written, end);
     }
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 1);
-    store.set_writer(Writer::Local);
+    store.set_writer(Writer::Local).unwrap();
     assert_eq!(put(&store, b"again").queue_offset, QueueOffset(1));
     store.close().unwrap();
 }
@@ -65,7 +67,7 @@ fn no_append_is_under_way_once_another_may_write() {
         let append = appends.spawn_scoped(scope, || put(&store, b"under way").end).unwrap();
         wait_until(|| inside.load(Ordering::SeqCst));
         let change = scope.spawn(|| {
-            store.set_writer(Writer::Nobody);
+            store.set_writer(Writer::Nobody).unwrap();
             store.watermarks().written
         });
         wait_until(|| store.writer() == Writer::Nobody);
@@ -97,7 +99,7 @@ fn copied_bytes_make_a_second_store() {
     let (site, copy) = (Site::new(), Site::new());
     let master = site.open();
     let slave = copy.open();
-    slave.set_writer(Writer::Stream);
+    slave.set_writer(Writer::Stream).unwrap();
     let mut last = PhysicalOffset(0);
     for body in 0..40_u8 {
         last = master.append(&message(T, 0, &[body; 300], &format!("KEYS\u{1}k{body}\u{2}"))).unwrap().end;
@@ -108,11 +110,61 @@ fn copied_bytes_make_a_second_store() {
     settle(&slave);
     assert_eq!(read_bodies(&slave, T, 0, 0), read_bodies(&master, T, 0, 0));
     assert_eq!(query_bodies(&slave, T, "k17"), [[17; 300]]);
-    slave.set_writer(Writer::Local);
+    slave.set_writer(Writer::Local).unwrap();
     let refused = slave.append_copy(last, b"x").unwrap_err();
     let refusal = AppendError::NotTheWriter { writer: Writer::Local };
     assert_eq!(refused.to_string(), format!("the copy of the log stops at {last}: {refusal}"));
     assert_eq!(slave.append(&message(T, 0, b"now master", "")).unwrap().queue_offset, QueueOffset(40));
+}
+
+/// What this broker appended itself, with the topic deleted in between, and what it copied behind that.
+#[test]
+fn a_promotion_does_not_wait_for_dispatch() {
+    let site = Site::new();
+    let store = site.open();
+    store.set_replicated(PhysicalOffset(0));
+    (0..5_u8).for_each(|body| _ = put(&store, &[body]));
+    assert!(store.delete_topic(T).unwrap());
+    (0..2_u8).for_each(|body| _ = put(&store, &[body]));
+    let mut other = OtherLog { segment_len: 4096, begin: store.watermarks().written.0, bytes: Vec::new() };
+    (2..30).for_each(|offset| _ = other.put(&message(T, 0, &[7; 300], ""), offset, START_MS));
+    (0..3).for_each(|offset| _ = other.put(&message("Other", 5, b"x", ""), offset, START_MS));
+    let mut half = message(T, 0, b"half", "");
+    half.sys_flag = SysFlag(SysFlag::TRANSACTION_PREPARED);
+    other.put(&half, 0, START_MS);
+    store.set_writer(Writer::Stream).unwrap();
+    other.offer_to(&store, 1000).unwrap();
+    store.set_writer(Writer::Local).unwrap();
+    assert_eq!(store.watermarks().projected, PhysicalOffset(0), "nothing was dispatched");
+    let next = |topic, queue| store.append(&message(topic, queue, b"own", "")).unwrap().queue_offset.0;
+    assert_eq!((next(T, 0), next(T, 0), next("Other", 5), next("Other", 6)), (30, 31, 3, 0));
+    store.set_replicated(PhysicalOffset(u64::MAX));
+    settle(&store);
+    let offsets: Vec<_> = read_bodies(&store, T, 0, 0).iter().map(|(offset, _)| *offset).collect();
+    assert_eq!(offsets, (0..32).collect::<Vec<_>>());
+    assert_eq!(next(T, 0), 32);
+}
+
+#[test]
+fn nobody_writes_where_it_cannot_be_read_which_offsets_come_next() {
+    let site = Site::new();
+    let store = site.open();
+    store.set_replicated(PhysicalOffset(0));
+    let placed: Vec<_> = (0..40_u8).map(|body| put(&store, &[body; 300])).collect();
+    store.set_writer(Writer::Stream).unwrap();
+    let bad = placed[20];
+    let begin = bad.physical_offset.file_start(4096);
+    site.disk
+        .bad
+        .lock()
+        .push((format!("commitlog/{:020}", begin.0), bad.physical_offset.0 - begin.0..bad.end.0 - begin.0));
+    site.disk.go_cold();
+    assert!(matches!(store.set_writer(Writer::Local), Err(ReadError::Io { .. })));
+    assert_eq!(store.writer(), Writer::Nobody);
+    assert!(store.append(&message(T, 0, b"x", "")).is_err());
+    site.disk.bad.lock().clear();
+    store.set_writer(Writer::Local).unwrap();
+    assert_eq!(put(&store, b"x").queue_offset, QueueOffset(40));
 }
 
 #[test]

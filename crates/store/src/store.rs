@@ -91,6 +91,8 @@ pub struct Store {
     reader: Reader,
     /// Held by whoever makes the log shorter.
     truncating: Mutex<()>,
+    /// Held by whoever changes who may write.
+    changing_writer: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Given up last.
     lock: Mutex<Option<(Vec<SideLock>, DirectoryLock)>>,
@@ -363,6 +365,7 @@ impl Store {
             counters,
             reader,
             truncating: Mutex::default(),
+            changing_writer: Mutex::default(),
             threads: Mutex::default(),
             lock: Mutex::new(Some((side_locks, lock))),
         };

@@ -251,9 +251,9 @@ fn the_same_appends_make_the_same_files() {
         let physical = PhysicalOffset::try_from(block.number("physicalOffset")).unwrap();
         if record.topic().len() > 127 {
             // Not taken from a producer any more; a log may have such records from replication.
-            store.set_writer(Writer::Stream);
+            store.set_writer(Writer::Stream).unwrap();
             assert_eq!(store.append_copy(physical, &block.bytes).unwrap(), block.bytes.len());
-            store.set_writer(Writer::Local);
+            store.set_writer(Writer::Local).unwrap();
             continue;
         }
         if block.name.contains("batch") {

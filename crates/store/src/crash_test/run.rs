@@ -36,8 +36,6 @@ pub struct Run {
     pub ended: BTreeSet<u64>,
     /// What the thread of the retention knows.
     retention: Progress,
-    /// End of what was copied last. Only dispatch knows which offset comes next behind it.
-    copied_to: u64,
 }
 
 impl Run {
@@ -51,7 +49,6 @@ impl Run {
             timers: None,
             ended: BTreeSet::new(),
             retention: Progress::default(),
-            copied_to: 0,
         }
     }
 
@@ -212,9 +209,6 @@ impl Run {
 
     /// Messages that another broker has appended, in whatever pieces they come.
     fn copy(&mut self) {
-        if !self.offsets_are_known() {
-            return;
-        }
         let begin = self.store().watermarks().written.0;
         let mut other = OtherLog { segment_len: SEGMENT_LEN, begin, bytes: Vec::new() };
         let (mut puts, mut nexts) = (Vec::new(), BTreeMap::new());
@@ -233,12 +227,11 @@ impl Run {
         self.history.lock().pending = puts.iter().map(|(put, _)| put.clone()).collect();
         let piece = 1 + self.dice.below(3000);
         let store = self.store.as_ref().unwrap();
-        store.set_writer(Writer::Stream);
+        store.set_writer(Writer::Stream).unwrap();
         let done = other.offer_to(store, piece);
-        store.set_writer(Writer::Local);
+        self.place.may_fail(store.set_writer(Writer::Local));
         let end = done.as_ref().map_or_else(|error| error.at.0, |()| other.end());
         self.place.may_fail(done);
-        self.copied_to = end;
         {
             let mut history = self.history.lock();
             history.pending.clear();
@@ -258,20 +251,8 @@ impl Run {
         crate::testing::wait_until(|| answered.load(Ordering::SeqCst) || !self.goes_on());
     }
 
-    /// Whether all that was copied is in its queues; has it got there if that can be done.
-    fn offsets_are_known(&self) -> bool {
-        let is_known = || self.store().watermarks().projected.0 >= self.copied_to;
-        if !is_known() && self.place.may_fail(self.store().flusher.flush()).is_some() {
-            self.settle();
-        }
-        is_known()
-    }
-
     /// False if nothing is put.
     pub fn put(&mut self, topic: &'static str, queue: u32, bodies: Vec<Vec<u8>>, sys_flag: i32) -> bool {
-        if !self.offsets_are_known() {
-            return false;
-        }
         let visible = SysFlag(sys_flag).is_visible();
         let half = (sys_flag == SysFlag::TRANSACTION_COMMIT).then(|| self.history.lock().half_of(&bodies[0]));
         let next = self.history.lock().next(topic, queue);
@@ -465,8 +446,6 @@ impl Run {
         let truncated = self.place.may_fail(self.store().truncate(PhysicalOffset(to)));
         let mut history = self.history.lock();
         if truncated.is_some() {
-            // What is left has its offsets, dispatched or not.
-            self.copied_to = 0;
             let kept = history.puts.partition_point(|known| known.end <= to);
             history.puts.truncate(kept);
         }

@@ -2,24 +2,40 @@
 
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashMapExt as _};
+use ferromq_protocol::message::Record;
+use foldhash::HashMap;
 
 use super::Store;
 use crate::consume_queue::{ConsumeQueue, is_possible};
 use crate::dispatch::Work;
 use crate::looking::{Look, ReadError};
-use crate::queues::is_directory_name;
+use crate::queues::{Queues, is_directory_name};
 use crate::segments::find_at;
+use crate::table_change::deleted_topic;
 use crate::walk::LogItem;
 
-/// Next offsets of queues.
-pub(super) type NextOffsets = HashMap<usize, (Arc<ConsumeQueue>, u64)>;
+/// What a part of the log says of queues.
+#[derive(Default)]
+pub(super) struct NextOffsets {
+    queues: HashMap<usize, Next>,
+    /// Topics that were deleted there, each with where the log says so last, which nothing here knows of yet: another broker has done it, of
+    /// whose log this is a copy.
+    deleted: HashMap<String, u64>,
+}
+
+/// The offset that the next message of a queue gets.
+struct Next {
+    queue: Arc<ConsumeQueue>,
+    offset: u64,
+    /// What the queue has is of a topic that was deleted since.
+    begins_anew: bool,
+}
 
 impl Store {
     /// Of the queues that have records in a part of the log, which is there: the offsets behind the last of these.
     pub(super) fn next_offsets(&self, work: &Work, from: u64, to: u64) -> Result<NextOffsets, ReadError> {
         let look = Look::reading_on(&*self.config.disk);
-        let mut next_offsets = NextOffsets::new();
+        let mut found = NextOffsets::default();
         let mut physical = from;
         while physical < to
             && let Some(file) = self.segments.find(physical)
@@ -30,31 +46,56 @@ impl Store {
             while at < end {
                 match find_at(&file, &look, &bytes, at)? {
                     LogItem::Record(record) => {
-                        let physical = file.start() + at as u64;
-                        let is_believed =
-                            is_directory_name(record.topic()) && is_possible(record.queue_offset().0, physical);
-                        if record.sys_flag().is_visible() && is_believed && !work.is_deleted(record.topic(), physical) {
-                            let queue = self.queues.find_or_make(record.topic(), record.queue_id());
-                            let (key, next) = (Arc::as_ptr(&queue).addr(), record.queue_offset().0.saturating_add(1));
-                            let known = next_offsets.entry(key).or_insert((queue, next));
-                            known.1 = known.1.max(next);
-                        }
+                        found.add(&self.queues, work, &record, file.start() + at as u64);
                         at += record.record_len();
                     }
                     LogItem::End => at = file.len(),
                     LogItem::Damage { len, .. } => at += len,
-                    LogItem::Part => return Ok(next_offsets),
+                    LogItem::Part => return Ok(found),
                 }
             }
             physical = file.start() + at.max(end) as u64;
         }
-        Ok(next_offsets)
+        Ok(found)
+    }
+
+    /// Each queue goes on behind its last entry, and behind what was found of it in the part of the log that has no entries yet. Under the
+    /// append lock.
+    pub(super) fn go_on_behind(&self, work: &mut Work, found: NextOffsets) {
+        for queue in self.queues.all() {
+            queue.advance_next(queue.max());
+        }
+        for Next { queue, offset, begins_anew } in found.queues.into_values() {
+            if begins_anew {
+                queue.advance_next(offset);
+            } else {
+                queue.raise_next(offset);
+            }
+        }
+        // Dispatch enters no more of it: the queue would go on behind that.
+        for (topic, at) in found.deleted {
+            self.dispatcher.topic_deleted(work, &topic, at);
+        }
     }
 }
 
-/// The next messages of these queues get no offset that a record of the log has. Under the append lock.
-pub(super) fn raise(next_offsets: NextOffsets) {
-    for (queue, next) in next_offsets.into_values() {
-        queue.raise_next(next);
+impl NextOffsets {
+    fn add(&mut self, queues: &Queues, work: &Work, record: &Record<'_>, physical: u64) {
+        if let Some(topic) = deleted_topic(record).filter(|topic| !work.knows_deletion(topic, physical)) {
+            for queue in queues.of_topic(&topic) {
+                self.queues.insert(key_of(&queue), Next { queue, offset: 0, begins_anew: true });
+            }
+            self.deleted.insert(topic, physical);
+        }
+        let is_believed = is_directory_name(record.topic()) && is_possible(record.queue_offset().0, physical);
+        if record.sys_flag().is_visible() && is_believed && !work.is_deleted(record.topic(), physical) {
+            let queue = queues.find_or_make(record.topic(), record.queue_id());
+            let next = self.queues.entry(key_of(&queue)).or_insert(Next { queue, offset: 0, begins_anew: false });
+            next.offset = next.offset.max(record.queue_offset().0.saturating_add(1));
+        }
     }
+}
+
+fn key_of(queue: &Arc<ConsumeQueue>) -> usize {
+    Arc::as_ptr(queue).addr()
 }

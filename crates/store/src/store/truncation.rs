@@ -12,7 +12,6 @@ use std::sync::Arc;
 use ferromq_protocol::PhysicalOffset;
 
 use super::Store;
-use super::next_offsets::raise;
 use crate::error::TruncateError;
 use crate::files;
 use crate::flush::SyncState;
@@ -181,7 +180,7 @@ impl Store {
         self.positions.log_truncated(to, last_timestamp);
         syncing.log_truncated(to, last_timestamp);
         self.cut_projections(to).map_err(|source| failed(&self.config.root, source))?;
-        raise(next_offsets);
+        self.go_on_behind(&mut work, next_offsets);
         Ok(Gone { waiters: self.flusher.take_waiters_behind(to), files })
     }
 
@@ -217,11 +216,10 @@ impl Store {
         sync_dir_of(path)
     }
 
-    /// Queues and index end with the log; offsets go on behind what is left.
+    /// Queues and index end with the log.
     fn cut_projections(&self, end: u64) -> io::Result<()> {
         for queue in self.queues.all() {
             queue.truncate_physical(&*self.config.disk, end)?;
-            queue.advance_next(queue.max());
             queue.note();
         }
         if let Some(index) = &self.index {

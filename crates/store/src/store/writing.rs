@@ -12,6 +12,7 @@ use crate::append::{AppendedBatch, AppendedMessage, with_encoded};
 use crate::commit_log::Placement;
 use crate::error::AppendError;
 use crate::health::{Health, HealthCheck, Writer};
+use crate::looking::ReadError;
 use crate::queues::is_directory_name;
 use crate::waiters::NotSafe;
 
@@ -260,12 +261,39 @@ impl Store {
     }
 
     /// Says who may extend the log from now on: [`Writer::Local`] after an open. When this returns, nobody of another kind is under way any
-    /// more; what such a one has appended is in the log, all of it. Waits for one append at most. Before [`Writer::Local`] follows
-    /// [`Writer::Stream`], all of the log has to be dispatched: only that tells which offset comes next in a queue.
-    pub fn set_writer(&self, writer: Writer) {
+    /// more; what such a one has appended is in the log, all of it. Waits for one append at most, and for another change.
+    ///
+    /// [`Writer::Local`] after another first has each queue go on behind its last message of the log, whether that was dispatched or not:
+    /// what was not is read, with the dispatch held meanwhile, and nobody writes. So not from an arrival listener. Where it cannot be read,
+    /// nobody may write until this is called again.
+    pub fn set_writer(&self, writer: Writer) -> Result<(), ReadError> {
+        let _one = self.changing_writer.lock();
+        if writer != Writer::Local || self.writer() == Writer::Local {
+            self.hand_over(writer);
+            return Ok(());
+        }
+        self.hand_over(Writer::Nobody);
+        let begun = self.begin_to_write();
+        // Threads that found the dispatch held left their messages to this one.
+        self.dispatch_signal.wake();
+        begun
+    }
+
+    fn hand_over(&self, writer: Writer) {
         self.health.set_writer(writer);
         // Who is in the middle of an append finishes it; who gets the lock after this sees the change.
         drop(self.log.hold());
+    }
+
+    fn begin_to_write(&self) -> Result<(), ReadError> {
+        let mut work = self.dispatcher.hold();
+        let end = self.positions.written();
+        let from = self.dispatcher.goes_back_to(&work, end);
+        let next_offsets = self.next_offsets(&work, from, end)?;
+        let _tail = self.log.hold();
+        self.go_on_behind(&mut work, next_offsets);
+        self.health.set_writer(Writer::Local);
+        Ok(())
     }
 
     pub fn writer(&self) -> Writer {
