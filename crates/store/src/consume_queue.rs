@@ -495,8 +495,10 @@ impl ConsumeQueue {
         }
         drop(files);
         if offset > max {
+            // Behind nothing but fillers, what is missing are those that a power loss took.
+            let lost = if self.end_physical() == 0 { QueueEntry::FILLER } else { QueueEntry::lost(entry.physical) };
             for missing in max..offset {
-                self.add(self.files.read(), disk, missing, &QueueEntry::lost(entry.physical))?;
+                self.add(self.files.read(), disk, missing, &lost)?;
             }
             self.add(self.files.read(), disk, offset, entry)?;
             return Ok(Put::Gap);
@@ -691,22 +693,8 @@ impl ConsumeQueue {
             return Ok(());
         }
         self.min.fetch_min(keep, Ordering::AcqRel);
-        self.cut(disk, keep)?;
-        self.end_with_lost(disk)
-    }
-
-    /// Of a queue that has lost all but the fillers before its first entry, the next start would know nothing: the last of these stands
-    /// for a message then, one that had this offset and is gone.
-    fn end_with_lost(&self, disk: &dyn Disk) -> io::Result<()> {
-        let _flush = self.flush_lock.lock();
-        if let Some(last) = self.max().checked_sub(1)
-            && let Some(file) = self.file_of(last)?
-            && file.entry(last) == QueueEntry::FILLER
-        {
-            file.put(last, &QueueEntry::lost(PhysicalOffset(0)));
-            file.sync(disk, last..last + 1)?;
-        }
-        Ok(())
+        self.min_physical.fetch_min(end, Ordering::AcqRel);
+        self.cut(disk, keep)
     }
 
     /// The first entry that [`ConsumeQueue::keep_before`] would forget, if anything stands there.
@@ -767,7 +755,7 @@ impl ConsumeQueue {
             if end < file.end() {
                 forgotten = told(&file, end);
             }
-            let has_entries = if end > file.first() { file.entry(end - 1) != QueueEntry::FILLER } else { index > 0 };
+            let has_entries = end > file.first() || index > 0;
             kept = has_entries.then_some((file, end));
             break;
         }
@@ -803,7 +791,7 @@ impl ConsumeQueue {
         let (first, max) = (self.first(), self.max());
         let gone = |offset: u64| -> io::Result<bool> {
             let entry = self.any_entry(offset)?;
-            Ok(entry.is_none_or(|entry| entry.is_gone(log_min)))
+            Ok(entry.is_none_or(|entry| entry == QueueEntry::FILLER || entry.is_before(log_min)))
         };
         // The usual cases need one entry, or none.
         let min = if first >= max || self.end_physical() <= log_min {
@@ -852,7 +840,7 @@ impl ConsumeQueue {
     fn first_not_before(&self, look: &Look<'_>, min: u64, max: u64, log_min: u64) -> io::Result<u64> {
         try_partition_point(min, max, |offset| {
             let entry = self.look_up(look, offset).map_err(io::Error::other)?;
-            Ok(entry.is_none_or(|entry| entry.is_gone(log_min)))
+            Ok(entry.is_none_or(|entry| entry == QueueEntry::FILLER || entry.is_before(log_min)))
         })
     }
 

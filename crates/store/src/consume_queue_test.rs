@@ -160,7 +160,25 @@ fn a_torn_entry_behind_fillers_is_none() {
     std::fs::write(&path, bytes).unwrap();
     let queue = open();
     queue.keep_before(&ScriptedDisk::default(), 5500, &|_, _, _| true).unwrap();
-    assert_eq!((queue.max(), queue.end_physical()), (0, 0));
+    assert_eq!((queue.max(), queue.end_physical()), (6, 0));
+}
+
+/// What comes behind a truncation lies before where its messages did.
+#[test]
+fn a_queue_follows_the_log_behind_a_truncation_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = queue(dir.path());
+    put(&queue, 0, 100);
+    put(&queue, 1, 900);
+    let disk = LocalDisk;
+    let look = Look::reading_on(&disk);
+    queue.follow_log(&look, 500).unwrap();
+    assert_eq!(queue.min(), 1);
+    queue.truncate_physical(&LocalDisk, 600).unwrap();
+    put(&queue, 1, 600);
+    put(&queue, 2, 900);
+    queue.follow_log(&look, 800).unwrap();
+    assert_eq!((queue.min(), queue.max()), (2, 3));
 }
 
 #[test]

@@ -71,11 +71,6 @@ impl QueueEntry {
         self.is_there() && self.physical.0 < physical
     }
 
-    /// Whether it is of a message that went with what was before `log_min`, where the log begins; or of none, before the first of a queue.
-    pub fn is_gone(&self, log_min: u64) -> bool {
-        self.is_before(log_min) || (self.is_filler() && self.physical.0 == 0)
-    }
-
     /// Physical offset after the record.
     pub fn end(&self) -> u64 {
         let len = if self.is_filler() { 0 } else { u64::from(self.len) };
