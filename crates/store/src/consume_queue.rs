@@ -495,8 +495,10 @@ impl ConsumeQueue {
         }
         drop(files);
         if offset > max {
-            // Behind nothing but fillers, what is missing are those that a power loss took.
-            let lost = if self.end_physical() == 0 { QueueEntry::FILLER } else { QueueEntry::lost(entry.physical) };
+            // Behind fillers alone, what is missing are those that a power loss took.
+            let before = max.checked_sub(1).map_or(Ok(None), |last| self.any_entry(last))?;
+            let fillers = before.filter(|before| *before == QueueEntry::FILLER);
+            let lost = fillers.unwrap_or(QueueEntry::lost(entry.physical));
             for missing in max..offset {
                 self.add(self.files.read(), disk, missing, &lost)?;
             }

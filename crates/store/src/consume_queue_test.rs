@@ -163,6 +163,24 @@ fn a_torn_entry_behind_fillers_is_none() {
     assert_eq!((queue.max(), queue.end_physical()), (6, 0));
 }
 
+/// Of the fillers before its first entry, a power loss took the last ones.
+#[test]
+fn a_queue_that_begins_late_has_nothing_before_its_first_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || queue_with(dir.path(), 64);
+    put(&open(), 6, 600);
+    let path = dir.path().join("T/0").join(segment_name(0));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[60..].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let queue = open();
+    queue.keep_before(&ScriptedDisk::default(), 600, &|_, _, _| true).unwrap();
+    // Whoever opens it looks for what else is missing.
+    assert_eq!(put(&queue, 6, 600), Put::Gap);
+    queue.correct_min(0).unwrap();
+    assert_eq!((queue.min(), queue.max()), (6, 7));
+}
+
 /// What comes behind a truncation lies before where its messages did.
 #[test]
 fn a_queue_follows_the_log_behind_a_truncation_too() {
