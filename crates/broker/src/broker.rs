@@ -93,7 +93,7 @@ impl Broker {
         let config = parts.live.current().clone();
         let unregistered = Arc::new(MissingRegistrations::default());
         let dispatch = Arc::new(parts.dispatch(&unregistered));
-        parts.master_duties.start().map_err(StartError::Thread)?;
+        parts.master_duties.start()?;
         // Whoever needs old messages for longer is there now.
         parts.store.begin_retention();
         parts.scrubbing.follow_config().map_err(StartError::Thread)?;
@@ -186,3 +186,7 @@ fn server_config(config: &BrokerConfig) -> Result<ServerConfig, StartError> {
         ..ServerConfig::default()
     })
 }
+
+#[cfg(test)]
+#[path = "broker_test.rs"]
+mod tests;

@@ -37,7 +37,7 @@ struct House {
     disk: Arc<TroubledDisk>,
     store: Arc<Store>,
     levels: DelayLevels,
-    persistence: Persistence,
+    persistence: Arc<Persistence>,
     duties: Arc<MasterDuties>,
     path: TransactionPath,
     root: Arc<tempfile::TempDir>,
@@ -66,7 +66,7 @@ impl House {
             ..StoreConfig::at(root.path())
         };
         let store = Arc::new(Store::open(config).unwrap());
-        let persistence = Persistence::default();
+        let persistence = Arc::new(Persistence::default());
         let config_dir = root.path().join("config");
         let config = BrokerConfig::default();
         let live = Arc::new(LiveConfig::new(config.clone(), None));
@@ -84,9 +84,8 @@ impl House {
             forward: clock(),
             store_host: ([127, 0, 0, 1], 10_911).into(),
         };
-        let duties = Arc::new(MasterDuties::open(root.path(), parts, &persistence).unwrap());
-        let transactions = Arc::clone(&duties.transactions);
-        let path = TransactionPath { config: live, transactions, store: Arc::clone(&store) };
+        let duties = Arc::new(MasterDuties::new(root.path(), parts, Arc::clone(&persistence)));
+        let path = TransactionPath { config: live, master_duties: Arc::clone(&duties), store: Arc::clone(&store) };
         let woken = Arc::downgrade(&duties);
         store.on_arrival(move |arrival| {
             if let Some(duties) = woken.upgrade() {
@@ -118,7 +117,7 @@ impl House {
         let half =
             NewMessage { born_timestamp: self.now_ms(), ..message(TRANSACTION_HALF_TOPIC, QueueId(0), b"half", &text) };
         let appended = self.store.append(&half).unwrap();
-        self.path.transactions.began(&appended, half.born_timestamp, None);
+        self.duties.held().unwrap().transactions.began(&appended, half.born_timestamp, None);
         appended
     }
 
@@ -175,7 +174,7 @@ impl House {
     /// Who holds the segment that ends there, as the retention asks once.
     fn holders(&self, end: PhysicalOffset) -> Vec<&'static str> {
         self.duties.save_progress();
-        let keepers = self.duties.keepers();
+        let keepers = self.duties.held().unwrap().keepers();
         let holds = |keeper: &Arc<dyn Keeper>| keeper.release_before(end).inspect(|place| assert!(*place < end));
         keepers.iter().filter(|keeper| holds(keeper).is_some()).map(|keeper| keeper.name()).collect()
     }
@@ -209,7 +208,6 @@ impl House {
         self.duties.stop();
         self.persistence.stop();
         self.store.close().unwrap();
-        self.duties.save_after_close();
         let root = Arc::clone(&self.root);
         drop(self);
         House::started(root, now_ms, min, disk)

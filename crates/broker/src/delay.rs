@@ -8,11 +8,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferromq_config::replace_file;
 use ferromq_protocol::body::{DataVersion, DelayOffsetTable};
 use ferromq_protocol::message::{NewMessage, Record};
 use ferromq_protocol::topics::SCHEDULE_TOPIC;
@@ -154,20 +153,18 @@ impl Delays {
         self.worker.stop();
     }
 
-    /// Writes the file with everything that was delivered. Only right once the store is closed: then all of it is on disk.
-    pub fn save_after_close(&self) {
-        let path: PathBuf = self.file.path().to_owned();
-        let table = {
+    /// After a stop for good: writes the file for the last time, as far as the copies are known to be on the disk; with `all_on_disk`
+    /// that is everything that was delivered. The next one may be [opened](Self::open) then.
+    pub fn close(&self, all_on_disk: bool, persistence: &Persistence) {
+        if all_on_disk {
             let mut progress = self.delivery.progress.lock();
             progress.saved = progress.now.clone();
-            if progress.saved.offsets.is_empty() && !path.exists() {
-                return;
+            if !progress.saved.offsets.is_empty() || self.file.path().exists() {
+                drop(progress);
+                self.file.request();
             }
-            progress.saved.table()
-        };
-        if let Err(error) = replace_file(&path, &json::to_vec_pretty(&table)) {
-            error!(path = %path.display(), %error, "cannot save the delay offsets; some messages will be delivered twice");
         }
+        persistence.stop_file(&self.file);
     }
 
     /// Levels in use with what is delivered: GET_ALL_DELAY_OFFSET.

@@ -140,9 +140,8 @@ impl House {
 
     fn close(self) -> (tempfile::TempDir, Arc<AtomicI64>) {
         self.delays.stop();
-        self.persistence.stop();
         self.store.close().unwrap();
-        self.delays.save_after_close();
+        self.delays.close(true, &self.persistence);
         (self.directory, self.clock_ms)
     }
 }

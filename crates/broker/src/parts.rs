@@ -86,7 +86,7 @@ impl Parts {
         let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence)?);
         let clients = Arc::new(Clients::new());
         let statistics = Arc::new(Statistics::new());
-        let master_duties = MasterDuties::open(
+        let master_duties = MasterDuties::new(
             &config.store_path_root_dir,
             MasterParts {
                 live: Arc::clone(&live),
@@ -100,8 +100,8 @@ impl Parts {
                 forward: forward(),
                 store_host,
             },
-            &persistence,
-        )?;
+            Arc::clone(&persistence),
+        );
         let readers = Arc::new(Readers::start().map_err(StartError::Thread)?);
         let pull = PullPath::new(
             Arc::clone(&live),
@@ -147,9 +147,6 @@ impl Parts {
                 master_duties.arrived(arrival);
             }
         });
-        for keeper in self.master_duties.keepers() {
-            self.store.add_keeper(keeper);
-        }
         let pull = Arc::downgrade(&self.pull);
         self.clients.on_resubscribed(move |group| {
             if let Some(pull) = pull.upgrade() {
@@ -168,7 +165,7 @@ impl Parts {
             groups: Arc::clone(&self.groups),
             locks: Arc::clone(&self.locks),
             statistics: Arc::clone(&self.statistics),
-            transactions: Arc::clone(&self.master_duties.transactions),
+            master_duties: Arc::clone(&self.master_duties),
             admission: Arc::clone(&admission),
             levels: self.levels.clone(),
             store_host: self.store_host,
@@ -208,7 +205,7 @@ impl Parts {
             },
             transactions: TransactionPath {
                 config: Arc::clone(&self.live),
-                transactions: Arc::clone(&self.master_duties.transactions),
+                master_duties: Arc::clone(&self.master_duties),
                 store: Arc::clone(&self.store),
             },
             pull: Arc::clone(&self.pull),
@@ -236,14 +233,13 @@ impl Parts {
                 offsets: Arc::clone(&self.offsets),
                 clients: Arc::clone(&self.clients),
                 statistics: Arc::clone(&self.statistics),
-                delays: Arc::clone(&self.master_duties.delays),
+                master_duties: Arc::clone(&self.master_duties),
                 store: Arc::clone(&self.store),
             },
             runtime: RuntimeInfo {
                 config: Arc::clone(&self.live),
                 statistics: Arc::clone(&self.statistics),
-                delays: Arc::clone(&self.master_duties.delays),
-                timers: Arc::clone(&self.master_duties.timers),
+                master_duties: Arc::clone(&self.master_duties),
                 store: Arc::clone(&self.store),
                 unregistered: Arc::clone(unregistered),
                 booted_ms: self.booted_ms,
@@ -265,9 +261,7 @@ impl Parts {
             error!(%error, "the newest messages will be delivered again");
         }
         self.persistence.stop();
-        self.store.close()?;
-        self.master_duties.save_after_close();
-        Ok(())
+        self.store.close()
     }
 }
 

@@ -99,7 +99,16 @@ impl Persistence {
 
     /// Writes what was requested so far and ends the threads. Nothing is written after it: who waits then is told so.
     pub fn stop(&self) {
-        let files = std::mem::take(&mut *self.files.lock());
+        Persistence::end(std::mem::take(&mut *self.files.lock()));
+    }
+
+    /// [`stop`](Self::stop) for one file: another table may be declared for its path after it.
+    pub fn stop_file(&self, file: &SavedFile) {
+        let ending = self.files.lock().extract_if(.., |(state, _)| Arc::ptr_eq(state, &file.state)).collect();
+        Persistence::end(ending);
+    }
+
+    fn end(files: Vec<(Arc<FileState>, JoinHandle<()>)>) {
         for (file, _) in &files {
             file.saving.lock().stopping = true;
             file.wake.notify_one();

@@ -8,6 +8,7 @@ use ferromq_protocol::{EncodeFields, HeaderError, Reply, ResponseCode};
 use ferromq_store::ReadError;
 use tracing::error;
 
+use crate::master_duties::NotAtWork;
 use crate::persistence::SaveError;
 use crate::readers::Busy;
 use crate::topics::{DeletionUnderway, Full, NotMade};
@@ -117,6 +118,13 @@ impl From<NotMade> for Refusal {
 impl From<DeletionUnderway> for Refusal {
     fn from(busy: DeletionUnderway) -> Refusal {
         Refusal::new(ResponseCode::SYSTEM_BUSY, busy.to_string())
+    }
+}
+
+/// SERVICE_NOT_AVAILABLE (14): producers go to another broker with it.
+impl From<NotAtWork> for Refusal {
+    fn from(not_at_work: NotAtWork) -> Refusal {
+        Refusal::new(ResponseCode::SERVICE_NOT_AVAILABLE, not_at_work.to_string())
     }
 }
 

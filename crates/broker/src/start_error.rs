@@ -28,6 +28,10 @@ pub enum StartError {
     Timers { path: PathBuf, source: io::Error },
     #[error("cannot find out which transactions are open: {0}. Start again when it can be read")]
     Transactions(#[source] ReadError),
+    #[error(
+        "the queues do not have all of the log, so what waits in them is not known. See why they cannot be written or the log is not on the disk, and start again"
+    )]
+    NotDispatched,
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
 }

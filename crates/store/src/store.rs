@@ -57,9 +57,9 @@ use crate::stats::Counters;
 use crate::watermarks::Positions;
 use crate::write_pool::WritePool;
 
-/// A close waits so long for the dispatch to get on. Java: ReputMessageService.shutdown, which waits no longer even where it does: then the
+/// Who waits for the dispatch gives up when it has not come on for so long. Java: ReputMessageService.shutdown, which waits no longer even where it does: then the
 /// next start reads the log again, and looks at every queue.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+const DISPATCH_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The broker's storage. All methods may be called from any thread at any time; none blocks longer than the disk
 /// does, and [`Store::append`] not even that, except when a segment is not ready in time.
@@ -412,24 +412,29 @@ impl Store {
         // Whoever is in the middle of an append finishes it.
         drop(self.log.hold());
         let flushed = if self.health.is_poisoned() { Ok(()) } else { self.flusher.flush() };
-        let (mut behind, mut give_up) = (u64::MAX, Instant::now());
-        while !self.health.is_poisoned() {
-            let now_behind = self.dispatcher.behind();
-            if now_behind < behind {
-                (behind, give_up) = (now_behind, Instant::now() + CLOSE_PATIENCE);
-            }
-            if behind == 0 || Instant::now() >= give_up {
-                break;
-            }
-            self.dispatch_signal.wake();
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.await_dispatch(|| self.dispatcher.behind());
         self.stop_threads();
         let result = self.finish(flushed);
         // What cannot be flushed any more is told so.
         self.flusher.abandon();
         self.lock.lock().take();
         result
+    }
+
+    /// Waits until the dispatch is no more behind, for as long as it comes on. How far it is behind then, 0 or not.
+    fn await_dispatch(&self, now_behind: impl Fn() -> u64) -> u64 {
+        let (mut behind, mut give_up) = (u64::MAX, Instant::now());
+        loop {
+            let now_behind = now_behind();
+            if now_behind < behind {
+                (behind, give_up) = (now_behind, Instant::now() + DISPATCH_PATIENCE);
+            }
+            if behind == 0 || self.health.is_poisoned() || Instant::now() >= give_up {
+                return behind;
+            }
+            self.dispatch_signal.wake();
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn finish(&self, flushed: io::Result<()>) -> Result<(), CloseError> {

@@ -14,11 +14,10 @@ use ferromq_store::{DiskUsage, Effort, PUT_LATENCY_BUCKETS, Store, StoreStats};
 use tracing::warn;
 
 use crate::config::BrokerConfig;
-use crate::delay::Delays;
 use crate::live_config::LiveConfig;
+use crate::master_duties::MasterDuties;
 use crate::registrar::MissingRegistrations;
 use crate::statistics::Statistics;
-use crate::timers::Timers;
 
 /// Upper bounds of the put latency buckets in ms, for percentiles; the last bucket has none and counts as its lower bound.
 const BUCKET_MS: [f64; 13] =
@@ -28,8 +27,7 @@ const BUCKET_MS: [f64; 13] =
 pub(crate) struct RuntimeInfo {
     pub config: Arc<LiveConfig>,
     pub statistics: Arc<Statistics>,
-    pub delays: Arc<Delays>,
-    pub timers: Arc<Timers>,
+    pub master_duties: Arc<MasterDuties>,
     pub store: Arc<Store>,
     pub unregistered: Arc<MissingRegistrations>,
     pub booted_ms: i64,
@@ -58,7 +56,8 @@ impl RuntimeInfo {
         self.put_disks(&mut put);
         self.put_rates(&mut put);
         put_pools(&mut put, &config);
-        for (level, offset, end) in self.delays.progress() {
+        let levels = self.master_duties.held().map(|duties| duties.delays.progress());
+        for (level, offset, end) in levels.unwrap_or_default() {
             put(&format!("scheduleMessageOffset_{level}"), format!("{offset},{end}"));
         }
         // Ours, and only while something is wrong.
@@ -71,7 +70,8 @@ impl RuntimeInfo {
     }
 
     fn put_timers(&self, put: &mut impl FnMut(&str, String)) {
-        let (progress, rates) = (self.timers.progress(), self.statistics.store_rates());
+        let progress = self.master_duties.held().map(|duties| duties.timers.progress()).unwrap_or_default();
+        let rates = self.statistics.store_rates();
         put("timerReadBehind", progress.behind_s.to_string());
         put("timerOffsetBehind", progress.not_entered.to_string());
         put("timerCongestNum", progress.waiting.to_string());

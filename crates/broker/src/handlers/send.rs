@@ -24,6 +24,7 @@ use crate::destination::{self, DelayQueue, Destination};
 use crate::groups::Groups;
 use crate::handlers::send_properties::{AddedProperties, NotANumber, SendProperties};
 use crate::live_config::LiveConfig;
+use crate::master_duties::{Held, MasterDuties};
 use crate::peer::Origin;
 use crate::persistence::SaveError;
 use crate::queue_locks::QueueLocks;
@@ -31,7 +32,6 @@ use crate::recall_handle::RecallHandle;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{self, CreateOnSend, NotMade, Topic, Topics, perm};
-use crate::transactions::Transactions;
 
 /// The parts a send uses.
 pub(crate) struct SendParts {
@@ -40,7 +40,7 @@ pub(crate) struct SendParts {
     pub groups: Arc<Groups>,
     pub locks: Arc<QueueLocks>,
     pub statistics: Arc<Statistics>,
-    pub transactions: Arc<Transactions>,
+    pub master_duties: Arc<MasterDuties>,
     pub admission: Arc<Admission>,
     pub levels: DelayLevels,
     /// Stored with every message and part of its id.
@@ -205,8 +205,8 @@ impl SendPath {
                 message.sys_flag = message.sys_flag.with_transaction(TransactionKind::None);
             }
             let appended = self.append(submission, &message)?;
-            if route.destination == Destination::Half {
-                self.parts.transactions.began(&appended, request.born_timestamp, properties.immunity);
+            if let Some(duties) = &route.half_for {
+                duties.transactions.began(&appended, request.born_timestamp, properties.immunity);
             }
             let unique_key = made_key.as_deref().or(properties.unique_key).unwrap_or_default();
             let answer = self.answer_single(&route, &appended, unique_key);
@@ -262,7 +262,7 @@ impl SendPath {
         submission: &Submission<'_>,
         properties: &SendProperties<'_>,
         topic: Arc<Topic>,
-    ) -> Result<Route, Refusal> {
+    ) -> Result<Route<'_>, Refusal> {
         let Submission { config, request, .. } = *submission;
         let queue = self.queue(request.queue_id, &topic)?;
         let level = properties.delay_level();
@@ -274,19 +274,17 @@ impl SendPath {
         {
             let topic = self.make(&topic_names::dead_letter_topic(group), 0)?;
             let queue = self.queue(-1, &topic)?;
-            return Ok(Route { destination: Destination::GroupTopic { level: -1 }, topic, queue });
+            return Ok(Route { destination: Destination::GroupTopic { level: -1 }, topic, queue, half_for: None });
         }
         // Only now, because a dead letter's level does not count.
         level.map_err(|error| self.refuse_number(&error))?;
         // A retried message keeps TRAN_MSG; it must not become a half again.
         let is_retry = delay.is_some() && request.reconsume_times > 0;
-        let destination = if properties.half && !is_retry {
-            self.admit_half(config)?;
-            Destination::Half
-        } else {
-            later
-        };
-        Ok(Route { destination, topic, queue })
+        if properties.half && !is_retry {
+            let half_for = Some(self.admit_half(config)?);
+            return Ok(Route { destination: Destination::Half, topic, queue, half_for });
+        }
+        Ok(Route { destination: later, topic, queue, half_for: None })
     }
 
     fn send_batch(&self, submission: &Submission<'_>, topic: Arc<Topic>) -> Result<Promise<SendAnswer>, Refusal> {
@@ -405,18 +403,24 @@ impl SendPath {
         Ok(request.reconsume_times > tries_max || self.parts.locks.group_holds_locks(group))
     }
 
-    /// Whether one more transaction may begin.
-    fn admit_half(&self, config: &BrokerConfig) -> Result<(), Refusal> {
+    /// Who keeps the transactions, if one more may begin.
+    fn admit_half(&self, config: &BrokerConfig) -> Result<Held<'_>, Refusal> {
         if config.reject_transaction_message {
             return Err(self.refuse(
                 ResponseCode::NO_PERMISSION,
                 format!("the broker[{}] sending transaction message is forbidden", config.advertised_host()),
             ));
         }
-        self.parts
+        let duties = self
+            .parts
+            .master_duties
+            .held()
+            .map_err(|not_at_work| Refusal::from(not_at_work).header(self.reply_tags.clone()))?;
+        duties
             .transactions
             .check_room()
-            .map_err(|full| self.refuse(ResponseCode::SYSTEM_BUSY, format!("[OVERLOAD]{full}")))
+            .map_err(|full| self.refuse(ResponseCode::SYSTEM_BUSY, format!("[OVERLOAD]{full}")))?;
+        Ok(duties)
     }
 
     /// When the message is to be delivered, if its producer has set a time that is still to come.
@@ -475,10 +479,12 @@ struct Submission<'a> {
 }
 
 /// Where a message goes, and the topic and queue that it is for.
-struct Route {
+struct Route<'a> {
     destination: Destination,
     topic: Arc<Topic>,
     queue: QueueId,
+    /// Of a half: who has to know it before they may stop.
+    half_for: Option<Held<'a>>,
 }
 
 /// The answer to a send.

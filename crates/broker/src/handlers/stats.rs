@@ -18,9 +18,9 @@ use ferromq_store::{Effort, ReadError, Store};
 use crate::clients::Clients;
 use crate::clock::now_ms;
 use crate::consumer_offsets::ConsumerOffsets;
-use crate::delay::Delays;
 use crate::groups::Groups;
 use crate::local_time;
+use crate::master_duties::MasterDuties;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topics::{Topic, Topics};
@@ -39,7 +39,7 @@ pub(crate) struct Figures {
     pub offsets: Arc<ConsumerOffsets>,
     pub clients: Arc<Clients>,
     pub statistics: Arc<Statistics>,
-    pub delays: Arc<Delays>,
+    pub master_duties: Arc<MasterDuties>,
     pub store: Arc<Store>,
 }
 
@@ -244,7 +244,7 @@ impl Figures {
 
     /// GET_ALL_DELAY_OFFSET.
     pub(crate) fn delay_offsets(&self) -> Result<Reply, Refusal> {
-        json(&self.delays.table())
+        json(&self.master_duties.held()?.delays.table())
     }
 
     fn topic_or_refuse(&self, topic: &str) -> Result<Arc<Topic>, Refusal> {

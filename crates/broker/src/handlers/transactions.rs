@@ -15,13 +15,14 @@ use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::clock::now_ms;
 use crate::handlers::send::append_refused;
 use crate::live_config::LiveConfig;
+use crate::master_duties::MasterDuties;
 use crate::refusal::Refusal;
 use crate::transactions::{EndError, Transactions};
 
 /// The parts that ending a transaction uses.
 pub(crate) struct TransactionPath {
     pub config: Arc<LiveConfig>,
-    pub transactions: Arc<Transactions>,
+    pub master_duties: Arc<MasterDuties>,
     pub store: Arc<Store>,
 }
 
@@ -43,24 +44,26 @@ impl TransactionPath {
                 return Err(Refusal::system_error(remark));
             }
         };
+        let duties = self.master_duties.held()?;
+        let transactions = &duties.transactions;
         let Ok(named) = PhysicalOffset::try_from(request.commit_log_offset) else { return Err(not_found()) };
         let mut at = named;
         let mut found = self.store.message_at(at, effort)?;
         if found.is_none() && self.store.is_gone(named) {
             // Its segment is, and the half may be carried on.
             let from = QueueOffset::try_from(request.tran_state_table_offset).ok();
-            at = from.and_then(|from| self.transactions.carried(from)).ok_or_else(not_found)?;
+            at = from.and_then(|from| transactions.carried(from)).ok_or_else(not_found)?;
             found = self.store.message_at(at, effort)?;
         }
         let record = found.as_deref().and_then(|bytes| Record::parse(bytes).ok());
         let Some(record) = record.filter(|record| record.topic() == TRANSACTION_HALF_TOPIC) else {
             return Err(not_found());
         };
-        self.refuse_mismatch(request, &record, at == named)?;
-        if !self.transactions.knows(&record, effort)? {
+        self.refuse_mismatch(request, &record, at == named, transactions)?;
+        if !transactions.knows(&record, effort)? {
             return Err(not_found());
         }
-        match self.transactions.end(round, &record, commit) {
+        match transactions.end(round, &record, commit) {
             Ok(end) => Ok(Some(Promise { answer: EndAnswer, end, topic: None })),
             Err(error @ EndError::Undeliverable { .. }) => {
                 Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))
@@ -75,6 +78,7 @@ impl TransactionPath {
         request: &EndTransactionRequest,
         record: &Record<'_>,
         is_named: bool,
+        transactions: &Transactions,
     ) -> Result<(), Refusal> {
         let immunity = record.property(names::CHECK_IMMUNITY_TIME_IN_SECONDS).filter(|seconds| !seconds.is_empty());
         if let Some(seconds) = immunity
@@ -86,7 +90,7 @@ impl TransactionPath {
             let immunity_ms = asked_ms.max(timeout_ms);
             // One that is not open ends late, if at all: then its stamp has to do.
             let by_stamp = || now_ms().saturating_sub(record.born_timestamp());
-            if self.transactions.age_ms(record).unwrap_or_else(by_stamp) > immunity_ms {
+            if transactions.age_ms(record).unwrap_or_else(by_stamp) > immunity_ms {
                 // The producer may have died and another one been asked already.
                 let remark = format!(
                     "the {immunity_ms} ms in which this transaction could be ended without being asked are over; wait for the question"
@@ -118,6 +122,8 @@ impl TransactionPath {
         round: &Round<'_>,
         request: &ResumeCheckHalfMessageRequest,
     ) -> Result<Reply, Refusal> {
+        let duties = self.master_duties.held()?;
+        let transactions = &duties.transactions;
         let id = request.msg_id.as_deref().unwrap_or_default();
         let place: OffsetMessageId =
             id.parse().map_err(|error| Refusal::system_error(format!("message id {id} is no offset id: {error}")))?;
@@ -127,10 +133,10 @@ impl TransactionPath {
             |record: &Record<'_>| matches!(record.topic(), TRANSACTION_HALF_TOPIC | TRANSACTION_CHECK_MAX_TIME_TOPIC);
         let no_half = || Refusal::system_error(format!("there is no half message with the id {id}"));
         let record = record.filter(is_half).ok_or_else(no_half)?;
-        if !self.transactions.knows(&record, Effort::Full)? {
+        if !transactions.knows(&record, Effort::Full)? {
             return Err(no_half());
         }
-        match self.transactions.resume(round, &record) {
+        match transactions.resume(round, &record) {
             Ok(true) => Ok(Reply::ok()),
             Ok(false) => Err(Refusal::system_error(format!("the transaction of half message {id} has ended"))),
             Err(error) => Err(append_refused(&error, self.config.current().message_len_max())),

@@ -212,7 +212,7 @@ impl House {
         let now_ms = self.now_ms();
         self.timers.stop();
         self.store.close().unwrap();
-        self.timers.save_after_close();
+        self.timers.save();
         let House { root, segment_len, .. } = self;
         House::started(root, now_ms, segment_len, min, disk)
     }

@@ -164,8 +164,8 @@ impl Timers {
         self.worker.stop();
     }
 
-    /// Saves the index with everything that was delivered. Only right once the store is closed: then all of it is on disk.
-    pub(crate) fn save_after_close(&self) {
+    /// After a stop, saves the index with everything that was delivered. Only right if all of it is on the disk.
+    pub(crate) fn save(&self) {
         if let Some(index) = &mut *self.delivery.index.lock()
             && self.delivery.may_be_saved(index)
         {

@@ -172,6 +172,13 @@ impl Store {
         self.queues.of_topic(topic).iter().any(|queue| queue.next() > queue.min())
     }
 
+    /// Waits until the consume queues have all that is in the log now, but for what one of them cannot take at the moment: for as long as
+    /// the dispatch comes on, and five seconds more. False when it does not come there; so with what is not visible yet.
+    pub fn wait_dispatched(&self) -> bool {
+        let end = self.watermarks().written.0;
+        self.await_dispatch(|| end.saturating_sub(self.positions.dispatched())) == 0
+    }
+
     pub fn watermarks(&self) -> Watermarks {
         // Each before the one that bounds it.
         let projected = PhysicalOffset(self.positions.projected());

@@ -7,8 +7,8 @@ use crate::keepers::Keeper;
 use crate::retention_rules::RetentionRules;
 
 impl Store {
-    /// Adds a keeper: before a segment goes it is asked, for as long as somebody else has it too. To be called before
-    /// [`Store::begin_retention`].
+    /// Adds a keeper: before a segment goes it is asked, for as long as somebody else has it too. One that comes
+    /// after [`Store::begin_retention`] may find some gone.
     pub fn add_keeper(&self, keeper: Arc<dyn Keeper>) {
         self.retention.keepers.add(&keeper);
     }

@@ -1,0 +1,196 @@
+//! What a whole broker does when it is told to be another one, which no request does yet.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ferromq_config::Configuration as _;
+use ferromq_protocol::{Command, PhysicalOffset, QueueId, RequestCode, ResponseCode};
+use ferromq_remoting::Connection;
+
+use super::*;
+use crate::clock::now_ms;
+use crate::master_duties::MasterDuties;
+use crate::testing::{PATIENCE, wait_until};
+
+struct House {
+    broker: Broker,
+    connection: Connection,
+    client: Client,
+}
+
+impl House {
+    async fn start(root: &Path, more: &str) -> House {
+        let text = format!(
+            "listenPort=0\nbrokerIP1=127.0.0.1\nnamesrvAddr=\nstorePathRootDir={}\nmappedFileSizeCommitLog=8388608\n\
+             maxHashSlotNum=1000\nmaxIndexNum=4000\nosPageCacheBusyTimeOutMills=300000\n{more}",
+            root.display()
+        );
+        let config = BrokerConfig::parse(&text, &root.join("broker.conf")).unwrap();
+        let broker = Broker::start(BrokerConfig::complete(config).unwrap(), None).await.unwrap();
+        let client = Client::new(ClientConfig::default(), None);
+        let connection = client.connect(&format!("127.0.0.1:{}", broker.local_addr().port())).await.unwrap();
+        House { broker, connection, client }
+    }
+
+    async fn ask(&self, code: RequestCode, fields: &[(&str, &str)]) -> Command {
+        let request = Command::request(code, &fields.to_vec()).with_body(b"body".to_vec());
+        self.connection.invoke(request, PATIENCE).await.unwrap()
+    }
+
+    /// Into a queue 0.
+    async fn send(&self, topic: &str, properties: &str) -> Command {
+        let sys_flag = if properties.contains("TRAN_MSG") { "4" } else { "0" };
+        let born = now_ms().to_string();
+        let fields = [
+            ("a", "PG"),
+            ("b", topic),
+            ("c", "TBW102"),
+            ("d", "1"),
+            ("e", "0"),
+            ("f", sys_flag),
+            ("g", &*born),
+            ("h", "0"),
+            ("i", properties),
+        ];
+        self.ask(RequestCode::SEND_MESSAGE_V2, &fields).await
+    }
+
+    async fn begin(&self, topic: &str) -> Command {
+        self.send(topic, "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}PG\u{2}UNIQ_KEY\u{1}KEY\u{2}").await
+    }
+
+    async fn commit(&self, half: &Command) -> Command {
+        let at = u64::from_str_radix(&half.field("msgId").unwrap()[16..], 16).unwrap().to_string();
+        let fields = [
+            ("producerGroup", "PG"),
+            ("tranStateTableOffset", &*half.field("queueOffset").unwrap()),
+            ("commitLogOffset", &*at),
+            ("commitOrRollback", "8"),
+            ("fromTransactionCheck", "false"),
+            ("msgId", "KEY"),
+        ];
+        self.ask(RequestCode::END_TRANSACTION, &fields).await
+    }
+
+    async fn resume(&self, half: &Command) -> Command {
+        self.ask(RequestCode::RESUME_CHECK_HALF_MESSAGE, &[("msgId", &*half.field("msgId").unwrap())]).await
+    }
+
+    /// Does what waits for the disk and for threads.
+    async fn duties(&self, act: fn(&MasterDuties)) {
+        let duties = Arc::clone(&self.broker.parts.master_duties);
+        tokio::task::spawn_blocking(move || act(&duties)).await.unwrap();
+    }
+
+    async fn wait_until(&self, what: &'static str, done: impl Fn(&Store) -> bool + Send + 'static) {
+        let store = Arc::clone(&self.broker.parts.store);
+        tokio::task::spawn_blocking(move || wait_until(what, || done(&store))).await.unwrap();
+    }
+
+    fn counts(&self) -> [u64; 3] {
+        counts(&self.broker.parts.store)
+    }
+
+    async fn stop(self) {
+        self.client.shutdown().await;
+        self.broker.shutdown().await;
+    }
+}
+
+/// Of what was delayed, of what was for a given time, and of what was committed.
+fn counts(store: &Store) -> [u64; 3] {
+    ["Delayed", "Timed", "Committed"]
+        .map(|topic| store.queue_bounds(topic, QueueId(0)).map_or(0, |bounds| bounds.max.0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duties_that_end_and_begin_again_do_each_thing_once() {
+    // In the pool, what was just sent takes its time until it is in a queue.
+    for more in ["", "flushDiskType=SYNC_FLUSH\n", "transientStorePoolEnable=true\n"] {
+        let root = tempfile::tempdir().unwrap();
+        let house = House::start(root.path(), &format!("messageDelayLevel=1s\n{more}")).await;
+        let delayed = || house.send("Delayed", "DELAY\u{1}1\u{2}");
+        let timed = || house.send("Timed", "TIMER_DELAY_MS\u{1}1000\u{2}");
+        // Some are delivered before, some wait.
+        assert_eq!([delayed().await.code, timed().await.code], [0, 0]);
+        let ended = house.begin("Committed").await;
+        assert_eq!(house.commit(&ended).await.code, 0);
+        house.wait_until("nothing is delivered", |store| counts(store) == [1, 1, 1]).await;
+        assert_eq!([delayed().await.code, timed().await.code], [0, 0]);
+        let half = house.begin("Committed").await;
+        assert_eq!(half.code, 0);
+        house.duties(MasterDuties::stop).await;
+
+        // On a slow machine those may have come already.
+        let before = house.counts();
+        assert_eq!([delayed().await.code, timed().await.code], [0, 0]);
+        let due = now_ms() + 1_000;
+        for refused in [
+            house.begin("Committed").await,
+            house.commit(&half).await,
+            house.resume(&half).await,
+            house.ask(RequestCode::GET_ALL_DELAY_OFFSET, &[]).await,
+        ] {
+            assert_eq!(refused.response_code(), ResponseCode::SERVICE_NOT_AVAILABLE);
+            assert!(refused.remark.as_deref().unwrap().contains("no master"), "{:?}", refused.remark);
+        }
+        assert_eq!(house.ask(RequestCode::GET_BROKER_RUNTIME_INFO, &[]).await.code, 0);
+        house.wait_until("the time stands still", move |_| now_ms() > due + 200).await;
+        assert_eq!(house.counts(), before);
+
+        house.duties(|duties| duties.start().unwrap()).await;
+        house.wait_until("what waited does not come", |store| counts(store)[..2] == [3, 3]).await;
+        for _ in 0..2 {
+            assert_eq!([house.commit(&ended).await.code, house.commit(&half).await.code], [0, 0]);
+        }
+        house.wait_until("what was open is not committed", |store| counts(store) == [3, 3, 2]).await;
+        // They know what they did, and so does the next start.
+        house.duties(MasterDuties::stop).await;
+        house.duties(|duties| duties.start().unwrap()).await;
+        assert_eq!(house.commit(&half).await.code, 0);
+        house.duties(MasterDuties::settle).await;
+        house.stop().await;
+        let house = House::start(root.path(), &format!("messageDelayLevel=1s\n{more}")).await;
+        assert_eq!(house.commit(&half).await.code, 0);
+        house.duties(MasterDuties::settle).await;
+        assert_eq!(house.counts(), [3, 3, 2]);
+        house.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duties_that_begin_wait_for_what_the_queues_do_not_have_yet() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    let (store, duties) = (&house.broker.parts.store, &house.broker.parts.master_duties);
+    store.set_replicated(store.watermarks().written);
+    let half = house.begin("Committed").await;
+    duties.stop();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| duties.start());
+        let soon = now_ms() + 200;
+        wait_until("the time stands still", || starting.is_finished() || now_ms() > soon);
+        store.set_replicated(PhysicalOffset(1 << 40));
+        starting.join().unwrap().unwrap();
+    });
+    assert_eq!(house.commit(&half).await.code, 0);
+    house.wait_until("what was open is not committed", |store| counts(store) == [0, 0, 1]).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_of_the_duties_waits_for_requests_that_are_with_them() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    let duties = &house.broker.parts.master_duties;
+    std::thread::scope(|scope| {
+        let held = duties.held().unwrap();
+        let stopping = scope.spawn(|| duties.stop());
+        wait_until("it does not stop", || duties.is_changing());
+        assert!(!held.transactions.bell().is_stopping());
+        drop(held);
+        stopping.join().unwrap();
+    });
+    assert!(duties.held().is_err());
+    house.stop().await;
+}
