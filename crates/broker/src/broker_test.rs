@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ferromq_config::Configuration as _;
+use ferromq_protocol::message::Records;
 use ferromq_protocol::{Command, PhysicalOffset, QueueId, RequestCode, ResponseCode};
 use ferromq_remoting::Connection;
 
 use super::*;
 use crate::clock::now_ms;
 use crate::master_duties::MasterDuties;
+use crate::standing::Role;
 use crate::testing::{PATIENCE, wait_until};
 
 struct House {
@@ -74,6 +76,34 @@ impl House {
 
     async fn resume(&self, half: &Command) -> Command {
         self.ask(RequestCode::RESUME_CHECK_HALF_MESSAGE, &[("msgId", &*half.field("msgId").unwrap())]).await
+    }
+
+    fn pull_request(offset: u64, waits: bool) -> Command {
+        let offset = offset.to_string();
+        let fields = vec![
+            ("consumerGroup", "CG"),
+            ("topic", "TopicA"),
+            ("queueId", "0"),
+            ("queueOffset", &*offset),
+            ("maxMsgNums", "32"),
+            ("sysFlag", if waits { "6" } else { "4" }),
+            ("commitOffset", "0"),
+            ("suspendTimeoutMillis", "60000"),
+            ("subscription", "*"),
+            ("subVersion", "0"),
+        ];
+        Command::request(RequestCode::PULL_MESSAGE, &fields)
+    }
+
+    /// What is answered, how many messages there are, and where the next pull is to go.
+    async fn pull(&self, offset: u64, waits: bool) -> (ResponseCode, usize, String) {
+        let reply = self.connection.invoke(House::pull_request(offset, waits), PATIENCE).await.unwrap();
+        let suggested = reply.field("suggestWhichBrokerId").unwrap_or_default().into_owned();
+        (reply.response_code(), Records::new(&reply.body).count(), suggested)
+    }
+
+    fn become_a(&self, role: Role) {
+        self.broker.parts.change_role(role);
     }
 
     /// Does what waits for the disk and for threads.
@@ -192,5 +222,59 @@ async fn a_stop_of_the_duties_waits_for_requests_that_are_with_them() {
         stopping.join().unwrap();
     });
     assert!(duties.held().is_err());
+    house.stop().await;
+}
+
+const SLAVE: Role = Role::Slave { id: 1 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slave_serves_pulls_only_with_slave_read_enable_and_sends_who_is_not_behind_to_the_master() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    for _ in 0..2 {
+        assert_eq!(house.send("TopicA", "").await.code, 0);
+    }
+    house.wait_until("nothing is shown", |store| store.queue_end("TopicA", QueueId(0)).is_some()).await;
+    assert_eq!(house.pull(0, true).await, (ResponseCode::SUCCESS, 2, "0".into()));
+    let connection = house.connection.clone();
+    let held = tokio::spawn(async move { connection.invoke(House::pull_request(2, true), PATIENCE).await.unwrap() });
+    let pull = Arc::clone(&house.broker.parts.pull);
+    house.wait_until("it is not held", move |_| pull.held_count() == 1).await;
+
+    house.become_a(SLAVE);
+    // What waited is looked at as one that comes now.
+    assert_eq!(house.send("TopicA", "").await.code, 0);
+    let refused = held.await.unwrap();
+    assert_eq!(refused.response_code(), ResponseCode::SYSTEM_BUSY);
+    assert_eq!(refused.remark.as_deref(), Some("[REJECTREQUEST]system busy, start flow control for a while"));
+    assert_eq!(house.pull(0, true).await, (ResponseCode::SYSTEM_BUSY, 0, String::new()));
+
+    house.broker.parts.live.update(&[("slaveReadEnable", "true")]).unwrap();
+    assert_eq!(house.pull(0, true).await, (ResponseCode::SUCCESS, 3, "0".into()));
+    for nothing_there in [3, 9] {
+        assert_eq!(house.pull(nothing_there, true).await, (ResponseCode::PULL_RETRY_IMMEDIATELY, 0, "0".into()));
+    }
+
+    house.become_a(Role::Master);
+    assert_eq!(house.pull(3, false).await, (ResponseCode::PULL_NOT_FOUND, 0, "0".into()));
+    house.broker.parts.live.update(&[("slaveReadEnable", "false")]).unwrap();
+    assert_eq!(house.pull(0, true).await, (ResponseCode::SUCCESS, 3, "0".into()));
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slave_takes_less_of_the_memory_for_its_log() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "accessMessageInMemoryMaxRatio=10\nslaveReadEnable=true\n").await;
+    for _ in 0..12 {
+        assert_eq!(house.send("TopicA", "").await.code, 0);
+    }
+    house
+        .wait_until("not all is shown", |store| store.queue_bounds("TopicA", QueueId(0)).is_some_and(|b| b.max.0 == 12))
+        .await;
+    for (role, count, suggested) in [(Role::Master, 12, "0"), (SLAVE, 8, "1"), (Role::Master, 12, "0")] {
+        house.become_a(role);
+        assert_eq!(house.pull(0, true).await, (ResponseCode::SUCCESS, count, suggested.into()), "{role:?}");
+    }
     house.stop().await;
 }

@@ -39,6 +39,7 @@ mod registrar;
 mod save_after_flush;
 mod scrubbing;
 mod stamps;
+mod standing;
 mod start_error;
 pub mod statistics;
 mod subscription;

@@ -36,6 +36,7 @@ use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
 use crate::registrar::MissingRegistrations;
 use crate::scrubbing::Scrubbing;
+use crate::standing::{Role, Standing};
 use crate::start_error::StartError;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
@@ -43,6 +44,7 @@ use crate::topics::Topics;
 /// Whatever has a state, by its owner. Only the composition holds them all.
 pub(crate) struct Parts {
     pub live: Arc<LiveConfig>,
+    pub standing: Arc<Standing>,
     pub store: Arc<Store>,
     pub persistence: Arc<Persistence>,
     pub topics: Arc<Topics>,
@@ -78,6 +80,7 @@ impl Parts {
         let levels = delay_levels(&config)?;
         let live = Arc::new(LiveConfig::new(config, config_file));
         let config = live.current().clone();
+        let standing = Arc::new(Standing::new(Role::of(&config)));
         let address = with_port(without_brackets(config.advertised_host()), port);
         let store_host = resolve(config.advertised_host(), port)?;
         missing_tables::name(&config_dir, &store);
@@ -105,6 +108,7 @@ impl Parts {
         let readers = Arc::new(Readers::start().map_err(StartError::Thread)?);
         let pull = PullPath::new(
             Arc::clone(&live),
+            Arc::clone(&standing),
             Arc::clone(&topics),
             Arc::clone(&groups),
             Arc::clone(&clients),
@@ -116,6 +120,7 @@ impl Parts {
         let scrubbing = Arc::new(Scrubbing::new(&live, &store));
         Ok(Parts {
             live,
+            standing,
             store,
             persistence,
             topics,
@@ -134,6 +139,13 @@ impl Parts {
             booted_ms,
             booted,
         })
+    }
+
+    /// This broker becomes what it was not: whoever reads here or registers it goes by that. Not the duties and the writer of the log.
+    #[cfg_attr(not(test), expect(dead_code, reason = "brokerRole allows one role yet"))]
+    pub(crate) fn change_role(&self, role: Role) {
+        self.store.take_for_in_memory(in_memory_ratio(&self.live.current(), role));
+        self.standing.change(role);
     }
 
     /// Who is told of what. The store and the clients must not own what owns them.
@@ -296,11 +308,18 @@ pub(crate) fn store_config(config: &BrokerConfig, disk: Arc<dyn Disk>) -> Result
         read_bytes_on_disk: config.max_transfer_bytes_on_message_in_disk,
         read_count_on_disk: config.max_transfer_count_on_message_in_disk,
         read_scan_bytes: config.max_filter_message_size,
-        in_memory_ratio: f64::from(config.access_message_in_memory_max_ratio) / 100.0,
+        in_memory_ratio: in_memory_ratio(config, Role::of(config)),
         delay_levels: delay_levels(config)?,
         disk,
         ..StoreConfig::default()
     })
+}
+
+/// A slave takes 10 % less of the memory for its log, so that it points its readers elsewhere sooner. Java: `BrokerStartup`, for released
+/// versions.
+fn in_memory_ratio(config: &BrokerConfig, role: Role) -> f64 {
+    let percent = config.access_message_in_memory_max_ratio;
+    f64::from(if role.is_slave() { percent.saturating_sub(10) } else { percent }) / 100.0
 }
 
 fn delay_levels(config: &BrokerConfig) -> Result<DelayLevels, InvalidValue> {

@@ -3,6 +3,7 @@
 //! Java: DefaultMessageStore.getMessage, ConsumeQueue.getOffsetInQueueByTime.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -78,7 +79,7 @@ pub enum Boundary {
 }
 
 /// The limits of the store itself.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct StoreLimits {
     bytes_in_memory: usize,
     count_in_memory: usize,
@@ -86,7 +87,7 @@ struct StoreLimits {
     count_on_disk: usize,
     scan_bytes: usize,
     /// Log this close to the end is expected to be in memory.
-    in_memory_bytes: u64,
+    in_memory_bytes: AtomicU64,
 }
 
 impl StoreLimits {
@@ -95,11 +96,16 @@ impl StoreLimits {
         let bytes = asked.bytes_max.clamp(BYTES_MIN, BYTES_MAX);
         let of = |count: usize, most: usize| Room { count: asked.count_max.min(count), bytes: bytes.min(most) };
         AnswerRoom {
-            in_memory_from: log_end.saturating_sub(self.in_memory_bytes),
+            in_memory_from: log_end.saturating_sub(self.in_memory_bytes.load(Ordering::Relaxed)),
             in_memory: of(self.count_in_memory, self.bytes_in_memory),
             on_disk: of(self.count_on_disk, self.bytes_on_disk),
         }
     }
+}
+
+/// A rough figure; rounding does not matter.
+fn part_of_memory(ratio: f64) -> u64 {
+    (physical_memory() as f64 * ratio) as u64
 }
 
 #[derive(Debug)]
@@ -135,12 +141,16 @@ impl Reader {
             bytes_on_disk: config.read_bytes_on_disk,
             count_on_disk: config.read_count_on_disk,
             scan_bytes: config.read_scan_bytes,
-            // A rough figure; rounding does not matter.
-            in_memory_bytes: (physical_memory() as f64 * config.in_memory_ratio) as u64,
+            in_memory_bytes: AtomicU64::new(part_of_memory(config.in_memory_ratio)),
         };
         let (queues, disk) = (Arc::clone(&projection.queues), Arc::clone(&config.disk));
         let mender = Mender::new(projection, Arc::clone(&segments), opened_at);
         Reader { queues, segments, positions, counters, disk, mender, limits }
+    }
+
+    /// [`StoreConfig::in_memory_ratio`] is that from now on.
+    pub fn take_for_in_memory(&self, ratio: f64) {
+        self.limits.in_memory_bytes.store(part_of_memory(ratio), Ordering::Relaxed);
     }
 
     pub fn read(
@@ -268,7 +278,7 @@ impl Reader {
         outcome.chunks = answer.into_pieces()?;
         // What was lost under this read, there are zeros of.
         run.file.check()?;
-        outcome.suggest_slave = log_end.saturating_sub(examined) > self.limits.in_memory_bytes;
+        outcome.suggest_slave = log_end.saturating_sub(examined) > self.limits.in_memory_bytes.load(Ordering::Relaxed);
         Ok(())
     }
 
@@ -352,7 +362,8 @@ impl Reader {
     /// checkInMemByConsumeOffset.
     pub fn is_in_memory(&self, look: &Look<'_>, queue: &ConsumeQueue, offset: u64) -> Result<bool, ReadError> {
         let close = |entry: QueueEntry| {
-            self.positions.written().saturating_sub(entry.physical.0) <= self.limits.in_memory_bytes
+            self.positions.written().saturating_sub(entry.physical.0)
+                <= self.limits.in_memory_bytes.load(Ordering::Relaxed)
         };
         Ok(queue.look_up(look, offset)?.is_some_and(close))
     }

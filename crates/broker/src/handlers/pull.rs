@@ -24,6 +24,7 @@ use crate::live_config::LiveConfig;
 use crate::peer::{Origin, Peer};
 use crate::readers::Readers;
 use crate::refusal::Refusal;
+use crate::standing::Standing;
 use crate::statistics::Statistics;
 use crate::subscription::{Conditions, PullFilter, TagsError, WakeRule};
 use crate::topics::{Topic, Topics, perm};
@@ -41,6 +42,7 @@ const HOLD_MAX: Duration = Duration::from_secs(120);
 /// The parts a pull uses.
 pub(crate) struct PullPath {
     config: Arc<LiveConfig>,
+    standing: Arc<Standing>,
     topics: Arc<Topics>,
     groups: Arc<Groups>,
     clients: Arc<Clients>,
@@ -99,6 +101,7 @@ impl PullPath {
     #[allow(clippy::too_many_arguments, reason = "composition: each part is used as it is")]
     pub(crate) fn new(
         config: Arc<LiveConfig>,
+        standing: Arc<Standing>,
         topics: Arc<Topics>,
         groups: Arc<Groups>,
         clients: Arc<Clients>,
@@ -110,6 +113,7 @@ impl PullPath {
         let held = HeldPulls::new(HeldPullLimits::of(config.current().pull_thread_pool_queue_capacity));
         PullPath {
             config,
+            standing,
             topics,
             groups,
             clients,
@@ -222,9 +226,9 @@ impl PullPath {
 
     /// Grows with each change of anything that a pull is admitted by.
     fn changes(&self) -> u64 {
-        [self.config.changes(), self.topics.changes(), self.groups.changes(), self.clients.changes()]
-            .into_iter()
-            .fold(0, u64::wrapping_add)
+        let of_tables = [self.topics.changes(), self.groups.changes(), self.clients.changes()];
+        let of_broker = [self.config.changes(), self.standing.changes()];
+        of_tables.into_iter().chain(of_broker).fold(0, u64::wrapping_add)
     }
 
     /// Everything that does not depend on what the pull wants.
@@ -237,6 +241,11 @@ impl PullPath {
         queue_id: i32,
     ) -> Result<PullAccess, Refusal> {
         let config = self.config.current();
+        if !config.slave_read_enable && self.standing.role().is_slave() {
+            // Java: `PullMessageProcessor.rejectRequest`.
+            let remark = "[REJECTREQUEST]system busy, start flow control for a while";
+            return Err(Refusal::new(ResponseCode::SYSTEM_BUSY, remark));
+        }
         if config.broker_permission & perm::READ == 0 {
             return Err(forbidden(1, format!("the broker[{}] pulling message is forbidden", config.advertised_host())));
         }
@@ -323,12 +332,18 @@ impl PullPath {
         // More would not fit the answer, whatever maxTransferBytesOnMessageInMemory and ...InDisk say.
         let limits = ReadLimits { count_max: pull.count_max, bytes_max: ferromq_protocol::BODY_LEN_MAX };
         let outcome = self.store.read(topic, pull.queue, QueueOffset(from), limits, &pull.wanted, effort)?;
-        let (code, status) = answer(outcome.status, from == 0);
-        let suggested = match (config.slave_read_enable, outcome.suggest_slave) {
+        let (mut code, status) = answer(outcome.status, from == 0);
+        let mut suggested = match (config.slave_read_enable, outcome.suggest_slave) {
             (false, _) => 0,
             (true, true) => pull.group_config.which_broker_when_consume_slowly,
             (true, false) => pull.group_config.broker_id,
         };
+        if self.sends_to_master(outcome.suggest_slave) {
+            suggested = 0;
+            if code != ResponseCode::SUCCESS {
+                code = ResponseCode::PULL_RETRY_IMMEDIATELY;
+            }
+        }
         let ReadOutcome { next_offset, min_offset, max_offset, chunks, .. } = outcome;
         if outcome.count > 0 {
             self.statistics.delivered(topic, &pull.group, outcome.count as u64, outcome.len_bytes as u64);
@@ -338,12 +353,28 @@ impl PullPath {
         Ok((Reply::new(code).remark(status).header(header).body_chunks(chunks), next_offset))
     }
 
+    /// Whoever is not behind is sent from a slave to the master, where the next messages are first; what a slave does not have is no answer
+    /// for him, and none to wait for. Java: `PullMessageProcessor.composeResponseHeader`.
+    fn sends_to_master(&self, is_behind: bool) -> bool {
+        !is_behind && self.standing.role().is_slave()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
     /// A negative offset is below every queue's minimum, and nothing a store can be asked for.
     fn below_everything(&self, pull: &Pull) -> (Reply, QueueOffset) {
         let bounds = self.bounds(pull);
         let status = if bounds.max == QueueOffset(0) { "NO_MESSAGE_IN_QUEUE" } else { "OFFSET_TOO_SMALL" };
         let header = pull.header(0, bounds.min, bounds.min, bounds.max);
-        (Reply::error(ResponseCode::PULL_OFFSET_MOVED, status).header(header), bounds.min)
+        let code = if self.sends_to_master(false) {
+            ResponseCode::PULL_RETRY_IMMEDIATELY
+        } else {
+            ResponseCode::PULL_OFFSET_MOVED
+        };
+        (Reply::error(code, status).header(header), bounds.min)
     }
 
     fn bounds(&self, pull: &Pull) -> QueueBounds {

@@ -125,6 +125,11 @@ impl Store {
         self.reader.is_in_memory(&self.reader.look(effort), &queue, offset.0)
     }
 
+    /// Changes [`StoreConfig::in_memory_ratio`](crate::StoreConfig::in_memory_ratio), for all reads that begin after it.
+    pub fn take_for_in_memory(&self, ratio: f64) {
+        self.reader.take_for_in_memory(ratio);
+    }
+
     /// The record that begins at a physical offset; `None` where none does. Java: lookMessageByOffset.
     pub fn message_at(&self, at: PhysicalOffset, effort: Effort) -> Result<Option<Bytes>, ReadError> {
         self.segments.record_at(&self.reader.look(effort), at.0)
