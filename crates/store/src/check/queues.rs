@@ -507,7 +507,9 @@ impl Pass<'_> {
                     report.tell(is_fault, Part::Queues, path, at, format_args!("entry {offset} {what}"));
                 }
             };
-            if end.is_some_and(|end| end != offset) {
+            // Of what is gone, a power loss may have taken a page in the middle.
+            let is_gone = entry == QueueEntry::FILLER || entry.is_before(log_begin);
+            if end.is_some_and(|end| end != offset) && !is_gone {
                 fault("follows entries that are blank");
             }
             end = Some(offset + 1);
