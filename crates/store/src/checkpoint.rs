@@ -273,6 +273,15 @@ impl Checkpoint {
         }
     }
 
+    /// The log is empty now and begins at `begin`; there is no inventory.
+    pub fn begin_anew(&self, begin: u64) {
+        [&self.log, &self.queues, &self.index].into_iter().for_each(|part| part.only_to(0));
+        self.by_place.store(true, Ordering::Release);
+        self.confirm(0);
+        self.log_begins_at(begin);
+        self.has_inventory.store(false, Ordering::Release);
+    }
+
     /// Records from `position` on are about to be put into the queues again: until all are, none of them counts as being there.
     pub fn queues_begin_again(&self, position: u64) {
         self.queues.only_to(position);

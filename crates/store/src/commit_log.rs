@@ -253,6 +253,11 @@ impl CommitLog {
         self.tail.lock()
     }
 
+    /// No segment was ended here: the log begins anew. Under the lock.
+    pub fn forget_filler(&self) {
+        self.filler_rest.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// How long the present holder of the lock has had it, in milliseconds.
     pub fn lock_held_ms(&self) -> u64 {
         match self.locked_since.load(Ordering::Relaxed) {

@@ -174,6 +174,14 @@ impl Dispatcher {
         self.publish(&work.behind);
     }
 
+    /// The log is empty now and begins elsewhere; its queues have gone.
+    pub fn log_restarted(&self, work: &mut Work) {
+        *work = Work { behind: std::mem::take(&mut work.behind), ..Work::default() };
+        work.behind.forget_all();
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        self.publish(&work.behind);
+    }
+
     /// Bytes that consumers may see but do not yet, all of them.
     pub fn behind(&self) -> u64 {
         self.positions.visible().saturating_sub(self.positions.projected())

@@ -182,6 +182,23 @@ pub enum TruncateError {
     Io { path: PathBuf, source: io::Error },
 }
 
+/// Why the log did not begin anew. It is as it was before, unless the store takes no writes any more: then it begins anew with the next open.
+#[derive(Debug, thiserror::Error)]
+pub enum RestartError {
+    #[error("no segment can begin at {begin}: each has {segment_len} bytes")]
+    NotASegmentBorder { begin: PhysicalOffset, segment_len: u64 },
+    #[error("the log is extended by this broker's own messages, and not given up")]
+    IsTheWriter,
+    #[error("{path} would have to go, and is in a read-only directory")]
+    ReadOnly { path: PathBuf },
+    #[error("the store is closed")]
+    Closed,
+    #[error("the store refuses writes after an earlier failure: {reason}")]
+    Poisoned { reason: Arc<str> },
+    #[error("cannot write {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
 /// What a close could not finish. The store is closed all the same; `abort` stays, so the next open checks everything.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {

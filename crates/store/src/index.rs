@@ -215,6 +215,13 @@ impl Index {
         self.damaged.store(true, Ordering::Release);
     }
 
+    /// It has nothing any more; its files are about to go. Who is looking through one keeps it. One may be made ahead meanwhile: see
+    /// [`Index::discard`].
+    pub fn forget_all(&self) {
+        self.files.write().clear();
+        self.damaged.store(false, Ordering::Release);
+    }
+
     /// Of a damaged index: messages before this place in the log are indexed. The last message of a file may have had other keys in the
     /// next one.
     pub fn whole_up_to(&self) -> u64 {

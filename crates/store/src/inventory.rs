@@ -91,7 +91,7 @@ const NOT_WRITTEN: u64 = u64::MAX;
 impl Inventory {
     /// Reads the list. What a Java broker has worked on since is not held against it.
     pub fn open(disk: &dyn Disk, root: &Path, checkpoint: &Checkpoint) -> Result<Inventory, OpenError> {
-        let path = root.join("inventory");
+        let path = path_in(root);
         if path.is_dir() {
             files::set_aside(disk, root, &path, "a directory in place of the list of queues")
                 .map_err(OpenError::io("open", &path))?;
@@ -134,6 +134,12 @@ impl Inventory {
 
     pub fn id(&self) -> StoreId {
         self.id
+    }
+
+    /// Nothing is listed any more: the file is about to go.
+    pub fn begin_anew(&self) {
+        self.heads.lock().clear();
+        self.written.store(NOT_WRITTEN, Ordering::Release);
     }
 
     pub fn found(&self) -> &Listing {
@@ -271,6 +277,10 @@ impl Inventory {
         }
         known.clone()
     }
+}
+
+pub fn path_in(root: &Path) -> PathBuf {
+    root.join("inventory")
 }
 
 /// One that no other store has; 0 is none.

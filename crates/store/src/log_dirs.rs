@@ -296,11 +296,38 @@ impl LogDirs {
             found.extend(files::named_files(dir)?.segments);
         }
         // Others are no segments to an open either.
-        let is_segment =
-            |found: &SegmentPath| found.len == self.segment_len || found.start.is_multiple_of(self.segment_len);
-        found.retain(|found| found.start > start && is_segment(found));
+        found.retain(|found| found.start > start && self.is_segment(found));
         found.sort_by_key(|segment| std::cmp::Reverse(segment.start));
         Ok(found.into_iter().map(|segment| segment.path).collect())
+    }
+
+    /// Removes the files of all segments, and what truncations have left, durably. While nobody makes any.
+    pub fn remove_all(&self) -> Result<(), OpenError> {
+        for dir in self.writable.iter().filter(|dir| dir.is_dir()) {
+            let found = files::named_files(dir)?;
+            let segments = found.segments.iter().filter(|found| self.is_segment(found)).map(|found| &found.path);
+            let copies = found.strange.iter().filter(|path| files::is_copy_of_segment(path));
+            for path in segments.chain(copies) {
+                self.remove_segment(path).map_err(OpenError::io("remove", path))?;
+            }
+            self.disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
+        }
+        Ok(())
+    }
+
+    /// A segment in a directory in which nothing is changed, whether it is the log's still or was deleted from it.
+    pub fn any_read_only(&self) -> Result<Option<PathBuf>, OpenError> {
+        for dir in &self.read_only {
+            if let Some(found) = files::named_files(dir)?.segments.into_iter().find(|found| self.is_segment(found)) {
+                return Ok(Some(found.path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether it is one to an open, whole or not.
+    fn is_segment(&self, found: &SegmentPath) -> bool {
+        found.len == self.segment_len || found.start.is_multiple_of(self.segment_len)
     }
 
     /// Removes one that was made and is not needed.

@@ -68,6 +68,10 @@ enum Step {
         /// To where the next one began, though that be in the next segment.
         behind_filler: bool,
     },
+    /// All of it is given up, and the log begins anew with this segment.
+    Restart {
+        segment: u64,
+    },
     /// Queues, index and checkpoint get to the disk, as they do now and then.
     Upkeep,
     /// What is in the write pool gets to the log's files, or whole pages of it.
@@ -115,6 +119,7 @@ fn step(retention: u32) -> impl Strategy<Value = Step> {
         2 => (any::<u64>(), 1..16_u64).prop_map(|(seed, lost)| Step::PowerLoss { seed, lost }),
         1 => Just(Step::Delete),
         2 => (0..12_usize, any::<bool>()).prop_map(|(count, behind_filler)| Step::Truncate { count, behind_filler }),
+        1 => (0..20_u64).prop_map(|segment| Step::Restart { segment }),
         1 => Just(Step::Upkeep),
         1 => any::<bool>().prop_map(|all| Step::Commit { all }),
         1 => Just(Step::Flush),
@@ -417,6 +422,16 @@ impl Model {
             }
             Step::Truncate { count, behind_filler } => self.truncate(count, behind_filler),
             Step::Retain { keep } => self.retain(keep),
+            Step::Restart { segment } => {
+                let begin = segment * self.segment_len;
+                self.store().set_writer(Writer::Nobody).unwrap();
+                self.store().restart_at(PhysicalOffset(begin)).unwrap();
+                self.store().set_writer(Writer::Local).unwrap();
+                (self.min, self.deleted_at) = (begin, 0);
+                (self.gone, self.skipped) = ([0; 3], [0; 3]);
+                self.messages.clear();
+                self.removed.clear();
+            }
             Step::Upkeep => {
                 self.settle();
                 let store = self.store();

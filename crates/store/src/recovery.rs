@@ -75,7 +75,7 @@ pub fn recover(
     let root = checkpoint.path().parent().unwrap_or(Path::new("."));
     let files = segments.all();
     let Some(first) = files.first() else {
-        return drop_projections(projection, checkpoint);
+        return begin_empty(projection, checkpoint);
     };
     let log_min = first.start();
     let on_disk = OnDisk::told_by(checkpoint, inventory);
@@ -371,8 +371,9 @@ fn have_rotten_ends(files: &[Arc<LogFile>], projection: &Projection, physical: u
     Ok(false)
 }
 
-/// Without a log there is nothing to point into.
-fn drop_projections(projection: &Projection, checkpoint: &Checkpoint) -> io::Result<RecoveryOutcome> {
+/// Without a log there is nothing to point into. It begins where it is known to: elsewhere than at 0 when it was given up (`restart`).
+fn begin_empty(projection: &Projection, checkpoint: &Checkpoint) -> io::Result<RecoveryOutcome> {
+    let begin = checkpoint.found_begin().unwrap_or(0);
     checkpoint.lower(0);
     checkpoint.save(&*projection.disk)?;
     for queue in projection.queues.all() {
@@ -385,7 +386,8 @@ fn drop_projections(projection: &Projection, checkpoint: &Checkpoint) -> io::Res
     if let Some(index) = &projection.index {
         index.truncate(&*projection.disk, 0)?;
     }
-    Ok(RecoveryOutcome { end: 0, last_timestamp: 0, shown: 0, shown_timestamp: 0 })
+    projection.queues.set_log_begins_at(begin);
+    Ok(RecoveryOutcome { end: begin, last_timestamp: 0, shown: begin, shown_timestamp: 0 })
 }
 
 /// After a clean stop everything up to the last queue entry is in the queues and in the index.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::message::Record;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::checkpoint::{Checkpoint, DurableUpTo};
 use crate::clock::Clock;
@@ -145,6 +145,8 @@ pub struct Progress {
     read_yet: Vec<Arc<LogFile>>,
     /// Where the log began when queues and index were made to follow.
     followed: u64,
+    /// So often the log had begun anew then.
+    restarts: u64,
     /// Only the first failure in a row goes into the trace log.
     failing: bool,
     /// Why the first segment stays: said when it becomes another reason.
@@ -157,6 +159,12 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// A file has gone from the log, and could not be removed yet.
+    #[cfg(test)]
+    pub fn leaves(&mut self, path: &Path) {
+        self.leaving = Some(LeavingFile { path: path.to_owned(), read_only: false });
+    }
+
     /// Lets go of the files that nobody reads any more.
     fn let_go(&mut self) {
         self.read_yet.retain(|file| Arc::strong_count(file) > 1);
@@ -172,6 +180,8 @@ pub struct Retention {
     pub checkpoint: Arc<Checkpoint>,
     pub maintenance: Arc<Maintenance>,
     pub keepers: Keepers,
+    /// How often the log began anew. Held through a round, and while it does: what a round has found holds to its end.
+    pub restarts: Mutex<u64>,
     pub health: Arc<Health>,
     pub disk: Arc<dyn Disk>,
     pub clock: Clock,
@@ -243,6 +253,15 @@ impl Retention {
     pub fn go_round(&self, progress: &mut Progress) -> Duration {
         if self.health.is_poisoned() {
             return self.look_only();
+        }
+        let restarts = self.restarts.lock();
+        if progress.restarts != *restarts {
+            // Nothing of what is known is of this log.
+            *progress = Progress {
+                restarts: *restarts,
+                read_yet: std::mem::take(&mut progress.read_yet),
+                ..Progress::default()
+            };
         }
         let rules = self.rules.read().clone();
         let disk = self.look_at_disk(&rules);

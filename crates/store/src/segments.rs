@@ -78,6 +78,11 @@ impl Segments {
         gone
     }
 
+    /// Begins the log anew in `first`. Gives what it has no longer. Who holds one of these reads on in it.
+    pub fn begin_in(&self, first: Arc<LogFile>) -> Vec<Arc<LogFile>> {
+        std::mem::replace(&mut *self.files.write(), vec![first])
+    }
+
     /// Has something done to the last segment that takes it alone; `None` where somebody else holds it, or there is none.
     pub fn with_last<T>(&self, act: impl FnOnce(&mut LogFile) -> T) -> Option<T> {
         self.files.write().last_mut().and_then(Arc::get_mut).map(act)

@@ -5,6 +5,7 @@ mod deletion;
 mod feeding;
 mod next_offsets;
 mod reading;
+mod restarting;
 mod retaining;
 mod round;
 mod truncation;
@@ -49,6 +50,7 @@ use crate::projection::Projection;
 use crate::queues::Queues;
 use crate::read::Reader;
 use crate::recovery::{self, Opening};
+use crate::restart::{self, RestartOrder};
 use crate::retention::Retention;
 use crate::segments::Segments;
 use crate::signal::Signal;
@@ -118,6 +120,10 @@ impl Store {
         let lock = DirectoryLock::take(&config.root)?;
         let mut side_locks = log_dirs.lock_present()?;
         let abort = AbortFile::at(Arc::clone(&disk), config.root.join("abort"));
+        let found = RestartOrder::read(&*disk, &config.root);
+        if let Some(order) = found.map_err(OpenError::io("read", &restart::path_in(&config.root)))? {
+            order.finish(&config, &log_dirs)?;
+        }
         let checkpoint = config.root.join("checkpoint");
         let set_aside =
             |path: &Path, why| files::set_aside(&*disk, &config.root, path, why).map_err(OpenError::io("open", path));
@@ -322,6 +328,7 @@ impl Store {
             checkpoint: Arc::clone(&checkpoint),
             maintenance: Arc::clone(&maintenance),
             keepers: Keepers::default(),
+            restarts: Mutex::default(),
             health: Arc::clone(&health),
             disk: Arc::clone(&disk),
             clock: config.clock.clone(),
@@ -575,6 +582,9 @@ mod repairs;
 #[cfg(test)]
 #[path = "replication_test.rs"]
 mod replication;
+#[cfg(test)]
+#[path = "restart_test.rs"]
+mod restarts;
 #[cfg(test)]
 #[path = "retention_test.rs"]
 mod retention_tests;

@@ -106,6 +106,24 @@ impl Positions {
         self.written_timestamp.store(timestamp, Ordering::Release);
     }
 
+    /// The log is empty now and begins at `begin`. Under all its locks.
+    pub fn log_restarted(&self, begin: u64) {
+        let marks = [&self.dispatched, &self.flushed].into_iter().chain(&self.committed).chain([&self.written]);
+        // Each on its side of the one that bounds it, whichever way they go.
+        let mut marks: Vec<_> = marks.collect();
+        if begin > self.written() {
+            marks.reverse();
+        }
+        marks.into_iter().for_each(|mark| mark.store(begin, Ordering::Release));
+        // Nothing of what comes has been replicated. Without any word of that it limits nothing, as before.
+        let _ = self
+            .replicated
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |to| (to != NONE && to > begin).then_some(begin));
+        self.looks_torn.store(0, Ordering::Release);
+        self.written_timestamp.store(0, Ordering::Release);
+        self.dispatched_timestamp.store(0, Ordering::Release);
+    }
+
     pub fn dispatched(&self) -> u64 {
         self.dispatched.load(Ordering::Acquire)
     }

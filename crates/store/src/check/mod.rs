@@ -32,9 +32,11 @@ pub use report::{Finding, Part};
 
 use crate::checkpoint::{CheckpointFile, LogBegin, Places};
 use crate::delay_levels::DelayLevels;
+use crate::disk::LocalDisk;
 use crate::error::OpenError;
 use crate::index_file::IndexShape;
 use crate::lock::ReadLock;
+use crate::restart::{self, RestartOrder};
 use index::Index;
 use log::{DurableLog, Log, LogWalk};
 use queues::{QueueEntries, Queues};
@@ -173,6 +175,17 @@ pub fn check(config: &CheckConfig, sink: &mut dyn FnMut(&Finding)) -> Result<Che
     if !clean {
         let what = "left by a broker that did not stop in order: the next start puts right what is not on the disk";
         report.note(Part::Checkpoint, &config.root.join("abort"), None, what);
+    }
+    let given_up = restart::path_in(&config.root);
+    if given_up.exists() {
+        let order = RestartOrder::read(&LocalDisk, &config.root);
+        let order = order.map_err(|source| CheckError::Io { path: given_up.clone(), source })?;
+        let begin = order.map_or(0, |order| order.begin);
+        let what =
+            format_args!("the log was given up: the next start removes what is left of it, and begins at {begin}");
+        report.note(Part::Log, &given_up, None, what);
+        let summary = Summary { clean, log_begin: begin, log_end: begin, notes: report.notes, ..Summary::default() };
+        return Ok(CheckResult { summary, queues: Queues::none(config.queues_dir()), segment_len: None });
     }
     let log_dirs = config.log_dirs();
     let checkpoint_path = config.root.join("checkpoint");

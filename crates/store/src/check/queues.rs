@@ -136,6 +136,19 @@ enum Slot {
 }
 
 impl Queues {
+    /// Where none are looked at.
+    pub fn none(dir: PathBuf) -> Queues {
+        Queues {
+            dir,
+            topics: BTreeMap::new(),
+            unfiled: BTreeMap::new(),
+            unfiled_beyond: 0,
+            buried: BTreeSet::new(),
+            pieces: 0,
+            totals: QueueTotals::default(),
+        }
+    }
+
     /// Lists the files. A name, a length or a place that does not fit is told. Unless the broker was stopped in order (`clean`), files of
     /// which nothing was on the disk may be missing, or have no length.
     pub fn find(dir: PathBuf, clean: bool, report: &mut Report<'_>) -> Result<Queues, CheckError> {
@@ -159,7 +172,7 @@ impl Queues {
             QueueTotals { queues: topics.values().map(|queues| queues.len() as u64).sum(), ..QueueTotals::default() };
         let buried = files::list_dirs(&graves::by_topic(&dir))?;
         let buried = buried.iter().filter_map(|dir| Some(dir.file_name()?.to_str()?.to_owned())).collect();
-        Ok(Queues { dir, topics, unfiled: BTreeMap::new(), unfiled_beyond: 0, buried, pieces: 0, totals })
+        Ok(Queues { topics, buried, totals, ..Queues::none(dir) })
     }
 
     /// The length that most files have.

@@ -260,7 +260,7 @@ fn put_of(record: &Record<'_>) -> Put {
 }
 
 /// `storeCheck` finds no fault.
-fn check_files(root: PathBuf) {
+pub fn check_files(root: PathBuf) {
     let (mut told, mut is_right) = (Vec::new(), true);
     let mut note = |finding: &Finding| {
         // Nobody here carries timers on before their segment goes; and the zero of a message may be alone in its page.

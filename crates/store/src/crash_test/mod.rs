@@ -29,14 +29,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use self::after_crash::AfterCrash;
+use ferromq_protocol::PhysicalOffset;
+
+use self::after_crash::{AfterCrash, check_files};
 use self::cases::{asked, on_all_cores, repeatable};
 use self::history::History;
-use self::machine::{Mode, Moment, Place};
+use self::machine::{Mode, Moment, Place, SEGMENT_LEN};
 use self::run::{FROM_LIST, Run};
+use crate::Writer;
 use crate::checkpoint::Checkpoint;
+use crate::disk::LocalDisk;
+use crate::restart::RestartOrder;
 use crate::scripted_disk::{Bug, Dice, Fault, Part};
-use crate::testing::START_MS;
+use crate::store::Store;
+use crate::testing::{OtherLog, START_MS, message, query_bodies, read_bodies};
 
 /// Outcomes of each crash of the workload that is crashed everywhere.
 const CUTS: usize = 2;
@@ -350,6 +356,172 @@ fn a_truncation_that_fails_leaves_a_log_without_a_gap() {
             AfterCrash::by_power_cut(&run.moment(), mode, &mut dice).check(&mut dice);
             if !was_met {
                 assert!(after > 5, "only {after} calls");
+                return;
+            }
+        }
+    });
+}
+
+/// Where the log is to begin anew.
+const RESTARTS_AT: u64 = 5 * SEGMENT_LEN;
+
+/// A copy with messages and timers, about to be given up.
+fn given_up(mode: Mode, seed: usize) -> Run {
+    let mut run = Run::new(Place::new(mode, START_MS, 0), History::default(), seed as u64);
+    assert!(run.open());
+    // Some have more segments than the place, some fewer.
+    for _ in 0..5 + seed * 7 % 60 {
+        run.append(1 + seed % 4);
+    }
+    run.commit_all();
+    run.settle();
+    if seed.is_multiple_of(3) {
+        run.upkeep();
+    }
+    run.save_timers();
+    run.timers = None;
+    run.store().set_writer(Writer::Nobody).unwrap();
+    run
+}
+
+/// Whether the log was given up, by what there is on the disk.
+fn is_given_up(place: &Place) -> bool {
+    let ordered = RestartOrder::read(&LocalDisk, &place.root()).unwrap();
+    let path = place.root().join("checkpoint");
+    let begin = || path.exists().then(|| Checkpoint::open(path).unwrap().found_begin()).flatten();
+    ordered.is_some() || begin() == Some(RESTARTS_AT)
+}
+
+/// The log is empty, and begins where it was to; a copy goes on from there, and is there after a kill.
+fn check_begun_anew(place: &Place, dice: &mut Dice) {
+    check_files(place.root());
+    if dice.one_in(2) {
+        // An open that does not come to its end leaves nothing else.
+        place.disk.fail(Fault { after: dice.below(30), count: 1, errno: libc::EIO, only_syncs: false });
+        drop(Store::open(place.config()));
+        place.disk.restart();
+        check_files(place.root());
+    }
+    let store = Store::open(place.config()).unwrap();
+    let marks = store.watermarks();
+    for mark in [marks.min, marks.written, marks.flushed, marks.projected] {
+        assert_eq!(mark.0, RESTARTS_AT, "{marks:?}");
+    }
+    assert!(store.queues.all().is_empty());
+    assert!(!place.timers().exists());
+    let in_dir = |name: &str| std::fs::read_dir(place.root().join(name)).unwrap().count();
+    assert_eq!((in_dir("commitlog"), in_dir("index"), in_dir("consumequeue")), (1, 0, 0));
+    let mut other = OtherLog { segment_len: SEGMENT_LEN, begin: RESTARTS_AT, bytes: Vec::new() };
+    (7..50).for_each(|offset| _ = other.put(&message("A", 1, &[1; 700], "KEYS\u{1}k\u{2}"), offset, START_MS));
+    store.set_writer(Writer::Stream).unwrap();
+    other.offer_to(&store, 900).unwrap();
+    store.flusher.flush().unwrap();
+    let check = |store: &Store| {
+        crate::testing::settle(store);
+        let offsets: Vec<_> = read_bodies(store, "A", 1, 7).into_iter().map(|(offset, _)| offset).collect();
+        assert_eq!(offsets, (7..50).collect::<Vec<_>>());
+        assert_eq!(query_bodies(store, "A", "k").len(), 43);
+        assert_eq!((store.watermarks().min.0, store.watermarks().written.0), (RESTARTS_AT, other.end()));
+    };
+    check(&store);
+    drop(store);
+    check_files(place.root());
+    check(&Store::open(place.config()).unwrap());
+}
+
+/// Whatever moment it is: the log is there as it was, or it is empty and begins where it was to.
+fn crash_in_restarts(pool: bool) {
+    let only = asked("FERROMQ_CRASH_SEED");
+    on_all_cores(TRUNCATIONS, |seed| {
+        if only.is_some_and(|only| only != seed as u64) {
+            return;
+        }
+        let mode = Mode { sync: seed % 2 == 0, pool, bug: None };
+        let run = given_up(mode, seed);
+        let moments = Arc::new(Mutex::new(Vec::new()));
+        run.watch_moments(&moments);
+        run.store().restart_at(PhysicalOffset(RESTARTS_AT)).unwrap();
+        run.place.disk.watch_no_more();
+        let last = run.moment();
+        drop(run);
+        let moments = std::mem::take(&mut *moments.lock());
+        assert!(moments.len() > 10, "{}", moments.len());
+        for (number, moment) in moments.iter().chain([&last]).enumerate() {
+            for cut in 0..TRUNCATION_CUTS {
+                let how =
+                    |_: &[String]| format!("FERROMQ_CRASH_SEED={seed}, moment {number}, cut {cut}, at {}", moment.call);
+                repeatable(how, |_| {
+                    let mut dice = Dice::new((seed * 1000 + number * 10 + cut) as u64);
+                    let mut left = AfterCrash::by_power_cut(moment, mode, &mut dice);
+                    let given_up = is_given_up(&left.place);
+                    while given_up && dice.one_in(2) {
+                        // Once more before the open has come to its end.
+                        let mut run = Run::new(left.place, left.history, 0);
+                        let stopped = run.stop_after(dice.below(40));
+                        run.store = run.place.may_fail(Store::open(run.place.config()));
+                        let moment = stopped.lock().take().unwrap_or_else(|| run.moment());
+                        drop(run);
+                        left = AfterCrash::by_power_cut(&moment, mode, &mut dice);
+                    }
+                    assert!(given_up || number < moments.len(), "it was done");
+                    assert!(!given_up || number > 0, "it had not begun");
+                    if given_up {
+                        check_begun_anew(&left.place, &mut dice);
+                    } else {
+                        left.check(&mut dice);
+                    }
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn a_crash_while_the_log_begins_anew_leaves_the_one_or_the_other() {
+    crash_in_restarts(false);
+}
+
+#[test]
+fn a_crash_while_the_log_begins_anew_with_the_write_pool_leaves_the_one_or_the_other() {
+    crash_in_restarts(true);
+}
+
+/// Whatever call it is that fails: nothing has changed, or nothing is taken any more and the next start does it.
+#[test]
+fn a_failure_while_the_log_begins_anew_leaves_the_one_or_the_other() {
+    on_all_cores(TRUNCATIONS, |seed| {
+        let mut dice = Dice::new(seed as u64);
+        for after in 0.. {
+            let mode = Mode { sync: false, pool: seed % 2 == 0, bug: None };
+            let mut run = given_up(mode, seed);
+            run.store().flusher.flush().unwrap();
+            let errno = if dice.one_in(2) { libc::EIO } else { libc::ENOSPC };
+            run.place.disk.fail(Fault { after, count: 1, errno, only_syncs: false });
+            let done = run.store().restart_at(PhysicalOffset(RESTARTS_AT));
+            let was_met = run.place.disk.has_failed();
+            assert!(done.is_ok() || was_met, "call {after}: {done:?}");
+            let given_up = is_given_up(&run.place);
+            // It may have been a call of another thread's.
+            assert!(given_up || done.is_err(), "call {after}: {done:?}");
+            assert!(!(given_up && run.goes_on()) || done.is_ok(), "call {after}: {done:?}");
+            if run.goes_on() && done.is_err() {
+                // As if it had not been tried.
+                run.store().set_writer(Writer::Local).unwrap();
+                run.append(1);
+                run.settle();
+            }
+            let left = match was_met && dice.one_in(2) {
+                true => AfterCrash::by_kill_and_forgetting(run, &mut dice),
+                false => AfterCrash::by_kill(run),
+            };
+            if is_given_up(&left.place) {
+                check_begun_anew(&left.place, &mut dice);
+            } else {
+                let run = left.check(&mut dice);
+                AfterCrash::by_power_cut(&run.moment(), mode, &mut dice).check(&mut dice);
+            }
+            if !was_met {
+                assert!(after > 10, "only {after} calls");
                 return;
             }
         }
