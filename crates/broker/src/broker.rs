@@ -105,6 +105,7 @@ impl Broker {
         let registrar = Registrar::start(
             config.nameservers(),
             identity.clone(),
+            Arc::clone(&parts.standing),
             Arc::clone(&parts.live),
             Arc::clone(&parts.topics),
             client.clone(),
@@ -160,7 +161,6 @@ fn identity(config: &BrokerConfig, address: &str) -> Identity {
     Identity {
         cluster: config.broker_cluster_name.clone(),
         name: config.broker_name.clone(),
-        id: config.broker_id,
         address: address.to_owned(),
         ha_address: with_port(without_brackets(ha_host), config.ha_listen_port),
     }

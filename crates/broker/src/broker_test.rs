@@ -11,7 +11,7 @@ use ferromq_remoting::Connection;
 use super::*;
 use crate::clock::now_ms;
 use crate::master_duties::MasterDuties;
-use crate::standing::Role;
+use crate::standing::{Position, Role};
 use crate::testing::{PATIENCE, wait_until};
 
 struct House {
@@ -103,7 +103,7 @@ impl House {
     }
 
     fn become_a(&self, role: Role) {
-        self.broker.parts.change_role(role);
+        self.broker.parts.change_role(Position { role, epoch: 0 });
     }
 
     /// Does what waits for the disk and for threads.

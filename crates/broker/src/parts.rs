@@ -36,7 +36,7 @@ use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
 use crate::registrar::MissingRegistrations;
 use crate::scrubbing::Scrubbing;
-use crate::standing::{Role, Standing};
+use crate::standing::{Position, Role, Standing};
 use crate::start_error::StartError;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
@@ -80,11 +80,11 @@ impl Parts {
         let levels = delay_levels(&config)?;
         let live = Arc::new(LiveConfig::new(config, config_file));
         let config = live.current().clone();
-        let standing = Arc::new(Standing::new(Role::of(&config)));
         let address = with_port(without_brackets(config.advertised_host()), port);
         let store_host = resolve(config.advertised_host(), port)?;
         missing_tables::name(&config_dir, &store);
         let topics = Arc::new(Topics::open(&config_dir, &live, &persistence)?);
+        let standing = Arc::new(Standing::new(Role::of(&config), topics.data_version().state_version));
         let groups = Arc::new(Groups::open(&config_dir, &live, &persistence)?);
         let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence)?);
         let clients = Arc::new(Clients::new());
@@ -143,9 +143,9 @@ impl Parts {
 
     /// This broker becomes what it was not: whoever reads here or registers it goes by that. Not the duties and the writer of the log.
     #[cfg_attr(not(test), expect(dead_code, reason = "brokerRole allows one role yet"))]
-    pub(crate) fn change_role(&self, role: Role) {
-        self.store.take_for_in_memory(in_memory_ratio(&self.live.current(), role));
-        self.standing.change(role);
+    pub(crate) fn change_role(&self, position: Position) {
+        self.store.take_for_in_memory(in_memory_ratio(&self.live.current(), position.role));
+        self.standing.change(position);
     }
 
     /// Who is told of what. The store and the clients must not own what owns them.

@@ -1,18 +1,19 @@
 //! Registration: keeps every nameserver informed of this broker and its topics, and signs off at the end.
 //!
-//! One task per nameserver, so that a dead one holds up nobody: register at once, at every topic change, every `registerNameServerPeriod`
-//! and when the connection was lost; changes that come while a registration is under way fold into the next. After a change only the topics
-//! that changed are registered, with the table's new version, as Java does it: what an operator set for the others stays. At any other time
-//! the whole table goes, in parts if it must. Java: `BrokerController.registerBrokerAll`, `registerIncrementBrokerData`, `BrokerOuterAPI`.
+//! One task per nameserver, so that a dead one holds up nobody: register at once, at every topic change, every `registerNameServerPeriod`,
+//! when the connection was lost, and when the broker's role changes; topic changes that come while a registration is under way fold into
+//! the next. After such a change only the topics that changed are registered, with the table's new version, as Java does it: what an operator
+//! set for the others stays. At any other time the whole table goes, in parts if it must. To a slave the reply names its master, which is
+//! handed on. Java: `BrokerController.registerBrokerAll`, `registerIncrementBrokerData`, `BrokerOuterAPI`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ferromq_protocol::body::{KvTable, RegisterBrokerBody, TopicConfigTable};
-use ferromq_protocol::header::{RegisterBrokerRequest, UnregisterBrokerRequest};
+use ferromq_protocol::header::{RegisterBrokerReply, RegisterBrokerRequest, UnregisterBrokerRequest};
 use ferromq_protocol::message::record::body_crc;
-use ferromq_protocol::{BODY_LEN_MAX, Command, RequestCode, ResponseCode, json};
+use ferromq_protocol::{BODY_LEN_MAX, ByteString, Command, RequestCode, ResponseCode, json};
 use ferromq_remoting::{Client, Connection, ConnectionId, InvokeError};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -22,6 +23,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
+use crate::standing::{MasterAddress, Position, Standing};
 use crate::topics::{Step, Topics, perm};
 
 /// Pause after a registration that failed. Java waits for its next period.
@@ -33,12 +35,11 @@ const CONNECTION_CHECK: Duration = Duration::from_millis(500);
 /// How long signing off may take per nameserver.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Who this broker is to nameservers.
+/// Who this broker is to nameservers, in every role.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub cluster: String,
     pub name: String,
-    pub id: i64,
     /// `host:port` for clients.
     pub address: String,
     /// `host:port` for slaves.
@@ -69,6 +70,7 @@ impl Registrar {
     pub(crate) fn start(
         nameservers: Vec<String>,
         identity: Identity,
+        standing: Arc<Standing>,
         config: Arc<LiveConfig>,
         topics: Arc<Topics>,
         client: Client,
@@ -82,6 +84,7 @@ impl Registrar {
             let registration = Registration {
                 nameserver,
                 identity: identity.clone(),
+                standing: Arc::clone(&standing),
                 config: Arc::clone(&config),
                 topics: Arc::clone(&topics),
                 client: client.clone(),
@@ -124,16 +127,25 @@ impl Registrar {
 struct Registration {
     nameserver: String,
     identity: Identity,
+    standing: Arc<Standing>,
     config: Arc<LiveConfig>,
     topics: Arc<Topics>,
     client: Client,
     unregistered: Arc<MissingRegistrations>,
-    /// How far the nameserver knows the topic table, and the connection that it knows it by.
-    told: Option<(ConnectionId, Step)>,
+    told: Option<Told>,
     /// How the last attempt went.
     registered: Option<bool>,
     /// Attempts in a row that failed.
     failures: u32,
+}
+
+/// What the nameserver knows.
+#[derive(Clone, Copy)]
+struct Told {
+    /// How far, of the topic table.
+    step: Step,
+    by: ConnectionId,
+    position: Position,
 }
 
 /// One request's worth of topics.
@@ -156,13 +168,20 @@ enum RegisterError {
 impl Registration {
     async fn run(mut self, mut stopped: watch::Receiver<bool>, attempted: oneshot::Sender<()>) {
         let mut changes = self.topics.announcements();
+        let mut positions = self.standing.positions();
         let mut attempted = Some(attempted);
         // Only after a change is it enough to tell what changed.
         let mut whole = true;
         loop {
             changes.borrow_and_update();
+            let position = *positions.borrow_and_update();
             let outcome = tokio::select! {
-                outcome = self.register(whole) => outcome,
+                outcome = self.register(whole, position) => outcome,
+                // What is under way says what this broker is no more: over the same connection, the next comes behind it.
+                Ok(()) = positions.changed() => {
+                    whole = true;
+                    continue;
+                }
                 _ = stopped.wait_for(|stopped| *stopped) => break,
             };
             self.note(&outcome);
@@ -176,6 +195,7 @@ impl Registration {
                 () = sleep(if outcome.is_ok() { period } else { RETRY_PAUSE }) => {}
                 changed = changes.changed(), if outcome.is_ok() => if changed.is_err() { break } else { whole = false },
                 () = lost(outcome.as_ref().ok()) => {}
+                Ok(()) = positions.changed() => {}
                 _ = stopped.wait_for(|stopped| *stopped) => break,
             }
         }
@@ -185,24 +205,25 @@ impl Registration {
     }
 
     /// Registers once, over the one connection that this broker keeps to the nameserver: the nameserver ties the registration to it.
-    async fn register(&mut self, whole: bool) -> Result<Connection, RegisterError> {
+    async fn register(&mut self, whole: bool, position: Position) -> Result<Connection, RegisterError> {
         // Whatever goes wrong below, the next one tells everything.
         let told = self.told.take();
         let limit = Duration::from_millis(self.config.current().register_broker_timeout_mills);
         let connection = self.client.connect(&self.nameserver).await.map_err(InvokeError::from)?;
-        let told = told.filter(|(known_by, _)| *known_by == connection.id()).map(|(_, step)| step);
-        let to_register = self.topics.to_register(told.filter(|_| !whole));
+        let told = told.filter(|told| told.by == connection.id() && told.position == position).map(|told| told.step);
+        let mut to_register = self.topics.to_register(told.filter(|_| !whole));
         let step = to_register.step;
         let known = told == Some(step);
         if to_register.whole || !to_register.table.topic_config_table.is_empty() {
             let config = Arc::clone(&*self.config.current());
             let partial = !to_register.whole;
+            to_register.table.data_version.state_version = position.epoch;
             // A large table takes a while to write.
             let parts = tokio::task::spawn_blocking(move || parts(to_register.table, partial, known, &config));
             let parts = parts.await.map_err(std::io::Error::from)??;
             let mut last = None;
             for part in parts {
-                let reply = connection.invoke(self.request(part), limit).await?;
+                let reply = connection.invoke(self.request(part, position), limit).await?;
                 if reply.response_code() != ResponseCode::SUCCESS {
                     return Err(RegisterError::Refused {
                         code: reply.response_code(),
@@ -213,19 +234,20 @@ impl Registration {
             }
             if let Some(reply) = last {
                 self.take_order_topics(&reply);
+                self.take_master(&reply, position);
             }
         }
-        self.told = Some((connection.id(), step));
+        self.told = Some(Told { step, by: connection.id(), position });
         Ok(connection)
     }
 
-    fn request(&self, part: Part) -> Command {
+    fn request(&self, part: Part, position: Position) -> Command {
         let header = RegisterBrokerRequest {
             broker_name: self.identity.name.as_str().into(),
             broker_addr: self.identity.address.as_str().into(),
             cluster_name: self.identity.cluster.as_str().into(),
             ha_server_addr: self.identity.ha_address.as_str().into(),
-            broker_id: self.identity.id,
+            broker_id: position.role.broker_id(),
             heartbeat_timeout_millis: None,
             // Its absence would mark a broker older than 5.0.
             enable_acting_master: Some(false),
@@ -249,6 +271,23 @@ impl Registration {
             Err(error) => {
                 warn!(nameserver = self.nameserver, %error, "cannot read the order topics in a registration's reply")
             }
+        }
+    }
+
+    /// Hands on where the master is, if the reply says so. A nameserver that does not know it, as one that has just begun, changes nothing.
+    fn take_master(&self, reply: &Command, position: Position) {
+        let header: RegisterBrokerReply = match reply.header() {
+            Ok(header) => header,
+            Err(error) => return warn!(nameserver = self.nameserver, %error, "cannot read a registration's reply"),
+        };
+        let known = |address: Option<ByteString>| address.filter(|address| !address.is_empty());
+        let (Some(address), Some(ha_address)) = (known(header.master_addr), known(header.ha_server_addr)) else {
+            return;
+        };
+        let named = MasterAddress { address: address.to_string(), ha_address: ha_address.to_string() };
+        if self.standing.name_master(position, named.clone()) {
+            let MasterAddress { address, ha_address } = named;
+            info!(nameserver = self.nameserver, address, ha_address, "a nameserver names the master");
         }
     }
 
@@ -283,7 +322,7 @@ impl Registration {
             broker_name: self.identity.name.as_str().into(),
             broker_addr: self.identity.address.as_str().into(),
             cluster_name: self.identity.cluster.as_str().into(),
-            broker_id: self.identity.id,
+            broker_id: self.standing.role().broker_id(),
         };
         let request = Command::request(RequestCode::UNREGISTER_BROKER, &header);
         // The limit holds for connecting too: a nameserver that is gone must not hold up the shutdown.
@@ -371,6 +410,7 @@ async fn lost(connection: Option<&Connection>) {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use ferromq_protocol::body::{DataVersion, TopicConfig};
     use ferromq_protocol::{Reply, TopicName};
@@ -380,27 +420,54 @@ mod tests {
     use super::*;
     use crate::config::BrokerConfig;
     use crate::persistence::Persistence;
+    use crate::standing::Role;
     use crate::topics::CreateOnSend;
 
-    /// Says yes to everything and passes on what it was asked.
-    struct Nameserver(mpsc::UnboundedSender<Command>);
+    /// Passes on what it was asked, and says yes to everything unless it says nothing. Slaves it tells the master, as Java's does.
+    struct Nameserver {
+        heard: mpsc::UnboundedSender<Command>,
+        is_silent: Arc<AtomicBool>,
+    }
 
     impl Service for Nameserver {
         fn serve(&self, requests: &mut Requests<'_>) {
             let order = br#"{"table":{"TopicA":"broker-a:4"}}"#;
             requests.each(|_, request| {
-                self.0.send(request).unwrap();
-                Outcome::Reply(Reply::ok().body(&order[..]))
+                let is_slave = request.field("brokerId").is_some_and(|id| id != "0");
+                self.heard.send(request).unwrap();
+                if self.is_silent.load(Ordering::SeqCst) {
+                    return Outcome::Deferred;
+                }
+                let of_master = |address: &str| is_slave.then(|| address.into());
+                let (master_addr, ha_server_addr) = (of_master("10.0.0.1:10911"), of_master("10.0.0.1:10912"));
+                let header = RegisterBrokerReply { master_addr, ha_server_addr };
+                Outcome::Reply(Reply::ok().header(header).body(&order[..]))
             });
         }
     }
 
     async fn nameserver(listen: SocketAddr) -> (Server, mpsc::UnboundedReceiver<Command>) {
-        let (heard, requests) = mpsc::unbounded_channel();
-        let server = Server::bind(ServerConfig { listen, ..ServerConfig::default() }, Arc::new(Nameserver(heard)))
-            .await
-            .unwrap();
+        let (server, requests, _) = nameserver_that_may_be_silent(listen).await;
         (server, requests)
+    }
+
+    async fn nameserver_that_may_be_silent(
+        listen: SocketAddr,
+    ) -> (Server, mpsc::UnboundedReceiver<Command>, Arc<AtomicBool>) {
+        let (heard, requests) = mpsc::unbounded_channel();
+        let is_silent = Arc::<AtomicBool>::default();
+        let service = Nameserver { heard, is_silent: Arc::clone(&is_silent) };
+        let server = Server::bind(ServerConfig { listen, ..ServerConfig::default() }, Arc::new(service)).await.unwrap();
+        (server, requests, is_silent)
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            cluster: "DefaultCluster".into(),
+            name: "broker-a".into(),
+            address: "127.0.0.1:10911".into(),
+            ha_address: "127.0.0.1:10912".into(),
+        }
     }
 
     fn registered_topics(request: &Command) -> Vec<String> {
@@ -416,20 +483,14 @@ mod tests {
         let persistence = Persistence::default();
         let live = Arc::new(LiveConfig::new(config, None));
         let topics = Arc::new(Topics::open(directory.path(), &live, &persistence).unwrap());
-        let identity = Identity {
-            cluster: "DefaultCluster".into(),
-            name: "broker-a".into(),
-            id: 0,
-            address: "127.0.0.1:10911".into(),
-            ha_address: "127.0.0.1:10912".into(),
-        };
         let (server, mut requests) = nameserver(SocketAddr::from(([127, 0, 0, 1], 0))).await;
         let address = server.local_addr();
         let client = Client::new(ClientConfig::default(), None);
         let unregistered = Arc::new(MissingRegistrations::default());
         let mut registrar = Registrar::start(
             vec![address.to_string()],
-            identity,
+            identity(),
+            Arc::new(Standing::new(Role::Master, 0)),
             live,
             Arc::clone(&topics),
             client,
@@ -488,6 +549,69 @@ mod tests {
 
         registrar.stop().await;
         assert_eq!(requests.recv().await.unwrap().request_code(), RequestCode::UNREGISTER_BROKER);
+        server.shutdown(Duration::ZERO).await;
+    }
+
+    /// Long before the next registration would come by itself.
+    async fn soon(requests: &mut mpsc::UnboundedReceiver<Command>) -> Command {
+        timeout(Duration::from_secs(30), requests.recv()).await.expect("it does not register at once").unwrap()
+    }
+
+    /// With which number, in which epoch.
+    fn registered_as(request: &Command) -> (i64, i64) {
+        assert!(registered_topics(request).contains(&"TBW102".into()), "a change of role registers all topics");
+        let body = RegisterBrokerBody::decode(&request.body, request.version).unwrap();
+        let header: RegisterBrokerRequest = request.header().unwrap();
+        assert!(header.partial_table.is_none());
+        (header.broker_id, body.topic_config_serialize_wrapper.data_version.state_version)
+    }
+
+    #[tokio::test]
+    async fn a_change_of_role_registers_at_once_and_learns_the_master() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = BrokerConfig {
+            register_name_server_period: 60_000,
+            register_broker_timeout_mills: 60_000,
+            ..BrokerConfig::default()
+        };
+        let persistence = Persistence::default();
+        let live = Arc::new(LiveConfig::new(config, None));
+        let topics = Arc::new(Topics::open(directory.path(), &live, &persistence).unwrap());
+        let (server, mut requests, is_silent) =
+            nameserver_that_may_be_silent(SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        let standing = Arc::new(Standing::new(Role::Master, 4));
+        let mut registrar = Registrar::start(
+            vec![server.local_addr().to_string()],
+            identity(),
+            Arc::clone(&standing),
+            live,
+            topics,
+            Client::new(ClientConfig::default(), None),
+            Arc::default(),
+        );
+        registrar.first_round(Duration::from_secs(60)).await;
+        assert_eq!(registered_as(&soon(&mut requests).await), (0, 4));
+        assert_eq!(*standing.master().borrow(), None);
+
+        let mut master = standing.master();
+        standing.change(Position { role: Role::Slave { id: 2 }, epoch: 5 });
+        assert_eq!(registered_as(&soon(&mut requests).await), (2, 5));
+        let named = MasterAddress { address: "10.0.0.1:10911".into(), ha_address: "10.0.0.1:10912".into() };
+        master.wait_for(|master| master.as_ref() == Some(&named)).await.unwrap();
+
+        // A registration that hangs does not hold up the next, which says who is master now.
+        is_silent.store(true, Ordering::SeqCst);
+        standing.change(Position { role: Role::Slave { id: 3 }, epoch: 5 });
+        assert_eq!(registered_as(&soon(&mut requests).await), (3, 5));
+        is_silent.store(false, Ordering::SeqCst);
+        standing.change(Position { role: Role::Master, epoch: 6 });
+        assert_eq!(registered_as(&soon(&mut requests).await), (0, 6));
+        assert_eq!(*standing.master().borrow(), None);
+        // What was said to the slave that it was is said too late.
+        assert!(!standing.name_master(Position { role: Role::Slave { id: 3 }, epoch: 5 }, named));
+        assert_eq!(*standing.master().borrow(), None);
+
+        registrar.stop().await;
         server.shutdown(Duration::ZERO).await;
     }
 

@@ -30,22 +30,55 @@ impl Role {
     pub(crate) fn is_slave(self) -> bool {
         matches!(self, Role::Slave { .. })
     }
+
+    /// The number that it is registered with.
+    pub(crate) fn broker_id(self) -> i64 {
+        match self {
+            Role::Master => 0,
+            Role::Slave { id } => id,
+        }
+    }
 }
 
-/// Owner of the role.
+/// The role from some moment on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub role: Role,
+    /// Counts masterships of the group: of two masters, nameservers take the one with the later. Travels as `stateVersion`.
+    pub epoch: i64,
+}
+
+/// Where a master is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MasterAddress {
+    /// `host:port` for clients.
+    pub address: String,
+    /// `host:port` for slaves.
+    pub ha_address: String,
+}
+
+/// Owner of the role, and of what nameservers say of the master.
 pub(crate) struct Standing {
-    role: watch::Sender<Role>,
+    position: watch::Sender<Position>,
     /// Counts changes, each after it is in force.
     changes: AtomicU64,
+    /// See [`Standing::name_master`]. Locked before the position where both are.
+    master: watch::Sender<Option<MasterAddress>>,
 }
 
 impl Standing {
-    pub(crate) fn new(role: Role) -> Standing {
-        Standing { role: watch::Sender::new(role), changes: AtomicU64::new(0) }
+    pub(crate) fn new(role: Role, epoch: i64) -> Standing {
+        let position = watch::Sender::new(Position { role, epoch });
+        Standing { position, changes: AtomicU64::new(0), master: watch::Sender::new(None) }
     }
 
     pub(crate) fn role(&self) -> Role {
-        *self.role.borrow()
+        self.position.borrow().role
+    }
+
+    /// For who is to act when it changes.
+    pub(crate) fn positions(&self) -> watch::Receiver<Position> {
+        self.position.subscribe()
     }
 
     /// Grows with each change: what was found before holds as long as it stays.
@@ -53,9 +86,29 @@ impl Standing {
         self.changes.load(Ordering::SeqCst)
     }
 
-    /// From now on it is that.
-    pub(crate) fn change(&self, role: Role) {
-        self.role.send_replace(role);
+    /// Somebody who was told this broker's position names the master. False if that is no news, or what it was told holds no more.
+    pub(crate) fn name_master(&self, told: Position, named: MasterAddress) -> bool {
+        self.master.send_if_modified(|master| {
+            let is_news = *self.position.borrow() == told && master.as_ref() != Some(&named);
+            if is_news {
+                *master = Some(named);
+            }
+            is_news
+        })
+    }
+
+    /// The master as it was named last since the last change of position; `None` before that. Nameservers name it to slaves only.
+    #[cfg_attr(not(test), expect(dead_code, reason = "who follows a master asks for it"))]
+    pub(crate) fn master(&self) -> watch::Receiver<Option<MasterAddress>> {
+        self.master.subscribe()
+    }
+
+    /// From now on it is that, and no master is known.
+    pub(crate) fn change(&self, position: Position) {
+        self.master.send_modify(|master| {
+            *master = None;
+            self.position.send_replace(position);
+        });
         self.changes.fetch_add(1, Ordering::SeqCst);
     }
 }
