@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
-use ferromq_protocol::{QueueId, QueueOffset};
+use ferromq_protocol::{PhysicalOffset, QueueId, QueueOffset};
 
 use super::*;
 use crate::disk::Disk;
@@ -237,6 +237,24 @@ fn a_truncation_brings_no_deleted_topic_back() {
     assert_eq!((bodies(&store, "Bad"), bodies(&store, "Other")), (vec![0], vec![0, 1]));
     assert_eq!(store.queue_bounds(T, QueueId(0)), None);
     assert_eq!(store.append(&message(T, 0, b"anew", "")).unwrap().queue_offset.0, 0);
+}
+
+#[test]
+fn a_truncation_behind_which_a_topic_was_deleted_brings_nothing_of_it_back() {
+    let site = Site::new();
+    let store = site.open();
+    store.set_replicated(PhysicalOffset(0));
+    let ends: Vec<_> = (0..5_u8).map(|body| put(&store, &[body]).end).collect();
+    assert!(store.delete_topic(T).unwrap());
+    store.truncate(ends[2]).unwrap();
+    assert_eq!(put(&store, b"anew").queue_offset.0, 0);
+    store.set_replicated(ends[2]);
+    settle(&store);
+    assert_eq!(store.queue_bounds(T, Q).unwrap_or_default().max.0, 0, "of what was deleted");
+    assert_eq!(put(&store, b"next").queue_offset.0, 1);
+    store.set_replicated(store.watermarks().written);
+    settle(&store);
+    assert_eq!(read_bodies(&store, T, 0, 0), [(0, b"anew".to_vec()), (1, b"next".to_vec())]);
 }
 
 #[test]

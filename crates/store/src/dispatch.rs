@@ -168,7 +168,8 @@ impl Dispatcher {
         self.positions.dispatched_timestamp.fetch_min(timestamp, Ordering::AcqRel);
         self.positions.dispatched.store(self.goes_back_to(work, end), Ordering::Release);
         work.behind.forget_all();
-        work.deleted.retain(|_, deleted_at| *deleted_at < end);
+        // What is left of a deleted topic is not dispatched yet, and gets no queue; what comes in the place of what went does.
+        work.deleted.values_mut().for_each(|deleted_at| *deleted_at = end.min(*deleted_at));
         work.known = None;
         self.cuts.fetch_add(1, Ordering::AcqRel);
         self.publish(&work.behind);
