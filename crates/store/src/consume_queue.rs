@@ -49,6 +49,17 @@ fn are_too_many(records: u64, from: u64, to: u64) -> bool {
     records > to.saturating_sub(from) / RECORD_LEN_MIN as u64
 }
 
+/// Of fillers that were not on the disk yet, and what ends before `end` with one may have nothing else, a power loss may have taken a page in
+/// the middle: whoever looks for the queue's beginning would find it there. Gives the first that was put.
+fn put_fillers_again(file: &QueueFile, end: u64) -> Option<u64> {
+    if end == file.first() || !file.entry(end - 1).is_filler() {
+        return None;
+    }
+    let lost: Vec<_> = (file.first()..end).filter(|offset| !file.entry(*offset).is_there()).collect();
+    lost.iter().for_each(|offset| file.put(*offset, &QueueEntry::FILLER));
+    lost.first().copied()
+}
+
 /// The files of a queue, which stay as they are meanwhile.
 type Files<'a> = RwLockReadGuard<'a, Vec<Arc<Segment>>>;
 
@@ -720,7 +731,7 @@ impl ConsumeQueue {
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.max.store(end, Ordering::Release);
         self.next.store(end, Ordering::Release);
-        self.flushed.store(end, Ordering::Release);
+        self.flushed.store(put_fillers_again(&file, end).unwrap_or(end), Ordering::Release);
         self.find_end_physical()?;
         if end < file.end() {
             file.zero_from(disk, end)?;

@@ -181,6 +181,24 @@ fn a_queue_that_begins_late_has_nothing_before_its_first_message() {
     assert_eq!((queue.min(), queue.max()), (6, 7));
 }
 
+/// Here from their middle.
+#[test]
+fn a_queue_that_begins_late_begins_behind_all_of_its_fillers() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || queue_with(dir.path(), 64);
+    put(&open(), 20, 2000);
+    let path = dir.path().join("T/0").join(segment_name(0));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100..200].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let queue = open();
+    queue.keep_before(&ScriptedDisk::default(), 2000, &|_, _, _| true).unwrap();
+    put(&queue, 20, 2000);
+    let all: Vec<_> = (0..20).map(|offset| queue.any_entry(offset).unwrap()).collect();
+    assert_eq!(all, vec![Some(QueueEntry::FILLER); 20]);
+    assert!(queue.flushed.load(Ordering::Acquire) <= 5);
+}
+
 /// What comes behind a truncation lies before where its messages did.
 #[test]
 fn a_queue_follows_the_log_behind_a_truncation_too() {
