@@ -435,12 +435,20 @@ impl ConsumeQueue {
         } else if max < offset && are_too_many(offset - max, self.end_physical(), log_end) {
             return Ok(false);
         }
+        // In the log, so that it stays when the log is opened again.
+        let lost = self.lost_behind_last(PhysicalOffset(log_end - 1))?;
         for missing in self.max()..offset {
-            // In the log, so that it stays when the log is opened again.
-            self.add(self.files.read(), disk, missing, &QueueEntry::lost(PhysicalOffset(log_end - 1)))?;
+            self.add(self.files.read(), disk, missing, &lost)?;
         }
         self.raise_next(offset);
         Ok(true)
+    }
+
+    /// What stands for messages that are missing behind the last entry, with a place in the log where they may have been. Behind fillers alone,
+    /// these are more of them, which a power loss took.
+    fn lost_behind_last(&self, physical: PhysicalOffset) -> io::Result<QueueEntry> {
+        let last = self.max().checked_sub(1).map_or(Ok(None), |last| self.any_entry(last))?;
+        Ok(last.filter(|last| *last == QueueEntry::FILLER).unwrap_or(QueueEntry::lost(physical)))
     }
 
     /// End of the record of the last entry; 0 without entries.
@@ -506,10 +514,7 @@ impl ConsumeQueue {
         }
         drop(files);
         if offset > max {
-            // Behind fillers alone, what is missing are those that a power loss took.
-            let before = max.checked_sub(1).map_or(Ok(None), |last| self.any_entry(last))?;
-            let fillers = before.filter(|before| *before == QueueEntry::FILLER);
-            let lost = fillers.unwrap_or(QueueEntry::lost(entry.physical));
+            let lost = self.lost_behind_last(entry.physical)?;
             for missing in max..offset {
                 self.add(self.files.read(), disk, missing, &lost)?;
             }

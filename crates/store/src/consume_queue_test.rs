@@ -172,13 +172,19 @@ fn a_queue_that_begins_late_has_nothing_before_its_first_message() {
     let path = dir.path().join("T/0").join(segment_name(0));
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[60..].fill(0);
-    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
     let queue = open();
     queue.keep_before(&ScriptedDisk::default(), 600, &|_, _, _| true).unwrap();
     // Whoever opens it looks for what else is missing.
     assert_eq!(put(&queue, 6, 600), Put::Gap);
     queue.correct_min(0).unwrap();
     assert_eq!((queue.min(), queue.max()), (6, 7));
+    drop(queue);
+    std::fs::write(&path, bytes).unwrap();
+    let queue = open();
+    assert!(queue.go_on_at(&LocalDisk, 6, 100, 1000).unwrap());
+    queue.correct_min(100).unwrap();
+    assert_eq!((queue.min(), queue.max(), queue.next()), (6, 6, 6));
 }
 
 /// Here from their middle.
