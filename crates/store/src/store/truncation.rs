@@ -121,11 +121,8 @@ impl Store {
             .map_err(|source| failed(self.checkpoint.path(), source))
             .and_then(|()| self.cut_to(shorter, aside, to, last_timestamp, &mut syncing, &mut has_changed));
         match &cut {
-            Err(error) if has_changed => {
-                // No segment is made behind a gap.
-                self.allocator.stop();
-                self.health.poison(format!("the log could not be truncated to {to}: {error}"));
-            }
+            // No segment is made behind a gap.
+            Err(_) if has_changed => self.allocator.stop(),
             Err(_) => {
                 // All is there, and what was synced is on the disk: a later start that did not know could take it for torn.
                 self.checkpoint.log_is_durable(self.positions.flushed(), None);
@@ -164,7 +161,15 @@ impl Store {
         self.allocator.forget_next();
         let old_tail = Arc::clone(&tail);
         let not_readied = old_tail.hold_ready();
-        self.replace_files(&behind, aside, shorter.path(), has_changed)?;
+        // While appends wait: none is taken behind a gap.
+        let poison =
+            |error: &TruncateError| self.health.poison(format!("the log could not be truncated to {to}: {error}"));
+        let replaced = self.replace_files(&behind, aside, shorter.path(), has_changed);
+        replaced.inspect_err(|error| {
+            if *has_changed {
+                poison(error);
+            }
+        })?;
         let shorter = Arc::new(shorter);
         self.allocator.log_truncated(shorter.end());
         let files = self.segments.end_in(Arc::clone(&shorter));
@@ -179,7 +184,8 @@ impl Store {
         self.dispatcher.log_truncated(&mut work, to, last_timestamp);
         self.positions.log_truncated(to, last_timestamp);
         syncing.log_truncated(to, last_timestamp);
-        self.cut_projections(to).map_err(|source| failed(&self.config.root, source))?;
+        let cut = self.cut_projections(to).map_err(|source| failed(&self.config.root, source));
+        cut.inspect_err(poison)?;
         self.go_on_behind(&mut work, next_offsets);
         Ok(Gone { waiters: self.flusher.take_waiters_behind(to), files })
     }
