@@ -1,6 +1,7 @@
 //! What waits when its segment goes: delayed messages and open transactions, with all that a master does at work.
 
 use std::path::Path;
+use std::sync::Weak;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use ferromq_protocol::header::EndTransactionRequest;
@@ -232,7 +233,7 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        self.duties.stop();
+        drop(self.duties.stop());
     }
 }
 
@@ -273,6 +274,28 @@ fn a_delayed_message_outlives_its_segment_and_comes_once_at_its_time() {
         house.see();
         assert_eq!(["Hour", "Behind", "Came"].map(|topic| house.count(topic, 0)), [2, 1, 1]);
     }
+}
+
+/// The retention goes on while a broker stops, and nobody carries anything on any more.
+#[test]
+fn what_waits_holds_its_segments_until_the_store_is_closed() {
+    let house = House::new();
+    house.delay(LEVEL, "Hour", "");
+    house.begin("");
+    let end = house.fill_segment();
+    house.see();
+    let holding = house.duties.stop();
+    assert!(house.duties.held().is_err());
+    // As the store has them.
+    let known: Vec<_> = holding.iter().map(Arc::downgrade).collect();
+    let holders = || -> Vec<_> {
+        let there = known.iter().filter_map(Weak::upgrade);
+        there.filter(|keeper| keeper.release_before(end).is_some()).map(|keeper| keeper.name()).collect()
+    };
+    assert_eq!(holders(), ["timers", "open transactions", "delay levels"]);
+    house.store.close().unwrap();
+    drop(holding);
+    assert!(holders().is_empty());
 }
 
 #[test]

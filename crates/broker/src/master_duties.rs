@@ -103,15 +103,16 @@ impl MasterDuties {
 
     /// Ends them: requests that are with them are answered first, later ones are refused. When it returns, their threads are gone, what they
     /// have delivered is on the disk, and how far they are is saved, as long as the disk does it; none of them writes anything any more. What
-    /// waits is delivered and asked after by the next start, and holds no segment until then. Does nothing while they are not at work.
-    pub(crate) fn stop(&self) {
+    /// waits is delivered and asked after by the next start, and holds its segments for as long as somebody has what this gives: at a stop of
+    /// the broker, until the store is closed, which deletes segments until then. Does nothing while they are not at work.
+    pub(crate) fn stop(&self) -> Vec<Arc<dyn Keeper>> {
         let _changing = self.changing.lock();
-        self.end();
+        self.end()
     }
 
-    fn end(&self) {
+    fn end(&self) -> Vec<Arc<dyn Keeper>> {
         // Not under the lock: messages that the threads store wake them through it.
-        let Some(ending) = self.at_work.write().take() else { return };
+        let Some(ending) = self.at_work.write().take() else { return Vec::new() };
         ending.stop();
         let all_on_disk = self.is_all_on_disk();
         if !all_on_disk {
@@ -119,21 +120,24 @@ impl MasterDuties {
         }
         ending.close(all_on_disk, &self.persistence);
         info!("delivers no delayed messages and asks after no transactions any more");
+        ending.keepers().into()
     }
 
-    /// Brings to the disk what is in the log, and waits for it. False if that failed.
+    /// Brings to the disk what is in the log, and waits for it as long as something gets there: not for room on a full disk. False if not all
+    /// of it did.
     fn is_all_on_disk(&self) -> bool {
         let store = &self.parts.store;
         let end = store.watermarks().written;
         loop {
+            let flushed = store.watermarks().flushed;
             let (done, outcome) = mpsc::channel();
             // The receiver is there until it has been told.
             store.when_safe(end, Want::Disk, move |safe| _ = done.send(safe));
             match outcome.recv() {
                 Ok(Ok(())) => return true,
                 // A slow disk.
-                Ok(Err(NotSafe::DiskTimedOut)) => {}
-                Ok(Err(NotSafe::Failed)) | Err(mpsc::RecvError) => return false,
+                Ok(Err(NotSafe::DiskTimedOut)) if store.watermarks().flushed > flushed => {}
+                Ok(Err(NotSafe::DiskTimedOut | NotSafe::Failed)) | Err(mpsc::RecvError) => return false,
             }
         }
     }

@@ -268,7 +268,7 @@ impl Parts {
         self.groups.save();
         self.readers.stop();
         self.scrubbing.stop();
-        self.master_duties.stop();
+        let _holding = self.master_duties.stop();
         if let Err(error) = self.offsets.wait_all_saved() {
             error!(%error, "the newest messages will be delivered again");
         }

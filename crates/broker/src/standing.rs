@@ -3,7 +3,7 @@
 //! Masters take messages and do what only masters do; a slave has a copy of its master's log. Nothing changes it yet but the tests:
 //! `brokerRole` allows a master alone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -60,6 +60,8 @@ pub(crate) struct MasterAddress {
 /// Owner of the role, and of what nameservers say of the master.
 pub(crate) struct Standing {
     position: watch::Sender<Position>,
+    /// Of the position, for who asks with each message.
+    is_slave: AtomicBool,
     /// Counts changes, each after it is in force.
     changes: AtomicU64,
     /// See [`Standing::name_master`]. Locked before the position where both are.
@@ -68,8 +70,17 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(crate) fn new(role: Role, epoch: i64) -> Standing {
-        let position = watch::Sender::new(Position { role, epoch });
-        Standing { position, changes: AtomicU64::new(0), master: watch::Sender::new(None) }
+        Standing {
+            position: watch::Sender::new(Position { role, epoch }),
+            is_slave: AtomicBool::new(role.is_slave()),
+            changes: AtomicU64::new(0),
+            master: watch::Sender::new(None),
+        }
+    }
+
+    /// Takes no lock.
+    pub(crate) fn is_slave(&self) -> bool {
+        self.is_slave.load(Ordering::SeqCst)
     }
 
     pub(crate) fn role(&self) -> Role {
@@ -108,6 +119,7 @@ impl Standing {
         self.master.send_modify(|master| {
             *master = None;
             self.position.send_replace(position);
+            self.is_slave.store(position.role.is_slave(), Ordering::SeqCst);
         });
         self.changes.fetch_add(1, Ordering::SeqCst);
     }

@@ -241,7 +241,7 @@ impl PullPath {
         queue_id: i32,
     ) -> Result<PullAccess, Refusal> {
         let config = self.config.current();
-        if !config.slave_read_enable && self.standing.role().is_slave() {
+        if !config.slave_read_enable && self.standing.is_slave() {
             // Java: `PullMessageProcessor.rejectRequest`.
             let remark = "[REJECTREQUEST]system busy, start flow control for a while";
             return Err(Refusal::new(ResponseCode::SYSTEM_BUSY, remark));
@@ -356,7 +356,7 @@ impl PullPath {
     /// Whoever is not behind is sent from a slave to the master, where the next messages are first; what a slave does not have is no answer
     /// for him, and none to wait for. Java: `PullMessageProcessor.composeResponseHeader`.
     fn sends_to_master(&self, is_behind: bool) -> bool {
-        !is_behind && self.standing.role().is_slave()
+        !is_behind && self.standing.is_slave()
     }
 
     #[cfg(test)]
