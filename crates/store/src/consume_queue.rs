@@ -49,15 +49,18 @@ fn are_too_many(records: u64, from: u64, to: u64) -> bool {
     records > to.saturating_sub(from) / RECORD_LEN_MIN as u64
 }
 
-/// Of fillers that were not on the disk yet, and what ends before `end` with one may have nothing else, a power loss may have taken a page in
-/// the middle: whoever looks for the queue's beginning would find it there. Gives the first that was put.
-fn put_fillers_again(file: &QueueFile, end: u64) -> Option<u64> {
-    if end == file.first() || !file.entry(end - 1).is_filler() {
-        return None;
+/// Of fillers that nobody has synced, a power loss may have taken a page in the middle: whoever looks for the queue's beginning would find
+/// it there. Puts these again where a file has nothing else before `end`, and says whether that is so.
+fn put_fillers_again(file: &QueueFile, end: u64) -> bool {
+    let is_blank = |offset: &u64| !file.entry(*offset).is_there();
+    let mut all = file.first()..end;
+    if end == file.first() || !all.all(|offset| file.entry(offset).is_filler() || is_blank(&offset)) {
+        return false;
     }
-    let lost: Vec<_> = (file.first()..end).filter(|offset| !file.entry(*offset).is_there()).collect();
-    lost.iter().for_each(|offset| file.put(*offset, &QueueEntry::FILLER));
-    lost.first().copied()
+    for offset in (file.first()..end).filter(is_blank) {
+        file.put(offset, &QueueEntry::FILLER);
+    }
+    true
 }
 
 /// The files of a queue, which stay as they are meanwhile.
@@ -226,7 +229,7 @@ impl ConsumeQueue {
 
     /// What its files are known by at the next start. At a stop, when all queues were written out and listed.
     pub fn stamp(&self, disk: &dyn Disk) -> Result<QueueStamps, Unstamped> {
-        let is_on_disk = self.flushed.load(Ordering::Acquire) == self.max() && self.noted() == self.extent();
+        let is_on_disk = self.is_flushed() && self.noted() == self.extent();
         if !is_on_disk || self.standing.load(Ordering::Acquire) != LIVE || self.is_going() {
             return Err(Unstamped::Unknown);
         }
@@ -431,16 +434,18 @@ impl ConsumeQueue {
         if max == 0 {
             // Of a message that is gone with the log's beginning, if that is.
             self.begin(disk, last, &QueueEntry::lost(PhysicalOffset(log_min.saturating_sub(1))))?;
-            self.correct_min(log_min)?;
         } else if max < offset && are_too_many(offset - max, self.end_physical(), log_end) {
             return Ok(false);
         }
         // In the log, so that it stays when the log is opened again.
-        let lost = self.lost_behind_last(PhysicalOffset(log_end - 1))?;
+        let lost = self.lost_behind_last(PhysicalOffset(log_end.saturating_sub(1)))?;
         for missing in self.max()..offset {
             self.add(self.files.read(), disk, missing, &lost)?;
         }
         self.raise_next(offset);
+        // It may be another than it was when that was looked at.
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.correct_min(log_min)?;
         Ok(true)
     }
 
@@ -710,6 +715,15 @@ impl ConsumeQueue {
         if keep == max {
             return Ok(());
         }
+        if keep < self.first() {
+            // Nothing that it has is of a message that is there. It begins anew, in the file of its next message.
+            self.clear(disk)?;
+            if let Some(last) = keep.checked_sub(1) {
+                self.begin(disk, last, &QueueEntry::FILLER)?;
+                self.min.store(keep, Ordering::Release);
+            }
+            return Ok(());
+        }
         self.min.fetch_min(keep, Ordering::AcqRel);
         self.min_physical.fetch_min(end, Ordering::AcqRel);
         self.cut(disk, keep)
@@ -736,7 +750,9 @@ impl ConsumeQueue {
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.max.store(end, Ordering::Release);
         self.next.store(end, Ordering::Release);
-        self.flushed.store(put_fillers_again(&file, end).unwrap_or(end), Ordering::Release);
+        // Fillers are before every place in the log: that this is on the disk says nothing of them.
+        let flushed = if put_fillers_again(&file, end) { file.first() } else { end };
+        self.flushed.store(flushed, Ordering::Release);
         self.find_end_physical()?;
         if end < file.end() {
             file.zero_from(disk, end)?;
@@ -751,7 +767,7 @@ impl ConsumeQueue {
         let told = |file: &QueueFile, offset: u64| {
             Some(Forgotten { offset, entry: file.entry(offset), may_be_torn: file.is_across(disk.page_len(), offset) })
         };
-        for (index, segment) in files.iter().enumerate().rev() {
+        for segment in files.iter().rev() {
             let file = segment.file(&self.mappings)?;
             if !file.entry(file.first()).is_before(physical) {
                 forgotten = told(&file, file.first());
@@ -773,8 +789,7 @@ impl ConsumeQueue {
             if end < file.end() {
                 forgotten = told(&file, end);
             }
-            let has_entries = end > file.first() || index > 0;
-            kept = has_entries.then_some((file, end));
+            kept = Some((file, end));
             break;
         }
         Ok((kept, forgotten.filter(|first| first.entry != QueueEntry::NOTHING)))
@@ -904,6 +919,11 @@ impl ConsumeQueue {
 
     pub fn is_going(&self) -> bool {
         self.going.load(Ordering::SeqCst)
+    }
+
+    /// Whether all its entries are known to be on the disk.
+    pub fn is_flushed(&self) -> bool {
+        self.flushed.load(Ordering::Acquire) == self.max()
     }
 
     /// Writes entries out: when `least_pages` pages are waiting or a file is full, or with 0 whatever is waiting.

@@ -183,7 +183,6 @@ fn a_queue_that_begins_late_has_nothing_before_its_first_message() {
     std::fs::write(&path, bytes).unwrap();
     let queue = open();
     assert!(queue.go_on_at(&LocalDisk, 6, 100, 1000).unwrap());
-    queue.correct_min(100).unwrap();
     assert_eq!((queue.min(), queue.max(), queue.next()), (6, 6, 6));
 }
 
@@ -202,7 +201,39 @@ fn a_queue_that_begins_late_begins_behind_all_of_its_fillers() {
     put(&queue, 20, 2000);
     let all: Vec<_> = (0..20).map(|offset| queue.any_entry(offset).unwrap()).collect();
     assert_eq!(all, vec![Some(QueueEntry::FILLER); 20]);
-    assert!(queue.flushed.load(Ordering::Acquire) <= 5);
+    assert_eq!(queue.flushed.load(Ordering::Acquire), 0, "nobody knows whether the others are on the disk");
+}
+
+/// What a damaged page had is found in the log by who reads it.
+#[test]
+fn what_is_blank_among_entries_is_left_to_who_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || queue_with(dir.path(), 64);
+    let queue = open();
+    (0..20).for_each(|offset| _ = put(&queue, offset, offset * 100));
+    assert!(queue.go_on_at(&LocalDisk, 21, 0, 2100).unwrap());
+    drop(queue);
+    let path = dir.path().join("T/0").join(segment_name(0));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100..200].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let queue = open();
+    queue.keep_before(&ScriptedDisk::default(), 2100, &|_, _, _| true).unwrap();
+    assert_eq!((queue.max(), queue.any_entry(5).unwrap()), (21, Some(QueueEntry::NOTHING)));
+}
+
+/// Whatever comes next has its place, though all files of the queue are behind it.
+#[test]
+fn a_truncation_below_the_first_file_leaves_a_queue_that_goes_on() {
+    for (end, max) in [(500, 5), (0, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(dir.path());
+        assert!(queue.go_on_at(&LocalDisk, 9, 0, 1000).unwrap());
+        queue.truncate_physical(&LocalDisk, end).unwrap();
+        assert_eq!((queue.min(), queue.max()), (max, max));
+        assert_eq!(put(&queue, max, end), Put::Added);
+        assert_eq!((queue.min(), queue.max(), queue.entry(max).unwrap()), (max, max + 1, Some(entry(end))));
+    }
 }
 
 /// What comes behind a truncation lies before where its messages did.

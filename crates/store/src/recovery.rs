@@ -331,7 +331,13 @@ fn leads_to_message(
 fn keep_before(files: &[Arc<LogFile>], projection: &Projection, physical: u64) -> io::Result<()> {
     let belongs =
         |queue: &ConsumeQueue, offset: u64, entry: &QueueEntry| belongs(files, projection, queue, offset, entry);
-    let kept = for_all(projection.queues.all(), |queue| queue.keep_before(&*projection.disk, physical, &belongs));
+    let kept = for_all(projection.queues.all(), |queue| -> io::Result<()> {
+        queue.keep_before(&*projection.disk, physical, &belongs)?;
+        if !queue.is_flushed() {
+            projection.queues.mark_dirty(&queue);
+        }
+        Ok(())
+    });
     kept.into_iter().collect()
 }
 
