@@ -264,6 +264,8 @@ fn feeds_are_told_of_growth_before_anybody_is_told_that_it_is_safe() {
         };
         let mut end = PhysicalOffset(0);
         let mut round = |count: usize| {
+            // Who asks when it is safe already is told at once.
+            site.disk.sync_hangs.store(is_sync, Ordering::SeqCst);
             let round = store.round();
             for _ in 0..count {
                 end = round.append(&message(T, 0, b"body", "")).unwrap().end;
@@ -272,6 +274,7 @@ fn feeds_are_told_of_growth_before_anybody_is_told_that_it_is_safe() {
                 let note = note("waiter");
                 round.when_safe(end, Want::Acknowledged, move |safe| note(safe.map(|()| end).unwrap()));
             }
+            site.disk.sync_hangs.store(false, Ordering::SeqCst);
             round.flush();
             if !is_sync {
                 // As a reply that goes out now.
