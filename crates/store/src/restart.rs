@@ -44,6 +44,10 @@ impl RestartOrder {
         };
         let bytes = files::read_whole(disk, &path, &file)?;
         RestartOrder::parse(&bytes).map(Some).ok_or_else(|| {
+            if !bytes.starts_with(&MAGIC) {
+                let what = "it is none of this broker's files, which has one of that name: move it elsewhere";
+                return io::Error::new(io::ErrorKind::InvalidData, what);
+            }
             io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it is damaged, and says that the log was given up to begin anew as another broker's copy: remove it, and what is in the directories of the log, consumequeue and index, and the file checkpoint",

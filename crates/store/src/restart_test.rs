@@ -194,6 +194,11 @@ fn a_damaged_order_stops_the_start() {
     std::fs::write(&path, b"FMQANEW1 or something like it").unwrap();
     let refused = Store::open(site.config()).unwrap_err();
     assert!(matches!(&refused, OpenError::Io { path: named, .. } if *named == path), "{refused}");
+    assert!(format!("{refused:?}").contains("it is damaged"), "{refused:?}");
+    std::fs::write(&path, b"#!/bin/sh").unwrap();
+    let refused = Store::open(site.config()).unwrap_err();
+    // Nobody is told to remove a log for it.
+    assert!(format!("{refused:?}").contains("move it elsewhere"), "{refused:?}");
     std::fs::remove_file(&path).unwrap();
     let store = site.open();
     assert_eq!(read_bodies(&store, T, 0, 0).len(), 1);
