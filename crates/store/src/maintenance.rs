@@ -53,9 +53,15 @@ impl Maintenance {
         let mut last_thorough = Instant::now();
         // Only the first failure in a row goes into the trace log.
         let mut failing = false;
-        while !self.stop.load(Ordering::Acquire) {
+        loop {
+            // Before the first round too: what an open has put again can wait as long as what comes next.
+            let is_called = || self.stop.load(Ordering::Acquire) || self.hurried.load(Ordering::Acquire);
+            self.signal.sleep_unless(Some(self.interval), is_called);
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            let hurried = self.hurried.swap(false, Ordering::AcqRel);
             if !self.health.is_poisoned() {
-                let hurried = self.hurried.swap(false, Ordering::AcqRel);
                 let thorough = hurried || last_thorough.elapsed() >= self.thorough_interval;
                 let done = if thorough { self.flush_all() } else { self.flush_some() };
                 match done.and_then(|()| self.checkpoint.save(&*self.disk)) {
@@ -81,7 +87,6 @@ impl Maintenance {
             if let Some(index) = &self.projection.index {
                 index.prepare(&*self.disk);
             }
-            self.signal.nap(self.interval);
         }
     }
 
