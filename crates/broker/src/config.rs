@@ -159,6 +159,37 @@ config! {
         "channelExpiredTimeout" in 1000..=86_400_000 => channel_expired_timeout: u64 = 120_000,
         /// Heartbeats of producers are recorded.
         "enableRegisterProducer" => enable_register_producer: bool = true,
+        // copies
+        /// A slave's master, `host:port` of its replication port; what nameservers say if unset.
+        "haMasterAddress" => ha_master_address: Option<String> = None,
+        /// How often master and slave speak at least, in ms.
+        "haSendHeartbeatInterval" in 100..=3_600_000 => ha_send_heartbeat_interval: u64 = 5000,
+        /// A replication connection on which nothing has come for this long is closed, in ms.
+        "haHousekeepingInterval" in 200..=86_400_000 => ha_housekeeping_interval: u64 = 20_000,
+        /// Most bytes of the log in one packet to a slave that is close behind; 256 KiB to one that is more than 1 MiB behind.
+        "haTransferBatchSize" in 1..=4_194_292 => ha_transfer_batch_size: u64 = 32_768,
+        /// What goes to a slave is limited by maxHaTransferByteInSecond.
+        "haFlowControlEnable" => ha_flow_control_enable: bool = false,
+        /// Most bytes that go to one slave in a second, with haFlowControlEnable.
+        "maxHaTransferByteInSecond" in 4096..=1_000_000_000_000_u64 => max_ha_transfer_byte_in_second: u64 = 104_857_600,
+        /// An empty slave is given the last segment only.
+        "syncFromLastFile" => sync_from_last_file: bool = false,
+        /// Brokers that hold a message before SYNC_MASTER acknowledges it, itself included. 1 waits for nobody.
+        "inSyncReplicas" in 1..=64 => in_sync_replicas: usize = 1,
+        /// SYNC_MASTER takes no message while fewer brokers are in sync, itself included.
+        "minInSyncReplicas" in 1..=64 => min_in_sync_replicas: usize = 1,
+        /// SYNC_MASTER waits for every slave that is in sync.
+        "allAckInSyncStateSet" => all_ack_in_sync_state_set: bool = false,
+        /// Bytes that a slave in sync may lack.
+        "haMaxGapNotInSync" in 0..=1_000_000_000_000_u64 => ha_max_gap_not_in_sync: u64 = 268_435_456,
+        /// A slave that had not all of the log at any time for this long is not in sync, in ms.
+        "haMaxTimeSlaveNotCatchup" in 100..=86_400_000 => ha_max_time_slave_not_catchup: u64 = 15_000,
+        /// SYNC_MASTER answers FLUSH_SLAVE_TIMEOUT when copies are missing for this long, in ms.
+        "slaveTimeout" in 1..=3_600_000 => slave_timeout: u64 = 3000,
+        /// A slave cuts off what its master does not have, once that is kept in `diverged/`; otherwise it stands still and says so. FerroMQ's own.
+        "haTruncateDiverged" => ha_truncate_diverged: bool = false,
+        /// A slave whose master has moved on from all that it has begins anew, empty; otherwise it stands still and says so. FerroMQ's own.
+        "haRestartWhenGone" => ha_restart_when_gone: bool = false,
         // nameservers
         /// How often the broker registers, in ms; taken as at least 10 s and at most 60 s.
         "registerNameServerPeriod" => register_name_server_period: u64 = 30_000,
@@ -274,7 +305,6 @@ config! {
         "aclFile" => None,
         "adminBrokerThreadPoolNums" => 16,
         "adminBrokerThreadPoolQueueCapacity" => 10000,
-        "allAckInSyncStateSet" => false,
         "allowRecallWhenBrokerNotWriteable" => true,
         "appendAckAsync" => false,
         "appendCkAsync" => false,
@@ -426,18 +456,10 @@ config! {
         "forceVerifyPropCRC" => false,
         "forwardTimeout" => 3000,
         "globalColdReadThreshold" => 104857600,
-        "haFlowControlEnable" => false,
-        "haHousekeepingInterval" => 20000,
-        "haMasterAddress" => None,
-        "haMaxGapNotInSync" => 268435456,
-        "haMaxTimeSlaveNotCatchup" => 15000,
-        "haSendHeartbeatInterval" => 5000,
         "haSlaveFallbehindMax" => None,
-        "haTransferBatchSize" => 32768,
         "heartbeatThreadPoolNums" => 2,
         "heartbeatThreadPoolQueueCapacity" => 50000,
         "highSpeedMode" => false,
-        "inSyncReplicas" => 1,
         "initAuthenticationUser" => None,
         "initPopOffsetByCheckMsgInMem" => true,
         "innerClientAuthenticationCredentials" => None,
@@ -465,7 +487,6 @@ config! {
         "maxConsumeQueueScan" => 20000,
         "maxDelayTime" => None,
         "maxErrorRateOfBloomFilter" => 20,
-        "maxHaTransferByteInSecond" => 104857600,
         "maxLmqConsumeQueueNum" => 20000,
         "maxOffsetMapSize" => 104857600,
         "maxPopPollingSize" => 100000,
@@ -489,7 +510,6 @@ config! {
         "metricsPromExporterHost" => "",
         "metricsPromExporterPort" => 5557,
         "migrateAuthFromV1Enabled" => None,
-        "minInSyncReplicas" => 1,
         "offsetCheckInSlave" => false,
         "popCkMaxBufferSize" => 200000,
         "popCkOffsetMaxQueueSize" => 20000,
@@ -561,7 +581,6 @@ config! {
         "shutdownWaitTimeSeconds" => 30,
         "skipPreOnline" => false,
         "skipWhenCKRePutReachMaxTimes" => false,
-        "slaveTimeout" => 3000,
         "socksProxyConfig" => "{}",
         "spinLockCollisionRetreatOptimalDegree" => 1000,
         "splitMetadataSize" => None,
@@ -578,7 +597,6 @@ config! {
         "syncBrokerMemberGroupPeriod" => 1000,
         "syncBrokerMetadataPeriod" => 5000,
         "syncControllerMetadataPeriod" => 10000,
-        "syncFromLastFile" => false,
         "syncMasterFlushOffsetWhenStartup" => false,
         "timerCheckMetricsWhen" => "05",
         "timerColdDataCheckIntervalMs" => 60000,
