@@ -1,5 +1,7 @@
 //! The reference: Java's own nameserver and broker 5.3.3 on free ports.
 
+use std::path::PathBuf;
+
 use crate::cluster::{await_route, free_port};
 use crate::driver::interop;
 use crate::process::{await_condition, run};
@@ -24,14 +26,33 @@ pub struct JavaServer {
 impl JavaServer {
     /// Waits until both answer. `lines` are added to the broker.conf.
     pub fn start(lines: &[String]) -> JavaServer {
+        let server = JavaServer::not_started(lines);
+        server.start_what_is_not_running();
+        server
+    }
+
+    fn not_started(lines: &[String]) -> JavaServer {
         let home = tempfile::tempdir().expect("a temporary directory");
         let (namesrv, broker) = (free_port(), free_port());
         let mut arguments = vec![namesrv.to_string(), broker.to_string()];
         arguments.extend(PATIENT.map(str::to_owned));
         arguments.extend_from_slice(lines);
-        let server = JavaServer { home, namesrv: format!("127.0.0.1:{namesrv}"), arguments };
+        JavaServer { home, namesrv: format!("127.0.0.1:{namesrv}"), arguments }
+    }
+
+    /// A slave of the broker of ours, which is called `broker-a` and is the master; both know that nameserver. The Java nameserver beside it
+    /// has nothing to do.
+    pub fn slave_of(namesrv: &str, lines: &[String]) -> JavaServer {
+        let own = ["brokerRole=SLAVE".to_owned(), "brokerId=1".to_owned(), format!("namesrvAddr={namesrv}")];
+        let mut server = JavaServer::not_started(&[&own, lines].concat());
+        server.namesrv = namesrv.to_owned();
         server.start_what_is_not_running();
         server
+    }
+
+    /// A file of the store.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.home.path().join("store").join(path)
     }
 
     pub fn broker_addr(&self) -> String {

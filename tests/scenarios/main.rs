@@ -18,3 +18,4 @@ mod retention;
 mod routes;
 mod stop;
 mod store_directory;
+mod tables;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferromq_remoting::address::{parse_ip, with_port, without_brackets};
+use ferromq_remoting::address::parse_ip;
 use ferromq_remoting::{BoundPort, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers};
 use ferromq_store::{Disk, LocalDisk, Store};
 use tokio::task::JoinSet;
@@ -157,12 +157,11 @@ impl Broker {
 }
 
 fn identity(config: &BrokerConfig, address: &str) -> Identity {
-    let ha_host = config.broker_ip2.as_deref().unwrap_or(config.advertised_host());
     Identity {
         cluster: config.broker_cluster_name.clone(),
         name: config.broker_name.clone(),
         address: address.to_owned(),
-        ha_address: with_port(without_brackets(ha_host), config.ha_listen_port),
+        ha_address: config.ha_address(),
     }
 }
 

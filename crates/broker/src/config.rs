@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ferromq_config::{ConfigError, Configuration, LoadedConfig, config, config_enum, home_dir};
-use ferromq_remoting::address::{host_and_port, parse_ip};
+use ferromq_remoting::address::{host_and_port, parse_ip, with_port, without_brackets};
 use ferromq_store::{Hours, RetentionRules, WritePoolConfig, check_log_dirs};
 
 use crate::this_host;
@@ -821,6 +821,12 @@ impl BrokerConfig {
     /// The address that clients are told.
     pub fn advertised_host(&self) -> &str {
         self.broker_ip1.as_deref().unwrap_or("127.0.0.1")
+    }
+
+    /// `host:port` that slaves are told.
+    pub fn ha_address(&self) -> String {
+        let host = self.broker_ip2.as_deref().unwrap_or(self.advertised_host());
+        with_port(without_brackets(host), self.ha_listen_port)
     }
 
     /// Directories of the commit log that get new files, but for those that are only read.

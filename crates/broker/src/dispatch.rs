@@ -22,6 +22,7 @@ use crate::handlers::reset::ResetPath;
 use crate::handlers::runtime_info::RuntimeInfo;
 use crate::handlers::send::SendPath;
 use crate::handlers::send_back::SendBackPath;
+use crate::handlers::slaves::MasterFigures;
 use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
 use crate::handlers::{clients, config, groups, locks, offsets, query, retention, topics};
@@ -55,6 +56,7 @@ pub(crate) struct Dispatch {
     pub relay: Relay,
     pub figures: Figures,
     pub runtime: RuntimeInfo,
+    pub for_slaves: MasterFigures,
     pub readers: Arc<Readers>,
     pub scrubbing: Arc<Scrubbing>,
 }
@@ -286,6 +288,16 @@ fn find(code: RequestCode) -> Option<Line> {
             at_length(Broker(Get), |d, call| call.reply(d.figures.consumer_offsets()?)).only_answers()
         }
         RequestCode::GET_ALL_DELAY_OFFSET => line(Broker(Get), |d, call| call.reply(d.figures.delay_offsets()?)),
+        RequestCode::GET_TIMER_CHECK_POINT => {
+            line(Broker(Get), |d, call| call.reply(d.for_slaves.timer_check_point()?))
+        }
+        RequestCode::GET_TIMER_METRICS => line(Broker(Get), |d, call| call.reply(d.for_slaves.timer_metrics()?)),
+        RequestCode::GET_ALL_MESSAGE_REQUEST_MODE => {
+            line(Broker(Get), |d, call| call.reply(d.for_slaves.message_request_modes()))
+        }
+        RequestCode::EXCHANGE_BROKER_HA_INFO => {
+            line(Broker(Update), |d, call| call.reply(d.for_slaves.exchange_addresses(call.header()?)?))
+        }
         RequestCode::GET_TOPIC_STATS_INFO => {
             at_length(Topic(Get), |d, call| call.reply(d.figures.topic(&call.header()?)?)).only_answers()
         }
@@ -461,8 +473,8 @@ mod tests {
         assert_eq!(table(&|t| t == Touches::Client), [34, 35, 41, 42, 46]);
         assert_eq!(
             table(&|t| matches!(t, Touches::Broker(_))),
-            [25, 26, 28, 33, 43, 45, 204, 306, 315, 316, 317, 328, 329]
+            [25, 26, 28, 33, 43, 45, 60, 61, 204, 306, 315, 316, 317, 328, 329, 402, 906]
         );
-        assert_eq!(table(&|_| true).len(), 61);
+        assert_eq!(table(&|_| true).len(), 65);
     }
 }

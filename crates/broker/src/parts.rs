@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferromq_config::InvalidValue;
+use ferromq_protocol::PhysicalOffset;
 use ferromq_remoting::address::{with_port, without_brackets};
 use ferromq_store::{Clock, CloseError, DelayLevels, Disk, FlushMode, QUEUE_ENTRY_LEN, Store, StoreConfig};
 use tracing::error;
@@ -26,6 +27,7 @@ use crate::handlers::reset::ResetPath;
 use crate::handlers::runtime_info::RuntimeInfo;
 use crate::handlers::send::{SendParts, SendPath};
 use crate::handlers::send_back::SendBackPath;
+use crate::handlers::slaves::MasterFigures;
 use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
 use crate::live_config::LiveConfig;
@@ -62,6 +64,8 @@ pub(crate) struct Parts {
     pub address: String,
     /// The same, stored with every message.
     store_host: SocketAddr,
+    /// Where the log ended at the start.
+    log_end: PhysicalOffset,
     booted_ms: i64,
     booted: Instant,
 }
@@ -75,6 +79,7 @@ impl Parts {
         port: u16,
     ) -> Result<Parts, StartError> {
         let (booted_ms, booted) = (now_ms(), Instant::now());
+        let log_end = store.watermarks().written;
         let persistence = Arc::new(Persistence::default());
         let config_dir = config.config_dir();
         let levels = delay_levels(&config)?;
@@ -136,6 +141,7 @@ impl Parts {
             levels,
             address,
             store_host,
+            log_end,
             booted_ms,
             booted,
         })
@@ -256,6 +262,15 @@ impl Parts {
                 unregistered: Arc::clone(unregistered),
                 booted_ms: self.booted_ms,
                 booted: self.booted,
+            },
+            for_slaves: MasterFigures {
+                config: Arc::clone(&self.live),
+                standing: Arc::clone(&self.standing),
+                master_duties: Arc::clone(&self.master_duties),
+                address: self.address.clone(),
+                ha_address: config.ha_address(),
+                log_end_at_start: self.log_end,
+                booted_ms: self.booted_ms,
             },
             readers: Arc::clone(&self.readers),
             scrubbing: Arc::clone(&self.scrubbing),

@@ -109,7 +109,6 @@ impl Standing {
     }
 
     /// The master as it was named last since the last change of position; `None` before that. Nameservers name it to slaves only.
-    #[cfg_attr(not(test), expect(dead_code, reason = "who follows a master asks for it"))]
     pub(crate) fn master(&self) -> watch::Receiver<Option<MasterAddress>> {
         self.master.subscribe()
     }

@@ -21,6 +21,7 @@ pub(crate) mod runtime_info;
 pub(crate) mod send;
 pub(crate) mod send_back;
 mod send_properties;
+pub(crate) mod slaves;
 pub(crate) mod stats;
 pub(crate) mod topics;
 pub(crate) mod transactions;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use ferromq_protocol::QueueOffset;
 use ferromq_protocol::topics::TIMER_TOPIC;
-use ferromq_store::{AppendError, Arrival, Clock, Store, TimerIndex};
+use ferromq_store::{AppendError, Arrival, Clock, Store, TimerCheckpoint, TimerIndex};
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
@@ -69,6 +69,7 @@ struct TimerFigures {
     entered: QueueOffset,
     waiting: u64,
     earliest_ms: Option<i64>,
+    checkpoint: TimerCheckpoint,
 }
 
 struct TimerDelivery {
@@ -159,6 +160,11 @@ impl Timers {
         }
     }
 
+    /// What is delivered by now: of what the queue has before `entered`, what was due by `delivered_ms`.
+    pub(crate) fn checkpoint(&self) -> TimerCheckpoint {
+        self.delivery.told.lock().checkpoint
+    }
+
     /// Ends the thread; what is not due yet stays for the next start.
     pub(crate) fn stop(&self) {
         self.worker.stop();
@@ -192,10 +198,14 @@ impl TimerDelivery {
         Ok(index)
     }
 
-    /// For [`Timers::progress`].
+    /// For [`Timers::progress`] and [`Timers::checkpoint`].
     fn tell(&self, index: &TimerIndex) {
-        *self.told.lock() =
-            TimerFigures { entered: index.entered(), waiting: index.count(), earliest_ms: index.earliest_ms() };
+        *self.told.lock() = TimerFigures {
+            entered: index.entered(),
+            waiting: index.count(),
+            earliest_ms: index.earliest_ms(),
+            checkpoint: index.checkpoint(),
+        };
     }
 
     fn run(&self, bell: &Arc<Bell>) {

@@ -19,6 +19,7 @@ mod replication;
 mod route;
 mod running;
 mod stats;
+mod timer;
 mod topic;
 
 /// A JSON object with keys that are data, in the order in which they came.
@@ -58,6 +59,7 @@ pub use running::{ConsumeDirectlyResult, ConsumeStatus, ConsumerRunningInfo, Pop
 pub use stats::{
     BrokerStatsData, BrokerStatsItem, ConsumeStats, ConsumeStatsList, OffsetWrapper, TopicOffset, TopicStats,
 };
+pub use timer::{TIMER_CHECK_POINT_LEN, TimerCheckPoint, TimerMetrics, TimingCount};
 pub use topic::{TopicConfig, TopicConfigList, TopicConfigTable, TopicList};
 
 #[cfg(test)]
