@@ -17,10 +17,19 @@ impl Store {
     /// Log bytes from an offset to the end of its segment, at most `len_max` and not beyond [`Store::feed_end`]; `None` there, and
     /// where the log is gone ([`Store::is_gone`]). Java: MappedFile.getReadPosition, which goes beyond what is flushed.
     pub fn raw_from(&self, from: PhysicalOffset, len_max: usize) -> Result<Option<Bytes>, ReadError> {
+        self.raw(from, len_max, Effort::Full)
+    }
+
+    /// [`Store::raw_from`] on a thread that must not wait for the disk: what is not in memory is [`ReadError::NeedsTime`].
+    pub fn raw_at_once(&self, from: PhysicalOffset, len_max: usize) -> Result<Option<Bytes>, ReadError> {
+        self.raw(from, len_max, Effort::Brief)
+    }
+
+    fn raw(&self, from: PhysicalOffset, len_max: usize, effort: Effort) -> Result<Option<Bytes>, ReadError> {
         let left = self.positions.feed_end().saturating_sub(from.0);
         let len_max = len_max.min(usize::try_from(left).unwrap_or(usize::MAX));
         let Some(slice) = self.segments.slice_to_end(from.0, len_max) else { return Ok(None) };
-        let bytes = self.segments.look(&self.reader.look(Effort::Full), from.0, slice.len())?;
+        let bytes = self.segments.look(&self.reader.look(effort), from.0, slice.len())?;
         Ok(bytes.map(|slice| slice.into_bytes()))
     }
 
