@@ -18,6 +18,7 @@ const PATIENT: [&str; 5] = [
 /// A Java nameserver and broker, ended with the value.
 pub struct JavaServer {
     home: tempfile::TempDir,
+    /// The one that the broker is registered with.
     pub namesrv: String,
     /// What follows the directory on the command line: ports and lines of the broker.conf.
     arguments: Vec<String>,

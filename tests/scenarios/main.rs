@@ -14,6 +14,7 @@ mod java_server;
 mod mqadmin;
 mod process;
 mod push_group;
+mod replication;
 mod retention;
 mod routes;
 mod stop;

@@ -14,6 +14,7 @@ use tracing::{error, info};
 use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, Port};
 use crate::duties;
+use crate::ha::{Feeds, MasterCopies};
 use crate::parts::{self, Parts};
 use crate::registrar::{Identity, MissingRegistrations, Registrar};
 use crate::start_error::StartError;
@@ -31,6 +32,7 @@ pub struct Broker {
     local_addr: SocketAddr,
     registrar: Registrar,
     duties: JoinSet<()>,
+    feeds: Feeds,
     parts: Parts,
     client: Client,
 }
@@ -40,6 +42,8 @@ struct Ports {
     main: BoundPort,
     /// Two below the main one.
     fast: Option<BoundPort>,
+    /// For slaves.
+    ha: BoundPort,
 }
 
 impl Ports {
@@ -49,19 +53,25 @@ impl Ports {
             .ok_or_else(|| parts::invalid("bindAddress", &config.bind_address, "an IP address"))?;
         let main = BoundPort::to(SocketAddr::new(ip, config.listen_port))?;
         let fast = config.fast_port().map(|port| BoundPort::to(SocketAddr::new(ip, port))).transpose()?;
-        Ok(Ports { main, fast })
+        let ha = BoundPort::to(SocketAddr::new(ip, config.ha_listen_port));
+        Ok(Ports { main, fast, ha: ha.map_err(|bind| StartError::HaPort { bind })? })
     }
+}
 
-    /// From now on requests come.
-    async fn listen(self, config: &BrokerConfig, dispatch: Arc<Dispatch>) -> Result<Vec<Server>, StartError> {
-        let server_config = server_config(config)?;
-        let main = Arc::new(Port { dispatch: Arc::clone(&dispatch), may_wait: true });
-        let mut servers = vec![Server::start(self.main, server_config.clone(), main).await?];
-        if let Some(port) = self.fast {
-            servers.push(Server::start(port, server_config, Arc::new(Port { dispatch, may_wait: false })).await?);
-        }
-        Ok(servers)
+/// From now on requests come.
+async fn listen(
+    main: BoundPort,
+    fast: Option<BoundPort>,
+    config: &BrokerConfig,
+    dispatch: Arc<Dispatch>,
+) -> Result<Vec<Server>, StartError> {
+    let server_config = server_config(config)?;
+    let service = Arc::new(Port { dispatch: Arc::clone(&dispatch), may_wait: true });
+    let mut servers = vec![Server::start(main, server_config.clone(), service).await?];
+    if let Some(port) = fast {
+        servers.push(Server::start(port, server_config, Arc::new(Port { dispatch, may_wait: false })).await?);
     }
+    Ok(servers)
 }
 
 impl Broker {
@@ -79,8 +89,8 @@ impl Broker {
     ) -> Result<Broker, StartError> {
         // Taken before the store opens, which may take its time after a crash. Messages carry the port, so with listenPort 0 it must be
         // known before the first one can come.
-        let ports = Ports::bind(&config)?;
-        let port = ports.main.addr().port();
+        let Ports { main, fast, ha } = Ports::bind(&config)?;
+        let port = main.addr().port();
         let store_config = parts::store_config(&config, disk)?;
         // Who does not wait for this start any more does not wait for a recovery either.
         let given_up = store_config.interrupt.on_drop();
@@ -88,7 +98,7 @@ impl Broker {
             .await
             .map_err(|error| StartError::Thread(error.into()))??;
         given_up.spare();
-        let parts = Parts::open(config, config_file, Arc::new(store), port)?;
+        let parts = Parts::open(config, config_file, Arc::new(store), port, ha.addr().port())?;
         parts.connect();
         let config = parts.live.current().clone();
         let unregistered = Arc::new(MissingRegistrations::default());
@@ -97,9 +107,12 @@ impl Broker {
         // Whoever needs old messages for longer is there now.
         parts.store.begin_retention();
         parts.scrubbing.follow_config().map_err(StartError::Thread)?;
-        let servers = ports.listen(&config, dispatch).await?;
+        let copies = Arc::new(MasterCopies::new(&config, Arc::clone(&parts.store)));
+        let (live, standing, store) = (Arc::clone(&parts.live), Arc::clone(&parts.standing), Arc::clone(&parts.store));
+        let feeds = Feeds::start(ha, live, standing, store, copies)?;
+        let servers = listen(main, fast, &config, dispatch).await?;
         let local_addr = servers[0].local_addr();
-        let identity = identity(&config, &parts.address);
+        let identity = identity(&config, &parts.address, &parts.ha_address);
         let connect_timeout = Duration::from_millis(config.connect_timeout_millis);
         let client = Client::new(ClientConfig { connect_timeout, ..ClientConfig::default() }, None);
         let registrar = Registrar::start(
@@ -112,14 +125,20 @@ impl Broker {
             unregistered,
         );
         let duties = duties::begin(&parts);
-        info!(%local_addr, broker = identity.name, address = identity.address, "broker listens");
+        let ha_addr = feeds.addr();
+        info!(%local_addr, %ha_addr, broker = identity.name, address = identity.address, "broker listens");
         let nameservers = config.namesrv_addr.clone().unwrap_or_default();
-        Ok(Broker { identity, nameservers, servers, local_addr, registrar, duties, parts, client })
+        Ok(Broker { identity, nameservers, servers, local_addr, registrar, duties, feeds, parts, client })
     }
 
     /// Where the main port listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where slaves connect.
+    pub fn ha_addr(&self) -> SocketAddr {
+        self.feeds.addr()
     }
 
     /// Waits for the nameservers' first answers, for a few seconds at most, and gives the line that start scripts wait for.
@@ -147,8 +166,14 @@ impl Broker {
         }
         self.duties.shutdown().await;
         self.client.shutdown().await;
-        let parts = self.parts;
-        match tokio::task::spawn_blocking(move || parts.close()).await {
+        let (parts, feeds) = (self.parts, self.feeds);
+        let close = move || {
+            let closed = parts.close();
+            // Last, so that slaves get what the stop has appended.
+            drop(feeds);
+            closed
+        };
+        match tokio::task::spawn_blocking(close).await {
             Ok(Ok(())) => info!("broker stopped"),
             Ok(Err(error)) => error!(%error, "the store did not close cleanly; the next start checks it"),
             Err(error) => error!(%error, "closing the store failed"),
@@ -156,12 +181,12 @@ impl Broker {
     }
 }
 
-fn identity(config: &BrokerConfig, address: &str) -> Identity {
+fn identity(config: &BrokerConfig, address: &str, ha_address: &str) -> Identity {
     Identity {
         cluster: config.broker_cluster_name.clone(),
         name: config.broker_name.clone(),
         address: address.to_owned(),
-        ha_address: config.ha_address(),
+        ha_address: ha_address.to_owned(),
     }
 }
 

@@ -47,7 +47,7 @@ config! {
         "bindAddress" => bind_address: String = "0.0.0.0".into(),
         /// Main port. The fast port is two below. 0 lets the system choose one, without a fast port.
         "listenPort" => listen_port: u16 = 10911,
-        /// Replication port, registered for slaves; `listenPort` + 1 if 0.
+        /// Replication port, where slaves connect; `listenPort` + 1 if 0, and chosen by the system if that is 0 too.
         "haListenPort" => ha_listen_port: u16 = 0,
         /// Nameservers, `host:port;host:port`. The flag -n wins over the file, the file over the environment variable NAMESRV_ADDR.
         "namesrvAddr" => namesrv_addr: Option<String> = std::env::var("NAMESRV_ADDR").ok().filter(|list| !list.is_empty()),
@@ -692,7 +692,7 @@ impl BrokerConfig {
             config.broker_ip1.get_or_insert_with(|| local.clone());
             config.broker_ip2.get_or_insert(local);
         }
-        if config.ha_listen_port == 0 {
+        if config.ha_listen_port == 0 && config.listen_port > 0 {
             config.ha_listen_port = config.listen_port.saturating_add(1);
         }
         if config.store_path_commit_log.is_none() {
@@ -823,10 +823,10 @@ impl BrokerConfig {
         self.broker_ip1.as_deref().unwrap_or("127.0.0.1")
     }
 
-    /// `host:port` that slaves are told.
-    pub fn ha_address(&self) -> String {
+    /// `host:port` that slaves are told, with the port that is listened on.
+    pub fn ha_address(&self, port: u16) -> String {
         let host = self.broker_ip2.as_deref().unwrap_or(self.advertised_host());
-        with_port(without_brackets(host), self.ha_listen_port)
+        with_port(without_brackets(host), port)
     }
 
     /// Directories of the commit log that get new files, but for those that are only read.

@@ -19,6 +19,7 @@ mod destination;
 mod dispatch;
 mod duties;
 pub mod groups;
+mod ha;
 mod handlers;
 mod held_pulls;
 mod live_config;

@@ -62,6 +62,8 @@ pub(crate) struct Parts {
     levels: DelayLevels,
     /// `host:port` as clients are told.
     pub address: String,
+    /// `host:port` as slaves are told.
+    pub ha_address: String,
     /// The same, stored with every message.
     store_host: SocketAddr,
     /// Where the log ended at the start.
@@ -77,6 +79,7 @@ impl Parts {
         config_file: Option<PathBuf>,
         store: Arc<Store>,
         port: u16,
+        ha_port: u16,
     ) -> Result<Parts, StartError> {
         let (booted_ms, booted) = (now_ms(), Instant::now());
         let log_end = store.watermarks().written;
@@ -86,6 +89,7 @@ impl Parts {
         let live = Arc::new(LiveConfig::new(config, config_file));
         let config = live.current().clone();
         let address = with_port(without_brackets(config.advertised_host()), port);
+        let ha_address = config.ha_address(ha_port);
         let store_host = resolve(config.advertised_host(), port)?;
         missing_tables::name(&config_dir, &store);
         let topics = Arc::new(Topics::open(&config_dir, &live, &persistence)?);
@@ -140,6 +144,7 @@ impl Parts {
             scrubbing,
             levels,
             address,
+            ha_address,
             store_host,
             log_end,
             booted_ms,
@@ -268,7 +273,7 @@ impl Parts {
                 standing: Arc::clone(&self.standing),
                 master_duties: Arc::clone(&self.master_duties),
                 address: self.address.clone(),
-                ha_address: config.ha_address(),
+                ha_address: self.ha_address.clone(),
                 log_end_at_start: self.log_end,
                 booted_ms: self.booted_ms,
             },

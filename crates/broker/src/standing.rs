@@ -1,6 +1,6 @@
 //! What this broker is among those of its name: the one place that says it, and that may be watched.
 //!
-//! Masters take messages and do what only masters do; a slave has a copy of its master's log. Nothing changes it yet but the tests:
+//! Masters take messages, serve slaves and do what only masters do; a slave has a copy of its master's log. Nothing changes it yet but the tests:
 //! `brokerRole` allows a master alone.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -22,6 +22,8 @@ pub enum StartError {
         "{bind}. Stop the process that has the port, or set listenPort to another one (the fast port is two below it)"
     )]
     Port { bind: BindError },
+    #[error("{bind}. Stop the process that has the port for slaves, or set haListenPort to another one")]
+    HaPort { bind: BindError },
     #[error("brokerIP1 is `{host}`, which names no address: {reason}")]
     Address { host: String, reason: String },
     #[error("cannot use {}, where messages for a given time are kept track of: {source}. Put right what is wrong there; if it cannot be, move it away: it is made again from the messages that wait, and those past their time that the log still has are delivered again", path.display())]

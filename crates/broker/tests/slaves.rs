@@ -61,13 +61,13 @@ async fn tables_that_this_broker_has_nothing_in_are_empty_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_tells_where_it_is_and_is_told_nothing() {
     let root = tempfile::tempdir().unwrap();
-    let more = "brokerIP2=127.0.0.2\nhaListenPort=10999\n";
+    let more = "brokerIP2=127.0.0.2\n";
     let house = House::start(root.path(), more).await;
     house.send("TopicA", "0", "", b"one").await;
     for fields in [&[][..], &[("masterFlushOffset", "7")][..]] {
         let told = house.ask(RequestCode::EXCHANGE_BROKER_HA_INFO, fields, b"").await;
         assert_eq!(told.code, 0);
-        assert_eq!(field(&told, "masterHaAddress"), "127.0.0.2:10999");
+        assert_eq!(field(&told, "masterHaAddress"), format!("127.0.0.2:{}", house.broker.ha_addr().port()));
         assert_eq!(field(&told, "masterAddress"), house.address);
         // Where its log ended at the start.
         assert_eq!(field(&told, "masterFlushOffset"), "0");

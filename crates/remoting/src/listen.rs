@@ -38,12 +38,9 @@ impl BoundPort {
         self.addr
     }
 
-    /// Inside a tokio runtime.
-    pub(crate) fn listen(
-        self,
-        send_buffer: Option<u32>,
-        receive_buffer: Option<u32>,
-    ) -> Result<TcpListener, BindError> {
+    /// From now on peers may connect. Inside a tokio runtime, by which they are accepted; buffers of its sockets in bytes, `None` leaves them
+    /// to the kernel.
+    pub fn listen(self, send_buffer: Option<u32>, receive_buffer: Option<u32>) -> Result<TcpListener, BindError> {
         let BoundPort { socket, addr } = self;
         let listen = || {
             if let Some(len) = send_buffer {

@@ -1,0 +1,76 @@
+//! A master and its slaves as processes: both have one log, byte for byte.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::cluster::{Cluster, create_topic, mqadmin};
+use crate::driver::{Client, produce};
+use crate::java_server::JavaServer;
+use crate::process::{await_condition, run};
+
+/// As the brokers of `Cluster` have it.
+const SEGMENT: u64 = 16_777_216;
+
+/// How far the log of a broker goes, by what it says itself.
+fn log_end(addr: &str) -> u64 {
+    await_condition(&format!("the status of {addr}"), || {
+        let status = run(&mut mqadmin(&["brokerStatus", "-b", addr])).stdout;
+        let line = status.lines().find(|line| line.starts_with("commitLogMaxOffset"))?;
+        line.rsplit([' ', ':']).next()?.trim().parse().ok()
+    })
+}
+
+/// The bytes of a log up to its end, segment by segment.
+fn log_bytes(directory: &Path, end: u64) -> BTreeMap<u64, Vec<u8>> {
+    let mut segments = BTreeMap::new();
+    for start in (0..end).step_by(SEGMENT as usize) {
+        let path = directory.join(format!("{start:020}"));
+        let mut bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        bytes.truncate(usize::try_from((end - start).min(SEGMENT)).expect("a segment's length"));
+        segments.insert(start, bytes);
+    }
+    segments
+}
+
+fn assert_same_log(one: &Path, other: &Path, end: u64) {
+    let (one, other) = (log_bytes(one, end), log_bytes(other, end));
+    for (start, bytes) in &one {
+        let differs = bytes.iter().zip(&other[start]).position(|(one, other)| one != other);
+        assert_eq!((differs, bytes.len()), (None, other[start].len()), "in the segment that starts at {start}");
+    }
+}
+
+fn load(cluster: &Cluster, mode: &str, keys: &str, count: usize, size: &str) {
+    produce(Client::Java533, &cluster.namesrv(), "Copied", mode, keys, count, &["--size", size]);
+}
+
+#[test]
+fn a_java_slave_has_the_log_of_our_master_byte_for_byte() {
+    let cluster = Cluster::start(&[]);
+    create_topic(&cluster.namesrv(), "Copied", 4);
+    // More than a segment is there before it comes, and it is empty.
+    load(&cluster, "sync", "before", 6000, "4000");
+    let lines = [format!("mappedFileSizeCommitLog={SEGMENT}")];
+    let mut slave = JavaServer::slave_of(&cluster.namesrv(), &lines);
+    load(&cluster, "sync", "while", 4000, "4000");
+    let caught_up = |slave: &JavaServer| {
+        let end = log_end(&cluster.broker.addr());
+        await_condition("the slave to have all of the log", || (log_end(&slave.broker_addr()) == end).then_some(()));
+        assert_same_log(&cluster.broker.store.join("commitlog"), &slave.file("commitlog"), end);
+        end
+    };
+    let first = caught_up(&slave);
+    assert!(first > SEGMENT * 2, "{first}");
+    // It goes on where it was, in the middle of a segment.
+    slave.restart_broker_hard();
+    load(&cluster, "batch", "after", 3200, "500");
+    assert!(caught_up(&slave) > first);
+    let fed = cluster
+        .broker
+        .process
+        .log_lines()
+        .iter()
+        .filter(|line| line.contains("a slave is fed") && !line.contains("no more"))
+        .count();
+    assert!(fed >= 2, "the log names each connection");
+}
