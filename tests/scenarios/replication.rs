@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::cluster::{Cluster, create_topic, mqadmin};
-use crate::driver::{Client, produce};
+use crate::driver::{Client, assert_contiguous, produce, pull_all};
 use crate::java_server::JavaServer;
 use crate::process::{await_condition, run};
 
@@ -40,6 +40,15 @@ fn assert_same_log(one: &Path, other: &Path, end: u64) {
     }
 }
 
+/// How the answers to sends read, each with how often it came.
+fn answers(cluster: &Cluster, keys: &str, count: usize) -> BTreeMap<String, usize> {
+    let mut answers = BTreeMap::new();
+    for ack in produce(Client::Java533, &cluster.namesrv(), "Copied", "sync", keys, count, &["--size", "1000"]) {
+        *answers.entry(ack.status).or_default() += 1;
+    }
+    answers
+}
+
 fn load(cluster: &Cluster, mode: &str, keys: &str, count: usize, size: &str) {
     produce(Client::Java533, &cluster.namesrv(), "Copied", mode, keys, count, &["--size", size]);
 }
@@ -73,4 +82,26 @@ fn a_java_slave_has_the_log_of_our_master_byte_for_byte() {
         .filter(|line| line.contains("a slave is fed") && !line.contains("no more"))
         .count();
     assert!(fed >= 2, "the log names each connection");
+}
+
+/// A Java slave is the second copy that SYNC_MASTER promises; without it producers are told so, and consumers see the messages all the same.
+#[test]
+fn a_java_slave_is_a_copy_that_an_acknowledgement_waits_for() {
+    let cluster = Cluster::start(&["brokerRole=SYNC_MASTER", "inSyncReplicas=2", "slaveTimeout=2000"]);
+    create_topic(&cluster.namesrv(), "Copied", 4);
+    let once = |status: &str, count| BTreeMap::from([(status.to_owned(), count)]);
+    assert_eq!(answers(&cluster, "alone", 2), once("FLUSH_SLAVE_TIMEOUT", 2));
+    let slave = JavaServer::slave_of(&cluster.namesrv(), &[format!("mappedFileSizeCommitLog={SEGMENT}")]);
+    let end = log_end(&cluster.broker.addr());
+    await_condition("the slave to have all of the log", || (log_end(&slave.broker_addr()) == end).then_some(()));
+    assert_eq!(answers(&cluster, "both", 2000), once("SEND_OK", 2000));
+    // What was acknowledged is there, whatever becomes of the master now.
+    let end = log_end(&cluster.broker.addr());
+    assert_eq!(log_end(&slave.broker_addr()), end);
+    assert_same_log(&cluster.broker.store.join("commitlog"), &slave.file("commitlog"), end);
+    drop(slave);
+    assert_eq!(answers(&cluster, "gone", 2), once("FLUSH_SLAVE_TIMEOUT", 2));
+    let seen = pull_all(Client::Java533, &cluster.namesrv(), "Copied");
+    assert_eq!(seen.len(), 2004);
+    assert_contiguous(&seen);
 }

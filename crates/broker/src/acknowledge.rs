@@ -9,6 +9,7 @@ use ferromq_remoting::{Outcome, ReplySlot};
 use ferromq_store::{NotSafe, Round, Want};
 
 use crate::admission::Admission;
+use crate::ha::{MasterCopies, NotHeld};
 use crate::persistence::SaveError;
 use crate::topics::{Topic, Topics};
 
@@ -26,6 +27,8 @@ pub(crate) struct Promise<A> {
 pub(crate) enum BrokenPromise {
     #[error(transparent)]
     Log(#[from] NotSafe),
+    #[error(transparent)]
+    Copies(#[from] NotHeld),
     #[error("the topic is not on disk: {0}")]
     Topic(#[from] SaveError),
 }
@@ -39,6 +42,8 @@ pub(crate) trait Acknowledgement: Send + 'static {
 pub(crate) struct Acknowledgements {
     pub topics: Arc<Topics>,
     pub admission: Arc<Admission>,
+    /// If answers wait for other brokers.
+    pub copies: Option<Arc<MasterCopies>>,
 }
 
 impl Acknowledgements {
@@ -50,25 +55,30 @@ impl Acknowledgements {
         slot: impl FnOnce() -> ReplySlot,
     ) -> Outcome {
         let Promise { answer, end, topic } = promise;
-        let end = end.filter(|end| !round.is_safe(*end, Want::Acknowledged));
+        let end = end.filter(|end| self.copies.is_some() || !round.is_safe(*end, Want::Acknowledged));
         let unsaved = topic.filter(|topic| !self.topics.is_saved(topic)).map(|topic| (topic, Arc::clone(&self.topics)));
         if end.is_none() && unsaved.is_none() {
             return Outcome::Reply(answer.reply(Ok(())));
         }
         let slot = slot();
-        let when_safe = move |safe: Result<(), NotSafe>| match (safe, unsaved) {
+        let when_safe = move |safe: Result<(), BrokenPromise>| match (safe, unsaved) {
             (Ok(()), Some((topic, topics))) => {
                 topics.when_saved(&topic, move |saved| slot.send(answer.reply(saved.map_err(BrokenPromise::from))));
             }
-            (safe, _) => slot.send(answer.reply(safe.map_err(BrokenPromise::from))),
+            (safe, _) => slot.send(answer.reply(safe)),
         };
         match end {
             Some(end) => {
-                let admission = Arc::clone(&self.admission);
+                let (admission, copies) = (Arc::clone(&self.admission), self.copies.clone());
                 admission.waits();
-                round.when_safe(end, Want::Acknowledged, move |safe| {
-                    admission.flushed();
+                let done = move |safe| {
+                    admission.waits_no_more();
                     when_safe(safe);
+                };
+                // The other brokers get it when this one's disk has it, where that is waited for.
+                round.when_safe(end, Want::Acknowledged, move |safe| match (safe, copies) {
+                    (Ok(()), Some(copies)) => copies.when_held(end, |held| done(held.map_err(BrokenPromise::from))),
+                    (safe, _) => done(safe.map_err(BrokenPromise::from)),
                 });
             }
             None => when_safe(Ok(())),

@@ -1,7 +1,7 @@
-//! Admission: when a send is told to try later, because the disk does not keep up.
+//! Admission: when a send is told to try later, because the disk, or another copy, does not keep up.
 //!
 //! There is no queue in front of the store, so nothing can wait too long in one; what is watched is the work itself: an append that does
-//! not come back, and acknowledgements that wait for a flush. Java: `BrokerFastFailure`, `isOSPageCacheBusy`.
+//! not come back, and acknowledgements that wait for a flush or for other brokers. Java: `BrokerFastFailure`, `isOSPageCacheBusy`.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -15,7 +15,7 @@ pub(crate) struct Admission {
     /// What a send found there when it first saw an append under way that may be stuck, and when that was.
     suspected: AtomicU64,
     suspected_ms: AtomicU64,
-    /// Acknowledgements that wait for a flush.
+    /// Acknowledgements that wait for a flush, or for other brokers.
     waiting: AtomicUsize,
 }
 
@@ -50,7 +50,7 @@ pub(crate) enum Busy {
     )]
     Append { stuck_ms: u64, limit_ms: u64 },
     #[error(
-        "[OVERLOAD]system busy, start flow control for a while: {waiting} sends wait for the disk, limit {limit} (sendThreadPoolQueueCapacity)"
+        "[OVERLOAD]system busy, start flow control for a while: {waiting} sends wait for the disk or for other copies, limit {limit} (sendThreadPoolQueueCapacity)"
     )]
     Flush { waiting: usize, limit: usize },
     #[error(
@@ -101,13 +101,13 @@ impl Admission {
         result
     }
 
-    /// An acknowledgement begins to wait for a flush.
+    /// An acknowledgement begins to wait for a flush, or for other brokers.
     pub(crate) fn waits(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It waits no more.
-    pub(crate) fn flushed(&self) {
+    pub(crate) fn waits_no_more(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -150,7 +150,7 @@ mod tests {
         admission.waits();
         let busy = admission.check(&LIMITS, || 0).unwrap_err();
         assert!(busy.to_string().starts_with("[OVERLOAD]system busy, start flow control for a while"), "{busy}");
-        admission.flushed();
+        admission.waits_no_more();
         assert_eq!(admission.check(&LIMITS, || 0), Ok(()));
     }
 }

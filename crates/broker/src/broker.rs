@@ -15,7 +15,7 @@ use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, Port};
 use crate::duties;
 use crate::ha::{Feeds, MasterCopies};
-use crate::parts::{self, Parts};
+use crate::parts::{self, Ground, Parts};
 use crate::registrar::{Identity, MissingRegistrations, Registrar};
 use crate::start_error::StartError;
 
@@ -94,11 +94,22 @@ impl Broker {
         let store_config = parts::store_config(&config, disk)?;
         // Who does not wait for this start any more does not wait for a recovery either.
         let given_up = store_config.interrupt.on_drop();
+        let confirmed = store_config.confirmed_at_open;
         let store = tokio::task::spawn_blocking(move || Store::open(store_config))
             .await
             .map_err(|error| StartError::Thread(error.into()))??;
         given_up.spare();
-        let parts = Parts::open(config, config_file, Arc::new(store), port, ha.addr().port())?;
+        let ground = Ground::open(config, config_file, Arc::new(store))?;
+        let store = Arc::clone(&ground.store);
+        let copies = Arc::new(MasterCopies::new(&ground.live.current(), Arc::clone(&store), confirmed));
+        let ha_port = ha.addr().port();
+        let feeds = Feeds::start(ha, &ground.live, &ground.standing, &store, &copies)?;
+        let is_waited_for = Arc::clone(&copies);
+        let confirm = tokio::task::spawn_blocking(move || is_waited_for.wait_confirmed_at_start());
+        if !confirm.await.map_err(|error| StartError::Thread(error.into()))? {
+            return Err(StartError::NotDispatched);
+        }
+        let parts = Parts::open(ground, copies, port, ha_port)?;
         parts.connect();
         let config = parts.live.current().clone();
         let unregistered = Arc::new(MissingRegistrations::default());
@@ -107,9 +118,6 @@ impl Broker {
         // Whoever needs old messages for longer is there now.
         parts.store.begin_retention();
         parts.scrubbing.follow_config().map_err(StartError::Thread)?;
-        let copies = Arc::new(MasterCopies::new(&config, Arc::clone(&parts.store)));
-        let (live, standing, store) = (Arc::clone(&parts.live), Arc::clone(&parts.standing), Arc::clone(&parts.store));
-        let feeds = Feeds::start(ha, live, standing, store, copies)?;
         let servers = listen(main, fast, &config, dispatch).await?;
         let local_addr = servers[0].local_addr();
         let identity = identity(&config, &parts.address, &parts.ha_address);

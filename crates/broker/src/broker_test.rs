@@ -278,3 +278,20 @@ async fn a_slave_takes_less_of_the_memory_for_its_log() {
     }
     house.stop().await;
 }
+
+/// What waits for slaves when the mastership ends is told that nobody else may have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_slaves_is_told_when_the_broker_is_a_master_no_more() {
+    let root = tempfile::tempdir().unwrap();
+    let more = "brokerRole=SYNC_MASTER\ninSyncReplicas=2\nslaveTimeout=3600000\n";
+    let house = House::start(root.path(), more).await;
+    let change = async {
+        house.wait_until("nothing is stored", |store| store.watermarks().written.0 > 0).await;
+        house.become_a(Role::Slave { id: 1 });
+    };
+    let (answer, ()) = tokio::join!(house.send("TopicA", ""), change);
+    assert_eq!(answer.code, ResponseCode::FLUSH_SLAVE_TIMEOUT.0);
+    let late = house.send("TopicA", "").await;
+    assert_eq!(late.code, ResponseCode::FLUSH_SLAVE_TIMEOUT.0);
+    house.stop().await;
+}

@@ -53,7 +53,7 @@ config! {
         "namesrvAddr" => namesrv_addr: Option<String> = std::env::var("NAMESRV_ADDR").ok().filter(|list| !list.is_empty()),
         /// Only shown; nothing is read from it.
         "rocketmqHome" => rocketmq_home: Option<PathBuf> = std::env::var_os("ROCKETMQ_HOME").map(PathBuf::from),
-        /// Only ASYNC_MASTER is there yet; SYNC_MASTER and SLAVE stop the start.
+        /// SYNC_MASTER acknowledges what inSyncReplicas brokers hold. SLAVE stops the start: it is not there yet.
         "brokerRole" => broker_role: BrokerRole = BrokerRole::AsyncMaster,
         /// 4 lets consumers read, 2 lets producers write; combined with the permissions of every topic that is registered.
         "brokerPermission" in 0..=15 => broker_permission: i32 = 6,
@@ -706,12 +706,7 @@ impl BrokerConfig {
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         let refuse = |key, allowed: &str| Err((key, allowed.to_owned()));
         match self.broker_role {
-            BrokerRole::AsyncMaster => {}
-            BrokerRole::SyncMaster => {
-                let allowed = "ASYNC_MASTER: this FerroMQ broker keeps no second copy yet, so an acknowledgement could not mean one; \
-                               with flushDiskType=SYNC_FLUSH it means that the message is on disk";
-                return refuse("brokerRole", allowed);
-            }
+            BrokerRole::AsyncMaster | BrokerRole::SyncMaster => {}
             BrokerRole::Slave => {
                 return refuse("brokerRole", "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet");
             }
@@ -918,8 +913,6 @@ mod tests {
             "{}",
             error("\nbrokerRole = SLAVE")
         );
-        let sync = error("brokerRole=SYNC_MASTER");
-        assert!(sync.contains("no second copy yet") && sync.contains("flushDiskType=SYNC_FLUSH"), "{sync}");
         assert!(error("flushDiskType=sync").contains("ASYNC_FLUSH or SYNC_FLUSH"));
         assert!(error("namesrvAddr=a:9876;b").contains("`b` is not host:port"));
         assert!(error("listenPort=2").contains("above 2"));
@@ -954,7 +947,6 @@ mod tests {
             "storeType=defaultRocksDB",
             "configManagerVersion=V2",
             "messageStorePlugIn=org.apache.rocketmq.tieredstore.TieredMessageStore",
-            "brokerRole=SYNC_MASTER",
             "fetchNamesrvAddrByAddressServer=true\nnamesrvAddr=",
         ] {
             let key = line.split('=').next().unwrap();
@@ -966,6 +958,7 @@ mod tests {
             "storeType=default",
             "messageStorePlugIn=",
             "inSyncReplicas=2",
+            "brokerRole=SYNC_MASTER",
             "fetchNamesrvAddrByAddressServer=true\nnamesrvAddr=a:9876",
         ] {
             assert!(complete(line).is_ok(), "{line}");

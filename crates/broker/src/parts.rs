@@ -1,5 +1,6 @@
 //! The parts of a broker: built here, each handed what it uses, joined, and closed in order.
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,8 +9,11 @@ use std::time::{Duration, Instant};
 use ferromq_config::InvalidValue;
 use ferromq_protocol::PhysicalOffset;
 use ferromq_remoting::address::{with_port, without_brackets};
-use ferromq_store::{Clock, CloseError, DelayLevels, Disk, FlushMode, QUEUE_ENTRY_LEN, Store, StoreConfig};
-use tracing::error;
+use ferromq_store::{
+    CheckpointFile, Clock, CloseError, DelayLevels, Disk, FlushMode, OpenError, Places, QUEUE_ENTRY_LEN, Store,
+    StoreConfig,
+};
+use tracing::{error, warn};
 
 use crate::acknowledge::Acknowledgements;
 use crate::admission::Admission;
@@ -19,6 +23,7 @@ use crate::config::{BrokerConfig, FlushDiskType};
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::dispatch::Dispatch;
 use crate::groups::Groups;
+use crate::ha::{MasterCopies, keeps_copies};
 use crate::handlers::pull::PullPath;
 use crate::handlers::recall::RecallPath;
 use crate::handlers::relay::Relay;
@@ -43,11 +48,15 @@ use crate::start_error::StartError;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 
+/// How long a stop waits for other brokers to hold the end of the log. What clients wait for has been answered by then.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Whatever has a state, by its owner. Only the composition holds them all.
 pub(crate) struct Parts {
     pub live: Arc<LiveConfig>,
     pub standing: Arc<Standing>,
     pub store: Arc<Store>,
+    pub copies: Arc<MasterCopies>,
     pub persistence: Arc<Persistence>,
     pub topics: Arc<Topics>,
     pub groups: Arc<Groups>,
@@ -72,28 +81,50 @@ pub(crate) struct Parts {
     booted: Instant,
 }
 
-impl Parts {
-    /// Reads what is on disk. Nothing runs yet but the threads of the store, of the tables' files and of the readers.
+/// What has to be there before slaves are served, which is before the other parts are read.
+pub(crate) struct Ground {
+    pub live: Arc<LiveConfig>,
+    pub standing: Arc<Standing>,
+    pub store: Arc<Store>,
+    persistence: Arc<Persistence>,
+    topics: Arc<Topics>,
+    log_end: PhysicalOffset,
+}
+
+impl Ground {
     pub(crate) fn open(
         config: BrokerConfig,
         config_file: Option<PathBuf>,
         store: Arc<Store>,
-        port: u16,
-        ha_port: u16,
-    ) -> Result<Parts, StartError> {
-        let (booted_ms, booted) = (now_ms(), Instant::now());
+    ) -> Result<Ground, StartError> {
         let log_end = store.watermarks().written;
         let persistence = Arc::new(Persistence::default());
-        let config_dir = config.config_dir();
-        let levels = delay_levels(&config)?;
         let live = Arc::new(LiveConfig::new(config, config_file));
         let config = live.current().clone();
-        let address = with_port(without_brackets(config.advertised_host()), port);
-        let ha_address = config.ha_address(ha_port);
-        let store_host = resolve(config.advertised_host(), port)?;
+        let config_dir = config.config_dir();
         missing_tables::name(&config_dir, &store);
         let topics = Arc::new(Topics::open(&config_dir, &live, &persistence)?);
         let standing = Arc::new(Standing::new(Role::of(&config), topics.data_version().state_version));
+        Ok(Ground { live, standing, store, persistence, topics, log_end })
+    }
+}
+
+impl Parts {
+    /// Reads what is on disk. Nothing runs yet but the threads of the store, of the tables' files and of the readers.
+    pub(crate) fn open(
+        ground: Ground,
+        copies: Arc<MasterCopies>,
+        port: u16,
+        ha_port: u16,
+    ) -> Result<Parts, StartError> {
+        let Ground { live, standing, store, persistence, topics, log_end } = ground;
+        let (booted_ms, booted) = (now_ms(), Instant::now());
+        let config = live.current().clone();
+        let config_dir = config.config_dir();
+        let levels = delay_levels(&config)?;
+        let address = with_port(without_brackets(config.advertised_host()), port);
+        let ha_address = config.ha_address(ha_port);
+        let store_host = resolve(config.advertised_host(), port)?;
         let groups = Arc::new(Groups::open(&config_dir, &live, &persistence)?);
         let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence)?);
         let clients = Arc::new(Clients::new());
@@ -131,6 +162,7 @@ impl Parts {
             live,
             standing,
             store,
+            copies,
             persistence,
             topics,
             groups,
@@ -190,6 +222,7 @@ impl Parts {
             statistics: Arc::clone(&self.statistics),
             master_duties: Arc::clone(&self.master_duties),
             admission: Arc::clone(&admission),
+            copies: Arc::clone(&self.copies),
             levels: self.levels.clone(),
             store_host: self.store_host,
         }));
@@ -202,7 +235,11 @@ impl Parts {
             locks: Arc::clone(&self.locks),
             store: Arc::clone(&self.store),
             statistics: Arc::clone(&self.statistics),
-            acknowledgements: Acknowledgements { topics: Arc::clone(&self.topics), admission },
+            acknowledgements: Acknowledgements {
+                topics: Arc::clone(&self.topics),
+                admission,
+                copies: self.copies.are_waited_for().then(|| Arc::clone(&self.copies)),
+            },
             reply: ReplyPath {
                 config: Arc::clone(&self.live),
                 send: Arc::clone(&send),
@@ -213,6 +250,7 @@ impl Parts {
             recall: RecallPath {
                 config: Arc::clone(&self.live),
                 topics: Arc::clone(&self.topics),
+                copies: Arc::clone(&self.copies),
                 region: config.region_id.clone(),
                 store_host: self.store_host,
             },
@@ -223,6 +261,7 @@ impl Parts {
                 groups: Arc::clone(&self.groups),
                 statistics: Arc::clone(&self.statistics),
                 store: Arc::clone(&self.store),
+                copies: Arc::clone(&self.copies),
                 levels: self.levels.clone(),
                 store_host: self.store_host,
             },
@@ -293,8 +332,27 @@ impl Parts {
             error!(%error, "the newest messages will be delivered again");
         }
         self.persistence.stop();
+        if !self.copies.wait_confirmed(CONFIRM_PATIENCE) {
+            warn!("no other broker holds the end of the log; the next start waits for that before it goes by it");
+        }
         self.store.close()
     }
+}
+
+/// How far consumers could see the log when it was last open, by what its checkpoint says: it is confirmed to there, and of what was not
+/// nothing is in the queues. `None` where nobody knows, or the file is a Java broker's: it is taken for all of the log.
+fn confirmed_before(config: &BrokerConfig) -> Result<Option<PhysicalOffset>, StartError> {
+    let path = config.store_path_root_dir.join("checkpoint");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(OpenError::Io { doing: "read", path, source }.into()),
+    };
+    let said = CheckpointFile::decode(&bytes);
+    Ok(said.and_then(|said| match said.places {
+        Places::Hold { up_to, .. } => Some(PhysicalOffset(said.confirmed.max(up_to.queues))),
+        Places::None | Places::Outdated | Places::Damaged => None,
+    }))
 }
 
 pub(crate) fn store_config(config: &BrokerConfig, disk: Arc<dyn Disk>) -> Result<StoreConfig, StartError> {
@@ -330,6 +388,7 @@ pub(crate) fn store_config(config: &BrokerConfig, disk: Arc<dyn Disk>) -> Result
         read_scan_bytes: config.max_filter_message_size,
         in_memory_ratio: in_memory_ratio(config, Role::of(config)),
         delay_levels: delay_levels(config)?,
+        confirmed_at_open: if keeps_copies(config) { confirmed_before(config)? } else { None },
         disk,
         ..StoreConfig::default()
     })

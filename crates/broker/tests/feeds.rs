@@ -2,20 +2,17 @@
 
 mod support;
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::path::Path;
 
-use bytes::BytesMut;
 use ferromq_broker::StartError;
 use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::RequestCode;
 use ferromq_protocol::body::KvTable;
-use ferromq_protocol::ha::{Packet, decode_packet, encode_report};
+use ferromq_protocol::ha::encode_report;
 use ferromq_replication::FEEDS_MAX;
+use support::slave::Slave;
 use support::{House, PATIENCE, json, start};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 const SEGMENT: u64 = 65_536;
@@ -51,68 +48,20 @@ fn log_bytes(root: &Path, from: u64, len: usize) -> Vec<u8> {
     bytes[(from - segment) as usize..][..len].to_vec()
 }
 
-struct Slave {
-    stream: TcpStream,
-    read: BytesMut,
-}
-
-impl Slave {
-    async fn connect(house: &House) -> Slave {
-        let addr = format!("127.0.0.1:{}", house.broker.ha_addr().port());
-        Slave { stream: TcpStream::connect(addr).await.unwrap(), read: BytesMut::new() }
-    }
-
-    /// One for whom the kernel keeps little.
-    async fn connect_narrow(house: &House) -> Slave {
-        let addr = SocketAddr::from(([127, 0, 0, 1], house.broker.ha_addr().port()));
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        Slave { stream: socket.connect(addr).await.unwrap(), read: BytesMut::new() }
-    }
-
-    async fn report(&mut self, end: u64) {
-        self.stream.write_all(&encode_report(PhysicalOffset(end))).await.unwrap();
-    }
-
-    /// `None` when the master has closed.
-    async fn packet(&mut self) -> Option<Packet> {
-        loop {
-            if let Some(packet) = decode_packet(&mut self.read).unwrap() {
-                return Some(packet);
-            }
-            match timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await.expect("the master says nothing") {
-                Ok(0) => return None,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("{error}"),
-            }
+/// Takes what comes from `from` to `end`, without a gap, and holds it against the master's files.
+async fn copy(slave: &mut Slave, root: &Path, from: u64, end: u64) {
+    let mut at = from;
+    while at < end {
+        let packet = slave.packet().await.expect("the master goes on");
+        assert_eq!(packet.at.0, at);
+        if packet.body.is_empty() {
+            continue;
         }
+        assert!(at / SEGMENT == (at + packet.body.len() as u64 - 1) / SEGMENT, "no packet crosses a segment's end");
+        assert_eq!(packet.body, log_bytes(root, at, packet.body.len()), "at {at}");
+        at += packet.body.len() as u64;
     }
-
-    /// Takes what comes from `from` to `end`, without a gap, and holds it against the master's files.
-    async fn copy(&mut self, root: &Path, from: u64, end: u64) {
-        let mut at = from;
-        while at < end {
-            let packet = self.packet().await.expect("the master goes on");
-            assert_eq!(packet.at.0, at);
-            if packet.body.is_empty() {
-                continue;
-            }
-            assert!(at / SEGMENT == (at + packet.body.len() as u64 - 1) / SEGMENT, "no packet crosses a segment's end");
-            assert_eq!(packet.body, log_bytes(root, at, packet.body.len()), "at {at}");
-            at += packet.body.len() as u64;
-        }
-        assert_eq!(at, end);
-    }
-
-    /// Gives how many bytes came before.
-    async fn closed(mut self) -> usize {
-        let mut len = 0;
-        while let Some(packet) = self.packet().await {
-            len += packet.body.len();
-        }
-        len
-    }
+    assert_eq!(at, end);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,11 +72,11 @@ async fn an_empty_slave_gets_all_of_the_log_and_what_comes() {
     let end = log_end(&house).await;
     let mut slave = Slave::connect(&house).await;
     slave.report(0).await;
-    slave.copy(root.path(), 0, end).await;
+    copy(&mut slave, root.path(), 0, end).await;
     // Whatever comes is pushed: nothing is asked for any more.
     send_many(&house, 1).await;
     let more = log_end(&house).await;
-    slave.copy(root.path(), end, more).await;
+    copy(&mut slave, root.path(), end, more).await;
     house.stop().await;
     assert_eq!(slave.closed().await, 0);
 }
@@ -143,7 +92,7 @@ async fn a_slave_goes_on_where_it_is_and_hears_of_its_master_when_nothing_comes(
     let mut said = [encode_report(PhysicalOffset(0)), encode_report(PhysicalOffset(end - 77))].concat();
     said.extend_from_slice(&[0; 3]);
     slave.stream.write_all(&said).await.unwrap();
-    slave.copy(root.path(), end - 77, end).await;
+    copy(&mut slave, root.path(), end - 77, end).await;
     for _ in 0..3 {
         let heartbeat = slave.packet().await.unwrap();
         assert_eq!((heartbeat.at.0, heartbeat.body.len()), (end, 0));
@@ -160,7 +109,7 @@ async fn a_slave_that_has_what_the_log_has_not_is_closed_and_the_others_are_not(
     let end = log_end(&house).await;
     let mut good = Slave::connect(&house).await;
     good.report(end - 1).await;
-    good.copy(root.path(), end - 1, end).await;
+    copy(&mut good, root.path(), end - 1, end).await;
 
     let refused = |report: u64| {
         let house = &house;
@@ -182,7 +131,7 @@ async fn a_slave_that_has_what_the_log_has_not_is_closed_and_the_others_are_not(
     ahead.report(end).await;
     send_many(&house, 1).await;
     let grown = log_end(&house).await;
-    ahead.copy(root.path(), end, grown).await;
+    copy(&mut ahead, root.path(), end, grown).await;
     ahead.report(grown + 1).await;
     assert_eq!(ahead.closed().await, 0);
 
@@ -199,7 +148,7 @@ async fn a_slave_that_has_what_the_log_has_not_is_closed_and_the_others_are_not(
     assert!(at_begin.packet().await.unwrap().at.0 >= info(&moved));
 
     send_many(&house, 1).await;
-    good.copy(root.path(), end, log_end(&house).await).await;
+    copy(&mut good, root.path(), end, log_end(&house).await).await;
     house.stop().await;
 }
 

@@ -1,43 +1,275 @@
-//! How many copies of a master's log there are: the one [`Copies`] of the broker, and who tells it what.
+//! How many copies of a master's log there are: the one [`Copies`] of the broker, who tells it what, and who waits for it.
+//!
+//! With SYNC_MASTER and more than one copy asked for, answers wait here until enough brokers hold what they promise, or `slaveTimeout` has
+//! passed; consumers see the log up to where nobody waits any more. Otherwise nobody waits, and the log is not held up by what is here.
 
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
-use ferromq_replication::{Copies, CopiesConfig, FeedId, OwnLog, Peer, Report, TooManyFeeds};
+use ferromq_protocol::PhysicalOffset;
+use ferromq_replication::{
+    Copies, CopiesConfig, FeedId, Moment, NotEnoughInSync, OwnLog, Peer, Progress, Report, TooManyFeeds,
+};
 use ferromq_store::Store;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+use tracing::{info, warn};
 
 use super::moment;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, BrokerRole};
 
-/// Owner of [`Copies`]: told by the feeds what slaves hold, and with that how far the own log goes.
+/// A start waits so much longer than `slaveTimeout` for what that ends.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why an answer does not say that other brokers hold what it promises. This one has stored it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotHeld {
+    /// They may hold it later. Java: FLUSH_SLAVE_TIMEOUT.
+    #[error("other brokers did not hold it in time")]
+    TimedOut,
+    /// The broker stops, or is no master any more.
+    #[error("nobody asks other brokers any more whether they hold it")]
+    Over,
+}
+
+type Done = Box<dyn FnOnce(Result<(), NotHeld>) + Send>;
+
+struct Waiter {
+    end: PhysicalOffset,
+    done: Done,
+}
+
+/// Owner of [`Copies`], one for each time that the broker is a master.
 pub(crate) struct MasterCopies {
     store: Arc<Store>,
-    copies: Mutex<Copies>,
+    config: CopiesConfig,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None` while the broker is no master.
+    copies: Option<Copies>,
+    /// Ordered by end.
+    waiting: VecDeque<Waiter>,
+    /// What the store was told last.
+    confirmed: Option<PhysicalOffset>,
+}
+
+/// Whom a change has answered. To be told when no lock is held.
+#[must_use = "they wait to be told"]
+struct Told(Vec<(Done, Result<(), NotHeld>)>);
+
+impl Told {
+    fn tell(self) {
+        for (done, outcome) in self.0 {
+            done(outcome);
+        }
+    }
 }
 
 impl MasterCopies {
-    pub(crate) fn new(config: &BrokerConfig, store: Arc<Store>) -> MasterCopies {
+    /// `confirmed` is how far consumers could see the log when it was last open; `None`: all of it.
+    pub(crate) fn new(config: &BrokerConfig, store: Arc<Store>, confirmed: Option<PhysicalOffset>) -> MasterCopies {
+        let config = copies_config(config);
         let own = own_log(&store);
-        // With asynchronous replication an acknowledgement is the master's alone.
-        let asked = CopiesConfig {
-            copies: 1,
-            all_in_sync: false,
-            in_sync_min: 1,
-            gap_max: config.ha_max_gap_not_in_sync,
-            not_caught_up_ms_max: config.ha_max_time_slave_not_catchup,
-            slave_timeout_ms: config.slave_timeout,
+        let copies = Copies::new(config.clone(), own, confirmed.unwrap_or(own.safe), moment());
+        let state = State { copies: Some(copies), waiting: VecDeque::new(), confirmed: None };
+        let copies = MasterCopies { store, config, state: Mutex::new(state) };
+        copies.look();
+        copies
+    }
+
+    /// Whether answers, and consumers, wait for other brokers.
+    pub(crate) fn are_waited_for(&self) -> bool {
+        asks_for_copies(&self.config)
+    }
+
+    /// Whether messages are taken. Asked before each append for a client.
+    pub(crate) fn admits(&self) -> Result<(), NotEnoughInSync> {
+        if self.config.in_sync_min <= 1 {
+            return Ok(());
+        }
+        self.state.lock().copies.as_ref().map_or(Ok(()), |copies| copies.admits(moment()))
+    }
+
+    /// Calls `done` once as many brokers as are asked for hold the log up to `end`, or with the reason why not; at once when the answer is
+    /// known, else on the thread that serves slaves. Of two, the one with the lesser end first. For who waits for other brokers at all.
+    pub(crate) fn when_held(&self, end: PhysicalOffset, done: impl FnOnce(Result<(), NotHeld>) + Send + 'static) {
+        let mut state = self.state.lock();
+        let known = match &state.copies {
+            None => Some(Err(NotHeld::Over)),
+            Some(copies) => outcome(copies.progress(), end),
         };
-        let copies = Copies::new(asked, own, own.safe, moment());
-        MasterCopies { store, copies: Mutex::new(copies) }
+        if let Some(outcome) = known {
+            drop(state);
+            return done(outcome);
+        }
+        let at = state.waiting.partition_point(|waiter| waiter.end <= end);
+        state.waiting.insert(at, Waiter { end, done: Box::new(done) });
+    }
+
+    /// Waits until consumers may see all that is in the log now, which is no longer than `slaveTimeout` while somebody keeps the time.
+    /// False if it takes longer than `patience`.
+    pub(crate) fn wait_confirmed(&self, patience: Duration) -> bool {
+        if !self.are_waited_for() {
+            return true;
+        }
+        let (done, outcome) = mpsc::channel();
+        // The receiver is there until it has been told, or does not want it any more.
+        self.when_held(self.store.watermarks().written, move |held| _ = done.send(held));
+        !matches!(outcome.recv_timeout(patience), Err(RecvTimeoutError::Timeout))
+    }
+
+    /// At a start, before anybody reads queues: waits until consumers may see all of the log, and the queues have it. False if they do not.
+    pub(crate) fn wait_confirmed_at_start(&self) -> bool {
+        if !self.are_waited_for() {
+            return true;
+        }
+        let Progress { confirmed, .. } = self.progress();
+        let log_end = self.store.watermarks().written;
+        if confirmed < log_end {
+            info!(%confirmed, %log_end, "waits for other brokers to hold the end of the log, or for slaveTimeout to pass");
+        }
+        self.wait_confirmed(Duration::from_millis(self.config.slave_timeout_ms).saturating_mul(2) + START_PATIENCE)
+            && self.store.wait_dispatched()
+    }
+
+    fn progress(&self) -> Progress {
+        self.state.lock().copies.as_ref().map(Copies::progress).unwrap_or_default()
+    }
+
+    /// Sees to it that those whose time is up are told. Never ends.
+    pub(super) async fn keep_time(&self) {
+        if !self.are_waited_for() {
+            return std::future::pending().await;
+        }
+        let grows = Arc::new(Notify::new());
+        let _listening = self.store.on_growth({
+            let grows = Arc::clone(&grows);
+            move |_| grows.notify_one()
+        });
+        loop {
+            let due = self.look();
+            let sleep = async {
+                match due {
+                    Some(due) => tokio::time::sleep(Duration::from_millis(due.since(moment()))).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = grows.notified() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    /// What has become of the own log, and of the time. When it is to be looked again, although nothing grows.
+    fn look(&self) -> Option<Moment> {
+        let due = self.change(|copies, now| {
+            let progress = copies.tick(now);
+            (progress, copies.due())
+        });
+        due.flatten()
+    }
+
+    /// The broker becomes a master. What is in its log is confirmed as if it had been appended now.
+    pub(super) fn begin(&self) {
+        let mut state = self.state.lock();
+        if state.copies.is_none() {
+            let own = own_log(&self.store);
+            let confirmed = state.confirmed.unwrap_or(own.safe);
+            state.copies = Some(Copies::new(self.config.clone(), own, confirmed, moment()));
+        }
+    }
+
+    /// The broker is no master any more, or stops: whoever waits is told so. Appends end before, connections of slaves after this.
+    pub(super) fn end(&self) {
+        let mut state = self.state.lock();
+        state.copies = None;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        Told(waiting.into_iter().map(|waiter| (waiter.done, Err(NotHeld::Over))).collect()).tell();
     }
 
     /// A slave has connected.
     pub(super) fn enter(self: &Arc<Self>, slave: SocketAddr, local: SocketAddr) -> Result<FeedPlace, TooManyFeeds> {
-        let id = self.copies.lock().open(peer(slave, local))?;
+        let mut state = self.state.lock();
+        // Without a mastership nobody is let in.
+        let copies = state.copies.as_mut().ok_or(TooManyFeeds)?;
+        let id = copies.open(peer(slave, local))?;
         Ok(FeedPlace { copies: Arc::clone(self), id })
     }
+
+    /// The one way in which anything changes: what follows for those who wait, and for consumers, is done with it. `None` without mastership.
+    fn change<T>(&self, change: impl FnOnce(&mut Copies, Moment) -> (Progress, T)) -> Option<T> {
+        let own = own_log(&self.store);
+        let mut state = self.state.lock();
+        let now = moment();
+        let copies = state.copies.as_mut()?;
+        // First how far the own log goes, which no slave is ahead of.
+        copies.grown(own, now);
+        let (progress, result) = change(copies, now);
+        self.follow(state, progress).tell();
+        Some(result)
+    }
+
+    fn follow(&self, mut state: MutexGuard<'_, State>, progress: Progress) -> Told {
+        if !self.are_waited_for() {
+            return Told(Vec::new());
+        }
+        if state.confirmed != Some(progress.confirmed) {
+            state.confirmed = Some(progress.confirmed);
+            // Under the lock, so that no older word comes after a newer one.
+            self.store.set_replicated(progress.confirmed);
+        }
+        let count = state.waiting.partition_point(|waiter| outcome(progress, waiter.end).is_some());
+        let told = state.waiting.drain(..count);
+        Told(told.filter_map(|waiter| Some((waiter.done, outcome(progress, waiter.end)?))).collect())
+    }
+}
+
+/// What becomes of a send whose record ends there; `None` while that is not known.
+fn outcome(progress: Progress, end: PhysicalOffset) -> Option<Result<(), NotHeld>> {
+    if end <= progress.held {
+        Some(Ok(()))
+    } else if end <= progress.late {
+        Some(Err(NotHeld::TimedOut))
+    } else {
+        None
+    }
+}
+
+/// With asynchronous replication an acknowledgement is the master's alone.
+fn copies_config(config: &BrokerConfig) -> CopiesConfig {
+    let is_sync = config.broker_role == BrokerRole::SyncMaster;
+    CopiesConfig {
+        copies: if is_sync { config.in_sync_replicas } else { 1 },
+        all_in_sync: is_sync && config.all_ack_in_sync_state_set,
+        in_sync_min: if is_sync { config.min_in_sync_replicas } else { 1 },
+        gap_max: config.ha_max_gap_not_in_sync,
+        not_caught_up_ms_max: config.ha_max_time_slave_not_catchup,
+        slave_timeout_ms: config.slave_timeout,
+    }
+}
+
+fn asks_for_copies(config: &CopiesConfig) -> bool {
+    config.copies > 1 || config.all_in_sync
+}
+
+/// Whether an acknowledgement stands for other brokers' copies too. Says it when it does not although it seems to.
+pub(crate) fn keeps_copies(config: &BrokerConfig) -> bool {
+    let asks = asks_for_copies(&copies_config(config));
+    if config.broker_role == BrokerRole::SyncMaster && !asks {
+        warn!(
+            "brokerRole=SYNC_MASTER with inSyncReplicas=1 waits for no slave, as in Java: an acknowledgement means this broker's copy alone; \
+             set inSyncReplicas=2 for one more"
+        );
+    }
+    asks
 }
 
 /// One feed's place among the copies, for as long as this lives.
@@ -49,30 +281,25 @@ pub(super) struct FeedPlace {
 impl FeedPlace {
     /// The own log may go further than it did.
     pub(super) fn grown(&self) {
-        let own = own_log(&self.copies.store);
-        self.copies.copies.lock().grown(own, moment());
+        self.copies.change(|copies, now| (copies.tick(now), ()));
     }
 
     /// What the feed has found possible.
     pub(super) fn reported(&self, report: Report) {
-        // First how far the own log goes, which the slave cannot be ahead of.
-        let own = own_log(&self.copies.store);
-        let mut copies = self.copies.copies.lock();
-        let now = moment();
-        copies.grown(own, now);
-        copies.reported(self.id, report, now);
+        self.copies.change(|copies, now| (copies.reported(self.id, report, now), ()));
     }
 
     /// Whether another slave is in sync, to which this one yields while it catches up.
     pub(super) fn yields(&self) -> bool {
-        let copies = self.copies.copies.lock();
+        let state = self.copies.state.lock();
+        let Some(copies) = &state.copies else { return false };
         copies.standings(moment()).any(|standing| standing.feed != self.id && standing.is_in_sync)
     }
 }
 
 impl Drop for FeedPlace {
     fn drop(&mut self) {
-        self.copies.copies.lock().closed(self.id, moment());
+        self.copies.change(|copies, now| (copies.closed(self.id, now), ()));
     }
 }
 

@@ -36,10 +36,10 @@ impl Feeds {
     /// From now on slaves may connect.
     pub(crate) fn start(
         port: BoundPort,
-        live: Arc<LiveConfig>,
-        standing: Arc<Standing>,
-        store: Arc<Store>,
-        copies: Arc<MasterCopies>,
+        live: &Arc<LiveConfig>,
+        standing: &Arc<Standing>,
+        store: &Arc<Store>,
+        copies: &Arc<MasterCopies>,
     ) -> Result<Feeds, StartError> {
         let addr = port.addr();
         // What clients wait for on their event loops, no slave holds up, and the other way round.
@@ -49,7 +49,14 @@ impl Feeds {
             port.listen(None, None).map_err(|bind| StartError::HaPort { bind })?
         };
         let (stop, stopped) = oneshot::channel();
-        let acceptor = Acceptor { listener, live, standing, store, copies, feeds: JoinSet::new() };
+        let acceptor = Acceptor {
+            listener,
+            live: Arc::clone(live),
+            standing: Arc::clone(standing),
+            store: Arc::clone(store),
+            copies: Arc::clone(copies),
+            feeds: JoinSet::new(),
+        };
         let serve = move || runtime.block_on(acceptor.run(stopped));
         let thread = std::thread::Builder::new().name("feeds".into()).spawn(serve).map_err(StartError::Thread)?;
         Ok(Feeds { addr, stop: Some(stop), thread: Some(thread) })
@@ -86,6 +93,10 @@ impl Acceptor {
         let mut positions = self.standing.positions();
         loop {
             let is_master = !positions.borrow_and_update().role.is_slave();
+            if is_master {
+                self.copies.begin();
+            }
+            let copies = Arc::clone(&self.copies);
             // Dropped, it tells the feeds to end.
             let mastership = is_master.then(|| watch::Sender::new(()));
             let goes_on = tokio::select! {
@@ -93,7 +104,10 @@ impl Acceptor {
                 _ = &mut stopped => false,
                 changed = positions.changed() => changed.is_ok(),
                 () = self.accept_all(mastership.as_ref()) => false,
+                () = copies.keep_time(), if is_master => false,
             };
+            // Before the feeds: slaves that go would change what is asked of those that stay.
+            copies.end();
             drop(mastership);
             while let Some(ended) = self.feeds.join_next().await {
                 tell_panic(ended);

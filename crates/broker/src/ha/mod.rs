@@ -7,7 +7,7 @@ mod copies;
 mod feed_task;
 mod feeds;
 
-pub(crate) use copies::MasterCopies;
+pub(crate) use copies::{MasterCopies, NotHeld, keeps_copies};
 pub(crate) use feeds::Feeds;
 
 use ferromq_replication::Moment;

@@ -15,6 +15,7 @@ use ferromq_store::Round;
 use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::clock::now_ms;
 use crate::destination::Destination;
+use crate::ha::MasterCopies;
 use crate::handlers::send::append_refused;
 use crate::live_config::LiveConfig;
 use crate::peer::Origin;
@@ -27,6 +28,7 @@ use crate::topics::Topics;
 pub(crate) struct RecallPath {
     pub config: Arc<LiveConfig>,
     pub topics: Arc<Topics>,
+    pub copies: Arc<MasterCopies>,
     /// In every answer: without it clients write no trace. Of the start, like that in the answers to sends.
     pub region: String,
     /// Stored with every message.
@@ -99,6 +101,7 @@ impl RecallPath {
             body: b"0",
             properties: properties.as_str(),
         };
+        self.copies.admits().map_err(|few| Refusal::system_error(few.to_string()))?;
         let appended = round.append(&marker).map_err(|error| append_refused(&error, config.message_len_max()))?;
         let answer = RecallAnswer { msg_id: handle.unique_key, region: self.region() };
         Ok(Promise { answer, end: Some(appended.end), topic: None })
@@ -117,7 +120,11 @@ impl Acknowledgement for RecallAnswer {
     fn reply(self, kept: Result<(), BrokenPromise>) -> Reply {
         match kept {
             Ok(()) => Reply::ok().header((RecallReply { msg_id: self.msg_id.into() }, self.region)),
-            Err(_) => {
+            Err(BrokenPromise::Copies(_)) => {
+                Reply::error(ResponseCode::FLUSH_SLAVE_TIMEOUT, "the recall may not be on another broker yet")
+                    .header(self.region)
+            }
+            Err(BrokenPromise::Log(_) | BrokenPromise::Topic(_)) => {
                 Reply::error(ResponseCode::FLUSH_DISK_TIMEOUT, "the recall may not be on disk yet").header(self.region)
             }
         }

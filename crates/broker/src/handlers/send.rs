@@ -22,6 +22,7 @@ use crate::clock::{elapsed_ms, now_ms};
 use crate::config::BrokerConfig;
 use crate::destination::{self, DelayQueue, Destination};
 use crate::groups::Groups;
+use crate::ha::{MasterCopies, NotHeld};
 use crate::handlers::send_properties::{AddedProperties, NotANumber, SendProperties};
 use crate::live_config::LiveConfig;
 use crate::master_duties::{Held, MasterDuties};
@@ -42,6 +43,7 @@ pub(crate) struct SendParts {
     pub statistics: Arc<Statistics>,
     pub master_duties: Arc<MasterDuties>,
     pub admission: Arc<Admission>,
+    pub copies: Arc<MasterCopies>,
     pub levels: DelayLevels,
     /// Stored with every message and part of its id.
     pub store_host: SocketAddr,
@@ -78,6 +80,7 @@ impl SendPath {
         let config = self.parts.config.current();
         let topic = self.find_or_create_topic(&config, origin, request)?;
         self.refuse_overload(&config, round)?;
+        self.parts.copies.admits().map_err(|few| self.refuse(ResponseCode::SYSTEM_ERROR, few.to_string()))?;
         if body.is_empty() {
             return Err(Refusal::system_error("the message body is empty"));
         }
@@ -499,6 +502,10 @@ impl Acknowledgement for SendAnswer {
             // To a producer both mean: stored, and perhaps not for good.
             Err(BrokenPromise::Log(NotSafe::DiskTimedOut | NotSafe::Failed)) => {
                 reply.code = ResponseCode::FLUSH_DISK_TIMEOUT;
+            }
+            // Stored here, and perhaps nowhere else.
+            Err(BrokenPromise::Copies(NotHeld::TimedOut | NotHeld::Over)) => {
+                reply.code = ResponseCode::FLUSH_SLAVE_TIMEOUT;
             }
             // The message is stored, but a restart may not know its topic.
             Err(BrokenPromise::Topic(error)) => {

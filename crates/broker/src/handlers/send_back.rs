@@ -17,6 +17,7 @@ use crate::acknowledge::{Acknowledgement, BrokenPromise, Promise};
 use crate::clock::now_ms;
 use crate::destination::{self, DelayQueue, Destination};
 use crate::groups::Groups;
+use crate::ha::{MasterCopies, NotHeld};
 use crate::live_config::LiveConfig;
 use crate::peer::Origin;
 use crate::places;
@@ -34,6 +35,7 @@ pub(crate) struct SendBackPath {
     pub groups: Arc<Groups>,
     pub statistics: Arc<Statistics>,
     pub store: Arc<Store>,
+    pub copies: Arc<MasterCopies>,
     pub levels: DelayLevels,
     /// Stored with every message.
     pub store_host: SocketAddr,
@@ -98,6 +100,9 @@ impl SendBackPath {
         if let Some(error) = self.topics.save_failure(&target.topic) {
             return Err(error.into());
         }
+        if self.copies.admits().is_err() {
+            return Err(Refusal::system_error("IN_SYNC_REPLICAS_NOT_ENOUGH"));
+        }
         let end = self.append(round, &record, &target)?;
         self.statistics
             .sent_back(&record.property(names::RETRY_TOPIC).unwrap_or_else(|| record.topic().into()), &request.group);
@@ -150,6 +155,9 @@ impl Acknowledgement for SendBackAnswer {
             Ok(()) => Reply::ok(),
             Err(BrokenPromise::Log(NotSafe::DiskTimedOut | NotSafe::Failed)) => {
                 Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT")
+            }
+            Err(BrokenPromise::Copies(NotHeld::TimedOut | NotHeld::Over)) => {
+                Reply::error(ResponseCode::SYSTEM_ERROR, "FLUSH_SLAVE_TIMEOUT")
             }
             // The copy is stored, but a restart may not know its topic.
             Err(BrokenPromise::Topic(error)) => Refusal::from(error).into_reply(),
