@@ -14,12 +14,14 @@ use crate::dispatch::Arrival;
 use crate::error::AppendError;
 use crate::index::QueryOutcome;
 use crate::index_file::KeyQuery;
-use crate::looking::{Effort, ReadError};
+use crate::looking::{Effort, Look, ReadError};
 use crate::message_filter::MessageFilter;
 use crate::queue_file::QueueEntry;
 use crate::read::{Boundary, QueueBounds, ReadLimits, ReadOutcome};
 use crate::scrub::Scrub;
+use crate::segments::find_at;
 use crate::stats::StoreStats;
+use crate::walk::LogItem;
 use crate::watermarks::Watermarks;
 
 impl Store {
@@ -133,6 +135,33 @@ impl Store {
     /// The record that begins at a physical offset; `None` where none does. Java: lookMessageByOffset.
     pub fn message_at(&self, at: PhysicalOffset, effort: Effort) -> Result<Option<Bytes>, ReadError> {
         self.segments.record_at(&self.reader.look(effort), at.0)
+    }
+
+    /// The last record that begins at `near` or before, in the segment of `from` and not before `from`, where an item of the log begins;
+    /// with where it begins. Reads all that is between, and passes over what is damaged.
+    pub fn last_record(
+        &self,
+        from: PhysicalOffset,
+        near: PhysicalOffset,
+    ) -> Result<Option<(PhysicalOffset, Bytes)>, ReadError> {
+        let look = Look::reading_on(&*self.config.disk);
+        let Some(file) = self.segments.find(from.0) else { return Ok(None) };
+        let Some(bytes) = file.slice(0..file.written()) else { return Ok(None) };
+        // In the file, whose length is a usize.
+        let (mut at, mut last) = ((from.0 - file.start()) as usize, None);
+        while at < bytes.len() && file.start() + at as u64 <= near.0 {
+            at += match find_at(&file, &look, &bytes, at)? {
+                LogItem::Record(record) => {
+                    last = Some(at..at + record.record_len());
+                    record.record_len()
+                }
+                LogItem::Damage { len, .. } => len,
+                LogItem::End | LogItem::Part => break,
+            };
+        }
+        let Some(last) = last else { return Ok(None) };
+        let begin = PhysicalOffset(file.start() + last.start as u64);
+        Ok(file.slice(last).map(|record| (begin, record.into_bytes())))
     }
 
     /// Whether the log begins behind that offset.
