@@ -1,10 +1,10 @@
 //! A master and its slaves as processes: both have one log, byte for byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::cluster::{Cluster, create_topic, mqadmin};
-use crate::driver::{Client, assert_contiguous, produce, pull_all};
+use crate::cluster::{Broker, Cluster, create_topic, mqadmin};
+use crate::driver::{Client, Event, assert_contiguous, produce, pull_all};
 use crate::java_server::JavaServer;
 use crate::process::{await_condition, run};
 
@@ -104,4 +104,89 @@ fn a_java_slave_is_a_copy_that_an_acknowledgement_waits_for() {
     let seen = pull_all(Client::Java533, &cluster.namesrv(), "Copied");
     assert_eq!(seen.len(), 2004);
     assert_contiguous(&seen);
+}
+
+/// A slave of ours, in the directory of somebody else's cluster.
+fn slave_of(home: &Path, namesrv: &str, lines: &[&str]) -> Broker {
+    let is_slave = ["brokerName=broker-a", "brokerRole=SLAVE", "brokerId=1", "slaveReadEnable=true"];
+    Broker::start(home, "slave", namesrv, &[&is_slave, lines].concat())
+}
+
+/// Waits until a slave has all of its master's log; gives its end.
+fn await_copy(master: &str, slave: &str) -> u64 {
+    let end = log_end(master);
+    await_condition("the slave to have all of the log", || (log_end(slave) == end).then_some(()));
+    end
+}
+
+#[test]
+fn our_slave_has_the_log_of_a_java_master_byte_for_byte() {
+    let mut master = JavaServer::start(&[format!("mappedFileSizeCommitLog={SEGMENT}")]);
+    let namesrv = master.namesrv.clone();
+    let produce = |keys: &str, mode: &str, count: usize, size: &str| {
+        produce(Client::Java533, &namesrv, "Copied", mode, keys, count, &["--size", size]);
+    };
+    create_topic(&namesrv, "Copied", 4);
+    // More than a segment is there before it comes, and it is empty.
+    produce("before", "sync", 6000, "4000");
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let mut slave = slave_of(home.path(), &namesrv, &[]);
+    produce("while", "async", 4000, "4000");
+    let first = await_copy(&master.broker_addr(), &slave.addr());
+    assert!(first > SEGMENT * 2, "{first}");
+    assert_same_log(&master.file("commitlog"), &slave.store.join("commitlog"), first);
+    // It goes on where it was, in the middle of a segment, whoever of the two is gone for a while.
+    slave.process.kill_hard();
+    produce("killed", "batch", 3200, "500");
+    slave.assert_store_is_whole();
+    slave.start_again();
+    await_copy(&master.broker_addr(), &slave.addr());
+    master.restart_broker_hard();
+    produce("restarted", "sync", 1000, "4000");
+    slave.restart_clean();
+    let end = await_copy(&master.broker_addr(), &slave.addr());
+    assert_same_log(&master.file("commitlog"), &slave.store.join("commitlog"), end);
+    let follows = slave.process.log_lines().iter().filter(|line| line.contains("follows the master")).count();
+    assert_eq!(follows, 1, "once since the last start");
+    assert!(slave.process.terminate().success());
+    slave.assert_store_is_whole();
+}
+
+/// Both are killed under load, again and again, and have one log in the end, with all that was acknowledged.
+#[test]
+fn a_master_and_a_slave_of_ours_have_one_log_whoever_is_killed() {
+    let mut cluster = Cluster::start(&["brokerRole=SYNC_MASTER", "inSyncReplicas=2"]);
+    let namesrv = cluster.namesrv();
+    create_topic(&namesrv, "Copied", 4);
+    let mut slave = slave_of(cluster.home.path(), &namesrv, &[]);
+    await_copy(&cluster.broker.addr(), &slave.addr());
+    let sending = ["--mode", "async", "--keys", "k", "--size", "3000", "--inflight", "64", "--until-stdin-closes"];
+    let load = [&["produce", "--namesrv", &namesrv, "--topic", "Copied", "--group", "PID_load"][..], &sending].concat();
+    let mut producer = Client::Java533.start("load", &load);
+    let mut acked = BTreeSet::new();
+    let mut note = |line: &str| match Event::parse(line) {
+        Event::Ack(ack) => acked.insert(ack.key),
+        _ => false,
+    };
+    for round in 0..6 {
+        let mut count = 0;
+        producer.wait_for_line("some acknowledgements", |line| {
+            count += usize::from(note(line));
+            count >= 800
+        });
+        if round % 2 == 0 { slave.restart_hard() } else { cluster.broker.restart_hard() }
+    }
+    producer.close_stdin();
+    producer.wait_for_line("the end of the load", |line| {
+        note(line);
+        line.starts_with("DONE")
+    });
+    let end = await_copy(&cluster.broker.addr(), &slave.addr());
+    assert_same_log(&cluster.broker.store.join("commitlog"), &slave.store.join("commitlog"), end);
+    let stored: BTreeSet<_> =
+        pull_all(Client::Java533, &namesrv, "Copied").into_iter().map(|message| message.key).collect();
+    let lost: Vec<_> = acked.difference(&stored).take(3).collect();
+    assert!(lost.is_empty(), "{lost:?} of {} acknowledged are not there", acked.len());
+    assert!(slave.process.terminate().success());
+    slave.assert_store_is_whole();
 }

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use ferromq_remoting::address::parse_ip;
 use ferromq_remoting::{BoundPort, Client, ClientConfig, PeerLimits, Peers, Server, ServerConfig, Workers};
-use ferromq_store::{Disk, LocalDisk, Store};
+use ferromq_store::{Disk, LocalDisk, Store, Writer};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, Port};
 use crate::duties;
-use crate::ha::{Feeds, MasterCopies};
+use crate::ha::{Feeds, FollowerTask, MasterCopies};
 use crate::parts::{self, Ground, Parts};
 use crate::registrar::{Identity, MissingRegistrations, Registrar};
+use crate::standing::Role;
 use crate::start_error::StartError;
 
 /// How long requests under way may take when the broker stops.
@@ -31,6 +32,8 @@ pub struct Broker {
     servers: Vec<Server>,
     local_addr: SocketAddr,
     registrar: Registrar,
+    /// A slave's, whose log is its master's.
+    follower: Option<FollowerTask>,
     duties: JoinSet<()>,
     feeds: Feeds,
     parts: Parts,
@@ -99,6 +102,11 @@ impl Broker {
             .await
             .map_err(|error| StartError::Thread(error.into()))??;
         given_up.spare();
+        let role = Role::of(&config);
+        if role.is_slave() {
+            // Before anything else could write.
+            store.set_writer(Writer::Stream).map_err(StartError::Writer)?;
+        }
         let ground = Ground::open(config, config_file, Arc::new(store))?;
         let store = Arc::clone(&ground.store);
         let copies = Arc::new(MasterCopies::new(&ground.live.current(), Arc::clone(&store), confirmed));
@@ -114,7 +122,13 @@ impl Broker {
         let config = parts.live.current().clone();
         let unregistered = Arc::new(MissingRegistrations::default());
         let dispatch = Arc::new(parts.dispatch(&unregistered));
-        parts.master_duties.start()?;
+        let follower = match role {
+            Role::Master => {
+                parts.master_duties.start()?;
+                None
+            }
+            Role::Slave { .. } => Some(FollowerTask::start(&config, parts.to_follow()).map_err(StartError::Thread)?),
+        };
         // Whoever needs old messages for longer is there now.
         parts.store.begin_retention();
         parts.scrubbing.follow_config().map_err(StartError::Thread)?;
@@ -136,7 +150,7 @@ impl Broker {
         let ha_addr = feeds.addr();
         info!(%local_addr, %ha_addr, broker = identity.name, address = identity.address, "broker listens");
         let nameservers = config.namesrv_addr.clone().unwrap_or_default();
-        Ok(Broker { identity, nameservers, servers, local_addr, registrar, duties, feeds, parts, client })
+        Ok(Broker { identity, nameservers, servers, local_addr, registrar, follower, duties, feeds, parts, client })
     }
 
     /// Where the main port listens.
@@ -174,8 +188,10 @@ impl Broker {
         }
         self.duties.shutdown().await;
         self.client.shutdown().await;
-        let (parts, feeds) = (self.parts, self.feeds);
+        let (parts, feeds, follower) = (self.parts, self.feeds, self.follower);
         let close = move || {
+            // What it keeps is kept until the store is closed.
+            let _keeps = follower.map(FollowerTask::stop);
             let closed = parts.close();
             // Last, so that slaves get what the stop has appended.
             drop(feeds);

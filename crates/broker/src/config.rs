@@ -37,7 +37,7 @@ config! {
         "brokerClusterName" => broker_cluster_name: String = "DefaultCluster".into(),
         /// Name that master and slaves of one group share; the host name if unset.
         "brokerName" => broker_name: String = this_host::name(),
-        /// 0 is the master; masters have it whatever is set here, as in Java.
+        /// Above 0 on a slave, and another one for each of a group. 0 is the master; masters have it whatever is set here, as in Java.
         "brokerId" in 0..=i64::MAX => broker_id: i64 = 0,
         /// Address that clients are told; the first address of this host if unset.
         "brokerIP1" => broker_ip1: Option<String> = None,
@@ -53,7 +53,7 @@ config! {
         "namesrvAddr" => namesrv_addr: Option<String> = std::env::var("NAMESRV_ADDR").ok().filter(|list| !list.is_empty()),
         /// Only shown; nothing is read from it.
         "rocketmqHome" => rocketmq_home: Option<PathBuf> = std::env::var_os("ROCKETMQ_HOME").map(PathBuf::from),
-        /// SYNC_MASTER acknowledges what inSyncReplicas brokers hold. SLAVE stops the start: it is not there yet.
+        /// SYNC_MASTER acknowledges what inSyncReplicas brokers hold; SLAVE has a copy of its master's log.
         "brokerRole" => broker_role: BrokerRole = BrokerRole::AsyncMaster,
         /// 4 lets consumers read, 2 lets producers write; combined with the permissions of every topic that is registered.
         "brokerPermission" in 0..=15 => broker_permission: i32 = 6,
@@ -686,7 +686,9 @@ impl BrokerConfig {
         loaded.config.check().map_err(|(key, allowed)| loaded.refuse(key, allowed))?;
         let config = &mut loaded.config;
         // Masters are number 0, whatever the file says, as in Java.
-        config.broker_id = 0;
+        if config.broker_role != BrokerRole::Slave {
+            config.broker_id = 0;
+        }
         if config.broker_ip1.is_none() || config.broker_ip2.is_none() {
             let local = this_host::address().to_string();
             config.broker_ip1.get_or_insert_with(|| local.clone());
@@ -707,9 +709,13 @@ impl BrokerConfig {
         let refuse = |key, allowed: &str| Err((key, allowed.to_owned()));
         match self.broker_role {
             BrokerRole::AsyncMaster | BrokerRole::SyncMaster => {}
-            BrokerRole::Slave => {
-                return refuse("brokerRole", "ASYNC_MASTER: this FerroMQ broker cannot replicate from a master yet");
+            BrokerRole::Slave if self.broker_id <= 0 => {
+                return refuse(
+                    "brokerId",
+                    "above 0 with brokerRole=SLAVE, and another one for each slave of a brokerName",
+                );
             }
+            BrokerRole::Slave => {}
         }
         let listing = self.listing();
         for (key, what) in UNSUPPORTED_SWITCHES {
@@ -750,6 +756,9 @@ impl BrokerConfig {
         if (1..=FAST_PORT_DISTANCE).contains(&self.listen_port) {
             return refuse("listenPort", "above 2, because the fast port is two below it");
         }
+        if self.pinned_master().is_some_and(|address| !is_host_and_port(address)) {
+            return refuse("haMasterAddress", "host:port of the master's haListenPort, or empty");
+        }
         if let Some(list) = &self.namesrv_addr
             && let Some(wrong) = split_addresses(list).find(|address| !is_host_and_port(address))
         {
@@ -773,9 +782,16 @@ impl BrokerConfig {
         self.max_message_size.min(ferromq_protocol::BODY_LEN_MAX - 64 * 1024)
     }
 
+    /// A slave's master, if nameservers are not asked who it is.
+    pub(crate) fn pinned_master(&self) -> Option<&str> {
+        self.ha_master_address.as_deref().filter(|address| !address.is_empty())
+    }
+
+    /// None on a slave, as in Java: nobody waits there for an append.
     pub(crate) fn write_pool(&self) -> Option<WritePoolConfig> {
         let buffer_len = usize::try_from(self.mapped_file_size_commit_log).unwrap_or(POOL_BUFFER_LEN);
-        self.transient_store_pool_enable.then(|| WritePoolConfig {
+        let has_pool = self.transient_store_pool_enable && self.broker_role != BrokerRole::Slave;
+        has_pool.then(|| WritePoolConfig {
             buffers: self.transient_store_pool_size,
             buffer_len: buffer_len.min(POOL_BUFFER_LEN),
             commit_interval: Duration::from_millis(self.commit_interval_commit_log),
@@ -906,13 +922,23 @@ mod tests {
     }
 
     #[test]
+    fn a_slave_has_a_number_and_no_write_pool() {
+        for unset in ["", "\nbrokerId=0"] {
+            let error = error(&format!("brokerRole=SLAVE{unset}"));
+            assert!(error.contains("brokerId is `0`, but must be above 0 with brokerRole=SLAVE"), "{error}");
+        }
+        let slave = complete("brokerRole=SLAVE\nbrokerId=3\ntransientStorePoolEnable=true").unwrap();
+        assert_eq!((slave.broker_id, slave.write_pool(), slave.pinned_master()), (3, None, None));
+        assert_eq!(complete("brokerId=3").unwrap().broker_id, 0);
+        let pinned = complete("haMasterAddress=10.0.0.1:10912\n").unwrap();
+        assert_eq!(pinned.pinned_master(), Some("10.0.0.1:10912"));
+        assert_eq!(complete("haMasterAddress=\n").unwrap().pinned_master(), None);
+        let odd = error("haMasterAddress=10.0.0.1");
+        assert!(odd.starts_with("broker.conf:1: haMasterAddress is `10.0.0.1`") && odd.contains("host:port"), "{odd}");
+    }
+
+    #[test]
     fn impossible_values_name_file_line_and_remedy() {
-        assert!(
-            error("\nbrokerRole = SLAVE")
-                .starts_with("broker.conf:2: brokerRole is `SLAVE`, but must be ASYNC_MASTER: "),
-            "{}",
-            error("\nbrokerRole = SLAVE")
-        );
         assert!(error("flushDiskType=sync").contains("ASYNC_FLUSH or SYNC_FLUSH"));
         assert!(error("namesrvAddr=a:9876;b").contains("`b` is not host:port"));
         assert!(error("listenPort=2").contains("above 2"));

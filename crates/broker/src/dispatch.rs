@@ -25,19 +25,21 @@ use crate::handlers::send_back::SendBackPath;
 use crate::handlers::slaves::MasterFigures;
 use crate::handlers::stats::Figures;
 use crate::handlers::transactions::TransactionPath;
-use crate::handlers::{clients, config, groups, locks, offsets, query, retention, topics};
+use crate::handlers::{clients, config, groups, locks, masters_only, offsets, query, retention, topics};
 use crate::live_config::LiveConfig;
 use crate::peer::Peer;
 use crate::queue_locks::QueueLocks;
 use crate::readers::Readers;
 use crate::refusal::Refusal;
 use crate::scrubbing::Scrubbing;
+use crate::standing::Standing;
 use crate::statistics::Statistics;
 use crate::topics::Topics;
 
 /// The parts that handlers are given. Nobody but this table holds them all.
 pub(crate) struct Dispatch {
     pub config: Arc<LiveConfig>,
+    pub standing: Arc<Standing>,
     pub topics: Arc<Topics>,
     pub groups: Arc<Groups>,
     pub offsets: Arc<ConsumerOffsets>,
@@ -165,7 +167,9 @@ fn find(code: RequestCode) -> Option<Line> {
         RequestCode::HEART_BEAT => with_body(Client, |d, call, body| {
             let (config, heartbeat) = (d.config.current(), body.json()?);
             let (origin, connection) = (&call.origin, call.connection);
-            call.reply(clients::heartbeat(&d.clients, &d.groups, &d.topics, &config, origin, connection, heartbeat)?)
+            // A slave's topics are its master's.
+            let topics = (!d.standing.is_slave()).then_some(&*d.topics);
+            call.reply(clients::heartbeat(&d.clients, &d.groups, topics, &config, origin, connection, heartbeat)?)
         }),
         RequestCode::UNREGISTER_CLIENT => {
             line(Client, |d, call| call.reply(clients::unregister(&d.clients, call.connection, &call.header()?)?))
@@ -372,6 +376,11 @@ impl Dispatch {
         let Some(line) = find(code).filter(|line| may_wait || !line.waits) else {
             return Outcome::Reply(unsupported(code).into_reply());
         };
+        if self.standing.is_slave()
+            && let Some(answer) = masters_only::answer_of_slave(code)
+        {
+            return Outcome::Reply(answer);
+        }
         // Only lines with a body get it: no other could rely on it.
         let body = std::mem::take(&mut request.body);
         let handled = match line.handle {

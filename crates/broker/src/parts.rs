@@ -23,7 +23,7 @@ use crate::config::{BrokerConfig, FlushDiskType};
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::dispatch::Dispatch;
 use crate::groups::Groups;
-use crate::ha::{MasterCopies, keeps_copies};
+use crate::ha::{FollowerTaskParts, MasterCopies, keeps_copies};
 use crate::handlers::pull::PullPath;
 use crate::handlers::recall::RecallPath;
 use crate::handlers::relay::Relay;
@@ -185,7 +185,7 @@ impl Parts {
     }
 
     /// This broker becomes what it was not: whoever reads here or registers it goes by that. Not the duties and the writer of the log.
-    #[cfg_attr(not(test), expect(dead_code, reason = "brokerRole allows one role yet"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "the role is that of the start"))]
     pub(crate) fn change_role(&self, position: Position) {
         self.store.take_for_in_memory(in_memory_ratio(&self.live.current(), position.role));
         self.standing.change(position);
@@ -210,6 +210,15 @@ impl Parts {
         });
     }
 
+    /// What a slave's follower uses.
+    pub(crate) fn to_follow(&self) -> FollowerTaskParts {
+        FollowerTaskParts {
+            store: Arc::clone(&self.store),
+            masters: self.standing.master(),
+            own_address: self.address.clone(),
+        }
+    }
+
     /// The dispatch table with what its handlers use.
     pub(crate) fn dispatch(&self, unregistered: &Arc<MissingRegistrations>) -> Dispatch {
         let config = self.live.current().clone();
@@ -228,6 +237,7 @@ impl Parts {
         }));
         Dispatch {
             config: Arc::clone(&self.live),
+            standing: Arc::clone(&self.standing),
             topics: Arc::clone(&self.topics),
             groups: Arc::clone(&self.groups),
             offsets: Arc::clone(&self.offsets),

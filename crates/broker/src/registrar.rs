@@ -30,6 +30,8 @@ use crate::topics::{Step, Topics, perm};
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// A registration that goes on failing is logged again after so many attempts, about once a minute.
 const SAY_AGAIN_EVERY: u32 = 30;
+/// How often a slave registers that was told of no master yet: the answer tells.
+const MASTER_WANTED: Duration = Duration::from_secs(5);
 /// How often a connection is looked at, to register again soon after a nameserver came back.
 const CONNECTION_CHECK: Duration = Duration::from_millis(500);
 /// How long signing off may take per nameserver.
@@ -189,7 +191,7 @@ impl Registration {
                 // Nobody may be waiting for it.
                 let _ = attempted.send(());
             }
-            let period = Duration::from_millis(self.config.current().register_name_server_period.clamp(10_000, 60_000));
+            let period = self.period(position);
             whole = true;
             tokio::select! {
                 () = sleep(if outcome.is_ok() { period } else { RETRY_PAUSE }) => {}
@@ -202,6 +204,13 @@ impl Registration {
         if self.registered == Some(true) {
             self.unregister().await;
         }
+    }
+
+    fn period(&self, position: Position) -> Duration {
+        if position.role.is_slave() && self.standing.master().borrow().is_none() {
+            return MASTER_WANTED;
+        }
+        Duration::from_millis(self.config.current().register_name_server_period.clamp(10_000, 60_000))
     }
 
     /// Registers once, over the one connection that this broker keeps to the nameserver: the nameserver ties the registration to it.

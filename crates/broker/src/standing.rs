@@ -1,7 +1,7 @@
 //! What this broker is among those of its name: the one place that says it, and that may be watched.
 //!
-//! Masters take messages, serve slaves and do what only masters do; a slave has a copy of its master's log. Nothing changes it yet but the tests:
-//! `brokerRole` allows a master alone.
+//! Masters take messages, serve slaves and do what only masters do; a slave has a copy of its master's log. It is what `brokerRole` says at the
+//! start; nothing changes it yet but the tests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -34,6 +34,8 @@ pub enum StartError {
         "the queues do not have all of the log, so what waits in them is not known. See why they cannot be written or the log is not on the disk, and start again"
     )]
     NotDispatched,
+    #[error("cannot make the log a copy: {0}")]
+    Writer(#[source] ReadError),
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
 }

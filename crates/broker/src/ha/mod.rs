@@ -2,13 +2,23 @@
 //!
 //! What decides is in `ferromq_replication`, machines that are only told; here is who has the sockets, the timers and the tasks, and does what
 //! the machines say. Nothing here decides by itself how far a log counts.
+//!
+//! Of a slave: [`follower_task`] is the thread that copies the log, [`questions`] what it asks the master over the port for clients,
+//! [`master_place`] where both are, [`slave_log`] its own log, [`master_keeps`] what of that must stay.
 
 mod copies;
 mod feed_task;
 mod feeds;
+mod follower_task;
+mod master_keeps;
+mod master_place;
+mod questions;
+mod seldom;
+mod slave_log;
 
 pub(crate) use copies::{MasterCopies, NotHeld, keeps_copies};
 pub(crate) use feeds::Feeds;
+pub(crate) use follower_task::{FollowerTask, FollowerTaskParts};
 
 use ferromq_replication::Moment;
 

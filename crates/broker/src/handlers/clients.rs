@@ -29,11 +29,12 @@ use crate::topics::{Topics, perm};
 /// topicSysFlag of a unit's retry topic. Java: `TopicSysFlag.buildSysFlag(false, true)`.
 const UNIT_SUBSCRIPTION: i32 = 2;
 
-/// HEART_BEAT (34). Groups that do not exist and may not be created are left out in silence, as in Java.
+/// HEART_BEAT (34). Groups that do not exist and may not be created are left out in silence, as in Java. With `topics`, each group gets its
+/// retry topic.
 pub(crate) fn heartbeat(
     clients: &Clients,
     groups: &Groups,
-    topics: &Topics,
+    topics: Option<&Topics>,
     config: &BrokerConfig,
     origin: &Origin,
     connection: &Connection,
@@ -55,7 +56,9 @@ pub(crate) fn heartbeat(
             continue;
         }
         let Some(group) = groups.find_or_create(&consumer.group_name) else { continue };
-        make_retry_topic(topics, &consumer, group.retry_queue_nums);
+        if let Some(topics) = topics {
+            make_retry_topic(topics, &consumer, group.retry_queue_nums);
+        }
         let without_subscriptions = is_v2 && heartbeat.without_sub;
         let registered = clients.consumer_heartbeat(
             connection,

@@ -9,6 +9,7 @@ pub(crate) mod clients;
 pub(crate) mod config;
 pub(crate) mod groups;
 pub(crate) mod locks;
+pub(crate) mod masters_only;
 pub(crate) mod offsets;
 pub(crate) mod pull;
 pub(crate) mod query;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test program uses its own part")]
 
 pub mod killed;
+pub mod scripted_master;
 pub mod slave;
 
 use std::path::Path;
