@@ -781,7 +781,8 @@ impl ConsumeQueue {
                 let is_whole = || {
                     file.follows(offset) && (!file.is_across(disk.page_len(), offset) || belongs(self, offset, &entry))
                 };
-                entry.is_before(physical) && is_whole()
+                // `physical` is the border of a record.
+                entry.is_before(physical) && entry.end() <= physical && is_whole()
             };
             while end > file.first() && !is_sound(end - 1) {
                 end -= 1;

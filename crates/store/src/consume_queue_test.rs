@@ -149,6 +149,24 @@ fn an_entry_that_was_being_put_is_none() {
 }
 
 /// As above, of the first entry of a queue that begins late: the fillers before it have the place 0 too.
+/// Else what is put again behind it would be taken for something from before it.
+#[test]
+fn an_entry_whose_length_leads_too_far_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = queue(dir.path());
+    for offset in 0..3 {
+        put(&queue, offset, offset * 100);
+    }
+    let damaged = QueueEntry { len: 100 | 1 << 25, ..entry(100) };
+    queue.mend(1, &entry(100), &damaged).unwrap();
+    let forgotten = queue.first_behind(&ScriptedDisk::default(), 200, &|_, _, _| true).unwrap().unwrap();
+    assert_eq!((forgotten.offset, forgotten.entry), (1, damaged));
+    queue.keep_before(&ScriptedDisk::default(), 200, &|_, _, _| true).unwrap();
+    assert_eq!((queue.max(), queue.end_physical()), (1, 100));
+    assert_eq!(put(&queue, 1, 100), Put::Added);
+    assert_eq!(put(&queue, 2, 200), Put::Added);
+}
+
 #[test]
 fn a_torn_entry_behind_fillers_is_none() {
     let dir = tempfile::tempdir().unwrap();
