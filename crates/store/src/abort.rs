@@ -65,12 +65,10 @@ impl AbortFile {
     }
 
     fn put(&self, boot: Option<&str>) -> io::Result<File> {
-        let file = match self.disk.create(&self.path, 0) {
-            // Never without one: this open has not checked anything yet.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                OpenOptions::new().write(true).open(&self.path)?
-            }
-            made => made?,
+        // Never without one: this open has not checked anything yet. One that is there takes nothing that a failing disk would have to give.
+        let file = match OpenOptions::new().write(true).open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.disk.create(&self.path, 0)?,
+            opened => opened?,
         };
         // What is left of more that stood there is behind the second line.
         let content = format!("{}\n{}\n", std::process::id(), boot.unwrap_or_default());
