@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::history::History;
+use crate::abort::{AbortFile, DISTRUST};
 use crate::check::CheckConfig;
 use crate::disk::{Disk, PAGE};
 use crate::scripted_disk::{Bug, Image, ScriptedDisk};
@@ -52,6 +53,12 @@ impl Place {
 
     pub fn timers(&self) -> PathBuf {
         self.root().join("timers")
+    }
+
+    /// Whether the next start will know that a sync has failed.
+    pub fn says_distrust(&self) -> bool {
+        let abort = AbortFile::at(Arc::clone(&self.disk) as Arc<dyn Disk>, self.root().join("abort"));
+        abort.boot().as_deref() == Some(DISTRUST)
     }
 
     pub fn check_config(root: PathBuf) -> CheckConfig {
