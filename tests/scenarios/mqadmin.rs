@@ -131,6 +131,7 @@ fn both_tools_agree(namesrv: &str, broker: Option<&str>) {
     for arguments in [
         vec!["topicRoute", "-h"],
         vec!["help", "sendMessage"],
+        vec!["haStatus", "-n", namesrv, "-c", "DefaultCluster"],
         vec!["updateTopic", "-n", namesrv],
         vec!["noSuchCommand"],
         vec!["topicStatus", "-n", namesrv, "-t", "NoSuchTopic"],
@@ -153,6 +154,7 @@ fn both_tools_agree(namesrv: &str, broker: Option<&str>) {
         let status =
             succeeds(run(&mut java_mqadmin(&["brokerStatus", "-n", namesrv, "-b", broker])), "brokerVersionDesc");
         assert!(status.contains("commitLogMaxOffset"), "{status}");
+        assert!(same_output(&["haStatus", "-n", namesrv, "-b", broker]).contains("#SlaveNum\t0"));
         same_lines(&["getBrokerConfig", "-n", namesrv, "-b", broker], as_it_is);
         for tool in [java_mqadmin as fn(&[&str]) -> Command, mqadmin] {
             succeeds(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::cluster::{Broker, Cluster, create_topic, mqadmin};
-use crate::driver::{Client, Event, assert_contiguous, produce, pull_all};
+use crate::driver::{Client, Event, assert_contiguous, java_mqadmin, produce, pull_all};
 use crate::java_server::JavaServer;
 use crate::process::{await_condition, run};
 
@@ -95,6 +95,10 @@ fn a_java_slave_is_a_copy_that_an_acknowledgement_waits_for() {
     let end = log_end(&cluster.broker.addr());
     await_condition("the slave to have all of the log", || (log_end(&slave.broker_addr()) == end).then_some(()));
     assert_eq!(answers(&cluster, "both", 2000), once("SEND_OK", 2000));
+    let status = run(&mut mqadmin(&["haStatus", "-b", &cluster.broker.addr()])).stdout;
+    assert!(status.contains("#SlaveNum\t1\n#InSyncSlaveNum\t1\n") && status.contains(" OK "), "{status}");
+    let seen_by_java = run(&mut java_mqadmin(&["haStatus", "-n", &cluster.namesrv(), "-b", &cluster.broker.addr()]));
+    assert_eq!(seen_by_java.stdout.lines().take(6).collect::<Vec<_>>(), status.lines().take(6).collect::<Vec<_>>());
     // What was acknowledged is there, whatever becomes of the master now.
     let end = log_end(&cluster.broker.addr());
     assert_eq!(log_end(&slave.broker_addr()), end);

@@ -122,6 +122,12 @@ fn command_list() -> String {
 mod tests {
     use super::*;
 
+    /// Without what is our own.
+    fn javas_part(usage: &str) -> String {
+        let lines: Vec<&str> = usage.trim_end().lines().filter(|line| !line.contains("FerroMQ's own")).collect();
+        lines.join("\n").replace(" [--json]", "")
+    }
+
     #[test]
     fn usage_texts_and_list_are_those_of_java() {
         let golden = include_str!("../../../tests/golden/mqadmin-usage.txt");
@@ -140,7 +146,7 @@ mod tests {
                 );
             } else {
                 let command = find(name).unwrap_or_else(|| panic!("{name} is one of our commands"));
-                assert_eq!(usage_of(command).trim_end(), text, "{name}");
+                assert_eq!(javas_part(&usage_of(command)), text, "{name}");
                 compared += 1;
             }
         }

@@ -14,6 +14,7 @@ use crate::call::{Body, Call};
 use crate::clients::Clients;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
+use crate::handlers::ha_status::HaStatus;
 use crate::handlers::pull::PullPath;
 use crate::handlers::recall::RecallPath;
 use crate::handlers::relay::Relay;
@@ -59,6 +60,7 @@ pub(crate) struct Dispatch {
     pub figures: Figures,
     pub runtime: RuntimeInfo,
     pub for_slaves: MasterFigures,
+    pub ha_status: HaStatus,
     pub readers: Arc<Readers>,
     pub scrubbing: Arc<Scrubbing>,
 }
@@ -302,6 +304,7 @@ fn find(code: RequestCode) -> Option<Line> {
         RequestCode::EXCHANGE_BROKER_HA_INFO => {
             line(Broker(Update), |d, call| call.reply(d.for_slaves.exchange_addresses(call.header()?)?))
         }
+        RequestCode::GET_BROKER_HA_STATUS => line(Broker(Get), |d, call| call.reply(d.ha_status.answer())),
         RequestCode::GET_TOPIC_STATS_INFO => {
             at_length(Topic(Get), |d, call| call.reply(d.figures.topic(&call.header()?)?)).only_answers()
         }
@@ -482,8 +485,8 @@ mod tests {
         assert_eq!(table(&|t| t == Touches::Client), [34, 35, 41, 42, 46]);
         assert_eq!(
             table(&|t| matches!(t, Touches::Broker(_))),
-            [25, 26, 28, 33, 43, 45, 60, 61, 204, 306, 315, 316, 317, 328, 329, 402, 906]
+            [25, 26, 28, 33, 43, 45, 60, 61, 204, 306, 315, 316, 317, 328, 329, 402, 906, 907]
         );
-        assert_eq!(table(&|_| true).len(), 65);
+        assert_eq!(table(&|_| true).len(), 66);
     }
 }

@@ -24,6 +24,7 @@ use crate::consumer_offsets::ConsumerOffsets;
 use crate::dispatch::Dispatch;
 use crate::groups::Groups;
 use crate::ha::{FollowerTaskParts, MasterCopies, keeps_copies};
+use crate::handlers::ha_status::HaStatus;
 use crate::handlers::pull::PullPath;
 use crate::handlers::recall::RecallPath;
 use crate::handlers::relay::Relay;
@@ -325,6 +326,11 @@ impl Parts {
                 ha_address: self.ha_address.clone(),
                 log_end_at_start: self.log_end,
                 booted_ms: self.booted_ms,
+            },
+            ha_status: HaStatus {
+                standing: Arc::clone(&self.standing),
+                store: Arc::clone(&self.store),
+                copies: Arc::clone(&self.copies),
             },
             readers: Arc::clone(&self.readers),
             scrubbing: Arc::clone(&self.scrubbing),

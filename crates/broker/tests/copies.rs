@@ -184,9 +184,14 @@ async fn a_start_after_a_kill_shows_what_nobody_held_as_late_as_a_new_message() 
     let of_queue = [("consumerGroup", "CG"), ("topic", "TopicA"), ("queueId", "1")];
     let consumed = [&of_queue[..], &[("commitOffset", "1")]].concat();
     assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &consumed, b"").await.code, 0);
+    // Not before the message is on the disk.
     let saved = root.path().join("config/consumerOffset.json");
-    while !std::fs::read_to_string(&saved).is_ok_and(|text| text.contains("TopicA@CG")) {
-        tokio::task::yield_now().await;
+    let is_saved = |text: String| {
+        let text: String = text.split_whitespace().collect();
+        text.contains(r#""TopicA@CG":{1:1}"#)
+    };
+    while !std::fs::read_to_string(&saved).is_ok_and(is_saved) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let sent = send(&house);
     next(&mut slave).await;

@@ -7,7 +7,7 @@ use std::path::Path;
 use ferromq_broker::StartError;
 use ferromq_protocol::PhysicalOffset;
 use ferromq_protocol::RequestCode;
-use ferromq_protocol::body::KvTable;
+use ferromq_protocol::body::{HaConnectionRuntimeInfo, HaRuntimeInfo, KvTable};
 use ferromq_protocol::ha::encode_report;
 use ferromq_replication::FEEDS_MAX;
 use support::slave::Slave;
@@ -208,6 +208,54 @@ async fn becomes_fed(house: &House) {
         }
     };
     timeout(PATIENCE, fed).await.expect("there is never room for a slave");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_is_told_how_slaves_stand() {
+    let root = tempfile::tempdir().unwrap();
+    let house = house(root.path(), "haMaxGapNotInSync=1000\nhaTransferBatchSize=4194292\n").await;
+    let status = |wanted: fn(&HaRuntimeInfo) -> bool| {
+        let house = &house;
+        async move {
+            let reply = house.ask_until(RequestCode::GET_BROKER_HA_STATUS, &[], |reply| wanted(&json(reply))).await;
+            json::<HaRuntimeInfo>(&reply)
+        }
+    };
+    let mut empty = HaRuntimeInfo { master: true, ..HaRuntimeInfo::default() };
+    assert_eq!(status(|_| true).await, empty);
+
+    send_many(&house, 5).await;
+    let end = log_end(&house).await;
+    let mut slave = Slave::connect(&house).await;
+    let silent = status(|info| !info.ha_connection_info.is_empty()).await;
+    let addr = slave.stream.local_addr().unwrap().to_string();
+    let of_slave = HaConnectionRuntimeInfo {
+        addr,
+        diff: end as i64 + 1,
+        in_sync: false,
+        slave_ack_offset: -1,
+        transfer_from_where: -1,
+        transferred_byte_in_second: 0,
+    };
+    assert_eq!(silent.ha_connection_info, [of_slave]);
+
+    slave.report(0).await;
+    copy(&mut slave, root.path(), 0, end).await;
+    let behind = status(|info| info.ha_connection_info[0].transfer_from_where > 0).await;
+    let shown = &behind.ha_connection_info[0];
+    assert_eq!((shown.slave_ack_offset, shown.diff, shown.in_sync), (0, end as i64, false));
+    assert_eq!((shown.transfer_from_where, behind.in_sync_slave_nums), (end as i64, 0));
+    slave.report(end).await;
+    let in_sync = status(|info| info.in_sync_slave_nums == 1).await;
+    let shown = &in_sync.ha_connection_info[0];
+    assert_eq!((shown.slave_ack_offset, shown.diff, shown.in_sync), (end as i64, 0, true));
+    // 25 KB were sent within a second; they show in the one after it.
+    let sent = status(|info| info.ha_connection_info[0].transferred_byte_in_second > 0).await;
+    assert!(sent.ha_connection_info[0].transferred_byte_in_second >= end as i64);
+    drop(slave);
+    empty.master_commit_log_max_offset = end as i64;
+    assert_eq!(status(|info| info.ha_connection_info.is_empty()).await, empty);
+    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

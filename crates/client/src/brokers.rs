@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ferromq_protocol::body::KvTable;
+use ferromq_protocol::body::{HaRuntimeInfo, KvTable};
 use ferromq_protocol::header::{WipeWritePermReply, WipeWritePermRequest};
 use ferromq_protocol::{Command, NoFields, RequestCode};
 
@@ -14,6 +14,11 @@ impl Admin {
     pub async fn runtime_info(&self, addr: &str) -> Result<BTreeMap<String, String>, AdminError> {
         let table: KvTable = self.ask_json(addr, RequestCode::GET_BROKER_RUNTIME_INFO, &NoFields).await?;
         Ok(table.table.into_iter().collect())
+    }
+
+    /// GET_BROKER_HA_STATUS (907).
+    pub async fn ha_status(&self, addr: &str) -> Result<HaRuntimeInfo, AdminError> {
+        self.ask_json(addr, RequestCode::GET_BROKER_HA_STATUS, &NoFields).await
     }
 
     /// GET_BROKER_CONFIG (26): `key=value` lines.

@@ -17,6 +17,7 @@ mod consumer_connection;
 mod consumer_progress;
 mod delete_topic;
 mod get_broker_config;
+mod ha_status;
 mod message_block;
 mod query_msg_by_id;
 mod query_msg_by_key;
@@ -55,6 +56,7 @@ pub const COMMANDS: &[Command] = &[
     get_broker_config::COMMAND,
     send_message::COMMAND,
     consume_message::COMMAND,
+    ha_status::COMMAND,
 ];
 
 type CommandFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;

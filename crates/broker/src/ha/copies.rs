@@ -50,11 +50,63 @@ pub(crate) struct MasterCopies {
     state: Mutex<State>,
 }
 
+/// How one slave stands.
+pub(crate) struct SlaveStanding {
+    pub slave: SocketAddr,
+    /// How far it holds the log; `None` before its first report.
+    pub held: Option<PhysicalOffset>,
+    /// How far it was sent the log; `None` before its first report.
+    pub sent: Option<PhysicalOffset>,
+    /// Of the last whole second.
+    pub bytes_per_second: u64,
+    pub is_in_sync: bool,
+}
+
+/// What a feed has sent.
+#[derive(Default)]
+struct Sent {
+    to: Option<PhysicalOffset>,
+    /// The second that is running, and the bytes that were sent in it.
+    second: Moment,
+    bytes: u64,
+    /// Those of the second before it.
+    bytes_before: u64,
+}
+
+impl Sent {
+    fn add(&mut self, to: PhysicalOffset, bytes: u64, now: Moment) {
+        self.turn(now);
+        self.to = Some(to);
+        self.bytes += bytes;
+    }
+
+    fn per_second(&mut self, now: Moment) -> u64 {
+        self.turn(now);
+        self.bytes_before
+    }
+
+    fn turn(&mut self, now: Moment) {
+        let passed = now.since(self.second);
+        if passed >= 1000 {
+            self.bytes_before = if passed < 2000 { self.bytes } else { 0 };
+            (self.second, self.bytes) = (Moment(now.0 - passed % 1000), 0);
+        }
+    }
+}
+
+struct Fed {
+    id: FeedId,
+    slave: SocketAddr,
+    sent: Sent,
+}
+
 struct State {
     /// `None` while the broker is no master.
     copies: Option<Copies>,
     /// Ordered by end.
     waiting: VecDeque<Waiter>,
+    /// Those who are among the copies.
+    fed: Vec<Fed>,
     /// What the store was told last.
     confirmed: Option<PhysicalOffset>,
 }
@@ -77,7 +129,7 @@ impl MasterCopies {
         let config = copies_config(config);
         let own = own_log(&store);
         let copies = Copies::new(config.clone(), own, confirmed.unwrap_or(own.safe), moment());
-        let state = State { copies: Some(copies), waiting: VecDeque::new(), confirmed: None };
+        let state = State { copies: Some(copies), waiting: VecDeque::new(), fed: Vec::new(), confirmed: None };
         let copies = MasterCopies { store, config, state: Mutex::new(state) };
         copies.look();
         copies
@@ -201,7 +253,26 @@ impl MasterCopies {
         // Without a mastership nobody is let in.
         let copies = state.copies.as_mut().ok_or(TooManyFeeds)?;
         let id = copies.open(peer(slave, local))?;
+        state.fed.push(Fed { id, slave, sent: Sent::default() });
         Ok(FeedPlace { copies: Arc::clone(self), id })
+    }
+
+    /// Every slave that is connected, in the order in which they came. Nothing while the broker is no master.
+    pub(crate) fn standings(&self) -> Vec<SlaveStanding> {
+        let mut state = self.state.lock();
+        let (State { copies, fed, .. }, now) = (&mut *state, moment());
+        let standings = copies.iter().flat_map(|copies| copies.standings(now));
+        let with_feed = standings.filter_map(|standing| {
+            let fed = fed.iter_mut().find(|fed| fed.id == standing.feed)?;
+            Some(SlaveStanding {
+                slave: fed.slave,
+                held: standing.held,
+                sent: fed.sent.to,
+                bytes_per_second: fed.sent.per_second(now),
+                is_in_sync: standing.is_in_sync,
+            })
+        });
+        with_feed.collect()
     }
 
     /// The one way in which anything changes: what follows for those who wait, and for consumers, is done with it. `None` without mastership.
@@ -289,6 +360,14 @@ impl FeedPlace {
         self.copies.change(|copies, now| (copies.reported(self.id, report, now), ()));
     }
 
+    /// Bytes have gone into the slave's socket; it was sent the log up to there.
+    pub(super) fn sent(&self, to: PhysicalOffset, bytes: usize) {
+        let mut state = self.copies.state.lock();
+        if let Some(fed) = state.fed.iter_mut().find(|fed| fed.id == self.id) {
+            fed.sent.add(to, bytes as u64, moment());
+        }
+    }
+
     /// Whether another slave is in sync, to which this one yields while it catches up.
     pub(super) fn yields(&self) -> bool {
         let state = self.copies.state.lock();
@@ -299,6 +378,7 @@ impl FeedPlace {
 
 impl Drop for FeedPlace {
     fn drop(&mut self) {
+        self.copies.state.lock().fed.retain(|fed| fed.id != self.id);
         self.copies.change(|copies, now| (copies.closed(self.id, now), ()));
     }
 }
@@ -322,6 +402,16 @@ fn peer(slave: SocketAddr, local: SocketAddr) -> Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_last_whole_second() {
+        let mut sent = Sent::default();
+        for (ms, bytes) in [(5_000, 10), (5_900, 20), (6_100, 5)] {
+            sent.add(PhysicalOffset(0), bytes, Moment(ms));
+        }
+        assert_eq!((sent.per_second(Moment(6_900)), sent.per_second(Moment(7_000))), (30, 5));
+        assert_eq!(sent.per_second(Moment(20_000)), 0);
+    }
 
     #[test]
     fn a_machine_is_one_peer_and_on_the_masters_own_each_connection_is() {

@@ -117,7 +117,11 @@ impl FeedTask {
                         self.reported(end)?;
                     }
                 }
-                written = write(&mut to_slave, &mut packet) => written?,
+                written = write(&mut to_slave, &mut packet) => {
+                    if let (bytes, Some(to)) = (written?, self.feed.sent()) {
+                        self.place.sent(to, bytes);
+                    }
+                }
                 () = grows.notified(), if packet.is_none() => {}
                 () = tokio::time::sleep(Duration::from_millis(due.since(now))) => {}
                 _ = self.mastership.changed() => return Err(FeedOver::NoMaster),
@@ -166,14 +170,15 @@ async fn load(store: &Arc<Store>, outgoing: Outgoing) -> Result<Packet, FeedOver
     }
 }
 
-/// Writes some of the packet; never ends while there is none.
-async fn write(to_slave: &mut (impl AsyncWrite + Unpin), packet: &mut Option<Packet>) -> io::Result<()> {
+/// Writes some of the packet, and says how much; never ends while there is none.
+async fn write(to_slave: &mut (impl AsyncWrite + Unpin), packet: &mut Option<Packet>) -> io::Result<usize> {
     let Some(left) = packet else { return std::future::pending().await };
-    if to_slave.write_buf(left).await? == 0 {
+    let written = to_slave.write_buf(left).await?;
+    if written == 0 {
         return Err(io::ErrorKind::WriteZero.into());
     }
     if !left.has_remaining() {
         *packet = None;
     }
-    Ok(())
+    Ok(written)
 }

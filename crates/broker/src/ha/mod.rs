@@ -16,7 +16,7 @@ mod questions;
 mod seldom;
 mod slave_log;
 
-pub(crate) use copies::{MasterCopies, NotHeld, keeps_copies};
+pub(crate) use copies::{MasterCopies, NotHeld, SlaveStanding, keeps_copies};
 pub(crate) use feeds::Feeds;
 pub(crate) use follower_task::{FollowerTask, FollowerTaskParts};
 

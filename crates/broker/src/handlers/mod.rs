@@ -8,6 +8,7 @@
 pub(crate) mod clients;
 pub(crate) mod config;
 pub(crate) mod groups;
+pub(crate) mod ha_status;
 pub(crate) mod locks;
 pub(crate) mod masters_only;
 pub(crate) mod offsets;
