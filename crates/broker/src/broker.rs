@@ -14,7 +14,7 @@ use tracing::{error, info};
 use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, Port};
 use crate::duties;
-use crate::ha::{Feeds, FollowerTask, MasterCopies};
+use crate::ha::{Feeds, FollowerTask, MasterCopies, TableCopies};
 use crate::parts::{self, Ground, Parts};
 use crate::registrar::{Identity, MissingRegistrations, Registrar};
 use crate::standing::Role;
@@ -146,7 +146,8 @@ impl Broker {
             client.clone(),
             unregistered,
         );
-        let duties = duties::begin(&parts);
+        let mut duties = duties::begin(&parts);
+        duties.spawn(TableCopies::new(&parts, &client).run());
         let ha_addr = feeds.addr();
         info!(%local_addr, %ha_addr, broker = identity.name, address = identity.address, "broker listens");
         let nameservers = config.namesrv_addr.clone().unwrap_or_default();

@@ -296,3 +296,70 @@ async fn who_waits_for_slaves_is_told_when_the_broker_is_a_master_no_more() {
     assert_eq!(late.code, ResponseCode::SERVICE_NOT_AVAILABLE.0);
     house.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slave_makes_and_changes_no_tables_by_itself() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "slaveReadEnable=true\nautoCreateSubscriptionGroup=true\n").await;
+    assert_eq!(house.send("TopicA", "").await.code, 0);
+    house.wait_until("nothing is shown", |store| store.queue_end("TopicA", QueueId(0)).is_some()).await;
+    house.become_a(SLAVE);
+    let parts = &house.broker.parts;
+    let tables = || (parts.topics.snapshot(), parts.groups.snapshot());
+    let before = tables();
+
+    // A group that the slave has not heard of may read, and what it commits is kept.
+    let heartbeat = r#"{"clientID":"c","consumerDataSet":[{"groupName":"CG","subscriptionDataSet":[{"topic":"TopicA","subString":"*"}]}]}"#;
+    let request = Command::request(RequestCode::HEART_BEAT, &Vec::<(&str, &str)>::new());
+    let reply = house.connection.invoke(request.with_body(heartbeat.as_bytes().to_vec()), PATIENCE).await.unwrap();
+    assert_eq!(reply.code, 0);
+    assert_eq!(house.pull(0, false).await, (ResponseCode::SUCCESS, 1, "0".into()));
+    let commit = [("consumerGroup", "CG"), ("topic", "TopicA"), ("queueId", "0"), ("commitOffset", "1")];
+    assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit).await.code, 0);
+    let own = parts.offsets.own_commits();
+    assert_eq!(own.iter().map(|own| (&*own.group, own.offset, own.base)).collect::<Vec<_>>(), [("CG", 1, None)]);
+
+    assert_eq!(house.send("TopicB", "").await.response_code(), ResponseCode::SERVICE_NOT_AVAILABLE);
+    let give_back = [("offset", "0"), ("group", "CG"), ("delayLevel", "0"), ("originTopic", "TopicA")];
+    let refused = house.ask(RequestCode::CONSUMER_SEND_MSG_BACK, &give_back).await;
+    assert_eq!(refused.response_code(), ResponseCode::SERVICE_NOT_AVAILABLE, "{refused:?}");
+    parts.topics.apply_order_topics(|topic| topic == "TopicA");
+    for code in [17, 18, 200, 207, 215, 222, 225, 314, 353] {
+        let refused = house.ask(RequestCode(code), &[("topic", "TopicA"), ("groupName", "CG")]).await;
+        assert_eq!(refused.code, 1, "{code}");
+    }
+    assert!(parts.topics.find_or_create("%RETRY%CG", 1, 6, false, 0).is_err());
+    assert_eq!(tables(), before);
+
+    house.become_a(Role::Master);
+    assert_eq!(house.send("TopicB", "").await.code, 0);
+    assert_eq!(house.ask(RequestCode::UPDATE_CONSUMER_OFFSET, &commit).await.code, 26);
+    assert_eq!(house.pull(0, false).await.0, ResponseCode::SUCCESS);
+    assert!(parts.groups.contains("CG") && parts.offsets.own_commits().is_empty());
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slave_that_is_told_where_its_master_is_goes_there() {
+    let root = tempfile::tempdir().unwrap();
+    let house = House::start(root.path(), "").await;
+    house.become_a(SLAVE);
+    let master = house.broker.parts.standing.master();
+    let exchange = |fields: &'static [(&str, &str)]| house.ask(RequestCode::EXCHANGE_BROKER_HA_INFO, fields);
+    let known = || master.borrow().as_ref().map(|master| (master.address.clone(), master.ha_address.clone()));
+    for unusable in [
+        &[("masterHaAddress", "10.0.0.1:1")][..],
+        &[("masterHaAddress", "10.0.0.1"), ("masterAddress", "10.0.0.1:1")][..],
+        &[("masterHaAddress", "10.0.0.1:1"), ("masterAddress", "")][..],
+    ] {
+        let refused = exchange(unusable).await;
+        assert_eq!((refused.response_code(), known()), (ResponseCode::INVALID_PARAMETER, None), "{unusable:?}");
+    }
+    assert_eq!(exchange(&[("masterHaAddress", "10.0.0.1:2"), ("masterAddress", "10.0.0.1:1")]).await.code, 0);
+    assert_eq!(known(), Some(("10.0.0.1:1".into(), "10.0.0.1:2".into())));
+    assert_eq!(exchange(&[("masterHaAddress", "10.0.0.1:3")]).await.code, 0);
+    assert_eq!(known(), Some(("10.0.0.1:1".into(), "10.0.0.1:3".into())));
+    // It has none of its own to tell.
+    assert_eq!(exchange(&[]).await.field("masterHaAddress"), None);
+    house.stop().await;
+}

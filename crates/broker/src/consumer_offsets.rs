@@ -8,24 +8,28 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 
 use ferromq_protocol::body::{ConsumerOffsetTable, DataVersion, Table};
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, TopicName, json};
 use ferromq_store::{Effort, Store, Want};
 use foldhash::{HashMap, HashMapExt as _};
 use parking_lot::Mutex;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
+use crate::ha::{OwnCommit, OwnCommits};
 use crate::persistence::{self, Persistence, Revision, SaveError, SavedFile, TableError};
+use crate::standing::Standing;
 use crate::topics::Topics;
 
 /// Most queues that groups have offsets in, all together: neither 15 nor 222 asks whether there is such a queue.
 const OFFSETS_MAX: usize = 5_000_000;
 /// Of one group in one topic.
 const QUEUES_MAX: usize = 65_536;
+/// Longest name of a topic or group that the master has, in bytes: `@broadcast` may be part of it.
+const NAME_LEN_MAX: usize = 300;
 
 /// Owner of the offset table.
 pub struct ConsumerOffsets {
@@ -34,6 +38,8 @@ pub struct ConsumerOffsets {
     store: Arc<Store>,
     /// Commits per step of the data version.
     version_step: u64,
+    /// See [`ConsumerOffsets::go_by`].
+    standing: OnceLock<Arc<Standing>>,
 }
 
 struct OffsetTable {
@@ -46,6 +52,8 @@ struct Inner {
     topics: HashMap<ByteString, Groups>,
     version: DataVersion,
     commits: u64,
+    /// Of a slave.
+    own: OwnCommits,
     dirty: bool,
     /// Queues of all groups in all topics, and how many there may be.
     count: usize,
@@ -108,6 +116,7 @@ impl ConsumerOffsets {
             topics: HashMap::new(),
             version: DataVersion { counter: 0, state_version: 0, timestamp: now_ms() },
             commits: 0,
+            own: OwnCommits::default(),
             dirty: false,
             count: 0,
             count_max: OFFSETS_MAX,
@@ -148,7 +157,18 @@ impl ConsumerOffsets {
             file.save_brought_back()?;
         }
         let version_step = u64::try_from(config.consumer_offset_update_version_step).unwrap_or(0).max(1);
-        Ok(ConsumerOffsets { table, file, store: Arc::clone(store), version_step })
+        Ok(ConsumerOffsets { table, file, store: Arc::clone(store), version_step, standing: OnceLock::new() })
+    }
+
+    /// While this broker is a slave, offsets are those of its master ([`ConsumerOffsets::take_over`]), but for what clients commit here
+    /// themselves; the version is the master's.
+    pub(crate) fn go_by(&self, standing: &Arc<Standing>) {
+        // The first one stays; there is one.
+        let _ = self.standing.set(Arc::clone(standing));
+    }
+
+    fn is_copy(&self) -> bool {
+        self.standing.get().is_some_and(|standing| standing.is_slave())
     }
 
     /// Stores a committed offset. Neither the queue's existence nor the sign is checked, and going back is allowed, as in Java. A reset that
@@ -157,22 +177,99 @@ impl ConsumerOffsets {
         let mut inner = self.table.inner.lock();
         let committed = inner.change(topic, group, queue, |progress| {
             let is_free = progress.reset.is_none();
+            let before = progress.committed;
             if is_free {
                 progress.committed = Some(offset);
             }
-            is_free
+            is_free.then_some(before)
         });
-        match committed {
-            Some(true) => {}
-            Some(false) => return Commit::Reset,
+        let before = match committed {
+            Some(Some(before)) => before,
+            Some(None) => return Commit::Reset,
             None => return Commit::Full,
-        }
+        };
         inner.dirty = true;
+        if self.is_copy() {
+            inner.own.note(topic, group, queue, before);
+            return Commit::Done;
+        }
+        if !inner.own.is_empty() {
+            // Of when it was a slave.
+            inner.own.clear();
+        }
         inner.commits += 1;
         if inner.commits.is_multiple_of(self.version_step) {
             inner.version.next(now_ms());
         }
         Commit::Done
+    }
+
+    /// On a slave: what clients have committed here, and the master may not know.
+    pub(crate) fn own_commits(&self) -> Vec<OwnCommit> {
+        let inner = self.table.inner.lock();
+        if !self.is_copy() || inner.own.is_empty() {
+            return Vec::new();
+        }
+        inner.own.list(|topic, group, queue| inner.topics.get(topic)?.get(group)?.get(&queue)?.committed)
+    }
+
+    /// The master has been told of a commit, and has it.
+    pub(crate) fn returned(&self, commit: &OwnCommit) {
+        let inner = &mut *self.table.inner.lock();
+        let OwnCommit { topic, group, queue, offset, .. } = commit;
+        let now = inner.known(topic, group, *queue).and_then(|progress| progress.committed);
+        if now == Some(*offset) {
+            inner.own.forget(topic, group, *queue);
+        } else {
+            // A later one is to be told.
+            inner.own.rebase(topic, group, *queue, *offset);
+        }
+    }
+
+    /// What the master has of this queue counts.
+    pub(crate) fn give_up(&self, commit: &OwnCommit) {
+        self.table.inner.lock().own.forget(&commit.topic, &commit.group, commit.queue);
+    }
+
+    /// On a slave: puts the master's offsets over those here, but for what clients have committed here and the master was not told of yet.
+    /// What is here alone stays. Java: `SlaveSynchronize.syncConsumerOffset`.
+    pub(crate) fn take_over(&self, table: ConsumerOffsetTable) {
+        let could_be = |name: &str| !name.is_empty() && name.len() <= NAME_LEN_MAX && !name.contains(char::is_control);
+        let mut left_out = 0;
+        for (key, queues) in &table.offset_table {
+            let Some((topic, group)) = key.split_once('@').filter(|(topic, group)| could_be(topic) && could_be(group))
+            else {
+                left_out += 1;
+                continue;
+            };
+            // Let go of after each, since pulls and commits wait for it.
+            let mut inner = self.table.inner.lock();
+            if !self.is_copy() {
+                return;
+            }
+            for (queue, offset) in queues {
+                let Ok(queue) = u32::try_from(*queue).map(QueueId) else {
+                    left_out += 1;
+                    continue;
+                };
+                if inner.own.has(topic, group, queue) {
+                    continue;
+                }
+                let change = |progress: &mut Progress| progress.committed.replace(*offset) != Some(*offset);
+                match inner.change(topic, group, queue, change) {
+                    Some(is_news) => inner.dirty |= is_news,
+                    None => left_out += 1,
+                }
+            }
+        }
+        let mut inner = self.table.inner.lock();
+        if self.is_copy() && inner.version != table.data_version {
+            inner.version = table.data_version;
+            inner.dirty = true;
+        }
+        if left_out > 0 {
+            debug!(left_out, "offsets of the master are left out: they are no queue's, or there are too many");
+        }
     }
 
     /// The committed offset; `None` when there is none or a negative one was committed.
@@ -295,6 +392,7 @@ impl ConsumerOffsets {
     /// Forgets all offsets of a topic, if it has any, and gives them.
     pub fn remove_topic(&self, topic: &str) -> Option<TopicOffsets> {
         let mut inner = self.table.inner.lock();
+        inner.own.forget_topic(topic);
         let (topic, groups) = inner.topics.remove_entry(topic)?;
         for queues in groups.values() {
             self.table.removed(&mut inner, queues);

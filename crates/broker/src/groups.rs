@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ferromq_protocol::body::{DataVersion, SubscriptionGroup, SubscriptionGroupTable};
 use ferromq_protocol::{GroupName, TopicName, json, topics as names};
@@ -15,10 +15,13 @@ use tracing::{info, warn};
 use crate::clock::now_ms;
 use crate::live_config::LiveConfig;
 use crate::persistence::{self, Persistence, SaveError, SavedFile, TableError};
+use crate::standing::Standing;
 use crate::topics::Full;
 
 /// Most groups, and most pairs of group and topic that are forbidden. Whoever may pull makes groups.
 const GROUPS_MAX: usize = 200_000;
+/// Longest name of a group that the master has, in bytes.
+const NAME_LEN_MAX: usize = 255;
 
 /// Owner of the group table.
 pub struct Groups {
@@ -26,6 +29,8 @@ pub struct Groups {
     table: Arc<Table>,
     file: SavedFile,
     config: Arc<LiveConfig>,
+    /// See [`Groups::go_by`].
+    standing: OnceLock<Arc<Standing>>,
 }
 
 struct Table {
@@ -83,7 +88,17 @@ impl Groups {
         if first_start {
             file.request();
         }
-        Ok(Groups { groups_max: GROUPS_MAX, table, file, config: Arc::clone(config) })
+        Ok(Groups { groups_max: GROUPS_MAX, table, file, config: Arc::clone(config), standing: OnceLock::new() })
+    }
+
+    /// While this broker is a slave, groups are those of its master: none is made or changed here but by [`Groups::take_over`].
+    pub(crate) fn go_by(&self, standing: &Arc<Standing>) {
+        // The first one stays; there is one.
+        let _ = self.standing.set(Arc::clone(standing));
+    }
+
+    fn is_copy(&self) -> bool {
+        self.standing.get().is_some_and(|standing| standing.is_slave())
     }
 
     pub fn find(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {
@@ -95,7 +110,8 @@ impl Groups {
     }
 
     /// The group, created with defaults when the rules allow it; `None` when they do not, or the name is illegal or too long.
-    /// A blank name is created, as in Java. Java: `findSubscriptionGroupConfig`.
+    /// A blank name is created, as in Java. On a slave it is as it would be, and is not put into the table: the group may read, and comes
+    /// with the master's table once that knows it. Java: `findSubscriptionGroupConfig`, which makes it there too.
     pub fn find_or_create(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {
         if let Some(found) = self.find(group) {
             return Some(found);
@@ -105,6 +121,9 @@ impl Groups {
             && (config.enable_create_sys_group || !group.starts_with(names::SYSTEM_GROUP_PREFIX));
         if !(config.auto_create_subscription_group || system) || !is_creatable(group) {
             return None;
+        }
+        if self.is_copy() {
+            return Some(Arc::new(new_group(group)));
         }
         let created = {
             let mut inner = self.table.inner.write();
@@ -122,6 +141,61 @@ impl Groups {
         };
         info!(group, "subscription group created");
         Some(created)
+    }
+
+    /// Whether the group is there, or is what a slave would let read all the same.
+    pub(crate) fn may_commit(&self, group: &str) -> bool {
+        self.contains(group) || (self.is_copy() && self.find_or_create(group).is_some())
+    }
+
+    /// On a slave: the table becomes the master's, version, forbidden topics and all. Nothing happens when the versions are equal, or this
+    /// broker is no slave any more. What cannot be a group is left out, each with a line in the log. Java:
+    /// `SlaveSynchronize.syncSubscriptionGroupConfig`, which leaves out what is forbidden.
+    pub(crate) fn take_over(&self, table: SubscriptionGroupTable) -> Result<(), Full> {
+        if !self.is_copy() || self.data_version() == table.data_version {
+            return Ok(());
+        }
+        let pairs = table.forbidden_table.values().map(|topics| topics.len()).sum::<usize>();
+        for (what, count) in [
+            ("subscription groups", table.subscription_group_table.len()),
+            ("forbidden pairs of group and topic", pairs),
+        ] {
+            if count > self.groups_max {
+                return Err(Full { what, limit: self.groups_max });
+            }
+        }
+        let could_be = |name: &str| {
+            let fits = name.len() <= NAME_LEN_MAX && !name.contains(char::is_control);
+            if !fits {
+                warn!(group = %name.escape_debug(), "a group of the master is left out: no group can have that name");
+            }
+            fits
+        };
+        let groups =
+            table.subscription_group_table.into_iter().filter(|(name, _)| could_be(name)).map(|(name, group)| {
+                let name = name.into_owned();
+                (name.clone(), SubscriptionGroup { group_name: name, ..group })
+            });
+        let mut wanted: HashMap<GroupName, SubscriptionGroup> = groups.collect();
+        let forbidden = table.forbidden_table.into_iter().filter(|(name, _)| could_be(name)).map(|(name, topics)| {
+            let topics = topics.into_iter().map(|(topic, bits)| (topic.into_owned(), bits)).collect();
+            (name.into_owned(), topics)
+        });
+        let forbidden = forbidden.collect();
+        let mut inner = self.table.inner.write();
+        let before = inner.groups.len();
+        inner.groups.retain(|name, _| wanted.contains_key(&**name));
+        let gone = before - inner.groups.len();
+        wanted.retain(|name, group| inner.groups.get(&**name).is_none_or(|known| **known != *group));
+        let changed = wanted.len();
+        inner.groups.extend(wanted.into_iter().map(|(name, group)| (name, Arc::new(group))));
+        inner.forbidden = forbidden;
+        inner.version = table.data_version;
+        self.table.changes.fetch_add(1, Ordering::SeqCst);
+        self.file.request();
+        drop(inner);
+        info!(changed, gone, "the subscription groups are those of the master");
+        Ok(())
     }
 
     /// Puts a group into the table, new or changed.

@@ -9,6 +9,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
+use ferromq_config::replace_file;
+use ferromq_protocol::body::{DelayOffsetTable, TimerCheckPoint};
+use ferromq_protocol::json;
 use ferromq_protocol::topics::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use ferromq_store::{Arrival, Clock, DelayLevels, Keeper, NotSafe, Store, Want};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
@@ -24,6 +27,9 @@ use crate::statistics::Statistics;
 use crate::timers::Timers;
 use crate::topics::Topics;
 use crate::transactions::{TransactionParts, Transactions};
+
+/// Most delay levels of a master that are believed.
+const LEVELS_MAX: i32 = 1024;
 
 /// The duties, while they are at work.
 pub(crate) struct MasterDuties {
@@ -145,6 +151,45 @@ impl MasterDuties {
     /// The duties, if they are at work. Nobody who has them may ask again before he has let go.
     pub(crate) fn held(&self) -> Result<Held<'_>, NotAtWork> {
         RwLockReadGuard::try_map(self.at_work.read(), Option::as_ref).map_err(|_| NotAtWork)
+    }
+
+    /// On a slave: how far its master is with delayed messages and timers, for whoever begins here with that log; durable when this returns.
+    /// Only right if this log has what the master has delivered. Does nothing while they are at work: then they know better.
+    pub(crate) fn take_over(
+        &self,
+        delays: Option<&DelayOffsetTable>,
+        timers: Option<&TimerCheckPoint>,
+    ) -> io::Result<()> {
+        let _changing = self.changing.lock();
+        if self.at_work.read().is_some() {
+            return Ok(());
+        }
+        let config_dir = self.root.join("config");
+        if let Some(delays) = delays {
+            let is_possible = |level: &i32, offset: &i64| (1..=LEVELS_MAX).contains(level) && *offset >= 0;
+            let offsets = delays.offset_table.iter().filter(|(level, offset)| is_possible(level, offset));
+            let offset_table = offsets.map(|(level, offset)| (*level, *offset)).collect();
+            let table = DelayOffsetTable { data_version: delays.data_version.clone(), offset_table };
+            replace_file(&config_dir.join("delayOffset.json"), &json::to_vec_pretty(&table))?;
+        }
+        if let Some(timers) = timers {
+            let known = TimerCheckPoint {
+                // What is due later nobody has delivered, whatever the other clock says.
+                last_read_time_ms: timers.last_read_time_ms.clamp(0, self.parts.clock.now_ms().max(0)),
+                last_timer_log_flush_pos: 0,
+                // A Java broker would take what is before it for entered in its files.
+                last_timer_queue_offset: 0,
+                master_timer_queue_offset: timers.master_timer_queue_offset.max(0),
+                data_version: timers.data_version.clone(),
+            };
+            replace_file(&config_dir.join("timercheck"), &known.encode())?;
+            // Of when this broker was a master itself: the other one has gone on since. Made anew out of the queue.
+            let own = self.root.join("timers");
+            if own.exists() {
+                std::fs::remove_dir_all(own)?;
+            }
+        }
+        Ok(())
     }
 
     /// Notes down how far they are, as far as the log is on disk. To be called again and again.

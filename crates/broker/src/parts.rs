@@ -128,6 +128,9 @@ impl Parts {
         let store_host = resolve(config.advertised_host(), port)?;
         let groups = Arc::new(Groups::open(&config_dir, &live, &persistence)?);
         let offsets = Arc::new(ConsumerOffsets::open(&config_dir, &config, &topics, &store, &persistence)?);
+        topics.go_by(&standing);
+        groups.go_by(&standing);
+        offsets.go_by(&standing);
         let clients = Arc::new(Clients::new());
         let statistics = Arc::new(Statistics::new());
         let master_duties = MasterDuties::new(

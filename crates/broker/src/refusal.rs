@@ -107,10 +107,14 @@ impl From<Busy> for Refusal {
     }
 }
 
-/// SYSTEM_BUSY (2).
+/// SYSTEM_BUSY (2), or SERVICE_NOT_AVAILABLE (14) from a slave.
 impl From<NotMade> for Refusal {
     fn from(why: NotMade) -> Refusal {
-        Refusal::new(ResponseCode::SYSTEM_BUSY, why.to_string())
+        let code = match why {
+            NotMade::OnSlave(_) => ResponseCode::SERVICE_NOT_AVAILABLE,
+            NotMade::Full(_) | NotMade::BeingDeleted(_) => ResponseCode::SYSTEM_BUSY,
+        };
+        Refusal::new(code, why.to_string())
     }
 }
 

@@ -5,20 +5,22 @@
 
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ferromq_protocol::body::{DataVersion, TopicConfig, TopicConfigTable};
+use ferromq_protocol::message::record::TOPIC_LEN_MAX as NAME_LEN_MAX;
 use ferromq_protocol::{TopicName, json, topics as names};
 use foldhash::HashMap;
 use parking_lot::RwLock;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
 use crate::persistence::{self, Persistence, Revision, SaveError, SavedFile, TableError};
+use crate::standing::Standing;
 
 /// Permission bits of a topic. Java: `PermName`.
 pub mod perm {
@@ -89,9 +91,16 @@ pub struct Full {
 #[error("[OVERLOAD]the topic is being deleted, try again in a moment")]
 pub struct DeletionUnderway;
 
+/// A slave has the topics that its master has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this broker is a slave: only its master makes and changes topics")]
+pub struct OnSlave;
+
 /// Why a topic that is not there is not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotMade {
+    #[error(transparent)]
+    OnSlave(#[from] OnSlave),
     #[error(transparent)]
     Full(#[from] Full),
     #[error(transparent)]
@@ -111,6 +120,9 @@ pub struct CreateOnSend<'a> {
 /// Most topics. Whoever may send makes them, and every one is in each registration and in `topics.json`.
 const TOPICS_MAX: usize = 500_000;
 
+/// Most queues of a topic. Java has no limit; every list and every status walks all queues.
+pub(crate) const QUEUES_MAX: i32 = 65_536;
+
 /// Owner of the topic table.
 pub struct Topics {
     /// Beyond it, only the topics of the broker itself are made.
@@ -119,6 +131,8 @@ pub struct Topics {
     file: SavedFile,
     config: Arc<LiveConfig>,
     changed: watch::Sender<u64>,
+    /// See [`Topics::go_by`].
+    standing: OnceLock<Arc<Standing>>,
 }
 
 struct Table {
@@ -195,7 +209,24 @@ impl Topics {
         if first_start {
             file.request();
         }
-        Ok(Topics { topics_max: TOPICS_MAX, table, file, config: Arc::clone(config), changed: watch::channel(0).0 })
+        Ok(Topics {
+            topics_max: TOPICS_MAX,
+            table,
+            file,
+            config: Arc::clone(config),
+            changed: watch::channel(0).0,
+            standing: OnceLock::new(),
+        })
+    }
+
+    /// While this broker is a slave, topics are those of its master: none is made or changed here but by [`Topics::take_over`].
+    pub(crate) fn go_by(&self, standing: &Arc<Standing>) {
+        // The first one stays; there is one.
+        let _ = self.standing.set(Arc::clone(standing));
+    }
+
+    fn refuse_on_slave(&self) -> Result<(), OnSlave> {
+        if self.standing.get().is_some_and(|standing| standing.is_slave()) { Err(OnSlave) } else { Ok(()) }
     }
 
     pub fn find(&self, topic: &str) -> Option<Arc<Topic>> {
@@ -279,6 +310,7 @@ impl Topics {
             if perm & perm::INHERIT == 0 {
                 return Ok(None);
             }
+            self.refuse_on_slave()?;
             self.check_room_in(&inner, 1)?;
             inner.refuse_barred(wish.topic)?;
             let queue_count = wish.queue_count.min(pattern.write_queue_nums).max(0);
@@ -315,9 +347,10 @@ impl Topics {
         let created = {
             let mut inner = self.table.inner.write();
             let config = match inner.topics.get(topic) {
-                Some(found) if found.order == order => return Ok(Arc::clone(found)),
+                Some(found) if found.order == order || self.refuse_on_slave().is_err() => return Ok(Arc::clone(found)),
                 Some(found) => TopicConfig { order, ..found.config.clone() },
                 None => {
+                    self.refuse_on_slave()?;
                     if !names::is_system(topic) {
                         self.check_room_in(&inner, 1)?;
                     }
@@ -385,9 +418,55 @@ impl Topics {
         Some(removed)
     }
 
+    /// On a slave: the table becomes the master's, version and all. Nothing happens when the versions are equal, or this broker is no slave
+    /// any more. What cannot be a topic is left out, each with a line in the log. Gives the topics that are gone. Java:
+    /// `SlaveSynchronize.syncTopicConfig`.
+    pub(crate) fn take_over(&self, table: TopicConfigTable) -> Result<Vec<TopicName>, Full> {
+        if self.refuse_on_slave().is_ok() || self.data_version() == table.data_version {
+            return Ok(Vec::new());
+        }
+        if table.topic_config_table.len() > self.topics_max {
+            return Err(Full { what: "topics", limit: self.topics_max });
+        }
+        let mut wanted: HashMap<TopicName, TopicConfig> = HashMap::default();
+        for (name, config) in table.topic_config_table {
+            let config = TopicConfig { topic_name: name.into_owned(), ..config };
+            match check_copied(&config) {
+                Ok(()) => _ = wanted.insert(config.topic_name.clone(), config),
+                Err(error) => {
+                    warn!(topic = %config.topic_name.escape_debug(), %error, "a topic of the master is left out");
+                }
+            }
+        }
+        let mut inner = self.table.inner.write();
+        let gone: Vec<TopicName> = inner.topics.keys().filter(|name| !wanted.contains_key(&***name)).cloned().collect();
+        for name in &gone {
+            inner.topics.remove(&**name);
+        }
+        let is_other = |(name, config): &(&TopicName, &TopicConfig)| {
+            inner.topics.get(&***name).is_none_or(|known| known.config != **config)
+        };
+        let changed: Vec<TopicConfig> = wanted.iter().filter(is_other).map(|(_, config)| config.clone()).collect();
+        let count = changed.len();
+        for config in changed {
+            self.put(&mut inner, config);
+        }
+        inner.version = table.data_version;
+        inner.step += 1;
+        self.table.changes.fetch_add(1, Ordering::SeqCst);
+        self.file.request();
+        drop(inner);
+        self.announce();
+        info!(changed = count, gone = gone.len(), "the topics are those of the master");
+        Ok(gone)
+    }
+
     /// Sets the order flag from the nameserver's ORDER_TOPIC_CONFIG: on for the topics listed, off for the others.
     /// Java: `updateOrderTopicConfig`.
     pub fn apply_order_topics(&self, is_ordered: impl Fn(&str) -> bool) {
+        if self.refuse_on_slave().is_err() {
+            return;
+        }
         let mut inner = self.table.inner.write();
         let changed: Vec<TopicConfig> = inner
             .topics
@@ -480,6 +559,24 @@ impl Table {
             ..TopicConfigTable::default()
         }
     }
+}
+
+/// What a master may have: its own topics and those out of files have other names than clients may give.
+fn check_copied(config: &TopicConfig) -> Result<(), &'static str> {
+    let name = &*config.topic_name;
+    if name.trim().is_empty()
+        || name.len() > NAME_LEN_MAX
+        || name.contains(['/', '@'])
+        || name.contains(char::is_control)
+    {
+        return Err("no topic can have that name");
+    }
+    for count in [config.read_queue_nums, config.write_queue_nums] {
+        if !(0..=QUEUES_MAX).contains(&count) {
+            return Err("no topic can have so many queues");
+        }
+    }
+    Ok(())
 }
 
 /// The topic's unit bit, as a client's unit mode asks for. Java: `TopicSysFlag.buildSysFlag`.

@@ -486,7 +486,7 @@ fn remedy(fence: Fence) -> &'static str {
     }
 }
 
-fn is_port(stated: &str, place: &MasterPlace) -> bool {
+pub(super) fn is_port(stated: &str, place: &MasterPlace) -> bool {
     stated.trim().parse().is_ok_and(|port: u16| Some(port) == place.ha_port())
 }
 

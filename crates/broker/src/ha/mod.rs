@@ -12,13 +12,17 @@ mod feeds;
 mod follower_task;
 mod master_keeps;
 mod master_place;
+mod own_commits;
 mod questions;
 mod seldom;
 mod slave_log;
+mod tables;
 
 pub(crate) use copies::{MasterCopies, NotHeld, SlaveStanding, keeps_copies};
 pub(crate) use feeds::Feeds;
 pub(crate) use follower_task::{FollowerTask, FollowerTaskParts};
+pub(crate) use own_commits::{OwnCommit, OwnCommits};
+pub(crate) use tables::TableCopies;
 
 use ferromq_replication::Moment;
 

@@ -82,7 +82,7 @@ pub(crate) fn update(
 ) -> Result<Reply, Refusal> {
     let (topic, group) = (&request.topic, &request.consumer_group);
     refuse_own_group(group).map_err(|refusal| refusal.header(NoFields))?;
-    if !groups.contains(group) {
+    if !groups.may_commit(group) {
         return Err(Refusal::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, format!("Group {group} not exist!"))
             .header(NoFields));
     }

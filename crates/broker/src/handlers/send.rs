@@ -175,7 +175,7 @@ impl SendPath {
         match self.parts.topics.create_on_send(&wish) {
             Ok(Some(topic)) => Ok(topic),
             Ok(None) if retry => self.make(&request.topic, topic_sys_flag),
-            Err(full @ NotMade::Full(_)) => Err(self.not_made(full)),
+            Err(why @ (NotMade::Full(_) | NotMade::OnSlave(_))) => Err(self.not_made(why)),
             // What is being deleted does not exist; who tries again makes it anew.
             Ok(None) | Err(NotMade::BeingDeleted(_)) => {
                 Err(Refusal::topic_not_exist(&request.topic).header(self.reply_tags.clone()))

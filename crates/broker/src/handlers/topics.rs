@@ -18,10 +18,7 @@ use crate::peer::Origin;
 use crate::refusal::Refusal;
 use crate::statistics::Statistics;
 use crate::topic_attributes::{self as attributes, MESSAGE_TYPE};
-use crate::topics::{Topic, Topics};
-
-/// Most queues of a topic. Java has no limit; every list and every status walks all queues.
-const QUEUES_MAX: i32 = 65_536;
+use crate::topics::{QUEUES_MAX, Topic, Topics};
 
 /// UPDATE_AND_CREATE_TOPIC.
 pub(crate) fn update(
