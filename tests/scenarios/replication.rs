@@ -146,6 +146,10 @@ fn our_slave_has_the_log_of_a_java_master_byte_for_byte() {
     slave.start_again();
     await_copy(&master.broker_addr(), &slave.addr());
     master.restart_broker_hard();
+    await_condition("the master in the topic's route", || {
+        let route = run(&mut mqadmin(&["topicRoute", "-n", &namesrv, "-t", "Copied"])).stdout;
+        route.contains(&master.broker_addr()).then_some(())
+    });
     produce("restarted", "sync", 1000, "4000");
     slave.restart_clean();
     let end = await_copy(&master.broker_addr(), &slave.addr());

@@ -278,13 +278,28 @@ async fn who_answers_no_questions_is_not_followed_until_he_does() {
     }
 }
 
-/// Two logs with the first records in common, and where they part.
-fn parted() -> (Log, Log, u64) {
+/// What is at the port below `haMasterAddress` may be another broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_the_pinned_master_is_not_asked() {
+    let master = ScriptedMaster::honest(a_log(20));
+    let port = master.shared.stated_port.swap(1, Ordering::SeqCst);
+    let (root, house) = slave(&master, "").await;
+    until("some questions", || master.shared.asked() >= 3).await;
+    holds(&house, 0).await;
+    master.shared.stated_port.store(port, Ordering::SeqCst);
+    let end = master.shared.log().end();
+    holds(&house, end).await;
+    house.stop().await;
+    assert_copy(root.path(), &master.shared.log());
+}
+
+/// Two logs with the first records in common, and where they part; behind that the bodies of the master's are of that byte.
+fn parted(byte: u8) -> (Log, Log, u64) {
     let mut ours = a_log(30);
     let common = ours.end();
     let mut theirs = ours.clone();
     ours.add(40, 2500, 1);
-    theirs.add(50, 2600, 2);
+    theirs.add(50, 2600, byte);
     (ours, theirs, common)
 }
 
@@ -299,7 +314,7 @@ async fn copy_of(ours: &Log) -> tempfile::TempDir {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_slave_has_stays_and_nothing_is_followed() {
-    let (ours, theirs, _) = parted();
+    let (ours, theirs, _) = parted(2);
     let root = copy_of(&ours).await;
     let master = ScriptedMaster::honest(theirs);
     let house = House::start(root.path(), &master.slave_lines()).await;
@@ -315,10 +330,14 @@ async fn what_only_a_slave_has_stays_and_nothing_is_followed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_slave_has_is_kept_and_cut_off_where_that_is_allowed() {
-    for more in ["", "flushDiskType=SYNC_FLUSH\n"] {
-        let (ours, theirs, common) = parted();
+    // What stands in the master's log where a record of the slave's begins, is to Java no length, that of nothing, or one of 32 MiB.
+    for (byte, is_java, more) in
+        [(2, false, ""), (2, false, "flushDiskType=SYNC_FLUSH\n"), (0xFF, true, ""), (0, true, ""), (2, true, "")]
+    {
+        let (ours, theirs, common) = parted(byte);
         let root = copy_of(&ours).await;
         let master = ScriptedMaster::honest(theirs);
+        master.shared.is_java.store(is_java, Ordering::SeqCst);
         let house =
             House::start(root.path(), &format!("{}haTruncateDiverged=true\n{more}", master.slave_lines())).await;
         let end = master.shared.log().end();

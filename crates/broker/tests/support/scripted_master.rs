@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -85,8 +85,11 @@ pub type Act = Box<dyn Fn(&Shared, usize, TcpStream) + Send + Sync>;
 
 pub struct Shared {
     log: Mutex<Log>,
-    /// `haListenPort`.
     ha_port: u16,
+    /// What it says of its `haListenPort`.
+    pub stated_port: AtomicU16,
+    /// Asked for a record where none begins, it answers as Java does.
+    pub is_java: AtomicBool,
     /// Instead of answers to questions, if there is anything.
     pub says: Mutex<Option<&'static [u8]>>,
     act: Act,
@@ -168,6 +171,8 @@ impl ScriptedMaster {
         let shared = Arc::new(Shared {
             log: Mutex::new(log),
             ha_port,
+            stated_port: AtomicU16::new(ha_port),
+            is_java: AtomicBool::new(false),
             says: Mutex::default(),
             act,
             connections: AtomicUsize::new(0),
@@ -244,6 +249,11 @@ fn answer(shared: &Shared, mut stream: TcpStream) {
                 return;
             }
             let (code, remark, body) = answer_to(shared, &request);
+            if body.len() > FRAME_LEN_MAX {
+                // As much as a peer reads of it.
+                let _ = stream.write_all(&(body.len() as u32).to_be_bytes());
+                return;
+            }
             let mut reply = Command::request(RequestCode(code), &NoFields).with_body(body);
             (reply.opaque, reply.flags) = (request.opaque, Flags::RESPONSE);
             reply.remark = remark.map(Into::into);
@@ -268,12 +278,30 @@ fn answer_to(shared: &Shared, request: &Command) -> (i32, Option<String>, Vec<u8
         }
         RequestCode::VIEW_MESSAGE_BY_ID => {
             let offset = request.header::<ViewMessageRequest>().unwrap().offset;
-            match shared.log().record_at(offset.unsigned_abs()) {
+            let log = shared.log();
+            match log.record_at(offset.unsigned_abs()) {
                 Some(record) => (0, None, record.to_vec()),
+                None if shared.is_java.load(Ordering::SeqCst) => as_java(&log, offset.unsigned_abs()),
                 None => (1, Some(format!("can not find message by the offset, {offset}")), Vec::new()),
             }
         }
-        RequestCode::GET_BROKER_CONFIG => (0, None, format!("haListenPort={}\n", shared.ha_port).into_bytes()),
+        RequestCode::GET_BROKER_CONFIG => {
+            (0, None, format!("haListenPort={}\n", shared.stated_port.load(Ordering::SeqCst)).into_bytes())
+        }
         code => panic!("a slave does not ask {code:?}"),
+    }
+}
+
+/// It takes the four bytes there for a length, whatever they are, and gives so much if that is in the segment, which is as long as the
+/// answer is taken to be here.
+fn as_java(log: &Log, at: u64) -> (i32, Option<String>, Vec<u8>) {
+    let from = (at - log.first) as usize;
+    let Some(stated) = log.bytes.get(from..from + 4) else {
+        return (1, Some(format!("can not find message by the offset, {at}")), Vec::new());
+    };
+    let stated = i32::from_be_bytes(stated.try_into().unwrap());
+    match usize::try_from(stated) {
+        Ok(len) => (0, None, vec![0; len]),
+        Err(_) => (1, Some(format!("java.lang.IllegalArgumentException: newLimit < 0: ({stated} < 0)")), Vec::new()),
     }
 }
