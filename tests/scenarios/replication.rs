@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use rustix::process::Signal;
+
 use crate::cluster::{Broker, Cluster, create_topic, mqadmin};
 use crate::driver::{Client, Event, assert_contiguous, java_mqadmin, produce, pull_all};
 use crate::java_server::JavaServer;
@@ -197,4 +199,63 @@ fn a_master_and_a_slave_of_ours_have_one_log_whoever_is_killed() {
     assert!(lost.is_empty(), "{lost:?} of {} acknowledged are not there", acked.len());
     assert!(slave.process.terminate().success());
     slave.assert_store_is_whole();
+}
+
+/// With SYNC_MASTER a slave has what producers were told is safe, at the very moment at which its master goes for good.
+#[test]
+fn what_was_acknowledged_is_on_the_slave_when_the_master_is_killed() {
+    let mut cluster = Cluster::start(&["brokerRole=SYNC_MASTER", "inSyncReplicas=2"]);
+    let namesrv = cluster.namesrv();
+    create_topic(&namesrv, "Copied", 4);
+    let slave = slave_of(cluster.home.path(), &namesrv, &[]);
+    await_copy(&cluster.broker.addr(), &slave.addr());
+    let sending = ["--mode", "async", "--keys", "k", "--size", "500", "--inflight", "64", "--until-stdin-closes"];
+    let load = [&["produce", "--namesrv", &namesrv, "--topic", "Copied", "--group", "PID_load"][..], &sending].concat();
+    let mut producer = Client::Java533.start("load", &load);
+    let (mut count, mut last) = (0, 0);
+    let note = |line: &str, count: &mut u32, last: &mut u64| {
+        if let Event::Ack(ack) = Event::parse(line)
+            && ack.status == "SEND_OK"
+        {
+            *count += 1;
+            let at = u64::from_str_radix(&ack.offset_msg_id[16..], 16).expect("the place of the message in the log");
+            *last = at.max(*last);
+        }
+    };
+    producer.wait_for_line("some acknowledgements", |line| {
+        note(line, &mut count, &mut last);
+        count >= 1000
+    });
+    // While the slave stands still, nobody is told that a message is safe.
+    let status = |line: &str| match Event::parse(line) {
+        Event::Ack(ack) => ack.status,
+        other => panic!("{other:?}"),
+    };
+    slave.process.signal(Signal::STOP);
+    let mut late = 0;
+    producer.wait_for_line("an answer without the slave", |line| {
+        late += 1;
+        assert!(late < 20_000, "acknowledged without the slave");
+        status(line) == "FLUSH_SLAVE_TIMEOUT"
+    });
+    for _ in 0..32 {
+        let line = producer.next_line().expect("the load goes on");
+        assert_eq!(status(&line), "FLUSH_SLAVE_TIMEOUT");
+    }
+    slave.process.signal(Signal::CONT);
+    (count, last) = (0, 0);
+    producer.wait_for_line("acknowledgements again", |line| {
+        note(line, &mut count, &mut last);
+        count >= 5000
+    });
+    cluster.broker.process.kill_hard();
+    producer.close_stdin();
+    producer.wait_for_line("the end of the load", |line| {
+        note(line, &mut count, &mut last);
+        line.starts_with("DONE")
+    });
+    // A slave takes whole messages only.
+    let end = log_end(&slave.addr());
+    assert!(last < end, "acknowledged at {last}, and the slave's log ends at {end}");
+    assert_same_log(&cluster.broker.store.join("commitlog"), &slave.store.join("commitlog"), end);
 }
