@@ -23,7 +23,7 @@ use crate::config::{BrokerConfig, FlushDiskType};
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::dispatch::Dispatch;
 use crate::groups::Groups;
-use crate::ha::{FollowerTaskParts, MasterCopies, keeps_copies};
+use crate::ha::{FollowerStatus, FollowerTaskParts, MasterCopies, keeps_copies};
 use crate::handlers::ha_status::HaStatus;
 use crate::handlers::pull::PullPath;
 use crate::handlers::recall::RecallPath;
@@ -69,6 +69,7 @@ pub(crate) struct Parts {
     pub pull: Arc<PullPath>,
     pub master_duties: Arc<MasterDuties>,
     pub scrubbing: Arc<Scrubbing>,
+    follower_status: Arc<FollowerStatus>,
     levels: DelayLevels,
     /// `host:port` as clients are told.
     pub address: String,
@@ -178,6 +179,7 @@ impl Parts {
             pull: Arc::new(pull),
             master_duties: Arc::new(master_duties),
             scrubbing,
+            follower_status: Arc::default(),
             levels,
             address,
             ha_address,
@@ -220,6 +222,7 @@ impl Parts {
             store: Arc::clone(&self.store),
             masters: self.standing.master(),
             own_address: self.address.clone(),
+            status: Arc::clone(&self.follower_status),
         }
     }
 
@@ -318,6 +321,7 @@ impl Parts {
                 master_duties: Arc::clone(&self.master_duties),
                 store: Arc::clone(&self.store),
                 unregistered: Arc::clone(unregistered),
+                follower_status: Arc::clone(&self.follower_status),
                 booted_ms: self.booted_ms,
                 booted: self.booted,
             },
@@ -333,6 +337,7 @@ impl Parts {
             ha_status: HaStatus {
                 standing: Arc::clone(&self.standing),
                 store: Arc::clone(&self.store),
+                follower: Arc::clone(&self.follower_status),
                 copies: Arc::clone(&self.copies),
             },
             readers: Arc::clone(&self.readers),

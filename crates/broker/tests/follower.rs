@@ -50,6 +50,15 @@ fn offsets(reply: &Command) -> (u64, u64) {
     (offset("commitLogMinOffset"), offset("commitLogMaxOffset"))
 }
 
+/// The slave says why it stands still.
+async fn stands_still(house: &House, why: &str) {
+    let says_so = |reply: &Command| {
+        let info: KvTable = json(reply);
+        info.table.get("copyStandsStill").is_some_and(|said| said.contains(why))
+    };
+    house.ask_until(RequestCode::GET_BROKER_RUNTIME_INFO, &[], says_so).await;
+}
+
 /// Until something has come about.
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     let waiting = async {
@@ -231,7 +240,7 @@ async fn bytes_that_are_no_record_three_times_fence_the_slave() {
         let master = ScriptedMaster::honest(log);
         let (root, house) = slave(&master, "").await;
         holds(&house, bad).await;
-        until("three tries", || master.shared.connections() >= 3).await;
+        stands_still(&house, &format!("three times the master has sent what is no record at {bad}")).await;
         // Nothing tells that somebody does nothing.
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(master.shared.connections(), 3);
@@ -314,11 +323,11 @@ async fn copy_of(ours: &Log) -> tempfile::TempDir {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_slave_has_stays_and_nothing_is_followed() {
-    let (ours, theirs, _) = parted(2);
+    let (ours, theirs, common) = parted(2);
     let root = copy_of(&ours).await;
     let master = ScriptedMaster::honest(theirs);
     let house = House::start(root.path(), &master.slave_lines()).await;
-    until("questions about where the logs part", || master.shared.asked() > 6).await;
+    stands_still(&house, &format!("or none, from {common} on")).await;
     // Nothing tells that somebody does nothing.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(master.shared.connections(), 1);
@@ -361,9 +370,7 @@ async fn a_log_that_the_masters_has_moved_on_from_begins_anew_where_that_is_allo
     theirs.add(40, 3000, 3);
     let master = ScriptedMaster::honest(theirs);
     let house = House::start(root.path(), &master.slave_lines()).await;
-    until("a question", || master.shared.asked() >= 2).await;
-    // Nothing tells that somebody does nothing.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    stands_still(&house, &format!("the log ends at {}, and the master's begins at {first}", ours.end())).await;
     assert_eq!(master.shared.connections(), 1);
     house.stop().await;
     assert_copy(root.path(), &ours);
@@ -395,9 +402,7 @@ async fn a_master_with_segments_of_another_length_is_not_followed() {
     log.add(5, 300, 3);
     let master = ScriptedMaster::honest(log);
     let (_root, house) = slave(&master, "").await;
-    until("a question", || master.shared.asked() >= 2).await;
-    // Nothing tells that somebody does nothing.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    stands_still(&house, "its segments have another length").await;
     assert_eq!(master.shared.connections(), 1);
     holds(&house, 0).await;
     house.stop().await;

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::follower_status::FollowerStatus;
 use super::master_keeps::MasterKeeps;
 use super::master_place::MasterPlace;
 use super::moment;
@@ -48,6 +49,7 @@ pub(crate) struct FollowerTaskParts {
     pub masters: watch::Receiver<Option<MasterAddress>>,
     /// `host:port` of this broker, for clients.
     pub own_address: String,
+    pub status: Arc<FollowerStatus>,
 }
 
 /// The thread. Dropped, it is stopped.
@@ -104,6 +106,7 @@ struct Task {
     pinned: Option<String>,
     masters: watch::Receiver<Option<MasterAddress>>,
     own_address: String,
+    status: Arc<FollowerStatus>,
     place: Option<MasterPlace>,
     attempt: Attempt,
     stream: Option<TcpStream>,
@@ -144,7 +147,7 @@ enum Ended {
 
 impl Task {
     fn new(config: &BrokerConfig, parts: FollowerTaskParts, keeps: Arc<MasterKeeps>) -> Task {
-        let FollowerTaskParts { store, masters, own_address } = parts;
+        let FollowerTaskParts { store, masters, own_address, status } = parts;
         let follower = Follower::new(FollowerConfig {
             segment_len: config.mapped_file_size_commit_log,
             sync_flush: config.flush_disk_type == FlushDiskType::SyncFlush,
@@ -162,6 +165,7 @@ impl Task {
             pinned: config.pinned_master().map(str::to_owned),
             masters,
             own_address,
+            status,
             place: None,
             attempt: Attempt::default(),
             stream: None,
@@ -199,7 +203,10 @@ impl Task {
                 () = flush.done.notified() => self.flushed().await,
                 () = wait(due) => self.take(Input::Tick).await,
                 read = read(self.stream.as_mut(), &mut self.read) => match read {
-                    Ok(()) => self.packets().await,
+                    Ok(()) => {
+                        self.status.has_read();
+                        self.packets().await;
+                    }
                     Err(ended) => self.ended(&ended).await,
                 },
             }
@@ -231,6 +238,7 @@ impl Task {
         }
         self.place = place;
         self.seldom.forget();
+        self.status.goes_on();
         self.take(Input::Master { is_known: self.place.is_some() }).await;
     }
 
@@ -366,7 +374,10 @@ impl Task {
         let stream = self.stream.as_mut()?;
         let written = timeout(WRITE_PATIENCE, stream.write_all(&encode_report(end))).await;
         let error = match written {
-            Ok(Ok(())) => return None,
+            Ok(Ok(())) => {
+                self.status.has_reported();
+                return None;
+            }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
@@ -450,7 +461,9 @@ impl Task {
                 self.followed.send_replace(self.place.as_ref().map(|place| place.client.clone()));
             }
             Notice::Fenced(fence) => {
-                error!(master = self.master(), %end, "this slave copies nothing any more: {fence}. {}", remedy(fence));
+                let why = format!("{fence}. {}", remedy(fence));
+                error!(master = self.master(), %end, "this slave copies nothing any more: {why}");
+                self.status.stands_still(why);
             }
             Notice::Cuts { .. } => warn!(master = self.master(), %end, "{notice}, because haTruncateDiverged is set"),
             Notice::Elsewhere { .. } | Notice::BadBytes { .. } | Notice::Silent { .. } | Notice::NotNow => {

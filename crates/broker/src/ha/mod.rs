@@ -9,6 +9,7 @@
 mod copies;
 mod feed_task;
 mod feeds;
+mod follower_status;
 mod follower_task;
 mod master_keeps;
 mod master_place;
@@ -20,6 +21,7 @@ mod tables;
 
 pub(crate) use copies::{MasterCopies, NotHeld, SlaveStanding, keeps_copies};
 pub(crate) use feeds::Feeds;
+pub(crate) use follower_status::FollowerStatus;
 pub(crate) use follower_task::{FollowerTask, FollowerTaskParts};
 pub(crate) use own_commits::{OwnCommit, OwnCommits};
 pub(crate) use tables::TableCopies;

@@ -6,7 +6,7 @@ use ferromq_protocol::body::{HaClientRuntimeInfo, HaConnectionRuntimeInfo, HaRun
 use ferromq_protocol::{PhysicalOffset, Reply};
 use ferromq_store::Store;
 
-use crate::ha::{MasterCopies, SlaveStanding};
+use crate::ha::{FollowerStatus, MasterCopies, SlaveStanding};
 use crate::standing::Standing;
 
 /// The parts that the answer is taken from.
@@ -14,6 +14,7 @@ pub(crate) struct HaStatus {
     pub standing: Arc<Standing>,
     pub store: Arc<Store>,
     pub copies: Arc<MasterCopies>,
+    pub follower: Arc<FollowerStatus>,
 }
 
 impl HaStatus {
@@ -40,7 +41,13 @@ impl HaStatus {
     fn slave(&self) -> HaRuntimeInfo {
         let master_addr = self.standing.master().borrow().as_ref().map(|master| master.ha_address.clone());
         let max_offset = self.store.watermarks().written.as_i64();
-        let client = HaClientRuntimeInfo { master_addr, max_offset, ..HaClientRuntimeInfo::default() };
+        let client = HaClientRuntimeInfo {
+            last_read_timestamp: self.follower.last_read_ms(),
+            last_write_timestamp: self.follower.last_report_ms(),
+            master_addr,
+            max_offset,
+            ..HaClientRuntimeInfo::default()
+        };
         HaRuntimeInfo { ha_client_runtime_info: client, ..HaRuntimeInfo::default() }
     }
 }

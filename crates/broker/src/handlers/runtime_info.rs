@@ -14,6 +14,7 @@ use ferromq_store::{DiskUsage, Effort, PUT_LATENCY_BUCKETS, Store, StoreStats};
 use tracing::warn;
 
 use crate::config::BrokerConfig;
+use crate::ha::FollowerStatus;
 use crate::live_config::LiveConfig;
 use crate::master_duties::MasterDuties;
 use crate::registrar::MissingRegistrations;
@@ -30,6 +31,7 @@ pub(crate) struct RuntimeInfo {
     pub master_duties: Arc<MasterDuties>,
     pub store: Arc<Store>,
     pub unregistered: Arc<MissingRegistrations>,
+    pub follower_status: Arc<FollowerStatus>,
     pub booted_ms: i64,
     pub booted: Instant,
 }
@@ -64,6 +66,9 @@ impl RuntimeInfo {
         let unregistered = self.unregistered.reasons();
         if !unregistered.is_empty() {
             put("notRegisteredAt", unregistered.join("; "));
+        }
+        if let Some(why) = self.follower_status.why_it_stands_still() {
+            put("copyStandsStill", why);
         }
         self.put_timers(&mut put);
         table
