@@ -259,3 +259,29 @@ fn what_was_acknowledged_is_on_the_slave_when_the_master_is_killed() {
     assert!(last < end, "acknowledged at {last}, and the slave's log ends at {end}");
     assert_same_log(&cluster.broker.store.join("commitlog"), &slave.store.join("commitlog"), end);
 }
+
+/// Topics and messages are there for consumers as long as the master is not.
+#[test]
+fn consumers_read_from_a_slave_while_the_master_is_gone() {
+    let mut cluster = Cluster::start(&["slaveReadEnable=true"]);
+    let namesrv = cluster.namesrv();
+    create_topic(&namesrv, "Copied", 4);
+    let slave = slave_of(cluster.home.path(), &namesrv, &[]);
+    load(&cluster, "sync", "k", 500, "1000");
+    await_copy(&cluster.broker.addr(), &slave.addr());
+    await_condition("the topic at the slave", || {
+        let topics = std::fs::read_to_string(slave.store.join("config/topics.json")).unwrap_or_default();
+        topics.contains("\"Copied\"").then_some(())
+    });
+    cluster.broker.process.kill_hard();
+    // A pull consumer of Java's asks a master how far queues go.
+    let consumer = ["push", "--namesrv", &namesrv, "--topic", "Copied", "--group", "CID_reader", "--from", "first"];
+    let mut consumer = Client::Java533.start("reader", &consumer);
+    let mut seen = BTreeSet::new();
+    consumer.wait_for_line("all of the messages from the slave", |line| {
+        if let Event::Received(message) = Event::parse(line) {
+            seen.insert((message.queue_id, message.queue_offset));
+        }
+        seen.len() == 500
+    });
+}
