@@ -75,10 +75,16 @@ impl MasterFigures {
         let Some(ha_address) = request.master_ha_address else { return Ok(self.own_addresses()) };
         let position = *self.standing.positions().borrow();
         if position.role.is_slave() {
-            let known = || self.standing.master().borrow().as_ref().map(|known| known.address.clone());
+            // What is asked of one broker says nothing of the log of another.
+            let known = || {
+                let known = self.standing.master().borrow().clone();
+                known.filter(|known| *known.ha_address == *ha_address.to_string()).map(|known| known.address)
+            };
             let address = request.master_address.map(|address| address.to_string()).or_else(known);
             let Some(address) = address else {
-                return Err(Refusal::invalid_parameter("masterAddress is missing, and no master is known"));
+                return Err(Refusal::invalid_parameter(
+                    "masterAddress is missing, and no master with that masterHaAddress is known",
+                ));
             };
             let named = MasterAddress { address, ha_address: ha_address.to_string() };
             for address in [&named.address, &named.ha_address] {
