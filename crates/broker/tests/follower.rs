@@ -361,6 +361,25 @@ async fn what_only_a_slave_has_is_kept_and_cut_off_where_that_is_allowed() {
     }
 }
 
+/// A slave closes the connection of one that would follow it, and answers questions like a master.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_cut_for_who_is_no_master() {
+    let (ours, theirs, _) = parted(2);
+    for says_slave in [true, false] {
+        let root = copy_of(&ours).await;
+        let closes = Box::new(|_: &Shared, _: usize, stream: TcpStream| drop(stream));
+        let other = ScriptedMaster::start(theirs.clone(), closes);
+        other.shared.is_slave.store(says_slave, Ordering::SeqCst);
+        let lines = format!("{}haTruncateDiverged=true\nhaRestartWhenGone=true\n", other.slave_lines());
+        let house = House::start(root.path(), &lines).await;
+        // A try has come to its end when there is another.
+        until("a third try", || other.shared.connections() >= 3).await;
+        house.stop().await;
+        assert_copy(root.path(), &ours);
+        assert!(!root.path().join("diverged").exists());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_the_masters_has_moved_on_from_begins_anew_where_that_is_allowed() {
     let ours = a_log(20);

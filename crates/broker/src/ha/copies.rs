@@ -48,6 +48,8 @@ pub(crate) struct MasterCopies {
     store: Arc<Store>,
     config: CopiesConfig,
     state: Mutex<State>,
+    /// For who keeps the time.
+    first_waits: Notify,
 }
 
 /// How one slave stands.
@@ -130,7 +132,7 @@ impl MasterCopies {
         let own = own_log(&store);
         let copies = Copies::new(config.clone(), own, confirmed.unwrap_or(own.safe), moment());
         let state = State { copies: Some(copies), waiting: VecDeque::new(), fed: Vec::new(), confirmed: None };
-        let copies = MasterCopies { store, config, state: Mutex::new(state) };
+        let copies = MasterCopies { store, config, state: Mutex::new(state), first_waits: Notify::new() };
         copies.look();
         copies
     }
@@ -151,10 +153,12 @@ impl MasterCopies {
     /// Calls `done` once as many brokers as are asked for hold the log up to `end`, or with the reason why not; at once when the answer is
     /// known, else on the thread that serves slaves. Of two, the one with the lesser end first. For who waits for other brokers at all.
     pub(crate) fn when_held(&self, end: PhysicalOffset, done: impl FnOnce(Result<(), NotHeld>) + Send + 'static) {
+        let own = own_log(&self.store);
         let mut state = self.state.lock();
-        let known = match &state.copies {
+        let known = match &mut state.copies {
             None => Some(Err(NotHeld::Over)),
-            Some(copies) => outcome(copies.progress(), end),
+            // The time of this record runs from now on, also where nobody tells that the log grows: a commit of the write pool may be stuck.
+            Some(copies) => outcome(copies.grown(own, moment()), end),
         };
         if let Some(outcome) = known {
             drop(state);
@@ -162,6 +166,9 @@ impl MasterCopies {
         }
         let at = state.waiting.partition_point(|waiter| waiter.end <= end);
         state.waiting.insert(at, Waiter { end, done: Box::new(done) });
+        if state.waiting.len() == 1 {
+            self.first_waits.notify_one();
+        }
     }
 
     /// Waits until consumers may see all that is in the log now, which is no longer than `slaveTimeout` while somebody keeps the time.
@@ -214,6 +221,7 @@ impl MasterCopies {
             };
             tokio::select! {
                 () = grows.notified() => {}
+                () = self.first_waits.notified() => {}
                 () = sleep => {}
             }
         }

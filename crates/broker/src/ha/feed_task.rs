@@ -53,9 +53,9 @@ impl FeedOver {
     }
 }
 
-pub(super) fn feed_config(config: &BrokerConfig) -> FeedConfig {
+pub(super) fn feed_config(config: &BrokerConfig, segment_len: u64) -> FeedConfig {
     FeedConfig {
-        segment_len: config.mapped_file_size_commit_log,
+        segment_len,
         batch_len_max: config.ha_transfer_batch_size,
         from_last_segment: config.sync_from_last_file,
         heartbeat_ms: config.ha_send_heartbeat_interval,

@@ -9,7 +9,6 @@ use ferromq_remoting::BoundPort;
 use ferromq_replication::{FEEDS_MAX, Feed};
 use ferromq_store::Store;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Builder;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -17,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::copies::MasterCopies;
 use super::feed_task::{FeedTask, feed_config};
-use super::moment;
+use super::{OwnRuntime, moment};
 use crate::live_config::LiveConfig;
 use crate::standing::Standing;
 use crate::start_error::StartError;
@@ -43,7 +42,7 @@ impl Feeds {
     ) -> Result<Feeds, StartError> {
         let addr = port.addr();
         // What clients wait for on their event loops, no slave holds up, and the other way round.
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let runtime = OwnRuntime::new().map_err(StartError::Thread)?;
         let listener = {
             let _on_this_runtime = runtime.enter();
             port.listen(None, None).map_err(|bind| StartError::HaPort { bind })?
@@ -51,6 +50,8 @@ impl Feeds {
         let (stop, stopped) = oneshot::channel();
         let acceptor = Acceptor {
             listener,
+            // A change of it counts with the next start.
+            segment_len: live.current().mapped_file_size_commit_log,
             live: Arc::clone(live),
             standing: Arc::clone(standing),
             store: Arc::clone(store),
@@ -81,6 +82,7 @@ impl Drop for Feeds {
 
 struct Acceptor {
     listener: TcpListener,
+    segment_len: u64,
     live: Arc<LiveConfig>,
     standing: Arc<Standing>,
     store: Arc<Store>,
@@ -151,7 +153,7 @@ impl Acceptor {
             Ok(place) => place,
             Err(error) => return warn!(%slave, %local, %log_end, FEEDS_MAX, "a slave is refused: {error}"),
         };
-        let feed = Feed::new(feed_config(&self.live.current()), moment());
+        let feed = Feed::new(feed_config(&self.live.current(), self.segment_len), moment());
         let (store, mastership) = (Arc::clone(&self.store), mastership.subscribe());
         self.feeds.spawn(FeedTask { stream, slave, local, store, place, feed, mastership }.run());
     }

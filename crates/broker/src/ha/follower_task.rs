@@ -29,10 +29,10 @@ use tracing::{debug, error, info, warn};
 use super::follower_status::FollowerStatus;
 use super::master_keeps::MasterKeeps;
 use super::master_place::MasterPlace;
-use super::moment;
 use super::questions::{Bounds, QuestionError, Questions, connect};
 use super::seldom::Seldom;
 use super::slave_log::SlaveLog;
+use super::{OwnRuntime, moment};
 use crate::config::{BrokerConfig, FlushDiskType};
 use crate::standing::MasterAddress;
 
@@ -67,7 +67,7 @@ impl FollowerTask {
         parts.store.add_keeper(Arc::clone(&keeps) as Arc<dyn Keeper>);
         let (stop, stopped) = watch::channel(false);
         let task = Task::new(config, parts, Arc::clone(&keeps));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = OwnRuntime::new()?;
         let run = move || {
             let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(task.run_until(stopped))));
             if ended.is_err() {
@@ -195,11 +195,15 @@ impl Task {
             info!("no master is known yet: nameservers are to name it, or haMasterAddress");
         }
         loop {
+            // A connection that lasts is kept, whoever nameservers name meanwhile: while they disagree, it would be given up with every answer.
+            if self.follower.state() != FollowerState::Following {
+                self.look_for_master().await;
+            }
             let due = self.follower.due().map(|due| Duration::from_millis(due.since(moment())));
             let flush = Arc::clone(&self.flush);
             tokio::select! {
                 // An error: nobody names masters any more.
-                Ok(()) = self.masters.changed() => self.look_for_master().await,
+                Ok(()) = self.masters.changed() => {}
                 () = flush.done.notified() => self.flushed().await,
                 () = wait(due) => self.take(Input::Tick).await,
                 read = read(self.stream.as_mut(), &mut self.read) => match read {
@@ -218,7 +222,7 @@ impl Task {
         let named = self.masters.borrow_and_update().clone();
         let named = named.filter(|named| {
             let is_other = named.address != self.own_address;
-            if !is_other {
+            if !is_other && self.seldom.is_due("named itself", Instant::now()) {
                 warn!(address = named.address, "a nameserver names this slave as its own master: it is not followed");
             }
             is_other
@@ -279,6 +283,7 @@ impl Task {
                 Ok(record) => News::FirstRecord(record),
                 Err(news) => news,
             },
+            Effect::RestartAt(_) | Effect::CutTo(_) if !self.is_connected().await => News::Closed,
             Effect::RestartAt(begin) => self.log.restart_at(begin),
             Effect::CutTo(to) => self.log.cut_to(to),
             Effect::Append { at, bytes } => self.log.append(at, &bytes),
@@ -308,22 +313,45 @@ impl Task {
             }
         }
         let mut questions = Questions::to(&place.client);
-        if place.is_guess {
-            let stated = questions.setting("haListenPort").await;
-            let is_it = stated.as_ref().is_ok_and(|port| port.as_ref().is_some_and(|port| is_port(port, &place)));
-            if !is_it {
-                let stated = stated.map_or_else(
-                    |error| error.to_string(),
-                    |port| format!("its haListenPort is {}", port.as_deref().unwrap_or("unknown")),
-                );
-                let what = "the master of haMasterAddress cannot be asked one port below that; have its nameservers name it, or set its \
-                            haListenPort to its listenPort + 1";
-                self.trouble(what, &stated);
+        let stated = match questions.settings().await {
+            Ok(stated) => stated,
+            Err(error) => {
+                self.trouble(&format!("the master does not answer at {} what it is", place.client), &error);
                 return News::Closed;
             }
+        };
+        let stated_port = stated.ha_port.as_deref().unwrap_or("unknown");
+        if place.is_guess && !is_port(stated_port, &place) {
+            let what = "the master of haMasterAddress cannot be asked one port below that; have its nameservers name it, or set its \
+                        haListenPort to its listenPort + 1";
+            self.trouble(what, &format_args!("its haListenPort is {stated_port}"));
+            return News::Closed;
+        }
+        // It closes the connection, and answers questions like a master.
+        if stated.role.as_deref() == Some("SLAVE") {
+            self.trouble(
+                "the broker to follow is no master",
+                &format_args!("its brokerRole at {} is SLAVE", place.client),
+            );
+            return News::Closed;
         }
         self.questions = Some(questions);
         News::Connected
+    }
+
+    /// Whether the connection lasts, which says that its other end is the master still: what was compared is not to be acted upon otherwise.
+    async fn is_connected(&mut self) -> bool {
+        // Lets the event loop see what has come.
+        tokio::task::yield_now().await;
+        let Some(stream) = &self.stream else { return false };
+        let ended = match stream.try_read_buf(&mut self.read) {
+            Ok(0) => Ended::ByPeer,
+            Ok(_) => return true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(error) => error.into(),
+        };
+        self.trouble("the connection to the master has ended while the logs were compared", &ended);
+        false
     }
 
     fn close(&mut self) {
@@ -519,28 +547,33 @@ async fn read(stream: Option<&mut TcpStream>, buffer: &mut BytesMut) -> Result<(
 
 /// Asks again and again where the log begins of whom this slave follows: what has gone there may go here.
 async fn ask_begin(mut followed: watch::Receiver<Option<String>>, keeps: Arc<MasterKeeps>, store: Arc<Store>) {
-    let mut questions = None;
     loop {
         let address = followed.borrow_and_update().clone();
-        let Some(address) = address else {
-            questions = None;
-            if followed.changed().await.is_err() {
-                return pending().await;
-            }
-            continue;
+        // Also in the middle of a question: what one master says counts for nothing once another is followed.
+        let changed = tokio::select! {
+            changed = followed.changed() => changed,
+            () = ask_on(address.as_deref(), &keeps, &store) => return,
         };
-        tokio::select! {
-            changed = followed.changed() => if changed.is_err() { return pending().await } else { continue },
-            () = sleep(ASK_BEGIN) => {}
+        if changed.is_err() {
+            return pending().await;
         }
-        match questions.get_or_insert_with(|| Questions::to(&address)).bounds().await {
+    }
+}
+
+/// Never ends.
+async fn ask_on(address: Option<&str>, keeps: &MasterKeeps, store: &Store) {
+    let Some(address) = address else { return pending().await };
+    let mut questions = Questions::to(address);
+    loop {
+        sleep(ASK_BEGIN).await;
+        match questions.bounds().await {
             Ok(Bounds { first, .. }) => {
                 if keeps.told(first) {
                     store.go_on_with_retention();
                 }
             }
             Err(error) => {
-                debug!(address, %error, "the master does not say where its log begins; all that it had is kept")
+                debug!(address, %error, "the master does not say where its log begins; all that it had is kept");
             }
         }
     }

@@ -26,9 +26,39 @@ pub(crate) use follower_task::{FollowerTask, FollowerTaskParts};
 pub(crate) use own_commits::{OwnCommit, OwnCommits};
 pub(crate) use tables::TableCopies;
 
+use std::io;
+
 use ferromq_replication::Moment;
+use tokio::runtime::{Builder, Runtime};
 
 /// The time as the machines are told it.
 fn moment() -> Moment {
     Moment(crate::clock::elapsed_ms())
+}
+
+/// The event loop of a thread here. Whoever drops it does not wait for what it has left to other threads: a name that nobody resolves, or a
+/// disk that hangs.
+struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    fn new() -> io::Result<OwnRuntime> {
+        Ok(OwnRuntime(Some(Builder::new_current_thread().enable_all().build()?)))
+    }
+}
+
+impl std::ops::Deref for OwnRuntime {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        // Until it is dropped.
+        self.0.as_ref().expect("it is taken by drop alone")
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }

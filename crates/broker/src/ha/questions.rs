@@ -29,6 +29,13 @@ pub(super) struct Bounds {
     pub end: PhysicalOffset,
 }
 
+/// What a broker says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub ha_port: Option<String>,
+    pub role: Option<String>,
+}
+
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum QuestionError {
@@ -98,13 +105,14 @@ impl Questions {
         Ok(Some(succeeded(answer)?.body))
     }
 
-    /// GET_BROKER_CONFIG: the value of a key.
-    pub(super) async fn setting(&mut self, key: &str) -> Result<Option<String>, QuestionError> {
+    /// GET_BROKER_CONFIG.
+    pub(super) async fn settings(&mut self) -> Result<Settings, QuestionError> {
         let answer = self.ask(&Command::request(RequestCode::GET_BROKER_CONFIG, &NoFields)).await?;
         let body = succeeded(answer)?.body;
         let entries =
             parse_properties(&decode_text(&body)).map_err(|error| QuestionError::Nonsense(error.to_string().into()))?;
-        Ok(entries.into_iter().rfind(|entry| entry.key == key).map(|entry| entry.value))
+        let value = |key: &str| entries.iter().rfind(|entry| entry.key == key).map(|entry| entry.value.clone());
+        Ok(Settings { ha_port: value("haListenPort"), role: value("brokerRole") })
     }
 
     /// After anything but an answer the connection is closed, and the next question makes another.

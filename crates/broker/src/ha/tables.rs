@@ -283,8 +283,8 @@ impl TableCopies {
 
     /// Nobody takes the tables of some broker that happens to be there.
     async fn is_there(place: &MasterPlace) -> Result<(), SyncError> {
-        let stated = Questions::to(&place.client).setting("haListenPort").await?;
-        if stated.is_some_and(|port| is_port(&port, place)) { Ok(()) } else { Err(SyncError::SomeoneElse) }
+        let stated = Questions::to(&place.client).settings().await?;
+        if stated.ha_port.is_some_and(|port| is_port(&port, place)) { Ok(()) } else { Err(SyncError::SomeoneElse) }
     }
 
     /// When an item is due again after an answer of so many bytes, or none.

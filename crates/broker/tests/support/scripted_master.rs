@@ -88,6 +88,8 @@ pub struct Shared {
     ha_port: u16,
     /// What it says of its `haListenPort`.
     pub stated_port: AtomicU16,
+    /// It says that it is a slave.
+    pub is_slave: AtomicBool,
     /// Asked for a record where none begins, it answers as Java does.
     pub is_java: AtomicBool,
     /// Instead of answers to questions, if there is anything.
@@ -172,6 +174,7 @@ impl ScriptedMaster {
             log: Mutex::new(log),
             ha_port,
             stated_port: AtomicU16::new(ha_port),
+            is_slave: AtomicBool::new(false),
             is_java: AtomicBool::new(false),
             says: Mutex::default(),
             act,
@@ -286,9 +289,12 @@ fn answer_to(shared: &Shared, request: &Command) -> (i32, Option<String>, Vec<u8
             }
         }
         RequestCode::GET_BROKER_CONFIG => {
-            (0, None, format!("haListenPort={}\n", shared.stated_port.load(Ordering::SeqCst)).into_bytes())
+            let role = if shared.is_slave.load(Ordering::SeqCst) { "SLAVE" } else { "ASYNC_MASTER" };
+            let port = shared.stated_port.load(Ordering::SeqCst);
+            (0, None, format!("brokerRole={role}\nhaListenPort={port}\n").into_bytes())
         }
-        code => panic!("a slave does not ask {code:?}"),
+        // It has no tables.
+        code => (3, Some(format!("{code:?} is not supported")), Vec::new()),
     }
 }
 
