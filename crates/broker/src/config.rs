@@ -873,6 +873,7 @@ fn is_host_and_port(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ha::keeps_copies;
 
     fn complete(text: &str) -> Result<BrokerConfig, ConfigError> {
         BrokerConfig::complete(BrokerConfig::parse(text, "broker.conf".as_ref())?)
@@ -893,6 +894,29 @@ mod tests {
         assert_eq!(config.retention().reserved_time, Duration::from_secs(48 * 3600));
         assert_eq!((config.listen_port, config.fast_port(), config.ha_listen_port), (10911, Some(10909), 10912));
         assert!(config.broker_ip1.is_some() && config.store_path_commit_log.is_some());
+    }
+
+    /// Those of one directory run side by side.
+    #[test]
+    fn the_files_of_groups_are_accepted_and_share_nothing() {
+        let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf");
+        for (dir, count) in [("2m-2s-async", 4), ("2m-2s-sync", 4), ("2m-noslave", 2)] {
+            let mut taken = std::collections::BTreeSet::new();
+            let mut members = std::collections::BTreeSet::new();
+            for file in std::fs::read_dir(conf.join(dir)).unwrap() {
+                let path = file.unwrap().path();
+                let loaded = BrokerConfig::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
+                assert!(loaded.unknown.is_empty() && loaded.inert.is_empty(), "{path:?}");
+                let config = BrokerConfig::complete(loaded).unwrap();
+                for port in [config.listen_port, config.fast_port().unwrap(), config.ha_listen_port] {
+                    assert!(taken.insert(port.to_string()), "{path:?}: {port}");
+                }
+                assert!(taken.insert(config.store_path_root_dir.display().to_string()), "{path:?}");
+                members.insert((config.broker_name.clone(), config.broker_id));
+                assert_eq!(keeps_copies(&config), dir == "2m-2s-sync" && config.broker_role == BrokerRole::SyncMaster);
+            }
+            assert_eq!(members.len(), count, "{dir}: {members:?}");
+        }
     }
 
     #[test]
