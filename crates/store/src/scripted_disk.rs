@@ -666,8 +666,8 @@ impl ScriptedDisk {
         let mut known = self.known.lock();
         let bytes = fs::read(path)?;
         let range = range.start.min(bytes.len())..range.end.min(bytes.len());
-        if self.is_dead() {
-            // No sync failed: the process had ended.
+        if done.is_err() && self.is_dead() {
+            // No sync failed: the process had ended. One that was under way then has come to its end.
         } else if done.is_err() {
             known.give_up(path, range, &bytes);
         } else if matches!(self.bug, Some(Bug::SavedAheadOf(part)) if part == part_of(path)) {
