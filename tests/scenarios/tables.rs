@@ -7,7 +7,7 @@ use ferromq_protocol::body::{ConsumerOffsetTable, DelayOffsetTable, Subscription
 use ferromq_protocol::{Command, RequestCode, json};
 use ferromq_remoting::{Client, ClientConfig};
 
-use crate::cluster::{Cluster, create_topic, mqadmin};
+use crate::cluster::{Broker, Cluster, create_topic, mqadmin};
 use crate::java_server::JavaServer;
 use crate::process::{await_condition, run};
 
@@ -72,11 +72,11 @@ fn ask(broker: &str, code: RequestCode, fields: &[(&str, &str)]) -> Command {
     })
 }
 
-/// A topic, a group, what it has committed, and a message.
+/// A topic, a group, what it has committed in queues without messages (no file of ours says more than a queue has), and a message.
 fn fill(namesrv: &str, master: &str) {
     create_topic(namesrv, "TopicA", 3);
     let group = ["updateSubGroup", "-b", master, "-g", "GroupA", "-r", "5"];
-    let message = ["sendMessage", "-n", namesrv, "-t", "TopicA", "-p", "hello"];
+    let message = ["sendMessage", "-n", namesrv, "-t", "TopicA", "-p", "hello", "-b", "broker-a", "-i", "1"];
     for command in [&group[..], &message[..]] {
         let done = run(&mut mqadmin(command));
         assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
@@ -119,4 +119,33 @@ fn a_java_slave_takes_the_tables_of_our_master() {
             assert!(!log.contains(&format!("{word}{part} Exception")), "{part}:\n{log}");
         }
     }
+}
+
+/// Waits until a slave of ours has what its master answers with, in its files too.
+fn await_equal(slave: &Broker, master: &str) -> Tables {
+    await_condition("the slave's tables", || {
+        let of_slave = Tables::in_files(|name| slave.store.join(name))?;
+        (of_slave == Tables::of_broker(master)).then_some(of_slave)
+    })
+}
+
+#[test]
+fn our_slave_takes_the_tables_of_a_java_master() {
+    let java = JavaServer::start(&[]);
+    fill(&java.namesrv, &java.broker_addr());
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let lines = ["brokerRole=SLAVE", "brokerId=1", "mappedFileSizeCommitLog=67108864"];
+    let slave = Broker::start(home.path(), "broker-a", &java.namesrv, &lines);
+    let tables = await_equal(&slave, &java.broker_addr());
+    assert_eq!(tables.groups.subscription_group_table["GroupA"].retry_max_times, 5);
+    assert_eq!(tables.offsets.offset_table["TopicA@GroupA"][&2], 9);
+    await_condition("the timers' checkpoint", || slave.store.join("config/timercheck").exists().then_some(()));
+    // What is gone at the master goes here.
+    ask(&java.broker_addr(), RequestCode::DELETE_SUBSCRIPTIONGROUP, &[("groupName", "GroupA")]);
+    create_topic(&java.namesrv, "TopicB", 1);
+    await_condition("what changed", || {
+        let tables = Tables::in_files(|name| slave.store.join(name))?;
+        let gone = !tables.groups.subscription_group_table.contains_key("GroupA");
+        (gone && tables.topics.topic_config_table.contains_key("TopicB")).then_some(())
+    });
 }
