@@ -357,8 +357,11 @@ async fn a_slave_that_is_told_where_its_master_is_goes_there() {
     }
     assert_eq!(exchange(&[("masterHaAddress", "10.0.0.1:2"), ("masterAddress", "10.0.0.1:1")]).await.code, 0);
     assert_eq!(known(), Some(("10.0.0.1:1".into(), "10.0.0.1:2".into())));
-    assert_eq!(exchange(&[("masterHaAddress", "10.0.0.1:3")]).await.code, 0);
-    assert_eq!(known(), Some(("10.0.0.1:1".into(), "10.0.0.1:3".into())));
+    // The known master, and one of whom nobody says where it is asked.
+    assert_eq!(exchange(&[("masterHaAddress", "10.0.0.1:2")]).await.code, 0);
+    let other = exchange(&[("masterHaAddress", "10.0.0.1:3")]).await;
+    assert_eq!(other.response_code(), ResponseCode::INVALID_PARAMETER);
+    assert_eq!(known(), Some(("10.0.0.1:1".into(), "10.0.0.1:2".into())));
     // It has none of its own to tell.
     assert_eq!(exchange(&[]).await.field("masterHaAddress"), None);
     house.stop().await;

@@ -69,7 +69,7 @@ pub(crate) struct Parts {
     pub pull: Arc<PullPath>,
     pub master_duties: Arc<MasterDuties>,
     pub scrubbing: Arc<Scrubbing>,
-    follower_status: Arc<FollowerStatus>,
+    pub follower_status: Arc<FollowerStatus>,
     levels: DelayLevels,
     /// `host:port` as clients are told.
     pub address: String,

@@ -1,14 +1,25 @@
-//! What can be asked about a slave's follower while it is at work: in 28 why it stands still, in 907 when it heard and said something.
+//! What can be asked about a slave's follower while it is at work: whom it follows, in 28 why it stands still, in 907 when it heard and said
+//! something.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::clock::now_ms;
+
+/// Who is followed, over one connection: the two logs were found to be one, and it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Followed {
+    /// `host:port` for clients.
+    pub client: String,
+}
 
 /// Told by the follower's thread.
 #[derive(Debug, Default)]
 pub(crate) struct FollowerStatus {
+    /// Changes with each connection, also to the same master.
+    followed: watch::Sender<Option<Followed>>,
     /// Why nothing is copied until somebody acts.
     stands_still: Mutex<Option<String>>,
     read_ms: AtomicI64,
@@ -22,6 +33,18 @@ impl FollowerStatus {
 
     pub(super) fn goes_on(&self) {
         *self.stands_still.lock() = None;
+    }
+
+    pub(super) fn follows(&self, client: String) {
+        self.followed.send_replace(Some(Followed { client }));
+    }
+
+    pub(super) fn follows_nobody(&self) {
+        self.followed.send_if_modified(|followed| followed.take().is_some());
+    }
+
+    pub(super) fn followed(&self) -> watch::Receiver<Option<Followed>> {
+        self.followed.subscribe()
     }
 
     pub(super) fn has_read(&self) {

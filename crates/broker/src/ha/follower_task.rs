@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use super::follower_status::FollowerStatus;
+use super::follower_status::{Followed, FollowerStatus};
 use super::master_keeps::MasterKeeps;
 use super::master_place::MasterPlace;
 use super::questions::{Bounds, QuestionError, Questions, connect};
@@ -66,10 +66,12 @@ impl FollowerTask {
         let keeps = Arc::new(MasterKeeps::default());
         parts.store.add_keeper(Arc::clone(&keeps) as Arc<dyn Keeper>);
         let (stop, stopped) = watch::channel(false);
+        let status = Arc::clone(&parts.status);
         let task = Task::new(config, parts, Arc::clone(&keeps));
         let runtime = OwnRuntime::new()?;
         let run = move || {
             let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(task.run_until(stopped))));
+            status.follows_nobody();
             if ended.is_err() {
                 error!("the thread that follows the master panicked; nothing is copied any more until the next start");
             }
@@ -114,8 +116,6 @@ struct Task {
     questions: Option<Questions>,
     /// Where the master's log was last said to begin, in this attempt.
     master_first: Option<PhysicalOffset>,
-    /// The address that questions about its begin go to, while it is followed.
-    followed: watch::Sender<Option<String>>,
     flush: Arc<Flush>,
     seldom: Seldom,
 }
@@ -172,7 +172,6 @@ impl Task {
             read: BytesMut::new(),
             questions: None,
             master_first: None,
-            followed: watch::Sender::new(None),
             flush: Arc::default(),
             seldom: Seldom::default(),
         }
@@ -180,7 +179,7 @@ impl Task {
 
     /// Between two steps, or in the middle of one while the peer is waited for, it may end.
     async fn run_until(self, mut stopped: watch::Receiver<bool>) {
-        let begin = ask_begin(self.followed.subscribe(), Arc::clone(&self.keeps), Arc::clone(&self.log.store));
+        let begin = ask_begin(self.status.followed(), Arc::clone(&self.keeps), Arc::clone(&self.log.store));
         tokio::select! {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => {}
@@ -263,7 +262,7 @@ impl Task {
             effects.extend(next.into_iter().rev());
         }
         if self.follower.state() != FollowerState::Following {
-            self.followed.send_if_modified(|followed| followed.take().is_some());
+            self.status.follows_nobody();
         }
     }
 
@@ -486,7 +485,9 @@ impl Task {
                 {
                     self.log.store.go_on_with_retention();
                 }
-                self.followed.send_replace(self.place.as_ref().map(|place| place.client.clone()));
+                if let Some(place) = &self.place {
+                    self.status.follows(place.client.clone());
+                }
             }
             Notice::Fenced(fence) => {
                 let why = format!("{fence}. {}", remedy(fence));
@@ -527,7 +528,7 @@ fn remedy(fence: Fence) -> &'static str {
     }
 }
 
-pub(super) fn is_port(stated: &str, place: &MasterPlace) -> bool {
+fn is_port(stated: &str, place: &MasterPlace) -> bool {
     stated.trim().parse().is_ok_and(|port: u16| Some(port) == place.ha_port())
 }
 
@@ -546,9 +547,9 @@ async fn read(stream: Option<&mut TcpStream>, buffer: &mut BytesMut) -> Result<(
 }
 
 /// Asks again and again where the log begins of whom this slave follows: what has gone there may go here.
-async fn ask_begin(mut followed: watch::Receiver<Option<String>>, keeps: Arc<MasterKeeps>, store: Arc<Store>) {
+async fn ask_begin(mut followed: watch::Receiver<Option<Followed>>, keeps: Arc<MasterKeeps>, store: Arc<Store>) {
     loop {
-        let address = followed.borrow_and_update().clone();
+        let address = followed.borrow_and_update().as_ref().map(|followed| followed.client.clone());
         // Also in the middle of a question: what one master says counts for nothing once another is followed.
         let changed = tokio::select! {
             changed = followed.changed() => changed,

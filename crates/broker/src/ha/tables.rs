@@ -8,6 +8,9 @@
 //! What says that messages were consumed or delivered counts here only once this log has on its disk what the master's log had when it was
 //! asked: the copies of delayed messages are behind their offsets. Java's slaves believe it at once, and lose what was on its way.
 //!
+//! Tables are taken from whom the follower follows, for as long as it does: another log's would say things of other messages, and a master that
+//! has begun anew, empty, has lost what may be needed here.
+//!
 //! Each item fails by itself: the log tells of the first failure in a row, and that it works again. Java: `SlaveSynchronize`.
 
 use std::fmt;
@@ -17,7 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ferromq_protocol::body::{ConsumerOffsetTable, DelayOffsetTable, KvTable, TimerCheckPoint};
+use ferromq_protocol::body::{
+    ConsumerOffsetTable, DelayOffsetTable, KvTable, SubscriptionGroupTable, TimerCheckPoint, TopicConfigTable,
+};
 use ferromq_protocol::header::{QueryOffsetReply, QueryOffsetRequest, UpdateOffsetRequest};
 use ferromq_protocol::{
     Command, GroupName, HeaderError, NoFields, PhysicalOffset, RequestCode, ResponseCode, TopicName, json,
@@ -28,19 +33,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
 
-use super::follower_task::is_port;
-use super::master_place::MasterPlace;
+use super::follower_status::{Followed, FollowerStatus};
 use super::own_commits::OwnCommit;
-use super::questions::{QuestionError, Questions};
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
-use crate::live_config::LiveConfig;
 use crate::master_duties::MasterDuties;
 use crate::parts::Parts;
-use crate::standing::Standing;
 use crate::statistics::Statistics;
 use crate::topics::{Full, Topics};
 
@@ -75,8 +76,7 @@ impl Pace {
 
 /// What a slave's tables come to, and the way to its master.
 pub(crate) struct TableCopies {
-    live: Arc<LiveConfig>,
-    standing: Arc<Standing>,
+    follower: Arc<FollowerStatus>,
     topics: Arc<Topics>,
     groups: Arc<Groups>,
     offsets: Arc<ConsumerOffsets>,
@@ -84,8 +84,6 @@ pub(crate) struct TableCopies {
     master_duties: Arc<MasterDuties>,
     store: Arc<Store>,
     client: Client,
-    /// `host:port`, as nameservers may tell it of an earlier time.
-    own_address: String,
     pace: Pace,
 }
 
@@ -104,17 +102,14 @@ enum SyncError {
     Full(#[from] Full),
     #[error("it cannot be saved: {0}")]
     Save(#[from] io::Error),
-    #[error(transparent)]
-    Question(#[from] QuestionError),
-    #[error("the broker that is asked has another haListenPort than haMasterAddress has")]
-    SomeoneElse,
+    #[error("the answer is empty, and no broker is without {0}")]
+    Empty(Item),
     #[error("its thread failed: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Item {
-    Answers,
     Topics,
     Groups,
     Offsets,
@@ -127,7 +122,6 @@ enum Item {
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Item::Answers => "answers",
             Item::Topics => "topics",
             Item::Groups => "subscription groups",
             Item::Offsets => "consumer offsets",
@@ -147,11 +141,9 @@ struct Progress {
     log_end: PhysicalOffset,
 }
 
-/// One master, as long as it is.
+/// One master, as long as it is followed over one connection.
 struct Master {
     address: String,
-    /// Where it is is a guess, until it has said that it is there.
-    guess: Option<MasterPlace>,
     /// What failed the last time.
     failing: Vec<Item>,
     topics_due: Instant,
@@ -166,11 +158,10 @@ struct Master {
 }
 
 impl Master {
-    fn new(place: MasterPlace) -> Master {
+    fn new(address: String) -> Master {
         let now = Instant::now();
         Master {
-            address: place.client.clone(),
-            guess: Some(place).filter(|place| place.is_guess),
+            address,
             failing: Vec::new(),
             topics_due: now,
             groups_due: now,
@@ -207,8 +198,7 @@ impl Master {
 impl TableCopies {
     pub(crate) fn new(parts: &Parts, client: &Client) -> TableCopies {
         TableCopies {
-            live: Arc::clone(&parts.live),
-            standing: Arc::clone(&parts.standing),
+            follower: Arc::clone(&parts.follower_status),
             topics: Arc::clone(&parts.topics),
             groups: Arc::clone(&parts.groups),
             offsets: Arc::clone(&parts.offsets),
@@ -216,7 +206,6 @@ impl TableCopies {
             master_duties: Arc::clone(&parts.master_duties),
             store: Arc::clone(&parts.store),
             client: client.clone(),
-            own_address: parts.address.clone(),
             pace: Pace::default(),
         }
     }
@@ -226,36 +215,26 @@ impl TableCopies {
         TableCopies { pace, ..self }
     }
 
-    /// Asks while this broker is a slave and a master is known, at once when one becomes known.
+    /// Asks while a master is followed, at once when one is. What is under way then counts for nothing once it is followed no more.
     pub(crate) async fn run(self) {
-        let mut named = self.standing.master();
-        // A change of the position is one of the master, too.
+        let mut followed = self.follower.followed();
         loop {
-            let master = MasterPlace::of(self.live.current().pinned_master(), named.borrow_and_update().as_ref());
-            let master = master.filter(|place| self.standing.is_slave() && place.client != self.own_address);
+            let master = followed.borrow_and_update().clone();
             let following = async {
                 match master {
-                    Some(place) => self.follow(Master::new(place)).await,
+                    Some(Followed { client }) => self.follow(Master::new(client)).await,
                     None => pending().await,
                 }
             };
             tokio::select! {
                 () = following => {}
-                changed = named.changed() => if changed.is_err() { return },
+                changed = followed.changed() => if changed.is_err() { return },
             }
         }
     }
 
     /// Does not end by itself.
     async fn follow(&self, mut master: Master) {
-        while let Some(place) = &master.guess {
-            let is_there = TableCopies::is_there(place).await;
-            if master.note(Item::Answers, is_there).is_some() {
-                master.guess = None;
-            } else {
-                sleep(self.pace.period).await;
-            }
-        }
         loop {
             if master.topics_due <= Instant::now() {
                 let outcome = self.take_topics(&master.address).await;
@@ -281,12 +260,6 @@ impl TableCopies {
         }
     }
 
-    /// Nobody takes the tables of some broker that happens to be there.
-    async fn is_there(place: &MasterPlace) -> Result<(), SyncError> {
-        let stated = Questions::to(&place.client).settings().await?;
-        if stated.ha_port.is_some_and(|port| is_port(&port, place)) { Ok(()) } else { Err(SyncError::SomeoneElse) }
-    }
-
     /// When an item is due again after an answer of so many bytes, or none.
     fn next(&self, len: Option<usize>) -> Instant {
         Instant::now() + self.pace.after(len.unwrap_or(0))
@@ -298,7 +271,11 @@ impl TableCopies {
         let (topics, offsets, statistics) =
             (Arc::clone(&self.topics), Arc::clone(&self.offsets), Arc::clone(&self.statistics));
         spawn_blocking(move || {
-            for gone in topics.take_over(table(&body)?)? {
+            let table: TopicConfigTable = table(&body)?;
+            if table.topic_config_table.is_empty() {
+                return Err(SyncError::Empty(Item::Topics));
+            }
+            for gone in topics.take_over(table)? {
                 // A new one of that name begins anew for everybody. Its queues stay: what the log says of them counts.
                 offsets.remove_topic(&gone);
                 statistics.remove_topic(&gone);
@@ -313,7 +290,11 @@ impl TableCopies {
         let len = body.len();
         let groups = Arc::clone(&self.groups);
         spawn_blocking(move || {
-            groups.take_over(table(&body)?)?;
+            let table: SubscriptionGroupTable = table(&body)?;
+            if table.subscription_group_table.is_empty() {
+                return Err(SyncError::Empty(Item::Groups));
+            }
+            groups.take_over(table)?;
             Ok(len)
         })
         .await?
@@ -394,7 +375,12 @@ impl TableCopies {
                 ResponseCode::TOPIC_NOT_EXIST => self.offsets.give_up(&commit),
                 // A new group: the master knows it once one of its members is there.
                 ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST => unknown = Some(commit),
-                _ => return Err(refused(&reply)),
+                // It takes none of the group now; others do not wait for that.
+                code => {
+                    let OwnCommit { topic, group, queue, offset, .. } = &commit;
+                    debug!(master, code = code.0, %topic, %group, %queue, offset, "the master does not take an offset that was committed here");
+                    unknown = Some(commit);
+                }
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::ha::MasterCopies;
 use crate::parts::{Ground, store_config};
-use crate::standing::{MasterAddress, Position, Role};
+use crate::standing::{Position, Role};
 use crate::testing::PATIENCE as HANG;
 
 /// A table may be asked for all the time.
@@ -178,9 +178,7 @@ impl Slave {
     }
 
     fn name(&self, address: &str) {
-        let position = *self.parts.standing.positions().borrow();
-        let named = MasterAddress { address: address.to_owned(), ha_address: "127.0.0.1:1".into() };
-        self.parts.standing.name_master(position, named);
+        self.parts.follower_status.follows(address.to_owned());
     }
 
     fn ask(&mut self) {
@@ -552,6 +550,43 @@ async fn a_master_that_lost_its_newest_offsets_gets_them_back_and_one_that_was_r
     assert_eq!(script.asked(RequestCode::UPDATE_CONSUMER_OFFSET), told);
     slave.stop().await;
     server.shutdown(Duration::ZERO).await;
+}
+
+/// Nobody has none: every broker has some of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_nothing_in_it_is_not_taken() {
+    let (script, server) = scripted().await;
+    let slave = Slave::follow(&server.local_addr().to_string());
+    for code in [RequestCode::GET_ALL_TOPIC_CONFIG, RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG] {
+        script.says(code, r#"{"dataVersion":{"counter":7,"stateVersion":0,"timestamp":9999999999999}}"#);
+        // The second answer comes after the first was looked at.
+        for _ in 0..2 {
+            script.is_asked_again(code).await;
+        }
+    }
+    assert!(slave.parts.topics.contains("TBW102") && slave.parts.groups.contains("TOOLS_CONSUMER"));
+    slave.stop().await;
+    server.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_followed_no_more_is_not_asked() {
+    let (script, server) = scripted().await;
+    let slave = Slave::follow(&server.local_addr().to_string());
+    script.is_asked_again(RequestCode::GET_ALL_TOPIC_CONFIG).await;
+    slave.parts.follower_status.follows_nobody();
+    let (other, other_server) = scripted().await;
+    slave.name(&other_server.local_addr().to_string());
+    other.is_asked_again(RequestCode::GET_ALL_TOPIC_CONFIG).await;
+    // What was under way has come by then.
+    let before = script.asked.lock().len();
+    for _ in 0..5 {
+        other.is_asked_again(RequestCode::GET_ALL_TOPIC_CONFIG).await;
+    }
+    assert_eq!(script.asked.lock().len(), before);
+    slave.stop().await;
+    server.shutdown(Duration::ZERO).await;
+    other_server.shutdown(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
