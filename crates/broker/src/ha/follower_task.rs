@@ -507,7 +507,11 @@ impl Task {
 /// What somebody has to do.
 fn remedy(fence: Fence) -> &'static str {
     match fence {
-        Fence::Parted { .. } => {
+        Fence::Parted { common: None, .. } => {
+            "The two logs have nothing in common. See that it follows the right master; if it does, and what this broker has does not count, \
+             empty its store, and start it again"
+        }
+        Fence::Parted { common: Some(_), .. } => {
             "What only this broker has may have been acknowledged. If it counts, make this broker the master; if not, set \
              haTruncateDiverged=true, which keeps it in diverged/ before it is cut off, and start this slave again"
         }
@@ -523,7 +527,7 @@ fn remedy(fence: Fence) -> &'static str {
              slave the master that has the record; then start this slave again"
         }
         Fence::BadBytes { .. } => {
-            "Look with `mqadmin storeCheck` at the master's store for damage at that place; when it is put right, start this slave again"
+            "See that mappedFileSizeCommitLog is the master's. If it is, look with `mqadmin storeCheck` at the master's store for damage at that place; when it is put right, start this slave again"
         }
     }
 }
