@@ -124,7 +124,7 @@ config! {
         "litePullMessageEnable" => lite_pull_message_enable: bool = true,
         /// Pull consumers are refused.
         "rejectPullConsumerEnable" => reject_pull_consumer_enable: bool = false,
-        /// Consumers that fell behind are pointed to a slave.
+        /// On a master: consumers that fell behind are pointed to a slave. On a slave: pulls are served.
         "slaveReadEnable" => slave_read_enable: bool = false,
         /// Most messages a pull may ask for.
         "pullBatchMaxMessageCount" in 1..=1_000_000 => pull_batch_max_message_count: usize = 160,

@@ -85,7 +85,7 @@ pub struct NotEnoughInSync {
     pub needed: usize,
 }
 
-/// How one slave stands. What requests 907 and the metrics show.
+/// How one slave stands. What 907 shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub feed: FeedId,

@@ -153,7 +153,7 @@ pub enum Effect {
     Flush,
     /// Send the master a report.
     Report(PhysicalOffset),
-    /// Say so in the trace log, and in what 907 answers.
+    /// Say so in the trace log; why it stands still, in what 28 answers too.
     Tell(Notice),
 }
 

@@ -28,7 +28,8 @@
 //!
 //! # What whoever uses them has to keep
 //!
-//! - Of one connection, [`Feed`] and what it does with [`Copies`] are one task's; [`Follower`] is one task's. Nothing else calls them.
+//! - Of one connection, [`Feed`] is one task's, and [`Follower`] is one task's. [`Copies`] is under one lock: feeds, who waits, and who keeps
+//!   the time call it.
 //! - A mastership ends in this order: no more appends; its `Copies` are dropped and whoever waits is told that it is not safe; then the
 //!   connections of its feeds are closed. The other way round, the slaves that go would change what is asked of those that stay.
 //! - Every feed's connection ends with the mastership. A follower takes a connection that lasts for the word that its master is one still.
@@ -37,7 +38,7 @@
 //! - A master that may have lost the end of its log (asynchronous flush, a power cut) goes on in a new epoch, or is none until the nameserver
 //!   has told it who is. Its slaves may have more of the lost end than anybody has of what comes after, and would be taken for the ones to
 //!   promote: the one to promote is the longest of those who followed the newest epoch and have written nothing themselves since. The
-//!   simulation does both.
+//!   simulation does both. The broker does neither yet: its role is that of its configuration, and its slaves then stand still ([`Fence::Parted`]).
 //!
 //! # What holds
 //!

@@ -527,7 +527,8 @@ fn remedy(fence: Fence) -> &'static str {
              slave the master that has the record; then start this slave again"
         }
         Fence::BadBytes { .. } => {
-            "See that mappedFileSizeCommitLog is the master's. If it is, look with `mqadmin storeCheck` at the master's store for damage at that place; when it is put right, start this slave again"
+            "See that mappedFileSizeCommitLog is the master's. If it is, look with `mqadmin storeCheck` at the master's store for damage at that \
+             place; when it is put right, start this slave again"
         }
     }
 }

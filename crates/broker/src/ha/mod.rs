@@ -4,7 +4,10 @@
 //! the machines say. Nothing here decides by itself how far a log counts.
 //!
 //! Of a slave: [`follower_task`] is the thread that copies the log, [`questions`] what it asks the master over the port for clients,
-//! [`master_place`] where both are, [`slave_log`] its own log, [`master_keeps`] what of that must stay.
+//! [`master_place`] where both are, [`slave_log`] its own log, [`master_keeps`] what of that must stay, [`follower_status`] what can be asked about
+//! it; [`tables`] takes the master's tables and gives it back what [`own_commits`] notes.
+//!
+//! Of a master: [`feeds`] is the port and its thread, [`feed_task`] one slave's connection, [`copies`] who waits for how many copies.
 
 mod copies;
 mod feed_task;
