@@ -247,7 +247,7 @@ impl Flusher {
         result
     }
 
-    fn flush_held(&self, syncing: MutexGuard<'_, SyncState>, extent: Extent) -> io::Result<()> {
+    fn flush_held(&self, mut syncing: MutexGuard<'_, SyncState>, extent: Extent) -> io::Result<()> {
         let began = Instant::now();
         let seen = match self.end_in_files() {
             Ok(seen) => seen,
@@ -260,16 +260,19 @@ impl Flusher {
             }
         };
         let before = self.positions.flushed();
-        let result = self.sync_written(syncing, extent, seen, began);
+        let result = self.sync_written(&mut syncing, extent, seen, began);
         match &result {
             Ok(()) => {
-                // Before anybody is told that his message is safe: the other copies are under way by then.
+                // Before anybody is told that his message is safe: the other copies are under way by then. Held until then, or whoever finds
+                // that it is flushed already would tell those who wait.
                 if self.positions.is_sync_flush() && self.positions.flushed() > before {
                     self.growth.tell(|| self.positions.flushed());
                 }
+                drop(syncing);
                 self.waiters.complete(self.positions.flushed());
             }
             Err(error) => {
+                drop(syncing);
                 self.health.poison(format!("the commit log could not be synced: {error}"));
                 self.waiters.fail_all();
             }
@@ -288,13 +291,7 @@ impl Flusher {
         Ok(LogEnd { end, timestamp })
     }
 
-    fn sync_written(
-        &self,
-        mut syncing: MutexGuard<'_, SyncState>,
-        extent: Extent,
-        now: LogEnd,
-        began: Instant,
-    ) -> io::Result<()> {
+    fn sync_written(&self, syncing: &mut SyncState, extent: Extent, now: LogEnd, began: Instant) -> io::Result<()> {
         if self.health.is_poisoned() {
             return Err(io::Error::other("an earlier sync failed"));
         }
@@ -358,7 +355,8 @@ impl Flusher {
                     continue;
                 }
             } else {
-                // A waiter that came while its bytes were being flushed.
+                // A waiter that came while its bytes were being flushed. Whoever did that tells the feeds first.
+                drop(self.syncing.lock());
                 self.waiters.complete(self.positions.flushed());
             }
             self.signal.sleep_unless(None, || self.stopped() || self.is_behind() || self.due());
