@@ -8,18 +8,12 @@ use tokio::sync::watch;
 
 use crate::clock::now_ms;
 
-/// Who is followed, over one connection: the two logs were found to be one, and it lasts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Followed {
-    /// `host:port` for clients.
-    pub client: String,
-}
-
 /// Told by the follower's thread.
 #[derive(Debug, Default)]
 pub(crate) struct FollowerStatus {
-    /// Changes with each connection, also to the same master.
-    followed: watch::Sender<Option<Followed>>,
+    /// `host:port` for clients of who is followed: the two logs were found to be one, and the connection lasts. Sent anew with each connection,
+    /// also to the same master.
+    followed: watch::Sender<Option<String>>,
     /// Why nothing is copied until somebody acts.
     stands_still: Mutex<Option<String>>,
     read_ms: AtomicI64,
@@ -36,14 +30,14 @@ impl FollowerStatus {
     }
 
     pub(super) fn follows(&self, client: String) {
-        self.followed.send_replace(Some(Followed { client }));
+        self.followed.send_replace(Some(client));
     }
 
     pub(super) fn follows_nobody(&self) {
         self.followed.send_if_modified(|followed| followed.take().is_some());
     }
 
-    pub(super) fn followed(&self) -> watch::Receiver<Option<Followed>> {
+    pub(super) fn followed(&self) -> watch::Receiver<Option<String>> {
         self.followed.subscribe()
     }
 

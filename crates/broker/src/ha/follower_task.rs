@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use super::follower_status::{Followed, FollowerStatus};
+use super::follower_status::FollowerStatus;
 use super::master_keeps::MasterKeeps;
 use super::master_place::MasterPlace;
 use super::questions::{Bounds, QuestionError, Questions, connect};
@@ -552,9 +552,9 @@ async fn read(stream: Option<&mut TcpStream>, buffer: &mut BytesMut) -> Result<(
 }
 
 /// Asks again and again where the log begins of whom this slave follows: what has gone there may go here.
-async fn ask_begin(mut followed: watch::Receiver<Option<Followed>>, keeps: Arc<MasterKeeps>, store: Arc<Store>) {
+async fn ask_begin(mut followed: watch::Receiver<Option<String>>, keeps: Arc<MasterKeeps>, store: Arc<Store>) {
     loop {
-        let address = followed.borrow_and_update().as_ref().map(|followed| followed.client.clone());
+        let address = followed.borrow_and_update().clone();
         // Also in the middle of a question: what one master says counts for nothing once another is followed.
         let changed = tokio::select! {
             changed = followed.changed() => changed,

@@ -36,7 +36,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::follower_status::{Followed, FollowerStatus};
+use super::follower_status::FollowerStatus;
 use super::own_commits::OwnCommit;
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::groups::Groups;
@@ -222,7 +222,7 @@ impl TableCopies {
             let master = followed.borrow_and_update().clone();
             let following = async {
                 match master {
-                    Some(Followed { client }) => self.follow(Master::new(client)).await,
+                    Some(address) => self.follow(Master::new(address)).await,
                     None => pending().await,
                 }
             };
