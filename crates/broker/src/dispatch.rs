@@ -169,9 +169,7 @@ fn find(code: RequestCode) -> Option<Line> {
         RequestCode::HEART_BEAT => with_body(Client, |d, call, body| {
             let (config, heartbeat) = (d.config.current(), body.json()?);
             let (origin, connection) = (&call.origin, call.connection);
-            // A slave's topics are its master's.
-            let topics = (!d.standing.is_slave()).then_some(&*d.topics);
-            call.reply(clients::heartbeat(&d.clients, &d.groups, topics, &config, origin, connection, heartbeat)?)
+            call.reply(clients::heartbeat(&d.clients, &d.groups, &d.topics, &config, origin, connection, heartbeat)?)
         }),
         RequestCode::UNREGISTER_CLIENT => {
             line(Client, |d, call| call.reply(clients::unregister(&d.clients, call.connection, &call.header()?)?))

@@ -29,12 +29,11 @@ use crate::topics::{Topics, perm};
 /// topicSysFlag of a unit's retry topic. Java: `TopicSysFlag.buildSysFlag(false, true)`.
 const UNIT_SUBSCRIPTION: i32 = 2;
 
-/// HEART_BEAT (34). Groups that do not exist and may not be created are left out in silence, as in Java. With `topics`, each group gets its
-/// retry topic.
+/// HEART_BEAT (34). Groups that do not exist and may not be created are left out in silence, as in Java.
 pub(crate) fn heartbeat(
     clients: &Clients,
     groups: &Groups,
-    topics: Option<&Topics>,
+    topics: &Topics,
     config: &BrokerConfig,
     origin: &Origin,
     connection: &Connection,
@@ -56,9 +55,7 @@ pub(crate) fn heartbeat(
             continue;
         }
         let Some(group) = groups.find_or_create(&consumer.group_name) else { continue };
-        if let Some(topics) = topics {
-            make_retry_topic(topics, &consumer, group.retry_queue_nums);
-        }
+        make_retry_topic(topics, &consumer, group.retry_queue_nums);
         let without_subscriptions = is_v2 && heartbeat.without_sub;
         let registered = clients.consumer_heartbeat(
             connection,
@@ -123,7 +120,7 @@ fn make_retry_topic(topics: &Topics, consumer: &ConsumerData, queue_count: i32) 
         consumer.subscription_data_set.iter().any(|data| topics.find(&data.topic).is_some_and(|topic| topic.order));
     let topic_sys_flag = if consumer.unit_mode { UNIT_SUBSCRIPTION } else { 0 };
     if let Err(error) = topics.find_or_create(&retry_topic, queue_count, perm::READ_WRITE, order, topic_sys_flag) {
-        // Who gives a message back tries again, and is told why not.
+        // Who gives a message back tries again, and is told why not. On a slave it comes with its master's.
         debug!(topic = &*retry_topic, %error, "a retry topic is not made with the heartbeat of its group");
     }
 }

@@ -31,7 +31,7 @@ impl Front {
             RequestCode::HEART_BEAT => {
                 let origin = Origin::of(connection, command);
                 let heartbeat = json::from_slice(body).map_err(unreadable)?;
-                super::heartbeat(clients, groups, Some(topics), config, &origin, connection, heartbeat)
+                super::heartbeat(clients, groups, topics, config, &origin, connection, heartbeat)
             }
             RequestCode::UNREGISTER_CLIENT => unregister(clients, connection, &command.header()?),
             RequestCode::CHECK_CLIENT_CONFIG => check_config(config, json::from_slice(body).map_err(unreadable)?),
