@@ -1,6 +1,5 @@
 //! The parts of a broker: built here, each handed what it uses, joined, and closed in order.
 
-use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +9,7 @@ use ferromq_config::InvalidValue;
 use ferromq_protocol::PhysicalOffset;
 use ferromq_remoting::address::{with_port, without_brackets};
 use ferromq_store::{
-    CheckpointFile, Clock, CloseError, DelayLevels, Disk, FlushMode, OpenError, Places, QUEUE_ENTRY_LEN, Store,
-    StoreConfig,
+    CheckpointFile, Clock, CloseError, DelayLevels, Disk, FlushMode, OpenError, QUEUE_ENTRY_LEN, Store, StoreConfig,
 };
 use tracing::{error, warn};
 
@@ -363,20 +361,9 @@ impl Parts {
     }
 }
 
-/// How far consumers could see the log when it was last open, by what its checkpoint says: it is confirmed to there, and of what was not
-/// nothing is in the queues. `None` where nobody knows, or the file is a Java broker's: it is taken for all of the log.
-fn confirmed_before(config: &BrokerConfig) -> Result<Option<PhysicalOffset>, StartError> {
-    let path = config.store_path_root_dir.join("checkpoint");
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(OpenError::Io { doing: "read", path, source }.into()),
-    };
-    let said = CheckpointFile::decode(&bytes);
-    Ok(said.and_then(|said| match said.places {
-        Places::Hold { up_to, .. } => Some(PhysicalOffset(said.confirmed.max(up_to.queues))),
-        Places::None | Places::Outdated | Places::Damaged => None,
-    }))
+/// How far consumers could see the log when it was last open.
+fn confirmed_before(config: &BrokerConfig) -> Result<Option<PhysicalOffset>, OpenError> {
+    Ok(CheckpointFile::read(&config.store_path_root_dir)?.and_then(|said| said.confirmed_up_to()))
 }
 
 pub(crate) fn store_config(config: &BrokerConfig, disk: Arc<dyn Disk>) -> Result<StoreConfig, StartError> {

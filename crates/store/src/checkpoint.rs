@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+use ferromq_protocol::PhysicalOffset;
 use parking_lot::Mutex;
 
 use crate::big_endian::long_at;
@@ -399,6 +400,25 @@ pub enum LogBegin {
 }
 
 impl CheckpointFile {
+    /// Of the store in a directory; `None` where there is none.
+    pub fn read(root: &Path) -> Result<Option<CheckpointFile>, OpenError> {
+        let path = root.join("checkpoint");
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(CheckpointFile::decode(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(OpenError::Io { doing: "read", path, source }),
+        }
+    }
+
+    /// How far consumers could see the log: it is confirmed to there, and of what was not nothing is in the queues. `None` where nobody knows,
+    /// or the file is a Java broker's.
+    pub fn confirmed_up_to(&self) -> Option<PhysicalOffset> {
+        match self.places {
+            Places::Hold { up_to, .. } => Some(PhysicalOffset(self.confirmed.max(up_to.queues))),
+            Places::None | Places::Outdated | Places::Damaged => None,
+        }
+    }
+
     /// `None` for bytes that are too few to be one.
     pub fn decode(bytes: &[u8]) -> Option<CheckpointFile> {
         let bytes: &[u8; USED_LEN] = bytes.first_chunk()?;
