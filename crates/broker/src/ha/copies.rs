@@ -128,6 +128,12 @@ impl Told {
 impl MasterCopies {
     /// `confirmed` is how far consumers could see the log when it was last open; `None`: all of it.
     pub(crate) fn new(config: &BrokerConfig, store: Arc<Store>, confirmed: Option<PhysicalOffset>) -> MasterCopies {
+        if config.broker_role == BrokerRole::SyncMaster && !keeps_copies(config) {
+            warn!(
+                "brokerRole=SYNC_MASTER with inSyncReplicas=1 waits for no slave, as in Java: an acknowledgement means this broker's copy \
+                 alone; set inSyncReplicas=2 for one more"
+            );
+        }
         let config = copies_config(config);
         let own = own_log(&store);
         let copies = Copies::new(config.clone(), own, confirmed.unwrap_or(own.safe), moment());
@@ -339,16 +345,9 @@ fn asks_for_copies(config: &CopiesConfig) -> bool {
     config.copies > 1 || config.all_in_sync
 }
 
-/// Whether an acknowledgement stands for other brokers' copies too. Says it when it does not although it seems to.
+/// Whether an acknowledgement stands for other brokers' copies too.
 pub(crate) fn keeps_copies(config: &BrokerConfig) -> bool {
-    let asks = asks_for_copies(&copies_config(config));
-    if config.broker_role == BrokerRole::SyncMaster && !asks {
-        warn!(
-            "brokerRole=SYNC_MASTER with inSyncReplicas=1 waits for no slave, as in Java: an acknowledgement means this broker's copy alone; \
-             set inSyncReplicas=2 for one more"
-        );
-    }
-    asks
+    asks_for_copies(&copies_config(config))
 }
 
 /// One feed's place among the copies, for as long as this lives.
