@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 
 use ferromq_protocol::body::{ConsumerOffsetTable, DataVersion, Table};
 use ferromq_protocol::{ByteString, GroupName, QueueId, QueueOffset, TopicName, json};
@@ -21,7 +21,7 @@ use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::ha::{OwnCommit, OwnCommits};
 use crate::persistence::{self, Persistence, Revision, SaveError, SavedFile, TableError};
-use crate::standing::Standing;
+use crate::standing::{KnownStanding, Standing};
 use crate::topics::Topics;
 
 /// Most queues that groups have offsets in, all together: neither 15 nor 222 asks whether there is such a queue.
@@ -39,7 +39,7 @@ pub struct ConsumerOffsets {
     /// Commits per step of the data version.
     version_step: u64,
     /// See [`ConsumerOffsets::go_by`].
-    standing: OnceLock<Arc<Standing>>,
+    standing: KnownStanding,
 }
 
 struct OffsetTable {
@@ -157,18 +157,17 @@ impl ConsumerOffsets {
             file.save_brought_back()?;
         }
         let version_step = u64::try_from(config.consumer_offset_update_version_step).unwrap_or(0).max(1);
-        Ok(ConsumerOffsets { table, file, store: Arc::clone(store), version_step, standing: OnceLock::new() })
+        Ok(ConsumerOffsets { table, file, store: Arc::clone(store), version_step, standing: KnownStanding::default() })
     }
 
     /// While this broker is a slave, offsets are those of its master ([`ConsumerOffsets::take_over`]), but for what clients commit here
     /// themselves; the version is the master's.
     pub(crate) fn go_by(&self, standing: &Arc<Standing>) {
-        // The first one stays; there is one.
-        let _ = self.standing.set(Arc::clone(standing));
+        self.standing.is(standing);
     }
 
     fn is_copy(&self) -> bool {
-        self.standing.get().is_some_and(|standing| standing.is_slave())
+        self.standing.is_slave()
     }
 
     /// Stores a committed offset. Neither the queue's existence nor the sign is checked, and going back is allowed, as in Java. A reset that

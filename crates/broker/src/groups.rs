@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use ferromq_protocol::body::{DataVersion, SubscriptionGroup, SubscriptionGroupTable};
 use ferromq_protocol::{GroupName, TopicName, json, topics as names};
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::clock::now_ms;
 use crate::live_config::LiveConfig;
 use crate::persistence::{self, Persistence, SaveError, SavedFile, TableError};
-use crate::standing::Standing;
+use crate::standing::{KnownStanding, Standing};
 use crate::topics::Full;
 
 /// Most groups, and most pairs of group and topic that are forbidden. Whoever may pull makes groups.
@@ -30,7 +30,7 @@ pub struct Groups {
     file: SavedFile,
     config: Arc<LiveConfig>,
     /// See [`Groups::go_by`].
-    standing: OnceLock<Arc<Standing>>,
+    standing: KnownStanding,
 }
 
 struct Table {
@@ -88,17 +88,22 @@ impl Groups {
         if first_start {
             file.request();
         }
-        Ok(Groups { groups_max: GROUPS_MAX, table, file, config: Arc::clone(config), standing: OnceLock::new() })
+        Ok(Groups {
+            groups_max: GROUPS_MAX,
+            table,
+            file,
+            config: Arc::clone(config),
+            standing: KnownStanding::default(),
+        })
     }
 
     /// While this broker is a slave, groups are those of its master: none is made or changed here but by [`Groups::take_over`].
     pub(crate) fn go_by(&self, standing: &Arc<Standing>) {
-        // The first one stays; there is one.
-        let _ = self.standing.set(Arc::clone(standing));
+        self.standing.is(standing);
     }
 
     fn is_copy(&self) -> bool {
-        self.standing.get().is_some_and(|standing| standing.is_slave())
+        self.standing.is_slave()
     }
 
     pub fn find(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {

@@ -4,6 +4,7 @@
 //! start; nothing changes it yet but the tests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -121,5 +122,20 @@ impl Standing {
             self.is_slave.store(position.role.is_slave(), Ordering::SeqCst);
         });
         self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The standing, for owners of tables that are read before it is there: a master's until then.
+#[derive(Default)]
+pub(crate) struct KnownStanding(OnceLock<Arc<Standing>>);
+
+impl KnownStanding {
+    pub(crate) fn is(&self, standing: &Arc<Standing>) {
+        // The first one stays; there is one.
+        let _ = self.0.set(Arc::clone(standing));
+    }
+
+    pub(crate) fn is_slave(&self) -> bool {
+        self.0.get().is_some_and(|standing| standing.is_slave())
     }
 }

@@ -5,8 +5,8 @@
 
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use ferromq_protocol::body::{DataVersion, TopicConfig, TopicConfigTable};
 use ferromq_protocol::message::record::TOPIC_LEN_MAX as NAME_LEN_MAX;
@@ -20,7 +20,7 @@ use crate::clock::now_ms;
 use crate::config::BrokerConfig;
 use crate::live_config::LiveConfig;
 use crate::persistence::{self, Persistence, Revision, SaveError, SavedFile, TableError};
-use crate::standing::Standing;
+use crate::standing::{KnownStanding, Standing};
 
 /// Permission bits of a topic. Java: `PermName`.
 pub mod perm {
@@ -132,7 +132,7 @@ pub struct Topics {
     config: Arc<LiveConfig>,
     changed: watch::Sender<u64>,
     /// See [`Topics::go_by`].
-    standing: OnceLock<Arc<Standing>>,
+    standing: KnownStanding,
 }
 
 struct Table {
@@ -215,18 +215,17 @@ impl Topics {
             file,
             config: Arc::clone(config),
             changed: watch::channel(0).0,
-            standing: OnceLock::new(),
+            standing: KnownStanding::default(),
         })
     }
 
     /// While this broker is a slave, topics are those of its master: none is made or changed here but by [`Topics::take_over`].
     pub(crate) fn go_by(&self, standing: &Arc<Standing>) {
-        // The first one stays; there is one.
-        let _ = self.standing.set(Arc::clone(standing));
+        self.standing.is(standing);
     }
 
     fn refuse_on_slave(&self) -> Result<(), OnSlave> {
-        if self.standing.get().is_some_and(|standing| standing.is_slave()) { Err(OnSlave) } else { Ok(()) }
+        if self.standing.is_slave() { Err(OnSlave) } else { Ok(()) }
     }
 
     pub fn find(&self, topic: &str) -> Option<Arc<Topic>> {
